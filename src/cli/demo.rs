@@ -1,0 +1,117 @@
+//! `demo`: the whole product on a small model that comes with it.
+
+use super::calibrate::hash_of;
+use super::eval::{Models, evaluate};
+use super::options::DeviceOption;
+use crate::data::samples::{flat_folder, image_folder, load_all};
+use crate::error::{Error, Result};
+use crate::inference::{Model, build};
+use crate::model::recipe::resolve;
+use crate::model::weights::Weights;
+use crate::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::report::Accuracy;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Calibrates and evaluates a small ViT, trained on MNIST, with both presets at 8, 6 and 4 bits.
+#[derive(Args)]
+pub struct Demo {
+    /// Folder of the demo model and its images.
+    #[arg(long, value_name = "DIR", default_value = "models/demo")]
+    files: PathBuf,
+    #[command(flatten)]
+    device: DeviceOption,
+}
+
+impl Demo {
+    pub fn run(&self) -> Result<()> {
+        let start = Instant::now();
+        let path = self.files.join("vit_mnist.safetensors");
+        let weights = Weights::open(&path)?;
+        let resolved = resolve(&weights, None)?;
+        let calibration_samples = flat_folder(&self.files.join("calibration"))?;
+        let calibration_images = load_all(&calibration_samples, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let test = image_folder(&self.files.join("test"))?;
+        let device = self.device.open()?;
+
+        let network = build(&device, &weights, &resolved.architecture)?;
+        let mut models = Models {
+            float: Some(Model::float(
+                &device,
+                &weights,
+                &resolved.architecture,
+                &resolved.preprocessing,
+            )?),
+            quantized: None,
+            preprocessing: resolved.preprocessing.clone(),
+        };
+        println!(
+            "{} images to calibrate on, {} to test on\n",
+            calibration_images.len(),
+            test.len()
+        );
+        println!("method     bits   accuracy   agreement with FP32      file");
+        let float = evaluate(&mut models, &test, 0)?.tally.accuracy();
+        row("FP32", "32", float.as_ref(), &path)?;
+
+        let folder = tempfile::tempdir().map_err(|error| {
+            Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
+        })?;
+        for (name, preset) in [("base-ptq", Preset::BasePtq), ("ptq4vit", Preset::Ptq4vit)] {
+            for bits in [8, 6, 4] {
+                let settings = Settings::preset(preset, bits, bits);
+                let calibration = calibrate(
+                    &network,
+                    &weights,
+                    &settings,
+                    &calibration_images,
+                    &mut |_| {},
+                )?;
+                let path = folder.path().join(format!("{name}-{bits}.safetensors"));
+                let provenance = Provenance {
+                    name: resolved.name.clone(),
+                    preset,
+                    seed: None,
+                    images: calibration_images.len(),
+                    source_sha256: weights.sha256(),
+                    calibration_sha256: hash_of(&calibration_samples)?,
+                    tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+                };
+                QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
+                    .save(&path)?;
+                // From the file, as a user would.
+                let quantized = QuantizedModel::open(&path)?;
+                models.quantized = Some(Model::quantized(&device, &quantized)?);
+                let accuracy = evaluate(&mut models, &test, 0)?.tally.accuracy();
+                row(name, &format!("{bits}"), accuracy.as_ref(), &path)?;
+            }
+        }
+        println!(
+            "\n{:.0} s on {}",
+            start.elapsed().as_secs_f64(),
+            device.name()
+        );
+        Ok(())
+    }
+}
+
+fn row(name: &str, bits: &str, accuracy: Option<&Accuracy>, file: &Path) -> Result<()> {
+    let percent = |fraction: Option<f64>| {
+        fraction.map_or("-".to_owned(), |fraction| {
+            format!("{:.1}%", 100.0 * fraction)
+        })
+    };
+    let bytes = std::fs::metadata(file)
+        .map_err(|error| Error::input(file, error))?
+        .len();
+    println!(
+        "{name:<10} {bits:>4} {:>10} {:>21} {:>6} KiB",
+        percent(accuracy.map(|accuracy| accuracy.top1)),
+        percent(accuracy.and_then(|accuracy| accuracy.agreement)),
+        bytes / 1024,
+    );
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! `eval`: accuracy of a model, and agreement of a quantized model with its FP one.
+
+use super::options::{DeviceOption, PreprocessingOptions};
+use crate::data::preprocess::Preprocessing;
+use crate::data::samples::{Sample, image_folder, labelled, load_all};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::inference::Model;
+use crate::model::recipe::resolve;
+use crate::model::weights::Weights;
+use crate::quant::QuantizedModel;
+use crate::report::{Accuracy, Tally};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Images that are decoded at once, between two runs of the networks.
+const IMAGES_AT_ONCE: usize = 64;
+
+/// Evaluates a model on labelled images. With both models, the figures are the quantized one's, and it is compared with
+/// the FP one.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  ptq4vit-gpu eval --model deit_tiny_patch16_224.safetensors --quantized \
+                        deit_tiny_w6a6.safetensors --images imagenet/val"
+)]
+pub struct Eval {
+    /// FP model: a timm checkpoint.
+    #[arg(long, value_name = "FILE", required_unless_present = "quantized")]
+    model: Option<PathBuf>,
+    /// Quantized model: what `calibrate` wrote.
+    #[arg(long, value_name = "FILE")]
+    quantized: Option<PathBuf>,
+    /// Folder of images: one folder per class (in the order of the classes), unless --labels is given.
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// File with a line `file<TAB>class index` per image, relative to --images.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// The FP model's architecture, where neither the file nor its neighbours tell.
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// How many images may be left out because they can't be read.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_skipped: usize,
+    #[command(flatten)]
+    preprocessing: PreprocessingOptions,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `eval` prints.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    accuracy: Accuracy,
+    /// Of the model that is evaluated: upload, network and read-back, without decoding images.
+    images_per_second: f64,
+    device: String,
+    skipped: usize,
+}
+
+/// The models to run, prepared for the same images.
+pub(super) struct Models {
+    pub float: Option<Model>,
+    pub quantized: Option<Model>,
+    pub preprocessing: Preprocessing,
+}
+
+impl Eval {
+    pub fn run(&self) -> Result<()> {
+        let samples = match &self.labels {
+            Some(labels) => labelled(&self.images, labels)?,
+            None => image_folder(&self.images)?,
+        };
+        let device = self.device.open()?;
+        let mut models = self.models(&device)?;
+        let classes = models.evaluated().classes();
+        self.check_labels(&samples, classes)?;
+
+        let outcome = evaluate(&mut models, &samples, self.max_skipped)?;
+        let report = Report {
+            accuracy: outcome.tally.accuracy().ok_or_else(|| {
+                Error::Check(format!(
+                    "none of the {} images could be read",
+                    samples.len()
+                ))
+            })?,
+            images_per_second: (samples.len() - outcome.skipped) as f64
+                / outcome.inference.as_secs_f64(),
+            device: device.name().to_owned(),
+            skipped: outcome.skipped,
+        };
+        if self.json {
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&report).expect("plain data")
+            );
+        } else {
+            print(&report);
+        }
+        Ok(())
+    }
+
+    /// Opens the models. With both, the quantized file tells architecture and preprocessing, so that both see the same
+    /// images.
+    fn models(&self, device: &Device) -> Result<Models> {
+        let quantized = self
+            .quantized
+            .as_deref()
+            .map(QuantizedModel::open)
+            .transpose()?;
+        let (architecture, preprocessing) = match (&quantized, &self.model) {
+            (Some(quantized), _) => (
+                quantized.architecture.clone(),
+                quantized.preprocessing.clone(),
+            ),
+            (None, Some(path)) => {
+                let resolved = resolve(&Weights::open(path)?, self.recipe.as_deref())?;
+                eprintln!("model: {} ({})", resolved.name, resolved.source);
+                (resolved.architecture, resolved.preprocessing)
+            }
+            (None, None) => unreachable!("clap asks for one of the models"),
+        };
+        let preprocessing = self.preprocessing.apply(&preprocessing)?;
+        let float = match &self.model {
+            None => None,
+            Some(path) => {
+                let weights = Weights::open(path)?;
+                let architecture = architecture.fitted(&weights, "the quantized model")?;
+                Some(Model::float(
+                    device,
+                    &weights,
+                    &architecture,
+                    &preprocessing,
+                )?)
+            }
+        };
+        let quantized = quantized
+            .map(|model| Model::quantized(device, &model))
+            .transpose()?;
+        if let (Some(float), Some(quantized)) = (&float, &quantized)
+            && float.classes() != quantized.classes()
+        {
+            return Err(Error::usage(
+                "--model",
+                format!(
+                    "has {} classes, the quantized model {}",
+                    float.classes(),
+                    quantized.classes()
+                ),
+            ));
+        }
+        Ok(Models {
+            float,
+            quantized,
+            preprocessing,
+        })
+    }
+
+    fn check_labels(&self, samples: &[Sample], classes: usize) -> Result<()> {
+        let labels: HashSet<usize> = samples.iter().filter_map(|sample| sample.label).collect();
+        if let Some(sample) = samples
+            .iter()
+            .find(|sample| sample.label.is_none_or(|label| label >= classes))
+        {
+            return Err(Error::input(
+                &sample.path,
+                format!(
+                    "has label {}, but the model has {classes} classes",
+                    sample.label.map_or("none".to_owned(), |l| l.to_string())
+                ),
+            ));
+        }
+        // The order of the folders gives the index only if no class is left out.
+        if self.labels.is_none() && labels.len() != classes {
+            return Err(Error::input(
+                &self.images,
+                format!(
+                    "has {} class folders, but the model has {classes} classes; name the classes with --labels",
+                    labels.len()
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Models {
+    /// The model whose figures are wanted.
+    fn evaluated(&mut self) -> &mut Model {
+        self.quantized
+            .as_mut()
+            .or(self.float.as_mut())
+            .expect("clap asks for one of the models")
+    }
+}
+
+/// What an evaluation counted.
+pub(super) struct Outcome {
+    pub tally: Tally,
+    inference: Duration,
+    skipped: usize,
+}
+
+/// Runs the models on every image that can be read, names the others, and fails if those are too many.
+pub(super) fn evaluate(
+    models: &mut Models,
+    samples: &[Sample],
+    max_skipped: usize,
+) -> Result<Outcome> {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} + {eta}")
+        .expect("the template is valid");
+    let bar = ProgressBar::new(samples.len() as u64).with_style(style);
+    let mut outcome = Outcome {
+        tally: Tally::default(),
+        inference: Duration::ZERO,
+        skipped: 0,
+    };
+    for samples in samples.chunks(IMAGES_AT_ONCE) {
+        let mut images = Vec::new();
+        let mut labels = Vec::new();
+        for (loaded, sample) in load_all(samples, &models.preprocessing)
+            .into_iter()
+            .zip(samples)
+        {
+            match loaded {
+                Ok(image) => {
+                    images.push(image);
+                    labels.extend(sample.label);
+                }
+                Err(error) => {
+                    outcome.skipped += 1;
+                    bar.suspend(|| eprintln!("skipped: {error}"));
+                }
+            }
+        }
+        let start = Instant::now();
+        let logits = models.evaluated().logits(&images)?;
+        outcome.inference += start.elapsed();
+        let reference = match (&mut models.float, &models.quantized) {
+            (Some(float), Some(_)) => Some(float.logits(&images)?),
+            _ => None,
+        };
+        for (index, (logits, label)) in logits.iter().zip(labels).enumerate() {
+            let reference = reference.as_ref().map(|reference| &reference[index][..]);
+            outcome.tally.add(label, logits, reference);
+        }
+        bar.inc(samples.len() as u64);
+    }
+    bar.finish_and_clear();
+    if outcome.skipped > max_skipped {
+        return Err(Error::Check(format!(
+            "{} images could not be read, where --max-skipped allows {max_skipped}",
+            outcome.skipped
+        )));
+    }
+    Ok(outcome)
+}
+
+fn print(report: &Report) {
+    let accuracy = &report.accuracy;
+    println!("images        {}", accuracy.images);
+    println!("top-1         {:.2}%", 100.0 * accuracy.top1);
+    println!("top-5         {:.2}%", 100.0 * accuracy.top5);
+    if let (Some(agreement), Some(kl)) = (accuracy.agreement, accuracy.kl) {
+        println!("agreement     {:.2}%", 100.0 * agreement);
+        println!("KL            {kl:.4}");
+        match accuracy.logit_sqnr_db {
+            Some(sqnr) => println!("logit SQNR    {sqnr:.1} dB"),
+            None => println!("logit SQNR    the logits are equal"),
+        }
+    }
+    println!("images/s      {:.1}", report.images_per_second);
+    println!("device        {}", report.device);
+    println!("skipped       {}", report.skipped);
+}

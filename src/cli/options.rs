@@ -1,0 +1,75 @@
+//! Options that several subcommands share.
+
+use crate::data::preprocess::{Interpolation, Preprocessing};
+use crate::device::{Device, open};
+use crate::error::{Error, Result};
+use clap::Args;
+
+/// Where to compute.
+#[derive(Args)]
+pub struct DeviceOption {
+    /// An adapter's number or part of its name (see `devices`), or `cpu`. Default: the best GPU, else a software
+    /// adapter, else `cpu`.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+}
+
+impl DeviceOption {
+    /// Opens the device and says on stderr which one it is.
+    ///
+    /// # Errors
+    /// Those of [`open`].
+    pub fn open(&self) -> Result<Device> {
+        let selection = open(self.device.as_deref())?;
+        eprintln!("device: {}", selection.notice);
+        Ok(selection.device)
+    }
+}
+
+/// What of the model's own preprocessing to override.
+#[derive(Args)]
+pub struct PreprocessingOptions {
+    /// Share of the resized image that the centre crop keeps.
+    #[arg(long, value_name = "FRACTION")]
+    crop_pct: Option<f64>,
+    /// Mean of each channel.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    mean: Option<[f32; 3]>,
+    /// Standard deviation of each channel.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    std: Option<[f32; 3]>,
+    /// How images are resized.
+    #[arg(long, value_name = "FILTER", value_enum)]
+    interpolation: Option<Interpolation>,
+}
+
+impl PreprocessingOptions {
+    /// `preprocessing` with the given options in place of its own.
+    ///
+    /// # Errors
+    /// A value out of range.
+    pub fn apply(&self, preprocessing: &Preprocessing) -> Result<Preprocessing> {
+        let changed = Preprocessing {
+            image_size: preprocessing.image_size,
+            crop_pct: self.crop_pct.unwrap_or(preprocessing.crop_pct),
+            interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
+            mean: self.mean.unwrap_or(preprocessing.mean),
+            std: self.std.unwrap_or(preprocessing.std),
+        };
+        changed
+            .validate()
+            .map_err(|problem| Error::usage("--crop-pct, --mean, --std", problem))?;
+        Ok(changed)
+    }
+}
+
+fn channels(text: &str) -> std::result::Result<[f32; 3], String> {
+    let values: Vec<f32> = text
+        .split(',')
+        .map(|value| value.trim().parse::<f32>())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| format!("expected three numbers as in 0.5,0.5,0.5: {error}"))?;
+    values
+        .try_into()
+        .map_err(|values: Vec<f32>| format!("expected three numbers, found {}", values.len()))
+}

@@ -1,0 +1,257 @@
+//! timm's evaluation transform: resize, centre crop, normalise.
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::resample::resize_window;
+
+/// The largest network input accepted, in pixels: keeps a mistyped recipe from exhausting the
+/// memory.
+const MAX_IMAGE_SIZE: usize = 4096;
+/// The smallest share of the resized image that the crop may keep; timm's models have 0.8 to 1.
+const MIN_CROP_PCT: f64 = 0.1;
+
+/// How pixels are interpolated when an image is resized, by timm's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpolation {
+    /// Linear between neighbours (Pillow's `BILINEAR`).
+    Bilinear,
+    /// Cubic with a = -0.5 (Pillow's `BICUBIC`).
+    Bicubic,
+    /// A sinc windowed to three pixels each way (Pillow's `LANCZOS`).
+    Lanczos,
+}
+
+/// How an image becomes the network's input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Width and height of the network's input, in pixels.
+    pub image_size: usize,
+    /// The share of the resized image's short side that the crop keeps.
+    pub crop_pct: f64,
+    /// How pixels are interpolated when the image is resized.
+    pub interpolation: Interpolation,
+    /// Mean of red, green and blue, for values from 0 to 1.
+    pub mean: [f32; 3],
+    /// Standard deviation of red, green and blue, for values from 0 to 1.
+    pub std: [f32; 3],
+}
+
+impl Preprocessing {
+    /// Whether the values can be carried out; the message names the first field that can't.
+    ///
+    /// # Errors
+    /// What was expected of the field and what was found.
+    pub fn validate(&self) -> Result<(), String> {
+        if !(1..=MAX_IMAGE_SIZE).contains(&self.image_size) {
+            return Err(format!(
+                "image_size: expected 1 to {MAX_IMAGE_SIZE} pixels, found {}",
+                self.image_size
+            ));
+        }
+        if !(MIN_CROP_PCT..=1.0).contains(&self.crop_pct) {
+            return Err(format!(
+                "crop_pct: expected {MIN_CROP_PCT} to 1, found {}",
+                self.crop_pct
+            ));
+        }
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return Err(format!(
+                "mean: expected three finite numbers, found {:?}",
+                self.mean
+            ));
+        }
+        if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+            return Err(format!(
+                "std: expected three finite numbers above 0, found {:?}",
+                self.std
+            ));
+        }
+        Ok(())
+    }
+
+    /// The network's input for `image`: `[3, image_size, image_size]`, red, green and blue planes.
+    ///
+    /// The short side is resized to `floor(image_size / crop_pct)` with the aspect kept, the centre
+    /// is cut out, and each value becomes `(value / 255 - mean) / std`. Resized pixels equal
+    /// Pillow's.
+    ///
+    /// # Panics
+    /// If `image` has no pixels (no image that [`load_rgb`](super::image_file::load_rgb) returns is
+    /// like that) or if `self` does not pass [`validate`](Self::validate).
+    pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
+        let pixels = self.resize_and_crop(image);
+        let mut input = Vec::with_capacity(pixels.len());
+        for (channel, (mean, std)) in self.mean.iter().zip(self.std).enumerate() {
+            input.extend(
+                pixels
+                    .iter()
+                    .skip(channel)
+                    .step_by(3)
+                    .map(|&value| (f32::from(value) / 255.0 - mean) / std),
+            );
+        }
+        input
+    }
+
+    fn resize_and_crop(&self, image: &RgbImage) -> Vec<u8> {
+        let (width, height) = self.resized(image.width() as usize, image.height() as usize);
+        let centre = |length: usize| {
+            // torchvision's `int(round((length - crop) / 2.0))`; Python rounds halves to even.
+            let start = ((length - self.image_size) as f64 / 2.0).round_ties_even() as usize;
+            start..start + self.image_size
+        };
+        resize_window(
+            image,
+            (width, height),
+            centre(width),
+            centre(height),
+            self.interpolation,
+        )
+    }
+
+    /// Width and height after the resize, before the crop.
+    fn resized(&self, width: usize, height: usize) -> (usize, usize) {
+        let short = (self.image_size as f64 / self.crop_pct).floor() as usize;
+        // torchvision's `int(size * long / short)`: the product is exact, one division, truncated.
+        let long =
+            |long_in: usize, short_in: usize| ((short * long_in) as f64 / short_in as f64) as usize;
+        if width <= height {
+            (short, long(height, width))
+        } else {
+            (long(width, height), short)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use crate::data::image_file::load_rgb;
+
+    fn fixture(name: &str) -> RgbImage {
+        load_rgb(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)).unwrap()
+    }
+
+    fn preprocessing(image_size: usize, crop_pct: f64) -> Preprocessing {
+        Preprocessing {
+            image_size,
+            crop_pct,
+            interpolation: Interpolation::Bicubic,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+
+    #[test]
+    fn resizing_and_cropping_equals_pillow() {
+        for (interpolation, name) in [
+            (Interpolation::Bilinear, "bilinear"),
+            (Interpolation::Bicubic, "bicubic"),
+            (Interpolation::Lanczos, "lanczos"),
+        ] {
+            for (direction, image_size, crop_pct) in [("down", 16, 0.9), ("up", 32, 0.5)] {
+                for shape in ["landscape", "portrait"] {
+                    let preprocessing = Preprocessing {
+                        interpolation,
+                        ..preprocessing(image_size, crop_pct)
+                    };
+                    let image = fixture(&format!("{shape}.png"));
+                    let expected = fixture(&format!("{shape}-{direction}-{name}.png"));
+                    assert!(
+                        preprocessing.resize_and_crop(&image) == expected.into_raw(),
+                        "{shape} {direction} {name}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_of_the_right_size_stays_as_it_is() {
+        let image = fixture("landscape.png");
+        let square = image::imageops::crop_imm(&image, 3, 2, 32, 32).to_image();
+        for interpolation in [
+            Interpolation::Bilinear,
+            Interpolation::Bicubic,
+            Interpolation::Lanczos,
+        ] {
+            let preprocessing = Preprocessing {
+                interpolation,
+                ..preprocessing(32, 1.0)
+            };
+            assert_eq!(preprocessing.resize_and_crop(&square), *square.as_raw());
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_timm_and_torchvision() {
+        let vit = preprocessing(224, 0.9);
+        assert_eq!(vit.resized(256, 256), (248, 248));
+        assert_eq!(vit.resized(500, 375), (330, 248));
+        assert_eq!(vit.resized(375, 500), (248, 330));
+        assert_eq!(vit.resized(37, 91), (248, 609));
+        assert_eq!(vit.resized(1, 1), (248, 248));
+        assert_eq!(preprocessing(384, 1.0).resized(333, 224), (570, 384));
+    }
+
+    #[test]
+    fn values_are_normalised_into_planes() {
+        let preprocessing = preprocessing(224, 0.9);
+        let image = RgbImage::from_pixel(1, 1, image::Rgb([255, 0, 128]));
+        let input = preprocessing.apply(&image);
+        assert_eq!(input.len(), 3 * 224 * 224);
+        for (plane, expected) in input.chunks_exact(224 * 224).zip([
+            (1.0 - 0.485) / 0.229,
+            (0.0 - 0.456) / 0.224,
+            (128.0 / 255.0 - 0.406) / 0.225,
+        ]) {
+            let (value, expected): (f32, f32) = (plane[0], expected);
+            assert!((value - expected).abs() < 1e-6, "{value} {expected}");
+            assert!(plane.iter().all(|&other| other == value));
+        }
+    }
+
+    #[test]
+    fn an_extreme_aspect_ratio_costs_no_more_than_its_crop() {
+        // Resized in full, this would be 4,063,232 pixels wide and take 3 GB.
+        let image = RgbImage::from_pixel(16_384, 1, image::Rgb([10, 20, 30]));
+        let pixels = preprocessing(224, 0.9).resize_and_crop(&image);
+        assert_eq!(pixels, [10, 20, 30].repeat(224 * 224));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_named() {
+        let valid = preprocessing(224, 0.9);
+        assert_eq!(valid.validate(), Ok(()));
+        let with = |change: fn(&mut Preprocessing)| {
+            let mut changed = valid.clone();
+            change(&mut changed);
+            changed.validate().unwrap_err()
+        };
+        assert!(with(|p| p.image_size = 0).contains("image_size: expected 1 to 4096"));
+        assert!(with(|p| p.crop_pct = 1.1).contains("crop_pct: expected 0.1 to 1, found 1.1"));
+        assert!(with(|p| p.crop_pct = f64::NAN).contains("crop_pct"));
+        assert!(with(|p| p.mean[1] = f32::INFINITY).contains("mean"));
+        assert!(with(|p| p.std[2] = 0.0).contains("std: expected three finite numbers above 0"));
+    }
+
+    #[test]
+    fn interpolations_have_timms_names() {
+        for (interpolation, name) in [
+            (Interpolation::Bilinear, "\"bilinear\""),
+            (Interpolation::Bicubic, "\"bicubic\""),
+            (Interpolation::Lanczos, "\"lanczos\""),
+        ] {
+            assert_eq!(serde_json::to_string(&interpolation).unwrap(), name);
+            assert_eq!(
+                serde_json::from_str::<Interpolation>(name).unwrap(),
+                interpolation
+            );
+        }
+    }
+}

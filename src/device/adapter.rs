@@ -1,0 +1,268 @@
+//! Which adapters there are, what they can do, and which one to use.
+
+use super::self_test::self_test;
+use super::{Device, Gpu};
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What `devices` prints of one adapter.
+#[derive(Debug, Serialize)]
+pub struct AdapterReport {
+    /// The number that `--device` takes; absent for `cpu`.
+    pub index: Option<usize>,
+    /// The adapter's own name.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12` or `none`.
+    pub backend: String,
+    /// `discrete`, `integrated`, `virtual`, `software`, `other` or `cpu`.
+    pub kind: &'static str,
+    /// The driver's name and version, as far as the backend tells them.
+    pub driver: String,
+    /// Most bytes of one storage binding.
+    pub max_binding_bytes: u64,
+    /// Most bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Most workgroups in one dimension of a dispatch.
+    pub max_workgroups_per_dimension: u32,
+    /// Most invocations of one workgroup.
+    pub max_invocations_per_workgroup: u32,
+    /// Most storage buffers that one kernel can bind.
+    pub max_storage_buffers: u32,
+    /// Whether shaders can compute in f16.
+    pub f16: bool,
+    /// Smallest and largest subgroup; absent where shaders can't use subgroups.
+    pub subgroup_sizes: Option<[u32; 2]>,
+    /// Whether the device's own clock can time a pass.
+    pub timestamps: bool,
+    /// Whether cooperative matrices are offered.
+    pub cooperative_matrix: bool,
+    /// `ok`, or what the self-test found wrong and the cure.
+    pub self_test: String,
+}
+
+/// A device that was opened, and the line that says which and why.
+pub struct Selection {
+    /// The opened device.
+    pub device: Device,
+    /// One line for the user: what was chosen, and what was passed over because it computes wrong.
+    pub notice: String,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    // Loading validation layers where they happen to be installed would make debug builds differ in more than speed.
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    pollster::block_on(
+        instance().enumerate_adapters(
+            wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
+        ),
+    )
+}
+
+fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
+    let name = adapter.get_info().name;
+    // The default limits and no features: what runs here runs on every adapter, and is tested as such everywhere.
+    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        label: Some("ptq4vit-gpu"),
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    });
+    let (device, queue) =
+        pollster::block_on(request).map_err(|error| Error::device(&name, error))?;
+    Ok(Device::Gpu(Arc::new(Gpu::new(name, device, queue))))
+}
+
+fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "software",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// Best first: the order in which the default choice tries adapters.
+fn preference(device_type: wgpu::DeviceType) -> u32 {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn describe(adapter: &wgpu::Adapter) -> String {
+    let info = adapter.get_info();
+    format!(
+        "{} ({}, {}{}{})",
+        info.name,
+        kind(info.device_type),
+        info.backend,
+        if info.driver_info.is_empty() {
+            ""
+        } else {
+            ", "
+        },
+        info.driver_info
+    )
+}
+
+/// All adapters of this machine, each opened and put through the self-test; in the order that `--device INDEX` counts.
+pub fn adapters() -> Vec<AdapterReport> {
+    enumerate()
+        .iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let info = adapter.get_info();
+            let limits = adapter.limits();
+            let features = adapter.features();
+            let verdict = connect(adapter)
+                .map_err(|error| error.to_string())
+                .and_then(|device| self_test(&device));
+            AdapterReport {
+                index: Some(index),
+                name: info.name,
+                backend: info.backend.to_string(),
+                kind: kind(info.device_type),
+                driver: format!("{} {}", info.driver, info.driver_info)
+                    .trim()
+                    .to_owned(),
+                max_binding_bytes: limits.max_storage_buffer_binding_size,
+                max_buffer_bytes: limits.max_buffer_size,
+                max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+                max_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+                max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+                f16: features.contains(wgpu::Features::SHADER_F16),
+                subgroup_sizes: features
+                    .contains(wgpu::Features::SUBGROUP)
+                    .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+                timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+                cooperative_matrix: features
+                    .contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+                self_test: verdict.err().unwrap_or_else(|| "ok".to_owned()),
+            }
+        })
+        .collect()
+}
+
+/// The row of `--device cpu` in the list of devices.
+pub fn cpu_report() -> AdapterReport {
+    AdapterReport {
+        index: None,
+        name: "cpu".to_owned(),
+        backend: "none".to_owned(),
+        kind: "cpu",
+        driver: "the kernels' CPU versions".to_owned(),
+        max_binding_bytes: u64::MAX,
+        max_buffer_bytes: u64::MAX,
+        max_workgroups_per_dimension: u32::MAX,
+        max_invocations_per_workgroup: u32::MAX,
+        max_storage_buffers: u32::MAX,
+        f16: false,
+        subgroup_sizes: None,
+        timestamps: false,
+        cooperative_matrix: false,
+        self_test: "ok".to_owned(),
+    }
+}
+
+/// Opens the device that the user asked for: an index of [`adapters`], part of an adapter's name (any case), `cpu`, or,
+/// with `None`, the best GPU, else a software adapter, else the CPU.
+///
+/// # Errors
+/// An adapter that isn't there (the message lists those that are), that several names match, that can't be opened, or
+/// that fails the self-test. Without a request, an adapter that fails is passed over and the notice says so.
+pub fn open(request: Option<&str>) -> Result<Selection> {
+    match request {
+        None => Ok(open_best()),
+        Some("cpu") => Ok(Selection {
+            device: Device::cpu(),
+            notice: "cpu".to_owned(),
+        }),
+        Some(request) => {
+            let all = enumerate();
+            let adapter = find(request, &all)?;
+            let device = connect(adapter)?;
+            self_test(&device).map_err(|problem| Error::device(device.name(), problem))?;
+            Ok(Selection {
+                notice: describe(adapter),
+                device,
+            })
+        }
+    }
+}
+
+fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter> {
+    let fail = |problem: &str, listed: Vec<String>| {
+        let listed = if listed.is_empty() {
+            "cpu only".to_owned()
+        } else {
+            format!("{}, or cpu", listed.join(", "))
+        };
+        Err(Error::device(request, format!("{problem}: {listed}")))
+    };
+    let numbered = |adapters: &mut dyn Iterator<Item = (usize, &wgpu::Adapter)>| {
+        adapters
+            .map(|(index, adapter)| format!("{index}: {}", describe(adapter)))
+            .collect::<Vec<_>>()
+    };
+    let everything = || numbered(&mut all.iter().enumerate());
+    if let Ok(index) = request.parse::<usize>() {
+        return match all.get(index) {
+            Some(adapter) => Ok(adapter),
+            None => fail(
+                "there is no adapter of this number; there are",
+                everything(),
+            ),
+        };
+    }
+    let wanted = request.to_lowercase();
+    let matching: Vec<_> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, adapter)| adapter.get_info().name.to_lowercase().contains(&wanted))
+        .collect();
+    match matching[..] {
+        [] => fail("no adapter's name contains this; there are", everything()),
+        [(_, adapter)] => Ok(adapter),
+        _ => fail(
+            "several adapters' names contain this; pass a number",
+            numbered(&mut matching.into_iter()),
+        ),
+    }
+}
+
+fn open_best() -> Selection {
+    let mut all = enumerate();
+    all.sort_by_key(|adapter| preference(adapter.get_info().device_type));
+    let mut passed_over = String::new();
+    for adapter in &all {
+        let opened = connect(adapter)
+            .map_err(|error| error.to_string())
+            .and_then(|device| self_test(&device).map(|()| device));
+        match opened {
+            Ok(device) => {
+                return Selection {
+                    device,
+                    notice: describe(adapter) + &passed_over,
+                };
+            }
+            Err(problem) => passed_over += &format!("; not {}: {problem}", describe(adapter)),
+        }
+    }
+    if all.is_empty() {
+        passed_over = "; no Vulkan, Metal or DX12 adapter was found".to_owned();
+    }
+    Selection {
+        device: Device::cpu(),
+        notice: "cpu".to_owned() + &passed_over,
+    }
+}

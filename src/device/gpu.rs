@@ -1,0 +1,305 @@
+//! One opened wgpu device: pipelines, recorded dispatches, transfers.
+
+use super::buffer::{Buffer, MemoryUse};
+use crate::error::{Error, Result};
+use bytemuck::Pod;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// A kernel's WGSL. The text parses alone and has one entry point, `main`.
+pub struct Shader {
+    /// The file's name without its ending; names the kernel in errors.
+    pub name: &'static str,
+    /// The WGSL text.
+    pub source: &'static str,
+}
+
+/// An argument of a dispatch; the order of the arguments is the order of `@binding` in the shader, from 1.
+pub enum Binding<'a> {
+    /// A buffer of floats.
+    F32(&'a Buffer<f32>),
+    /// A buffer of words, for example packed codes.
+    U32(&'a Buffer<u32>),
+}
+
+impl Binding<'_> {
+    fn buffer(&self) -> &wgpu::Buffer {
+        match self {
+            Self::F32(buffer) => buffer.gpu_buffer(),
+            Self::U32(buffer) => buffer.gpu_buffer(),
+        }
+    }
+}
+
+/// A dispatch that waits to be submitted.
+struct Recorded {
+    pipeline: wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+}
+
+/// What a pipeline was specialised for: the kernel's name and its override constants, values as bits.
+type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
+
+/// A GPU that kernels are recorded for.
+pub struct Gpu {
+    name: String,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    memory: Arc<MemoryUse>,
+    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    recorded: Mutex<Vec<Recorded>>,
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
+/// only the recording still holds are freed soon.
+const DISPATCHES_PER_SUBMISSION: usize = 128;
+
+impl Gpu {
+    pub(super) fn new(name: String, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let fault = Arc::new(Mutex::new(None::<String>));
+        let on_error = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            let mut fault = on_error.lock().expect("the fault slot's lock");
+            fault.get_or_insert(error.to_string());
+        }));
+        let on_lost = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device at the end of the program is reported here too, and is no fault.
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                let mut fault = on_lost.lock().expect("the fault slot's lock");
+                fault.get_or_insert(format!("the device was lost: {message}"));
+            }
+        });
+        Self {
+            name,
+            device,
+            queue,
+            memory: Arc::default(),
+            pipelines: Mutex::default(),
+            recorded: Mutex::default(),
+            fault,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn memory(&self) -> &MemoryUse {
+        &self.memory
+    }
+
+    pub(super) fn max_binding_bytes(&self) -> usize {
+        self.device.limits().max_storage_buffer_binding_size as usize
+    }
+
+    fn report_fault(&self, problem: String) {
+        let mut fault = self.fault.lock().expect("the fault slot's lock");
+        fault.get_or_insert(problem);
+    }
+
+    fn allocate<T: Pod>(&self, len: usize, mapped_at_creation: bool) -> (Buffer<T>, wgpu::Buffer) {
+        // A binding can't be empty, and copies go in words of four bytes.
+        let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(4) as u64;
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation,
+        });
+        (
+            Buffer::gpu(self.memory.clone(), len, buffer.clone()),
+            buffer,
+        )
+    }
+
+    pub(super) fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
+        self.allocate(len, false).0
+    }
+
+    pub(super) fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
+        let (handle, buffer) = self.allocate(data.len(), true);
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        match buffer.get_mapped_range_mut(..) {
+            Ok(mut mapped) => mapped.slice(..bytes.len()).copy_from_slice(bytes),
+            Err(error) => self.report_fault(format!("uploading {} bytes: {error}", bytes.len())),
+        }
+        buffer.unmap();
+        handle
+    }
+
+    /// Records one dispatch of `shader`, specialised by the override `constants`.
+    ///
+    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
+    /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
+    /// surplus.
+    pub fn dispatch<P: Pod>(
+        &self,
+        shader: &Shader,
+        constants: &[(&'static str, f64)],
+        parameters: &P,
+        bindings: &[Binding],
+        workgroups: usize,
+    ) {
+        if workgroups == 0 {
+            return;
+        }
+        let limits = self.device.limits();
+        let widest = limits.max_compute_workgroups_per_dimension as usize;
+        let y = workgroups.div_ceil(widest);
+        let x = workgroups.div_ceil(y);
+        let largest = limits.max_storage_buffer_binding_size;
+        if let Some(bytes) = bindings
+            .iter()
+            .map(|binding| binding.buffer().size())
+            .find(|&bytes| bytes > largest)
+        {
+            return self.report_fault(format!(
+                "kernel {}: a buffer of {bytes} bytes exceeds the adapter's binding limit of {largest}",
+                shader.name
+            ));
+        }
+        if y > widest {
+            return self.report_fault(format!(
+                "kernel {}: {workgroups} workgroups exceed the adapter's limit of {widest} squared",
+                shader.name
+            ));
+        }
+        let pipeline = self.pipeline(shader, constants);
+        let uniform = self.uniform(parameters);
+        let entries: Vec<_> = std::iter::once(&uniform)
+            .chain(bindings.iter().map(Binding::buffer))
+            .enumerate()
+            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+                binding: binding as u32,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(shader.name),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        });
+        let mut recorded = self.recorded.lock().expect("the recording's lock");
+        recorded.push(Recorded {
+            pipeline,
+            bind_group,
+            grid: [x as u32, y as u32, 1],
+        });
+        if recorded.len() >= DISPATCHES_PER_SUBMISSION {
+            self.submit(std::mem::take(&mut *recorded), None);
+        }
+    }
+
+    fn uniform<P: Pod>(&self, parameters: &P) -> wgpu::Buffer {
+        let bytes = bytemuck::bytes_of(parameters);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: bytes.len().next_multiple_of(16) as u64,
+            usage: wgpu::BufferUsages::UNIFORM,
+            mapped_at_creation: true,
+        });
+        match buffer.get_mapped_range_mut(..) {
+            Ok(mut mapped) => mapped.slice(..bytes.len()).copy_from_slice(bytes),
+            Err(error) => self.report_fault(format!("writing kernel parameters: {error}")),
+        }
+        buffer.unmap();
+        buffer
+    }
+
+    fn pipeline(
+        &self,
+        shader: &Shader,
+        constants: &[(&'static str, f64)],
+    ) -> wgpu::ComputePipeline {
+        let key = (
+            shader.name,
+            constants
+                .iter()
+                .map(|&(name, value)| (name, value.to_bits()))
+                .collect(),
+        );
+        let mut pipelines = self.pipelines.lock().expect("the pipeline cache's lock");
+        pipelines
+            .entry(key)
+            .or_insert_with(|| {
+                let module = self
+                    .device
+                    .create_shader_module(wgpu::ShaderModuleDescriptor {
+                        label: Some(shader.name),
+                        source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+                    });
+                self.device
+                    .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                        label: Some(shader.name),
+                        layout: None,
+                        module: &module,
+                        entry_point: Some("main"),
+                        compilation_options: wgpu::PipelineCompilationOptions {
+                            constants,
+                            ..Default::default()
+                        },
+                        cache: None,
+                    })
+            })
+            .clone()
+    }
+
+    /// Submits `recorded` in one pass, then `copy`: source, destination, bytes.
+    fn submit(
+        &self,
+        recorded: Vec<Recorded>,
+        copy: Option<(&wgpu::Buffer, &wgpu::Buffer, u64)>,
+    ) -> wgpu::SubmissionIndex {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        if !recorded.is_empty() {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for dispatch in &recorded {
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &dispatch.bind_group, &[]);
+                let [x, y, z] = dispatch.grid;
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+        if let Some((source, destination, bytes)) = copy {
+            encoder.copy_buffer_to_buffer(source, 0, destination, 0, bytes);
+        }
+        self.queue.submit([encoder.finish()])
+    }
+
+    pub(super) fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        let source = buffer.gpu_buffer();
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: source.size(),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        let submission = {
+            // Held until submission, so that what another thread records meanwhile can't overtake it.
+            let mut recorded = self.recorded.lock().expect("the recording's lock");
+            let copy = Some((source, &staging, source.size()));
+            self.submit(std::mem::take(&mut *recorded), copy)
+        };
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        let waited = self.device.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission),
+            timeout: None,
+        });
+        if let Err(error) = waited {
+            self.report_fault(format!("waiting for the device: {error}"));
+        }
+        // A fault explains a failed mapping better than the mapping's own error does.
+        if let Some(problem) = self.fault.lock().expect("the fault slot's lock").take() {
+            return Err(Error::device(&self.name, problem));
+        }
+        let mapped = staging
+            .get_mapped_range(..)
+            .map_err(|error| Error::device(&self.name, format!("reading back: {error}")))?;
+        let bytes = &mapped[..buffer.len() * size_of::<T>()];
+        // The mapping need not be aligned for `T`, so this copies rather than casts.
+        Ok(bytemuck::pod_collect_to_vec(bytes))
+    }
+}

@@ -1,0 +1,93 @@
+//! Where kernels run: a GPU through wgpu, or the CPU versions of the same kernels.
+//!
+//! Only this folder speaks wgpu. A kernel sees a [`Device`] and typed [`Buffer`]s; work is recorded in order and
+//! carried out when a result is read.
+
+mod adapter;
+mod buffer;
+mod gpu;
+mod self_test;
+
+pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
+pub use buffer::{Buffer, MemoryUse};
+pub use gpu::{Binding, Gpu, Shader};
+
+use crate::error::Result;
+use bytemuck::Pod;
+use std::sync::Arc;
+
+/// A place where kernels run. Cheap to clone; clones share memory accounting and recorded work.
+#[derive(Clone)]
+pub enum Device {
+    /// The CPU version of each kernel.
+    Cpu(Arc<MemoryUse>),
+    /// A GPU, or a software driver that acts as one.
+    Gpu(Arc<Gpu>),
+}
+
+impl Device {
+    /// The device that needs no driver.
+    pub fn cpu() -> Self {
+        Self::Cpu(Arc::default())
+    }
+
+    /// The name that reports print: `cpu`, or the adapter's own name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Cpu(_) => "cpu",
+            Self::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    /// A buffer of `len` zeros.
+    pub fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
+        match self {
+            Self::Cpu(memory) => Buffer::host(memory.clone(), vec![T::zeroed(); len]),
+            Self::Gpu(gpu) => gpu.zeros(len),
+        }
+    }
+
+    /// A buffer that holds a copy of `data`.
+    pub fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
+        match self {
+            Self::Cpu(memory) => Buffer::host(memory.clone(), data.to_vec()),
+            Self::Gpu(gpu) => gpu.upload(data),
+        }
+    }
+
+    /// Carries out everything recorded so far and returns the contents of `buffer`.
+    ///
+    /// # Errors
+    /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
+    /// had, a binding over the adapter's limit.
+    pub fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        match self {
+            Self::Cpu(_) => Ok(buffer.host_slice().to_vec()),
+            Self::Gpu(gpu) => gpu.read(buffer),
+        }
+    }
+
+    /// Carries out everything recorded so far and waits for it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn synchronize(&self) -> Result<()> {
+        self.read(&self.zeros::<u32>(1)).map(drop)
+    }
+
+    /// The most bytes that one buffer may hold and still be bound whole.
+    pub fn max_buffer_bytes(&self) -> usize {
+        match self {
+            Self::Cpu(_) => usize::MAX,
+            Self::Gpu(gpu) => gpu.max_binding_bytes(),
+        }
+    }
+
+    /// Bytes held in buffers of this device: now, and at the highest point so far.
+    pub fn memory(&self) -> &MemoryUse {
+        match self {
+            Self::Cpu(memory) => memory,
+            Self::Gpu(gpu) => gpu.memory(),
+        }
+    }
+}

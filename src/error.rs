@@ -1,0 +1,74 @@
+//! The one error type. Its variants are the documented exit codes of the program.
+
+use std::path::{Path, PathBuf};
+
+/// What went wrong, named so that the reader knows which file, tensor or flag to look at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A check that the user asked for did not hold (exit code 1).
+    #[error("{0}")]
+    Check(String),
+    /// A flag, or a combination of flags, that can't be carried out (exit code 2).
+    #[error("{flag}: {problem}")]
+    Usage {
+        /// The flag as the user writes it, for example `--device`.
+        flag: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A file or folder that can't be read, understood or written (exit code 3).
+    #[error("{}: {problem}", path.display())]
+    Input {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A device that is missing, computes wrong or was lost (exit code 4).
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The adapter's name, or what the user asked for.
+        device: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+}
+
+/// `Result` with the program's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An [`Error::Input`] about `path`.
+    pub fn input(path: impl AsRef<Path>, problem: impl std::fmt::Display) -> Self {
+        Self::Input {
+            path: path.as_ref().to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// An [`Error::Usage`] about `flag`.
+    pub fn usage(flag: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Usage {
+            flag: flag.into(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// An [`Error::Device`] about `device`.
+    pub fn device(device: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Device {
+            device: device.into(),
+            problem: problem.to_string(),
+        }
+    }
+
+    /// The program's exit code for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Check(_) => 1,
+            Self::Usage { .. } => 2,
+            Self::Input { .. } => 3,
+            Self::Device { .. } => 4,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A model that is ready to run: a network with its products, in f32 or in integers.
+
+use crate::data::preprocess::Preprocessing;
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::config::Architecture;
+use crate::model::weights::Weights;
+use crate::model::{FloatProducts, Network, Products, Vit};
+use crate::quant::QuantizedModel;
+
+/// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
+const BATCH: usize = 8;
+
+/// A network on a device, with everything that its products need.
+pub struct Model {
+    network: Vit,
+    products: Box<dyn Products>,
+    preprocessing: Preprocessing,
+}
+
+impl Model {
+    /// The FP network of `weights`.
+    ///
+    /// # Errors
+    /// A weight that holds a NaN or an infinity.
+    pub fn float(
+        device: &Device,
+        weights: &Weights,
+        architecture: &Architecture,
+        preprocessing: &Preprocessing,
+    ) -> Result<Self> {
+        let network = build(device, weights, architecture)?;
+        let products = FloatProducts::load(device, weights, network.all_sites())?;
+        Ok(Self {
+            network,
+            products: Box::new(products),
+            preprocessing: preprocessing.clone(),
+        })
+    }
+
+    /// A quantized network, to be computed in integers.
+    ///
+    /// # Errors
+    /// Those of [`QuantizedModel::load`].
+    pub fn quantized(device: &Device, model: &QuantizedModel) -> Result<Self> {
+        let (network, products) = model.load(device)?;
+        Ok(Self {
+            network,
+            products: Box::new(products),
+            preprocessing: model.preprocessing.clone(),
+        })
+    }
+
+    /// How images are prepared for this model.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// Number of logits.
+    pub fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    /// The logits of each of `images`, preprocessed, `[3, S, S]` each.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn logits(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        let device = self.network.device();
+        let mut logits = Vec::with_capacity(images.len());
+        for batch in images.chunks(self.network.max_images().min(BATCH)) {
+            let pixels = device.upload(&batch.concat());
+            let batch_logits = self
+                .network
+                .logits(self.products.as_mut(), batch.len(), &pixels);
+            let values = device.read(&batch_logits)?;
+            logits.extend(
+                values
+                    .chunks_exact(self.network.classes())
+                    .map(<[f32]>::to_vec),
+            );
+        }
+        Ok(logits)
+    }
+}
+
+/// The network of `weights` without its products.
+///
+/// # Errors
+/// A parameter that holds a NaN or an infinity.
+pub fn build(device: &Device, weights: &Weights, architecture: &Architecture) -> Result<Vit> {
+    let Architecture::Vit(config) = architecture;
+    Vit::new(device, config.clone(), |name| weights.float(name))
+}

@@ -1,0 +1,57 @@
+//! The gradient of the patch embeddings.
+
+use super::WORKGROUP;
+use super::embed::Embed;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "embed_backward",
+    source: include_str!("../../shaders/embed_backward.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    batch: u32,
+    patches: u32,
+    dim: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    batch,
+    patches,
+    dim
+});
+
+/// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, 1 + patches, dim]`.
+pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
+    let out = device.zeros(shape.batch * shape.patches * shape.dim);
+    match device {
+        Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                batch: shape.batch as u32,
+                patches: shape.patches as u32,
+                dim: shape.dim as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(grad), Binding::F32(&out)],
+                out.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(shape: &Embed, grad: &[f32], out: &mut [f32]) {
+    let image_patches = shape.patches * shape.dim;
+    out.par_chunks_mut(image_patches)
+        .zip(grad.par_chunks(image_patches + shape.dim))
+        .for_each(|(out, grad)| out.copy_from_slice(&grad[shape.dim..]));
+}

@@ -1,0 +1,103 @@
+//! GELU, the exact one.
+
+use super::{PER_TASK, WORKGROUP};
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "gelu",
+    source: include_str!("../../shaders/gelu.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { count });
+
+/// `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
+pub fn gelu(device: &Device, input: &Buffer<f32>) -> Buffer<f32> {
+    let out = device.zeros(input.len());
+    match device {
+        Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: input.len() as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(input), Binding::F32(&out)],
+                input.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+/// Coefficients of the shader's fit, highest power first.
+const FIT: [f32; 10] = [
+    -0.020_612_73,
+    0.112_375_27,
+    -0.228_066_37,
+    0.191_580_24,
+    -0.079_246_19,
+    0.096_057_25,
+    0.078_425_77,
+    0.110_227_29,
+    0.119_572_85,
+    0.119_686_63,
+];
+
+/// Φ(x) and exp(-x² / 2), by the shader's formula.
+pub(super) fn normal(x: f32) -> (f32, f32) {
+    // From 16 on, the tail is zero in f32.
+    let y = x.abs().min(16.0);
+    let t = 1.0 / (1.0 + 0.3 * y);
+    let fit = FIT[1..].iter().fold(FIT[0], |p, c| p * t + c);
+    let exponential = (-0.5 * y * y).exp();
+    let tail = exponential * (fit * t);
+    (if x < 0.0 { tail } else { 1.0 - tail }, exponential)
+}
+
+fn cpu(input: &[f32], out: &mut [f32]) {
+    out.par_iter_mut()
+        .with_min_len(PER_TASK)
+        .zip(input)
+        .for_each(|(out, &x)| *out = x * normal(x).0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In epsilons (2^-23), against f64 in steps of 1e-4. Rounding x² / 2 costs the tail that many half-epsilons, the
+    /// fit itself about 2.7: seen are 2.7 · (1 + x² / 2) for Φ; for GELU 4.3, of its magnitude or of 1e-3 where it is
+    /// smaller.
+    #[test]
+    fn the_fit_is_as_good_as_f32() {
+        let (mut worst_cumulative, mut worst_gelu) = (0.0f64, 0.0f64);
+        for step in -130_000..=130_000 {
+            let x = step as f32 * 1e-4;
+            let wide = f64::from(x);
+            let exact = 0.5 * libm::erfc(-wide / std::f64::consts::SQRT_2);
+            let found = normal(x).0;
+            let epsilons = |found: f32, exact: f64, size: f64| {
+                (f64::from(found) - exact).abs() / (size * f64::from(f32::EPSILON))
+            };
+            // The smallest normal f32: what is below has fewer digits.
+            let size = exact.max(f64::from(f32::MIN_POSITIVE)) * (1.0 + wide * wide / 2.0);
+            worst_cumulative = worst_cumulative.max(epsilons(found, exact, size));
+            let gelu = wide * exact;
+            worst_gelu = worst_gelu.max(epsilons(x * found, gelu, gelu.abs().max(1e-3)));
+        }
+        println!("epsilons: {worst_cumulative:.2} for the cumulative, {worst_gelu:.2} for GELU");
+        assert!(worst_cumulative < 3.0);
+        assert!(worst_gelu < 5.0);
+    }
+}

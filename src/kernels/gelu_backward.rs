@@ -1,0 +1,61 @@
+//! The gradient of GELU's input.
+
+use super::gelu::normal;
+use super::{PER_TASK, WORKGROUP};
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "gelu_backward",
+    source: include_str!("../../shaders/gelu_backward.wgsl"),
+};
+
+/// 1 / √(2π)
+const DENSITY: f32 = 0.398_942_3;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { count });
+
+/// `grad · (Φ(x) + x · φ(x))` of each element x of `input`, φ the normal distribution's density.
+pub fn gelu_backward(device: &Device, input: &Buffer<f32>, grad: &Buffer<f32>) -> Buffer<f32> {
+    assert_eq!(input.len(), grad.len(), "a gradient for each input");
+    let out = device.zeros(input.len());
+    match device {
+        Device::Cpu(_) => cpu(
+            &input.host_slice(),
+            &grad.host_slice(),
+            &mut out.host_slice_mut(),
+        ),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: input.len() as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(input), Binding::F32(grad), Binding::F32(&out)],
+                input.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(input: &[f32], grad: &[f32], out: &mut [f32]) {
+    out.par_iter_mut()
+        .with_min_len(PER_TASK)
+        .zip(input)
+        .zip(grad)
+        .for_each(|((out, &x), grad)| {
+            let (cumulative, exponential) = normal(x);
+            *out = grad * (cumulative + x * (exponential * DENSITY));
+        });
+}

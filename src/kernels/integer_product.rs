@@ -1,0 +1,337 @@
+//! Exact integer matrix products of packed codes, with the scale and the bias in the epilogue.
+//!
+//! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to
+//! [`MAX_K`]. A twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an
+//! `i32`.
+
+use super::WORKGROUP;
+use super::float_product::dense;
+use super::geometry::View;
+use super::quantize::Format;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "integer_product",
+    source: include_str!("../../shaders/integer_product.wgsl"),
+};
+
+/// One invocation's tile, as in the shader.
+const TILE: [usize; 2] = [8, 4];
+
+/// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
+pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
+
+/// Integers up to 2^24 are exact in f32, and so are sums of this many products of 8-bit codes.
+const EXACT_K: usize = (1 << 24) / (128 * 128);
+
+/// The shape of a batch of products `[m, k] · [k, n]` under several jobs (candidates).
+#[derive(Clone, Copy, Debug)]
+pub struct IntegerProduct {
+    /// Outer (images) and inner (heads) batch size.
+    pub batch: [usize; 2],
+    /// Rows of the left operand.
+    pub m: usize,
+    /// Columns of the right operand.
+    pub n: usize,
+    /// The length that is summed over, at most [`MAX_K`].
+    pub k: usize,
+    /// Where one job's output lies.
+    pub out: View,
+    /// Sets of codes or scales.
+    pub jobs: usize,
+    /// Whether the left operand has codes of its own for each job; if not, all jobs share them.
+    pub a_per_job: bool,
+    /// Whether the right operand has codes of its own for each job.
+    pub b_per_job: bool,
+    /// Elements from one job's output to the next; no less than one job's output spans.
+    pub job_stride: usize,
+    /// The left operand's format; the right one is always uniform.
+    pub a_format: Format,
+}
+
+/// What one unit of the integer result is worth.
+pub struct OutputScales<'a> {
+    /// `[jobs][groups]`: the product of the operands' scales (`scale_1` for a twin).
+    pub scales: &'a Buffer<f32>,
+    /// `[jobs]`: a twin's left shift m; any buffer where the format is uniform.
+    pub shifts: &'a Buffer<u32>,
+    /// Scales of one job. A column's group is `inner · inner_groups + column / group_columns`.
+    pub groups: usize,
+    /// Groups from one inner batch entry to the next: 1 for per-head scales, else 0.
+    pub inner_groups: usize,
+    /// Columns that share a scale.
+    pub group_columns: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    out: View,
+    outer: u32,
+    inner: u32,
+    m: u32,
+    n: u32,
+    words: u32,
+    jobs: u32,
+    a_per_job: u32,
+    b_per_job: u32,
+    job_stride: u32,
+    groups: u32,
+    inner_groups: u32,
+    group_columns: u32,
+    has_bias: u32,
+    r1_sign: i32,
+    unused: [u32; 2],
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    out,
+    outer,
+    inner,
+    m,
+    n,
+    words,
+    jobs,
+    a_per_job,
+    b_per_job,
+    job_stride,
+    groups,
+    inner_groups,
+    group_columns,
+    has_bias,
+    r1_sign,
+});
+
+impl IntegerProduct {
+    fn problems(&self) -> usize {
+        self.batch[0] * self.batch[1]
+    }
+
+    fn words(&self) -> usize {
+        self.k.div_ceil(4)
+    }
+
+    /// What R1 codes are multiplied by: the GELU twin's R1 holds negatives.
+    fn r1_sign(&self) -> i32 {
+        if self.a_format == Format::GeluTwin {
+            -1
+        } else {
+            1
+        }
+    }
+}
+
+/// `out = scale · (a · b) + bias` for every job and matrix. `a` is packed as [`Layout::Rows`](super::Layout::Rows), `b`
+/// as [`Layout::Columns`](super::Layout::Columns); `bias` is `[n]` and optional. Elements of `out` that the view doesn't
+/// name keep their values.
+pub fn integer_product(
+    device: &Device,
+    product: &IntegerProduct,
+    a: &Buffer<u32>,
+    b: &Buffer<u32>,
+    scales: &OutputScales,
+    bias: Option<&Buffer<f32>>,
+    out: &Buffer<f32>,
+) {
+    assert!(
+        product.k <= MAX_K,
+        "a sum of {} products could wrap",
+        product.k
+    );
+    match device {
+        Device::Cpu(_) => cpu(
+            product,
+            &a.host_slice(),
+            &b.host_slice(),
+            scales,
+            bias.map(Buffer::host_slice).as_deref(),
+            &mut out.host_slice_mut(),
+        ),
+        Device::Gpu(gpu) => {
+            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
+            let parameters = Parameters {
+                out: product.out,
+                outer: product.batch[0] as u32,
+                inner: product.batch[1] as u32,
+                m: product.m as u32,
+                n: product.n as u32,
+                words: product.words() as u32,
+                jobs: product.jobs as u32,
+                a_per_job: product.a_per_job.into(),
+                b_per_job: product.b_per_job.into(),
+                job_stride: product.job_stride as u32,
+                groups: scales.groups as u32,
+                inner_groups: scales.inner_groups as u32,
+                group_columns: scales.group_columns as u32,
+                has_bias: bias.is_some().into(),
+                r1_sign: product.r1_sign(),
+                unused: [0; 2],
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[("TWIN", f64::from(u8::from(product.a_format.is_twin())))],
+                &parameters,
+                &[
+                    Binding::U32(a),
+                    Binding::U32(b),
+                    Binding::F32(scales.scales),
+                    Binding::U32(scales.shifts),
+                    // Never read without `has_bias`; a binding must be something.
+                    Binding::F32(bias.unwrap_or(scales.scales)),
+                    Binding::F32(out),
+                ],
+                (tiles * product.problems() * product.jobs).div_ceil(WORKGROUP),
+            );
+        }
+    }
+}
+
+/// `r1 + (r2 << shift)` as a float. The exact integer is `upper · 2^shift + lower`; `upper` can't wrap for sums of at
+/// most [`MAX_K`] products, and the conversion rounds only what an f32 can't hold.
+fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
+    let upper = r2 + (r1 >> shift);
+    let lower = r1 & ((1 << shift) - 1);
+    upper as f32 * (1u32 << shift) as f32 + lower as f32
+}
+
+/// The integer matrices of one product: of all lanes (uniform), or of the R1 and the R2 lanes (twin).
+struct Sums {
+    r1: Vec<i32>,
+    r2: Option<Vec<i32>>,
+}
+
+fn cpu(
+    product: &IntegerProduct,
+    a: &[u32],
+    b: &[u32],
+    scales: &OutputScales,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    let (problems, words) = (product.problems(), product.words());
+    let a_words = product.m * words;
+    let b_words = words * product.n.next_multiple_of(4);
+    let (scale_values, shifts) = (scales.scales.host_slice(), scales.shifts.host_slice());
+    // The jobs' outputs are apart from each other; within a job, matrices may interleave.
+    out.par_chunks_mut(product.job_stride)
+        .take(product.jobs)
+        .enumerate()
+        .for_each(|(job, out)| {
+            for problem in 0..problems {
+                let (outer, inner) = (problem / product.batch[1], problem % product.batch[1]);
+                let a_matrix = usize::from(product.a_per_job) * job * problems + problem;
+                let b_matrix = usize::from(product.b_per_job) * job * problems + problem;
+                let sums = sums(
+                    product,
+                    &a[a_matrix * a_words..][..a_words],
+                    &b[b_matrix * b_words..][..b_words],
+                );
+                let column_scale: Vec<f32> = (0..product.n)
+                    .map(|column| {
+                        let group = inner * scales.inner_groups + column / scales.group_columns;
+                        scale_values[job * scales.groups + group]
+                    })
+                    .collect();
+                for row in 0..product.m {
+                    let start = product.out.at([outer, inner], row, 0);
+                    for (column, scale) in column_scale.iter().enumerate() {
+                        let at = row * product.n + column;
+                        let integer = match &sums.r2 {
+                            None => sums.r1[at] as f32,
+                            Some(r2) => {
+                                combine(product.r1_sign() * sums.r1[at], r2[at], shifts[job])
+                            }
+                        };
+                        out[start + column * product.out.column as usize] =
+                            integer * scale + bias.map_or(0.0, |bias| bias[column]);
+                    }
+                }
+            }
+        });
+}
+
+/// The exact integers, by a library's f32 product over stretches of k short enough to be exact.
+fn sums(product: &IntegerProduct, a: &[u32], b: &[u32]) -> Sums {
+    let (m, n, words) = (product.m, product.n, product.words());
+    let columns = n.next_multiple_of(4);
+    let mut b_values = vec![0.0; 4 * words * columns];
+    for (word, codes) in b.chunks_exact(columns).enumerate() {
+        for (column, code) in codes.iter().enumerate() {
+            for (lane, byte) in code.to_le_bytes().into_iter().enumerate() {
+                b_values[(4 * word + lane) * columns + column] = f32::from(byte as i8);
+            }
+        }
+    }
+    let integers = |value: &dyn Fn(u8) -> f32| {
+        let a_values: Vec<f32> = a
+            .iter()
+            .flat_map(|code| code.to_le_bytes())
+            .map(value)
+            .collect();
+        let a_view = ArrayView2::from_shape((m, 4 * words), &a_values)
+            .expect("the left operand holds m rows of whole words");
+        let b_view = ArrayView2::from_shape((4 * words, columns), &b_values)
+            .expect("the right operand holds whole words of padded columns");
+        let mut part = vec![0.0; m * n];
+        let mut sum = vec![0; m * n];
+        for start in (0..4 * words).step_by(EXACT_K) {
+            let end = (start + EXACT_K).min(4 * words);
+            dense(
+                a_view.slice(ndarray::s![.., start..end]),
+                b_view.slice(ndarray::s![start..end, ..n]),
+                &mut part,
+            );
+            for (sum, part) in sum.iter_mut().zip(&part) {
+                *sum += *part as i32;
+            }
+        }
+        sum
+    };
+    if product.a_format.is_twin() {
+        let magnitude = |byte: u8| f32::from(byte & 0x7f);
+        Sums {
+            r1: integers(&|byte| if byte < 0x80 { magnitude(byte) } else { 0.0 }),
+            r2: Some(integers(&|byte| {
+                if byte < 0x80 { 0.0 } else { magnitude(byte) }
+            })),
+        }
+    } else {
+        Sums {
+            r1: integers(&|byte| f32::from(byte as i8)),
+            r2: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn combine_is_exact_where_a_shifted_sum_would_wrap() {
+        for (r1, r2, shift) in [
+            (0, 0, 0),
+            (-1, 0, 11),
+            (4096 * 127 * 128, 4096 * 127 * 127, 11),
+            (-4096 * 127 * 128, -4096 * 127 * 128, 11),
+            (12_345, -678, 5),
+            (-12_345, 678, 11),
+        ] {
+            let exact = i64::from(r1) + (i64::from(r2) << shift);
+            let found = combine(r1, r2, shift);
+            // Two roundings to 24 bits, of `upper` and of the sum.
+            let bound = exact.abs() as f64 * 2f64.powi(-23);
+            assert!(
+                (f64::from(found) - exact as f64).abs() <= bound,
+                "{r1} + ({r2} << {shift}) = {exact}, found {found}"
+            );
+            if exact.abs() < 1 << 24 {
+                assert_eq!(found as i64, exact);
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Keeps the two sides of each kernel together: shaders are valid, every `.wgsl` has its `.rs` and the reverse, and the
+//! uniform structures of both have one layout.
+
+use super::geometry::View;
+use crate::device::Shader;
+use std::collections::BTreeSet;
+use std::mem::offset_of;
+use std::path::Path;
+
+/// A test that the kernel's parameters lie where its shader looks for them. One line after the structure:
+/// `#[cfg(test)] super::layout_test::uniform!(Parameters { every, member, but, the, unused, ones });`
+macro_rules! uniform {
+    ($parameters:ident { $($member:ident),* $(,)? }) => {
+        #[test]
+        fn parameters_lie_where_the_shader_looks_for_them() {
+            super::layout_test::compare(
+                &SHADER,
+                size_of::<$parameters>(),
+                &[$((stringify!($member), std::mem::offset_of!($parameters, $member))),*],
+            );
+        }
+    };
+}
+pub(super) use uniform;
+
+/// Files of this folder that are no kernels.
+const OTHERS: [&str; 3] = ["geometry", "layout_test", "mod"];
+
+/// Members of a uniform structure: names and offsets.
+type Members<'a> = Vec<(&'a str, usize)>;
+
+/// Panics unless the structure at binding 0 of `shader` has this size and these members.
+pub(super) fn compare(shader: &Shader, size: usize, members: &[(&str, usize)]) {
+    let module = parse(shader.name, shader.source);
+    let uniform = module
+        .global_variables
+        .iter()
+        .map(|(_, variable)| variable)
+        .find(|variable| variable.space == naga::AddressSpace::Uniform)
+        .unwrap_or_else(|| panic!("{}.wgsl has no uniform", shader.name));
+    let binding = uniform.binding.expect("a uniform has a binding");
+    assert_eq!((binding.group, binding.binding), (0, 0), "{}", shader.name);
+    let (found_size, found) = structure(&module, uniform.ty);
+    assert_eq!(found, members, "{}: members and offsets", shader.name);
+    assert_eq!(found_size, size, "{}: size", shader.name);
+    for (handle, ty) in module.types.iter() {
+        if ty.name.as_deref() == Some("View") {
+            assert_eq!(structure(&module, handle), view_layout(), "{}", shader.name);
+        }
+    }
+}
+
+fn view_layout() -> (usize, Members<'static>) {
+    let members = vec![
+        ("offset", offset_of!(View, offset)),
+        ("outer", offset_of!(View, outer)),
+        ("inner", offset_of!(View, inner)),
+        ("row", offset_of!(View, row)),
+        ("column", offset_of!(View, column)),
+    ];
+    (size_of::<View>(), members)
+}
+
+/// A structure's size and its members, without those whose names say that nobody uses them.
+fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Members<'_>) {
+    let naga::TypeInner::Struct { members, span } = &module.types[ty].inner else {
+        panic!("a uniform that is no structure");
+    };
+    let members = members
+        .iter()
+        .map(|member| {
+            let name = member.name.as_deref().expect("members have names");
+            (name, member.offset as usize)
+        })
+        .filter(|(name, _)| !name.starts_with("unused"))
+        .collect();
+    (*span as usize, members)
+}
+
+fn parse(name: &str, source: &str) -> naga::Module {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    naga::valid::Validator::new(
+        naga::valid::ValidationFlags::all(),
+        naga::valid::Capabilities::empty(),
+    )
+    .validate(&module)
+    .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    module
+}
+
+/// Names of the files in `folder` that end in `ending`, without it.
+fn names(folder: &str, ending: &str) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("a folder's entry").path())
+        .filter(|path| path.extension().is_some_and(|found| found == ending))
+        .map(|path| {
+            let stem = path.file_stem().expect("a file's name");
+            stem.to_string_lossy().into_owned()
+        })
+        .collect()
+}
+
+fn text(folder: &str, name: &str, ending: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(folder)
+        .join(format!("{name}.{ending}"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_shader_is_valid_and_has_the_entry_point_main() {
+    for name in names("shaders", "wgsl") {
+        let module = parse(&name, &text("shaders", &name, "wgsl"));
+        let entry_points: Vec<_> = module
+            .entry_points
+            .iter()
+            .map(|entry_point| entry_point.name.as_str())
+            .collect();
+        assert_eq!(entry_points, ["main"], "{name}.wgsl");
+    }
+}
+
+#[test]
+fn every_shader_has_its_rust_file_and_the_reverse() {
+    let mut shaders = names("shaders", "wgsl");
+    // The probe that decides whether a driver is fit for use belongs to the device.
+    assert!(shaders.remove("self_test"));
+    let mut kernels = names("src/kernels", "rs");
+    for other in OTHERS {
+        assert!(kernels.remove(other), "{other}.rs");
+    }
+    assert_eq!(shaders, kernels);
+    for name in kernels {
+        let kernel = text("src/kernels", &name, "rs");
+        for part in [
+            format!("name: \"{name}\""),
+            format!("include_str!(\"../../shaders/{name}.wgsl\")"),
+            "layout_test::uniform!(Parameters {".to_owned(),
+        ] {
+            assert!(kernel.contains(&part), "{name}.rs lacks `{part}`");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Every kernel: its parameters, its dispatch geometry, and the plain CPU version that is its oracle.
+//!
+//! `shaders/x.wgsl` and `src/kernels/x.rs` belong together. A kernel's function takes a [`Device`](crate::device::Device)
+//! and buffers of that device; on the CPU it computes at once, on a GPU it records a dispatch. Shapes are given as
+//! `[rows, columns]`, row-major, in elements.
+
+mod add;
+mod cross_entropy_backward;
+mod embed;
+mod embed_backward;
+mod fake_quantize;
+mod float_product;
+mod gelu;
+mod gelu_backward;
+mod geometry;
+mod integer_product;
+mod layer_norm;
+mod layer_norm_backward;
+#[cfg(test)]
+mod layout_test;
+mod patches;
+mod quantize;
+mod row_error;
+mod row_maximum;
+mod softmax;
+mod softmax_backward;
+mod sum_rows;
+mod weighted_error;
+
+pub use add::add;
+pub use cross_entropy_backward::cross_entropy_backward;
+pub use embed::{Embed, embed};
+pub use embed_backward::embed_backward;
+pub use fake_quantize::fake_quantize;
+pub use float_product::float_product;
+pub use gelu::gelu;
+pub use gelu_backward::gelu_backward;
+pub use geometry::{Lines, Product, View};
+pub use integer_product::{IntegerProduct, OutputScales, integer_product};
+pub use layer_norm::{LayerNorm, layer_norm};
+pub use layer_norm_backward::layer_norm_backward;
+pub use patches::{Patches, patches};
+pub use quantize::{Format, Layout, Quantize, quantize};
+pub use row_error::row_error;
+pub use row_maximum::{RowMaximum, row_maximum};
+pub use softmax::softmax;
+pub use softmax_backward::softmax_backward;
+pub use sum_rows::sum_rows;
+pub use weighted_error::weighted_error;
+
+/// Invocations of one workgroup, in every kernel.
+const WORKGROUP: usize = 64;
+
+/// Elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
+const PER_TASK: usize = 4096;

@@ -1,0 +1,101 @@
+//! Images to the rows that the patch embedding multiplies.
+
+use super::WORKGROUP;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "patches",
+    source: include_str!("../../shaders/patches.wgsl"),
+};
+
+/// The shape of a batch of square images and their patches.
+#[derive(Clone, Copy, Debug)]
+pub struct Patches {
+    /// Images.
+    pub batch: usize,
+    /// Colour channels.
+    pub channels: usize,
+    /// Pixels along one side of an image; what the patches leave over at the right and below is not used.
+    pub image_size: usize,
+    /// Pixels along one side of a patch.
+    pub patch_size: usize,
+}
+
+impl Patches {
+    /// Patches along one side of an image.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
+    /// Rows of the result: the patches of all images.
+    pub fn rows(&self) -> usize {
+        self.batch * self.grid() * self.grid()
+    }
+
+    /// Columns of the result: the pixels of one patch, in all channels.
+    pub fn width(&self) -> usize {
+        self.channels * self.patch_size * self.patch_size
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+    channels: u32,
+    image_size: u32,
+    patch_size: u32,
+    grid: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    count,
+    channels,
+    image_size,
+    patch_size,
+    grid
+});
+
+/// `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go row by row
+/// over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
+pub fn patches(device: &Device, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
+    let out = device.zeros(shape.rows() * shape.width());
+    match device {
+        Device::Cpu(_) => cpu(shape, &images.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: out.len() as u32,
+                channels: shape.channels as u32,
+                image_size: shape.image_size as u32,
+                patch_size: shape.patch_size as u32,
+                grid: shape.grid() as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(images), Binding::F32(&out)],
+                out.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
+    let (size, patch, grid) = (shape.image_size, shape.patch_size, shape.grid());
+    out.par_chunks_mut(shape.width())
+        .enumerate()
+        .for_each(|(row, out)| {
+            let image = row / (grid * grid);
+            let (down, across) = (row / grid % grid, row % grid);
+            for (line, out) in out.chunks_exact_mut(patch).enumerate() {
+                let channel = image * shape.channels + line / patch;
+                let start = (channel * size + down * patch + line % patch) * size + across * patch;
+                out.copy_from_slice(&images[start..][..patch]);
+            }
+        });
+}

@@ -1,0 +1,146 @@
+//! The directional scores of a candidate: Σ over lines of 1 - cos(Ô, O) (`cosine`), or of 1 - Pearson's correlation
+//! (`pearson`).
+
+use super::WORKGROUP;
+use super::geometry::Lines;
+use super::sum_rows::sum_rows;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "row_error",
+    source: include_str!("../../shaders/row_error.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    jobs: u32,
+    columns: u32,
+    group_columns: u32,
+    column_groups: u32,
+    group_rows: u32,
+    row_groups: u32,
+    lines: u32,
+    job_stride: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    jobs,
+    columns,
+    group_columns,
+    column_groups,
+    group_rows,
+    row_groups,
+    lines,
+    job_stride,
+});
+
+/// `[jobs][groups]`: Σ over the lines of each group of 1 - cos(output, reference), for the `outputs`
+/// `[jobs][rows][columns]` of several candidates; of 1 - Pearson's correlation if `centered`.
+pub fn row_error(
+    device: &Device,
+    lines: &Lines,
+    jobs: usize,
+    centered: bool,
+    outputs: &Buffer<f32>,
+    reference: &Buffer<f32>,
+) -> Buffer<f32> {
+    match device {
+        Device::Cpu(_) => {
+            let errors = device.zeros(jobs * lines.groups());
+            cpu(
+                lines,
+                centered,
+                &outputs.host_slice(),
+                &reference.host_slice(),
+                &mut errors.host_slice_mut(),
+            );
+            errors
+        }
+        Device::Gpu(gpu) => {
+            let rows = jobs * lines.groups() * lines.lines();
+            let errors = device.zeros(rows);
+            let parameters = Parameters {
+                jobs: jobs as u32,
+                columns: lines.columns as u32,
+                group_columns: lines.group_columns as u32,
+                column_groups: lines.column_groups() as u32,
+                group_rows: lines.group_rows as u32,
+                row_groups: lines.row_groups as u32,
+                lines: lines.lines() as u32,
+                job_stride: lines.elements() as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[("CENTERED", f64::from(u8::from(centered)))],
+                &parameters,
+                &[
+                    Binding::F32(outputs),
+                    Binding::F32(reference),
+                    Binding::F32(&errors),
+                ],
+                rows.div_ceil(WORKGROUP),
+            );
+            sum_rows(device, jobs * lines.groups(), lines.lines(), &errors)
+        }
+    }
+}
+
+fn cpu(lines: &Lines, centered: bool, outputs: &[f32], reference: &[f32], errors: &mut [f32]) {
+    errors
+        .par_iter_mut()
+        .enumerate()
+        .for_each(|(index, error)| {
+            let (job, group) = (index / lines.groups(), index % lines.groups());
+            let outputs = &outputs[job * lines.elements()..];
+            let sum: f64 = (0..lines.lines())
+                .map(|line| {
+                    let line = lines.line(group, line);
+                    line_error(&outputs[line.clone()], &reference[line], centered)
+                })
+                .sum();
+            *error = sum as f32;
+        });
+}
+
+/// 1 - cos of one line, by the formula in the shader's head.
+fn line_error(output: &[f32], reference: &[f32], centered: bool) -> f64 {
+    let pairs = || {
+        output
+            .iter()
+            .zip(reference)
+            .map(|(&output, &reference)| (f64::from(reference), f64::from(output - reference)))
+    };
+    let (mut reference_mean, mut error_mean) = (0.0, 0.0);
+    if centered {
+        for (reference, error) in pairs() {
+            reference_mean += reference;
+            error_mean += error;
+        }
+        reference_mean /= output.len() as f64;
+        error_mean /= output.len() as f64;
+    }
+    let (mut oo, mut ee, mut oe) = (0.0, 0.0, 0.0);
+    for (reference, error) in pairs() {
+        let (o, e) = (reference - reference_mean, error - error_mean);
+        oo += o * o;
+        ee += e * e;
+        oe += o * e;
+    }
+    let output_norm = (oo + 2.0 * oe + ee).max(0.0);
+    if oo == 0.0 && output_norm == 0.0 {
+        return 0.0;
+    }
+    if oo == 0.0 || output_norm == 0.0 {
+        return 1.0;
+    }
+    let cosine = (oo + oe) / (oo.sqrt() * output_norm.sqrt());
+    if cosine > 0.0 {
+        (ee - oe / oo * oe).max(0.0) / output_norm / (1.0 + cosine)
+    } else {
+        1.0 - cosine
+    }
+}

@@ -1,0 +1,83 @@
+//! The largest value or magnitude of each row: what candidate scales are fractions of.
+
+use super::WORKGROUP;
+use super::geometry::View;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "row_maximum",
+    source: include_str!("../../shaders/row_maximum.wgsl"),
+};
+
+/// A batch of matrices `[rows, columns]` whose rows' maxima are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct RowMaximum {
+    /// Where the values lie.
+    pub source: View,
+    /// Outer (images) and inner (heads) batch size.
+    pub batch: [usize; 2],
+    /// Rows of each matrix.
+    pub rows: usize,
+    /// Columns of each matrix, at least 1.
+    pub columns: usize,
+    /// Whether magnitudes are compared.
+    pub absolute: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    source: View,
+    outer: u32,
+    inner: u32,
+    rows: u32,
+    columns: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    source,
+    outer,
+    inner,
+    rows,
+    columns
+});
+
+/// `[outer][inner][rows]`: the maximum of each row of `source`.
+pub fn row_maximum(device: &Device, what: &RowMaximum, source: &Buffer<f32>) -> Buffer<f32> {
+    let len = what.batch[0] * what.batch[1] * what.rows;
+    let maxima = device.zeros(len);
+    match device {
+        Device::Cpu(_) => cpu(what, &source.host_slice(), &mut maxima.host_slice_mut()),
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[("ABSOLUTE", f64::from(u8::from(what.absolute)))],
+            &Parameters {
+                source: what.source,
+                outer: what.batch[0] as u32,
+                inner: what.batch[1] as u32,
+                rows: what.rows as u32,
+                columns: what.columns as u32,
+            },
+            &[Binding::F32(source), Binding::F32(&maxima)],
+            len.div_ceil(WORKGROUP),
+        ),
+    }
+    maxima
+}
+
+fn cpu(what: &RowMaximum, source: &[f32], maxima: &mut [f32]) {
+    maxima
+        .par_iter_mut()
+        .enumerate()
+        .for_each(|(index, maximum)| {
+            let (problem, row) = (index / what.rows, index % what.rows);
+            let batch = [problem / what.batch[1], problem % what.batch[1]];
+            *maximum = (0..what.columns)
+                .map(|column| source[what.source.at(batch, row, column)])
+                .map(|value| if what.absolute { value.abs() } else { value })
+                .fold(f32::NEG_INFINITY, f32::max);
+        });
+}

@@ -1,0 +1,47 @@
+//! Sums along rows: the last step of every score.
+
+use super::WORKGROUP;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "sum_rows",
+    source: include_str!("../../shaders/sum_rows.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    rows: u32,
+    width: u32,
+    unused: [u32; 2],
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { rows, width });
+
+/// `[rows]`: the sum of each row of `values` `[rows, width]`.
+pub fn sum_rows(device: &Device, rows: usize, width: usize, values: &Buffer<f32>) -> Buffer<f32> {
+    let sums = device.zeros(rows);
+    match device {
+        Device::Cpu(_) => {
+            let values = values.host_slice();
+            for (row, sum) in sums.host_slice_mut().iter_mut().enumerate() {
+                let row = &values[row * width..][..width];
+                *sum = row.iter().map(|&value| f64::from(value)).sum::<f64>() as f32;
+            }
+        }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &Parameters {
+                rows: rows as u32,
+                width: width as u32,
+                unused: [0; 2],
+            },
+            &[Binding::F32(values), Binding::F32(&sums)],
+            rows.div_ceil(WORKGROUP),
+        ),
+    }
+    sums
+}

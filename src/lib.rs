@@ -1,0 +1,11 @@
+//! Post-training quantization of vision transformers (PTQ4ViT), computed in integers on any GPU.
+
+pub mod cli;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod inference;
+pub mod kernels;
+pub mod model;
+pub mod quant;
+pub mod report;

@@ -1,0 +1,387 @@
+//! The quantized file: one self-contained safetensors of integers, scales, and what stays float.
+//!
+//! `ARCHITECTURE.md` documents the layout for someone who writes a reader of their own.
+
+use super::calibrate::Calibration;
+use super::candidates::{MAX_SHIFT, Scale};
+use super::execution::{IntegerProducts, LinearCodes};
+use super::packing::{pack, packed_len, unpack};
+use super::plan::{Side, SitePlan, SiteScales};
+use super::settings::{Preset, Settings};
+use crate::data::preprocess::Preprocessing;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::config::Architecture;
+use crate::model::recipe::Resolved;
+use crate::model::weights::{self, TensorData, Weights};
+use crate::model::{Network, Site, SiteKind, Vit};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// The value of the metadata key `format`, which tells a quantized file from any other.
+pub const FORMAT_NAME: &str = "ptq4vit-gpu";
+/// The value of the metadata key `format_version` that this program writes and reads.
+pub const FORMAT_VERSION: &str = "1";
+
+/// Whether a checked safetensors file says that it is a quantized model.
+pub fn is_quantized(weights: &Weights) -> bool {
+    weights.metadata().get("format").map(String::as_str) == Some(FORMAT_NAME)
+}
+
+/// A weight in integers, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedWeight {
+    /// `[outputs, inputs]`.
+    pub codes: Vec<i8>,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+}
+
+/// A site's scales, and its weight unless B is an activation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedSite {
+    /// The scales of A and B.
+    pub scales: SiteScales,
+    /// The weight and bias of a linear site.
+    pub weight: Option<QuantizedWeight>,
+}
+
+/// Where a quantized model comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The architecture's name.
+    pub name: String,
+    /// The preset that the settings started from.
+    pub preset: Preset,
+    /// The seed that the calibration images were drawn with; absent where a list named them.
+    pub seed: Option<u64>,
+    /// The number of calibration images.
+    pub images: usize,
+    /// SHA-256 of the FP weights' file.
+    pub source_sha256: String,
+    /// SHA-256 over the calibration images' files, in order: of their SHA-256 digests, one after the other.
+    pub calibration_sha256: String,
+    /// The version of this program that calibrated.
+    pub tool_version: String,
+}
+
+/// A quantized model on the host: everything that its file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuantizedModel {
+    /// Where it comes from.
+    pub provenance: Provenance,
+    /// Family and sizes.
+    pub architecture: Architecture,
+    /// How images are prepared.
+    pub preprocessing: Preprocessing,
+    /// Bit widths, formats and what decided the scales.
+    pub settings: Settings,
+    /// Every site, by name.
+    pub sites: HashMap<String, QuantizedSite>,
+    /// What stays float, by timm's names: norms, class token, positions.
+    pub floats: BTreeMap<String, Vec<f32>>,
+}
+
+/// A key of the file's metadata.
+mod key {
+    pub const FORMAT: &str = "format";
+    pub const FORMAT_VERSION: &str = "format_version";
+    pub const ARCHITECTURE: &str = "architecture";
+    pub const PREPROCESSING: &str = "preprocessing";
+    pub const SETTINGS: &str = "settings";
+    pub const PROVENANCE: &str = "provenance";
+}
+
+/// The sites of an architecture, without a device.
+fn sites(architecture: &Architecture) -> Vec<Site> {
+    let Architecture::Vit(config) = architecture;
+    Vit::sites(config).concat()
+}
+
+/// The tensors that stay float: those that belong to no site.
+fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
+    let sites = sites(architecture);
+    let mut tensors = architecture.expected_tensors();
+    tensors.retain(|(name, _)| {
+        let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
+        !sites.iter().any(|site| site.name == layer)
+    });
+    tensors
+}
+
+/// Rows and columns of a linear site's weight.
+fn weight_shape(site: &Site) -> Option<[usize; 2]> {
+    match site.kind {
+        SiteKind::Linear {
+            inputs, outputs, ..
+        } => Some([outputs, inputs]),
+        SiteKind::Scores(_) | SiteKind::Context(_) => None,
+    }
+}
+
+fn scale_values(scales: &[Scale]) -> TensorData {
+    TensorData::F32 {
+        shape: vec![scales.len()],
+        data: scales.iter().map(|scale| scale.scale).collect(),
+    }
+}
+
+impl QuantizedModel {
+    /// What `calibration` made of the FP model `resolved` in `weights`.
+    ///
+    /// # Errors
+    /// A tensor that holds a NaN or an infinity.
+    pub fn new(
+        weights: &Weights,
+        resolved: &Resolved,
+        settings: Settings,
+        calibration: Calibration,
+        provenance: Provenance,
+    ) -> Result<Self> {
+        let floats = float_tensors(&resolved.architecture)
+            .into_iter()
+            .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            provenance,
+            architecture: resolved.architecture.clone(),
+            preprocessing: resolved.preprocessing.clone(),
+            settings,
+            sites: calibration.sites,
+            floats,
+        })
+    }
+
+    /// Writes the file; it appears under its name only when complete.
+    ///
+    /// # Errors
+    /// A folder that can't be written to.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors = Vec::new();
+        for (name, shape) in float_tensors(&self.architecture) {
+            let data = self.floats[&name].clone();
+            tensors.push((name, TensorData::F32 { shape, data }));
+        }
+        for site in sites(&self.architecture) {
+            let plan = SitePlan::new(&site, &self.settings);
+            let QuantizedSite { scales, weight } = &self.sites[&site.name];
+            let name = |part: &str| format!("{}.{part}", site.name);
+            tensors.push((name("a.scale"), scale_values(&scales.a)));
+            tensors.push((name("b.scale"), scale_values(&scales.b)));
+            if plan.a_format.is_twin() {
+                tensors.push((
+                    name("a.shift"),
+                    TensorData::I32 {
+                        shape: vec![scales.a.len()],
+                        data: scales.a.iter().map(|scale| scale.shift as i32).collect(),
+                    },
+                ));
+            }
+            if let Some(weight) = weight {
+                let packed = pack(&weight.codes, plan.b_bits);
+                tensors.push((
+                    name("b.codes"),
+                    TensorData::U8 {
+                        shape: vec![packed.len()],
+                        data: packed,
+                    },
+                ));
+                tensors.push((
+                    name("bias"),
+                    TensorData::F32 {
+                        shape: vec![weight.bias.len()],
+                        data: weight.bias.clone(),
+                    },
+                ));
+            }
+        }
+        let metadata = [
+            (key::FORMAT, FORMAT_NAME.to_owned()),
+            (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
+            (key::ARCHITECTURE, to_json(&self.architecture)),
+            (key::PREPROCESSING, to_json(&self.preprocessing)),
+            (key::SETTINGS, to_json(&self.settings)),
+            (key::PROVENANCE, to_json(&self.provenance)),
+        ]
+        .map(|(key, value)| (key.to_owned(), value));
+        weights::save(path, tensors, metadata.into())
+    }
+
+    /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
+    /// finite and positive, shifts within range.
+    ///
+    /// # Errors
+    /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = Weights::open(path)?;
+        if !is_quantized(&file) {
+            return Err(Error::input(
+                path,
+                format!("is no quantized model: metadata `format` is not `{FORMAT_NAME}`"),
+            ));
+        }
+        let version = metadata(&file, key::FORMAT_VERSION)?;
+        if version != FORMAT_VERSION {
+            return Err(Error::input(
+                path,
+                format!("is of format version {version}, where {FORMAT_VERSION} is expected"),
+            ));
+        }
+        let architecture: Architecture = from_json(&file, key::ARCHITECTURE)?;
+        let preprocessing: Preprocessing = from_json(&file, key::PREPROCESSING)?;
+        let settings: Settings = from_json(&file, key::SETTINGS)?;
+        let consistent = preprocessing.validate().and_then(|()| {
+            settings.validate().map_err(|error| error.to_string())?;
+            if preprocessing.image_size == architecture.image_size() {
+                Ok(())
+            } else {
+                Err(format!(
+                    "preprocessing gives images of {} pixels, the architecture takes {}",
+                    preprocessing.image_size,
+                    architecture.image_size()
+                ))
+            }
+        });
+        consistent.map_err(|problem| Error::input(path, problem))?;
+
+        let plans: Vec<SitePlan> = sites(&architecture)
+            .iter()
+            .map(|site| SitePlan::new(site, &settings))
+            .collect();
+        let mut float_names = float_tensors(&architecture);
+        let mut code_names = Vec::new();
+        for plan in &plans {
+            site_tensors(plan, &mut float_names, &mut code_names);
+        }
+        file.check(&float_names, &code_names, |_| false)?;
+
+        let floats = float_tensors(&architecture)
+            .into_iter()
+            .map(|(name, _)| Ok((name.clone(), file.float(&name)?)))
+            .collect::<Result<_>>()?;
+        let sites = plans
+            .iter()
+            .map(|plan| Ok((plan.site.name.clone(), read_site(&file, plan)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            provenance: from_json(&file, key::PROVENANCE)?,
+            architecture,
+            preprocessing,
+            settings,
+            sites,
+            floats,
+        })
+    }
+
+    /// The network on `device`, and its products in integers.
+    ///
+    /// # Errors
+    /// None beyond those of the device, which show at the first read.
+    pub fn load(&self, device: &Device) -> Result<(Vit, IntegerProducts)> {
+        let Architecture::Vit(config) = &self.architecture;
+        let network = Vit::new(device, config.clone(), |name| Ok(self.floats[name].clone()))?;
+        let mut products = IntegerProducts::new(device);
+        for site in network.all_sites() {
+            let QuantizedSite { scales, weight } = &self.sites[&site.name];
+            let linear = weight_shape(site)
+                .zip(weight.as_ref())
+                .map(|([_, inputs], weight)| {
+                    LinearCodes::upload(device, inputs, &weight.codes, &weight.bias)
+                });
+            let plan = SitePlan::new(site, &self.settings);
+            products.insert(plan, scales.clone(), linear);
+        }
+        Ok((network, products))
+    }
+}
+
+/// Adds the tensors of one site in the file: those of floats, and those of codes and shifts.
+fn site_tensors(
+    plan: &SitePlan,
+    floats: &mut Vec<(String, Vec<usize>)>,
+    codes: &mut Vec<(String, Vec<usize>)>,
+) {
+    let name = |part: &str| format!("{}.{part}", plan.site.name);
+    floats.push((name("a.scale"), vec![plan.groups(Side::A)]));
+    floats.push((name("b.scale"), vec![plan.groups(Side::B)]));
+    if plan.a_format.is_twin() {
+        codes.push((name("a.shift"), vec![plan.groups(Side::A)]));
+    }
+    if let Some([outputs, inputs]) = weight_shape(&plan.site) {
+        floats.push((name("bias"), vec![outputs]));
+        let bytes = packed_len(outputs * inputs, plan.b_bits);
+        codes.push((name("b.codes"), vec![bytes]));
+    }
+}
+
+/// One site of a file whose tensors have the right shapes.
+fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
+    let name = |part: &str| format!("{}.{part}", plan.site.name);
+    let scales = |side: &str, shifts: Vec<i32>| {
+        let name = name(&format!("{side}.scale"));
+        let values = file.float(&name)?;
+        if let Some(scale) = values
+            .iter()
+            .find(|scale| !scale.is_normal() || **scale < 0.0)
+        {
+            return Err(Error::input(
+                file.path(),
+                format!("tensor `{name}`: expected positive scales, found {scale}"),
+            ));
+        }
+        Ok(values
+            .into_iter()
+            .enumerate()
+            .map(|(group, scale)| Scale {
+                scale,
+                shift: shifts.get(group).map_or(0, |&shift| shift as u32),
+            })
+            .collect::<Vec<_>>())
+    };
+    let shifts = if plan.a_format.is_twin() {
+        let name = name("a.shift");
+        let shifts = file.integers(&name)?;
+        let range = 0..=MAX_SHIFT as i32;
+        if let Some(shift) = shifts.iter().find(|shift| !range.contains(shift)) {
+            return Err(Error::input(
+                file.path(),
+                format!("tensor `{name}`: expected shifts of 0 to {MAX_SHIFT}, found {shift}"),
+            ));
+        }
+        shifts
+    } else {
+        Vec::new()
+    };
+    let weight = match weight_shape(&plan.site) {
+        Some([outputs, inputs]) => Some(QuantizedWeight {
+            codes: unpack(file.bytes(&name("b.codes"))?, outputs * inputs, plan.b_bits),
+            bias: file.float(&name("bias"))?,
+        }),
+        None => None,
+    };
+    Ok(QuantizedSite {
+        scales: SiteScales {
+            a: scales("a", shifts)?,
+            b: scales("b", Vec::new())?,
+        },
+        weight,
+    })
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data is always JSON")
+}
+
+fn metadata<'a>(file: &'a Weights, key: &str) -> Result<&'a str> {
+    file.metadata()
+        .get(key)
+        .map(String::as_str)
+        .ok_or_else(|| Error::input(file.path(), format!("metadata `{key}` is missing")))
+}
+
+fn from_json<T: DeserializeOwned>(file: &Weights, key: &str) -> Result<T> {
+    serde_json::from_str(metadata(file, key)?)
+        .map_err(|error| Error::input(file.path(), format!("metadata `{key}`: {error}")))
+}

@@ -1,0 +1,353 @@
+//! Calibration: one forward pass, then one backward sweep that searches a segment's sites while their tensors are there.
+//!
+//! Sites don't affect each other, since O and G come from the FP network. So the sweep goes from the last segment to the
+//! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
+//! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
+
+use super::artifact::QuantizedSite;
+use super::plan::{Side, SitePlan};
+use super::search::{Chunk, SiteSearch, Work};
+use super::settings::{Metric, Settings};
+use crate::device::{Buffer, Device};
+use crate::error::{Error, Result};
+use crate::kernels::{Layout, cross_entropy_backward, quantize};
+use crate::model::weights::Weights;
+use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Chunks that the calibration images are split into. Many small chunks let the search drop a candidate early; each
+/// costs a wait for the device.
+const CHUNKS: usize = 16;
+
+/// The most images that the forward pass takes at once.
+const FORWARD_IMAGES: usize = 8;
+
+/// What a calibration is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The forward pass that stores each segment's input.
+    Forward,
+    /// Recomputing a segment and back-propagating through it.
+    Backward,
+    /// Searching the scales of a site.
+    Search,
+}
+
+/// How far a calibration has come.
+#[derive(Clone, Debug)]
+pub struct Progress<'a> {
+    /// What it is at.
+    pub phase: Phase,
+    /// The site that is searched next, or the first of the segment that is computed.
+    pub site: &'a str,
+    /// The share of the search's work that is behind, 0 to 1.
+    pub done: f64,
+}
+
+/// What the search found out about one site.
+#[derive(Clone, Debug, Serialize)]
+pub struct SiteReport {
+    /// The site.
+    pub site: String,
+    /// The score of the chosen scales, in the metric that was minimised.
+    pub score: f64,
+    /// Rounds in which something was searched.
+    pub rounds: usize,
+    /// Multiply-adds of the search.
+    pub work: Work,
+    /// Seconds of the search.
+    pub seconds: f64,
+}
+
+/// The outcome of a calibration.
+pub struct Calibration {
+    /// Scales and codes of every site, by name.
+    pub sites: HashMap<String, QuantizedSite>,
+    /// What was found, in the order of the network.
+    pub reports: Vec<SiteReport>,
+    /// Time of the forward pass.
+    pub forward: Duration,
+    /// Time of recomputing and back-propagating.
+    pub backward: Duration,
+    /// Time of the search.
+    pub search: Duration,
+    /// The most bytes that device buffers held at once.
+    pub peak_device_bytes: u64,
+}
+
+impl Calibration {
+    /// Multiply-adds of all searches.
+    pub fn work(&self) -> Work {
+        let mut total = Work::default();
+        for report in &self.reports {
+            total += report.work;
+        }
+        total
+    }
+}
+
+/// The calibration images inside the network: each segment's input, on the host.
+struct Checkpoints {
+    /// Per segment, `[images][input_len]`.
+    inputs: Vec<Vec<f32>>,
+    logits: Vec<f32>,
+}
+
+/// Chooses the scales of every site of `network`, whose matrix weights are in `weights`, on the preprocessed `images`,
+/// `[3, S, S]` each.
+///
+/// # Errors
+/// Settings out of range, weights or activations that are not finite, a loss whose gradient is zero for every image
+/// (`hessian` only), and the device's errors.
+pub fn calibrate(
+    network: &dyn Network,
+    weights: &Weights,
+    settings: &Settings,
+    images: &[Vec<f32>],
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Calibration> {
+    settings.validate()?;
+    if images.is_empty() {
+        return Err(Error::usage(
+            "--count",
+            "expected at least 1 image, found 0",
+        ));
+    }
+    let device = network.device();
+    device.memory().reset_peak();
+    let start = Instant::now();
+    let checkpoints = forward(network, weights, images, on_progress)?;
+    let mut calibration = Calibration {
+        sites: HashMap::new(),
+        reports: Vec::new(),
+        forward: start.elapsed(),
+        backward: Duration::ZERO,
+        search: Duration::ZERO,
+        peak_device_bytes: 0,
+    };
+
+    let needs_gradients = settings.metric == Metric::Hessian;
+    let (loss_gradients, exponent) = if needs_gradients {
+        loss_gradients(device, network.classes(), &checkpoints.logits)?
+    } else {
+        (vec![0.0; checkpoints.logits.len()], 0)
+    };
+    // Scores are quadratic in the gradients.
+    let score_unit = 4f64.powi(-exponent);
+    let order = by_gradient(&loss_gradients, network.classes());
+    let chunk_images = images.len().div_ceil(CHUNKS).min(network.max_images());
+    let chunks: Vec<&[usize]> = order.chunks(chunk_images).collect();
+    let gather = |values: &[f32], len: usize, chunk: &[usize]| {
+        let rows: Vec<f32> = chunk
+            .iter()
+            .flat_map(|&image| &values[image * len..][..len])
+            .copied()
+            .collect();
+        device.upload(&rows)
+    };
+
+    let mut gradients: Vec<Buffer<f32>> = chunks
+        .iter()
+        .map(|chunk| gather(&loss_gradients, network.classes(), chunk))
+        .collect();
+    let total: u64 = network
+        .all_sites()
+        .iter()
+        .map(|site| site.product(images.len()).multiply_adds())
+        .sum();
+    let mut searched = 0u64;
+    for segment in (0..network.segments()).rev() {
+        let sites = network.sites(segment);
+        let start = Instant::now();
+        on_progress(Progress {
+            phase: Phase::Backward,
+            site: &sites[0].name,
+            done: searched as f64 / total as f64,
+        });
+        let mut products = FloatProducts::load(device, weights, sites)?;
+        let mut records: Vec<HashMap<String, Record>> = Vec::new();
+        for (chunk, gradient) in chunks.iter().zip(&mut gradients) {
+            let input = gather(
+                &checkpoints.inputs[segment],
+                network.input_len(segment),
+                chunk,
+            );
+            let mut recorder = Recorder::new(&mut products);
+            network.forward(segment, &mut recorder, chunk.len(), &input);
+            if needs_gradients {
+                let grad = gradient.clone();
+                let before = network.backward(segment, &mut recorder, chunk.len(), &input, grad);
+                if let Some(before) = before {
+                    *gradient = before;
+                }
+            }
+            records.push(recorder.into_records());
+        }
+        device.synchronize()?;
+        calibration.backward += start.elapsed();
+
+        for site in sites.iter().rev() {
+            on_progress(Progress {
+                phase: Phase::Search,
+                site: &site.name,
+                done: searched as f64 / total as f64,
+            });
+            let start = Instant::now();
+            let plan = SitePlan::new(site, settings);
+            let linear = site.has_weight().then(|| products.linear(site));
+            let site_chunks: Vec<Chunk> = chunks
+                .iter()
+                .zip(&mut records)
+                .map(|(chunk, records)| Chunk {
+                    images: chunk.len(),
+                    record: records
+                        .remove(&site.name)
+                        .expect("the forward pass visits every site"),
+                })
+                .collect();
+            let found = SiteSearch {
+                device,
+                plan: &plan,
+                settings,
+                linear,
+                chunks: &site_chunks,
+            }
+            .run()?;
+            let weight = match linear {
+                Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
+                None => None,
+            };
+            let elapsed = start.elapsed();
+            calibration.search += elapsed;
+            calibration.reports.push(SiteReport {
+                site: site.name.clone(),
+                score: found.score * score_unit,
+                rounds: found.rounds,
+                work: found.work,
+                seconds: elapsed.as_secs_f64(),
+            });
+            calibration.sites.insert(
+                site.name.clone(),
+                QuantizedSite {
+                    scales: found.scales,
+                    weight,
+                },
+            );
+            searched += site.product(images.len()).multiply_adds();
+        }
+    }
+    calibration.reports.reverse();
+    calibration.peak_device_bytes = device.memory().peak();
+    Ok(calibration)
+}
+
+/// The FP network on all images, segment by segment, so that one segment's weights are on the device at a time.
+fn forward(
+    network: &dyn Network,
+    weights: &Weights,
+    images: &[Vec<f32>],
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Checkpoints> {
+    let device = network.device();
+    let at_once = network.max_images().min(FORWARD_IMAGES);
+    let mut values: Vec<f32> = images.concat();
+    let mut inputs = Vec::new();
+    for segment in 0..network.segments() {
+        on_progress(Progress {
+            phase: Phase::Forward,
+            site: &network.sites(segment)[0].name,
+            done: 0.0,
+        });
+        let mut products = FloatProducts::load(device, weights, network.sites(segment))?;
+        let mut outputs = Vec::new();
+        for chunk in values.chunks(at_once * network.input_len(segment)) {
+            let count = chunk.len() / network.input_len(segment);
+            let output = network.forward(segment, &mut products, count, &device.upload(chunk));
+            outputs.extend(device.read(&output)?);
+        }
+        if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
+            let image = at / (outputs.len() / images.len());
+            return Err(Error::device(
+                device.name(),
+                format!(
+                    "the FP network gives {} after {} on calibration image {image}, where finite values are expected",
+                    outputs[at],
+                    network.sites(segment)[0].name
+                ),
+            ));
+        }
+        inputs.push(std::mem::replace(&mut values, outputs));
+    }
+    Ok(Checkpoints {
+        inputs,
+        logits: values,
+    })
+}
+
+/// ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and that exponent. It
+/// brings the largest to about 1: confident images have gradients whose squares would leave f32's range, and a common
+/// factor doesn't change which candidate is best.
+fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Vec<f32>, i32)> {
+    let logits_buffer = device.upload(logits);
+    let gradients = cross_entropy_backward(device, logits.len() / classes, classes, &logits_buffer);
+    let mut gradients = device.read(&gradients)?;
+    let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
+    if largest == 0.0 {
+        return Err(Error::usage(
+            "--metric",
+            "hessian needs a loss with a gradient, but the network is certain of every calibration image; pass \
+             other images, or --metric mse",
+        ));
+    }
+    // In two steps, because the factor itself may exceed what an f32 holds.
+    let exponent = -largest.log2().floor() as i32;
+    for gradient in &mut gradients {
+        *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
+    }
+    Ok((gradients, exponent))
+}
+
+/// The images, those with the largest gradients first: their terms of a score tell candidates apart soonest.
+fn by_gradient(gradients: &[f32], classes: usize) -> Vec<usize> {
+    let norms: Vec<f32> = gradients
+        .chunks_exact(classes)
+        .map(|row| row.iter().map(|g| g * g).sum())
+        .collect();
+    let mut order: Vec<usize> = (0..norms.len()).collect();
+    order.sort_by(|&left, &right| norms[right].total_cmp(&norms[left]));
+    order
+}
+
+/// The codes `[outputs, inputs]` of a weight, and its bias, on the host.
+fn weight_codes(
+    device: &Device,
+    plan: &SitePlan,
+    linear: &LinearWeights,
+    scales: &[super::Scale],
+) -> Result<super::artifact::QuantizedWeight> {
+    let mut quantizer = plan.quantizer(Side::B, 1, 1);
+    quantizer.layout = Layout::Rows;
+    let inverses: Vec<f32> = scales.iter().flat_map(|scale| scale.inverses()).collect();
+    let words = quantize(
+        device,
+        &quantizer,
+        &linear.weight,
+        &device.upload(&inverses),
+    );
+    let codes = device
+        .read(&words)?
+        .chunks_exact(quantizer.words())
+        .flat_map(|row| {
+            row.iter()
+                .flat_map(|word| word.to_le_bytes())
+                .take(quantizer.k)
+                .map(|byte| byte as i8)
+        })
+        .collect();
+    Ok(super::artifact::QuantizedWeight {
+        codes,
+        bias: device.read(&linear.bias)?,
+    })
+}

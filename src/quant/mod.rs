@@ -1,0 +1,22 @@
+//! Quantization after training: scales and formats, the search for them, the file of integers, and inference from it.
+
+mod artifact;
+mod calibrate;
+mod candidates;
+mod execution;
+mod packing;
+mod plan;
+mod search;
+mod settings;
+
+pub use artifact::{
+    FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
+    is_quantized,
+};
+pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
+pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
+pub use packing::{pack, packed_len, unpack};
+pub use plan::{Side, SitePlan, SiteScales};
+pub use search::{Chunk, Found, SiteSearch, Work};
+pub use settings::{Metric, Preset, Settings};

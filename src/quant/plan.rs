@@ -1,0 +1,212 @@
+//! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
+
+use super::candidates::Scale;
+use super::settings::Settings;
+use crate::device::{Buffer, Device};
+use crate::kernels::{
+    Format, IntegerProduct, Layout, OutputScales, Quantize, RowMaximum, integer_product, quantize,
+};
+use crate::model::{Site, SiteKind};
+
+/// One of the two operands of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The left operand.
+    A,
+    /// The right operand.
+    B,
+}
+
+/// The scales of one site, one per group of each operand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SiteScales {
+    /// A's scales: one for a tensor, or one per head.
+    pub a: Vec<Scale>,
+    /// B's scales: one for a tensor, one per third of qkv, or one per head.
+    pub b: Vec<Scale>,
+}
+
+/// A site with its formats and widths.
+#[derive(Clone, Debug)]
+pub struct SitePlan {
+    /// The product.
+    pub site: Site,
+    /// The left operand's format; the right one is always uniform.
+    pub a_format: Format,
+    /// Bits of A's codes.
+    pub a_bits: u32,
+    /// Bits of B's codes: a weight's, or an activation's.
+    pub b_bits: u32,
+}
+
+/// Codes of one operand for some images, or of a weight.
+pub(super) struct Codes {
+    pub words: Buffer<u32>,
+    /// Whether each job has codes of its own.
+    pub per_job: bool,
+}
+
+impl SitePlan {
+    /// What `settings` say about `site`.
+    pub fn new(site: &Site, settings: &Settings) -> Self {
+        let a_format = match site.kind {
+            SiteKind::Context(_) if settings.softmax_twin => Format::SoftmaxTwin,
+            SiteKind::Linear {
+                after_gelu: true, ..
+            } if settings.gelu_twin => Format::GeluTwin,
+            _ => Format::Uniform,
+        };
+        Self {
+            a_format,
+            a_bits: settings.activation_bits,
+            b_bits: if site.has_weight() {
+                settings.weight_bits
+            } else {
+                settings.activation_bits
+            },
+            site: site.clone(),
+        }
+    }
+
+    /// The number of scales of one operand.
+    pub fn groups(&self, side: Side) -> usize {
+        match (side, &self.site.kind) {
+            (Side::A, SiteKind::Linear { .. }) => 1,
+            (Side::A, _) if self.a_format == Format::SoftmaxTwin => 1,
+            _ => self.site.groups(),
+        }
+    }
+
+    /// The format of one operand.
+    pub fn format(&self, side: Side) -> Format {
+        match side {
+            Side::A => self.a_format,
+            Side::B => Format::Uniform,
+        }
+    }
+
+    /// Bits of one operand's codes.
+    pub fn bits(&self, side: Side) -> u32 {
+        match side {
+            Side::A => self.a_bits,
+            Side::B => self.b_bits,
+        }
+    }
+
+    /// The quantizer of one operand for `images` images under `jobs` sets of scales.
+    pub fn quantizer(&self, side: Side, images: usize, jobs: usize) -> Quantize {
+        let product = self.site.product(images);
+        let groups = self.groups(side);
+        let (source, rows, layout) = match side {
+            Side::A => (product.a, product.m, Layout::Rows),
+            Side::B => (product.b.transposed(), product.n, Layout::Columns),
+        };
+        let per_head = !self.site.has_weight() && groups > 1;
+        Quantize {
+            source,
+            batch: product.batch,
+            rows,
+            k: product.k,
+            jobs,
+            groups,
+            inner_groups: per_head.into(),
+            group_rows: if per_head { rows } else { rows / groups },
+            bits: self.bits(side),
+            format: self.format(side),
+            layout,
+        }
+    }
+
+    /// Where one operand's largest values are looked for: a row never spans two groups.
+    pub(super) fn maximum(&self, side: Side, images: usize) -> RowMaximum {
+        let quantizer = self.quantizer(side, images, 1);
+        RowMaximum {
+            source: quantizer.source,
+            batch: quantizer.batch,
+            rows: quantizer.rows,
+            columns: quantizer.k,
+            // R1 of the GELU twin has a range of its own, so only the positive values count.
+            absolute: self.format(side) != Format::GeluTwin,
+        }
+    }
+
+    /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
+    pub(super) fn codes(
+        &self,
+        device: &Device,
+        side: Side,
+        images: usize,
+        source: &Buffer<f32>,
+        jobs: &[Vec<Scale>],
+    ) -> Codes {
+        let inverses: Vec<f32> = jobs
+            .iter()
+            .flatten()
+            .flat_map(|scale| scale.inverses())
+            .collect();
+        let quantizer = self.quantizer(side, images, jobs.len());
+        Codes {
+            words: quantize(device, &quantizer, source, &device.upload(&inverses)),
+            per_job: jobs.len() > 1,
+        }
+    }
+
+    /// Ô of every job, one after the other, each laid out as the site's O. `scales` has the scales of each job.
+    pub(super) fn integer_product(
+        &self,
+        device: &Device,
+        images: usize,
+        a: &Codes,
+        b: &Codes,
+        scales: &[SiteScales],
+        bias: Option<&Buffer<f32>>,
+    ) -> Buffer<f32> {
+        let product = self.site.product(images);
+        let groups = self.site.groups();
+        let values: Vec<f32> = scales
+            .iter()
+            .flat_map(|scales| {
+                (0..groups).map(|group| {
+                    // A's one scale serves every group.
+                    let a = scales.a[group % scales.a.len()];
+                    a.scale * scales.b[group].scale
+                })
+            })
+            .collect();
+        let shifts: Vec<u32> = scales.iter().map(|scales| scales.a[0].shift).collect();
+        let per_head = !self.site.has_weight();
+        let job_stride = images * self.site.out_len();
+        let out = device.zeros(scales.len() * job_stride);
+        integer_product(
+            device,
+            &IntegerProduct {
+                batch: product.batch,
+                m: product.m,
+                n: product.n,
+                k: product.k,
+                out: product.out,
+                jobs: scales.len(),
+                a_per_job: a.per_job,
+                b_per_job: b.per_job,
+                job_stride,
+                a_format: self.a_format,
+            },
+            &a.words,
+            &b.words,
+            &OutputScales {
+                scales: &device.upload(&values),
+                shifts: &device.upload(&shifts),
+                groups,
+                inner_groups: per_head.into(),
+                group_columns: if per_head {
+                    product.n
+                } else {
+                    product.n / groups
+                },
+            },
+            bias,
+            &out,
+        );
+        out
+    }
+}

@@ -1,0 +1,113 @@
+//! What the user can choose about a calibration.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a candidate's output Ô is compared with the FP network's O (ALGORITHM: the paper's equation 7 and Table 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Σ G² (Ô - O)², with G the loss's gradient at O: the paper's Hessian-guided metric.
+    Hessian,
+    /// Σ (Ô - O)².
+    Mse,
+    /// Σ over rows of 1 - cos(Ô, O).
+    Cosine,
+    /// Σ over rows of 1 - Pearson's correlation of Ô and O.
+    Pearson,
+}
+
+/// A named set of choices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The paper's method: Hessian metric, both twins, three rounds.
+    Ptq4vit,
+    /// The paper's baseline: cosine metric, no twins, α = 0.5, one round.
+    BasePtq,
+}
+
+/// Everything that decides which scales a calibration chooses, given the model and the images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Bits of a weight's code, 2 to 8.
+    pub weight_bits: u32,
+    /// Bits of an activation's code, 2 to 8.
+    pub activation_bits: u32,
+    /// How candidates are compared.
+    pub metric: Metric,
+    /// Whether attention's probabilities are quantized in two ranges.
+    pub softmax_twin: bool,
+    /// Whether GELU's output is quantized in two ranges.
+    pub gelu_twin: bool,
+    /// Smallest candidate scale, as a fraction of the one that covers the largest value (excluded).
+    pub alpha: f64,
+    /// Largest candidate scale, likewise (included).
+    pub beta: f64,
+    /// Candidates for each scale.
+    pub candidates: usize,
+    /// Rounds of choosing A's scale, then B's.
+    pub rounds: usize,
+    /// Whether every candidate is evaluated on every image, even those that can't win any more.
+    pub exhaustive: bool,
+}
+
+impl Settings {
+    /// The choices that `preset` stands for, at the given widths.
+    pub fn preset(preset: Preset, weight_bits: u32, activation_bits: u32) -> Self {
+        let paper = Self {
+            weight_bits,
+            activation_bits,
+            metric: Metric::Hessian,
+            softmax_twin: true,
+            gelu_twin: true,
+            alpha: 0.0,
+            beta: 1.2,
+            candidates: 100,
+            rounds: 3,
+            exhaustive: false,
+        };
+        match preset {
+            Preset::Ptq4vit => paper,
+            Preset::BasePtq => Self {
+                metric: Metric::Cosine,
+                softmax_twin: false,
+                gelu_twin: false,
+                alpha: 0.5,
+                rounds: 1,
+                ..paper
+            },
+        }
+    }
+
+    /// # Errors
+    /// The flag whose value is out of range.
+    pub fn validate(&self) -> Result<()> {
+        for (flag, bits) in [
+            ("--weight-bits", self.weight_bits),
+            ("--activation-bits", self.activation_bits),
+        ] {
+            if !(2..=8).contains(&bits) {
+                return Err(Error::usage(
+                    flag,
+                    format!("expected 2 to 8 bits, found {bits}"),
+                ));
+            }
+        }
+        for (flag, value) in [("--candidates", self.candidates), ("--rounds", self.rounds)] {
+            if value == 0 {
+                return Err(Error::usage(flag, "expected at least 1, found 0"));
+            }
+        }
+        if !(self.alpha >= 0.0 && self.alpha < self.beta && self.beta.is_finite()) {
+            return Err(Error::usage(
+                "--alpha",
+                format!(
+                    "expected 0 <= alpha < beta, found alpha {} and beta {}",
+                    self.alpha, self.beta
+                ),
+            ));
+        }
+        Ok(())
+    }
+}

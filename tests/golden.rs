@@ -1,0 +1,520 @@
+//! The independent oracle's answers for `vit_micro`: forward, backward, search, and quantized inference, on every device.
+
+mod common;
+
+use ptq4vit_gpu::device::{Buffer, Device};
+use ptq4vit_gpu::kernels::{Format, cross_entropy_backward};
+use ptq4vit_gpu::model::config::{Architecture, VitConfig};
+use ptq4vit_gpu::model::recipe::resolve;
+use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::{FloatProducts, Network, Record, Recorder, SiteKind, Vit};
+use ptq4vit_gpu::quant::{
+    Chunk, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale, Settings,
+    SitePlan, SiteScales, SiteSearch, calibrate,
+};
+use std::collections::HashMap;
+
+/// A golden network and the oracle's answers for it.
+struct Golden {
+    weights: Weights,
+    answers: Weights,
+    config: VitConfig,
+}
+
+impl Golden {
+    fn open() -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+        let open = |name: &str| Weights::open(format!("{folder}/{name}")).expect("a golden file");
+        let weights = open("vit_micro.safetensors");
+        let Architecture::Vit(config) = resolve(&weights, None)
+            .expect("the file describes itself")
+            .architecture;
+        Self {
+            answers: open("vit_micro.golden.safetensors"),
+            weights,
+            config,
+        }
+    }
+
+    fn answer(&self, name: &str) -> Vec<f32> {
+        self.answers.float(name).expect("the oracle's answer")
+    }
+
+    fn network(&self, device: &Device) -> Vit {
+        Vit::new(device, self.config.clone(), |name| self.weights.float(name))
+            .expect("a golden network")
+    }
+
+    fn images(&self, name: &str) -> Vec<Vec<f32>> {
+        let len = 3 * self.config.image_size.pow(2);
+        self.answer(name)
+            .chunks_exact(len)
+            .map(<[f32]>::to_vec)
+            .collect()
+    }
+
+    fn float_products(&self, network: &Vit) -> FloatProducts {
+        FloatProducts::load(network.device(), &self.weights, network.all_sites())
+            .expect("golden weights")
+    }
+
+    /// A, B, O and ∂L/∂O of every site for the calibration batch.
+    fn records(&self, network: &Vit) -> (Buffer<f32>, HashMap<String, Record>) {
+        let device = network.device();
+        let images = self.images("input");
+        let mut products = self.float_products(network);
+        let mut inputs = vec![device.upload(&images.concat())];
+        for segment in 0..network.segments() {
+            let input = &inputs[segment];
+            inputs.push(network.forward(segment, &mut products, images.len(), input));
+        }
+        let logits = inputs.pop().expect("the last segment's output");
+        let mut grad = cross_entropy_backward(device, images.len(), network.classes(), &logits);
+        let mut records = HashMap::new();
+        for segment in (0..network.segments()).rev() {
+            let mut recorder = Recorder::new(&mut products);
+            network.forward(segment, &mut recorder, images.len(), &inputs[segment]);
+            let input = &inputs[segment];
+            if let Some(before) =
+                network.backward(segment, &mut recorder, images.len(), input, grad.clone())
+            {
+                grad = before;
+            }
+            records.extend(recorder.into_records());
+        }
+        (logits, records)
+    }
+}
+
+/// ‖found - expected‖ / ‖expected‖.
+fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(
+        &mut found
+            .iter()
+            .zip(expected)
+            .map(|(f, e)| f64::from(*f) - f64::from(*e)),
+    );
+    difference / norm(&mut expected.iter().map(|&e| f64::from(e)))
+}
+
+/// The oracle keeps attention's result as `[B, H, N, D]`, we as `[B, N, H, D]`.
+fn heads_first(values: &[f32], kind: &SiteKind) -> Vec<f32> {
+    let SiteKind::Context(attention) = kind else {
+        return values.to_vec();
+    };
+    let (heads, tokens, dim) = (attention.heads, attention.tokens, attention.head_dim);
+    let mut out = Vec::with_capacity(values.len());
+    for image in values.chunks_exact(heads * tokens * dim) {
+        for head in 0..heads {
+            for token in 0..tokens {
+                out.extend(&image[(token * heads + head) * dim..][..dim]);
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn forward_and_backward() {
+    let golden = Golden::open();
+    for device in common::devices() {
+        let network = golden.network(&device);
+        let (logits, records) = golden.records(&network);
+        let error = relative_error(&device.read(&logits).unwrap(), &golden.answer("logits"));
+        assert!(error < 1e-4, "{}: logits off by {error:.1e}", device.name());
+        for site in network.all_sites() {
+            let record = &records[&site.name];
+            let grad = record.grad.as_ref().expect("the backward pass came by");
+            for (part, buffer) in [("out", &record.out), ("grad", grad)] {
+                let found = heads_first(&device.read(buffer).unwrap(), &site.kind);
+                let expected = golden.answer(&format!("site/{}/{part}", site.name));
+                let error = relative_error(&found, &expected);
+                assert!(
+                    error < 1e-3,
+                    "{}: {part} of {} off by {error:.1e}",
+                    device.name(),
+                    site.name
+                );
+            }
+        }
+    }
+}
+
+/// The oracle's eight settings: their names, and what they mean.
+fn settings() -> Vec<(String, Settings)> {
+    let mut all = Vec::new();
+    for (bits, metric, twin) in [
+        (4, Metric::Hessian, true),
+        (6, Metric::Cosine, true),
+        (6, Metric::Hessian, true),
+        (6, Metric::Hessian, false),
+        (6, Metric::Mse, true),
+        (6, Metric::Pearson, true),
+        (8, Metric::Cosine, false),
+        (8, Metric::Hessian, true),
+    ] {
+        let name = format!(
+            "w{bits}a{bits}/{}/{}",
+            serde_json::to_value(metric).unwrap().as_str().unwrap(),
+            if twin { "twin" } else { "uniform" }
+        );
+        let settings = Settings {
+            metric,
+            softmax_twin: twin,
+            gelu_twin: twin,
+            ..Settings::preset(Preset::Ptq4vit, bits, bits)
+        };
+        all.push((name, settings));
+    }
+    all
+}
+
+/// The oracle's scales of a site.
+fn golden_scales(golden: &Golden, setting: &str, plan: &SitePlan) -> SiteScales {
+    let name = |part: &str| format!("{setting}/{}/{part}", plan.site.name);
+    let shift = if plan.a_format.is_twin() {
+        golden.answers.integers(&name("m")).expect("the oracle's m")[0] as u32
+    } else {
+        0
+    };
+    SiteScales {
+        a: golden
+            .answer(&name("A"))
+            .into_iter()
+            .map(|scale| Scale { scale, shift })
+            .collect(),
+        b: golden
+            .answer(&name("B"))
+            .into_iter()
+            .map(Scale::uniform)
+            .collect(),
+    }
+}
+
+/// Whether two sets of scales are the same candidates, computed in different precision.
+fn same_candidates(found: &SiteScales, expected: &SiteScales) -> bool {
+    let close = |found: &[Scale], expected: &[Scale]| {
+        found.len() == expected.len()
+            && found
+                .iter()
+                .zip(expected)
+                .all(|(f, e)| f.shift == e.shift && (f.scale / e.scale - 1.0).abs() < 1e-5)
+    };
+    close(&found.a, &expected.a) && close(&found.b, &expected.b)
+}
+
+/// `[rows, columns]` of f64, with the group of each row.
+struct Operand {
+    values: Vec<f64>,
+    columns: usize,
+    group: Box<dyn Fn(usize) -> usize>,
+}
+
+impl Operand {
+    /// The values that the codes under `scales` stand for, straight from the definitions.
+    fn quantized(&self, format: Format, bits: u32, scales: &[Scale]) -> Vec<f64> {
+        let q = f64::from(1u32 << (bits - 1));
+        let quantize = |at: usize, x: f64| {
+            let scale = scales[(self.group)(at / self.columns) % scales.len()];
+            let (scale_1, scale_2) = (f64::from(scale.scale), f64::from(scale.scale_2()));
+            let high = || (x / scale_2).round_ties_even().clamp(0.0, q - 1.0) * scale_2;
+            let low = (x.abs() / scale_1).round_ties_even();
+            match format {
+                Format::Uniform => (x / scale_1).round_ties_even().clamp(-q, q - 1.0) * scale_1,
+                Format::SoftmaxTwin if low < q => low * scale_1,
+                Format::GeluTwin if x < 0.0 => -low.min(q - 1.0) * scale_1,
+                Format::SoftmaxTwin | Format::GeluTwin => high(),
+            }
+        };
+        let values = self.values.iter().enumerate();
+        values.map(|(at, &x)| quantize(at, x)).collect()
+    }
+}
+
+/// The score of `scales` at a site, in f64 from the oracle's A, B, O and G: what a choice is worth, apart from how it
+/// was found. Every group has its own block of O, so scores sum over groups.
+fn literal_score(
+    golden: &Golden,
+    plan: &SitePlan,
+    settings: &Settings,
+    scales: &SiteScales,
+) -> f64 {
+    let double = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+    let answer = |part: &str| double(golden.answer(&format!("site/{}/{part}", plan.site.name)));
+    let product = plan.site.product(golden.images("input").len());
+    let (m, n, k, heads) = (product.m, product.n, product.k, product.batch[1]);
+    // B as [problem][n][k]: a weight is stored so; the oracle's activations are [problem][k][n].
+    let (b, bias) = if plan.site.has_weight() {
+        let weight = |part: &str| {
+            double(
+                golden
+                    .weights
+                    .float(&format!("{}.{part}", plan.site.name))
+                    .unwrap(),
+            )
+        };
+        (weight("weight"), weight("bias"))
+    } else {
+        let stored = answer("b");
+        let transposed = (0..stored.len())
+            .map(|at| {
+                let (problem, row, column) = (at / (n * k), at / k % n, at % k);
+                stored[problem * n * k + column * n + row]
+            })
+            .collect();
+        (transposed, vec![0.0; n])
+    };
+    let weight_groups = if plan.site.has_weight() {
+        scales.b.len()
+    } else {
+        1
+    };
+    let a = Operand {
+        values: answer("a"),
+        columns: k,
+        group: Box::new(move |row| row / m % heads),
+    }
+    .quantized(plan.a_format, plan.a_bits, &scales.a);
+    let b = Operand {
+        values: b,
+        columns: k,
+        group: Box::new(move |row| row / n % heads + row % n * weight_groups / n),
+    }
+    .quantized(Format::Uniform, plan.b_bits, &scales.b);
+
+    let (out, grad) = (answer("out"), answer("grad"));
+    let mut score = 0.0;
+    for row in 0..product.problems() * m {
+        let problem = row / m;
+        let estimate: Vec<f64> = (0..n)
+            .map(|column| {
+                let a = &a[row * k..][..k];
+                let b = &b[(problem * n + column) * k..][..k];
+                a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() + bias[column]
+            })
+            .collect();
+        let group = n / weight_groups;
+        for start in (0..n).step_by(group) {
+            let estimate = &estimate[start..][..group];
+            let out = &out[row * n + start..][..group];
+            let grad = &grad[row * n + start..][..group];
+            score += line_score(settings.metric, estimate, out, grad);
+        }
+    }
+    score
+}
+
+/// The metrics as ALGORITHM.md defines them.
+fn line_score(metric: Metric, estimate: &[f64], out: &[f64], grad: &[f64]) -> f64 {
+    let one_minus_cosine = |a: &[f64], b: &[f64]| {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    let centred = |values: &[f64]| {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        values.iter().map(|value| value - mean).collect::<Vec<_>>()
+    };
+    let errors = estimate.iter().zip(out).zip(grad);
+    match metric {
+        Metric::Hessian => errors.map(|((e, o), g)| (g * (e - o)).powi(2)).sum(),
+        Metric::Mse => errors.map(|((e, o), _)| (e - o).powi(2)).sum(),
+        Metric::Cosine => one_minus_cosine(estimate, out),
+        Metric::Pearson => one_minus_cosine(&centred(estimate), &centred(out)),
+    }
+}
+
+#[test]
+fn every_setting_reaches_the_golden_scores() {
+    let golden = Golden::open();
+    let mut failures = Vec::new();
+    for device in common::devices() {
+        let network = golden.network(&device);
+        for (setting, settings) in settings() {
+            let images = golden.images("input");
+            let found =
+                calibrate(&network, &golden.weights, &settings, &images, &mut |_| {}).unwrap();
+            for site in network.all_sites() {
+                let plan = SitePlan::new(site, &settings);
+                let scales = &found.sites[&site.name].scales;
+                if same_candidates(scales, &golden_scales(&golden, &setting, &plan)) {
+                    continue;
+                }
+                // A value within rounding of a boundary between two codes gets one code in f32 and the other in f64, so
+                // the two may rank neighbours differently: what counts is that either finds the score reached.
+                let report = found.reports.iter().find(|report| report.site == site.name);
+                let score = literal_score(&golden, &plan, &settings, scales)
+                    .min(report.expect("every site is reported").score);
+                let expected = golden.answer(&format!("{setting}/{}/score", site.name))[0];
+                if score > f64::from(expected) * (1.0 + 1e-4) {
+                    failures.push(format!(
+                        "{}: {setting}/{}: score {score:e}, the oracle's {expected:e}",
+                        device.name(),
+                        site.name,
+                    ));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_literal_score_is_the_oracles() {
+    let golden = Golden::open();
+    let network = golden.network(&Device::cpu());
+    for (setting, settings) in settings() {
+        for site in network.all_sites() {
+            let plan = SitePlan::new(site, &settings);
+            let scales = golden_scales(&golden, &setting, &plan);
+            let score = literal_score(&golden, &plan, &settings, &scales);
+            let expected = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
+            // The files' tensors are rounded to f32, which moves the few values that lie on a rounding boundary.
+            assert!(
+                (score / expected - 1.0).abs() < 5e-4,
+                "{setting}/{}: {score:e}, the oracle's {expected:e}",
+                site.name
+            );
+        }
+    }
+}
+
+#[test]
+fn abandoning_candidates_early_changes_no_choice() {
+    let golden = Golden::open();
+    for device in common::devices() {
+        let network = golden.network(&device);
+        for (setting, settings) in settings() {
+            let exhaustive = Settings {
+                exhaustive: true,
+                ..settings.clone()
+            };
+            let images = golden.images("input");
+            let run = |settings| {
+                calibrate(&network, &golden.weights, settings, &images, &mut |_| {}).unwrap()
+            };
+            let (quick, full) = (run(&settings), run(&exhaustive));
+            assert_eq!(quick.sites, full.sites, "{}: {setting}", device.name());
+            assert!(quick.work().done <= full.work().done);
+        }
+    }
+}
+
+#[test]
+fn quantized_inference_from_the_golden_scales() {
+    let golden = Golden::open();
+    for device in common::devices() {
+        let network = golden.network(&device);
+        let images = golden.images("eval_input");
+        let pixels = device.upload(&images.concat());
+        for (setting, settings) in settings() {
+            let plans: Vec<SitePlan> = network
+                .all_sites()
+                .into_iter()
+                .map(|site| SitePlan::new(site, &settings))
+                .collect();
+            let scales: Vec<SiteScales> = plans
+                .iter()
+                .map(|plan| golden_scales(&golden, &setting, plan))
+                .collect();
+
+            let sites = plans.iter().cloned().zip(scales.iter().cloned());
+            let float = golden.float_products(&network);
+            let mut fake = FakeQuantizedProducts::new(&device, float, sites);
+            let fake = network.logits(&mut fake, images.len(), &pixels);
+            let fake = device.read(&fake).unwrap();
+            let expected = golden.answer(&format!("{setting}/eval_logits"));
+            let error = relative_error(&fake, &expected);
+            assert!(
+                error < 1e-3,
+                "{}: {setting}: fake-quantized logits off by {error:.1e}",
+                device.name()
+            );
+
+            let mut integer = IntegerProducts::new(&device);
+            for (plan, scales) in plans.iter().zip(&scales) {
+                let linear = literal_codes(&golden, &device, plan, scales);
+                integer.insert(plan.clone(), scales.clone(), linear);
+            }
+            let integer = network.logits(&mut integer, images.len(), &pixels);
+            let error = relative_error(&device.read(&integer).unwrap(), &fake);
+            assert!(
+                error < 1e-4,
+                "{}: {setting}: integer logits off by {error:.1e}",
+                device.name()
+            );
+        }
+    }
+}
+
+/// A linear site's weight quantized by the formula, in f64.
+fn literal_codes(
+    golden: &Golden,
+    device: &Device,
+    plan: &SitePlan,
+    scales: &SiteScales,
+) -> Option<LinearCodes> {
+    let SiteKind::Linear {
+        inputs, outputs, ..
+    } = plan.site.kind
+    else {
+        return None;
+    };
+    let weight = golden
+        .weights
+        .float(&format!("{}.weight", plan.site.name))
+        .unwrap();
+    let bias = golden
+        .weights
+        .float(&format!("{}.bias", plan.site.name))
+        .unwrap();
+    let q = f64::from(1 << (plan.b_bits - 1));
+    let codes: Vec<i8> = weight
+        .iter()
+        .enumerate()
+        .map(|(at, &w)| {
+            let group = at / inputs * scales.b.len() / outputs;
+            let scale = f64::from(scales.b[group].scale);
+            (f64::from(w) / scale).round_ties_even().clamp(-q, q - 1.0) as i8
+        })
+        .collect();
+    Some(LinearCodes::upload(device, inputs, &codes, &bias))
+}
+
+#[test]
+fn the_search_finds_the_golden_scales_of_a_single_site() {
+    // One site by itself, all images in one chunk: the search without calibration's bookkeeping.
+    let golden = Golden::open();
+    for device in common::devices() {
+        let network = golden.network(&device);
+        let (_, mut records) = golden.records(&network);
+        let (setting, settings) = settings().remove(2);
+        let float = golden.float_products(&network);
+        for site in network.all_sites() {
+            let plan = SitePlan::new(site, &settings);
+            let chunks = [Chunk {
+                images: golden.images("input").len(),
+                record: records.remove(&site.name).unwrap(),
+            }];
+            let found = SiteSearch {
+                device: &device,
+                plan: &plan,
+                settings: &settings,
+                linear: site.has_weight().then(|| float.linear(site)),
+                chunks: &chunks,
+            }
+            .run()
+            .unwrap();
+            let expected = golden_scales(&golden, &setting, &plan);
+            let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
+            assert!(
+                same_candidates(&found.scales, &expected) || found.score < score * (1.0 + 1e-5),
+                "{}: {}: {:?} instead of {expected:?}",
+                device.name(),
+                site.name,
+                found.scales
+            );
+        }
+    }
+}

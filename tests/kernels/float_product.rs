@@ -1,0 +1,133 @@
+//! `float_product` against a triple loop in f64.
+
+use crate::harness::{EPSILON, Everywhere, RAGGED, Random};
+use ptq4vit_gpu::kernels::{Product, View, float_product};
+
+/// What lies in the output before the product: what no view names must stay.
+const UNTOUCHED: f32 = -77.0;
+
+fn index(view: &View, outer: usize, inner: usize, row: usize, column: usize) -> usize {
+    [
+        (1, view.offset),
+        (outer, view.outer),
+        (inner, view.inner),
+        (row, view.row),
+        (column, view.column),
+    ]
+    .iter()
+    .map(|&(times, stride)| times * stride as usize)
+    .sum()
+}
+
+/// Each output and its bound. A sum of k products, whatever its order and wherever products are fused into it, errs by
+/// at most (k + 1) half-epsilons of the sum of magnitudes, to first order.
+fn expected(
+    product: &Product,
+    a: &[f32],
+    b: &[f32],
+    bias: Option<&[f32]>,
+    len: usize,
+) -> Vec<(f64, f64)> {
+    let mut out = vec![(f64::from(UNTOUCHED), 0.0); len];
+    for outer in 0..product.batch[0] {
+        for inner in 0..product.batch[1] {
+            for row in 0..product.m {
+                for column in 0..product.n {
+                    let bias = bias.map_or(0.0, |bias| f64::from(bias[column]));
+                    let (mut sum, mut magnitude) = (bias, bias.abs());
+                    for k in 0..product.k {
+                        let term = f64::from(a[index(&product.a, outer, inner, row, k)])
+                            * f64::from(b[index(&product.b, outer, inner, k, column)]);
+                        sum += term;
+                        magnitude += term.abs();
+                    }
+                    let bound = (product.k + 1) as f64 * EPSILON / 2.0 * magnitude;
+                    out[index(&product.out, outer, inner, row, column)] = (sum, bound);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Runs `product` on random operands of the given lengths.
+fn check(product: &Product, lengths: [usize; 3], with_bias: bool, everywhere: &Everywhere) {
+    let mut random = Random::new(product.multiply_adds());
+    let a = random.normal(lengths[0], 0.1, 1.0);
+    let b = random.normal(lengths[1], 0.0, 1.0);
+    let bias = with_bias.then(|| random.normal(product.n, 0.0, 1.0));
+    let expected = expected(product, &a, &b, bias.as_deref(), lengths[2]);
+    let what = format!("{}x{}x{}", product.m, product.k, product.n);
+    everywhere.close(&what, &expected, |device| {
+        let bias = bias.as_ref().map(|bias| device.upload(bias));
+        let out = device.upload(&vec![UNTOUCHED; lengths[2]]);
+        let (a, b) = (device.upload(&a), device.upload(&b));
+        float_product(device, product, &a, &b, bias.as_ref(), &out);
+        out
+    });
+}
+
+#[test]
+fn linear_layers_of_ragged_sizes() {
+    let everywhere = Everywhere::new();
+    for rows in RAGGED {
+        for (inputs, outputs) in [(1, 1), (3, 7), (65, 3), (197, 65), (7, 197)] {
+            let product = Product::linear(rows, inputs, outputs);
+            let lengths = [rows * inputs, outputs * inputs, rows * outputs];
+            check(&product, lengths, false, &everywhere);
+            check(&product, lengths, true, &everywhere);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_linear_layer() {
+    let (rows, inputs, outputs) = (65, 33, 7);
+    let product = Product::linear(rows, inputs, outputs);
+    let everywhere = Everywhere::new();
+    let (x, weight, y) = (rows * inputs, outputs * inputs, rows * outputs);
+    check(&product.backward_a(), [y, weight, x], false, &everywhere);
+    check(&product.backward_b(), [x, y, weight], false, &everywhere);
+}
+
+#[test]
+fn attention_on_interleaved_heads() {
+    let everywhere = Everywhere::new();
+    for (images, tokens, heads, dim) in [(2, 7, 3, 5), (1, 65, 2, 16), (3, 1, 1, 1)] {
+        let width = 3 * heads * dim;
+        // Row t of image i in a buffer [images][tokens][3][heads][dim]: queries, keys or values.
+        let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
+        let scores = View::new(0, [heads * tokens * tokens, tokens * tokens], tokens, 1);
+        let qkv_len = images * tokens * width;
+        let scores_len = images * heads * tokens * tokens;
+        let queries_keys = Product {
+            batch: [images, heads],
+            m: tokens,
+            n: tokens,
+            k: dim,
+            a: third(0),
+            b: third(1).transposed(),
+            out: scores,
+        };
+        let scores_values = Product {
+            batch: [images, heads],
+            m: tokens,
+            n: dim,
+            k: tokens,
+            a: scores,
+            b: third(2),
+            // One third of a wider buffer, so that most of it must stay as it is.
+            out: third(1),
+        };
+        let lengths = [qkv_len, qkv_len, scores_len];
+        check(&queries_keys, lengths, false, &everywhere);
+        check(
+            &queries_keys.backward_b(),
+            [qkv_len, scores_len, qkv_len],
+            false,
+            &everywhere,
+        );
+        let lengths = [scores_len, qkv_len, qkv_len];
+        check(&scores_values, lengths, false, &everywhere);
+    }
+}

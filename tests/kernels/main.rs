@@ -1,0 +1,10 @@
+//! Every kernel, on the CPU and on each adapter of this machine, against formulas written out anew in f64 or in
+//! integers. Integer results are equal bit for bit; each float result has a bound with its reason.
+
+mod elements;
+mod float_product;
+mod harness;
+mod integer_product;
+mod quantize;
+mod rows;
+mod scores;
