@@ -1,15 +1,16 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
+use super::open_checkpoint;
 use super::options::{DeviceOption, PreprocessingOptions};
 use crate::data::samples::{Sample, choose, flat_folder, listed, load_all};
 use crate::error::{Error, Result};
 use crate::inference::build;
 use crate::model::recipe::resolve;
-use crate::model::weights::Weights;
 use crate::quant::{
     Calibration, Metric, Phase, Preset, Progress, Provenance, QuantizedModel, Settings, calibrate,
 };
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -38,13 +39,13 @@ pub struct Calibrate {
     #[arg(long, value_enum, default_value = "ptq4vit")]
     preset: Preset,
     /// Bits of weights and activations, 2 to 8.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = bits())]
     bits: u32,
     /// Bits of weights, if not --bits.
-    #[arg(long)]
+    #[arg(long, value_parser = bits())]
     weight_bits: Option<u32>,
     /// Bits of activations, if not --bits.
-    #[arg(long)]
+    #[arg(long, value_parser = bits())]
     activation_bits: Option<u32>,
     /// How candidate scales are compared, if not as the preset says.
     #[arg(long, value_enum)]
@@ -92,8 +93,8 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        check_writable(&self.out)?;
-        let weights = Weights::open(&self.model)?;
+        let weights = open_checkpoint(&self.model)?;
+        self.check_out()?;
         let mut resolved = resolve(&weights, self.recipe.as_deref())?;
         eprintln!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
@@ -122,8 +123,33 @@ impl Calibrate {
         };
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
-        print_report(&report, self.json);
-        Ok(())
+        print_report(&report, self.json)
+    }
+
+    /// Finds out before the work, not after it, that the result can't be written.
+    fn check_out(&self) -> Result<()> {
+        let out = &self.out;
+        let folder = match out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if out.is_dir() {
+            return Err(Error::input(
+                out,
+                "is a folder, where a file to write is expected",
+            ));
+        }
+        if let (Ok(out), Ok(model)) = (out.canonicalize(), self.model.canonicalize())
+            && out == model
+        {
+            return Err(Error::usage(
+                "--out",
+                format!("would replace the --model {}", model.display()),
+            ));
+        }
+        tempfile::tempfile_in(folder)
+            .map(drop)
+            .map_err(|error| Error::input(out, format!("can't be written: {error}")))
     }
 
     fn settings(&self) -> Settings {
@@ -168,7 +194,8 @@ impl Calibrate {
     fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
         json!({
-            "out": self.out,
+            // Not the path itself: as JSON it has to be text, which not every path is.
+            "out": self.out.to_string_lossy(),
             "device": device,
             "seconds": {
                 "forward": calibration.forward.as_secs_f64(),
@@ -182,44 +209,31 @@ impl Calibrate {
     }
 }
 
-fn print_report(report: &serde_json::Value, as_json: bool) {
+fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
     if as_json {
-        println!("{report:#}");
-        return;
+        return print_line!("{report:#}");
     }
     let seconds = |phase: &str| report["seconds"][phase].as_f64().unwrap_or(f64::NAN);
     let work = |part: &str| report["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
-    println!("wrote {}", report["out"].as_str().unwrap_or_default());
-    println!(
+    print_line!("wrote {}", report["out"].as_str().unwrap_or_default())?;
+    print_line!(
         "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}; {:.0} MiB of device memory at most",
         seconds("forward") + seconds("backward") + seconds("search"),
         seconds("forward"),
         seconds("backward"),
         seconds("search"),
         report["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
-    );
-    println!(
+    )?;
+    print_line!(
         "search: {:.2e} multiply-adds, {:.1}% of the exhaustive search's",
         work("done"),
         100.0 * work("done") / work("exhaustive"),
-    );
+    )
 }
 
-/// Finds out before the work, not after it, that the result can't be written.
-fn check_writable(out: &Path) -> Result<()> {
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if out.is_dir() {
-        return Err(Error::input(
-            out,
-            "is a folder, where a file to write is expected",
-        ));
-    }
-    tempfile::tempfile_in(folder)
-        .map(drop)
-        .map_err(|error| Error::input(out, format!("can't be written: {error}")))
+/// The widths that codes can have.
+fn bits() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(2..=8)
 }
 
 /// SHA-256 over the images' files, in order.

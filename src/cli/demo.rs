@@ -48,12 +48,12 @@ impl Demo {
             quantized: None,
             preprocessing: resolved.preprocessing.clone(),
         };
-        println!(
+        print_line!(
             "{} images to calibrate on, {} to test on\n",
             calibration_images.len(),
             test.len()
-        );
-        println!("method     bits   accuracy   agreement with FP32      file");
+        )?;
+        print_line!("method     bits   accuracy   agreement with FP32      file")?;
         let float = evaluate(&mut models, &test, 0)?.tally.accuracy();
         row("FP32", "32", float.as_ref(), &path)?;
 
@@ -89,11 +89,11 @@ impl Demo {
                 row(name, &format!("{bits}"), accuracy.as_ref(), &path)?;
             }
         }
-        println!(
+        print_line!(
             "\n{:.0} s on {}",
             start.elapsed().as_secs_f64(),
             device.name()
-        );
+        )?;
         Ok(())
     }
 }
@@ -107,11 +107,11 @@ fn row(name: &str, bits: &str, accuracy: Option<&Accuracy>, file: &Path) -> Resu
     let bytes = std::fs::metadata(file)
         .map_err(|error| Error::input(file, error))?
         .len();
-    println!(
+    print_line!(
         "{name:<10} {bits:>4} {:>10} {:>21} {:>6} KiB",
         percent(accuracy.map(|accuracy| accuracy.top1)),
         percent(accuracy.and_then(|accuracy| accuracy.agreement)),
         bytes / 1024,
-    );
+    )?;
     Ok(())
 }

@@ -17,39 +17,39 @@ impl Devices {
         let mut all = adapters();
         all.push(cpu_report());
         if self.json {
-            println!(
+            print_line!(
                 "{}",
                 serde_json::to_string_pretty(&all).expect("plain data")
-            );
+            )?;
             return Ok(());
         }
         for device in &all {
             let number = device
                 .index
                 .map_or("cpu".to_owned(), |index| index.to_string());
-            println!("{number:>3}  {} ({})", device.name, device.kind);
-            println!("     {}, {}", device.backend, device.driver);
+            print_line!("{number:>3}  {} ({})", device.name, device.kind)?;
+            print_line!("     {}, {}", device.backend, device.driver)?;
             if device.index.is_some() {
                 let yes_no = |offered: bool| if offered { "yes" } else { "no" };
-                println!(
+                print_line!(
                     "     bindings to {} MiB, buffers to {} MiB, {} storage buffers, {} invocations, {} workgroups",
                     device.max_binding_bytes >> 20,
                     device.max_buffer_bytes >> 20,
                     device.max_storage_buffers,
                     device.max_invocations_per_workgroup,
                     device.max_workgroups_per_dimension,
-                );
+                )?;
                 let subgroups = device
                     .subgroup_sizes
                     .map_or("no".to_owned(), |[min, max]| format!("{min} to {max}"));
-                println!(
+                print_line!(
                     "     f16 {}, subgroups {subgroups}, timestamps {}, cooperative matrix {}",
                     yes_no(device.f16),
                     yes_no(device.timestamps),
                     yes_no(device.cooperative_matrix),
-                );
+                )?;
             }
-            println!("     self-test: {}", device.self_test);
+            print_line!("     self-test: {}", device.self_test)?;
         }
         Ok(())
     }

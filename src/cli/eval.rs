@@ -1,5 +1,6 @@
 //! `eval`: accuracy of a model, and agreement of a quantized model with its FP one.
 
+use super::open_checkpoint;
 use super::options::{DeviceOption, PreprocessingOptions};
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, image_folder, labelled, load_all};
@@ -7,7 +8,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::inference::Model;
 use crate::model::recipe::resolve;
-use crate::model::weights::Weights;
 use crate::quant::QuantizedModel;
 use crate::report::{Accuracy, Tally};
 use clap::Args;
@@ -98,14 +98,13 @@ impl Eval {
             skipped: outcome.skipped,
         };
         if self.json {
-            println!(
+            print_line!(
                 "{}",
                 serde_json::to_string_pretty(&report).expect("plain data")
-            );
+            )
         } else {
-            print(&report);
+            print(&report)
         }
-        Ok(())
     }
 
     /// Opens the models. With both, the quantized file tells architecture and preprocessing, so that both see the same
@@ -122,7 +121,7 @@ impl Eval {
                 quantized.preprocessing.clone(),
             ),
             (None, Some(path)) => {
-                let resolved = resolve(&Weights::open(path)?, self.recipe.as_deref())?;
+                let resolved = resolve(&open_checkpoint(path)?, self.recipe.as_deref())?;
                 eprintln!("model: {} ({})", resolved.name, resolved.source);
                 (resolved.architecture, resolved.preprocessing)
             }
@@ -132,7 +131,7 @@ impl Eval {
         let float = match &self.model {
             None => None,
             Some(path) => {
-                let weights = Weights::open(path)?;
+                let weights = open_checkpoint(path)?;
                 let architecture = architecture.fitted(&weights, "the quantized model")?;
                 Some(Model::float(
                     device,
@@ -165,28 +164,31 @@ impl Eval {
     }
 
     fn check_labels(&self, samples: &[Sample], classes: usize) -> Result<()> {
-        let labels: HashSet<usize> = samples.iter().filter_map(|sample| sample.label).collect();
-        if let Some(sample) = samples
-            .iter()
-            .find(|sample| sample.label.is_none_or(|label| label >= classes))
-        {
-            return Err(Error::input(
-                &sample.path,
-                format!(
-                    "has label {}, but the model has {classes} classes",
-                    sample.label.map_or("none".to_owned(), |l| l.to_string())
-                ),
-            ));
-        }
-        // The order of the folders gives the index only if no class is left out.
-        if self.labels.is_none() && labels.len() != classes {
+        let Some(labels) = &self.labels else {
+            // The order of the folders gives the index only if no class is left out.
+            let folders: HashSet<_> = samples.iter().map(|sample| sample.label).collect();
+            if folders.len() == classes {
+                return Ok(());
+            }
             return Err(Error::input(
                 &self.images,
                 format!(
                     "has {} class folders, but the model has {classes} classes; name the classes with --labels",
-                    labels.len()
+                    folders.len()
                 ),
             ));
+        };
+        for sample in samples {
+            if let Some(label) = sample.label.filter(|&label| label >= classes) {
+                return Err(Error::input(
+                    labels,
+                    format!(
+                        "gives {} class {label}, where the model's {classes} classes are 0 to {}",
+                        sample.path.display(),
+                        classes - 1
+                    ),
+                ));
+            }
         }
         Ok(())
     }
@@ -225,7 +227,7 @@ pub(super) fn evaluate(
     };
     for samples in samples.chunks(IMAGES_AT_ONCE) {
         let mut images = Vec::new();
-        let mut labels = Vec::new();
+        let mut shown = Vec::new();
         for (loaded, sample) in load_all(samples, &models.preprocessing)
             .into_iter()
             .zip(samples)
@@ -233,7 +235,7 @@ pub(super) fn evaluate(
             match loaded {
                 Ok(image) => {
                     images.push(image);
-                    labels.extend(sample.label);
+                    shown.push(sample);
                 }
                 Err(error) => {
                     outcome.skipped += 1;
@@ -248,8 +250,19 @@ pub(super) fn evaluate(
             (Some(float), Some(_)) => Some(float.logits(&images)?),
             _ => None,
         };
-        for (index, (logits, label)) in logits.iter().zip(labels).enumerate() {
+        for (index, (logits, sample)) in logits.iter().zip(shown).enumerate() {
             let reference = reference.as_ref().map(|reference| &reference[index][..]);
+            // Against a NaN every comparison is false: it would count as right.
+            for &logit in logits.iter().chain(reference.into_iter().flatten()) {
+                if !logit.is_finite() {
+                    return Err(Error::Check(format!(
+                        "the model gives {} a logit of {logit}, where finite values are expected: its weights or \
+                         scales are too large for f32",
+                        sample.path.display()
+                    )));
+                }
+            }
+            let label = sample.label.expect("every sample of `eval` has a label");
             outcome.tally.add(label, logits, reference);
         }
         bar.inc(samples.len() as u64);
@@ -264,20 +277,20 @@ pub(super) fn evaluate(
     Ok(outcome)
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<()> {
     let accuracy = &report.accuracy;
-    println!("images        {}", accuracy.images);
-    println!("top-1         {:.2}%", 100.0 * accuracy.top1);
-    println!("top-5         {:.2}%", 100.0 * accuracy.top5);
+    print_line!("images        {}", accuracy.images)?;
+    print_line!("top-1         {:.2}%", 100.0 * accuracy.top1)?;
+    print_line!("top-5         {:.2}%", 100.0 * accuracy.top5)?;
     if let (Some(agreement), Some(kl)) = (accuracy.agreement, accuracy.kl) {
-        println!("agreement     {:.2}%", 100.0 * agreement);
-        println!("KL            {kl:.4}");
+        print_line!("agreement     {:.2}%", 100.0 * agreement)?;
+        print_line!("KL            {kl:.4}")?;
         match accuracy.logit_sqnr_db {
-            Some(sqnr) => println!("logit SQNR    {sqnr:.1} dB"),
-            None => println!("logit SQNR    the logits are equal"),
+            Some(sqnr) => print_line!("logit SQNR    {sqnr:.1} dB")?,
+            None => print_line!("logit SQNR    the logits are equal")?,
         }
     }
-    println!("images/s      {:.1}", report.images_per_second);
-    println!("device        {}", report.device);
-    println!("skipped       {}", report.skipped);
+    print_line!("images/s      {:.1}", report.images_per_second)?;
+    print_line!("device        {}", report.device)?;
+    print_line!("skipped       {}", report.skipped)
 }

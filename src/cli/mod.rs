@@ -2,14 +2,25 @@
 //!
 //! Results go to stdout, progress and notices to stderr. Exit codes are those of [`Error`](crate::error::Error).
 
+/// `println!`, but a stdout that can't be written to is an error instead of a panic.
+macro_rules! print_line {
+    ($($argument:tt)*) => {
+        $crate::cli::write_line(format_args!($($argument)*))
+    };
+}
+
 mod calibrate;
 mod demo;
 mod devices;
 mod eval;
 mod options;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+use crate::quant::is_quantized;
 use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::path::Path;
 
 /// Quantizes vision transformers after training (PTQ4ViT) and runs them in integers on any GPU.
 #[derive(Parser)]
@@ -38,4 +49,23 @@ pub fn run() -> Result<()> {
         Command::Eval(command) => command.run(),
         Command::Demo(command) => command.run(),
     }
+}
+
+/// Writes one line to stdout.
+fn write_line(line: std::fmt::Arguments) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .map_err(|error| Error::input("stdout", format!("can't be written: {error}")))
+}
+
+/// Opens an FP checkpoint.
+fn open_checkpoint(path: &Path) -> Result<Weights> {
+    let weights = Weights::open(path)?;
+    if is_quantized(&weights) {
+        return Err(Error::input(
+            path,
+            "is a quantized model, where an FP checkpoint is expected; `eval` takes it as --quantized",
+        ));
+    }
+    Ok(weights)
 }

@@ -198,12 +198,6 @@ fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
     upper as f32 * (1u32 << shift) as f32 + lower as f32
 }
 
-/// The integer matrices of one product: of all lanes (uniform), or of the R1 and the R2 lanes (twin).
-struct Sums {
-    r1: Vec<i32>,
-    r2: Option<Vec<i32>>,
-}
-
 fn cpu(
     product: &IntegerProduct,
     a: &[u32],
@@ -216,6 +210,8 @@ fn cpu(
     let a_words = product.m * words;
     let b_words = words * product.n.next_multiple_of(4);
     let (scale_values, shifts) = (scales.scales.host_slice(), scales.shifts.host_slice());
+    let no_bias = vec![0.0; product.n];
+    let bias = bias.unwrap_or(&no_bias);
     // The jobs' outputs are apart from each other; within a job, matrices may interleave.
     out.par_chunks_mut(product.job_stride)
         .take(product.jobs)
@@ -225,86 +221,113 @@ fn cpu(
                 let (outer, inner) = (problem / product.batch[1], problem % product.batch[1]);
                 let a_matrix = usize::from(product.a_per_job) * job * problems + problem;
                 let b_matrix = usize::from(product.b_per_job) * job * problems + problem;
-                let sums = sums(
+                let integers = integers(
                     product,
                     &a[a_matrix * a_words..][..a_words],
                     &b[b_matrix * b_words..][..b_words],
+                    shifts[job],
                 );
-                let column_scale: Vec<f32> = (0..product.n)
+                let column_scales: Vec<f32> = (0..product.n)
                     .map(|column| {
                         let group = inner * scales.inner_groups + column / scales.group_columns;
                         scale_values[job * scales.groups + group]
                     })
                     .collect();
-                for row in 0..product.m {
+                for (row, integers) in integers.chunks_exact(product.n).enumerate() {
                     let start = product.out.at([outer, inner], row, 0);
-                    for (column, scale) in column_scale.iter().enumerate() {
-                        let at = row * product.n + column;
-                        let integer = match &sums.r2 {
-                            None => sums.r1[at] as f32,
-                            Some(r2) => {
-                                combine(product.r1_sign() * sums.r1[at], r2[at], shifts[job])
-                            }
-                        };
-                        out[start + column * product.out.column as usize] =
-                            integer * scale + bias.map_or(0.0, |bias| bias[column]);
+                    let values = integers.iter().zip(&column_scales).zip(bias);
+                    let values = values.map(|((integer, scale), bias)| integer * scale + bias);
+                    if product.out.column == 1 {
+                        // A plain slice, so that the compiler can use vector instructions.
+                        let out = &mut out[start..start + product.n];
+                        out.iter_mut().zip(values).for_each(|(o, v)| *o = v);
+                    } else {
+                        let out = out[start..].iter_mut().step_by(product.out.column as usize);
+                        out.zip(values).for_each(|(o, v)| *o = v);
                     }
                 }
             }
         });
 }
 
-/// The exact integers, by a library's f32 product over stretches of k short enough to be exact.
-fn sums(product: &IntegerProduct, a: &[u32], b: &[u32]) -> Sums {
+/// The exact integers of one matrix, each as the float that it converts to.
+fn integers(product: &IntegerProduct, a: &[u32], b: &[u32], shift: u32) -> Vec<f32> {
     let (m, n, words) = (product.m, product.n, product.words());
     let columns = n.next_multiple_of(4);
     let mut b_values = vec![0.0; 4 * words * columns];
     for (word, codes) in b.chunks_exact(columns).enumerate() {
-        for (column, code) in codes.iter().enumerate() {
-            for (lane, byte) in code.to_le_bytes().into_iter().enumerate() {
-                b_values[(4 * word + lane) * columns + column] = f32::from(byte as i8);
+        for lane in 0..4 {
+            let row = &mut b_values[(4 * word + lane) * columns..][..columns];
+            for (value, code) in row.iter_mut().zip(codes) {
+                *value = f32::from((code >> (8 * lane)) as u8 as i8);
             }
         }
     }
-    let integers = |value: &dyn Fn(u8) -> f32| {
-        let a_values: Vec<f32> = a
-            .iter()
-            .flat_map(|code| code.to_le_bytes())
-            .map(value)
-            .collect();
-        let a_view = ArrayView2::from_shape((m, 4 * words), &a_values)
-            .expect("the left operand holds m rows of whole words");
-        let b_view = ArrayView2::from_shape((4 * words, columns), &b_values)
-            .expect("the right operand holds whole words of padded columns");
-        let mut part = vec![0.0; m * n];
-        let mut sum = vec![0; m * n];
-        for start in (0..4 * words).step_by(EXACT_K) {
-            let end = (start + EXACT_K).min(4 * words);
-            dense(
-                a_view.slice(ndarray::s![.., start..end]),
-                b_view.slice(ndarray::s![start..end, ..n]),
-                &mut part,
-            );
-            for (sum, part) in sum.iter_mut().zip(&part) {
-                *sum += *part as i32;
-            }
+    let b_values = ArrayView2::from_shape((4 * words, columns), &b_values)
+        .expect("the right operand holds whole words of padded columns");
+    let b_values = b_values.slice(ndarray::s![.., ..n]);
+    if !product.a_format.is_twin() {
+        return exact(m, a, b_values, |code| f32::from(code as i8));
+    }
+    let magnitude = |code: u8| f32::from(code & 0x7f);
+    let in_r2 = |code: u8| f32::from(code >> 7);
+    let r1 = |code| magnitude(code) * (1.0 - in_r2(code));
+    let r2 = |code| magnitude(code) * in_r2(code);
+    let sign = product.r1_sign();
+    if product.k <= EXACT_K {
+        let mut combined = exact(m, a, b_values, r1);
+        for (r1, r2) in combined.iter_mut().zip(exact(m, a, b_values, r2)) {
+            *r1 = combine(sign * *r1 as i32, r2 as i32, shift);
         }
-        sum
-    };
-    if product.a_format.is_twin() {
-        let magnitude = |byte: u8| f32::from(byte & 0x7f);
-        Sums {
-            r1: integers(&|byte| if byte < 0x80 { magnitude(byte) } else { 0.0 }),
-            r2: Some(integers(&|byte| {
-                if byte < 0x80 { 0.0 } else { magnitude(byte) }
-            })),
-        }
+        combined
     } else {
-        Sums {
-            r1: integers(&|byte| f32::from(byte as i8)),
-            r2: None,
+        let r1 = exact_long(m, a, b_values, r1);
+        let r2 = exact_long(m, a, b_values, r2);
+        let sums = r1.into_iter().zip(r2);
+        sums.map(|(r1, r2)| combine(sign * r1, r2, shift)).collect()
+    }
+}
+
+/// The integer product of `m` rows of codes, each worth `value`, and `b` `[k, n]`, by a library's f32 product.
+fn exact(m: usize, a: &[u32], b: ArrayView2<f32>, value: impl Fn(u8) -> f32) -> Vec<f32> {
+    if b.nrows() > EXACT_K {
+        let sums = exact_long(m, a, b, value);
+        return sums.into_iter().map(|sum| sum as f32).collect();
+    }
+    let a = values(a, value);
+    let a = ArrayView2::from_shape((m, b.nrows()), &a)
+        .expect("the left operand holds m rows of whole words");
+    let mut sum = vec![0.0; m * b.ncols()];
+    dense(a, b, &mut sum);
+    sum
+}
+
+/// The same for a long `k`: stretches short enough to be exact, added up as integers.
+fn exact_long(m: usize, a: &[u32], b: ArrayView2<f32>, value: impl Fn(u8) -> f32) -> Vec<i32> {
+    let (k, n) = b.dim();
+    let a = values(a, value);
+    let a =
+        ArrayView2::from_shape((m, k), &a).expect("the left operand holds m rows of whole words");
+    let mut part = vec![0.0; m * n];
+    let mut sum = vec![0; m * n];
+    for start in (0..k).step_by(EXACT_K) {
+        let stretch = start..(start + EXACT_K).min(k);
+        dense(
+            a.slice(ndarray::s![.., stretch.clone()]),
+            b.slice(ndarray::s![stretch, ..]),
+            &mut part,
+        );
+        for (sum, part) in sum.iter_mut().zip(&part) {
+            *sum += *part as i32;
         }
     }
+    sum
+}
+
+/// What each code of packed words is worth.
+fn values(words: &[u32], value: impl Fn(u8) -> f32) -> Vec<f32> {
+    let codes = words.iter().flat_map(|word| word.to_le_bytes());
+    codes.map(value).collect()
 }
 
 #[cfg(test)]

@@ -181,19 +181,53 @@ pub(super) fn half_range(bits: u32) -> f32 {
     (1u32 << (bits - 1)) as f32
 }
 
-/// The 8-bit lane of one value.
+/// Adding 1.5 · 2^23 to a float of magnitude below 2^22 rounds it half-to-even to an integer, whose two's complement is
+/// then in the low bits of the sum. Faster than a call of the library's rounding, and the same result.
+const ROUNDER: f32 = 12_582_912.0;
+
+/// The low byte of `round(x)`.
+fn rounded(x: f32) -> u8 {
+    (x + ROUNDER).to_bits() as u8
+}
+
+/// The 8-bit lane of one value. Clamping to integers before rounding gives what clamping after it gives.
+#[inline(always)]
 fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
-    let high = || 0x80 | (x * inverse_2).round_ties_even().clamp(0.0, q - 1.0) as u8;
-    let low = (x.abs() * inverse_1).round_ties_even();
+    let low = x.abs() * inverse_1;
+    let high = 0x80 | rounded((x * inverse_2).clamp(0.0, q - 1.0));
     match format {
-        Format::Uniform => (x * inverse_1).round_ties_even().clamp(-q, q - 1.0) as i8 as u8,
-        Format::SoftmaxTwin if low <= q - 1.0 => low as u8,
-        Format::GeluTwin if x < 0.0 => low.min(q - 1.0) as u8,
-        Format::SoftmaxTwin | Format::GeluTwin => high(),
+        Format::Uniform => rounded((x * inverse_1).clamp(-q, q - 1.0)),
+        Format::SoftmaxTwin => {
+            let low = rounded(low.min(q));
+            if f32::from(low) <= q - 1.0 { low } else { high }
+        }
+        Format::GeluTwin if x < 0.0 => rounded(low.min(q - 1.0)),
+        Format::GeluTwin => high,
     }
 }
 
 fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
+    // The format is a constant inside each row's loop.
+    match what.format {
+        Format::Uniform => fill(what, source, inverse_scales, codes, |x, scales, q| {
+            code(Format::Uniform, x, scales, q)
+        }),
+        Format::SoftmaxTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
+            code(Format::SoftmaxTwin, x, scales, q)
+        }),
+        Format::GeluTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
+            code(Format::GeluTwin, x, scales, q)
+        }),
+    }
+}
+
+fn fill(
+    what: &Quantize,
+    source: &[f32],
+    inverse_scales: &[f32],
+    codes: &mut [u32],
+    code: impl Fn(f32, [f32; 2], f32) -> u8 + Sync,
+) {
     let q = half_range(what.bits);
     let problems = what.batch[0] * what.batch[1];
     let (words, rows_out) = (what.words(), what.rows_out());
@@ -203,24 +237,29 @@ fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32
         .for_each(|(matrix, codes)| {
             let job = matrix / problems;
             let (outer, inner) = (matrix % problems / what.batch[1], matrix % what.batch[1]);
+            let mut lanes = vec![0u8; 4 * words];
             for row in 0..what.rows {
                 let group = inner * what.inner_groups + row / what.group_rows;
                 let scales = &inverse_scales[2 * (job * what.groups + group)..][..2];
-                let start = what.source.at([outer, inner], row, 0);
-                for word in 0..words {
-                    let lanes = std::array::from_fn(|lane| {
-                        let k = word * 4 + lane;
-                        if k >= what.k {
-                            return 0;
-                        }
-                        let x = source[start + k * what.source.column as usize];
-                        code(what.format, x, [scales[0], scales[1]], q)
-                    });
-                    let at = match what.layout {
-                        Layout::Rows => row * words + word,
-                        Layout::Columns => word * rows_out + row,
-                    };
-                    codes[at] = u32::from_le_bytes(lanes);
+                let scales = [scales[0], scales[1]];
+                let source = &source[what.source.at([outer, inner], row, 0)..];
+                if what.source.column == 1 {
+                    for (lane, &x) in lanes.iter_mut().zip(&source[..what.k]) {
+                        *lane = code(x, scales, q);
+                    }
+                } else {
+                    let values = source.iter().step_by(what.source.column as usize);
+                    for (lane, &x) in lanes[..what.k].iter_mut().zip(values) {
+                        *lane = code(x, scales, q);
+                    }
+                }
+                let (start, step) = match what.layout {
+                    Layout::Rows => (row * words, 1),
+                    Layout::Columns => (row, rows_out),
+                };
+                let packed = lanes.as_chunks::<4>().0;
+                for (word, lanes) in codes[start..].iter_mut().step_by(step).zip(packed) {
+                    *word = u32::from_le_bytes(*lanes);
                 }
             }
         });

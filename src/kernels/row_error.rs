@@ -108,28 +108,17 @@ fn cpu(lines: &Lines, centered: bool, outputs: &[f32], reference: &[f32], errors
 
 /// 1 - cos of one line, by the formula in the shader's head.
 fn line_error(output: &[f32], reference: &[f32], centered: bool) -> f64 {
-    let pairs = || {
-        output
-            .iter()
-            .zip(reference)
-            .map(|(&output, &reference)| (f64::from(reference), f64::from(output - reference)))
-    };
     let (mut reference_mean, mut error_mean) = (0.0, 0.0);
     if centered {
-        for (reference, error) in pairs() {
-            reference_mean += reference;
-            error_mean += error;
-        }
-        reference_mean /= output.len() as f64;
-        error_mean /= output.len() as f64;
+        let [reference_sum, error_sum] =
+            sums(output, reference, |reference, error| [reference, error]);
+        reference_mean = (reference_sum / output.len() as f64) as f32;
+        error_mean = (error_sum / output.len() as f64) as f32;
     }
-    let (mut oo, mut ee, mut oe) = (0.0, 0.0, 0.0);
-    for (reference, error) in pairs() {
+    let [oo, ee, oe] = sums(output, reference, |reference, error| {
         let (o, e) = (reference - reference_mean, error - error_mean);
-        oo += o * o;
-        ee += e * e;
-        oe += o * e;
-    }
+        [o * o, e * e, o * e]
+    });
     let output_norm = (oo + 2.0 * oe + ee).max(0.0);
     if oo == 0.0 && output_norm == 0.0 {
         return 0.0;
@@ -143,4 +132,32 @@ fn line_error(output: &[f32], reference: &[f32], centered: bool) -> f64 {
     } else {
         1.0 - cosine
     }
+}
+
+/// Sums over a line of the `terms` of (reference, output - reference), in as many independent sums as a vector register
+/// has lanes.
+fn sums<const N: usize>(
+    output: &[f32],
+    reference: &[f32],
+    terms: impl Fn(f32, f32) -> [f32; N],
+) -> [f64; N] {
+    const LANES: usize = 8;
+    let mut sums = [[0.0f32; LANES]; N];
+    let (outputs, output_rest) = output.as_chunks::<LANES>();
+    let (references, reference_rest) = reference.as_chunks::<LANES>();
+    for (output, reference) in outputs.iter().zip(references) {
+        for lane in 0..LANES {
+            let terms = terms(reference[lane], output[lane] - reference[lane]);
+            for (sums, term) in sums.iter_mut().zip(terms) {
+                sums[lane] += term;
+            }
+        }
+    }
+    let mut totals = sums.map(|sums| sums.iter().map(|&sum| f64::from(sum)).sum::<f64>());
+    for (&output, &reference) in output_rest.iter().zip(reference_rest) {
+        for (total, term) in totals.iter_mut().zip(terms(reference, output - reference)) {
+            *total += f64::from(term);
+        }
+    }
+    totals
 }

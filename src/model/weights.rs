@@ -171,7 +171,11 @@ impl Weights {
             }
             if !dtypes.contains(&info.dtype) {
                 let dtypes: Vec<String> = dtypes.iter().map(Dtype::to_string).collect();
-                unusable.push(format!("`{name}` {} for {}", info.dtype, dtypes.join(" or ")));
+                unusable.push(format!(
+                    "`{name}` {} for {}",
+                    info.dtype,
+                    dtypes.join(" or ")
+                ));
             }
         }
         let known: BTreeSet<&str> = expected().map(|((name, _), _)| name.as_str()).collect();

@@ -219,7 +219,10 @@ impl QuantizedModel {
         if !is_quantized(&file) {
             return Err(Error::input(
                 path,
-                format!("is no quantized model: metadata `format` is not `{FORMAT_NAME}`"),
+                format!(
+                    "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
+                     an FP checkpoint is passed as --model"
+                ),
             ));
         }
         let version = metadata(&file, key::FORMAT_VERSION)?;

@@ -62,6 +62,7 @@ pub struct SiteReport {
 }
 
 /// The outcome of a calibration.
+#[derive(Clone)]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,

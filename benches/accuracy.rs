@@ -1,0 +1,240 @@
+//! Accuracy of a checkpoint under both presets at 8, 6 and 4 bits, and the ablation of metric and twins at 6 bits, as rows
+//! of a Markdown table. The command that makes the tables of `ACCURACY.md`:
+//!
+//! ```sh
+//! cargo bench --bench accuracy -- --model M.safetensors --calibration DIR --list FILE --images DIR --labels FILE
+//! ```
+//!
+//! Sites are searched independently of each other, so an ablation's rows share the searches of the sites that they treat
+//! alike: switching a twin changes the scales of the sites that have it, and no others.
+
+use clap::Parser;
+use ptq4vit_gpu::data::samples::{labelled, listed, load_all};
+use ptq4vit_gpu::device::{Device, open};
+use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::quant::{
+    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
+};
+use ptq4vit_gpu::report::{Accuracy, Tally};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Arguments {
+    /// timm checkpoint.
+    #[arg(long)]
+    model: PathBuf,
+    /// Folder of calibration images.
+    #[arg(long)]
+    calibration: PathBuf,
+    /// File that names the calibration images.
+    #[arg(long)]
+    list: PathBuf,
+    /// Folder of evaluation images.
+    #[arg(long)]
+    images: PathBuf,
+    /// File with a line `file<TAB>class index` per evaluation image.
+    #[arg(long)]
+    labels: PathBuf,
+    /// As for `ptq4vit-gpu`.
+    #[arg(long)]
+    device: Option<String>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What every row needs.
+struct Session {
+    device: Device,
+    weights: Weights,
+    resolved: Resolved,
+    calibration_images: Vec<Vec<f32>>,
+    images: Vec<Vec<f32>>,
+    labels: Vec<usize>,
+    float_logits: Vec<Vec<f32>>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let selection = open(arguments.device.as_deref())?;
+    eprintln!("device: {}", selection.notice);
+    let session = Session::new(&arguments, selection.device)?;
+    println!(
+        "| {} | correct of {} | agreement | KL | SQNR | file | calibration |",
+        session.resolved.name,
+        session.images.len()
+    );
+    println!("|---|---|---|---|---|---|---|");
+    session.float_row();
+
+    let paper = Settings::preset(Preset::Ptq4vit, 6, 6);
+    let mut at_six_bits = None;
+    for preset in [Preset::BasePtq, Preset::Ptq4vit] {
+        for bits in [8, 6, 4] {
+            let settings = Settings::preset(preset, bits, bits);
+            let calibration = session.calibrate(&settings)?;
+            let name = match preset {
+                Preset::BasePtq => "base-ptq",
+                Preset::Ptq4vit => "ptq4vit",
+            };
+            session.row(&format!("{name} W{bits}A{bits}"), &settings, &calibration)?;
+            if settings == paper {
+                at_six_bits = Some(calibration);
+            }
+        }
+    }
+    for metric in [Metric::Cosine, Metric::Hessian] {
+        let with_twins = match (metric, at_six_bits.take()) {
+            (Metric::Hessian, Some(calibration)) => calibration,
+            (_, kept) => {
+                at_six_bits = kept;
+                session.calibrate(&Settings {
+                    metric,
+                    ..paper.clone()
+                })?
+            }
+        };
+        let without_twins = session.calibrate(&Settings {
+            metric,
+            softmax_twin: false,
+            gelu_twin: false,
+            ..paper.clone()
+        })?;
+        for softmax_twin in [false, true] {
+            for gelu_twin in [false, true] {
+                let settings = Settings {
+                    metric,
+                    softmax_twin,
+                    gelu_twin,
+                    ..paper.clone()
+                };
+                let mixed = mix(&with_twins, &without_twins, softmax_twin, gelu_twin);
+                let mark = |on: bool| if on { "+" } else { "-" };
+                let name = format!(
+                    "W6A6 {metric:?}, softmax twin {}, GELU twin {}",
+                    mark(softmax_twin),
+                    mark(gelu_twin)
+                );
+                session.row(&name, &settings, &mixed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The calibration that has each twin or doesn't: site by site from one that has both and one that has neither.
+fn mix(with: &Calibration, without: &Calibration, softmax: bool, gelu: bool) -> Calibration {
+    let twin =
+        |site: &str| (softmax && site.ends_with("attn.pv")) || (gelu && site.ends_with("mlp.fc2"));
+    let mut mixed = without.clone();
+    for (name, site) in with.sites.iter().filter(|(name, _)| twin(name)) {
+        mixed.sites.insert(name.clone(), site.clone());
+    }
+    mixed
+}
+
+impl Session {
+    fn new(arguments: &Arguments, device: Device) -> Result<Self> {
+        let weights = Weights::open(&arguments.model)?;
+        let resolved = resolve(&weights, None)?;
+        let load = |samples: &[_]| -> Result<Vec<Vec<f32>>> {
+            load_all(samples, &resolved.preprocessing)
+                .into_iter()
+                .collect()
+        };
+        let calibration_images = load(&listed(&arguments.calibration, &arguments.list)?)?;
+        let samples = labelled(&arguments.images, &arguments.labels)?;
+        let images = load(&samples)?;
+        let mut float = Model::float(
+            &device,
+            &weights,
+            &resolved.architecture,
+            &resolved.preprocessing,
+        )?;
+        Ok(Self {
+            float_logits: float.logits(&images)?,
+            labels: samples.iter().filter_map(|sample| sample.label).collect(),
+            device,
+            weights,
+            calibration_images,
+            images,
+            resolved,
+        })
+    }
+
+    fn calibrate(&self, settings: &Settings) -> Result<Calibration> {
+        let network = build(&self.device, &self.weights, &self.resolved.architecture)?;
+        calibrate(
+            &network,
+            &self.weights,
+            settings,
+            &self.calibration_images,
+            &mut |_| {},
+        )
+    }
+
+    fn float_row(&self) {
+        let mut tally = Tally::default();
+        for (logits, &label) in self.float_logits.iter().zip(&self.labels) {
+            tally.add(label, logits, None);
+        }
+        if let Some(accuracy) = tally.accuracy() {
+            println!("| FP32 | {} | | | | | |", correct(&accuracy));
+        }
+    }
+
+    /// Writes the quantized model, reads it back, evaluates it in integers, and prints a row.
+    fn row(&self, name: &str, settings: &Settings, calibration: &Calibration) -> Result<()> {
+        let file = tempfile::NamedTempFile::new()
+            .map_err(|error| Error::input(std::env::temp_dir(), error))?;
+        let provenance = Provenance {
+            name: self.resolved.name.clone(),
+            preset: Preset::Ptq4vit,
+            seed: None,
+            images: self.calibration_images.len(),
+            source_sha256: self.weights.sha256(),
+            calibration_sha256: String::new(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        QuantizedModel::new(
+            &self.weights,
+            &self.resolved,
+            settings.clone(),
+            calibration.clone(),
+            provenance,
+        )?
+        .save(file.path())?;
+        let bytes = std::fs::metadata(file.path())
+            .map_err(|error| Error::input(file.path(), error))?
+            .len();
+
+        let mut model = Model::quantized(&self.device, &QuantizedModel::open(file.path())?)?;
+        let logits = model.logits(&self.images)?;
+        let mut tally = Tally::default();
+        for ((logits, &label), float) in logits.iter().zip(&self.labels).zip(&self.float_logits) {
+            tally.add(label, logits, Some(float));
+        }
+        let Some(accuracy) = tally.accuracy() else {
+            return Ok(());
+        };
+        let figure = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        println!(
+            "| {name} | {} | {:.1}% | {:.4} | {:.1} dB | {:.2} MB | {:.0} s |",
+            correct(&accuracy),
+            100.0 * figure(accuracy.agreement),
+            figure(accuracy.kl),
+            figure(accuracy.logit_sqnr_db),
+            bytes as f64 / 1e6,
+            (calibration.forward + calibration.backward + calibration.search).as_secs_f64(),
+        );
+        Ok(())
+    }
+}
+
+/// Images whose label has the largest logit.
+fn correct(accuracy: &Accuracy) -> f64 {
+    (accuracy.top1 * accuracy.images as f64).round()
+}

@@ -1,0 +1,106 @@
+//! Running the program itself.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A command line under construction.
+pub struct Program {
+    arguments: Vec<OsString>,
+}
+
+/// What a run left behind.
+pub struct Outcome {
+    arguments: Vec<OsString>,
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// The program with this subcommand.
+pub fn program(subcommand: &str) -> Program {
+    Program {
+        arguments: vec![subcommand.into()],
+    }
+}
+
+impl Program {
+    /// Adds a flag without a value.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.arguments.push(flag.into());
+        self
+    }
+
+    /// Adds a flag and its value.
+    pub fn with(self, flag: &str, value: impl AsRef<OsStr>) -> Self {
+        let mut program = self.flag(flag);
+        program.arguments.push(value.as_ref().to_owned());
+        program
+    }
+
+    /// Runs the program to its end, in the crate's folder.
+    pub fn run(self) -> Outcome {
+        self.run_with_stdout(Stdio::piped())
+    }
+
+    /// Runs the program to its end, with another stdout.
+    pub fn run_with_stdout(self, stdout: impl Into<Stdio>) -> Outcome {
+        let output = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
+            .args(&self.arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo built the program")
+            .wait_with_output()
+            .expect("the program ends");
+        let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
+        let outcome = Outcome {
+            arguments: self.arguments,
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        };
+        assert!(!outcome.stderr.contains("panicked"), "{outcome}");
+        outcome
+    }
+}
+
+impl Outcome {
+    /// What a successful run said: its results, and on stderr everything else.
+    pub fn success(self) -> (String, String) {
+        assert_eq!(self.code, Some(0), "{self}");
+        (self.stdout, self.stderr)
+    }
+
+    /// The JSON that a successful run printed, and nothing else with it on stdout.
+    pub fn json(self) -> serde_json::Value {
+        let (stdout, _) = self.success();
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"))
+    }
+
+    /// A failed run: its exit code, no result on stdout, and what its error has to say.
+    pub fn failure(self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self}");
+        assert_eq!(self.stdout, "", "{self}");
+        for part in says {
+            assert!(self.stderr.contains(part), "`{part}` is missing: {self}");
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(
+            f,
+            "{:?} ended with {:?}\nstdout: {}\nstderr: {}",
+            self.arguments, self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// A file or folder of the crate.
+pub fn here(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
