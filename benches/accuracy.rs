@@ -5,19 +5,19 @@
 //! cargo bench --bench accuracy -- --model M.safetensors --calibration DIR --list FILE --images DIR --labels FILE
 //! ```
 //!
-//! Sites are searched independently of each other, so an ablation's rows share the searches of the sites that they treat
-//! alike: switching a twin changes the scales of the sites that have it, and no others.
+//! In the ablation, as in the paper's Table 3, what is switched are parts of the method: without the Hessian metric, the
+//! search is the baseline's. Sites are searched independently of each other, so the rows share the searches of the sites
+//! that they treat alike: switching a twin changes the scales of the sites that have it, and no others.
 
 use clap::Parser;
 use ptq4vit_gpu::data::samples::{labelled, listed, load_all};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::model::Site;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{
-    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
-};
+use ptq4vit_gpu::quant::{Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use ptq4vit_gpu::report::{Accuracy, Tally};
 use std::path::PathBuf;
 
@@ -70,54 +70,52 @@ fn main() -> Result<()> {
     println!("|---|---|---|---|---|---|---|");
     session.float_row();
 
-    let paper = Settings::preset(Preset::Ptq4vit, 6, 6);
-    let mut at_six_bits = None;
-    for preset in [Preset::BasePtq, Preset::Ptq4vit] {
+    let mut at_six_bits = Vec::new();
+    for preset in [Preset::Ptq4vit, Preset::BasePtq] {
         for bits in [8, 6, 4] {
             let settings = Settings::preset(preset, bits, bits);
-            let calibration = session.calibrate(&settings)?;
-            let name = match preset {
-                Preset::BasePtq => "base-ptq",
-                Preset::Ptq4vit => "ptq4vit",
-            };
-            session.row(&format!("{name} W{bits}A{bits}"), &settings, &calibration)?;
-            if settings == paper {
-                at_six_bits = Some(calibration);
+            let calibration = session.calibrate(&settings, &|_| true)?;
+            session.row(
+                &format!("{preset:?} W{bits}A{bits}"),
+                &settings,
+                &calibration,
+            )?;
+            if bits == 6 {
+                at_six_bits.push((settings, calibration));
             }
         }
     }
-    for metric in [Metric::Cosine, Metric::Hessian] {
-        let with_twins = match (metric, at_six_bits.take()) {
-            (Metric::Hessian, Some(calibration)) => calibration,
-            (_, kept) => {
-                at_six_bits = kept;
-                session.calibrate(&Settings {
-                    metric,
-                    ..paper.clone()
-                })?
-            }
-        };
-        let without_twins = session.calibrate(&Settings {
-            metric,
-            softmax_twin: false,
-            gelu_twin: false,
-            ..paper.clone()
-        })?;
+    for (settings, calibration) in at_six_bits {
+        let switched = session.calibrate(
+            &Settings {
+                softmax_twin: !settings.softmax_twin,
+                gelu_twin: !settings.gelu_twin,
+                ..settings.clone()
+            },
+            &|site| has_softmax_twin(&site.name) || has_gelu_twin(&site.name),
+        )?;
         for softmax_twin in [false, true] {
             for gelu_twin in [false, true] {
-                let settings = Settings {
-                    metric,
-                    softmax_twin,
-                    gelu_twin,
-                    ..paper.clone()
-                };
-                let mixed = mix(&with_twins, &without_twins, softmax_twin, gelu_twin);
-                let mark = |on: bool| if on { "+" } else { "-" };
+                let mut mixed = calibration.clone();
+                let from_switched = switched.sites.iter().filter(|(site, _)| {
+                    (has_softmax_twin(site) && softmax_twin != settings.softmax_twin)
+                        || (has_gelu_twin(site) && gelu_twin != settings.gelu_twin)
+                });
+                for (name, site) in from_switched {
+                    mixed.sites.insert(name.clone(), site.clone());
+                }
+                let mark = |on: bool| if on { "yes" } else { "no" };
                 let name = format!(
-                    "W6A6 {metric:?}, softmax twin {}, GELU twin {}",
+                    "W6A6, {:?}, softmax twin {}, GELU twin {}",
+                    settings.metric,
                     mark(softmax_twin),
                     mark(gelu_twin)
                 );
+                let settings = Settings {
+                    softmax_twin,
+                    gelu_twin,
+                    ..settings.clone()
+                };
                 session.row(&name, &settings, &mixed)?;
             }
         }
@@ -125,15 +123,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The calibration that has each twin or doesn't: site by site from one that has both and one that has neither.
-fn mix(with: &Calibration, without: &Calibration, softmax: bool, gelu: bool) -> Calibration {
-    let twin =
-        |site: &str| (softmax && site.ends_with("attn.pv")) || (gelu && site.ends_with("mlp.fc2"));
-    let mut mixed = without.clone();
-    for (name, site) in with.sites.iter().filter(|(name, _)| twin(name)) {
-        mixed.sites.insert(name.clone(), site.clone());
-    }
-    mixed
+fn has_softmax_twin(site: &str) -> bool {
+    site.ends_with("attn.pv")
+}
+
+fn has_gelu_twin(site: &str) -> bool {
+    site.ends_with("mlp.fc2")
 }
 
 impl Session {
@@ -165,22 +160,24 @@ impl Session {
         })
     }
 
-    fn calibrate(&self, settings: &Settings) -> Result<Calibration> {
+    fn calibrate(
+        &self,
+        settings: &Settings,
+        wanted: &dyn Fn(&Site) -> bool,
+    ) -> Result<Calibration> {
         let network = build(&self.device, &self.weights, &self.resolved.architecture)?;
         calibrate(
             &network,
             &self.weights,
             settings,
             &self.calibration_images,
+            wanted,
             &mut |_| {},
         )
     }
 
     fn float_row(&self) {
-        let mut tally = Tally::default();
-        for (logits, &label) in self.float_logits.iter().zip(&self.labels) {
-            tally.add(label, logits, None);
-        }
+        let tally = Tally::of(&self.labels, &self.float_logits, None);
         if let Some(accuracy) = tally.accuracy() {
             println!("| FP32 | {} | | | | | |", correct(&accuracy));
         }
@@ -213,10 +210,7 @@ impl Session {
 
         let mut model = Model::quantized(&self.device, &QuantizedModel::open(file.path())?)?;
         let logits = model.logits(&self.images)?;
-        let mut tally = Tally::default();
-        for ((logits, &label), float) in logits.iter().zip(&self.labels).zip(&self.float_logits) {
-            tally.add(label, logits, Some(float));
-        }
+        let tally = Tally::of(&self.labels, &logits, Some(&self.float_logits));
         let Some(accuracy) = tally.accuracy() else {
             return Ok(());
         };

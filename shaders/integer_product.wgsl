@@ -5,7 +5,8 @@
 //     sum over R1 lanes of sign * a * b  +  (sum over R2 lanes of a * b) << m
 // kept as two i32 accumulators and combined without wrapping, see `combine`.
 //
-// One invocation computes ROWS rows by four columns in registers; neighbours take neighbouring columns.
+// One invocation computes ROWS rows by four columns in registers; neighbours take neighbouring columns. A twin has two
+// accumulators for each element, so half the rows fill the same registers.
 
 struct View {
     offset: u32,
@@ -44,7 +45,9 @@ struct Parameters {
 
 override TWIN: bool = false;
 
-const ROWS: u32 = 8u;
+override ROWS: u32 = 8u;
+// The most rows: an array's size can't be an override.
+const MOST_ROWS: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> a: array<u32>;
@@ -94,9 +97,9 @@ fn main(
 
     // Rows past the edge are computed from the last valid one and not stored; columns past it are zeros in b.
     let a_matrix = (job * p.a_per_job * problems + problem) * p.m;
-    var a_at: array<u32, ROWS>;
-    var sum: array<vec4<i32>, ROWS>;
-    var sum_r2: array<vec4<i32>, ROWS>;
+    var a_at: array<u32, MOST_ROWS>;
+    var sum: array<vec4<i32>, MOST_ROWS>;
+    var sum_r2: array<vec4<i32>, MOST_ROWS>;
     for (var r = 0u; r < ROWS; r++) {
         a_at[r] = (a_matrix + min(row + r, p.m - 1u)) * p.words;
         sum[r] = vec4(0i);

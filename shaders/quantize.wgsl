@@ -7,8 +7,9 @@
 // A lane's top bit is a twin's range flag, whatever the bit width; q = 2^(bits - 1). The inverse scales are computed
 // once on the host: multiplying by them is rounded alike everywhere, which division is not.
 //
-// One invocation writes one word. PACK_ROWS: out is [job][problem][row][word], neighbours go along k. Otherwise
-// [job][problem][word][row], rows padded to a multiple of four with zeros, neighbours go along the rows.
+// PACK_ROWS: out is [job][problem][row][word]. Otherwise [job][problem][word][row], rows padded to a multiple of four
+// with zeros. A workgroup writes a stretch of one matrix; an invocation writes STRIP words of it, 64 apart, so that
+// neighbours write neighbouring words and the divisions that find the place are done once for all of them.
 
 struct View {
     offset: u32,
@@ -38,6 +39,8 @@ struct Parameters {
     unused_2: u32,
 }
 
+const STRIP: u32 = 8u;
+
 override FORMAT: u32 = 0u;
 override PACK_ROWS: bool = true;
 
@@ -66,39 +69,60 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let p = parameters;
-    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
     let words = (p.k + 3u) / 4u;
-    var rows_out = p.rows;
+    // The dimension of the output that runs fastest, and the other one.
+    var fast_size = words;
+    var slow_size = p.rows;
     if !PACK_ROWS {
-        rows_out = (p.rows + 3u) / 4u * 4u;
+        fast_size = (p.rows + 3u) / 4u * 4u;
+        slow_size = words;
     }
-    let matrix = index / (words * rows_out);
+    let matrix_size = fast_size * slow_size;
+    let stretches = (matrix_size + 64u * STRIP - 1u) / (64u * STRIP);
+    let index = workgroup.y * workgroups.x + workgroup.x;
+    let matrix = index / stretches;
     if matrix >= p.jobs * p.outer * p.inner {
         return;
     }
-    let within = index % (words * rows_out);
-    var row = within / words;
-    var word = within % words;
-    if !PACK_ROWS {
-        row = within % rows_out;
-        word = within / rows_out;
-    }
-    if row >= p.rows {
-        codes[index] = 0u;
-        return;
-    }
+    let problem = matrix % (p.outer * p.inner);
     let job = matrix / (p.outer * p.inner);
-    let outer = matrix / p.inner % p.outer;
-    let inner = matrix % p.inner;
-    let group = inner * p.inner_groups + row / p.group_rows;
-    let inverse = inverse_scales[job * p.groups + group];
-    let start = p.source.offset + outer * p.source.outer + inner * p.source.inner + row * p.source.row;
-    var packed = 0u;
-    for (var lane_k = 0u; lane_k < 4u; lane_k++) {
-        let k = word * 4u + lane_k;
-        if k < p.k {
-            packed |= quantize(source[start + k * p.source.column], inverse, p.q) << (8u * lane_k);
+    let inner = problem % p.inner;
+    let source_matrix = p.source.offset + problem / p.inner * p.source.outer + inner * p.source.inner;
+    let first_group = job * p.groups + inner * p.inner_groups;
+
+    let start = index % stretches * 64u * STRIP + lane;
+    var fast = start % fast_size;
+    var slow = start / fast_size;
+    for (var step = 0u; step < STRIP; step++) {
+        if slow >= slow_size {
+            return;
+        }
+        var row = slow;
+        var word = fast;
+        if !PACK_ROWS {
+            row = fast;
+            word = slow;
+        }
+        var packed = 0u;
+        if row < p.rows {
+            var group = first_group;
+            if p.group_rows < p.rows {
+                group += row / p.group_rows;
+            }
+            let inverse = inverse_scales[group];
+            let source_row = source_matrix + row * p.source.row;
+            for (var lane_k = 0u; lane_k < 4u; lane_k++) {
+                let k = word * 4u + lane_k;
+                if k < p.k {
+                    packed |= quantize(source[source_row + k * p.source.column], inverse, p.q) << (8u * lane_k);
+                }
+            }
+        }
+        codes[matrix * matrix_size + slow * fast_size + fast] = packed;
+        fast += 64u;
+        while fast >= fast_size {
+            fast -= fast_size;
+            slow++;
         }
     }
-    codes[index] = packed;
 }

@@ -49,10 +49,19 @@ fn main(
     let row_group = group % p.row_groups;
     let first_column = group / p.row_groups * p.group_columns;
 
-    let last_line = min((part + 1u) * p.lines_per_part, p.lines);
+    // Where the first line is; the next ones follow without dividing again.
+    let first_line = part * p.lines_per_part;
+    var block = first_line / p.group_rows;
+    var row_in_block = first_line % p.group_rows;
+    let last_line = min(first_line + p.lines_per_part, p.lines);
     var sum = 0.0;
-    for (var line = part * p.lines_per_part; line < last_line; line++) {
-        let row = (line / p.group_rows * p.row_groups + row_group) * p.group_rows + line % p.group_rows;
+    for (var line = first_line; line < last_line; line++) {
+        let row = (block * p.row_groups + row_group) * p.group_rows + row_in_block;
+        row_in_block++;
+        if row_in_block == p.group_rows {
+            row_in_block = 0u;
+            block++;
+        }
         let start = row * p.columns + first_column;
         var line_sum = 0.0;
         for (var column = lane; column < p.group_columns; column += 64u) {

@@ -333,8 +333,15 @@ fn every_setting_reaches_the_golden_scores() {
         let network = golden.network(&device);
         for (setting, settings) in settings() {
             let images = golden.images("input");
-            let found =
-                calibrate(&network, &golden.weights, &settings, &images, &mut |_| {}).unwrap();
+            let found = calibrate(
+                &network,
+                &golden.weights,
+                &settings,
+                &images,
+                &|_| true,
+                &mut |_| {},
+            )
+            .unwrap();
             for site in network.all_sites() {
                 let plan = SitePlan::new(site, &settings);
                 let scales = &found.sites[&site.name].scales;
@@ -392,7 +399,15 @@ fn abandoning_candidates_early_changes_no_choice() {
             };
             let images = golden.images("input");
             let run = |settings| {
-                calibrate(&network, &golden.weights, settings, &images, &mut |_| {}).unwrap()
+                calibrate(
+                    &network,
+                    &golden.weights,
+                    settings,
+                    &images,
+                    &|_| true,
+                    &mut |_| {},
+                )
+                .unwrap()
             };
             let (quick, full) = (run(&settings), run(&exhaustive));
             assert_eq!(quick.sites, full.sites, "{}: {setting}", device.name());

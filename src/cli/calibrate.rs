@@ -106,9 +106,14 @@ impl Calibrate {
 
         let network = build(&device, &weights, &resolved.architecture)?;
         let bar = progress_bar();
-        let calibration = calibrate(&network, &weights, &settings, &images, &mut |progress| {
-            show(&bar, &progress);
-        })?;
+        let calibration = calibrate(
+            &network,
+            &weights,
+            &settings,
+            &images,
+            &|_| true,
+            &mut |progress| show(&bar, &progress),
+        )?;
         bar.finish_and_clear();
 
         let report = self.report(&calibration, device.name());

@@ -1,7 +1,6 @@
 //! `demo`: the whole product on a small model that comes with it.
 
 use super::calibrate::hash_of;
-use super::eval::{Models, evaluate};
 use super::options::DeviceOption;
 use crate::data::samples::{flat_folder, image_folder, load_all};
 use crate::error::{Error, Result};
@@ -9,7 +8,7 @@ use crate::inference::{Model, build};
 use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
 use crate::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
-use crate::report::Accuracy;
+use crate::report::{Accuracy, Tally};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,24 +37,25 @@ impl Demo {
         let device = self.device.open()?;
 
         let network = build(&device, &weights, &resolved.architecture)?;
-        let mut models = Models {
-            float: Some(Model::float(
-                &device,
-                &weights,
-                &resolved.architecture,
-                &resolved.preprocessing,
-            )?),
-            quantized: None,
-            preprocessing: resolved.preprocessing.clone(),
-        };
+        let mut float = Model::float(
+            &device,
+            &weights,
+            &resolved.architecture,
+            &resolved.preprocessing,
+        )?;
+        let labels: Vec<usize> = test.iter().filter_map(|sample| sample.label).collect();
+        let test_images = load_all(&test, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
         print_line!(
             "{} images to calibrate on, {} to test on\n",
             calibration_images.len(),
             test.len()
         )?;
         print_line!("method     bits   accuracy   agreement with FP32      file")?;
-        let float = evaluate(&mut models, &test, 0)?.tally.accuracy();
-        row("FP32", "32", float.as_ref(), &path)?;
+        let float_logits = float.logits(&test_images)?;
+        let accuracy = Tally::of(&labels, &float_logits, None).accuracy();
+        row("FP32", "32", accuracy.as_ref(), &path)?;
 
         let folder = tempfile::tempdir().map_err(|error| {
             Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
@@ -68,6 +68,7 @@ impl Demo {
                     &weights,
                     &settings,
                     &calibration_images,
+                    &|_| true,
                     &mut |_| {},
                 )?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
@@ -84,8 +85,8 @@ impl Demo {
                     .save(&path)?;
                 // From the file, as a user would.
                 let quantized = QuantizedModel::open(&path)?;
-                models.quantized = Some(Model::quantized(&device, &quantized)?);
-                let accuracy = evaluate(&mut models, &test, 0)?.tally.accuracy();
+                let logits = Model::quantized(&device, &quantized)?.logits(&test_images)?;
+                let accuracy = Tally::of(&labels, &logits, Some(&float_logits)).accuracy();
                 row(name, &format!("{bits}"), accuracy.as_ref(), &path)?;
             }
         }

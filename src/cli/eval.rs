@@ -67,10 +67,10 @@ struct Report {
 }
 
 /// The models to run, prepared for the same images.
-pub(super) struct Models {
-    pub float: Option<Model>,
-    pub quantized: Option<Model>,
-    pub preprocessing: Preprocessing,
+struct Models {
+    float: Option<Model>,
+    quantized: Option<Model>,
+    preprocessing: Preprocessing,
 }
 
 impl Eval {
@@ -205,18 +205,14 @@ impl Models {
 }
 
 /// What an evaluation counted.
-pub(super) struct Outcome {
-    pub tally: Tally,
+struct Outcome {
+    tally: Tally,
     inference: Duration,
     skipped: usize,
 }
 
 /// Runs the models on every image that can be read, names the others, and fails if those are too many.
-pub(super) fn evaluate(
-    models: &mut Models,
-    samples: &[Sample],
-    max_skipped: usize,
-) -> Result<Outcome> {
+fn evaluate(models: &mut Models, samples: &[Sample], max_skipped: usize) -> Result<Outcome> {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} + {eta}")
         .expect("the template is valid");
     let bar = ProgressBar::new(samples.len() as u64).with_style(style);
@@ -250,21 +246,21 @@ pub(super) fn evaluate(
             (Some(float), Some(_)) => Some(float.logits(&images)?),
             _ => None,
         };
-        for (index, (logits, sample)) in logits.iter().zip(shown).enumerate() {
-            let reference = reference.as_ref().map(|reference| &reference[index][..]);
+        let all = logits.iter().chain(reference.iter().flatten());
+        for (logits, sample) in all.zip(shown.iter().cycle()) {
             // Against a NaN every comparison is false: it would count as right.
-            for &logit in logits.iter().chain(reference.into_iter().flatten()) {
-                if !logit.is_finite() {
-                    return Err(Error::Check(format!(
-                        "the model gives {} a logit of {logit}, where finite values are expected: its weights or \
-                         scales are too large for f32",
-                        sample.path.display()
-                    )));
-                }
+            if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+                return Err(Error::Check(format!(
+                    "the model gives {} a logit of {logit}, where finite values are expected: its weights or \
+                     scales are too large for f32",
+                    sample.path.display()
+                )));
             }
-            let label = sample.label.expect("every sample of `eval` has a label");
-            outcome.tally.add(label, logits, reference);
         }
+        let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();
+        outcome
+            .tally
+            .merge(&Tally::of(&labels, &logits, reference.as_deref()));
         bar.inc(samples.len() as u64);
     }
     bar.finish_and_clear();

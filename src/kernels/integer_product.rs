@@ -18,8 +18,8 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/integer_product.wgsl"),
 };
 
-/// One invocation's tile, as in the shader.
-const TILE: [usize; 2] = [8, 4];
+/// Columns of one invocation's tile, as in the shader.
+const TILE_COLUMNS: usize = 4;
 
 /// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
 pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
@@ -152,7 +152,9 @@ pub fn integer_product(
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
-            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
+            let twin = product.a_format.is_twin();
+            let tile_rows = if twin { 4 } else { 8 };
+            let tiles = product.m.div_ceil(tile_rows) * product.n.div_ceil(TILE_COLUMNS);
             let parameters = Parameters {
                 out: product.out,
                 outer: product.batch[0] as u32,
@@ -173,7 +175,10 @@ pub fn integer_product(
             };
             gpu.dispatch(
                 &SHADER,
-                &[("TWIN", f64::from(u8::from(product.a_format.is_twin())))],
+                &[
+                    ("TWIN", f64::from(u8::from(twin))),
+                    ("ROWS", tile_rows as f64),
+                ],
                 &parameters,
                 &[
                     Binding::U32(a),

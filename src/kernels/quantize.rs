@@ -11,6 +11,9 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/quantize.wgsl"),
 };
 
+/// Words that one invocation writes, as in the shader.
+const STRIP: usize = 8;
+
 /// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -169,7 +172,10 @@ pub fn quantize(
                     Binding::F32(inverse_scales),
                     Binding::U32(&codes),
                 ],
-                what.len().div_ceil(WORKGROUP),
+                what.jobs
+                    * what.batch[0]
+                    * what.batch[1]
+                    * what.matrix_words().div_ceil(WORKGROUP * STRIP),
             );
         }
     }

@@ -12,7 +12,7 @@ use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::kernels::{Layout, cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder};
+use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Site};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -96,8 +96,8 @@ struct Checkpoints {
     logits: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network`, whose matrix weights are in `weights`, on the preprocessed `images`,
-/// `[3, S, S]` each.
+/// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
+/// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted.
 ///
 /// # Errors
 /// Settings out of range, weights or activations that are not finite, a loss whose gradient is zero for every image
@@ -107,6 +107,7 @@ pub fn calibrate(
     weights: &Weights,
     settings: &Settings,
     images: &[Vec<f32>],
+    wanted: &dyn Fn(&Site) -> bool,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Calibration> {
     settings.validate()?;
@@ -156,6 +157,7 @@ pub fn calibrate(
     let total: u64 = network
         .all_sites()
         .iter()
+        .filter(|site| wanted(site))
         .map(|site| site.product(images.len()).multiply_adds())
         .sum();
     let mut searched = 0u64;
@@ -189,7 +191,7 @@ pub fn calibrate(
         device.synchronize()?;
         calibration.backward += start.elapsed();
 
-        for site in sites.iter().rev() {
+        for site in sites.iter().rev().filter(|site| wanted(site)) {
             on_progress(Progress {
                 phase: Phase::Search,
                 site: &site.name,

@@ -13,9 +13,9 @@ use crate::kernels::{row_error, row_maximum, weighted_error};
 use crate::model::{LinearWeights, Record};
 use std::ops::AddAssign;
 
-/// Bytes of candidates' outputs that are computed in one go: enough work for a large GPU, little beside a site's own
-/// tensors.
-const OUTPUT_BYTES: usize = 32 << 20;
+/// Bytes of candidates' outputs, or codes if those are larger, that are computed in one go: enough work for a large GPU,
+/// little beside a site's own tensors, and within every adapter's binding limit.
+const JOB_BYTES: usize = 32 << 20;
 
 /// What went through a site for the images of one chunk.
 pub struct Chunk {
@@ -388,8 +388,9 @@ impl SiteSearch<'_> {
     ) -> Result<()> {
         let jobs = entrants.iter().map(Vec::len).max().unwrap_or(0);
         let images = self.chunks[chunk].images;
-        let job_bytes = images * self.plan.site.out_len() * size_of::<f32>();
-        let jobs_at_once = (OUTPUT_BYTES / job_bytes).max(1);
+        let output_bytes = images * self.plan.site.out_len() * size_of::<f32>();
+        let code_bytes = self.plan.quantizer(contest.side, images, 1).len() * size_of::<u32>();
+        let jobs_at_once = (JOB_BYTES / output_bytes.max(code_bytes)).max(1);
         for first in (0..jobs).step_by(jobs_at_once) {
             let last = (first + jobs_at_once).min(jobs);
             // Groups are evaluated side by side, each with its own candidate; one that has fewer repeats its last (or

@@ -101,7 +101,7 @@ impl Settings {
         }
         if !(self.alpha >= 0.0 && self.alpha < self.beta && self.beta.is_finite()) {
             return Err(Error::usage(
-                "--alpha",
+                "--alpha, --beta",
                 format!(
                     "expected 0 <= alpha < beta, found alpha {} and beta {}",
                     self.alpha, self.beta

@@ -33,8 +33,20 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one image by its `logits`; `reference` are those of the FP network, if this is another one.
-    pub fn add(&mut self, label: usize, logits: &[f32], reference: Option<&[f32]>) {
+    /// Counts many images: their labels, their logits, and the FP network's logits if those are another one's.
+    pub fn of(labels: &[usize], logits: &[Vec<f32>], reference: Option<&[Vec<f32>]>) -> Self {
+        let mut tally = Self::default();
+        for (index, (&label, logits)) in labels.iter().zip(logits).enumerate() {
+            tally.add(
+                label,
+                logits,
+                reference.map(|reference| &reference[index][..]),
+            );
+        }
+        tally
+    }
+
+    fn add(&mut self, label: usize, logits: &[f32], reference: Option<&[f32]>) {
         self.images += 1;
         let rank = rank(logits, label);
         self.top1 += usize::from(rank == 0);
@@ -48,6 +60,18 @@ impl Tally {
                 self.noise += (f64::from(logit) - f64::from(reference)).powi(2);
             }
         }
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.images += other.images;
+        self.top1 += other.top1;
+        self.top5 += other.top5;
+        self.compared += other.compared;
+        self.agreeing += other.agreeing;
+        self.kl += other.kl;
+        self.signal += other.signal;
+        self.noise += other.noise;
     }
 
     /// The figures of all images counted so far; `None` if there are none.

@@ -1,0 +1,480 @@
+//! The program as a user runs it, mostly on the demo model: results, their form, and that they come out the same again.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use program::{Program, here, program};
+use ptq4vit_gpu::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
+use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::inference::Model;
+use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::quant::QuantizedModel;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+const MODEL: &str = "models/demo/vit_mnist.safetensors";
+
+/// Calibrates the demo model in full, on the CPU, and returns the file.
+fn calibrated(preset: &str, bits: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    calibrate("cpu", &out)
+        .with("--preset", preset)
+        .with("--bits", bits)
+        .run()
+        .success();
+    std::fs::read(out).unwrap()
+}
+
+static PTQ4VIT_8: LazyLock<Vec<u8>> = LazyLock::new(|| calibrated("ptq4vit", "8"));
+static PTQ4VIT_6: LazyLock<Vec<u8>> = LazyLock::new(|| calibrated("ptq4vit", "6"));
+static PTQ4VIT_4: LazyLock<Vec<u8>> = LazyLock::new(|| calibrated("ptq4vit", "4"));
+static BASE_PTQ_4: LazyLock<Vec<u8>> = LazyLock::new(|| calibrated("base-ptq", "4"));
+
+fn calibrate(device: &str, out: &Path) -> Program {
+    program("calibrate")
+        .with("--model", MODEL)
+        .with("--images", "models/demo/calibration")
+        .with("--device", device)
+        .with("--out", out)
+}
+
+/// `eval --json` of a quantized file against the FP model on the 500 images.
+fn evaluated(file: &[u8]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quantized.safetensors");
+    std::fs::write(&path, file).unwrap();
+    program("eval")
+        .with("--model", MODEL)
+        .with("--quantized", path)
+        .with("--images", "models/demo/test")
+        .with("--device", "cpu")
+        .flag("--json")
+        .run()
+        .json()
+}
+
+/// The demo model and what it is.
+fn demo() -> (Weights, Resolved) {
+    let weights = Weights::open(here(MODEL)).unwrap();
+    let resolved = resolve(&weights, None).unwrap();
+    (weights, resolved)
+}
+
+fn inputs(samples: &[Sample], resolved: &Resolved) -> Vec<Vec<f32>> {
+    load_all(samples, &resolved.preprocessing)
+        .into_iter()
+        .map(|image| image.unwrap())
+        .collect()
+}
+
+fn largest(logits: &[f32]) -> usize {
+    let by_logit = |left: &usize, right: &usize| logits[*left].total_cmp(&logits[*right]);
+    (0..logits.len()).max_by(by_logit).unwrap()
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort();
+    keys
+}
+
+fn figure(report: &Value, name: &str) -> f64 {
+    report[name]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number {name} in {report}"))
+}
+
+#[test]
+fn every_subcommand_helps() {
+    for (subcommand, flags) in [
+        ("devices", &["--json"][..]),
+        (
+            "calibrate",
+            &["--model", "--images", "--out", "--bits", "--list", "--seed"],
+        ),
+        (
+            "eval",
+            &["--model", "--quantized", "--labels", "--max-skipped"],
+        ),
+        ("demo", &["--device"]),
+    ] {
+        let (stdout, stderr) = program(subcommand).flag("--help").run().success();
+        assert_eq!(stderr, "");
+        for part in flags.iter().chain(&["Usage: ptq4vit-gpu"]) {
+            assert!(stdout.contains(part), "{subcommand} {part}: {stdout}");
+        }
+        let (all, _) = program("--help").run().success();
+        assert!(all.contains(subcommand), "{all}");
+    }
+    let (version, _) = program("--version").run().success();
+    assert_eq!(
+        version,
+        concat!("ptq4vit-gpu ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn devices_are_described() {
+    let report = program("devices").flag("--json").run().json();
+    let devices = report.as_array().expect("a list");
+    let (cpu, adapters) = devices.split_last().expect("at least the CPU");
+    assert_eq!((&cpu["name"], &cpu["index"]), (&json!("cpu"), &json!(null)));
+    assert_eq!(adapters.len() + 1, common::devices().len());
+    for (index, device) in adapters.iter().enumerate() {
+        assert_eq!(device["index"], json!(index));
+    }
+    for device in devices {
+        assert_eq!(device["self_test"], "ok", "{device}");
+        let expected = [
+            "backend",
+            "cooperative_matrix",
+            "driver",
+            "f16",
+            "index",
+            "kind",
+            "max_binding_bytes",
+            "max_buffer_bytes",
+            "max_invocations_per_workgroup",
+            "max_storage_buffers",
+            "max_workgroups_per_dimension",
+            "name",
+            "self_test",
+            "subgroup_sizes",
+            "timestamps",
+        ];
+        assert_eq!(keys(device), expected);
+    }
+}
+
+#[test]
+fn the_fp_network_is_pytorchs() {
+    // As models/demo/README.md has them from PyTorch.
+    let reference = [
+        11.13218, -3.35902, -0.62590, -2.51368, -2.32347, -0.58789, -0.24814, -0.53026, -0.55201,
+        1.35042f32,
+    ];
+    let wrong = [("0/06651.png", 8), ("8/05547.png", 0), ("9/00882.png", 4)];
+
+    let (weights, resolved) = demo();
+    let folder = here("models/demo/test");
+    let samples = image_folder(&folder).unwrap();
+    assert_eq!(samples.len(), 500);
+    let images = inputs(&samples, &resolved);
+    for device in common::devices() {
+        let mut model = Model::float(
+            &device,
+            &weights,
+            &resolved.architecture,
+            &resolved.preprocessing,
+        )
+        .unwrap();
+        let logits = model.logits(&images).unwrap();
+        let mut found = Vec::new();
+        for (sample, logits) in samples.iter().zip(&logits) {
+            let name = sample.path.strip_prefix(&folder).unwrap();
+            if name == Path::new("0/00592.png") {
+                for (logit, reference) in logits.iter().zip(reference) {
+                    assert!(
+                        (logit - reference).abs() < 1e-4,
+                        "{}: {logits:?}",
+                        device.name()
+                    );
+                }
+            }
+            if Some(largest(logits)) != sample.label {
+                found.push((name.to_owned(), largest(logits)));
+            }
+        }
+        let wrong = wrong.map(|(name, class)| (PathBuf::from(name), class));
+        assert_eq!(found, wrong, "{}", device.name());
+    }
+}
+
+#[test]
+fn eval_of_the_fp_network() {
+    let eval = || {
+        program("eval")
+            .with("--model", MODEL)
+            .with("--images", "models/demo/test")
+            .with("--device", "cpu")
+    };
+    let report = eval().flag("--json").run().json();
+    let figures = ["images", "top1", "agreement", "kl", "logit_sqnr_db"].map(|key| &report[key]);
+    let expected = [
+        500.into(),
+        0.994.into(),
+        Value::Null,
+        Value::Null,
+        Value::Null,
+    ];
+    assert_eq!(figures, expected.each_ref());
+
+    let (stdout, stderr) = eval().run().success();
+    assert!(stdout.starts_with("images        500\n"), "{stdout}");
+    assert!(stdout.contains("top-1         99.40%\n"), "{stdout}");
+    assert!(stderr.contains("device: cpu"), "{stderr}");
+    assert!(stderr.contains("config.json beside the file"), "{stderr}");
+}
+
+#[test]
+fn eval_of_quantized_networks() {
+    let report = evaluated(&PTQ4VIT_8);
+    let expected = [
+        "agreement",
+        "device",
+        "images",
+        "images_per_second",
+        "kl",
+        "logit_sqnr_db",
+        "skipped",
+        "top1",
+        "top5",
+    ];
+    assert_eq!(keys(&report), expected);
+    assert_eq!(report["images"], 500);
+    assert_eq!(report["skipped"], 0);
+    assert_eq!(report["device"], "cpu");
+    assert!(figure(&report, "images_per_second") > 0.0);
+    assert!(figure(&report, "agreement") >= 0.99, "{report}");
+    // The FP network has 0.994; five images less would show.
+    assert!(figure(&report, "top1") >= 0.984, "{report}");
+    assert!(figure(&report, "top5") >= figure(&report, "top1"));
+
+    let [ours, base] = [&PTQ4VIT_4, &BASE_PTQ_4].map(|file| evaluated(file));
+    for (better, worse) in [(&report, &ours), (&ours, &base)] {
+        assert!(figure(better, "agreement") > figure(worse, "agreement"));
+        assert!(figure(better, "kl") < figure(worse, "kl"));
+        assert!(figure(better, "logit_sqnr_db") > figure(worse, "logit_sqnr_db"));
+    }
+}
+
+#[test]
+fn weights_take_their_true_width() {
+    let (weights, resolved) = demo();
+    let tensors = resolved.architecture.expected_tensors();
+    let (matrices, rest): (Vec<_>, Vec<_>) = tensors
+        .into_iter()
+        .partition(|(name, shape)| name.ends_with(".weight") && shape.len() > 1);
+    let count = |tensors: &[(String, Vec<usize>)]| -> usize {
+        tensors
+            .iter()
+            .map(|(name, _)| weights.float(name).unwrap().len())
+            .sum()
+    };
+    for (bits, file) in [(8, &PTQ4VIT_8), (6, &PTQ4VIT_6), (4, &PTQ4VIT_4)] {
+        // One scale for a matrix or an activation; one per third of qkv, and one per head (there are four) of queries,
+        // keys and values; a shift for each of the block's two twins. Besides the four blocks, the patches and the head.
+        let scales = 4 * ((1 + 3) + (4 + 4) + (1 + 4) + 3 * (1 + 1) + 2) + 2 * (1 + 1);
+        let expected = count(&matrices) * bits / 8 + 4 * (count(&rest) + scales);
+        let (header, _) = file.split_first_chunk().unwrap();
+        let header = u64::from_le_bytes(*header) as usize;
+        assert_eq!(file.len() - 8 - header, expected, "{bits} bits");
+        // A hundred bytes for each of the tensors, and the settings.
+        assert!(header < 12_000, "{header}");
+    }
+}
+
+#[test]
+fn calibration_comes_out_the_same_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let calibrated = |device: &str, seed: &str| {
+        let out = folder.path().join("out.safetensors");
+        let run = calibrate(device, &out)
+            .with("--seed", seed)
+            .with("--count", "6")
+            .with("--candidates", "20")
+            .with("--bits", "6");
+        run.run().success();
+        std::fs::read(out).unwrap()
+    };
+    let adapters = common::devices().len() - 1;
+    let numbers = (0..adapters).map(|index| index.to_string());
+    for device in numbers.chain(["cpu".to_owned()]) {
+        let first = calibrated(&device, "0");
+        assert!(first == calibrated(&device, "0"), "{device}");
+        assert!(first != calibrated(&device, "1"), "{device}");
+    }
+}
+
+#[test]
+fn a_list_gives_the_images_and_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |flag: &str, value: &Path| {
+        let out = folder.path().join("out.safetensors");
+        calibrate("cpu", &out)
+            .with(flag, value)
+            .with("--count", "3")
+            .with("--candidates", "5")
+            .run()
+            .success();
+        QuantizedModel::open(&out).unwrap()
+    };
+    let images = here("models/demo/calibration");
+    let drawn = choose(flat_folder(&images).unwrap(), 3, 4).unwrap();
+    let names: Vec<&str> = drawn
+        .iter()
+        .map(|sample| sample.path.file_name().unwrap().to_str().unwrap())
+        .collect();
+    let hash = |order: [usize; 3]| {
+        let mut hash = Sha256::new();
+        for index in order {
+            hash.update(Sha256::digest(std::fs::read(&drawn[index].path).unwrap()));
+        }
+        format!("{:x}", hash.finalize())
+    };
+    let list = folder.path().join("list.txt");
+
+    let seeded = run("--seed", Path::new("4"));
+    assert_eq!(seeded.provenance.seed, Some(4));
+    assert_eq!(seeded.provenance.images, 3);
+    assert_eq!(seeded.provenance.calibration_sha256, hash([0, 1, 2]));
+    // The list's fourth image is one more than --count asks for.
+    let more = flat_folder(&images).unwrap();
+    let more = more
+        .iter()
+        .find(|sample| !drawn.contains(sample))
+        .and_then(|sample| sample.path.file_name()?.to_str())
+        .unwrap();
+    std::fs::write(&list, format!("{}\n\n{more}\n", names.join("\r\n"))).unwrap();
+    let listed = run("--list", &list);
+    assert_eq!(listed.provenance.seed, None);
+    assert_eq!(listed.provenance.calibration_sha256, hash([0, 1, 2]));
+    assert!(
+        listed.sites == seeded.sites,
+        "the same images in the same order"
+    );
+
+    std::fs::write(&list, [names[2], names[0], names[1]].join("\n")).unwrap();
+    let turned = run("--list", &list);
+    assert_eq!(turned.provenance.calibration_sha256, hash([2, 0, 1]));
+}
+
+#[test]
+fn skipped_images_are_counted_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for class in 0..10 {
+        let class = class.to_string();
+        std::fs::create_dir(folder.path().join(&class)).unwrap();
+        let source = here("models/demo/test").join(&class);
+        for image in flat_folder(&source).unwrap().iter().take(3) {
+            let name = image.path.file_name().unwrap();
+            std::fs::copy(&image.path, folder.path().join(&class).join(name)).unwrap();
+        }
+    }
+    std::fs::write(folder.path().join("4/corrupt.png"), "no image").unwrap();
+    let eval = |folder: &TempDir| {
+        program("eval")
+            .with("--model", MODEL)
+            .with("--images", folder.path())
+            .with("--device", "cpu")
+            .flag("--json")
+    };
+    let failed = eval(&folder).run();
+    assert_eq!(failed.code, Some(1), "{failed}");
+    assert_eq!(failed.stdout, "");
+    assert!(failed.stderr.contains("4/corrupt.png: "), "{failed}");
+    assert!(
+        failed.stderr.contains("1 images could not be read"),
+        "{failed}"
+    );
+    for allowed in ["1", "2"] {
+        let (stdout, stderr) = eval(&folder).with("--max-skipped", allowed).run().success();
+        let report: Value = serde_json::from_str(&stdout).unwrap();
+        let counted = [&report["images"], &report["skipped"]];
+        assert_eq!(counted, [&json!(30), &json!(1)]);
+        assert!(stderr.contains("4/corrupt.png: "), "{stderr}");
+    }
+}
+
+#[test]
+fn what_calibrate_reports() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let quick = || {
+        calibrate("cpu", &out)
+            .with("--count", "2")
+            .with("--candidates", "5")
+    };
+    let report = quick().flag("--json").run().json();
+    let expected = [
+        "device",
+        "multiply_adds",
+        "out",
+        "peak_device_bytes",
+        "seconds",
+        "sites",
+    ];
+    assert_eq!(keys(&report), expected);
+    assert_eq!(report["device"], "cpu");
+    assert_eq!(report["out"], json!(out));
+    let sites = report["sites"].as_array().unwrap();
+    let (_, resolved) = demo();
+    let quantized = QuantizedModel::open(&out).unwrap();
+    assert_eq!(quantized.architecture, resolved.architecture);
+    assert_eq!(quantized.preprocessing, resolved.preprocessing);
+    assert_eq!(sites.len(), quantized.sites.len());
+    // patch_embed, six in each of four blocks, head.
+    assert_eq!(sites.len(), 1 + 4 * 6 + 1);
+    for site in sites {
+        assert!(quantized.sites.contains_key(site["site"].as_str().unwrap()));
+        assert!(figure(site, "score") >= 0.0);
+    }
+    let (stdout, stderr) = quick().run().success();
+    let wrote = format!("wrote {}\n", out.display());
+    assert!(stdout.starts_with(&wrote), "{stdout}");
+    assert_eq!(stdout.lines().count(), 3, "{stdout}");
+    assert!(stderr.contains("device: cpu"), "{stderr}");
+}
+
+#[test]
+fn adapters_agree_with_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quantized.safetensors");
+    let (_, resolved) = demo();
+    let samples = image_folder(&here("models/demo/test")).unwrap();
+    let samples: Vec<Sample> = samples.into_iter().step_by(5).collect();
+    let images = inputs(&samples, &resolved);
+    // Between two quantizers come float steps, whose last bits differ and may flip a code. The bounds are a third of what
+    // quantization itself costs at these widths, 0.017 and 0.17; lavapipe shows 0.0005 and 0.
+    for (bound, file) in [(0.006, &PTQ4VIT_8), (0.06, &PTQ4VIT_4)] {
+        std::fs::write(&path, &**file).unwrap();
+        let quantized = QuantizedModel::open(&path).unwrap();
+        let logits = |device: &Device| {
+            let mut model = Model::quantized(device, &quantized).unwrap();
+            model.logits(&images).unwrap()
+        };
+        let expected = logits(&Device::cpu());
+        for device in common::devices() {
+            let found = logits(&device);
+            let agreeing = found
+                .iter()
+                .zip(&expected)
+                .filter(|(found, expected)| largest(found) == largest(expected))
+                .count();
+            let (mut distance, mut norm) = (0.0, 0.0);
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                distance += f64::from(found - expected).powi(2);
+                norm += f64::from(*expected).powi(2);
+            }
+            let distance = (distance / norm).sqrt();
+            let device = device.name();
+            assert!(
+                agreeing * 100 >= 99 * images.len(),
+                "{device}: {agreeing} of {} agree",
+                images.len()
+            );
+            assert!(distance < bound, "{device}: off by {distance:e}");
+        }
+    }
+}

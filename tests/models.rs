@@ -1,0 +1,197 @@
+//! Real checkpoints on real images: the accuracy that timm has, and the same logits on every device.
+//!
+//! They lie beside the project, in `../shared`, and are too large to be part of it. Without them these tests say so and
+//! pass, unless `PTQ4VIT_REQUIRE_SHARED=1` is set.
+
+mod common;
+#[path = "common/program.rs"]
+mod program;
+
+use program::{here, program};
+use ptq4vit_gpu::data::samples::{Sample, labelled, load_all};
+use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::inference::Model;
+use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::weights::Weights;
+use std::io::Write;
+use std::path::PathBuf;
+
+const DEIT: &str = "deit_tiny_patch16_224";
+const VIT: &str = "vit_tiny_patch16_224";
+const NIPS: &str = "nips2017-dev-760";
+const SAMPLE: &str = "imagenet-sample-1000";
+
+/// A checkpoint and a set of images.
+struct Shared {
+    path: PathBuf,
+    weights: Weights,
+    resolved: Resolved,
+    images: PathBuf,
+    samples: Vec<Sample>,
+}
+
+impl Shared {
+    /// What `../shared` has under these names; `None`, and a line that says so, where there is no such folder.
+    fn open(model: &str, images: &str) -> Option<Self> {
+        let path = here(&format!("../shared/models/{model}.safetensors"));
+        let images = here(&format!("../shared/images/{images}"));
+        let required = std::env::var("PTQ4VIT_REQUIRE_SHARED").is_ok_and(|value| value == "1");
+        if let Some(absent) = [&path, &images].iter().find(|path| !path.exists()) {
+            assert!(!required, "{} is required", absent.display());
+            // Not `eprintln!`, whose lines are only shown of tests that fail.
+            let line = format!("skipped: ../shared is not here ({})\n", absent.display());
+            std::io::stderr()
+                .write_all(line.as_bytes())
+                .expect("a stderr");
+            return None;
+        }
+        let weights = Weights::open(&path).expect("a checkpoint");
+        Some(Self {
+            resolved: resolve(&weights, None).expect("named like its recipe"),
+            weights,
+            path,
+            samples: labelled(&images, &images.join("labels.tsv")).expect("labelled images"),
+            images,
+        })
+    }
+
+    fn model(&self, device: &Device) -> Model {
+        let Resolved {
+            architecture,
+            preprocessing,
+            ..
+        } = &self.resolved;
+        Model::float(device, &self.weights, architecture, preprocessing).expect("finite weights")
+    }
+
+    fn inputs(&self, samples: &[Sample]) -> Vec<Vec<f32>> {
+        load_all(samples, &self.resolved.preprocessing)
+            .into_iter()
+            .map(|image| image.expect("an image"))
+            .collect()
+    }
+}
+
+/// Compares the number of images that the FP network gets right with timm's.
+fn top1(model: &str, images: &str, expected: usize, tolerance: usize) {
+    let Some(shared) = Shared::open(model, images) else {
+        return;
+    };
+    let mut model = shared.model(&Device::cpu());
+    let mut right = 0;
+    for samples in shared.samples.chunks(64) {
+        let logits = model.logits(&shared.inputs(samples)).unwrap();
+        for (sample, logits) in samples.iter().zip(logits) {
+            let label = sample.label.expect("a label");
+            right += usize::from(logits.iter().all(|&logit| logit <= logits[label]));
+        }
+    }
+    assert!(
+        right.abs_diff(expected) <= tolerance,
+        "{right} of {} right, {expected} expected",
+        shared.samples.len()
+    );
+}
+
+// The tolerance is for images that two JPEG decoders, whose pixels differ by 1, tip over.
+
+#[test]
+fn deit_tiny_on_nips2017() {
+    top1(DEIT, NIPS, 644, 3);
+}
+
+#[test]
+fn vit_tiny_on_nips2017() {
+    top1(VIT, NIPS, 659, 3);
+}
+
+#[test]
+fn deit_tiny_on_imagenet_sample() {
+    top1(DEIT, SAMPLE, 795, 4);
+}
+
+#[test]
+fn vit_tiny_on_imagenet_sample() {
+    top1(VIT, SAMPLE, 825, 4);
+}
+
+#[test]
+fn adapters_agree_with_the_cpu() {
+    for model in [DEIT, VIT] {
+        let Some(shared) = Shared::open(model, NIPS) else {
+            return;
+        };
+        let images = shared.inputs(&shared.samples[..4]);
+        let logits = |device: &Device| shared.model(device).logits(&images).unwrap().concat();
+        let expected = logits(&Device::cpu());
+        let norm = |values: &mut dyn Iterator<Item = f32>| {
+            values
+                .map(|value| f64::from(value).powi(2))
+                .sum::<f64>()
+                .sqrt()
+        };
+        for device in common::devices() {
+            let found = logits(&device);
+            let mut differences = found.iter().zip(&expected).map(|(f, e)| f - e);
+            let error = norm(&mut differences) / norm(&mut expected.iter().copied());
+            // Sums of f32 in another order: 3e-6 on lavapipe. A wrong kernel would show about 1.
+            assert!(error < 1e-3, "{model} on {}: {error:e}", device.name());
+        }
+    }
+}
+
+#[test]
+fn deit_tiny_at_six_bits() {
+    let Some(shared) = Shared::open(DEIT, NIPS) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("deit_tiny.w6a6.safetensors");
+    program("calibrate")
+        .with("--model", &shared.path)
+        .with("--images", here("../shared/images").join(SAMPLE))
+        .with("--bits", "6")
+        .with("--count", "2")
+        .with("--candidates", "20")
+        .with("--device", "cpu")
+        .with("--out", &out)
+        .run()
+        .success();
+
+    let tensors = shared.resolved.architecture.expected_tensors();
+    let bits: usize = tensors
+        .iter()
+        .map(|(name, shape)| {
+            let matrix = name.ends_with(".weight") && shape.len() > 1;
+            shape.iter().product::<usize>() * if matrix { 6 } else { 32 }
+        })
+        .sum();
+    let size = std::fs::metadata(&out).unwrap().len() as f64;
+    let ratio = size / (bits as f64 / 8.0);
+    // Scales and the header with the tensors' names come on top.
+    assert!((1.0..1.05).contains(&ratio), "{size} bytes, {ratio}");
+
+    let labels = folder.path().join("labels.tsv");
+    let some: String = shared
+        .samples
+        .iter()
+        .take(40)
+        .map(|sample| {
+            let name = sample.path.file_name().expect("a file").to_string_lossy();
+            format!("{name}\t{}\n", sample.label.expect("a label"))
+        })
+        .collect();
+    std::fs::write(&labels, some).unwrap();
+    let report = program("eval")
+        .with("--model", &shared.path)
+        .with("--quantized", &out)
+        .with("--images", &shared.images)
+        .with("--labels", &labels)
+        .with("--device", "cpu")
+        .flag("--json")
+        .run()
+        .json();
+    assert_eq!(report["images"], 40);
+    // 0.9 on the CPU; with 40 images three standard deviations are 0.14.
+    assert!(report["agreement"].as_f64().unwrap() > 0.75, "{report}");
+}
