@@ -256,8 +256,8 @@ fn values_that_overflow_on_the_way() {
             .words()
             .fill(3e38f32.to_le_bytes());
     });
-    let says = ["finite values are expected"];
-    scene.fails(scene.calibrate(), DEVICE, &says);
+    let says = ["model.safetensors", "finite values are expected"];
+    scene.fails(scene.calibrate(), INPUT, &says);
     let says = ["a.png", "a logit of", "finite values are expected"];
     scene.fails(scene.eval("--model", "model.safetensors"), CHECK, &says);
 

@@ -57,10 +57,10 @@ pub struct Calibrate {
     #[arg(long, value_name = "BOOL")]
     gelu_twin: Option<bool>,
     /// Smallest candidate, as a fraction of the scale that clips nothing.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     alpha: Option<f64>,
     /// Largest candidate, likewise.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     beta: Option<f64>,
     /// Candidates for each scale.
     #[arg(long)]
@@ -75,7 +75,7 @@ pub struct Calibrate {
     #[arg(long, default_value_t = 32)]
     count: usize,
     /// Seed of the draw of images.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     seed: u64,
     /// File that names the images, one a line, relative to --images; the first --count of them are taken.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]

@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand, which parses and orchestrates and computes nothing itself.
 //!
-//! Results go to stdout, progress and notices to stderr. Exit codes are those of [`Error`](crate::error::Error).
+//! Results go to stdout, progress and notices to stderr. Exit codes are those of [`Error`].
 
 /// `println!`, but a stdout that can't be written to is an error instead of a panic.
 macro_rules! print_line {

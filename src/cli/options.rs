@@ -33,10 +33,10 @@ pub struct PreprocessingOptions {
     #[arg(long, value_name = "FRACTION")]
     crop_pct: Option<f64>,
     /// Mean of each channel.
-    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of each channel.
-    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
     std: Option<[f32; 3]>,
     /// How images are resized.
     #[arg(long, value_name = "FILTER", value_enum)]

@@ -183,7 +183,7 @@ pub fn cpu_report() -> AdapterReport {
 pub fn open(request: Option<&str>) -> Result<Selection> {
     match request {
         None => Ok(open_best()),
-        Some("cpu") => Ok(Selection {
+        Some(name) if name.eq_ignore_ascii_case("cpu") => Ok(Selection {
             device: Device::cpu(),
             notice: "cpu".to_owned(),
         }),

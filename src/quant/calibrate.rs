@@ -272,12 +272,14 @@ fn forward(
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
-            return Err(Error::device(
-                device.name(),
+            return Err(Error::input(
+                weights.path(),
                 format!(
-                    "the FP network gives {} after {} on calibration image {image}, where finite values are expected",
+                    "the FP network gives {} after {} on calibration image {image} (on {}), where finite values are \
+                     expected",
                     outputs[at],
-                    network.sites(segment)[0].name
+                    network.sites(segment)[0].name,
+                    device.name()
                 ),
             ));
         }

@@ -3,6 +3,11 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// The most candidates for each scale: a hundred times the paper's.
+const MAX_CANDIDATES: usize = 10_000;
+/// The most rounds: a search settles after a few.
+const MAX_ROUNDS: usize = 100;
+
 /// How a candidate's output Ô is compared with the FP network's O (ALGORITHM: the paper's equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -94,9 +99,15 @@ impl Settings {
                 ));
             }
         }
-        for (flag, value) in [("--candidates", self.candidates), ("--rounds", self.rounds)] {
-            if value == 0 {
-                return Err(Error::usage(flag, "expected at least 1, found 0"));
+        for (flag, value, most) in [
+            ("--candidates", self.candidates, MAX_CANDIDATES),
+            ("--rounds", self.rounds, MAX_ROUNDS),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::usage(
+                    flag,
+                    format!("expected 1 to {most}, found {value}"),
+                ));
             }
         }
         if !(self.alpha >= 0.0 && self.alpha < self.beta && self.beta.is_finite()) {
