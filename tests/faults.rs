@@ -671,6 +671,8 @@ fn flags_out_of_range() {
         ("--beta", "inf", "0 <= alpha < beta"),
         ("--softmax-twin", "maybe", "true, false"),
         ("--seed", "first", "invalid digit"),
+        ("--seed", "-1", "invalid digit"),
+        ("--alpha", "-1", "0 <= alpha < beta"),
         ("--crop-pct", "NaN", "expected 0.1 to 1"),
         ("--mean", "0.5,0.5", "expected three numbers"),
         ("--std", "0.5,0,0.5", "above 0"),
@@ -686,7 +688,7 @@ fn flags_out_of_range() {
             .with("--out", scene.path("out.safetensors"))
             .with("--device", "cpu")
             .with(flag, "0");
-        scene.fails(run, USAGE, &[flag, "at least 1"]);
+        scene.fails(run, USAGE, &[flag, "expected 1 to"]);
     }
     let no_model = || program("eval").with("--images", scene.path("images"));
     scene.fails(no_model(), USAGE, &["--model"]);

@@ -2,7 +2,7 @@
 
 use super::calibrate::hash_of;
 use super::options::DeviceOption;
-use crate::data::samples::{flat_folder, image_folder, load_all};
+use crate::data::samples::{choose, flat_folder, image_folder, load_all};
 use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::model::recipe::resolve;
@@ -19,6 +19,9 @@ pub struct Demo {
     /// Folder of the demo model and its images.
     #[arg(long, value_name = "DIR", default_value = "models/demo")]
     files: PathBuf,
+    /// Number of calibration images.
+    #[arg(long, default_value_t = 16)]
+    count: usize,
     #[command(flatten)]
     device: DeviceOption,
 }
@@ -29,7 +32,8 @@ impl Demo {
         let path = self.files.join("vit_mnist.safetensors");
         let weights = Weights::open(&path)?;
         let resolved = resolve(&weights, None)?;
-        let calibration_samples = flat_folder(&self.files.join("calibration"))?;
+        let calibration_samples =
+            choose(flat_folder(&self.files.join("calibration"))?, self.count, 0)?;
         let calibration_images = load_all(&calibration_samples, &resolved.preprocessing)
             .into_iter()
             .collect::<Result<Vec<_>>>()?;
@@ -75,7 +79,7 @@ impl Demo {
                 let provenance = Provenance {
                     name: resolved.name.clone(),
                     preset,
-                    seed: None,
+                    seed: Some(0),
                     images: calibration_images.len(),
                     source_sha256: weights.sha256(),
                     calibration_sha256: hash_of(&calibration_samples)?,
