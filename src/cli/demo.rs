@@ -20,7 +20,7 @@ pub struct Demo {
     #[arg(long, value_name = "DIR", default_value = "models/demo")]
     files: PathBuf,
     /// Number of calibration images.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 8)]
     count: usize,
     #[command(flatten)]
     device: DeviceOption,
