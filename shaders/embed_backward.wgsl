@@ -1,4 +1,5 @@
-// The gradient of embed's patch embeddings: grad [batch, 1 + patches, dim] without each image's class token.
+// The gradient of embed's patch embeddings: grad [batch, prefix + patches, dim] without each image's
+// prefix tokens.
 //
 // One invocation copies one element.
 
@@ -6,6 +7,8 @@ struct Parameters {
     batch: u32,
     patches: u32,
     dim: u32,
+    // Tokens before an image's patches.
+    prefix: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -25,5 +28,5 @@ fn main(
         return;
     }
     let image = index / image_patches;
-    out[index] = grad[index + (image + 1u) * p.dim];
+    out[index] = grad[index + (image + 1u) * p.prefix * p.dim];
 }

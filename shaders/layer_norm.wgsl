@@ -5,7 +5,9 @@
 struct Parameters {
     rows: u32,
     width: u32,
-    // Elements from the start of one row of x to the start of the next; the rows of out are contiguous.
+    // Where the first row of x starts, and elements from the start of one row to the start of the next; the rows of out
+    // are contiguous.
+    input_offset: u32,
     input_stride: u32,
     eps: f32,
 }
@@ -27,7 +29,7 @@ fn main(
     if row >= p.rows {
         return;
     }
-    let start = row * p.input_stride;
+    let start = p.input_offset + row * p.input_stride;
     var sum = 0.0;
     for (var i = 0u; i < p.width; i++) {
         sum += input[start + i];

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Products, Vit};
+use crate::model::{FloatProducts, Network, Products};
 use crate::quant::QuantizedModel;
 
 /// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
@@ -13,7 +13,7 @@ const BATCH: usize = 8;
 
 /// A network on a device, with everything that its products need.
 pub struct Model {
-    network: Vit,
+    network: Network,
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
 }
@@ -30,7 +30,7 @@ impl Model {
         preprocessing: &Preprocessing,
     ) -> Result<Self> {
         let network = build(device, weights, architecture)?;
-        let products = FloatProducts::load(device, weights, network.all_sites())?;
+        let products = FloatProducts::load(device, weights, network.sites())?;
         Ok(Self {
             network,
             products: Box::new(products),
@@ -88,7 +88,6 @@ impl Model {
 ///
 /// # Errors
 /// A parameter that holds a NaN or an infinity.
-pub fn build(device: &Device, weights: &Weights, architecture: &Architecture) -> Result<Vit> {
-    let Architecture::Vit(config) = architecture;
-    Vit::new(device, config.clone(), |name| weights.float(name))
+pub fn build(device: &Device, weights: &Weights, architecture: &Architecture) -> Result<Network> {
+    Network::new(device, architecture, |name| weights.float(name))
 }

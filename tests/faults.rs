@@ -283,7 +283,9 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
     std::fs::write(&path, model.file()).unwrap();
     let weights = Weights::open(&path).unwrap();
     let resolved = resolve(&weights, None).unwrap();
-    let Architecture::Vit(config) = &resolved.architecture;
+    let Architecture::Vit(config) = &resolved.architecture else {
+        panic!("a ViT");
+    };
     let pixels = 3 * config.image_size.pow(2);
     let images: Vec<Vec<f32>> = (0..2)
         .map(|image| {

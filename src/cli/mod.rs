@@ -16,6 +16,7 @@ mod eval;
 mod options;
 
 use crate::error::{Error, Result};
+use crate::model;
 use crate::model::weights::Weights;
 use crate::quant::is_quantized;
 use clap::{Parser, Subcommand};
@@ -60,7 +61,7 @@ fn write_line(line: std::fmt::Arguments) -> Result<()> {
 
 /// Opens an FP checkpoint.
 fn open_checkpoint(path: &Path) -> Result<Weights> {
-    let weights = Weights::open(path)?;
+    let weights = model::open_checkpoint(path)?;
     if is_quantized(&weights) {
         return Err(Error::input(
             path,

@@ -15,10 +15,19 @@ pub(crate) static SHADER: Shader = Shader {
 pub struct Embed {
     /// Images.
     pub batch: usize,
-    /// Patches of one image; its tokens are one more.
+    /// Patches of one image.
     pub patches: usize,
+    /// Tokens that come before the patches: the class token, and a distilled DeiT's second one.
+    pub prefix: usize,
     /// Elements of one token.
     pub dim: usize,
+}
+
+impl Embed {
+    /// Tokens of one image.
+    pub fn tokens(&self) -> usize {
+        self.prefix + self.patches
+    }
 }
 
 #[repr(C)]
@@ -27,30 +36,32 @@ struct Parameters {
     batch: u32,
     patches: u32,
     dim: u32,
+    prefix: u32,
 }
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
     batch,
     patches,
-    dim
+    dim,
+    prefix
 });
 
-/// Tokens `[batch, 1 + patches, dim]`: the class token `[dim]`, then an image's `patch_embeddings`
-/// `[batch, patches, dim]`, with `positions` `[1 + patches, dim]` added to all of them.
+/// Tokens `[batch, prefix + patches, dim]`: the `prefix` tokens `[prefix, dim]`, then an image's `patch_embeddings`
+/// `[batch, patches, dim]`, with `positions` `[prefix + patches, dim]` added to all of them.
 pub fn embed(
     device: &Device,
     shape: &Embed,
     patch_embeddings: &Buffer<f32>,
-    class_token: &Buffer<f32>,
+    prefix: &Buffer<f32>,
     positions: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let tokens = device.zeros(shape.batch * (shape.patches + 1) * shape.dim);
+    let tokens = device.zeros(shape.batch * shape.tokens() * shape.dim);
     match device {
         Device::Cpu(_) => cpu(
             shape,
             &patch_embeddings.host_slice(),
-            &class_token.host_slice(),
+            &prefix.host_slice(),
             &positions.host_slice(),
             &mut tokens.host_slice_mut(),
         ),
@@ -59,6 +70,7 @@ pub fn embed(
                 batch: shape.batch as u32,
                 patches: shape.patches as u32,
                 dim: shape.dim as u32,
+                prefix: shape.prefix as u32,
             };
             gpu.dispatch(
                 &SHADER,
@@ -66,7 +78,7 @@ pub fn embed(
                 &parameters,
                 &[
                     Binding::F32(patch_embeddings),
-                    Binding::F32(class_token),
+                    Binding::F32(prefix),
                     Binding::F32(positions),
                     Binding::F32(&tokens),
                 ],
@@ -80,16 +92,16 @@ pub fn embed(
 fn cpu(
     shape: &Embed,
     patch_embeddings: &[f32],
-    class_token: &[f32],
+    prefix: &[f32],
     positions: &[f32],
     tokens: &mut [f32],
 ) {
-    let image_patches = shape.patches * shape.dim;
+    let (image_patches, image_tokens) = (shape.patches * shape.dim, shape.tokens() * shape.dim);
     tokens
-        .par_chunks_mut(image_patches + shape.dim)
+        .par_chunks_mut(image_tokens)
         .zip(patch_embeddings.par_chunks(image_patches))
         .for_each(|(tokens, patches)| {
-            let values = class_token.iter().chain(patches);
+            let values = prefix.iter().chain(patches);
             for ((token, value), position) in tokens.iter_mut().zip(values).zip(positions) {
                 *token = value + position;
             }

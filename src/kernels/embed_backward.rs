@@ -17,16 +17,19 @@ struct Parameters {
     batch: u32,
     patches: u32,
     dim: u32,
+    prefix: u32,
 }
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
     batch,
     patches,
-    dim
+    dim,
+    prefix
 });
 
-/// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, 1 + patches, dim]`.
+/// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, prefix + patches,
+/// dim]`.
 pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
     let out = device.zeros(shape.batch * shape.patches * shape.dim);
     match device {
@@ -36,6 +39,7 @@ pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buf
                 batch: shape.batch as u32,
                 patches: shape.patches as u32,
                 dim: shape.dim as u32,
+                prefix: shape.prefix as u32,
             };
             gpu.dispatch(
                 &SHADER,
@@ -50,8 +54,8 @@ pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buf
 }
 
 fn cpu(shape: &Embed, grad: &[f32], out: &mut [f32]) {
-    let image_patches = shape.patches * shape.dim;
+    let (image_patches, image_tokens) = (shape.patches * shape.dim, shape.tokens() * shape.dim);
     out.par_chunks_mut(image_patches)
-        .zip(grad.par_chunks(image_patches + shape.dim))
-        .for_each(|(out, grad)| out.copy_from_slice(&grad[shape.dim..]));
+        .zip(grad.par_chunks(image_tokens))
+        .for_each(|(out, grad)| out.copy_from_slice(&grad[image_tokens - image_patches..]));
 }

@@ -10,15 +10,17 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/layer_norm.wgsl"),
 };
 
-/// Which rows are normalised, and how. Row r of the input starts at `r · input_stride`, so that the class tokens alone
-/// can be taken from `[images, tokens, width]`: `rows` images, a stride of `tokens · width`.
+/// Which rows are normalised, and how. Row r of the input starts at `input_offset + r · input_stride`, so that one token
+/// of each image alone can be taken from `[images, tokens, width]`: `rows` images, a stride of `tokens · width`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     /// Rows to normalise.
     pub rows: usize,
     /// Elements of a row.
     pub width: usize,
-    /// Elements from the start of one row of the input to the start of the next, at least `width`.
+    /// Where the first row of the input starts.
+    pub input_offset: usize,
+    /// Elements from the start of one row of the input to the start of the next, at least `input_offset + width`.
     pub input_stride: usize,
     /// What is added to the variance.
     pub eps: f32,
@@ -29,6 +31,7 @@ pub struct LayerNorm {
 struct Parameters {
     rows: u32,
     width: u32,
+    input_offset: u32,
     input_stride: u32,
     eps: f32,
 }
@@ -37,6 +40,7 @@ struct Parameters {
 super::layout_test::uniform!(Parameters {
     rows,
     width,
+    input_offset,
     input_stride,
     eps
 });
@@ -62,6 +66,7 @@ pub fn layer_norm(
             let parameters = Parameters {
                 rows: norm.rows as u32,
                 width: norm.width as u32,
+                input_offset: norm.input_offset as u32,
                 input_stride: norm.input_stride as u32,
                 eps: norm.eps,
             };
@@ -94,7 +99,7 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], bias: &[f32], out: &mut 
     out.par_chunks_mut(norm.width)
         .enumerate()
         .for_each(|(row, out)| {
-            let x = &input[row * norm.input_stride..][..norm.width];
+            let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
             let (mean, inverse_deviation) = statistics(x, norm.eps);
             for (i, out) in out.iter_mut().enumerate() {
                 *out = (x[i] - mean) * inverse_deviation * weight[i] + bias[i];

@@ -16,6 +16,7 @@ pub(crate) static SHADER: Shader = Shader {
 struct Parameters {
     rows: u32,
     width: u32,
+    input_offset: u32,
     input_stride: u32,
     eps: f32,
 }
@@ -24,6 +25,7 @@ struct Parameters {
 super::layout_test::uniform!(Parameters {
     rows,
     width,
+    input_offset,
     input_stride,
     eps
 });
@@ -50,6 +52,7 @@ pub fn layer_norm_backward(
             let parameters = Parameters {
                 rows: norm.rows as u32,
                 width: norm.width as u32,
+                input_offset: norm.input_offset as u32,
                 input_stride: norm.input_stride as u32,
                 eps: norm.eps,
             };
@@ -76,7 +79,7 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], grad: &[f32], out: &mut 
         .take(norm.rows)
         .enumerate()
         .for_each(|(row, out)| {
-            let x = &input[row * norm.input_stride..][..norm.width];
+            let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
             let grad = &grad[row * norm.width..][..norm.width];
             let (mean, inverse_deviation) = statistics(x, norm.eps);
             let normalised = |i: usize| (x[i] - mean) * inverse_deviation;
@@ -87,7 +90,10 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], grad: &[f32], out: &mut 
                 sum_hn += h * normalised(i);
             }
             let (mean_h, mean_hn) = (sum_h / width, sum_hn / width);
-            for (i, out) in out[..norm.width].iter_mut().enumerate() {
+            for (i, out) in out[norm.input_offset..][..norm.width]
+                .iter_mut()
+                .enumerate()
+            {
                 let h = grad[i] * weight[i];
                 *out = inverse_deviation * (h - mean_h - normalised(i) * mean_hn);
             }

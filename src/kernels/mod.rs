@@ -5,6 +5,7 @@
 //! `[rows, columns]`, row-major, in elements.
 
 mod add;
+mod average;
 mod cross_entropy_backward;
 mod embed;
 mod embed_backward;
@@ -18,7 +19,10 @@ mod layer_norm;
 mod layer_norm_backward;
 #[cfg(test)]
 mod layout_test;
+mod mean_tokens;
+mod mean_tokens_backward;
 mod patches;
+mod permute_tokens;
 mod quantize;
 mod row_error;
 mod row_maximum;
@@ -26,8 +30,10 @@ mod softmax;
 mod softmax_backward;
 mod sum_rows;
 mod weighted_error;
+mod window_softmax;
 
 pub use add::add;
+pub use average::average;
 pub use cross_entropy_backward::cross_entropy_backward;
 pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
@@ -39,7 +45,10 @@ pub use geometry::{Lines, Product, View};
 pub use integer_product::{IntegerProduct, MAX_K, OutputScales, integer_product};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use layer_norm_backward::layer_norm_backward;
+pub use mean_tokens::{MeanTokens, mean_tokens};
+pub use mean_tokens_backward::mean_tokens_backward;
 pub use patches::{Patches, patches};
+pub use permute_tokens::permute_tokens;
 pub use quantize::{Format, Layout, Quantize, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
@@ -47,6 +56,7 @@ pub use softmax::softmax;
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
 pub use weighted_error::weighted_error;
+pub use window_softmax::{WindowSoftmax, window_softmax};
 
 /// Invocations of one workgroup, in every kernel.
 const WORKGROUP: usize = 64;

@@ -1,14 +1,18 @@
 //! Architectures and their weights: configuration, recipes, and the networks themselves, forward and backward.
 
+mod block;
+mod checkpoint;
 pub mod config;
 mod network;
+mod norm;
 mod products;
 pub mod recipe;
 mod site;
+mod swin;
 mod vit;
 pub mod weights;
 
-pub use network::Network;
+pub use checkpoint::open_checkpoint;
+pub use network::{Network, Segment, sites};
 pub use products::{FloatProducts, LinearWeights, Products, Record, Recorder};
-pub use site::{Attention, Site, SiteKind};
-pub use vit::Vit;
+pub use site::{Attention, Linear, Site, SiteKind};

@@ -20,13 +20,13 @@ pub trait Products {
     ) -> Buffer<f32>;
 }
 
-/// The weight `[outputs, inputs]` and the bias `[outputs]` of a linear site.
+/// The weight and the bias of a linear site.
 #[derive(Clone)]
 pub struct LinearWeights {
     /// `[outputs, inputs]`; a convolution's kernel is flattened to `[channels, height, width]`.
     pub weight: Buffer<f32>,
-    /// `[outputs]`.
-    pub bias: Buffer<f32>,
+    /// `[outputs]`, where the site has one.
+    pub bias: Option<Buffer<f32>>,
 }
 
 /// Products in f32: the FP network.
@@ -47,14 +47,14 @@ impl FloatProducts {
     ) -> Result<Self> {
         let mut linear = HashMap::new();
         for site in sites {
-            if site.has_weight() {
+            if let Some(sizes) = site.weight() {
                 let load = |part: &str| {
                     let values = weights.float(&format!("{}.{part}", site.name))?;
                     Ok(device.upload(&values))
                 };
                 let loaded = LinearWeights {
                     weight: load("weight")?,
-                    bias: load("bias")?,
+                    bias: sizes.has_bias.then(|| load("bias")).transpose()?,
                 };
                 linear.insert(site.name.clone(), loaded);
             }
@@ -87,7 +87,7 @@ impl Products for FloatProducts {
             Some(b) => (b, None),
             None => {
                 let linear = self.linear(site);
-                (&linear.weight, Some(&linear.bias))
+                (&linear.weight, linear.bias.as_ref())
             }
         };
         float_product(&self.device, &site.product(images), a, b, bias, &out);

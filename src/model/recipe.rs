@@ -298,9 +298,9 @@ fn by_timm_config(weights: &Weights) -> Result<Option<Resolved>> {
     config.check_kind().map_err(problem)?;
     let preprocessing = config.preprocessing().map_err(problem)?;
 
-    let known = recipe_named(&name).map(|recipe| {
-        let Architecture::Vit(sizes) = &recipe.architecture;
-        sizes.clone()
+    let known = recipe_named(&name).and_then(|recipe| match &recipe.architecture {
+        Architecture::Vit(sizes) => Some(sizes.clone()),
+        Architecture::Swin(_) => None,
     });
     let args = config.model_args.unwrap_or_default();
     let heads = args.num_heads.or(known.as_ref().map(|sizes| sizes.heads));
@@ -498,12 +498,18 @@ mod tests {
     use std::collections::BTreeMap;
     use tempfile::TempDir;
 
+    fn vit(architecture: Architecture) -> VitConfig {
+        match architecture {
+            Architecture::Vit(sizes) => sizes,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The sizes of recipe `name`, with one class.
     fn sizes(name: &str) -> VitConfig {
-        let Architecture::Vit(sizes) = recipe_named(name).unwrap().architecture.clone();
         VitConfig {
             classes: 1,
-            ..sizes
+            ..vit(recipe_named(name).unwrap().architecture.clone())
         }
     }
 
@@ -511,8 +517,7 @@ mod tests {
     fn micro() -> (VitConfig, Value) {
         let told = json!({"family": "vit", "image_size": 32, "patch_size": 8, "dim": 48, "depth": 2,
             "heads": 3, "mlp_ratio": 4, "classes": 10});
-        let Architecture::Vit(sizes) = serde_json::from_value(told.clone()).unwrap();
-        (sizes, told)
+        (vit(serde_json::from_value(told.clone()).unwrap()), told)
     }
 
     /// A folder with one checkpoint of zeros.
@@ -584,7 +589,7 @@ mod tests {
             assert!(name.ends_with(&size.to_string()), "{name}");
             assert_eq!(recipe.preprocessing.validate(), Ok(()), "{name}");
             // Every model of the two papers has heads of 64 features.
-            let Architecture::Vit(sizes) = &recipe.architecture;
+            let sizes = vit(recipe.architecture.clone());
             assert_eq!(sizes.head_dim(), 64, "{name}");
             // timm resizes to 248 before cropping 224, and doesn't crop at 384.
             let resized = (size as f64 / recipe.preprocessing.crop_pct).floor();
@@ -748,7 +753,7 @@ mod tests {
         for (key, value) in top.as_object().unwrap() {
             config[key] = value.clone();
         }
-        let Architecture::Vit(found) = file.beside(&config).unwrap().architecture;
+        let found = vit(file.beside(&config).unwrap().architecture);
         assert_eq!(found, VitConfig { heads: 6, ..sizes });
     }
 

@@ -16,41 +16,73 @@ pub struct Site {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SiteKind {
     /// A is an activation `[images · rows, inputs]`, B is `weightᵀ` with `weight` `[outputs, inputs]`.
-    Linear {
-        /// Rows of one image.
-        rows: usize,
-        /// Columns of the activation.
-        inputs: usize,
-        /// Columns of the result.
-        outputs: usize,
-        /// Equal parts of the outputs that have a weight scale each: 3 for qkv, else 1.
-        weight_groups: usize,
-        /// Whether the activation is a GELU's output.
-        after_gelu: bool,
-    },
-    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, N, 3, H, D]`, O is
-    /// `[images, H, N, N]`.
+    Linear(Linear),
+    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`, O
+    /// is `[images, W, H, N, N]`.
     Scores(Attention),
-    /// Attention's result per head, p · v: A is the softmax `[images, H, N, N]`, B is a part of qkv, O is
-    /// `[images, N, H, D]`.
+    /// Attention's result per head, p · v: A is the softmax `[images, W, H, N, N]`, B is a part of qkv, O is
+    /// `[images, W, N, H, D]`.
     Context(Attention),
 }
 
-/// The sizes of a multi-head attention.
+/// The sizes of a product with a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Rows of one image.
+    pub rows: usize,
+    /// Columns of the activation.
+    pub inputs: usize,
+    /// Columns of the result.
+    pub outputs: usize,
+    /// Equal parts of the outputs that have a weight scale each: 3 for qkv, else 1.
+    pub weight_groups: usize,
+    /// Whether the activation is a GELU's output.
+    pub after_gelu: bool,
+    /// Whether a bias `[outputs]` is added.
+    pub has_bias: bool,
+}
+
+impl Linear {
+    /// A product with one weight scale and a bias, on an activation that is no GELU's.
+    pub fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Self {
+            rows,
+            inputs,
+            outputs,
+            weight_groups: 1,
+            after_gelu: false,
+            has_bias: true,
+        }
+    }
+}
+
+/// The sizes of a multi-head attention, over all tokens of an image or within windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attention {
+    /// W, windows of one image; 1 where there are none.
+    pub windows: usize,
     /// H.
     pub heads: usize,
-    /// N.
+    /// N, tokens of one window.
     pub tokens: usize,
     /// D.
     pub head_dim: usize,
 }
 
 impl Attention {
-    /// One of q, k, v (`part` 0, 1, 2) inside qkv, as matrices `[N, D]` of outer batch image and inner batch head.
+    /// Features of a token, all heads together.
+    pub fn dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Tokens of one image, all windows together.
+    pub fn image_tokens(&self) -> usize {
+        self.windows * self.tokens
+    }
+
+    /// One of q, k, v (`part` 0, 1, 2) inside qkv, as matrices `[N, D]` of outer batch window and inner batch head.
     fn part(&self, part: usize) -> View {
-        let dim = self.heads * self.head_dim;
+        let dim = self.dim();
         View::new(
             part * dim,
             [self.tokens * 3 * dim, self.head_dim],
@@ -59,30 +91,30 @@ impl Attention {
         )
     }
 
-    /// `[images, H, N, N]` as matrices `[N, N]`.
+    /// `[images · W, H, N, N]` as matrices `[N, N]`.
     fn square(&self) -> View {
         let matrix = self.tokens * self.tokens;
         View::new(0, [self.heads * matrix, matrix], self.tokens, 1)
     }
-
-    /// Elements of qkv of one image.
-    pub fn qkv_len(&self) -> usize {
-        3 * self.tokens * self.heads * self.head_dim
-    }
 }
 
 impl Site {
+    /// A product with a weight.
+    pub fn linear(name: impl Into<String>, linear: Linear) -> Self {
+        Self {
+            name: name.into(),
+            kind: SiteKind::Linear(linear),
+        }
+    }
+
     /// The product that computes this site for `images` images.
     pub fn product(&self, images: usize) -> Product {
         match self.kind {
-            SiteKind::Linear {
-                rows,
-                inputs,
-                outputs,
-                ..
-            } => Product::linear(images * rows, inputs, outputs),
+            SiteKind::Linear(linear) => {
+                Product::linear(images * linear.rows, linear.inputs, linear.outputs)
+            }
             SiteKind::Scores(attention) => Product {
-                batch: [images, attention.heads],
+                batch: [images * attention.windows, attention.heads],
                 m: attention.tokens,
                 n: attention.tokens,
                 k: attention.head_dim,
@@ -91,9 +123,9 @@ impl Site {
                 out: attention.square(),
             },
             SiteKind::Context(attention) => {
-                let dim = attention.heads * attention.head_dim;
+                let dim = attention.dim();
                 Product {
-                    batch: [images, attention.heads],
+                    batch: [images * attention.windows, attention.heads],
                     m: attention.tokens,
                     n: attention.head_dim,
                     k: attention.tokens,
@@ -108,30 +140,25 @@ impl Site {
     /// How O's elements fall into groups that are scored apart.
     pub fn lines(&self, images: usize) -> Lines {
         match self.kind {
-            SiteKind::Linear {
-                rows,
-                outputs,
-                weight_groups,
-                ..
-            } => Lines {
-                rows: images * rows,
-                columns: outputs,
-                group_columns: outputs / weight_groups,
-                group_rows: images * rows,
+            SiteKind::Linear(linear) => Lines {
+                rows: images * linear.rows,
+                columns: linear.outputs,
+                group_columns: linear.outputs / linear.weight_groups,
+                group_rows: images * linear.rows,
                 row_groups: 1,
             },
             SiteKind::Scores(attention) => Lines {
-                rows: images * attention.heads * attention.tokens,
+                rows: images * attention.windows * attention.heads * attention.tokens,
                 columns: attention.tokens,
                 group_columns: attention.tokens,
                 group_rows: attention.tokens,
                 row_groups: attention.heads,
             },
             SiteKind::Context(attention) => Lines {
-                rows: images * attention.tokens,
-                columns: attention.heads * attention.head_dim,
+                rows: images * attention.image_tokens(),
+                columns: attention.dim(),
                 group_columns: attention.head_dim,
-                group_rows: images * attention.tokens,
+                group_rows: images * attention.image_tokens(),
                 row_groups: 1,
             },
         }
@@ -147,8 +174,16 @@ impl Site {
         self.lines(1).groups()
     }
 
+    /// The sizes of a site that has a weight.
+    pub fn weight(&self) -> Option<Linear> {
+        match self.kind {
+            SiteKind::Linear(linear) => Some(linear),
+            SiteKind::Scores(_) | SiteKind::Context(_) => None,
+        }
+    }
+
     /// Whether B is a weight of the network, rather than an activation.
     pub fn has_weight(&self) -> bool {
-        matches!(self.kind, SiteKind::Linear { .. })
+        self.weight().is_some()
     }
 }

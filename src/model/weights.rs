@@ -67,6 +67,24 @@ impl Weights {
         &self.path
     }
 
+    /// Gives each tensor that `newer` has a name for that name; the others keep theirs.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if two tensors would have one name.
+    pub fn rename(&mut self, newer: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let mut tensors = BTreeMap::new();
+        for (name, info) in std::mem::take(&mut self.header.tensors) {
+            let renamed = newer(&name).unwrap_or_else(|| name.clone());
+            if tensors.insert(renamed.clone(), info).is_some() {
+                let problem =
+                    format!("tensor `{name}` is there under its newer name `{renamed}` too");
+                return Err(Error::input(&self.path, problem));
+            }
+        }
+        self.header.tensors = tensors;
+        Ok(())
+    }
+
     /// The metadata strings of the header; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata

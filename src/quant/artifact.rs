@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::{self, TensorData, Weights};
-use crate::model::{Network, Site, SiteKind, Vit};
+use crate::model::{Linear, Network, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -35,8 +35,8 @@ pub fn is_quantized(weights: &Weights) -> bool {
 pub struct QuantizedWeight {
     /// `[outputs, inputs]`.
     pub codes: Vec<i8>,
-    /// `[outputs]`.
-    pub bias: Vec<f32>,
+    /// `[outputs]`, where the site has one.
+    pub bias: Option<Vec<f32>>,
 }
 
 /// A site's scales, and its weight unless B is an activation.
@@ -94,12 +94,6 @@ mod key {
     pub const PROVENANCE: &str = "provenance";
 }
 
-/// The sites of an architecture, without a device.
-fn sites(architecture: &Architecture) -> Vec<Site> {
-    let Architecture::Vit(config) = architecture;
-    Vit::sites(config).concat()
-}
-
 /// The tensors that stay float: those that belong to no site.
 fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
     let sites = sites(architecture);
@@ -109,16 +103,6 @@ fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
         !sites.iter().any(|site| site.name == layer)
     });
     tensors
-}
-
-/// Rows and columns of a linear site's weight.
-fn weight_shape(site: &Site) -> Option<[usize; 2]> {
-    match site.kind {
-        SiteKind::Linear {
-            inputs, outputs, ..
-        } => Some([outputs, inputs]),
-        SiteKind::Scores(_) | SiteKind::Context(_) => None,
-    }
 }
 
 fn scale_values(scales: &[Scale]) -> TensorData {
@@ -188,13 +172,15 @@ impl QuantizedModel {
                         data: packed,
                     },
                 ));
-                tensors.push((
-                    name("bias"),
-                    TensorData::F32 {
-                        shape: vec![weight.bias.len()],
-                        data: weight.bias.clone(),
-                    },
-                ));
+                if let Some(bias) = &weight.bias {
+                    tensors.push((
+                        name("bias"),
+                        TensorData::F32 {
+                            shape: vec![bias.len()],
+                            data: bias.clone(),
+                        },
+                    ));
+                }
             }
         }
         let metadata = [
@@ -282,17 +268,16 @@ impl QuantizedModel {
     ///
     /// # Errors
     /// None beyond those of the device, which show at the first read.
-    pub fn load(&self, device: &Device) -> Result<(Vit, IntegerProducts)> {
-        let Architecture::Vit(config) = &self.architecture;
-        let network = Vit::new(device, config.clone(), |name| Ok(self.floats[name].clone()))?;
+    pub fn load(&self, device: &Device) -> Result<(Network, IntegerProducts)> {
+        let network = Network::new(device, &self.architecture, |name| {
+            Ok(self.floats[name].clone())
+        })?;
         let mut products = IntegerProducts::new(device);
-        for site in network.all_sites() {
+        for site in network.sites() {
             let QuantizedSite { scales, weight } = &self.sites[&site.name];
-            let linear = weight_shape(site)
-                .zip(weight.as_ref())
-                .map(|([_, inputs], weight)| {
-                    LinearCodes::upload(device, inputs, &weight.codes, &weight.bias)
-                });
+            let linear = site.weight().zip(weight.as_ref()).map(|(sizes, weight)| {
+                LinearCodes::upload(device, &sizes, &weight.codes, weight.bias.as_deref())
+            });
             let plan = SitePlan::new(site, &self.settings);
             products.insert(plan, scales.clone(), linear);
         }
@@ -312,8 +297,16 @@ fn site_tensors(
     if plan.a_format.is_twin() {
         codes.push((name("a.shift"), vec![plan.groups(Side::A)]));
     }
-    if let Some([outputs, inputs]) = weight_shape(&plan.site) {
-        floats.push((name("bias"), vec![outputs]));
+    if let Some(Linear {
+        inputs,
+        outputs,
+        has_bias,
+        ..
+    }) = plan.site.weight()
+    {
+        if has_bias {
+            floats.push((name("bias"), vec![outputs]));
+        }
         let bytes = packed_len(outputs * inputs, plan.b_bits);
         codes.push((name("b.codes"), vec![bytes]));
     }
@@ -357,10 +350,17 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
     } else {
         Vec::new()
     };
-    let weight = match weight_shape(&plan.site) {
-        Some([outputs, inputs]) => Some(QuantizedWeight {
-            codes: unpack(file.bytes(&name("b.codes"))?, outputs * inputs, plan.b_bits),
-            bias: file.float(&name("bias"))?,
+    let weight = match plan.site.weight() {
+        Some(sizes) => Some(QuantizedWeight {
+            codes: unpack(
+                file.bytes(&name("b.codes"))?,
+                sizes.outputs * sizes.inputs,
+                plan.b_bits,
+            ),
+            bias: sizes
+                .has_bias
+                .then(|| file.float(&name("bias")))
+                .transpose()?,
         }),
         None => None,
     };

@@ -103,7 +103,7 @@ struct Checkpoints {
 /// Settings out of range, weights or activations that are not finite, a loss whose gradient is zero for every image
 /// (`hessian` only), and the device's errors.
 pub fn calibrate(
-    network: &dyn Network,
+    network: &Network,
     weights: &Weights,
     settings: &Settings,
     images: &[Vec<f32>],
@@ -155,14 +155,14 @@ pub fn calibrate(
         .map(|chunk| gather(&loss_gradients, network.classes(), chunk))
         .collect();
     let total: u64 = network
-        .all_sites()
-        .iter()
+        .sites()
         .filter(|site| wanted(site))
         .map(|site| site.product(images.len()).multiply_adds())
         .sum();
     let mut searched = 0u64;
-    for segment in (0..network.segments()).rev() {
-        let sites = network.sites(segment);
+    let segments = network.segments().iter().zip(&checkpoints.inputs);
+    for (segment, inputs) in segments.rev() {
+        let sites = segment.sites();
         let start = Instant::now();
         on_progress(Progress {
             phase: Phase::Backward,
@@ -172,16 +172,13 @@ pub fn calibrate(
         let mut products = FloatProducts::load(device, weights, sites)?;
         let mut records: Vec<HashMap<String, Record>> = Vec::new();
         for (chunk, gradient) in chunks.iter().zip(&mut gradients) {
-            let input = gather(
-                &checkpoints.inputs[segment],
-                network.input_len(segment),
-                chunk,
-            );
+            let images = chunk.len();
+            let input = gather(inputs, segment.input_len(), chunk);
             let mut recorder = Recorder::new(&mut products);
-            network.forward(segment, &mut recorder, chunk.len(), &input);
+            segment.forward(device, &mut recorder, images, &input);
             if needs_gradients {
                 let grad = gradient.clone();
-                let before = network.backward(segment, &mut recorder, chunk.len(), &input, grad);
+                let before = segment.backward(device, &mut recorder, images, &input, grad);
                 if let Some(before) = before {
                     *gradient = before;
                 }
@@ -248,7 +245,7 @@ pub fn calibrate(
 
 /// The FP network on all images, segment by segment, so that one segment's weights are on the device at a time.
 fn forward(
-    network: &dyn Network,
+    network: &Network,
     weights: &Weights,
     images: &[Vec<f32>],
     on_progress: &mut dyn FnMut(Progress),
@@ -257,17 +254,17 @@ fn forward(
     let at_once = network.max_images().min(FORWARD_IMAGES);
     let mut values: Vec<f32> = images.concat();
     let mut inputs = Vec::new();
-    for segment in 0..network.segments() {
+    for segment in network.segments() {
         on_progress(Progress {
             phase: Phase::Forward,
-            site: &network.sites(segment)[0].name,
+            site: &segment.sites()[0].name,
             done: 0.0,
         });
-        let mut products = FloatProducts::load(device, weights, network.sites(segment))?;
+        let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut outputs = Vec::new();
-        for chunk in values.chunks(at_once * network.input_len(segment)) {
-            let count = chunk.len() / network.input_len(segment);
-            let output = network.forward(segment, &mut products, count, &device.upload(chunk));
+        for chunk in values.chunks(at_once * segment.input_len()) {
+            let count = chunk.len() / segment.input_len();
+            let output = segment.forward(device, &mut products, count, &device.upload(chunk));
             outputs.extend(device.read(&output)?);
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
@@ -278,7 +275,7 @@ fn forward(
                     "the FP network gives {} after {} on calibration image {image} (on {}), where finite values are \
                      expected",
                     outputs[at],
-                    network.sites(segment)[0].name,
+                    segment.sites()[0].name,
                     device.name()
                 ),
             ));
@@ -353,6 +350,10 @@ fn weight_codes(
         .collect();
     Ok(super::artifact::QuantizedWeight {
         codes,
-        bias: device.read(&linear.bias)?,
+        bias: linear
+            .bias
+            .as_ref()
+            .map(|bias| device.read(bias))
+            .transpose()?,
     })
 }

@@ -3,22 +3,22 @@
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Device};
 use crate::kernels::{View, fake_quantize, float_product};
-use crate::model::{FloatProducts, Products, Site};
+use crate::model::{FloatProducts, Linear, Products, Site};
 use std::collections::HashMap;
 
 /// A linear site's weight as codes, and its bias.
 pub struct LinearCodes {
     /// Packed as the right operand of an integer product.
     codes: Codes,
-    /// `[outputs]`.
-    bias: Buffer<f32>,
+    /// `[outputs]`, where the site has one.
+    bias: Option<Buffer<f32>>,
 }
 
 impl LinearCodes {
-    /// Uploads `codes` `[outputs, inputs]` and `bias` `[outputs]`.
-    pub fn upload(device: &Device, inputs: usize, codes: &[i8], bias: &[f32]) -> Self {
-        let outputs = bias.len();
-        let columns = outputs.next_multiple_of(4);
+    /// Uploads `codes` `[outputs, inputs]` and, where there is one, `bias` `[outputs]`.
+    pub fn upload(device: &Device, sizes: &Linear, codes: &[i8], bias: Option<&[f32]>) -> Self {
+        let inputs = sizes.inputs;
+        let columns = sizes.outputs.next_multiple_of(4);
         let mut words = vec![0u32; inputs.div_ceil(4) * columns];
         for (output, row) in codes.chunks_exact(inputs).enumerate() {
             for (word, lanes) in row.chunks(4).enumerate() {
@@ -34,7 +34,7 @@ impl LinearCodes {
                 words: device.upload(&words),
                 per_job: false,
             },
-            bias: device.upload(bias),
+            bias: bias.map(|bias| device.upload(bias)),
         }
     }
 }
@@ -98,7 +98,7 @@ impl Products for IntegerProducts {
                 &a,
                 &linear.codes,
                 scales_of_one_job,
-                Some(&linear.bias),
+                linear.bias.as_ref(),
             ),
             (None, Some(b)) => {
                 let b = plan.codes(device, Side::B, images, b, &jobs(&scales.b));
@@ -164,7 +164,7 @@ impl Products for FakeQuantizedProducts {
             Some(b) => (b.clone(), None),
             None => {
                 let linear = self.float.linear(site);
-                (linear.weight.clone(), Some(linear.bias.clone()))
+                (linear.weight.clone(), linear.bias.clone())
             }
         };
         // The rounded operands are contiguous: [problem][m][k], and B transposed, [problem][n][k].

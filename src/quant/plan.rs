@@ -51,9 +51,7 @@ impl SitePlan {
     pub fn new(site: &Site, settings: &Settings) -> Self {
         let a_format = match site.kind {
             SiteKind::Context(_) if settings.softmax_twin => Format::SoftmaxTwin,
-            SiteKind::Linear {
-                after_gelu: true, ..
-            } if settings.gelu_twin => Format::GeluTwin,
+            SiteKind::Linear(linear) if linear.after_gelu && settings.gelu_twin => Format::GeluTwin,
             _ => Format::Uniform,
         };
         Self {
@@ -71,7 +69,7 @@ impl SitePlan {
     /// The number of scales of one operand.
     pub fn groups(&self, side: Side) -> usize {
         match (side, &self.site.kind) {
-            (Side::A, SiteKind::Linear { .. }) => 1,
+            (Side::A, SiteKind::Linear(_)) => 1,
             (Side::A, _) if self.a_format == Format::SoftmaxTwin => 1,
             _ => self.site.groups(),
         }

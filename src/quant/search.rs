@@ -464,7 +464,7 @@ impl SiteSearch<'_> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        let bias = self.linear.map(|linear| &linear.bias);
+        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
         let outputs = self
             .plan
             .integer_product(self.device, *images, a, b, scales, bias);

@@ -1,8 +1,10 @@
-//! The kernels that treat elements one by one: `gelu`, `add`, `patches`, `embed` and their gradients.
+//! The kernels that treat elements or tokens one by one: `gelu`, `add`, `average`, `patches`, `embed`, `permute_tokens`,
+//! `mean_tokens` and their gradients.
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, wide};
 use ptq4vit_gpu::kernels::{
-    Embed, Patches, add, embed, embed_backward, gelu, gelu_backward, patches,
+    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
+    mean_tokens, mean_tokens_backward, patches, permute_tokens,
 };
 use std::f64::consts::{PI, SQRT_2};
 
@@ -81,7 +83,7 @@ fn gelu_backward_is_its_derivative() {
 }
 
 #[test]
-fn add_rounds_once_and_reaches_every_element() {
+fn sums_round_once_and_reach_every_element() {
     let everywhere = Everywhere::new();
     // The last needs more workgroups than one dimension of a dispatch holds.
     for len in RAGGED.into_iter().chain([64 * 65_535 + 77]) {
@@ -90,6 +92,11 @@ fn add_rounds_once_and_reaches_every_element() {
         let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
         everywhere.equal(&format!("add {len}"), &expected, |device| {
             add(device, &device.upload(&a), &device.upload(&b))
+        });
+        // Halving is exact.
+        let expected: Vec<f32> = expected.iter().map(|sum| sum / 2.0).collect();
+        everywhere.equal(&format!("average {len}"), &expected, |device| {
+            average(device, &device.upload(&a), &device.upload(&b))
         });
     }
 }
@@ -136,45 +143,116 @@ fn patches_are_in_the_order_of_a_convolution() {
 }
 
 #[test]
-fn embed_puts_the_class_token_first() {
+fn embed_puts_the_prefix_first() {
     let everywhere = Everywhere::new();
-    for (batch, patches, dim) in [(1, 1, 1), (3, 7, 65), (2, 196, 3)] {
+    for (batch, patches, prefix, dim) in [(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)]
+    {
         let shape = Embed {
             batch,
             patches,
+            prefix,
             dim,
         };
+        let tokens = prefix + patches;
         let mut random = Random::new((batch * patches * dim) as u64);
         let patch_embeddings = random.unit(batch * patches * dim);
-        let class_token = random.unit(dim);
-        let positions = random.unit((patches + 1) * dim);
-        let grad = random.unit(batch * (patches + 1) * dim);
-        let (mut tokens, mut patch_grad) = (Vec::new(), Vec::new());
+        let first = random.unit(prefix * dim);
+        let positions = random.unit(tokens * dim);
+        let grad = random.unit(batch * tokens * dim);
+        let (mut expected, mut patch_grad) = (Vec::new(), Vec::new());
         for image in 0..batch {
-            for token in 0..=patches {
+            for token in 0..tokens {
                 for element in 0..dim {
-                    let value = match token {
-                        0 => class_token[element],
-                        _ => patch_embeddings[(image * patches + token - 1) * dim + element],
+                    let value = match token.checked_sub(prefix) {
+                        None => first[token * dim + element],
+                        Some(patch) => patch_embeddings[(image * patches + patch) * dim + element],
                     };
-                    tokens.push(value + positions[token * dim + element]);
-                    if token > 0 {
-                        patch_grad.push(grad[(image * (patches + 1) + token) * dim + element]);
+                    expected.push(value + positions[token * dim + element]);
+                    if token >= prefix {
+                        patch_grad.push(grad[(image * tokens + token) * dim + element]);
                     }
                 }
             }
         }
-        everywhere.equal(&format!("{shape:?}"), &tokens, |device| {
+        everywhere.equal(&format!("{shape:?}"), &expected, |device| {
             embed(
                 device,
                 &shape,
                 &device.upload(&patch_embeddings),
-                &device.upload(&class_token),
+                &device.upload(&first),
                 &device.upload(&positions),
             )
         });
         everywhere.equal(&format!("{shape:?} backward"), &patch_grad, |device| {
             embed_backward(device, &shape, &device.upload(&grad))
+        });
+    }
+}
+
+#[test]
+fn permute_tokens_follows_the_order_and_the_inverse_leads_back() {
+    let everywhere = Everywhere::new();
+    for (images, tokens, dim) in [(1, 1, 1), (3, 7, 65), (2, 197, 3)] {
+        // 5 has no factor in common with these sizes, so this visits every token.
+        let order: Vec<u32> = (0..tokens)
+            .map(|at| ((at * 5 + 2) % tokens) as u32)
+            .collect();
+        let mut inverse = vec![0; tokens];
+        for (place, &token) in order.iter().enumerate() {
+            inverse[token as usize] = place as u32;
+        }
+        let input = Random::new(tokens as u64).unit(images * tokens * dim);
+        let mut expected = Vec::new();
+        for image in 0..images {
+            for &token in &order {
+                expected.extend(&input[(image * tokens + token as usize) * dim..][..dim]);
+            }
+        }
+        let what = format!("permute_tokens {images}x{tokens}x{dim}");
+        everywhere.equal(&what, &expected, |device| {
+            permute_tokens(device, dim, &device.upload(&order), &device.upload(&input))
+        });
+        everywhere.equal(&format!("{what} back"), &input, |device| {
+            permute_tokens(
+                device,
+                dim,
+                &device.upload(&inverse),
+                &device.upload(&expected),
+            )
+        });
+    }
+}
+
+#[test]
+fn mean_tokens_and_its_gradient() {
+    let everywhere = Everywhere::new();
+    for (batch, tokens, dim) in [(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)] {
+        let shape = MeanTokens { batch, tokens, dim };
+        let mut random = Random::new(tokens as u64);
+        let input = random.normal(batch * tokens * dim, 1.0, 2.0);
+        let grad = random.normal(batch * dim, 0.0, 1.0);
+        let mut expected = Vec::new();
+        for image in input.chunks(tokens * dim) {
+            for element in 0..dim {
+                let values = || image[element..].iter().step_by(dim).map(|&x| f64::from(x));
+                // Each of `tokens` additions and the division err by half an epsilon of the magnitude so far.
+                let magnitude = values().map(f64::abs).sum::<f64>() / tokens as f64;
+                let bound = (tokens as f64 / 2.0 + 2.0) * EPSILON * magnitude;
+                expected.push((values().sum::<f64>() / tokens as f64, bound));
+            }
+        }
+        everywhere.close(&format!("{shape:?}"), &expected, |device| {
+            mean_tokens(device, &shape, &device.upload(&input))
+        });
+        // WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
+        let expected: Vec<_> = grad
+            .chunks(dim)
+            .flat_map(|grad| std::iter::repeat_n(grad, tokens).flatten())
+            .map(|&grad| f64::from(grad) / tokens as f64)
+            .map(|share| (share, 2.5 * EPSILON * share.abs()))
+            .collect();
+        everywhere.close(&format!("{shape:?} backward"), &expected, |device| {
+            mean_tokens_backward(device, &shape, &device.upload(&grad))
         });
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, wide};
 use ptq4vit_gpu::kernels::{
-    LayerNorm, cross_entropy_backward, layer_norm, layer_norm_backward, softmax, softmax_backward,
+    LayerNorm, WindowSoftmax, cross_entropy_backward, layer_norm, layer_norm_backward, softmax,
+    softmax_backward, window_softmax,
 };
 
 const EPS: f32 = 1e-6;
@@ -31,21 +32,23 @@ fn normalised_error(x: &[f64], element: f64) -> f64 {
     EPSILON * (of_mean * (1.0 + element.abs()) + (width / 4.0 + 6.0) * element.abs())
 }
 
-/// Shapes: rows, width, elements between the starts of rows.
+/// Shapes: rows, width, where the first row starts, elements between the starts of rows.
 fn shapes() -> Vec<LayerNorm> {
     let mut shapes = Vec::new();
     for (rows, width) in RAGGED.into_iter().zip(RAGGED.into_iter().rev()) {
-        for input_stride in [width, width + 13] {
-            shapes.push((rows, width, input_stride));
+        for (input_offset, input_stride) in [(0, width), (0, width + 13), (7, width + 13)] {
+            shapes.push((rows, width, input_offset, input_stride));
         }
     }
-    // Class tokens of five images of seven tokens.
-    shapes.push((5, 768, 7 * 768));
+    // Class tokens and distillation tokens of five images of seven tokens.
+    shapes.push((5, 768, 0, 7 * 768));
+    shapes.push((5, 768, 768, 7 * 768));
     shapes
         .into_iter()
-        .map(|(rows, width, input_stride)| LayerNorm {
+        .map(|(rows, width, input_offset, input_stride)| LayerNorm {
             rows,
             width,
+            input_offset,
             input_stride,
             eps: EPS,
         })
@@ -53,7 +56,7 @@ fn shapes() -> Vec<LayerNorm> {
 }
 
 /// A row far from zero, a row of tiny values (where eps counts), and ordinary ones; `rows · input_stride` elements, of
-/// which a row's first `width` are used.
+/// which a row's `width` from `input_offset` on are used.
 fn layer_norm_input(norm: &LayerNorm) -> Vec<f32> {
     let mut random = Random::new((norm.rows * norm.input_stride) as u64);
     (0..norm.rows)
@@ -78,7 +81,7 @@ fn layer_norm_is_torchs() {
         let bias = random.normal(norm.width, 0.0, 0.5);
         let mut expected = Vec::new();
         for row in 0..norm.rows {
-            let x = wide(&input[row * norm.input_stride..][..norm.width]);
+            let x = wide(&input[norm.input_offset + row * norm.input_stride..][..norm.width]);
             for (at, element) in normalised(&x).into_iter().enumerate() {
                 let (weight, bias) = (f64::from(weight[at]), f64::from(bias[at]));
                 let scaled = element * weight;
@@ -109,7 +112,7 @@ fn layer_norm_backward_is_its_gradient() {
         let grad = random.normal(norm.rows * norm.width, 0.0, 1.0);
         let mut expected = vec![(0.0, 0.0); input.len()];
         for row in 0..norm.rows {
-            let start = row * norm.input_stride;
+            let start = norm.input_offset + row * norm.input_stride;
             let x = wide(&input[start..][..norm.width]);
             let h: Vec<f64> = wide(&grad[row * norm.width..][..norm.width])
                 .iter()
@@ -214,6 +217,57 @@ fn softmax_of_ragged_rows() {
                 softmax(device, rows, width, factor as f32, &device.upload(&scores))
             });
         }
+    }
+}
+
+#[test]
+fn window_softmax_adds_the_bias_of_the_head_and_the_mask_of_the_window() {
+    let everywhere = Everywhere::new();
+    for (images, windows, heads, tokens) in
+        [(1, 1, 1, 1), (2, 3, 5, 7), (3, 4, 2, 49), (2, 1, 3, 65)]
+    {
+        let shape = WindowSoftmax {
+            images,
+            windows,
+            heads,
+            tokens,
+            factor: 0.25,
+        };
+        let mut random = Random::new(tokens as u64);
+        let scores = random.normal(shape.rows() * tokens, 1.0, 8.0);
+        let bias = random.normal(heads * tokens * tokens, 0.0, 2.0);
+        // Mostly masked, but never all of a row.
+        let mask: Vec<f32> = (0..windows * tokens * tokens)
+            .map(|at| {
+                if at * 7 % 5 == 0 || at / tokens % tokens == at % tokens {
+                    0.0
+                } else {
+                    -100.0
+                }
+            })
+            .collect();
+        let mut expected = Vec::new();
+        for (row, scores) in scores.chunks(tokens).enumerate() {
+            let (query, head) = (row % tokens, row / tokens % heads);
+            let window = row / (tokens * heads) % windows;
+            let biased: Vec<f64> = (0..tokens)
+                .map(|key| {
+                    f64::from(shape.factor) * f64::from(scores[key])
+                        + f64::from(bias[(head * tokens + query) * tokens + key])
+                        + f64::from(mask[(window * tokens + query) * tokens + key])
+                })
+                .collect();
+            // The biased score itself is rounded three times, at a magnitude of at most 120.
+            let errors = probability_errors(&biased, 1.0);
+            let pairs = probabilities(&biased, 1.0).into_iter().zip(errors);
+            expected.extend(
+                pairs.map(|(p, error)| (p, p * (error + 360.0 * EPSILON) + 2.0 * SMALLEST)),
+            );
+        }
+        everywhere.close(&format!("{shape:?}"), &expected, |device| {
+            let (bias, mask) = (device.upload(&bias), device.upload(&mask));
+            window_softmax(device, &shape, &device.upload(&scores), &bias, &mask)
+        });
     }
 }
 

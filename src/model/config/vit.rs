@@ -1,69 +1,20 @@
-//! What a network is: its family and sizes, and the tensors that timm's `state_dict` then has.
+//! The sizes of ViT and DeiT.
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    CHANNELS, MAX_DEPTH, MAX_SIZE, divisible, has_part, patch_embedding, positive_eps, same_sizes,
+    scaled, sizes, within,
+};
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
 
-/// The largest size that is believed (pixels, features, classes): products of three of them can't overflow.
-const MAX_SIZE: usize = 1 << 20;
-/// The largest number of blocks that is believed.
-const MAX_DEPTH: usize = 1 << 10;
-/// The epsilon of timm's `LayerNorm`, which a configuration may leave out.
+/// The epsilon of timm's ViTs, which a configuration may leave out.
 const TIMM_LAYER_NORM_EPS: f32 = 1e-6;
-/// Red, green and blue.
-pub const CHANNELS: usize = 3;
 
-/// A network of a known family. As JSON or TOML: the family's fields, and its name as `family`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "family", rename_all = "lowercase")]
-pub enum Architecture {
-    /// ViT and DeiT.
-    Vit(VitConfig),
-}
-
-impl Architecture {
-    /// Every tensor of timm's `state_dict`, with its shape.
-    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let Self::Vit(config) = self;
-        config.expected_tensors()
-    }
-
-    /// The number of parameters, as timm counts them.
-    pub fn parameters(&self) -> usize {
-        let tensors = self.expected_tensors();
-        tensors
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum()
-    }
-
-    /// Width and height of the input, in pixels.
-    pub fn image_size(&self) -> usize {
-        let Self::Vit(config) = self;
-        config.image_size
-    }
-
-    /// The number of logits.
-    pub fn classes(&self) -> usize {
-        let Self::Vit(config) = self;
-        config.classes
-    }
-
-    /// This architecture with as many classes as `weights` has, once everything else is found to be the
-    /// same in both. `told_by` says for the error where this architecture comes from.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if `weights` is of an unsupported kind, incomplete, or of another size.
-    pub fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
-        let Self::Vit(config) = self;
-        config.fitted(weights, told_by).map(Self::Vit)
-    }
-}
-
-/// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a
-/// class token, learned positions (one for the class token too), blocks that normalise first, qkv with a
-/// bias, exact GELU, and a head on the normalised class token.
+/// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
+/// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head
+/// on the normalised class token. Or, distilled, as timm's `VisionTransformerDistilled`: with two such tokens and heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
@@ -83,6 +34,8 @@ pub struct VitConfig {
     pub classes: usize,
     /// What LayerNorm adds to the variance.
     pub layer_norm_eps: f32,
+    /// Whether there is a second token before the patches, with a head of its own: DeiT's distillation token.
+    pub distilled: bool,
 }
 
 /// [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden
@@ -99,6 +52,8 @@ struct VitForm {
     mlp_ratio: Option<f64>,
     classes: usize,
     layer_norm_eps: Option<f32>,
+    #[serde(default)]
+    distilled: bool,
 }
 
 impl TryFrom<VitForm> for VitConfig {
@@ -120,15 +75,11 @@ impl TryFrom<VitForm> for VitConfig {
             mlp_dim,
             classes: form.classes,
             layer_norm_eps: form.layer_norm_eps.unwrap_or(TIMM_LAYER_NORM_EPS),
+            distilled: form.distilled,
         };
         config.validate()?;
         Ok(config)
     }
-}
-
-/// timm's `int(size * ratio)`.
-pub fn scaled(size: usize, ratio: f64) -> usize {
-    (size as f64 * ratio) as usize
 }
 
 impl VitConfig {
@@ -137,9 +88,14 @@ impl VitConfig {
         (self.image_size / self.patch_size).pow(2)
     }
 
-    /// Tokens of an image: the class token, then the patches row by row.
+    /// Tokens before the patches: the class token, and a distilled network's second one.
+    pub fn prefix(&self) -> usize {
+        if self.distilled { 2 } else { 1 }
+    }
+
+    /// Tokens of an image: those of the prefix, then the patches row by row.
     pub fn tokens(&self) -> usize {
-        1 + self.patches()
+        self.prefix() + self.patches()
     }
 
     /// Features of one attention head.
@@ -179,6 +135,10 @@ impl VitConfig {
         }
         pair("norm".into(), vec![dim]);
         pair("head".into(), vec![classes, dim]);
+        if self.distilled {
+            pair("head_dist".into(), vec![classes, dim]);
+            tensors.push(("dist_token".to_owned(), vec![1, 1, dim]));
+        }
         tensors
     }
 
@@ -195,17 +155,14 @@ impl VitConfig {
             return Err(problem(format!("is {kind}, which is not supported")));
         }
 
-        let [dim, channels, patch_size, patch_width] = sizes(weights, "patch_embed.proj.weight")?;
-        if channels != CHANNELS || patch_width != patch_size {
-            return Err(problem(format!(
-                "`patch_embed.proj.weight` takes {channels} channels and patches of {patch_size} by {patch_width} pixels, where {CHANNELS} channels and square patches are expected"
-            )));
-        }
+        let (patch_size, dim) = patch_embedding(weights)?;
         let [_, tokens, _] = sizes(weights, "pos_embed")?;
-        let grid = tokens.saturating_sub(1).isqrt();
-        if tokens != 1 + grid * grid {
+        let distilled = weights.shape("dist_token").is_some();
+        let prefix = if distilled { 2 } else { 1 };
+        let grid = tokens.saturating_sub(prefix).isqrt();
+        if tokens != prefix + grid * grid {
             return Err(problem(format!(
-                "`pos_embed` has {tokens} positions, where one for the class token and a square grid are expected"
+                "`pos_embed` has {tokens} positions, where {prefix} before the patches and a square grid are expected"
             )));
         }
         let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
@@ -224,6 +181,7 @@ impl VitConfig {
             mlp_dim,
             classes,
             layer_norm_eps: TIMM_LAYER_NORM_EPS,
+            distilled,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], |_| false)?;
@@ -232,7 +190,7 @@ impl VitConfig {
 
     /// What speaks against the sizes, if anything does.
     fn validate(&self) -> std::result::Result<(), String> {
-        for (what, size, limit) in [
+        within(&[
             ("image_size", self.image_size, MAX_SIZE),
             ("patch_size", self.patch_size, MAX_SIZE),
             ("dim", self.dim, MAX_SIZE),
@@ -240,73 +198,39 @@ impl VitConfig {
             ("heads", self.heads, MAX_SIZE),
             ("mlp_dim", self.mlp_dim, MAX_SIZE),
             ("classes", self.classes, MAX_SIZE),
-        ] {
-            if !(1..=limit).contains(&size) {
-                return Err(format!("{what} is {size}, where 1 to {limit} is expected"));
-            }
-        }
-        for (what, size, part, count) in [
+        ])?;
+        divisible(&[
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
-        ] {
-            if !size.is_multiple_of(count) {
-                return Err(format!("{what} {size} is not divisible by {part} {count}"));
-            }
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            return Err(format!(
-                "layer_norm_eps is {}, where a positive number is expected",
-                self.layer_norm_eps
-            ));
-        }
-        Ok(())
+        ])?;
+        positive_eps(self.layer_norm_eps)
     }
 
-    /// [`Architecture::fitted`] for this family.
-    fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
+    /// [`Architecture::fitted`](super::Architecture::fitted) for this family.
+    pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
         let file = Self::from_shapes(weights, self.heads)?;
-        let differences: Vec<String> = [
-            ("image_size", file.image_size, self.image_size),
-            ("patch_size", file.patch_size, self.patch_size),
-            ("dim", file.dim, self.dim),
-            ("depth", file.depth, self.depth),
-            ("mlp_dim", file.mlp_dim, self.mlp_dim),
-        ]
-        .iter()
-        .filter(|(_, found, expected)| found != expected)
-        .map(|(what, found, expected)| format!("{what} is {found}, not {expected}"))
-        .collect();
-        if !differences.is_empty() {
-            let problem = format!("doesn't fit {told_by}: {}", differences.join("; "));
-            return Err(Error::input(weights.path(), problem));
-        }
+        same_sizes(
+            weights,
+            told_by,
+            &[
+                ("image_size", file.image_size, self.image_size),
+                ("patch_size", file.patch_size, self.patch_size),
+                ("dim", file.dim, self.dim),
+                ("depth", file.depth, self.depth),
+                ("mlp_dim", file.mlp_dim, self.mlp_dim),
+            ],
+        )?;
         Ok(Self {
             classes: file.classes,
+            distilled: file.distilled,
             ..self.clone()
         })
     }
 }
 
-/// The sizes of a tensor with `N` dimensions.
-fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
-    let shape = weights.shape(name);
-    shape
-        .and_then(|shape| shape.try_into().ok())
-        .ok_or_else(|| {
-            let found = shape.map_or("there is none".to_owned(), |shape| {
-                format!("found shape {shape:?}")
-            });
-            Error::input(
-                weights.path(),
-                format!("expected timm's tensor `{name}` with {N} dimensions, {found}"),
-            )
-        })
-}
-
 /// Part of a tensor's name, from the start of one of its dot-separated words, that tells a kind of network
 /// other than [`VitConfig`]'s. The first that occurs speaks.
 const OTHER_KINDS: &[(&str, &str)] = &[
-    ("layers.0.", "a Swin transformer"),
     (
         "embeddings.",
         "a model with Hugging Face transformers' tensor names instead of timm's",
@@ -316,7 +240,6 @@ const OTHER_KINDS: &[(&str, &str)] = &[
         "a model with torchvision's tensor names instead of timm's",
     ),
     ("visual.", "a CLIP model"),
-    ("dist_token", "a distilled DeiT"),
     ("reg_token", "a ViT with register tokens"),
     ("attn_pool.", "a ViT with attention pooling"),
     ("fc_norm.", "a ViT that averages its tokens"),
@@ -352,13 +275,8 @@ const INCOMPLETE_KINDS: &[(&str, &str, &str)] = &[
 
 /// The kind of network by its tensors' names, if it is one that is known and not supported.
 fn unsupported_kind(weights: &Weights) -> Option<&'static str> {
-    let has_part = |part: &str| {
-        weights
-            .names()
-            .any(|name| name.starts_with(part) || name.contains(&format!(".{part}")))
-    };
     let has = |name: &str| weights.shape(name).is_some();
-    let other = OTHER_KINDS.iter().find(|(part, _)| has_part(part));
+    let other = OTHER_KINDS.iter().find(|(part, _)| has_part(weights, part));
     let incomplete = INCOMPLETE_KINDS
         .iter()
         .find(|(present, absent, _)| has(present) && !has(absent));
@@ -370,37 +288,24 @@ fn unsupported_kind(weights: &Weights) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::weights::{TensorData, save};
+    use crate::model::config::{Architecture, zeros};
     use std::collections::BTreeMap;
 
     /// The golden oracle's ViT.
     const MICRO: &str = r#"{"family":"vit","image_size":32,"patch_size":8,"dim":48,"depth":2,"heads":3,"mlp_ratio":4,"classes":10}"#;
 
     fn micro() -> VitConfig {
-        let Architecture::Vit(config) = serde_json::from_str(MICRO).unwrap();
-        config
-    }
-
-    /// A file of zeros in these shapes.
-    fn zeros(tensors: Vec<(String, Vec<usize>)>) -> Weights {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("zeros.safetensors");
-        let tensors = tensors
-            .into_iter()
-            .map(|(name, shape)| {
-                let data = vec![0.0; shape.iter().product()];
-                (name, TensorData::F32 { shape, data })
-            })
-            .collect();
-        save(&path, tensors, BTreeMap::new()).unwrap();
-        Weights::open(path).unwrap()
+        match serde_json::from_str(MICRO).unwrap() {
+            Architecture::Vit(config) => config,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The micro ViT's tensors, changed, and why that file is refused.
     fn refusal(change: impl FnOnce(&mut BTreeMap<String, Vec<usize>>)) -> String {
-        let mut tensors = micro().expected_tensors().into_iter().collect();
+        let mut tensors: BTreeMap<_, _> = micro().expected_tensors().into_iter().collect();
         change(&mut tensors);
-        let error = VitConfig::from_shapes(&zeros(tensors.into_iter().collect()), 3).unwrap_err();
+        let error = VitConfig::from_shapes(&zeros(tensors), 3).unwrap_err();
         assert_eq!(error.exit_code(), 3);
         error.to_string()
     }
@@ -473,7 +378,7 @@ mod tests {
                 r#""layer_norm_eps":-1,"classes""#,
                 "layer_norm_eps is -1",
             ),
-            (r#""vit""#, r#""swin""#, "unknown variant `swin`"),
+            (r#""vit""#, r#""pit""#, "unknown variant `pit`"),
         ] {
             assert!(MICRO.contains(from), "{from}");
             let error = serde_json::from_str::<Architecture>(&MICRO.replace(from, to)).unwrap_err();
@@ -499,10 +404,8 @@ mod tests {
     #[test]
     fn names_the_kinds_that_are_not_supported() {
         for (name, kind) in [
-            ("layers.0.blocks.0.norm1.weight", "Swin"),
             ("vit.embeddings.cls_token", "Hugging Face"),
             ("visual.trunk.cls_token", "CLIP"),
-            ("dist_token", "distilled DeiT"),
             ("fc_norm.weight", "averages its tokens"),
             ("blocks.0.ls1.gamma", "LayerScale"),
             ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
@@ -596,8 +499,12 @@ mod tests {
         let fitted = told
             .fitted(&zeros(five.expected_tensors()), "the test")
             .unwrap();
-        let Architecture::Vit(config) = &fitted;
-        assert_eq!((config.classes, config.layer_norm_eps), (5, 1e-5));
+        let expected = VitConfig {
+            classes: 5,
+            layer_norm_eps: 1e-5,
+            ..micro()
+        };
+        assert_eq!(fitted, Architecture::Vit(expected));
 
         let other = VitConfig {
             depth: 1,

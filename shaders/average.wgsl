@@ -1,0 +1,24 @@
+// out = (a + b) / 2, element by element.
+//
+// One invocation computes one element.
+
+struct Parameters {
+    count: u32,
+}
+
+@group(0) @binding(0) var<uniform> parameters: Parameters;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
+    if index < parameters.count {
+        out[index] = 0.5 * (a[index] + b[index]);
+    }
+}

@@ -1,0 +1,50 @@
+//! The average of two tensors: the logits of a distilled DeiT.
+
+use super::{PER_TASK, WORKGROUP};
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "average",
+    source: include_str!("../../shaders/average.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { count });
+
+/// `(a + b) / 2`, element by element, of two buffers of one length.
+pub fn average(device: &Device, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32> {
+    assert_eq!(a.len(), b.len(), "the terms of an average have one length");
+    let out = device.zeros(a.len());
+    match device {
+        Device::Cpu(_) => cpu(&a.host_slice(), &b.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: a.len() as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(a), Binding::F32(b), Binding::F32(&out)],
+                a.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(a: &[f32], b: &[f32], out: &mut [f32]) {
+    out.par_iter_mut()
+        .with_min_len(PER_TASK)
+        .zip(a)
+        .zip(b)
+        .for_each(|((out, a), b)| *out = 0.5 * (a + b));
+}

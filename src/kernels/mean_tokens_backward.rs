@@ -1,0 +1,62 @@
+//! The gradient of the tokens of a mean.
+
+use super::WORKGROUP;
+use super::mean_tokens::MeanTokens;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "mean_tokens_backward",
+    source: include_str!("../../shaders/mean_tokens_backward.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    batch: u32,
+    tokens: u32,
+    dim: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { batch, tokens, dim });
+
+/// The gradient of the tokens, `[batch, tokens, dim]`, given that of their mean, `grad` `[batch, dim]`.
+pub fn mean_tokens_backward(
+    device: &Device,
+    shape: &MeanTokens,
+    grad: &Buffer<f32>,
+) -> Buffer<f32> {
+    let out = device.zeros(shape.batch * shape.tokens * shape.dim);
+    match device {
+        Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                batch: shape.batch as u32,
+                tokens: shape.tokens as u32,
+                dim: shape.dim as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(grad), Binding::F32(&out)],
+                out.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(shape: &MeanTokens, grad: &[f32], out: &mut [f32]) {
+    out.par_chunks_mut(shape.tokens * shape.dim)
+        .zip(grad.par_chunks(shape.dim))
+        .for_each(|(out, grad)| {
+            for token in out.chunks_exact_mut(shape.dim) {
+                for (out, value) in token.iter_mut().zip(grad) {
+                    *out = value / shape.tokens as f32;
+                }
+            }
+        });
+}

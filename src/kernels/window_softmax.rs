@@ -1,0 +1,121 @@
+//! Softmax of attention within windows, with Swin's biases and masks.
+
+use super::WORKGROUP;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "window_softmax",
+    source: include_str!("../../shaders/window_softmax.wgsl"),
+};
+
+/// The shape of attention's scores, `[images, windows, heads, tokens, tokens]`.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowSoftmax {
+    /// Images.
+    pub images: usize,
+    /// Windows of one image that have a mask each; where all have the same, they may be counted as images.
+    pub windows: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Tokens of one window.
+    pub tokens: usize,
+    /// What the scores are multiplied by before anything is added; positive.
+    pub factor: f32,
+}
+
+impl WindowSoftmax {
+    /// Rows of the scores.
+    pub fn rows(&self) -> usize {
+        self.images * self.windows * self.heads * self.tokens
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    rows: u32,
+    tokens: u32,
+    heads: u32,
+    windows: u32,
+    factor: f32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    rows,
+    tokens,
+    heads,
+    windows,
+    factor
+});
+
+/// `softmax(factor · scores + bias + mask)` along each row; `bias` is `[heads, tokens, tokens]`, `mask`
+/// `[windows, tokens, tokens]`.
+pub fn window_softmax(
+    device: &Device,
+    shape: &WindowSoftmax,
+    scores: &Buffer<f32>,
+    bias: &Buffer<f32>,
+    mask: &Buffer<f32>,
+) -> Buffer<f32> {
+    let out = device.zeros(scores.len());
+    match device {
+        Device::Cpu(_) => cpu(
+            shape,
+            &scores.host_slice(),
+            &bias.host_slice(),
+            &mask.host_slice(),
+            &mut out.host_slice_mut(),
+        ),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                rows: shape.rows() as u32,
+                tokens: shape.tokens as u32,
+                heads: shape.heads as u32,
+                windows: shape.windows as u32,
+                factor: shape.factor,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[
+                    Binding::F32(scores),
+                    Binding::F32(bias),
+                    Binding::F32(mask),
+                    Binding::F32(&out),
+                ],
+                shape.rows().div_ceil(WORKGROUP),
+            );
+        }
+    }
+    out
+}
+
+fn cpu(shape: &WindowSoftmax, scores: &[f32], bias: &[f32], mask: &[f32], out: &mut [f32]) {
+    let tokens = shape.tokens;
+    let head_rows = shape.heads * tokens;
+    out.par_chunks_mut(tokens)
+        .zip(scores.par_chunks(tokens))
+        .enumerate()
+        .for_each(|(row, (out, scores))| {
+            let bias = &bias[row % head_rows * tokens..][..tokens];
+            let mask_row = row / head_rows % shape.windows * tokens + row % tokens;
+            let mask = &mask[mask_row * tokens..][..tokens];
+            for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
+                *out = shape.factor * score + (bias + mask);
+            }
+            let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut sum = 0.0;
+            for out in out.iter_mut() {
+                *out = (*out - largest).exp();
+                sum += *out;
+            }
+            let inverse = 1.0 / sum;
+            for out in out {
+                *out *= inverse;
+            }
+        });
+}

@@ -1,0 +1,229 @@
+//! What a network is: its family and sizes, and the tensors that timm's `state_dict` then has.
+
+mod swin;
+mod vit;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+
+pub use swin::{Stage, SwinConfig};
+pub use vit::VitConfig;
+
+/// The largest size that is believed (pixels, features, classes): products of three of them can't overflow.
+const MAX_SIZE: usize = 1 << 20;
+/// The largest number of blocks that is believed.
+const MAX_DEPTH: usize = 1 << 10;
+/// Red, green and blue.
+pub const CHANNELS: usize = 3;
+
+/// A network of a known family. As JSON or TOML: the family's fields, and its name as `family`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "lowercase")]
+pub enum Architecture {
+    /// ViT and DeiT.
+    Vit(VitConfig),
+    /// Swin.
+    Swin(SwinConfig),
+}
+
+/// The kinds of [`Architecture`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// ViT and DeiT.
+    Vit,
+    /// Swin.
+    Swin,
+}
+
+impl Family {
+    /// The family that a file's tensors are named like: Swin's blocks lie in layers, a ViT's don't.
+    pub fn of(weights: &Weights) -> Self {
+        if weights.names().any(|name| name.starts_with("layers.0.")) {
+            Self::Swin
+        } else {
+            Self::Vit
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Vit => "ViT",
+            Self::Swin => "Swin transformer",
+        })
+    }
+}
+
+impl Architecture {
+    /// Which family it is of.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Vit(_) => Family::Vit,
+            Self::Swin(_) => Family::Swin,
+        }
+    }
+
+    /// Every tensor of timm's `state_dict`, with its shape.
+    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        match self {
+            Self::Vit(config) => config.expected_tensors(),
+            Self::Swin(config) => config.expected_tensors(),
+        }
+    }
+
+    /// The number of parameters, as timm counts them.
+    pub fn parameters(&self) -> usize {
+        let tensors = self.expected_tensors();
+        tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Width and height of the input, in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.image_size,
+            Self::Swin(config) => config.image_size,
+        }
+    }
+
+    /// The number of logits.
+    pub fn classes(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.classes,
+            Self::Swin(config) => config.classes,
+        }
+    }
+
+    /// This architecture with as many classes and (DeiT) heads as `weights` has, once everything else is found to be
+    /// the same in both. `told_by` says for the error where this architecture comes from.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size.
+    pub fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
+        let found = Family::of(weights);
+        if found != self.family() {
+            let problem = format!(
+                "doesn't fit {told_by}: is a {found}, not a {}",
+                self.family()
+            );
+            return Err(Error::input(weights.path(), problem));
+        }
+        match self {
+            Self::Vit(config) => config.fitted(weights, told_by).map(Self::Vit),
+            Self::Swin(config) => config.fitted(weights, told_by).map(Self::Swin),
+        }
+    }
+}
+
+/// timm's `int(size * ratio)`.
+pub fn scaled(size: usize, ratio: f64) -> usize {
+    (size as f64 * ratio) as usize
+}
+
+/// That every size is at least 1 and at most its limit: (what, size, limit).
+fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
+    let wrong = |(_, size, limit): &&(&str, usize, usize)| !(1..=*limit).contains(size);
+    match sizes.iter().find(wrong) {
+        Some((what, size, limit)) => {
+            Err(format!("{what} is {size}, where 1 to {limit} is expected"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// That the parts of something make a whole: (what, size, part, count).
+fn divisible(parts: &[(&str, usize, &str, usize)]) -> std::result::Result<(), String> {
+    match parts
+        .iter()
+        .find(|(_, size, _, count)| !size.is_multiple_of(*count))
+    {
+        Some((what, size, part, count)) => {
+            Err(format!("{what} {size} is not divisible by {part} {count}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// That LayerNorm's epsilon is one.
+fn positive_eps(eps: f32) -> std::result::Result<(), String> {
+    if eps.is_finite() && eps > 0.0 {
+        return Ok(());
+    }
+    Err(format!(
+        "layer_norm_eps is {eps}, where a positive number is expected"
+    ))
+}
+
+/// Fails where sizes of a file are not those that were told: (what, found, expected).
+fn same_sizes(weights: &Weights, told_by: &str, sizes: &[(&str, usize, usize)]) -> Result<()> {
+    let differences: Vec<String> = sizes
+        .iter()
+        .filter(|(_, found, expected)| found != expected)
+        .map(|(what, found, expected)| format!("{what} is {found}, not {expected}"))
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let problem = format!("doesn't fit {told_by}: {}", differences.join("; "));
+    Err(Error::input(weights.path(), problem))
+}
+
+/// The side of a square patch, and the features, of timm's `patch_embed.proj.weight`.
+fn patch_embedding(weights: &Weights) -> Result<(usize, usize)> {
+    let [dim, channels, patch_size, patch_width] = sizes(weights, "patch_embed.proj.weight")?;
+    if channels != CHANNELS || patch_width != patch_size {
+        return Err(Error::input(
+            weights.path(),
+            format!(
+                "`patch_embed.proj.weight` takes {channels} channels and patches of {patch_size} by {patch_width} pixels, where {CHANNELS} channels and square patches are expected"
+            ),
+        ));
+    }
+    Ok((patch_size, dim))
+}
+
+/// The sizes of a tensor with `N` dimensions.
+fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
+    let shape = weights.shape(name);
+    shape
+        .and_then(|shape| shape.try_into().ok())
+        .ok_or_else(|| {
+            let found = shape.map_or("there is none".to_owned(), |shape| {
+                format!("found shape {shape:?}")
+            });
+            Error::input(
+                weights.path(),
+                format!("expected timm's tensor `{name}` with {N} dimensions, {found}"),
+            )
+        })
+}
+
+/// Whether a tensor's name has `part` at the start of one of its dot-separated words.
+fn has_part(weights: &Weights, part: &str) -> bool {
+    weights
+        .names()
+        .any(|name| name.starts_with(part) || name.contains(&format!(".{part}")))
+}
+
+/// A file of zeros in these shapes.
+#[cfg(test)]
+fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
+    use crate::model::weights::{TensorData, save};
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("zeros.safetensors");
+    let tensors = tensors
+        .into_iter()
+        .map(|(name, shape)| {
+            let data = vec![0.0; shape.iter().product()];
+            (name, TensorData::F32 { shape, data })
+        })
+        .collect();
+    save(&path, tensors, Default::default()).expect("the file is written");
+    Weights::open(path).expect("the file is sound")
+}

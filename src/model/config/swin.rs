@@ -1,0 +1,606 @@
+//! The sizes of Swin.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    MAX_DEPTH, MAX_SIZE, divisible, has_part, patch_embedding, positive_eps, same_sizes, scaled,
+    sizes, within,
+};
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+
+/// The largest number of stages that is believed; every published Swin has four.
+const MAX_STAGES: usize = 8;
+/// The epsilon of timm's Swins, torch's own default, which a configuration may leave out.
+const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
+
+/// The sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
+/// LayerNorm on the embedded patches, learned relative position biases, qkv with a bias, exact GELU, and a head on the
+/// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SwinForm")]
+pub struct SwinConfig {
+    /// Width and height of the input, in pixels; a multiple of `patch_size`.
+    pub image_size: usize,
+    /// Width and height of a patch, in pixels.
+    pub patch_size: usize,
+    /// Width and height of a window, in tokens.
+    pub window: usize,
+    /// Features of a token in the first stage.
+    pub dim: usize,
+    /// Number of blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Attention heads in each stage's blocks.
+    pub heads: Vec<usize>,
+    /// Hidden features of a block's MLP, as a multiple of its features.
+    pub mlp_ratio: f64,
+    /// Number of logits.
+    pub classes: usize,
+    /// What LayerNorm adds to the variance.
+    pub layer_norm_eps: f32,
+}
+
+/// The sizes of one stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Tokens along one side of the image.
+    pub resolution: usize,
+    /// Tokens along one side of a window: the whole image where that is no larger.
+    pub window: usize,
+    /// Features of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads of a block.
+    pub heads: usize,
+    /// Hidden features of a block's MLP.
+    pub mlp_dim: usize,
+}
+
+impl Stage {
+    /// Tokens of an image.
+    pub fn tokens(&self) -> usize {
+        self.resolution.pow(2)
+    }
+
+    /// Windows of an image.
+    pub fn windows(&self) -> usize {
+        (self.resolution / self.window).pow(2)
+    }
+
+    /// Tokens that the windows of a block are shifted by, right and down: none in every other block, nor where one
+    /// window is the whole image (timm's `_calc_window_shift`).
+    pub fn shift(&self, block: usize) -> usize {
+        if block.is_multiple_of(2) || self.window == self.resolution {
+            0
+        } else {
+            self.window / 2
+        }
+    }
+}
+
+/// [`SwinConfig`] as files write it: without the epsilon where it is timm's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwinForm {
+    image_size: usize,
+    patch_size: usize,
+    window: usize,
+    dim: usize,
+    depths: Vec<usize>,
+    heads: Vec<usize>,
+    mlp_ratio: f64,
+    classes: usize,
+    layer_norm_eps: Option<f32>,
+}
+
+impl TryFrom<SwinForm> for SwinConfig {
+    type Error = String;
+
+    fn try_from(form: SwinForm) -> std::result::Result<Self, String> {
+        let config = Self {
+            image_size: form.image_size,
+            patch_size: form.patch_size,
+            window: form.window,
+            dim: form.dim,
+            depths: form.depths,
+            heads: form.heads,
+            mlp_ratio: form.mlp_ratio,
+            classes: form.classes,
+            layer_norm_eps: form.layer_norm_eps.unwrap_or(TIMM_LAYER_NORM_EPS),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl SwinConfig {
+    /// The sizes of each stage.
+    pub fn stages(&self) -> Vec<Stage> {
+        let grid = self.image_size / self.patch_size;
+        let sizes = self.depths.iter().zip(&self.heads).enumerate();
+        sizes
+            .map(|(stage, (&depth, &heads))| {
+                let (resolution, dim) = (grid >> stage, self.dim << stage);
+                Stage {
+                    resolution,
+                    window: self.window.min(resolution),
+                    dim,
+                    depth,
+                    heads,
+                    mlp_dim: scaled(dim, self.mlp_ratio),
+                }
+            })
+            .collect()
+    }
+
+    /// Every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
+    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let mut tensors = Vec::new();
+        for (index, stage) in self.stages().iter().enumerate() {
+            let Stage { dim, mlp_dim, .. } = *stage;
+            if index > 0 {
+                let weight = format!("layers.{index}.downsample.reduction.weight");
+                tensors.push((weight, vec![dim, 2 * dim]));
+            }
+            for block in 0..stage.depth {
+                let table =
+                    format!("layers.{index}.blocks.{block}.attn.relative_position_bias_table");
+                tensors.push((table, vec![(2 * stage.window - 1).pow(2), stage.heads]));
+            }
+            let mut pair = |name: &str, weight: Vec<usize>| {
+                let name = format!("layers.{index}.{name}");
+                tensors.push((format!("{name}.bias"), vec![weight[0]]));
+                tensors.push((format!("{name}.weight"), weight));
+            };
+            if index > 0 {
+                pair("downsample.norm", vec![2 * dim]);
+            }
+            for block in 0..stage.depth {
+                pair(&format!("blocks.{block}.norm1"), vec![dim]);
+                pair(&format!("blocks.{block}.attn.qkv"), vec![3 * dim, dim]);
+                pair(&format!("blocks.{block}.attn.proj"), vec![dim, dim]);
+                pair(&format!("blocks.{block}.norm2"), vec![dim]);
+                pair(&format!("blocks.{block}.mlp.fc1"), vec![mlp_dim, dim]);
+                pair(&format!("blocks.{block}.mlp.fc2"), vec![dim, mlp_dim]);
+            }
+        }
+        let (first, last) = (self.dim, self.last_dim());
+        let patch = vec![first, super::CHANNELS, self.patch_size, self.patch_size];
+        for (name, weight) in [
+            ("patch_embed.proj", patch),
+            ("patch_embed.norm", vec![first]),
+            ("norm", vec![last]),
+            ("head.fc", vec![self.classes, last]),
+        ] {
+            tensors.push((format!("{name}.bias"), vec![weight[0]]));
+            tensors.push((format!("{name}.weight"), weight));
+        }
+        tensors
+    }
+
+    /// Features of a token in the last stage.
+    pub fn last_dim(&self) -> usize {
+        self.dim << (self.depths.len() - 1)
+    }
+
+    /// Reads the sizes off the tensors' shapes and checks that the file has every tensor, and no other but the index
+    /// and mask buffers that older files store. The image size shows in no shape. The epsilon is timm's.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes contradict each
+    /// other, or if the stages don't divide `image_size`.
+    pub fn from_shapes(weights: &Weights, image_size: usize) -> Result<Self> {
+        let problem = |problem: String| Error::input(weights.path(), problem);
+        if let Some(kind) = unsupported_kind(weights) {
+            return Err(problem(format!("is {kind}, which is not supported")));
+        }
+
+        let (patch_size, dim) = patch_embedding(weights)?;
+        let [classes, _] = sizes(weights, "head.fc.weight")?;
+        let [hidden, features] = sizes(weights, "layers.0.blocks.0.mlp.fc1.weight")?;
+        let has_block = |stage: usize, block: usize| {
+            let name = format!("layers.{stage}.blocks.{block}.norm1.weight");
+            weights.shape(&name).is_some()
+        };
+        let stages = (0..).take_while(|&stage| has_block(stage, 0)).count();
+        let tables: Vec<[usize; 2]> = (0..stages)
+            .map(|stage| {
+                let block = format!("layers.{stage}.blocks.0.attn");
+                sizes(weights, &format!("{block}.relative_position_bias_table"))
+            })
+            .collect::<Result<_>>()?;
+        let [biases, _] = tables[0];
+        let config = Self {
+            image_size,
+            patch_size,
+            window: biases.isqrt().div_ceil(2),
+            dim,
+            depths: (0..stages)
+                .map(|stage| (0..).take_while(|&block| has_block(stage, block)).count())
+                .collect(),
+            heads: tables.iter().map(|[_, heads]| *heads).collect(),
+            mlp_ratio: hidden as f64 / features as f64,
+            classes,
+            layer_norm_eps: TIMM_LAYER_NORM_EPS,
+        };
+        config.validate().map_err(problem)?;
+        weights.check(&config.expected_tensors(), &[], is_derived)?;
+        Ok(config)
+    }
+
+    /// What speaks against the sizes, if anything does.
+    fn validate(&self) -> std::result::Result<(), String> {
+        let stages = self.depths.len();
+        if self.heads.len() != stages {
+            return Err(format!(
+                "heads are told for {} stages, depths for {stages}",
+                self.heads.len()
+            ));
+        }
+        within(&[
+            ("image_size", self.image_size, MAX_SIZE),
+            ("patch_size", self.patch_size, MAX_SIZE),
+            ("window", self.window, MAX_SIZE),
+            ("dim", self.dim, MAX_SIZE >> MAX_STAGES),
+            ("the number of stages", stages, MAX_STAGES),
+            ("classes", self.classes, MAX_SIZE),
+        ])?;
+        divisible(&[("image_size", self.image_size, "patch_size", self.patch_size)])?;
+        for (index, stage) in self.stages().iter().enumerate() {
+            let what = |size: &str| format!("{size} of stage {index}");
+            within(&[
+                (&what("depth"), stage.depth, MAX_DEPTH),
+                (&what("heads"), stage.heads, MAX_SIZE),
+                (&what("mlp_dim"), stage.mlp_dim, MAX_SIZE),
+                (&what("the resolution"), stage.resolution, MAX_SIZE),
+            ])?;
+            // timm pads what doesn't divide, in which no published Swin ends up at the size it was trained for.
+            divisible(&[
+                (&what("dim"), stage.dim, "heads", stage.heads),
+                (
+                    &what("the resolution"),
+                    stage.resolution,
+                    "window",
+                    stage.window,
+                ),
+            ])?;
+            if index + 1 < stages {
+                divisible(&[(
+                    &what("the resolution"),
+                    stage.resolution,
+                    "merged tokens",
+                    2,
+                )])?;
+            }
+        }
+        positive_eps(self.layer_norm_eps)
+    }
+
+    /// [`Architecture::fitted`](super::Architecture::fitted) for this family.
+    pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
+        let file = Self::from_shapes(weights, self.image_size)?;
+        same_sizes(
+            weights,
+            told_by,
+            &[
+                ("patch_size", file.patch_size, self.patch_size),
+                ("window", file.window, self.stages()[0].window),
+                ("dim", file.dim, self.dim),
+                ("the number of stages", file.depths.len(), self.depths.len()),
+            ],
+        )?;
+        for (index, (found, told)) in file.stages().iter().zip(self.stages()).enumerate() {
+            let what = |size: &str| format!("{size} of stage {index}");
+            same_sizes(
+                weights,
+                told_by,
+                &[
+                    (&what("depth"), found.depth, told.depth),
+                    (&what("heads"), found.heads, told.heads),
+                    (&what("mlp_dim"), found.mlp_dim, told.mlp_dim),
+                ],
+            )?;
+        }
+        Ok(Self {
+            classes: file.classes,
+            ..self.clone()
+        })
+    }
+}
+
+/// Whether a tensor follows from the sizes: buffers that timm no longer stores.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".attn.relative_position_index") || name.ends_with(".attn_mask")
+}
+
+/// Part of a tensor's name that tells a kind of Swin other than [`SwinConfig`]'s.
+const OTHER_KINDS: &[(&str, &str)] = &[
+    ("attn.logit_scale", "a Swin V2"),
+    ("attn.cpb_mlp.", "a Swin V2"),
+    ("absolute_pos_embed", "a Swin with absolute positions"),
+];
+
+/// What a [`SwinConfig`]'s kind has, and what it is without.
+const NEEDED: &[(&str, &str)] = &[
+    (
+        "patch_embed.norm.weight",
+        "a Swin without norm after the patch embedding",
+    ),
+    ("layers.0.blocks.0.attn.qkv.bias", "a Swin without qkv bias"),
+    (
+        "layers.0.blocks.0.attn.relative_position_bias_table",
+        "a Swin without relative positions",
+    ),
+    ("head.fc.weight", "a Swin without classifier"),
+];
+
+/// The kind of network by its tensors' names, if it is not [`SwinConfig`]'s.
+fn unsupported_kind(weights: &Weights) -> Option<&'static str> {
+    let other = OTHER_KINDS.iter().find(|(part, _)| has_part(weights, part));
+    let incomplete = NEEDED
+        .iter()
+        .find(|(name, _)| weights.shape(name).is_none());
+    other.or(incomplete).map(|(_, kind)| *kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Architecture, zeros};
+    use std::collections::BTreeMap;
+
+    /// The golden oracle's Swin.
+    const MICRO: &str = r#"{"family":"swin","image_size":56,"patch_size":4,"window":7,"dim":32,"depths":[2,2],"heads":[2,4],"mlp_ratio":4,"classes":10}"#;
+
+    fn micro() -> SwinConfig {
+        match serde_json::from_str(MICRO).unwrap() {
+            Architecture::Swin(config) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The micro Swin's tensors, changed, and why that file is refused.
+    fn refusal(change: impl FnOnce(&mut BTreeMap<String, Vec<usize>>)) -> String {
+        let mut tensors = micro().expected_tensors().into_iter().collect();
+        change(&mut tensors);
+        let error = SwinConfig::from_shapes(&zeros(tensors), 56).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        error.to_string()
+    }
+
+    #[test]
+    fn understands_the_golden_form_and_its_own() {
+        let config = micro();
+        assert_eq!((config.layer_norm_eps, config.last_dim()), (1e-5, 64));
+        let [first, second] = config.stages()[..] else {
+            panic!("two stages");
+        };
+        assert_eq!(
+            first,
+            Stage {
+                resolution: 14,
+                window: 7,
+                dim: 32,
+                depth: 2,
+                heads: 2,
+                mlp_dim: 128
+            }
+        );
+        assert_eq!((first.tokens(), first.windows()), (196, 4));
+        assert_eq!([first.shift(0), first.shift(1)], [0, 3]);
+        // One window is the whole image here, so there is nothing to shift.
+        assert_eq!(
+            (second.resolution, second.windows(), second.shift(1)),
+            (7, 1, 0)
+        );
+
+        let architecture = Architecture::Swin(config);
+        let json = serde_json::to_string(&architecture).unwrap();
+        let back: Architecture = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, architecture);
+    }
+
+    #[test]
+    fn a_window_is_never_larger_than_the_image() {
+        let config = SwinConfig {
+            window: 12,
+            ..micro()
+        };
+        let windows: Vec<usize> = config.stages().iter().map(|stage| stage.window).collect();
+        assert_eq!(windows, [12, 7]);
+    }
+
+    #[test]
+    fn refuses_forms_that_cannot_be() {
+        for (from, to, expected) in [
+            (
+                r#""window":7"#,
+                r#""window":5"#,
+                "the resolution of stage 0 14 is not divisible by window 5",
+            ),
+            (
+                r#""image_size":56"#,
+                r#""image_size":58"#,
+                "image_size 58 is not divisible by patch_size 4",
+            ),
+            (
+                r#""image_size":56"#,
+                r#""image_size":28"#,
+                "the resolution of stage 0 7 is not divisible by merged tokens 2",
+            ),
+            (
+                r#""heads":[2,4]"#,
+                r#""heads":[2]"#,
+                "heads are told for 1 stages, depths for 2",
+            ),
+            (
+                r#""heads":[2,4]"#,
+                r#""heads":[2,5]"#,
+                "dim of stage 1 64 is not divisible by heads 5",
+            ),
+            (
+                r#""heads":[2,4]"#,
+                r#""heads":[2,0]"#,
+                "heads of stage 1 is 0, where",
+            ),
+            (
+                r#""depths":[2,2]"#,
+                r#""depths":[0,2]"#,
+                "depth of stage 0 is 0, where",
+            ),
+            (
+                r#""depths":[2,2],"heads":[2,4]"#,
+                r#""depths":[],"heads":[]"#,
+                "the number of stages is 0, where 1 to 8",
+            ),
+            (
+                r#""mlp_ratio":4"#,
+                r#""mlp_ratio":-1"#,
+                "mlp_dim of stage 0 is 0, where",
+            ),
+            (
+                r#""dim":32"#,
+                r#""dim":1000000000000"#,
+                "dim is 1000000000000, where 1 to 4096",
+            ),
+            (
+                r#""classes""#,
+                r#""layer_norm_eps":0,"classes""#,
+                "layer_norm_eps is 0, where",
+            ),
+            (
+                r#""classes""#,
+                r#""ape":true,"classes""#,
+                "unknown field `ape`",
+            ),
+        ] {
+            assert!(MICRO.contains(from), "{from}");
+            let error = serde_json::from_str::<Architecture>(&MICRO.replace(from, to)).unwrap_err();
+            assert!(
+                error.to_string().contains(expected),
+                "{error}\nlacks {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_all_but_the_image_off_the_shapes() {
+        let weights = zeros(micro().expected_tensors());
+        assert_eq!(SwinConfig::from_shapes(&weights, 56).unwrap(), micro());
+        // Twice the image has more windows of the same size, so its shapes are the same.
+        let larger = SwinConfig::from_shapes(&weights, 112).unwrap();
+        assert_eq!(larger.stages()[0].windows(), 16);
+        let other = SwinConfig::from_shapes(&weights, 60)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            other.ends_with("the resolution of stage 0 15 is not divisible by window 7"),
+            "{other}"
+        );
+    }
+
+    #[test]
+    fn stored_indices_and_masks_are_tolerated() {
+        let mut tensors = micro().expected_tensors();
+        tensors.push(("layers.0.blocks.1.attn_mask".into(), vec![4, 49, 49]));
+        tensors.push((
+            "layers.0.blocks.0.attn.relative_position_index".into(),
+            vec![49, 49],
+        ));
+        assert_eq!(
+            SwinConfig::from_shapes(&zeros(tensors), 56).unwrap(),
+            micro()
+        );
+    }
+
+    #[test]
+    fn names_what_is_not_supported() {
+        for (name, kind) in [
+            ("layers.0.blocks.0.attn.logit_scale", "a Swin V2"),
+            ("absolute_pos_embed", "absolute positions"),
+        ] {
+            let message = refusal(|tensors| {
+                tensors.insert(name.to_owned(), vec![1]);
+            });
+            assert!(message.contains(kind), "{message}");
+        }
+        for (name, kind) in [
+            ("patch_embed.norm.weight", "without norm after"),
+            ("head.fc.weight", "without classifier"),
+            ("layers.0.blocks.0.attn.qkv.bias", "without qkv bias"),
+        ] {
+            let message = refusal(|tensors| {
+                tensors.remove(name);
+            });
+            assert!(message.contains(kind), "{message}");
+        }
+        let table = "layers.1.blocks.1.attn.relative_position_bias_table";
+        let message = refusal(|tensors| {
+            tensors.insert(table.to_owned(), vec![81, 4]);
+        });
+        assert!(
+            message.contains(&format!("`{table}` [81, 4] for [169, 4]")),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn fits_a_file_of_another_class_count_only() {
+        let five = SwinConfig {
+            classes: 5,
+            ..micro()
+        };
+        let told = Architecture::Swin(SwinConfig {
+            layer_norm_eps: 1e-6,
+            ..micro()
+        });
+        let fitted = told
+            .fitted(&zeros(five.expected_tensors()), "the test")
+            .unwrap();
+        assert_eq!(
+            fitted,
+            Architecture::Swin(SwinConfig {
+                layer_norm_eps: 1e-6,
+                ..five
+            })
+        );
+
+        let other = SwinConfig {
+            depths: vec![2, 4],
+            heads: vec![2, 8],
+            ..micro()
+        };
+        let error = told
+            .fitted(&zeros(other.expected_tensors()), "the test")
+            .unwrap_err();
+        let expected =
+            "doesn't fit the test: depth of stage 1 is 4, not 2; heads of stage 1 is 8, not 4";
+        assert!(error.to_string().ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn another_family_is_named() {
+        let vit = r#"{"family":"vit","image_size":32,"patch_size":8,"dim":48,"depth":2,"heads":3,"mlp_ratio":4,"classes":10}"#;
+        let vit: Architecture = serde_json::from_str(vit).unwrap();
+        let swin = Architecture::Swin(micro());
+        let error = swin
+            .fitted(&zeros(vit.expected_tensors()), "the test")
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("is a ViT, not a Swin transformer"),
+            "{error}"
+        );
+        let error = vit
+            .fitted(&zeros(swin.expected_tensors()), "the test")
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("is a Swin transformer, not a ViT"),
+            "{error}"
+        );
+    }
+}
