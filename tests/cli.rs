@@ -478,3 +478,45 @@ fn adapters_agree_with_the_cpu() {
         }
     }
 }
+
+#[test]
+fn swin_and_distilled_networks_go_the_whole_way() {
+    let folder = tempfile::tempdir().unwrap();
+    // The labels are any; the distilled network knows seven classes.
+    let labels = folder.path().join("labels.tsv");
+    let lines: String = flat_folder(&here("models/demo/calibration"))
+        .unwrap()
+        .iter()
+        .enumerate()
+        .map(|(index, sample)| {
+            let name = sample.path.file_name().unwrap().to_string_lossy();
+            format!("{name}\t{}\n", index % 7)
+        })
+        .collect();
+    std::fs::write(&labels, lines).unwrap();
+    for name in ["swin_micro", "distilled_micro"] {
+        let model = format!("tests/golden/{name}.safetensors");
+        let out = folder.path().join(name);
+        program("calibrate")
+            .with("--model", &model)
+            .with("--images", "models/demo/calibration")
+            .with("--count", "4")
+            .with("--device", "cpu")
+            .with("--out", &out)
+            .run()
+            .success();
+        let report = program("eval")
+            .with("--model", &model)
+            .with("--quantized", &out)
+            .with("--images", "models/demo/calibration")
+            .with("--labels", &labels)
+            .with("--device", "cpu")
+            .flag("--json")
+            .run()
+            .json();
+        assert_eq!(report["images"], json!(32), "{name}: {report}");
+        // Noise of 8-bit codes at some 30 sites; a wrong scale, window or head would leave no signal above it.
+        let sqnr = figure(&report, "logit_sqnr_db");
+        assert!(sqnr > 20.0, "{name}: {report}");
+    }
+}
