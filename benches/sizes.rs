@@ -1,0 +1,190 @@
+//! What the largest networks need: time and device memory of one image in FP32 and in W6A6 integers, and of a calibration
+//! with four images, as rows of a Markdown table. The weights are random, in the shapes of the recipes, so nothing need be
+//! downloaded. The command that makes the table of `PERFORMANCE.md`:
+//!
+//! ```sh
+//! cargo bench --bench sizes -- --calibrate swin_tiny_patch4_window7_224 --calibrate vit_base_patch16_384
+//! ```
+
+use clap::Parser;
+use ptq4vit_gpu::device::{Device, open};
+use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::model::config::Architecture;
+use ptq4vit_gpu::model::recipe::{Recipe, recipes, resolve};
+use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::quant::{
+    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
+};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::time::{Duration, Instant};
+
+/// Images of a calibration.
+const IMAGES: usize = 4;
+
+#[derive(Parser)]
+struct Arguments {
+    /// A recipe's name; may be repeated.
+    #[arg(long, default_values = [
+        "swin_tiny_patch4_window7_224",
+        "swin_base_patch4_window12_384",
+        "vit_base_patch16_384",
+        "vit_large_patch16_224",
+    ])]
+    model: Vec<String>,
+    /// Of these, calibrate this one in full; may be repeated.
+    #[arg(long)]
+    calibrate: Vec<String>,
+    /// As for `ptq4vit-gpu`.
+    #[arg(long)]
+    device: Option<String>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let selection = open(arguments.device.as_deref())?;
+    eprintln!("device: {}", selection.notice);
+    println!(
+        "| model | parameters | FP32, one image | W6A6, one image | calibration, {IMAGES} images |"
+    );
+    println!("|---|---|---|---|---|");
+    for name in &arguments.model {
+        let recipe = recipes()
+            .iter()
+            .find(|recipe| recipe.name == *name)
+            .ok_or_else(|| Error::usage("--model", format!("there is no recipe `{name}`")))?;
+        row(
+            &selection.device,
+            recipe,
+            arguments.calibrate.contains(name),
+        )?;
+    }
+    Ok(())
+}
+
+fn row(device: &Device, recipe: &Recipe, in_full: bool) -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|error| Error::input(std::env::temp_dir(), error))?;
+    // The name tells what the shapes don't.
+    let path = folder.path().join(format!("{}.safetensors", recipe.name));
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    save(
+        &path,
+        random_weights(&recipe.architecture, &mut random),
+        Default::default(),
+    )?;
+    let weights = Weights::open(&path)?;
+    let resolved = resolve(&weights, None)?;
+    let pixels = 3 * resolved.architecture.image_size().pow(2);
+    let images: Vec<Vec<f32>> = (0..IMAGES)
+        .map(|_| {
+            (0..pixels)
+                .map(|_| random.random_range(-2.0..2.0))
+                .collect()
+        })
+        .collect();
+
+    device.memory().reset_peak();
+    let mut float = Model::float(
+        device,
+        &weights,
+        &resolved.architecture,
+        &resolved.preprocessing,
+    )?;
+    let float_figures = one_image(device, &mut float, &images)?;
+    drop(float);
+
+    let preset = Settings::preset(Preset::Ptq4vit, 6, 6);
+    // One candidate, the scale that covers the largest value: enough to run in integers.
+    let covering = Settings {
+        metric: Metric::Mse,
+        candidates: 1,
+        beta: 1.0,
+        rounds: 1,
+        ..preset.clone()
+    };
+    let (settings, images_used) = if in_full {
+        (preset, &images[..])
+    } else {
+        (covering, &images[..1])
+    };
+    let network = build(device, &weights, &resolved.architecture)?;
+    let calibration = calibrate(
+        &network,
+        &weights,
+        &settings,
+        images_used,
+        &|_| true,
+        &mut |_| {},
+    )?;
+    let calibration_figures = in_full.then(|| {
+        let Calibration {
+            forward,
+            backward,
+            search,
+            ..
+        } = calibration;
+        figures(forward + backward + search, calibration.peak_device_bytes)
+    });
+    let provenance = Provenance {
+        name: resolved.name.clone(),
+        preset: Preset::Ptq4vit,
+        seed: None,
+        images: images_used.len(),
+        source_sha256: String::new(),
+        calibration_sha256: String::new(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let model = QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?;
+    drop(network);
+    device.memory().reset_peak();
+    let integer_figures = one_image(device, &mut Model::quantized(device, &model)?, &images)?;
+    println!(
+        "| {} | {:.1} M | {float_figures} | {integer_figures} | {} |",
+        recipe.name,
+        recipe.parameters as f64 / 1e6,
+        calibration_figures.unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Time and memory of one image, once the kernels have been compiled.
+fn one_image(device: &Device, model: &mut Model, images: &[Vec<f32>]) -> Result<String> {
+    model.logits(&images[..1])?;
+    let start = Instant::now();
+    let logits = model.logits(&images[1..2])?;
+    let elapsed = start.elapsed();
+    if logits[0].iter().any(|logit| !logit.is_finite()) {
+        return Err(Error::Check("the logits are not finite".into()));
+    }
+    Ok(figures(elapsed, device.memory().peak()))
+}
+
+fn figures(time: Duration, bytes: u64) -> String {
+    format!("{:.2} s, {} MiB", time.as_secs_f64(), bytes >> 20)
+}
+
+/// Weights that keep activations at about 1: uniform, with the variance of one over the inputs; norms at 1.
+fn random_weights(
+    architecture: &Architecture,
+    random: &mut ChaCha8Rng,
+) -> Vec<(String, TensorData)> {
+    let tensors = architecture.expected_tensors().into_iter();
+    tensors
+        .map(|(name, shape)| {
+            let inputs: usize = shape[1..].iter().product();
+            let reach = (3.0 / inputs as f32).sqrt();
+            let data = (0..shape.iter().product())
+                .map(|_| match shape.len() {
+                    1 if name.ends_with("weight") => 1.0,
+                    1 => 0.0,
+                    _ => random.random_range(-reach..reach),
+                })
+                .collect();
+            (name, TensorData::F32 { shape, data })
+        })
+        .collect()
+}
