@@ -4,6 +4,7 @@ pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod hub;
 pub mod inference;
 pub mod kernels;
 pub mod model;

@@ -435,6 +435,26 @@ fn architectures_that_nobody_tells() {
     scene.fails(scene.calibrate(), INPUT, &says);
 }
 
+#[cfg(not(feature = "hub"))]
+#[test]
+fn names_that_this_build_cannot_fetch() {
+    let scene = Scene::new();
+    for name in [
+        "deit_tiny_patch16_224",
+        "hf-hub:timm/deit_tiny_patch16_224.fb_in1k",
+    ] {
+        let program = program("eval")
+            .with("--model", name)
+            .with("--images", scene.path("images"))
+            .with("--labels", scene.path("labels.tsv"));
+        scene.fails(
+            program,
+            INPUT,
+            &["without the feature `hub`", "name the file"],
+        );
+    }
+}
+
 #[test]
 fn folders_without_the_images() {
     let scene = Scene::new();

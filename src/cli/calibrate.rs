@@ -2,6 +2,7 @@
 
 use super::open_checkpoint;
 use super::options::{DeviceOption, PreprocessingOptions};
+use super::source::ModelSource;
 use crate::data::samples::{Sample, choose, flat_folder, listed, load_all};
 use crate::error::{Error, Result};
 use crate::inference::build;
@@ -23,9 +24,10 @@ use std::path::{Path, PathBuf};
                         --bits 6 --out deit_tiny_w6a6.safetensors"
 )]
 pub struct Calibrate {
-    /// timm checkpoint (safetensors in F32, F16 or BF16).
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
+    /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
+    #[arg(long, value_name = "MODEL")]
+    model: ModelSource,
     /// Folder of calibration images, searched to any depth.
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
@@ -93,8 +95,8 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        let weights = open_checkpoint(&self.model)?;
         self.check_out()?;
+        let weights = open_checkpoint(&self.model)?;
         let mut resolved = resolve(&weights, self.recipe.as_deref())?;
         eprintln!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
@@ -144,7 +146,7 @@ impl Calibrate {
                 "is a folder, where a file to write is expected",
             ));
         }
-        if let (Ok(out), Ok(model)) = (out.canonicalize(), self.model.canonicalize())
+        if let (Ok(out), Ok(model)) = (out.canonicalize(), self.model.name().canonicalize())
             && out == model
         {
             return Err(Error::usage(

@@ -2,6 +2,7 @@
 
 use super::open_checkpoint;
 use super::options::{DeviceOption, PreprocessingOptions};
+use super::source::ModelSource;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, image_folder, labelled, load_all};
 use crate::device::Device;
@@ -28,9 +29,9 @@ const IMAGES_AT_ONCE: usize = 64;
                         deit_tiny_w6a6.safetensors --images imagenet/val"
 )]
 pub struct Eval {
-    /// FP model: a timm checkpoint.
-    #[arg(long, value_name = "FILE", required_unless_present = "quantized")]
-    model: Option<PathBuf>,
+    /// FP model: a timm checkpoint, named as in `calibrate`.
+    #[arg(long, value_name = "MODEL", required_unless_present = "quantized")]
+    model: Option<ModelSource>,
     /// Quantized model: what `calibrate` wrote.
     #[arg(long, value_name = "FILE")]
     quantized: Option<PathBuf>,
@@ -115,23 +116,23 @@ impl Eval {
             .as_deref()
             .map(QuantizedModel::open)
             .transpose()?;
-        let (architecture, preprocessing) = match (&quantized, &self.model) {
+        let weights = self.model.as_ref().map(open_checkpoint).transpose()?;
+        let (architecture, preprocessing) = match (&quantized, &weights) {
             (Some(quantized), _) => (
                 quantized.architecture.clone(),
                 quantized.preprocessing.clone(),
             ),
-            (None, Some(path)) => {
-                let resolved = resolve(&open_checkpoint(path)?, self.recipe.as_deref())?;
+            (None, Some(weights)) => {
+                let resolved = resolve(weights, self.recipe.as_deref())?;
                 eprintln!("model: {} ({})", resolved.name, resolved.source);
                 (resolved.architecture, resolved.preprocessing)
             }
             (None, None) => unreachable!("clap asks for one of the models"),
         };
         let preprocessing = self.preprocessing.apply(&preprocessing)?;
-        let float = match &self.model {
+        let float = match weights {
             None => None,
-            Some(path) => {
-                let weights = open_checkpoint(path)?;
+            Some(weights) => {
                 let architecture = architecture.fitted(&weights, "the quantized model")?;
                 Some(Model::float(
                     device,

@@ -14,14 +14,15 @@ mod demo;
 mod devices;
 mod eval;
 mod options;
+mod source;
 
 use crate::error::{Error, Result};
 use crate::model;
 use crate::model::weights::Weights;
 use crate::quant::is_quantized;
 use clap::{Parser, Subcommand};
+use source::ModelSource;
 use std::io::Write;
-use std::path::Path;
 
 /// Quantizes vision transformers after training (PTQ4ViT) and runs them in integers on any GPU.
 #[derive(Parser)]
@@ -60,8 +61,9 @@ fn write_line(line: std::fmt::Arguments) -> Result<()> {
 }
 
 /// Opens an FP checkpoint.
-fn open_checkpoint(path: &Path) -> Result<Weights> {
-    let weights = model::open_checkpoint(path)?;
+fn open_checkpoint(source: &ModelSource) -> Result<Weights> {
+    let path = source.locate()?;
+    let weights = model::open_checkpoint(&path)?;
     if is_quantized(&weights) {
         return Err(Error::input(
             path,

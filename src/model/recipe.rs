@@ -84,12 +84,12 @@ pub fn recipes() -> &'static [Recipe] {
 }
 
 /// The recipe of this name.
-fn recipe_named(name: &str) -> Option<&'static Recipe> {
+pub fn recipe_named(name: &str) -> Option<&'static Recipe> {
     recipes().iter().find(|recipe| recipe.name == name)
 }
 
 /// All names, for a message.
-fn known_names() -> String {
+pub fn known_names() -> String {
     let names: Vec<&str> = recipes()
         .iter()
         .map(|recipe| recipe.name.as_str())

@@ -1,12 +1,16 @@
 //! Running the program itself.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A command line under construction.
 pub struct Program {
     arguments: Vec<OsString>,
+    /// Variables of its environment besides this process's.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// Where it runs, by default in the crate's folder.
+    pub folder: PathBuf,
 }
 
 /// What a run left behind.
@@ -22,6 +26,8 @@ pub struct Outcome {
 pub fn program(subcommand: &str) -> Program {
     Program {
         arguments: vec![subcommand.into()],
+        environment: Vec::new(),
+        folder: here(""),
     }
 }
 
@@ -39,7 +45,7 @@ impl Program {
         program
     }
 
-    /// Runs the program to its end, in the crate's folder.
+    /// Runs the program to its end.
     pub fn run(self) -> Outcome {
         self.run_with_stdout(Stdio::piped())
     }
@@ -48,7 +54,8 @@ impl Program {
     pub fn run_with_stdout(self, stdout: impl Into<Stdio>) -> Outcome {
         let output = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
             .args(&self.arguments)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .envs(self.environment)
+            .current_dir(self.folder)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(Stdio::piped())
@@ -93,6 +100,6 @@ impl std::fmt::Display for Outcome {
 }
 
 /// A file or folder of the crate.
-pub fn here(path: &str) -> std::path::PathBuf {
+pub fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

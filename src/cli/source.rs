@@ -1,0 +1,174 @@
+//! Where a model comes from: what `--model` can name.
+
+use crate::error::{Error, Result};
+use crate::hub::{self, Repository};
+use crate::model::recipe::{known_names, recipe_named};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// An FP model as the user names it:
+///
+/// 1. a file, which wins over whatever else its name may mean;
+/// 2. `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, a repository of the Hugging Face hub;
+/// 3. `NAME` or `NAME.TAG` of a recipe, which means the recipe's repository.
+#[derive(Clone, Debug)]
+pub struct ModelSource(PathBuf);
+
+impl From<OsString> for ModelSource {
+    fn from(name: OsString) -> Self {
+        Self(name.into())
+    }
+}
+
+impl ModelSource {
+    /// The name, as the user wrote it.
+    pub fn name(&self) -> &Path {
+        &self.0
+    }
+
+    /// The checkpoint's path. What is the hub's is fetched first.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a folder, a name that means nothing, and whatever goes wrong with the hub.
+    pub fn locate(&self) -> Result<PathBuf> {
+        match self.repository()? {
+            Some(repository) => hub::fetch(&repository),
+            None => Ok(self.0.clone()),
+        }
+    }
+
+    /// The repository that the name means, or `None` for a file. A path that leads nowhere is a file's too: opening it
+    /// tells why.
+    fn repository(&self) -> Result<Option<Repository>> {
+        let path = &self.0;
+        let refused = |problem: String| Error::input(path, problem);
+        if path.is_dir() {
+            let inside = path.join(hub::WEIGHTS);
+            return Err(refused(match inside.is_file() {
+                true => format!(
+                    "is a folder, where a file is expected: {}?",
+                    inside.display()
+                ),
+                false => "is a folder, where a file is expected".to_owned(),
+            }));
+        }
+        let name = match path.to_str() {
+            Some(name) if path.symlink_metadata().is_err() => name,
+            _ => return Ok(None),
+        };
+        let repository = |id: &str| id.parse().map(Some).map_err(refused);
+        if let Some(id) = name.strip_prefix(hub::PREFIX) {
+            return repository(id);
+        }
+        let is_file_name = path
+            .extension()
+            .is_some_and(|suffix| suffix == "safetensors");
+        if is_file_name || path.components().count() > 1 {
+            return Ok(None);
+        }
+
+        let (base, tag) = name.split_once('.').unzip();
+        let recipe = recipe_named(base.unwrap_or(name)).ok_or_else(|| {
+            refused(format!(
+                "there is no such file, and no known model of this name; known are {}; {}OWNER/NAME is any model of \
+                 the hub",
+                known_names(),
+                hub::PREFIX
+            ))
+        })?;
+        let Some(tag) = tag else {
+            return repository(&recipe.hub_id);
+        };
+        // Of other tags it isn't known whether there are such weights.
+        if !recipe.tags.iter().any(|known| known == tag) {
+            return Err(refused(format!(
+                "there is no such file, and of {} only these tags are known: {}; {}OWNER/NAME is any model of the hub",
+                recipe.name,
+                recipe.tags.join(", "),
+                hub::PREFIX
+            )));
+        }
+        let (owner, _) = recipe
+            .hub_id
+            .split_once('/')
+            .expect("a test parses every hub id");
+        repository(&format!("{owner}/{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::recipe::recipes;
+
+    /// What a name means, as text: a repository, a file, or why neither.
+    fn meaning(name: impl Into<OsString>) -> String {
+        match ModelSource::from(name.into()).repository() {
+            Ok(Some(repository)) => repository.to_string(),
+            Ok(None) => "file".to_owned(),
+            Err(error) => {
+                assert_eq!(error.exit_code(), 3);
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn every_recipe_and_tag_names_a_repository() {
+        for recipe in recipes() {
+            let default = format!("hf-hub:{}", recipe.hub_id);
+            assert_eq!(meaning(&recipe.name), default);
+            let tagged = |tag: &String| meaning(format!("{}.{tag}", recipe.name));
+            assert_eq!(tagged(&recipe.tags[0]), default);
+            for tag in &recipe.tags {
+                assert_eq!(tagged(tag), format!("hf-hub:timm/{}.{tag}", recipe.name));
+            }
+        }
+        assert_eq!(meaning("hf-hub:a/b@v1"), "hf-hub:a/b@v1");
+    }
+
+    #[test]
+    fn paths_are_files_whether_or_not_they_lead_anywhere() {
+        for path in [
+            "Cargo.toml",
+            "deit_tiny_patch16_224.safetensors",
+            "./deit_tiny_patch16_224",
+            "models/deit_tiny_patch16_224",
+        ] {
+            assert_eq!(meaning(path), "file");
+        }
+    }
+
+    #[test]
+    fn names_that_mean_nothing_are_refused() {
+        for (name, parts) in [
+            ("deit_tiny", ["no such file", "deit_tiny_patch16_224, "]),
+            (
+                "deit_tiny_patch16_224.in22k",
+                ["no such file", "known: fb_in1k"],
+            ),
+            (
+                "hf-hub:deit_tiny_patch16_224",
+                ["is no repository", "OWNER/NAME@REVISION"],
+            ),
+            (
+                "hf-hub:timm/x@a b",
+                ["hf-hub:timm/x@a b: ", "`a b` is no revision"],
+            ),
+            ("models", ["is a folder", "a file is expected"]),
+        ] {
+            let message = meaning(name);
+            for part in parts {
+                assert!(message.contains(part), "{message}\nlacks {part}");
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("model.safetensors");
+        std::fs::write(&inside, "").unwrap();
+        let message = meaning(folder.path());
+        assert!(
+            message.ends_with(&format!("{}?", inside.display())),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! The hub's HTTP endpoints, as far as a download needs them.
+
+use super::cache::is_commit;
+use super::settings::Settings;
+use super::{Repository, is_plain};
+use crate::error::Error;
+use std::time::Duration;
+use ureq::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderName, LOCATION, RANGE,
+};
+use ureq::http::uri::Scheme;
+use ureq::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ureq::{Agent, Body};
+
+/// The commit that a revision is.
+const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
+/// ETag and size of a file that is kept elsewhere: large files are, and their ETag is their SHA-256.
+const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
+const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+/// Why the hub refuses, for programs and for people.
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
+
+/// How long a connection may take, as in huggingface_hub.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the hub may be silent.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Redirects that are followed.
+const REDIRECTS: usize = 10;
+
+/// Why there is no file.
+pub enum Failure {
+    /// The hub can't be reached, or doesn't answer as one: the cache may do.
+    Unreachable(String),
+    /// The revision has no file at this URL.
+    Absent(String),
+    /// Nothing else will do.
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// What the hub tells of a file.
+pub struct Entry {
+    pub commit: String,
+    /// The name of its blob: SHA-256 of a large file.
+    pub etag: String,
+    /// Bytes, where it tells.
+    pub size: Option<u64>,
+}
+
+/// A hub to ask about one repository.
+pub struct Client<'a> {
+    agent: Agent,
+    endpoint: &'a str,
+    repository: &'a Repository,
+    /// Goes to the endpoint itself, never to where it redirects to.
+    token: Option<HeaderValue>,
+}
+
+impl<'a> Client<'a> {
+    /// # Errors
+    /// [`Error::Input`] for an endpoint that is no URL, and a token that can't be sent.
+    pub fn new(settings: &'a Settings, repository: &'a Repository) -> Result<Self, Error> {
+        let endpoint = settings.endpoint.as_str();
+        if !endpoint.parse().is_ok_and(|uri| origin(&uri).is_some()) {
+            let problem =
+                format!("`{endpoint}` is no URL, expected http:// or https:// and a host");
+            return Err(Error::input("HF_ENDPOINT", problem));
+        }
+        let bearer = |token: &String| HeaderValue::from_str(&format!("Bearer {token}"));
+        let mut token = settings
+            .token
+            .as_ref()
+            .map(bearer)
+            .transpose()
+            .map_err(|_| {
+                Error::input("HF_TOKEN", "the token holds characters that no token has")
+            })?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // Followed here: only the hub's own answers tell the commit, and only it gets the token.
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_per_read(Some(SILENCE))
+            .user_agent(concat!("ptq4vit-gpu/", env!("CARGO_PKG_VERSION")));
+        Ok(Self {
+            agent: config.build().into(),
+            endpoint,
+            repository,
+            token,
+        })
+    }
+
+    /// Asks for `file` at `revision`, without fetching it.
+    pub fn look_up(&self, revision: &str, file: &str) -> Result<Entry, Failure> {
+        let url = self.url(revision, file);
+        let has_all = |response: &Response<Body>| {
+            header(response, COMMIT).is_some() && header(response, LINKED_ETAG).is_some()
+        };
+        let response = self.send(Method::HEAD, &url, 0, has_all)?;
+        if response.status().is_redirection() || response.status().is_success() {
+            entry(&response).ok_or_else(|| {
+                Failure::Unreachable(format!(
+                    "{url} answers {} without x-repo-commit and an ETag, as no hub does: check HF_ENDPOINT and the \
+                     network's proxy",
+                    response.status()
+                ))
+            })
+        } else {
+            Err(self.refusal(&response, &url, revision))
+        }
+    }
+
+    /// Fetches `file` at `commit` from byte `start` on. Also says where the answer starts: some servers send the whole
+    /// file.
+    pub fn fetch(&self, commit: &str, file: &str, start: u64) -> Result<(u64, Body), Failure> {
+        let url = self.url(commit, file);
+        let response = self.send(Method::GET, &url, start, |_| false)?;
+        match response.status() {
+            StatusCode::OK => Ok((0, response.into_body())),
+            StatusCode::PARTIAL_CONTENT => Ok((start, response.into_body())),
+            _ => Err(self.refusal(&response, &url, commit)),
+        }
+    }
+
+    /// Where `file` at `revision` is.
+    pub fn url(&self, revision: &str, file: &str) -> String {
+        let (endpoint, id) = (self.endpoint, &self.repository.id);
+        format!(
+            "{endpoint}/{id}/resolve/{}/{file}",
+            revision.replace('/', "%2F")
+        )
+    }
+
+    /// Sends a request, from byte `start` on, and follows redirects up to an answer that is `enough`.
+    fn send(
+        &self,
+        method: Method,
+        url: &str,
+        start: u64,
+        enough: impl Fn(&Response<Body>) -> bool,
+    ) -> Result<Response<Body>, Failure> {
+        let unreachable =
+            |why: &dyn std::fmt::Display| Failure::Unreachable(format!("{url}: {why}"));
+        let hub: Uri = url.parse().map_err(|error| unreachable(&error))?;
+        let mut uri = hub.clone();
+        for _ in 0..=REDIRECTS {
+            // The size and the ranges are those of the file itself, not of a compressed form.
+            let mut request = Request::builder()
+                .method(&method)
+                .uri(&uri)
+                .header(ACCEPT_ENCODING, "identity");
+            if let Some(token) = self.token.as_ref().filter(|_| origin(&uri) == origin(&hub)) {
+                request = request.header(AUTHORIZATION, token);
+            }
+            if start > 0 {
+                request = request.header(RANGE, format!("bytes={start}-"));
+            }
+            let request = request.body(()).map_err(|error| unreachable(&error))?;
+            let response = self
+                .agent
+                .run(request)
+                .map_err(|error| unreachable(&error))?;
+            if !response.status().is_redirection() || enough(&response) {
+                return Ok(response);
+            }
+            let to = header(&response, LOCATION).unwrap_or_default();
+            uri = redirected(&uri, to)
+                .ok_or_else(|| unreachable(&format!("redirects to `{to}`, which is no URL")))?;
+        }
+        Err(unreachable(&format!(
+            "redirects more than {REDIRECTS} times"
+        )))
+    }
+
+    /// What an answer other than the file means, and what to do.
+    fn refusal(&self, response: &Response<Body>, url: &str, revision: &str) -> Failure {
+        let status = response.status();
+        let (id, endpoint) = (&self.repository.id, self.endpoint);
+        let why = match (status.as_u16(), header(response, ERROR_CODE)) {
+            (_, Some("GatedRepo")) => format!(
+                "the repository is gated: accept its licence at {endpoint}/{id}, and set HF_TOKEN to a token of that \
+                 account"
+            ),
+            (404, Some("RepoNotFound")) => format!("the hub has no repository {id}"),
+            (404, Some("RevisionNotFound")) => {
+                format!("the repository has no revision `{revision}`")
+            }
+            (404, _) => return Failure::Absent(url.to_owned()),
+            // So it also answers for a repository that isn't there, unless asked by a known account.
+            (401, _) if self.token.is_none() => {
+                "the repository doesn't exist or is private: check its name, or set HF_TOKEN"
+                    .to_owned()
+            }
+            (401 | 403, _) => {
+                "the token is wrong or may not read this repository: check HF_TOKEN, or `token` in HF_HOME".to_owned()
+            }
+            (429, _) => return Failure::Unreachable(format!("{url} answers {status}: try later")),
+            (500.., _) => return Failure::Unreachable(format!("{url} answers {status}")),
+            _ => "unexpected".to_owned(),
+        };
+        let message = header(response, ERROR_MESSAGE);
+        let message = message.map_or(String::new(), |message| format!(" ({message})"));
+        let problem = format!("{why}; {url} answers {status}{message}");
+        Failure::Final(Error::input(self.repository.to_string(), problem))
+    }
+}
+
+/// What an answer tells of a file, if it is a hub's. Commit and ETag will name files.
+fn entry(response: &Response<Body>) -> Option<Entry> {
+    let commit = header(response, COMMIT).filter(|commit| is_commit(commit))?;
+    let etag = header(response, LINKED_ETAG).or_else(|| header(response, ETAG))?;
+    let etag = etag.trim_start_matches("W/").trim_matches('"');
+    let length = || match response.status().is_redirection() {
+        true => None,
+        false => header(response, CONTENT_LENGTH),
+    };
+    let size = header(response, LINKED_SIZE).or_else(length);
+    Some(Entry {
+        commit: commit.to_owned(),
+        etag: Some(etag).filter(|etag| is_plain(etag, "-_."))?.to_owned(),
+        size: size.and_then(|size| size.parse().ok()),
+    })
+}
+
+fn header(response: &Response<Body>, name: HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// Scheme, host and port.
+fn origin(uri: &Uri) -> Option<(&Scheme, &str, Option<u16>)> {
+    let is_http = |scheme: &&Scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme);
+    Some((uri.scheme().filter(is_http)?, uri.host()?, uri.port_u16()))
+}
+
+/// Where a redirect from `uri` leads.
+fn redirected(uri: &Uri, to: &str) -> Option<Uri> {
+    let absolute = match to.starts_with('/') && !to.starts_with("//") {
+        true => format!("{}://{}{to}", uri.scheme()?, uri.authority()?),
+        false => to.to_owned(),
+    };
+    absolute.parse().ok().filter(|uri| origin(uri).is_some())
+}

@@ -1,0 +1,224 @@
+//! Brings a repository's checkpoint into the cache, or finds it there.
+
+use super::cache::{Folder, cannot_write};
+use super::client::{Client, Entry, Failure};
+use super::settings::Settings;
+use super::{CONFIG, Repository, WEIGHTS};
+use crate::error::Error;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Weights in a form that isn't read.
+const PICKLED: &str = "pytorch_model.bin";
+/// Hexadecimal digits of a SHA-256.
+const SHA256_DIGITS: usize = 64;
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 16;
+
+/// The [`WEIGHTS`] of `repository`, with its config.json beside it if it has one, both of one commit.
+///
+/// The hub is asked which commit the revision is now, and what the cache lacks of it is fetched. Where the hub can't be
+/// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. Notices go to stderr.
+///
+/// # Errors
+/// [`Error::Input`] that names the repository, the URL or the file, and what to do.
+pub fn fetch(repository: &Repository) -> Result<PathBuf, Error> {
+    let settings = Settings::from_environment()?;
+    let folder = Folder::new(&settings.cache, repository);
+    if settings.offline {
+        return cached(repository, &folder, "HF_HUB_OFFLINE is set");
+    }
+    let download = Download {
+        repository,
+        folder: &folder,
+        client: &Client::new(&settings, repository)?,
+    };
+    match download.checkpoint() {
+        Ok(path) => Ok(path),
+        Err(Failure::Unreachable(why)) => cached(repository, &folder, &why),
+        Err(Failure::Absent(url)) => Err(Error::input(
+            repository.to_string(),
+            format!("{url} is not there"),
+        )),
+        Err(Failure::Final(error)) => Err(error),
+    }
+}
+
+/// The checkpoint that the cache has, where that has to do.
+fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf, Error> {
+    let commit = folder.commit(&repository.revision);
+    let path = commit.and_then(|commit| folder.file(&commit, WEIGHTS));
+    let path = path.ok_or_else(|| {
+        let problem = format!(
+            "{why}; and the cache, {}, has no {WEIGHTS} of revision `{}`",
+            folder.path().display(),
+            repository.revision
+        );
+        Error::input(repository.to_string(), problem)
+    })?;
+    eprintln!(
+        "hub: {why}; {repository} comes from the cache, {}",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A repository on its way into the cache.
+struct Download<'a> {
+    repository: &'a Repository,
+    folder: &'a Folder,
+    client: &'a Client<'a>,
+}
+
+impl Download<'_> {
+    /// Brings what the cache lacks of the checkpoint.
+    fn checkpoint(&self) -> Result<PathBuf, Failure> {
+        let (repository, folder) = (self.repository, self.folder);
+        let weights = match self.client.look_up(&repository.revision, WEIGHTS) {
+            Err(Failure::Absent(url)) => return Err(self.without_weights(&url)),
+            answer => answer?,
+        };
+        let commit = &weights.commit;
+        // Before the weights, so that they are never in the cache without it.
+        if folder.file(commit, CONFIG).is_none() {
+            match self.client.look_up(commit, CONFIG) {
+                Err(Failure::Absent(_)) => {}
+                answer => self.bring(CONFIG, &answer?).map(drop)?,
+            }
+        }
+        let path = match folder.file(commit, WEIGHTS) {
+            Some(path) => {
+                eprintln!("hub: {repository} is in the cache, {}", path.display());
+                path
+            }
+            None => self.bring(WEIGHTS, &weights)?,
+        };
+        // Only runs without the hub need this, and a cache that is shared may be read-only.
+        if let Err(error) = folder.set_commit(&repository.revision, commit) {
+            eprintln!("hub: {error}");
+        }
+        Ok(path)
+    }
+
+    /// Says what a repository without [`WEIGHTS`] has instead.
+    fn without_weights(&self, url: &str) -> Failure {
+        let pickled = self.client.look_up(&self.repository.revision, PICKLED);
+        let instead = match pickled {
+            Ok(_) => format!("; it has a {PICKLED}, but only safetensors are read"),
+            Err(_) => String::new(),
+        };
+        let problem = format!("the repository has no {WEIGHTS} ({url}){instead}");
+        Error::input(self.repository.to_string(), problem).into()
+    }
+
+    /// Fetches `file`, which takes its place in the snapshot once it is whole.
+    fn bring(&self, file: &str, entry: &Entry) -> Result<PathBuf, Failure> {
+        let _lock = self.folder.lock(&entry.etag)?;
+        // By the process that had the lock before.
+        if let Some(path) = self.folder.file(&entry.commit, file) {
+            return Ok(path);
+        }
+        let blob = self.folder.blob(&entry.etag);
+        if !blob.exists() {
+            let (path, mut incomplete) = self.folder.incomplete(&entry.etag)?;
+            self.complete(file, entry, &path, &mut incomplete)?;
+            let checked = check(entry, &mut incomplete);
+            let synced = incomplete.sync_all();
+            drop(incomplete);
+            if let Err(problem) = checked {
+                fs::remove_file(&path).map_err(|error| cannot_write(&path, error))?;
+                let url = self.client.url(&entry.commit, file);
+                let problem = format!("{url} came wrong and was thrown away: {problem}; try again");
+                return Err(Error::input(self.repository.to_string(), problem).into());
+            }
+            synced
+                .and_then(|()| fs::rename(&path, &blob))
+                .map_err(|error| cannot_write(&blob, error))?;
+        }
+        Ok(self.folder.link(&entry.etag, &entry.commit, file)?)
+    }
+
+    /// Fetches what the file at `path` lacks. If the transfer breaks off, what has come stays.
+    fn complete(
+        &self,
+        file: &str,
+        entry: &Entry,
+        path: &Path,
+        incomplete: &mut File,
+    ) -> Result<(), Failure> {
+        let cannot_write = |error| Failure::Final(cannot_write(path, error));
+        let have = incomplete.metadata().map_err(cannot_write)?.len();
+        if entry.size == Some(have) {
+            return Ok(());
+        }
+        // Of a file of unknown size, who knows whether it is the rest that is missing.
+        let have = match entry.size {
+            Some(size) if have < size => have,
+            _ => 0,
+        };
+        let url = self.client.url(&entry.commit, file);
+        let size = entry.size.map(|size| format!(" ({})", HumanBytes(size)));
+        let rest = if have > 0 { "the rest of " } else { "" };
+        eprintln!("hub: fetching {rest}{url}{}", size.unwrap_or_default());
+
+        let (mut at, body) = self.client.fetch(&entry.commit, file, have)?;
+        incomplete
+            .set_len(at)
+            .and_then(|()| incomplete.seek(SeekFrom::Start(at)))
+            .map_err(cannot_write)?;
+        let bar = progress_bar(entry.size).with_position(at);
+        // One byte more than there should be, to notice a file that is too long.
+        let most = entry.size.map_or(u64::MAX, |size| size - at + 1);
+        let mut body = body.into_reader().take(most);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = match body.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    bar.finish_and_clear();
+                    return Err(Failure::Unreachable(format!(
+                        "{url} broke off after {at} bytes ({error}), another run fetches the rest"
+                    )));
+                }
+            };
+            incomplete
+                .write_all(&chunk[..count])
+                .map_err(cannot_write)?;
+            at += count as u64;
+            bar.set_position(at);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// That a file is the one that the hub told of.
+fn check(entry: &Entry, file: &mut File) -> Result<(), String> {
+    let cannot_read = |error| format!("can't be read again: {error}");
+    let mut hash = Sha256::new();
+    file.rewind().map_err(cannot_read)?;
+    let found = io::copy(file, &mut hash).map_err(cannot_read)?;
+    if let Some(size) = entry.size.filter(|&size| size != found) {
+        return Err(format!("{size} bytes were announced, found {found}"));
+    }
+    let hash = format!("{:x}", hash.finalize());
+    if entry.etag.len() == SHA256_DIGITS && entry.etag != hash {
+        return Err(format!(
+            "SHA-256 {} was announced, found {hash}",
+            entry.etag
+        ));
+    }
+    Ok(())
+}
+
+fn progress_bar(size: Option<u64>) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {elapsed} + {eta}")
+        .expect("the template is valid");
+    let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    bar.with_style(style)
+}
