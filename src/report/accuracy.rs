@@ -1,6 +1,7 @@
 //! How well logits fit labels, and how well a quantized network's logits fit the FP network's.
 
-use serde::Serialize;
+use super::ExactSum;
+use serde::{Deserialize, Serialize};
 
 /// The figures that `eval` prints. Fractions are of the evaluated images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,17 +20,19 @@ pub struct Accuracy {
     pub logit_sqnr_db: Option<f64>,
 }
 
-/// Counts and sums from which [`Accuracy`] follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Counts and sums from which [`Accuracy`] follows. The sums are exact, so that the figures of many images don't depend
+/// on how they were shared out over several tallies.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tally {
     images: usize,
     top1: usize,
     top5: usize,
     compared: usize,
     agreeing: usize,
-    kl: f64,
-    signal: f64,
-    noise: f64,
+    kl: ExactSum,
+    signal: ExactSum,
+    noise: ExactSum,
 }
 
 impl Tally {
@@ -54,10 +57,11 @@ impl Tally {
         if let Some(reference) = reference {
             self.compared += 1;
             self.agreeing += usize::from(largest(logits) == largest(reference));
-            self.kl += divergence(reference, logits);
+            self.kl.add(divergence(reference, logits));
             for (&logit, &reference) in logits.iter().zip(reference) {
-                self.signal += f64::from(reference).powi(2);
-                self.noise += (f64::from(logit) - f64::from(reference)).powi(2);
+                self.signal.add(f64::from(reference).powi(2));
+                self.noise
+                    .add((f64::from(logit) - f64::from(reference)).powi(2));
             }
         }
     }
@@ -69,9 +73,49 @@ impl Tally {
         self.top5 += other.top5;
         self.compared += other.compared;
         self.agreeing += other.agreeing;
-        self.kl += other.kl;
-        self.signal += other.signal;
-        self.noise += other.noise;
+        self.kl.merge(&other.kl);
+        self.signal.merge(&other.signal);
+        self.noise.merge(&other.noise);
+    }
+
+    /// Images counted so far.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Whether a tally from a file could have been counted, of images that were all `compared` with an FP network or of
+    /// which none was.
+    ///
+    /// # Errors
+    /// What contradicts itself.
+    pub fn validate(&self, compared: bool) -> Result<(), String> {
+        let &Self {
+            images,
+            top1,
+            top5,
+            agreeing,
+            ..
+        } = self;
+        let expected = if compared { images } else { 0 };
+        if top1 > top5 || top5 > images || agreeing > expected || self.compared != expected {
+            return Err(format!(
+                "the counts contradict each other: images {images}, top1 {top1}, top5 {top5}, compared {}, agreeing \
+                 {agreeing}",
+                self.compared
+            ));
+        }
+        let [kl, signal, noise] = [&self.kl, &self.signal, &self.noise].map(ExactSum::value);
+        // Rounding may put the divergence of equal logits a little below zero.
+        if !kl.is_finite()
+            || ![signal, noise]
+                .iter()
+                .all(|sum| (0.0..f64::INFINITY).contains(sum))
+        {
+            return Err(format!(
+                "expected finite sums, of squares at least 0, found kl {kl}, signal {signal}, noise {noise}"
+            ));
+        }
+        Ok(())
     }
 
     /// The figures of all images counted so far; `None` if there are none.
@@ -80,13 +124,14 @@ impl Tally {
             return None;
         }
         let compared = |sum: f64| (self.compared > 0).then(|| sum / self.compared as f64);
+        let noise = self.noise.value();
         Some(Accuracy {
             images: self.images,
             top1: self.top1 as f64 / self.images as f64,
             top5: self.top5 as f64 / self.images as f64,
             agreement: compared(self.agreeing as f64),
-            kl: compared(self.kl),
-            logit_sqnr_db: (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10()),
+            kl: compared(self.kl.value()),
+            logit_sqnr_db: (noise > 0.0).then(|| 10.0 * (self.signal.value() / noise).log10()),
         })
     }
 }
@@ -112,8 +157,10 @@ fn largest(logits: &[f32]) -> Option<usize> {
 /// KL(softmax(reference) ‖ softmax(logits)).
 fn divergence(reference: &[f32], logits: &[f32]) -> f64 {
     let log_softmax = |logits: &[f32]| {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let shifted: Vec<f64> = logits.iter().map(|&x| f64::from(x - max)).collect();
+        // In f64, where the difference of no two f32s overflows: an infinity here would make the sum a NaN.
+        let logits = logits.iter().copied().map(f64::from);
+        let max = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+        let shifted: Vec<f64> = logits.map(|x| x - max).collect();
         let log_sum = shifted.iter().map(|x| x.exp()).sum::<f64>().ln();
         shifted.into_iter().map(move |x| x - log_sum)
     };
