@@ -10,7 +10,7 @@
 //! that they treat alike: switching a twin changes the scales of the sites that have it, and no others.
 
 use clap::Parser;
-use ptq4vit_gpu::data::samples::{labelled, listed, load_all};
+use ptq4vit_gpu::data::samples::{Sample, labelled, listed, load_all};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
@@ -51,6 +51,7 @@ struct Session {
     device: Device,
     weights: Weights,
     resolved: Resolved,
+    calibration_samples: Vec<Sample>,
     calibration_images: Vec<Vec<f32>>,
     images: Vec<Vec<f32>>,
     labels: Vec<usize>,
@@ -140,7 +141,8 @@ impl Session {
                 .into_iter()
                 .collect()
         };
-        let calibration_images = load(&listed(&arguments.calibration, &arguments.list)?)?;
+        let calibration_samples = listed(&arguments.calibration, &arguments.list)?;
+        let calibration_images = load(&calibration_samples)?;
         let samples = labelled(&arguments.images, &arguments.labels)?;
         let images = load(&samples)?;
         let mut float = Model::float(
@@ -154,6 +156,7 @@ impl Session {
             labels: samples.iter().filter_map(|sample| sample.label).collect(),
             device,
             weights,
+            calibration_samples,
             calibration_images,
             images,
             resolved,
@@ -187,15 +190,13 @@ impl Session {
     fn row(&self, name: &str, settings: &Settings, calibration: &Calibration) -> Result<()> {
         let file = tempfile::NamedTempFile::new()
             .map_err(|error| Error::input(std::env::temp_dir(), error))?;
-        let provenance = Provenance {
-            name: self.resolved.name.clone(),
-            preset: Preset::Ptq4vit,
-            seed: None,
-            images: self.calibration_images.len(),
-            source_sha256: self.weights.sha256(),
-            calibration_sha256: String::new(),
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let provenance = Provenance::new(
+            &self.weights,
+            &self.resolved.name,
+            Preset::Ptq4vit,
+            None,
+            &self.calibration_samples,
+        )?;
         QuantizedModel::new(
             &self.weights,
             &self.resolved,

@@ -1,21 +1,20 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
-use super::open_checkpoint;
 use super::options::{DeviceOption, PreprocessingOptions};
 use super::source::ModelSource;
-use crate::data::samples::{Sample, choose, flat_folder, listed, load_all};
-use crate::error::{Error, Result};
+use super::{open_checkpoint, progress};
+use crate::data::samples::{calibration_set, load_all};
+use crate::device::Device;
+use crate::error::Result;
 use crate::inference::build;
-use crate::model::recipe::resolve;
-use crate::quant::{
-    Calibration, Metric, Phase, Preset, Progress, Provenance, QuantizedModel, Settings, calibrate,
-};
+use crate::model::recipe::{Resolved, resolve};
+use crate::model::weights::Weights;
+use crate::output;
+use crate::quant::{Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Chooses the scales of every matrix product on a few images, and writes the quantized model.
 #[derive(Args)]
@@ -95,68 +94,24 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        self.check_out()?;
+        output::check(&self.out, &[("--model", Some(self.model.name()))])?;
         let weights = open_checkpoint(&self.model)?;
         let mut resolved = resolve(&weights, self.recipe.as_deref())?;
         eprintln!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
-        let samples = self.samples()?;
+        let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let images = load_all(&samples, &resolved.preprocessing)
             .into_iter()
             .collect::<Result<Vec<_>>>()?;
         let device = self.device.open()?;
 
-        let network = build(&device, &weights, &resolved.architecture)?;
-        let bar = progress_bar();
-        let calibration = calibrate(
-            &network,
-            &weights,
-            &settings,
-            &images,
-            &|_| true,
-            &mut |progress| show(&bar, &progress),
-        )?;
-        bar.finish_and_clear();
-
+        let calibration = show_calibration(&device, &weights, &resolved, &settings, &images)?;
         let report = self.report(&calibration, device.name());
-        let provenance = Provenance {
-            name: resolved.name.clone(),
-            preset: self.preset,
-            seed: self.list.is_none().then_some(self.seed),
-            images: images.len(),
-            source_sha256: weights.sha256(),
-            calibration_sha256: hash_of(&samples)?,
-            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        let seed = self.list.is_none().then_some(self.seed);
+        let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
         print_report(&report, self.json)
-    }
-
-    /// Finds out before the work, not after it, that the result can't be written.
-    fn check_out(&self) -> Result<()> {
-        let out = &self.out;
-        let folder = match out.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        if out.is_dir() {
-            return Err(Error::input(
-                out,
-                "is a folder, where a file to write is expected",
-            ));
-        }
-        if let (Ok(out), Ok(model)) = (out.canonicalize(), self.model.name().canonicalize())
-            && out == model
-        {
-            return Err(Error::usage(
-                "--out",
-                format!("would replace the --model {}", model.display()),
-            ));
-        }
-        tempfile::tempfile_in(folder)
-            .map(drop)
-            .map_err(|error| Error::input(out, format!("can't be written: {error}")))
     }
 
     fn settings(&self) -> Settings {
@@ -178,26 +133,6 @@ impl Calibrate {
         }
     }
 
-    fn samples(&self) -> Result<Vec<Sample>> {
-        let Some(list) = &self.list else {
-            return choose(flat_folder(&self.images)?, self.count, self.seed);
-        };
-        let mut samples = listed(&self.images, list)?;
-        if samples.len() < self.count {
-            return Err(Error::usage(
-                "--count",
-                format!(
-                    "expected {} images, but {} names {}",
-                    self.count,
-                    list.display(),
-                    samples.len()
-                ),
-            ));
-        }
-        samples.truncate(self.count);
-        Ok(samples)
-    }
-
     fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
         json!({
@@ -214,6 +149,28 @@ impl Calibrate {
             "sites": calibration.reports,
         })
     }
+}
+
+/// Calibrates the FP model in `weights` on preprocessed images, and shows how far it is.
+pub(super) fn show_calibration(
+    device: &Device,
+    weights: &Weights,
+    resolved: &Resolved,
+    settings: &Settings,
+    images: &[Vec<f32>],
+) -> Result<Calibration> {
+    let network = build(device, weights, &resolved.architecture)?;
+    let bar = progress::calibration();
+    let calibration = calibrate(
+        &network,
+        weights,
+        settings,
+        images,
+        &|_| true,
+        &mut |state| progress::show(&bar, &state),
+    )?;
+    bar.finish_and_clear();
+    Ok(calibration)
 }
 
 fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
@@ -241,31 +198,4 @@ fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
 /// The widths that codes can have.
 fn bits() -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(2..=8)
-}
-
-/// SHA-256 over the images' files, in order.
-pub(super) fn hash_of(samples: &[Sample]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for sample in samples {
-        let bytes =
-            std::fs::read(&sample.path).map_err(|error| Error::input(&sample.path, error))?;
-        hash.update(Sha256::digest(bytes));
-    }
-    Ok(format!("{:x}", hash.finalize()))
-}
-
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {elapsed} + {eta}  {msg}")
-        .expect("the template is valid");
-    ProgressBar::new(1000).with_style(style)
-}
-
-fn show(bar: &ProgressBar, progress: &Progress) {
-    let doing = match progress.phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Search => "search",
-    };
-    bar.set_message(format!("{doing} {}", progress.site));
-    bar.set_position((1000.0 * progress.done) as u64);
 }

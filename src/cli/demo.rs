@@ -1,6 +1,5 @@
 //! `demo`: the whole product on a small model that comes with it.
 
-use super::calibrate::hash_of;
 use super::options::DeviceOption;
 use crate::data::samples::{choose, flat_folder, image_folder, load_all};
 use crate::error::{Error, Result};
@@ -64,7 +63,8 @@ impl Demo {
         let folder = tempfile::tempdir().map_err(|error| {
             Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
         })?;
-        for (name, preset) in [("base-ptq", Preset::BasePtq), ("ptq4vit", Preset::Ptq4vit)] {
+        for preset in [Preset::BasePtq, Preset::Ptq4vit] {
+            let name = preset.name();
             for bits in [8, 6, 4] {
                 let settings = Settings::preset(preset, bits, bits);
                 let calibration = calibrate(
@@ -76,15 +76,13 @@ impl Demo {
                     &mut |_| {},
                 )?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
-                let provenance = Provenance {
-                    name: resolved.name.clone(),
+                let provenance = Provenance::new(
+                    &weights,
+                    &resolved.name,
                     preset,
-                    seed: Some(0),
-                    images: calibration_images.len(),
-                    source_sha256: weights.sha256(),
-                    calibration_sha256: hash_of(&calibration_samples)?,
-                    tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-                };
+                    Some(0),
+                    &calibration_samples,
+                )?;
                 QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
                     .save(&path)?;
                 // From the file, as a user would.

@@ -13,7 +13,10 @@ mod calibrate;
 mod demo;
 mod devices;
 mod eval;
+mod figures;
+mod merge;
 mod options;
+mod progress;
 mod source;
 
 use crate::error::{Error, Result};
@@ -37,6 +40,7 @@ enum Command {
     Devices(devices::Devices),
     Calibrate(calibrate::Calibrate),
     Eval(eval::Eval),
+    Merge(merge::Merge),
     Demo(demo::Demo),
 }
 
@@ -49,6 +53,7 @@ pub fn run() -> Result<()> {
         Command::Devices(command) => command.run(),
         Command::Calibrate(command) => command.run(),
         Command::Eval(command) => command.run(),
+        Command::Merge(command) => command.run(),
         Command::Demo(command) => command.run(),
     }
 }

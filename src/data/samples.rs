@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use super::image_file::load_rgb;
@@ -197,6 +198,47 @@ pub fn choose(samples: Vec<Sample>, count: usize, seed: u64) -> Result<Vec<Sampl
         .zip(chosen)
         .filter_map(|(sample, chosen)| chosen.then_some(sample))
         .collect())
+}
+
+/// `count` images of `dir` to calibrate on: the first that `list` names, else drawn from `seed`.
+///
+/// # Errors
+/// Those of [`listed`], or [`flat_folder`] and [`choose`]; an [`Error::Usage`] about `--count` when `list` names fewer.
+pub fn calibration_set(
+    dir: &Path,
+    list: Option<&Path>,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<Sample>> {
+    let Some(list) = list else {
+        return choose(flat_folder(dir)?, count, seed);
+    };
+    let mut samples = listed(dir, list)?;
+    if samples.len() < count {
+        return Err(Error::usage(
+            "--count",
+            format!(
+                "expected {count} images, but {} names {}",
+                list.display(),
+                samples.len()
+            ),
+        ));
+    }
+    samples.truncate(count);
+    Ok(samples)
+}
+
+/// SHA-256 over the samples' files, in order: of their SHA-256 digests, one after the other.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn contents_sha256(samples: &[Sample]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for sample in samples {
+        let bytes = fs::read(&sample.path).map_err(|error| Error::input(&sample.path, error))?;
+        hash.update(Sha256::digest(bytes));
+    }
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// The network's input for each sample, in order; an image that can't be read is an error in its

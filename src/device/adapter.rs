@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 use std::sync::Arc;
 
+/// What stands in a driver's place where the CPU computes.
+pub(super) const CPU_DRIVER: &str = "the kernels' CPU versions";
+
 /// What `devices` prints of one adapter.
 #[derive(Debug, Serialize)]
 pub struct AdapterReport {
@@ -66,7 +69,8 @@ fn enumerate() -> Vec<wgpu::Adapter> {
 }
 
 fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
-    let name = adapter.get_info().name;
+    let info = adapter.get_info();
+    let (name, driver) = (info.name.clone(), driver(&info));
     // The default limits and no features: what runs here runs on every adapter, and is tested as such everywhere.
     let request = adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("ptq4vit-gpu"),
@@ -75,7 +79,13 @@ fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     });
     let (device, queue) =
         pollster::block_on(request).map_err(|error| Error::device(&name, error))?;
-    Ok(Device::Gpu(Arc::new(Gpu::new(name, device, queue))))
+    Ok(Device::Gpu(Arc::new(Gpu::new(name, driver, device, queue))))
+}
+
+fn driver(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info)
+        .trim()
+        .to_owned()
 }
 
 fn kind(device_type: wgpu::DeviceType) -> &'static str {
@@ -129,12 +139,10 @@ pub fn adapters() -> Vec<AdapterReport> {
                 .and_then(|device| self_test(&device));
             AdapterReport {
                 index: Some(index),
+                driver: driver(&info),
                 name: info.name,
                 backend: info.backend.to_string(),
                 kind: kind(info.device_type),
-                driver: format!("{} {}", info.driver, info.driver_info)
-                    .trim()
-                    .to_owned(),
                 max_binding_bytes: limits.max_storage_buffer_binding_size,
                 max_buffer_bytes: limits.max_buffer_size,
                 max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
@@ -160,7 +168,7 @@ pub fn cpu_report() -> AdapterReport {
         name: "cpu".to_owned(),
         backend: "none".to_owned(),
         kind: "cpu",
-        driver: "the kernels' CPU versions".to_owned(),
+        driver: CPU_DRIVER.to_owned(),
         max_binding_bytes: u64::MAX,
         max_buffer_bytes: u64::MAX,
         max_workgroups_per_dimension: u32::MAX,

@@ -44,6 +44,7 @@ type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
 /// A GPU that kernels are recorded for.
 pub struct Gpu {
     name: String,
+    driver: String,
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
@@ -57,7 +58,12 @@ pub struct Gpu {
 const DISPATCHES_PER_SUBMISSION: usize = 128;
 
 impl Gpu {
-    pub(super) fn new(name: String, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    pub(super) fn new(
+        name: String,
+        driver: String,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+    ) -> Self {
         let fault = Arc::new(Mutex::new(None::<String>));
         let on_error = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -74,6 +80,7 @@ impl Gpu {
         });
         Self {
             name,
+            driver,
             device,
             queue,
             memory: Arc::default(),
@@ -85,6 +92,10 @@ impl Gpu {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn driver(&self) -> &str {
+        &self.driver
     }
 
     pub(super) fn memory(&self) -> &MemoryUse {

@@ -39,6 +39,14 @@ impl Device {
         }
     }
 
+    /// The driver's name and version, as far as the backend tells them.
+    pub fn driver(&self) -> &str {
+        match self {
+            Self::Cpu(_) => adapter::CPU_DRIVER,
+            Self::Gpu(gpu) => gpu.driver(),
+        }
+    }
+
     /// A buffer of `len` zeros.
     pub fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
         match self {

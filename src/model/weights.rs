@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -19,6 +19,7 @@ use serde::ser::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::output;
 
 /// The longest header that is read, the `safetensors` crate's own limit.
 const MAX_HEADER: usize = 100_000_000;
@@ -499,8 +500,7 @@ impl TensorData {
 
 /// Writes a safetensors file: the same tensors and metadata always give the same bytes.
 ///
-/// The file appears under its name only when it is complete (a temporary file beside it is renamed), so a
-/// failure leaves whatever was there before.
+/// The file appears under its name only when it is complete, so a failure leaves whatever was there before.
 ///
 /// # Errors
 /// [`Error::Input`] if a name occurs twice or is reserved, if a shape and its data disagree, or if the
@@ -517,8 +517,12 @@ pub fn save(
     });
     let header =
         header_bytes(&tensors, &metadata).map_err(|problem| Error::input(path, problem))?;
-    write(path, &header, &tensors)
-        .map_err(|error| Error::input(path, format!("can't be written: {error}")))
+    output::write(path, |file| {
+        file.write_all(&header)?;
+        tensors
+            .iter()
+            .try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
+    })
 }
 
 /// The header of `tensors` in the order of their data, with its length before it and padded behind it.
@@ -569,32 +573,6 @@ fn header_bytes(
     let length = (bytes.len() - LENGTH_BYTES) as u64;
     bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
-}
-
-/// Writes header and data beside `path`, then renames.
-fn write(path: &Path, header: &[u8], tensors: &[(String, TensorData)]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".unfinished-");
-    // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-
-    let file = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::new(file.as_file());
-    writer.write_all(header)?;
-    for (_, tensor) in tensors {
-        writer.write_all(tensor.bytes())?;
-    }
-    writer.flush()?;
-    drop(writer);
-    // On disk before the rename: after a crash the name stands for the old file or the new one.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::packing::{pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
 use crate::data::preprocess::Preprocessing;
+use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
@@ -61,10 +62,35 @@ pub struct Provenance {
     pub images: usize,
     /// SHA-256 of the FP weights' file.
     pub source_sha256: String,
-    /// SHA-256 over the calibration images' files, in order: of their SHA-256 digests, one after the other.
+    /// [`contents_sha256`] of the calibration images.
     pub calibration_sha256: String,
     /// The version of this program that calibrated.
     pub tool_version: String,
+}
+
+impl Provenance {
+    /// That of a calibration by this program: of the FP model in `weights`, which goes by `name`, on `samples`, which
+    /// were drawn with `seed` unless a list named them.
+    ///
+    /// # Errors
+    /// An image that can't be read.
+    pub fn new(
+        weights: &Weights,
+        name: &str,
+        preset: Preset,
+        seed: Option<u64>,
+        samples: &[Sample],
+    ) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            preset,
+            seed,
+            images: samples.len(),
+            source_sha256: weights.sha256(),
+            calibration_sha256: contents_sha256(samples)?,
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
 }
 
 /// A quantized model on the host: everything that its file holds.
@@ -201,8 +227,16 @@ impl QuantizedModel {
     /// # Errors
     /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = Weights::open(path)?;
-        if !is_quantized(&file) {
+        Self::read(&Weights::open(path)?)
+    }
+
+    /// [`open`](Self::open) for a file that is in memory.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read(file: &Weights) -> Result<Self> {
+        let path = file.path();
+        if !is_quantized(file) {
             return Err(Error::input(
                 path,
                 format!(
@@ -211,16 +245,16 @@ impl QuantizedModel {
                 ),
             ));
         }
-        let version = metadata(&file, key::FORMAT_VERSION)?;
+        let version = metadata(file, key::FORMAT_VERSION)?;
         if version != FORMAT_VERSION {
             return Err(Error::input(
                 path,
                 format!("is of format version {version}, where {FORMAT_VERSION} is expected"),
             ));
         }
-        let architecture: Architecture = from_json(&file, key::ARCHITECTURE)?;
-        let preprocessing: Preprocessing = from_json(&file, key::PREPROCESSING)?;
-        let settings: Settings = from_json(&file, key::SETTINGS)?;
+        let architecture: Architecture = from_json(file, key::ARCHITECTURE)?;
+        let preprocessing: Preprocessing = from_json(file, key::PREPROCESSING)?;
+        let settings: Settings = from_json(file, key::SETTINGS)?;
         let consistent = preprocessing.validate().and_then(|()| {
             settings.validate().map_err(|error| error.to_string())?;
             if preprocessing.image_size == architecture.image_size() {
@@ -252,10 +286,10 @@ impl QuantizedModel {
             .collect::<Result<_>>()?;
         let sites = plans
             .iter()
-            .map(|plan| Ok((plan.site.name.clone(), read_site(&file, plan)?)))
+            .map(|plan| Ok((plan.site.name.clone(), read_site(file, plan)?)))
             .collect::<Result<_>>()?;
         Ok(Self {
-            provenance: from_json(&file, key::PROVENANCE)?,
+            provenance: from_json(file, key::PROVENANCE)?,
             architecture,
             preprocessing,
             settings,

@@ -32,6 +32,16 @@ pub enum Preset {
     BasePtq,
 }
 
+impl Preset {
+    /// Its name, as `--preset` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ptq4vit => "ptq4vit",
+            Self::BasePtq => "base-ptq",
+        }
+    }
+}
+
 /// Everything that decides which scales a calibration chooses, given the model and the images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {

@@ -1,0 +1,280 @@
+//! The file that holds the outcome of an evaluation or of one shard of it, and what such files make together.
+
+use super::{ImagesRecord, ModelsRecord, Report, Shard};
+use crate::error::{Error, Result};
+use crate::output;
+use crate::report::Tally;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::{Path, PathBuf};
+
+/// The value of the field `format`, which tells a part from any other JSON.
+const FORMAT_NAME: &str = "ptq4vit-gpu evaluation";
+/// The value of the field `format_version` that this program writes and reads.
+const FORMAT_VERSION: u64 = 1;
+/// How many missing shards an error spells out before it only counts.
+const NAMED: usize = 10;
+
+/// The outcome of evaluating one shard, and of what.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Which share of the images.
+    pub shard: Shard,
+    /// What was evaluated.
+    pub subject: Subject,
+    /// The device's name.
+    pub device: String,
+    /// The device's driver.
+    pub driver: String,
+    /// What was counted.
+    pub tally: Tally,
+    /// The images that could not be read, relative to their folder.
+    pub skipped: Vec<String>,
+    /// Seconds of the evaluated network: upload, network and read-back, without decoding images.
+    pub inference_seconds: f64,
+}
+
+/// What an evaluation is of. All its parts agree in every field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// The version of this program that evaluated.
+    pub tool_version: String,
+    /// The models.
+    pub models: ModelsRecord,
+    /// The images, those of the other shards too.
+    pub images: ImagesRecord,
+}
+
+/// A part as it is stored.
+#[derive(Serialize)]
+struct Stored<'a> {
+    format: &'a str,
+    format_version: u64,
+    #[serde(flatten)]
+    part: &'a Part,
+}
+
+impl Part {
+    /// Writes the file; it appears under its name only when complete.
+    ///
+    /// # Errors
+    /// A folder that can't be written to.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let stored = Stored {
+            format: FORMAT_NAME,
+            format_version: FORMAT_VERSION,
+            part: self,
+        };
+        output::write(path, |file| {
+            serde_json::to_writer_pretty(&mut *file, &stored)?;
+            writeln!(file)
+        })
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// A file that is no part, of another version, or contradicts itself.
+    pub fn open(path: &Path) -> Result<Self> {
+        let problem = |problem: String| Error::input(path, problem);
+        let file =
+            File::open(path).map_err(|error| problem(format!("can't be opened: {error}")))?;
+        let no_part = |why: &dyn std::fmt::Display| {
+            problem(format!(
+                "is no part of an evaluation, as `eval --out` writes it: {why}"
+            ))
+        };
+        let mut stored: BTreeMap<String, Value> =
+            serde_json::from_reader(BufReader::new(file)).map_err(|error| no_part(&error))?;
+        if stored.remove("format") != Some(FORMAT_NAME.into()) {
+            return Err(no_part(&format!("its `format` is not `{FORMAT_NAME}`")));
+        }
+        let version = stored.remove("format_version").unwrap_or_default();
+        if version != FORMAT_VERSION {
+            return Err(problem(format!(
+                "is of format version {version}, where {FORMAT_VERSION} is expected"
+            )));
+        }
+        let part: Self =
+            serde_json::from_value(Value::from_iter(stored)).map_err(|error| no_part(&error))?;
+        part.validate().map_err(problem)?;
+        Ok(part)
+    }
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        let models = &self.subject.models;
+        models.preprocessing.validate()?;
+        let both = models.model_sha256.is_some() && models.quantized.is_some();
+        self.tally.validate(both)?;
+        let (images, skipped) = (self.tally.images(), self.skipped.len());
+        let expected = self.shard.range(self.subject.images.count).len();
+        if images.checked_add(skipped) != Some(expected) {
+            return Err(format!(
+                "shard {} of {} images has {expected}, found {images} evaluated and {skipped} skipped",
+                self.shard, self.subject.images.count
+            ));
+        }
+        let seconds = self.inference_seconds;
+        if !seconds.is_finite() || seconds < 0.0 || (images > 0 && seconds == 0.0) {
+            return Err(format!(
+                "inference_seconds: expected more than 0 for {images} images, found {seconds}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Finds out whether `parts`, by their files' names, are all shards of one evaluation, each of them once.
+///
+/// # Errors
+/// The file that is of another evaluation, and what differs; the file that repeats another's shard; the shards that
+/// are missing.
+pub fn check_complete(parts: &[(PathBuf, Part)]) -> Result<()> {
+    let Some((first_path, first)) = parts.first() else {
+        return Err(Error::usage("PART", "expected at least one file"));
+    };
+    let count = first.shard.count();
+    let mut found: BTreeMap<usize, &Path> = BTreeMap::new();
+    for (path, part) in parts {
+        let mut differences = differences(&first.subject, &part.subject);
+        if part.shard.count() != count {
+            let shards = part.shard.count();
+            differences.push(format!(
+                "shard.count is {shards}, where {count} is expected"
+            ));
+        }
+        if !differences.is_empty() {
+            return Err(Error::input(
+                path,
+                format!(
+                    "is not of the same evaluation as {}: {}",
+                    first_path.display(),
+                    differences.join("; ")
+                ),
+            ));
+        }
+        if let Some(other) = found.insert(part.shard.index(), path) {
+            return Err(Error::input(
+                path,
+                format!("is shard {}, as {} is", part.shard, other.display()),
+            ));
+        }
+    }
+    let missing = count - found.len();
+    if missing == 0 {
+        return Ok(());
+    }
+    // The count is the file's own word: it may be beyond what can be listed.
+    let mut named: Vec<String> = (0..count)
+        .filter(|index| !found.contains_key(index))
+        .take(NAMED)
+        .map(|index| format!("{index}/{count}"))
+        .collect();
+    if missing > named.len() {
+        named.push(format!("and {} more", missing - named.len()));
+    }
+    Err(Error::usage(
+        "PART",
+        format!("expected all {count} shards, missing: {}", named.join(", ")),
+    ))
+}
+
+/// The figures of an evaluation, given all its parts.
+///
+/// # Errors
+/// [`Error::Check`] if not one image could be read.
+pub fn summarize<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Result<Report> {
+    let mut parts: Vec<&Part> = parts.into_iter().collect();
+    parts.sort_by_key(|part| part.shard);
+    let mut tally = Tally::default();
+    let mut seconds = 0.0;
+    let mut skipped = 0;
+    let mut devices: Vec<&str> = Vec::new();
+    for part in parts {
+        tally.merge(&part.tally);
+        seconds += part.inference_seconds;
+        skipped += part.skipped.len();
+        if !devices.contains(&part.device.as_str()) {
+            devices.push(&part.device);
+        }
+    }
+    let accuracy = tally
+        .accuracy()
+        .ok_or_else(|| Error::Check(format!("none of the {skipped} images could be read")))?;
+    Ok(Report {
+        images_per_second: accuracy.images as f64 / seconds,
+        accuracy,
+        device: devices.join(", "),
+        skipped,
+    })
+}
+
+/// Finds out whether no more images were skipped than `flag` allows.
+///
+/// # Errors
+/// [`Error::Check`] if they are too many.
+pub fn check_skipped(skipped: usize, flag: &str, allowed: usize) -> Result<()> {
+    if skipped <= allowed {
+        return Ok(());
+    }
+    Err(Error::Check(format!(
+        "{skipped} images could not be read, where {flag} allows {allowed}"
+    )))
+}
+
+/// What `found` has otherwise than `expected`, field by field, in words. Fields that `expected` doesn't have may hold
+/// anything.
+pub fn differences(expected: &impl Serialize, found: &impl Serialize) -> Vec<String> {
+    fn compare(field: &str, expected: &Value, found: &Value, differences: &mut Vec<String>) {
+        if let (Value::Object(expected), Value::Object(found)) = (expected, found) {
+            for (name, expected) in expected {
+                let found = found.get(name).unwrap_or(&Value::Null);
+                let field = if field.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{field}.{name}")
+                };
+                compare(&field, expected, found, differences);
+            }
+        } else if expected != found {
+            differences.push(format!("{field} is {found}, where {expected} is expected"));
+        }
+    }
+
+    let [expected, found] = [
+        serde_json::to_value(expected).expect("plain data is always JSON"),
+        serde_json::to_value(found).expect("plain data is always JSON"),
+    ];
+    let mut differences = Vec::new();
+    compare("", &expected, &found, &mut differences);
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_named_by_field() {
+        let expected = json!({ "a": { "b": 1, "c": [1, 2] }, "d": null });
+        assert_eq!(differences(&expected, &expected), [""; 0]);
+        let found = json!({ "a": { "b": 2, "c": [1, 2], "more": 1 }, "d": { "e": 1 } });
+        assert_eq!(
+            differences(&expected, &found),
+            [
+                "a.b is 2, where 1 is expected",
+                "d is {\"e\":1}, where null is expected"
+            ]
+        );
+        assert_eq!(
+            differences(&expected, &json!({ "d": null })),
+            ["a is null, where {\"b\":1,\"c\":[1,2]} is expected"]
+        );
+    }
+}
