@@ -12,3 +12,4 @@ pub mod model;
 mod output;
 pub mod quant;
 pub mod report;
+pub mod sweep;

@@ -105,8 +105,17 @@ fn every_subcommand_helps() {
         ),
         (
             "eval",
-            &["--model", "--quantized", "--labels", "--max-skipped"],
+            &[
+                "--model",
+                "--quantized",
+                "--labels",
+                "--max-skipped",
+                "--shard",
+                "--out",
+            ],
         ),
+        ("merge", &["--max-skipped", "--json"]),
+        ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("demo", &["--device"]),
     ] {
         let (stdout, stderr) = program(subcommand).flag("--help").run().success();

@@ -598,6 +598,362 @@ fn outputs_that_cannot_be_written() {
     scene.fails(to("images/../model.safetensors"), USAGE, &says);
 }
 
+#[test]
+fn parts_that_cannot_be_written() {
+    let scene = Scene::new();
+    let to = |out: &str| {
+        scene
+            .eval("--model", "model.safetensors")
+            .with("--out", scene.path(out))
+    };
+    let says = ["none/part.json", "can't be written"];
+    scene.fails(to("none/part.json"), INPUT, &says);
+    scene.fails(to("images"), INPUT, &["images", "is a folder"]);
+    for (flag, out) in [("--model", "model.safetensors"), ("--labels", "labels.tsv")] {
+        let says = ["--out", "would replace the ", flag];
+        scene.fails(to(out), USAGE, &says);
+    }
+    let says = ["--shard", "--json", "cannot be used with"];
+    scene.fails(to("part.json").with("--shard", "0/2"), USAGE, &says);
+    let eval = || {
+        program("eval")
+            .with("--model", scene.path("model.safetensors"))
+            .with("--images", scene.path("images"))
+    };
+    scene.fails(eval().with("--shard", "0/2"), USAGE, &["--out"]);
+    for (shard, says) in [
+        ("2/2", "of 2 there is no 2"),
+        ("0/0", "of 0 there is no 0"),
+        ("1", "expected I/N"),
+        ("1 of 2", "expected I/N"),
+        ("-1/2", "expected I/N"),
+    ] {
+        let run = eval()
+            .with("--out", scene.path("part.json"))
+            .flag(&format!("--shard={shard}"));
+        scene.fails(run, USAGE, &["--shard", says]);
+    }
+}
+
+/// A scene with the model's evaluation in two shards. Three images are less than one stretch: shard 0 has none of them,
+/// shard 1 has all.
+fn sharded() -> Scene {
+    let scene = Scene::new();
+    for shard in ["0/2", "1/2"] {
+        scene.shard(shard, &format!("{}.json", &shard[..1]), &[]);
+    }
+    scene
+}
+
+impl Scene {
+    /// Evaluates a shard, with more flags and their values, into a part.
+    fn shard(&self, shard: &str, part: &str, more: &[(&str, &str)]) {
+        let run = program("eval")
+            .with("--model", self.path("model.safetensors"))
+            .with("--images", self.path("images"))
+            .with("--labels", self.path("labels.tsv"))
+            .with("--device", "cpu")
+            .with("--shard", shard)
+            .with("--out", self.path(part));
+        more.iter()
+            .fold(run, |run, (flag, value)| run.with(flag, value))
+            .run()
+            .success();
+    }
+
+    /// Changes the JSON of a part.
+    fn edit_part(&self, part: &str, change: impl FnOnce(&mut Value)) {
+        let mut value = serde_json::from_slice(&std::fs::read(self.path(part)).unwrap()).unwrap();
+        change(&mut value);
+        self.write(part, value.to_string());
+    }
+
+    fn merge(&self, parts: &[&str]) -> Program {
+        parts.iter().fold(program("merge"), |merge, part| {
+            merge.flag(self.path(part).to_str().unwrap())
+        })
+    }
+}
+
+#[test]
+fn parts_that_are_missing_or_there_twice() {
+    let scene = sharded();
+    scene.merge(&["1.json", "0.json"]).run().success();
+    scene.fails(program("merge"), USAGE, &["<PART>"]);
+    for (part, missing) in [("0.json", "1/2"), ("1.json", "0/2")] {
+        let says = ["PART: expected all 2 shards, missing: ", missing];
+        scene.fails(scene.merge(&[part]), USAGE, &says);
+    }
+    std::fs::copy(scene.path("1.json"), scene.path("copy.json")).unwrap();
+    let says = ["copy.json: is shard 1/2, as ", "1.json is"];
+    let merge = scene.merge(&["0.json", "1.json", "copy.json"]);
+    scene.fails(merge, INPUT, &says);
+    scene.fails(scene.merge(&["0.json", "0.json"]), INPUT, &["is shard 0/2"]);
+    scene.edit_part("0.json", |part| part["shard"]["count"] = json!(1u64 << 62));
+    let says = ["missing: 1/", "and 4611686018427387893 more"];
+    scene.fails(scene.merge(&["0.json"]), USAGE, &says);
+}
+
+#[test]
+fn parts_of_another_evaluation() {
+    let refused = |scene: &Scene, what: &str| {
+        let merge = scene.merge(&["0.json", "1.json"]);
+        let says = [
+            "1.json: is not of the same evaluation as ",
+            "0.json: ",
+            what,
+        ];
+        scene.fails(merge, INPUT, &says);
+    };
+    let scene = sharded();
+    scene.shard("1/3", "1.json", &[]);
+    refused(&scene, "shard.count is 3, where 2 is expected");
+    scene.shard("1/2", "1.json", &[("--crop-pct", "0.5")]);
+    let says = "models.preprocessing.crop_pct is 0.5, where 1.0 is expected";
+    refused(&scene, says);
+    scene.write("labels.tsv", "a.png\t0\nb.png\t2\nc.png\t9\n");
+    scene.shard("1/2", "1.json", &[]);
+    refused(&scene, "images.sha256 is ");
+    scene.write("labels.tsv", "a.png\t0\nb.png\t1\n");
+    scene.shard("1/2", "1.json", &[]);
+    refused(&scene, "images.count is 2, where 3 is expected");
+
+    let scene = sharded();
+    scene.model(|model| model.tensor("head.bias").clear());
+    scene.shard("1/2", "1.json", &[]);
+    refused(&scene, "models.model_sha256 is ");
+    let scene = sharded();
+    scene.edit_part("1.json", |part| {
+        part["subject"]["tool_version"] = json!("0.0.1")
+    });
+    refused(&scene, "tool_version is \"0.0.1\", where ");
+    let scene = sharded();
+    scene.write("quantized.safetensors", QUANTIZED.file());
+    let quantized = scene.path("quantized.safetensors");
+    scene.shard(
+        "1/2",
+        "1.json",
+        &[("--quantized", quantized.to_str().unwrap())],
+    );
+    refused(&scene, "models.quantized is {");
+}
+
+#[test]
+fn damaged_parts() {
+    let scene = sharded();
+    let whole = std::fs::read(scene.path("1.json")).unwrap();
+    let refused = |says: &str| {
+        let merge = scene.merge(&["0.json", "1.json"]);
+        scene.fails(merge, INPUT, &["1.json: ", says]);
+    };
+    let no_part = "is no part of an evaluation, as `eval --out` writes it: ";
+    for text in ["", "[]", "{}", "null", "{\"format\": 1"] {
+        scene.write("1.json", text);
+        refused(no_part);
+    }
+    scene.write("1.json", &whole[..whole.len() / 2]);
+    refused(no_part);
+    scene.write("1.json", MICRO.file());
+    refused(no_part);
+    let merge = scene.merge(&["0.json", "none.json"]);
+    scene.fails(merge, INPUT, &["none.json: can't be opened"]);
+    scene.fails(scene.merge(&["images"]), INPUT, &["images: ", no_part]);
+
+    type Change = fn(&mut Value);
+    let edits: [(Change, &str); 14] = [
+        (|part| part["format"] = json!("x"), no_part),
+        (
+            |part| part["format_version"] = json!(2),
+            "is of format version 2, where 1 is expected",
+        ),
+        (|part| part["more"] = json!(1), "unknown field `more`"),
+        (
+            |part| drop(part.as_object_mut().unwrap().remove("device")),
+            "missing field `device`",
+        ),
+        (
+            |part| part["shard"]["index"] = json!(2),
+            "of 2 there is no 2",
+        ),
+        (
+            |part| part["shard"] = json!({ "index": 0, "count": 0 }),
+            "of 0 there is no 0",
+        ),
+        (
+            |part| part["shard"]["index"] = json!(0),
+            "shard 0/2 of 3 images has 0, found 3 evaluated and 0 skipped",
+        ),
+        (
+            |part| part["skipped"] = json!(["a.png"]),
+            "has 3, found 3 evaluated and 1 skipped",
+        ),
+        (
+            |part| part["tally"]["top1"] = json!(4),
+            "the counts contradict each other: images 3, top1 4",
+        ),
+        (
+            |part| part["tally"]["top5"] = json!(-1),
+            "invalid value: integer `-1`",
+        ),
+        (|part| part["tally"]["compared"] = json!(3), "compared 3"),
+        (
+            |part| part["tally"]["kl"] = json!([null]),
+            "invalid type: null",
+        ),
+        (
+            |part| part["tally"]["noise"] = json!([1e308, 1e308]),
+            "expected finite sums",
+        ),
+        (
+            |part| part["inference_seconds"] = json!(0.0),
+            "inference_seconds: expected more than 0 for 3 images",
+        ),
+    ];
+    for (change, says) in edits {
+        scene.write("1.json", &whole);
+        scene.edit_part("1.json", change);
+        refused(says);
+    }
+}
+
+#[test]
+fn plans_that_cannot_be_carried_out() {
+    const PLAN: &str = r#"
+out = "sweep"
+presets = ["ptq4vit"]
+bits = [8]
+
+[[models]]
+model = "model.safetensors"
+
+[calibration]
+images = "images"
+count = 2
+
+[evaluation]
+images = "images"
+labels = "labels.tsv"
+"#;
+    let scene = Scene::new();
+    let mut plan = PLAN.to_owned();
+    for name in ["sweep", "model.safetensors", "images", "labels.tsv"] {
+        let path = format!("{:?}", scene.path(name));
+        plan = plan.replace(&format!("{name:?}"), &path);
+    }
+    let sweep = || program("sweep").with("--plan", scene.path("plan.toml"));
+    let task = || sweep().with("--task", "0").with("--device", "cpu");
+    scene.fails(task(), INPUT, &["plan.toml: can't be read"]);
+    for (from, to, says) in [
+        ("out = ", "output = ", "unknown field `output`"),
+        ("bits = [8]", "", "missing field `bits`"),
+        ("bits = [8]", "bits = []", "bits: expected at least one"),
+        (
+            "bits = [8]",
+            "bits = [8, 9]",
+            "bits: expected 2 to 8, found 9",
+        ),
+        ("bits = [8]", "bits = [8, 6, 8]", "bits: 8 is there twice"),
+        ("bits = [8]", "bits = 8", "expected a sequence"),
+        ("\"ptq4vit\"", "\"best\"", "unknown variant `best`"),
+        (
+            "\"ptq4vit\"",
+            "\"ptq4vit\", \"ptq4vit\"",
+            "presets: ptq4vit is there twice",
+        ),
+        (
+            "[calibration]",
+            "[[models]]\nmodel = \"other/model\"\n[calibration]",
+            "models: model is there twice; files of the same name are told apart by a `name`",
+        ),
+        (
+            "[calibration]",
+            "name = \"a/b\"\n[calibration]",
+            "models: \"a/b\" can't be the name of results",
+        ),
+        (
+            "[calibration]",
+            "name = \"\"\n[calibration]",
+            "models: \"\" can't be the name of results",
+        ),
+        (
+            "count = 2",
+            "count = 0",
+            "calibration.count: expected at least 1",
+        ),
+        (
+            "count = 2",
+            "list = \"list.txt\"\nseed = 0",
+            "calibration.seed: 0 would not be used",
+        ),
+        ("count = 2", "counts = 2", "unknown field `counts`"),
+        (
+            "[evaluation]",
+            "[evaluations]",
+            "unknown field `evaluations`",
+        ),
+    ] {
+        scene.write("plan.toml", plan.replace(from, to));
+        let says = ["plan.toml: ", says];
+        scene.fails(task(), INPUT, &says);
+        scene.fails(sweep(), INPUT, &says);
+    }
+    let says = ["plan.toml: calibration.count: expected at most the 3 images"];
+    scene.write("plan.toml", plan.replace("count = 2", "count = 4"));
+    scene.fails(task(), INPUT, &says);
+    scene.write("plan.toml", plan.replace("labels.tsv", "none.tsv"));
+    scene.fails(task(), INPUT, &["none.tsv: "]);
+    scene.write(
+        "plan.toml",
+        plan.replace("model.safetensors", "none.safetensors"),
+    );
+    scene.fails(task(), INPUT, &["none.safetensors: "]);
+    scene.write("plan.toml", plan.replace("/sweep", "/out.safetensors"));
+    scene.fails(
+        task(),
+        INPUT,
+        &["out.safetensors/model-ptq4vit", "can't be opened"],
+    );
+    let says = ["out.safetensors: can't be made"];
+    scene.fails(task().flag("--redo"), INPUT, &says);
+    scene.write("labels.tsv", "a.png\t10\n");
+    scene.write("plan.toml", &plan);
+    scene.fails(task(), INPUT, &["labels.tsv: gives ", "class 10"]);
+
+    scene.write("labels.tsv", "a.png\t0\n");
+    for (flag, value, says) in [
+        ("--task", "1", "expected 0 to 0, found 1"),
+        ("--task", "-1", "invalid digit"),
+        ("--task", "first", "invalid digit"),
+    ] {
+        scene.fails(sweep().with(flag, value), USAGE, &[flag, says]);
+    }
+    scene.fails(sweep().flag("--redo"), USAGE, &["--task"]);
+    scene.fails(task().flag("--count"), USAGE, &["--count"]);
+    scene.fails(program("sweep"), USAGE, &["--plan"]);
+
+    // An image that can't be read: the task isn't finished, unless the plan allows it.
+    scene.write("labels.tsv", "a.png\t0\nbroken.png\t1\n");
+    std::fs::write(scene.path("images").join("broken.png"), "no image").unwrap();
+    let plan = plan.replace("count = 2", "list = \"LIST\"\ncount = 2");
+    scene.write("list.txt", "a.png\nb.png\n");
+    let plan = plan.replace("LIST", scene.path("list.txt").to_str().unwrap());
+    scene.write("plan.toml", &plan);
+    let outcome = task().run();
+    let says = ["1 images could not be read, where evaluation.max_skipped allows 0"];
+    assert_failed(&outcome, CHECK, &says);
+    assert!(!scene.path("sweep/model-ptq4vit-w8a8.json").exists());
+    scene.write("plan.toml", format!("{plan}max_skipped = 1\n"));
+    task().run().success();
+    scene.write("plan.toml", &plan);
+    scene.fails(task(), CHECK, &says);
+
+    // A result that is none.
+    scene.write("sweep/model-ptq4vit-w8a8.json", "{}");
+    let says = ["model-ptq4vit-w8a8.json: is no part of an evaluation"];
+    scene.fails(task(), INPUT, &says);
+    scene.fails(sweep(), INPUT, &says);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stdout_that_is_full() {

@@ -18,6 +18,7 @@ mod merge;
 mod options;
 mod progress;
 mod source;
+mod sweep;
 
 use crate::error::{Error, Result};
 use crate::model;
@@ -41,6 +42,7 @@ enum Command {
     Calibrate(calibrate::Calibrate),
     Eval(eval::Eval),
     Merge(merge::Merge),
+    Sweep(sweep::Sweep),
     Demo(demo::Demo),
 }
 
@@ -54,6 +56,7 @@ pub fn run() -> Result<()> {
         Command::Calibrate(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Merge(command) => command.run(),
+        Command::Sweep(command) => command.run(),
         Command::Demo(command) => command.run(),
     }
 }

@@ -1,0 +1,215 @@
+//! `sweep`: a plan's tasks, and what they found.
+
+use super::calibrate::show_calibration;
+use super::eval::evaluate;
+use super::options::DeviceOption;
+use super::source::ModelSource;
+use super::{figures, open_checkpoint};
+use crate::data::samples::load_all;
+use crate::error::{Error, Result};
+use crate::evaluation::{Models, Report, Shard, check_skipped, summarize};
+use crate::model::recipe::resolve;
+use crate::model::weights::Weights;
+use crate::output;
+use crate::quant::{Preset, Provenance, QuantizedModel};
+use crate::report::Accuracy;
+use crate::sweep::{Plan, Task};
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Calibrates and evaluates every combination of models, presets and bits that a plan names, one with each call. Without
+/// --task it lists them, with the figures of those that are finished.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  ptq4vit-gpu sweep --plan plan.toml --task 0\n\nA plan:\n  \
+out = \"sweep\"\n  \
+presets = [\"ptq4vit\", \"base-ptq\"]\n  \
+bits = [8, 6]\n\n  \
+[[models]]\n  \
+model = \"deit_tiny_patch16_224.safetensors\"\n\n  \
+[calibration]\n  \
+images = \"photos\"\n\n  \
+[evaluation]\n  \
+images = \"imagenet/val\""
+)]
+pub struct Sweep {
+    /// What to sweep over (TOML).
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+    /// Carry out task K, counted from 0. A task that is finished is not done again.
+    #[arg(long, value_name = "K", allow_hyphen_values = true)]
+    task: Option<usize>,
+    /// Do the task though it is finished, and replace its results, whatever they stem from.
+    #[arg(long, requires = "task")]
+    redo: bool,
+    /// Print the number of tasks only.
+    #[arg(long, conflicts_with_all = ["task", "json"])]
+    count: bool,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A row of the list.
+#[derive(Serialize)]
+struct Row {
+    task: usize,
+    model: String,
+    preset: Preset,
+    bits: u32,
+    /// Figures that the task left; absent where it isn't finished, or was with another plan.
+    report: Option<Report>,
+    /// In what an earlier result differs from the plan.
+    differences: Vec<String>,
+}
+
+impl Sweep {
+    pub fn run(&self) -> Result<()> {
+        let plan = Plan::open(&self.plan)?;
+        let tasks = plan.tasks();
+        let Some(number) = self.task else {
+            if self.count {
+                return print_line!("{}", tasks.len());
+            }
+            return self.list(&tasks);
+        };
+        let task = tasks.get(number).ok_or_else(|| {
+            let last = tasks.len() - 1;
+            Error::usage("--task", format!("expected 0 to {last}, found {number}"))
+        })?;
+        let report = self.carry_out(&plan, task)?;
+        figures::print(&report, self.json)
+    }
+
+    /// The figures of a task, which are found out unless they are known.
+    fn carry_out(&self, plan: &Plan, task: &Task) -> Result<Report> {
+        let (number, name) = (task.number, task.model.name());
+        eprintln!(
+            "task {number}: {name}, {}, {} bits",
+            task.preset.name(),
+            task.bits
+        );
+        let source = ModelSource::from(task.model.model.clone().into_os_string());
+        let weights = open_checkpoint(&source)?;
+        let resolved = resolve(&weights, task.model.recipe.as_deref())?;
+        eprintln!("model: {} ({})", resolved.name, resolved.source);
+        let samples = plan.calibration_samples()?;
+        let images = plan.evaluation_images()?;
+        images.check(resolved.architecture.classes())?;
+        let provenance =
+            Provenance::new(&weights, &resolved.name, task.preset, plan.seed(), &samples)?;
+        let allowed = plan.max_skipped();
+        let part_path = task.part_path();
+        if !self.redo
+            && let Some(part) = task.part()?
+        {
+            let differences = task.differences(&part, &weights, &resolved, provenance, &images);
+            if !differences.is_empty() {
+                return Err(Error::input(
+                    part_path,
+                    format!(
+                        "is not this task's result: {}; --redo replaces it",
+                        differences.join("; ")
+                    ),
+                ));
+            }
+            check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
+            eprintln!("finished already: {}", part_path.display());
+            return summarize([&part]);
+        }
+
+        let inputs = load_all(&samples, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        std::fs::create_dir_all(plan.out())
+            .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
+        let quantized_path = task.quantized_path();
+        output::check(&quantized_path, &[("model", Some(weights.path()))])?;
+        let device = self.device.open()?;
+        let settings = task.settings();
+        let calibration = show_calibration(&device, &weights, &resolved, &settings, &inputs)?;
+        QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
+            .save(&quantized_path)?;
+
+        // From the file, as a user would.
+        let file = Weights::open(&quantized_path)?;
+        let quantized = QuantizedModel::read(&file)?;
+        let mut models = Models::quantized(&device, &file, &quantized, Some(&weights))?;
+        let part = evaluate(&mut models, &images, Shard::WHOLE)?;
+        check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
+        let report = summarize([&part])?;
+        part.save(&part_path)?;
+        eprintln!(
+            "wrote {} and {}",
+            quantized_path.display(),
+            part_path.display()
+        );
+        Ok(report)
+    }
+
+    fn list(&self, tasks: &[Task]) -> Result<()> {
+        let rows = tasks.iter().map(row).collect::<Result<Vec<_>>>()?;
+        if self.json {
+            return print_line!(
+                "{}",
+                serde_json::to_string_pretty(&rows).expect("plain data")
+            );
+        }
+        let names = rows.iter().map(|row| row.model.chars().count());
+        let width = names.max().unwrap_or(0).max("model".len());
+        print_line!(
+            "task  {:<width$}  preset    bits    top-1    top-5  agreement       KL  logit SQNR",
+            "model"
+        )?;
+        for row in &rows {
+            let accuracy = row.report.as_ref().map(|report| &report.accuracy);
+            let figure = |text: &dyn Fn(&Accuracy) -> Option<String>| {
+                accuracy.and_then(text).unwrap_or_else(|| "-".to_owned())
+            };
+            let percent = |fraction: f64| format!("{:.2}%", 100.0 * fraction);
+            print_line!(
+                "{:>4}  {:<width$}  {:<8}  {:>4}  {:>7}  {:>7}  {:>9}  {:>7}  {:>10}",
+                row.task,
+                row.model,
+                row.preset.name(),
+                row.bits,
+                figure(&|accuracy| Some(percent(accuracy.top1))),
+                figure(&|accuracy| Some(percent(accuracy.top5))),
+                figure(&|accuracy| accuracy.agreement.map(percent)),
+                figure(&|accuracy| accuracy.kl.map(|kl| format!("{kl:.4}"))),
+                figure(&|accuracy| accuracy.logit_sqnr_db.map(|sqnr| format!("{sqnr:.1} dB"))),
+            )?;
+        }
+        let finished = rows.iter().filter(|row| row.report.is_some()).count();
+        print_line!("{} tasks, {finished} finished", rows.len())
+    }
+}
+
+/// What is known of a task, from its part alone.
+fn row(task: &Task) -> Result<Row> {
+    let mut row = Row {
+        task: task.number,
+        model: task.model.name(),
+        preset: task.preset,
+        bits: task.bits,
+        report: None,
+        differences: Vec::new(),
+    };
+    if let Some(part) = task.part()? {
+        row.differences = task.differences_to_plan(&part);
+        if row.differences.is_empty() {
+            row.report = Some(summarize([&part])?);
+        } else {
+            eprintln!(
+                "task {}: {} is not this plan's result: {}",
+                task.number,
+                task.part_path().display(),
+                row.differences.join("; ")
+            );
+        }
+    }
+    Ok(row)
+}

@@ -1,0 +1,319 @@
+//! A sweep: calibrations of models × presets × bits, each a task of its own that leaves its results in one folder.
+
+use crate::data::samples::{Sample, calibration_set};
+use crate::error::{Error, Result};
+use crate::evaluation::{
+    LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject, differences,
+};
+use crate::model::recipe::Resolved;
+use crate::model::weights::Weights;
+use crate::quant::{Preset, Provenance, Settings};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+
+/// What to sweep over, from a TOML file. Paths are as on the command line: relative to where the program runs.
+pub struct Plan {
+    path: PathBuf,
+    form: Form,
+}
+
+/// [`Plan`] as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    /// The folder of the results.
+    out: PathBuf,
+    presets: Vec<Preset>,
+    /// Bits of weights and activations.
+    bits: Vec<u32>,
+    models: Vec<PlannedModel>,
+    calibration: CalibrationImages,
+    evaluation: EvaluationImages,
+}
+
+/// One of a plan's FP models.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedModel {
+    /// As `--model` takes it.
+    pub model: PathBuf,
+    /// As `--recipe` takes it.
+    pub recipe: Option<String>,
+    /// What its results are called; by default as the model's file.
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CalibrationImages {
+    images: PathBuf,
+    list: Option<PathBuf>,
+    #[serde(default = "default_count")]
+    count: usize,
+    /// 0 where neither it nor a list is given.
+    seed: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvaluationImages {
+    images: PathBuf,
+    labels: Option<PathBuf>,
+    #[serde(default)]
+    max_skipped: usize,
+}
+
+/// As `calibrate`'s `--count`.
+fn default_count() -> usize {
+    32
+}
+
+/// One cell of a plan.
+pub struct Task<'a> {
+    plan: &'a Plan,
+    /// Which one it is, from 0.
+    pub number: usize,
+    /// The FP model.
+    pub model: &'a PlannedModel,
+    /// The preset.
+    pub preset: Preset,
+    /// Bits of weights and activations.
+    pub bits: u32,
+}
+
+impl PlannedModel {
+    /// What its results are called.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| {
+            let file = self.model.file_name().unwrap_or_default().to_string_lossy();
+            file.strip_suffix(".safetensors")
+                .unwrap_or(&file)
+                .to_owned()
+        })
+    }
+}
+
+impl Plan {
+    /// Reads and checks a plan. Models and images are not looked at yet.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood, and values out of range, twice, or none; the message names the field.
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::input(path, format!("can't be read: {error}")))?;
+        let form: Form = toml::from_str(&text)
+            .map_err(|error| Error::input(path, error.to_string().trim_end()))?;
+        let plan = Self {
+            path: path.to_owned(),
+            form,
+        };
+        plan.validate()
+            .map_err(|problem| Error::input(path, problem))?;
+        Ok(plan)
+    }
+
+    fn validate(&self) -> std::result::Result<(), String> {
+        let form = &self.form;
+        let names: Vec<String> = form.models.iter().map(PlannedModel::name).collect();
+        let presets: Vec<&str> = form.presets.iter().map(|preset| preset.name()).collect();
+        distinct("models", &names).map_err(|problem| {
+            format!("{problem}; files of the same name are told apart by a `name` of their own")
+        })?;
+        distinct("presets", &presets)?;
+        distinct("bits", &form.bits)?;
+        if let Some(bits) = form.bits.iter().find(|bits| !(2..=8).contains(*bits)) {
+            return Err(format!("bits: expected 2 to 8, found {bits}"));
+        }
+        // It becomes the name of a file in the folder of results.
+        let usable = |name: &&String| {
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+        };
+        if let Some(name) = names.iter().find(|name| !usable(name)) {
+            return Err(format!(
+                "models: {name:?} can't be the name of results; expected a `name` that can be a file's"
+            ));
+        }
+        if form.calibration.count == 0 {
+            return Err("calibration.count: expected at least 1, found 0".into());
+        }
+        if let (Some(_), Some(seed)) = (&form.calibration.list, form.calibration.seed) {
+            return Err(format!(
+                "calibration.seed: {seed} would not be used, because calibration.list names the images"
+            ));
+        }
+        Ok(())
+    }
+
+    /// All tasks in the order of their numbers: by model, then preset, then bits.
+    pub fn tasks(&self) -> Vec<Task<'_>> {
+        let form = &self.form;
+        let mut tasks = Vec::new();
+        for model in &form.models {
+            for &preset in &form.presets {
+                for &bits in &form.bits {
+                    tasks.push(Task {
+                        plan: self,
+                        number: tasks.len(),
+                        model,
+                        preset,
+                        bits,
+                    });
+                }
+            }
+        }
+        tasks
+    }
+
+    /// The folder of the results.
+    pub fn out(&self) -> &Path {
+        &self.form.out
+    }
+
+    /// How many of the evaluation's images may be left out because they can't be read.
+    pub fn max_skipped(&self) -> usize {
+        self.form.evaluation.max_skipped
+    }
+
+    /// The seed of the draw of calibration images, unless a list names them.
+    pub fn seed(&self) -> Option<u64> {
+        let calibration = &self.form.calibration;
+        match calibration.list {
+            Some(_) => None,
+            None => Some(calibration.seed.unwrap_or(0)),
+        }
+    }
+
+    /// The images to calibrate on.
+    ///
+    /// # Errors
+    /// Those of [`calibration_set`].
+    pub fn calibration_samples(&self) -> Result<Vec<Sample>> {
+        let CalibrationImages {
+            images,
+            list,
+            count,
+            ..
+        } = &self.form.calibration;
+        let samples = calibration_set(images, list.as_deref(), *count, self.seed().unwrap_or(0));
+        samples.map_err(|error| match error {
+            // The flag has another name here.
+            Error::Usage { problem, .. } => {
+                Error::input(&self.path, format!("calibration.count: {problem}"))
+            }
+            other => other,
+        })
+    }
+
+    /// The images to evaluate on.
+    ///
+    /// # Errors
+    /// Those of [`LabelledImages::open`].
+    pub fn evaluation_images(&self) -> Result<LabelledImages> {
+        let EvaluationImages { images, labels, .. } = &self.form.evaluation;
+        LabelledImages::open(images, labels.as_deref())
+    }
+}
+
+/// That there is something, and nothing twice.
+fn distinct<T: Eq + Hash + Display>(field: &str, values: &[T]) -> std::result::Result<(), String> {
+    if values.is_empty() {
+        return Err(format!("{field}: expected at least one"));
+    }
+    let mut seen = HashSet::new();
+    match values.iter().find(|value| !seen.insert(*value)) {
+        Some(value) => Err(format!("{field}: {value} is there twice")),
+        None => Ok(()),
+    }
+}
+
+impl Task<'_> {
+    /// What the preset stands for at these bits.
+    pub fn settings(&self) -> Settings {
+        Settings::preset(self.preset, self.bits, self.bits)
+    }
+
+    /// Where the quantized model goes.
+    pub fn quantized_path(&self) -> PathBuf {
+        self.path("safetensors")
+    }
+
+    /// Where the part of its evaluation goes, which says too what the task was made from. Written last: a task that has
+    /// it is finished.
+    pub fn part_path(&self) -> PathBuf {
+        self.path("json")
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        let (name, preset, bits) = (self.model.name(), self.preset.name(), self.bits);
+        let file = format!("{name}-{preset}-w{bits}a{bits}.{extension}");
+        self.plan.form.out.join(file)
+    }
+
+    /// The part that an earlier run has left, if one has.
+    ///
+    /// # Errors
+    /// Those of [`Part::open`].
+    pub fn part(&self) -> Result<Option<Part>> {
+        let path = self.part_path();
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            _ => Part::open(&path).map(Some),
+        }
+    }
+
+    /// In what `part` differs from what the plan alone says of this task, whatever its models and images hold.
+    pub fn differences_to_plan(&self, part: &Part) -> Vec<String> {
+        let planned = json!({
+            "shard": Shard::WHOLE,
+            "subject": {
+                "tool_version": env!("CARGO_PKG_VERSION"),
+                "models": {
+                    "quantized": {
+                        "settings": self.settings(),
+                        "provenance": {
+                            "preset": self.preset,
+                            "seed": self.plan.seed(),
+                            "images": self.plan.form.calibration.count,
+                        },
+                    },
+                },
+            },
+        });
+        differences(&planned, part)
+    }
+
+    /// In what `part`, and the quantized model that it is of, differ from what this task would leave, given its model
+    /// and images.
+    pub fn differences(
+        &self,
+        part: &Part,
+        weights: &Weights,
+        resolved: &Resolved,
+        provenance: Provenance,
+        images: &LabelledImages,
+    ) -> Vec<String> {
+        let quantized = match Weights::open(self.quantized_path()) {
+            Ok(file) => file,
+            Err(error) => return vec![error.to_string()],
+        };
+        let expected = Subject {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            models: ModelsRecord {
+                architecture: resolved.architecture.clone(),
+                preprocessing: resolved.preprocessing.clone(),
+                model_sha256: Some(weights.sha256()),
+                quantized: Some(QuantizedRecord {
+                    sha256: quantized.sha256(),
+                    settings: self.settings(),
+                    provenance,
+                }),
+            },
+            images: images.record(),
+        };
+        differences(&json!({ "shard": Shard::WHOLE, "subject": expected }), part)
+    }
+}
