@@ -100,20 +100,32 @@ impl Architecture {
         }
     }
 
-    /// This architecture with as many classes and (DeiT) heads as `weights` has, once everything else is found to be
-    /// the same in both. `told_by` says for the error where this architecture comes from.
+    /// What speaks against the sizes, if anything does.
+    fn validate(&self) -> std::result::Result<(), String> {
+        match self {
+            Self::Vit(config) => config.validate(),
+            Self::Swin(config) => config.validate(),
+        }
+    }
+
+    /// This architecture with as many classes as `weights` has, once everything else is found to be the same in both.
+    /// `told_by` says for the error where this architecture comes from.
     ///
     /// # Errors
-    /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size.
+    /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size, or if
+    /// no network has these sizes.
     pub fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
         let found = Family::of(weights);
-        if found != self.family() {
-            let problem = format!(
-                "doesn't fit {told_by}: is a {found}, not a {}",
-                self.family()
-            );
-            return Err(Error::input(weights.path(), problem));
-        }
+        let same_family = if found == self.family() {
+            Ok(())
+        } else {
+            Err(format!("is a {found}, not a {}", self.family()))
+        };
+        same_family
+            .and_then(|()| self.validate())
+            .map_err(|problem| {
+                Error::input(weights.path(), format!("doesn't fit {told_by}: {problem}"))
+            })?;
         match self {
             Self::Vit(config) => config.fitted(weights, told_by).map(Self::Vit),
             Self::Swin(config) => config.fitted(weights, told_by).map(Self::Swin),
@@ -160,8 +172,12 @@ fn positive_eps(eps: f32) -> std::result::Result<(), String> {
     ))
 }
 
-/// Fails where sizes of a file are not those that were told: (what, found, expected).
-fn same_sizes(weights: &Weights, told_by: &str, sizes: &[(&str, usize, usize)]) -> Result<()> {
+/// Fails where a file's sizes and kind are not those that were told: (what, found, expected).
+fn same_sizes<T: PartialEq + fmt::Display>(
+    weights: &Weights,
+    told_by: &str,
+    sizes: &[(&str, T, T)],
+) -> Result<()> {
     let differences: Vec<String> = sizes
         .iter()
         .filter(|(_, found, expected)| found != expected)

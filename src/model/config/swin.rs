@@ -185,12 +185,13 @@ impl SwinConfig {
     }
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor, and no other but the index
-    /// and mask buffers that older files store. The image size shows in no shape. The epsilon is timm's.
+    /// and mask buffers that older files store. The image size shows in no shape: without `image_size` it is the smallest
+    /// that has these windows. The epsilon is timm's.
     ///
     /// # Errors
     /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes contradict each
     /// other, or if the stages don't divide `image_size`.
-    pub fn from_shapes(weights: &Weights, image_size: usize) -> Result<Self> {
+    pub fn from_shapes(weights: &Weights, image_size: Option<usize>) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         if let Some(kind) = unsupported_kind(weights) {
             return Err(problem(format!("is {kind}, which is not supported")));
@@ -198,7 +199,8 @@ impl SwinConfig {
 
         let (patch_size, dim) = patch_embedding(weights)?;
         let [classes, _] = sizes(weights, "head.fc.weight")?;
-        let [hidden, features] = sizes(weights, "layers.0.blocks.0.mlp.fc1.weight")?;
+        let [features] = sizes(weights, "layers.0.blocks.0.norm1.weight")?;
+        let [hidden, _] = sizes(weights, "layers.0.blocks.0.mlp.fc1.weight")?;
         let has_block = |stage: usize, block: usize| {
             let name = format!("layers.{stage}.blocks.{block}.norm1.weight");
             weights.shape(&name).is_some()
@@ -210,11 +212,18 @@ impl SwinConfig {
                 sizes(weights, &format!("{block}.relative_position_bias_table"))
             })
             .collect::<Result<_>>()?;
-        let [biases, _] = tables[0];
+        let windows: Vec<usize> = tables
+            .iter()
+            .map(|[biases, _]| biases.isqrt().div_ceil(2))
+            .collect();
+        // The last stage has the fewest tokens along a side: as many as its window, at least.
+        let patches = 2usize
+            .saturating_pow(stages as u32 - 1)
+            .saturating_mul(windows[stages - 1]);
         let config = Self {
-            image_size,
+            image_size: image_size.unwrap_or(patches.saturating_mul(patch_size)),
             patch_size,
-            window: biases.isqrt().div_ceil(2),
+            window: windows[0],
             dim,
             depths: (0..stages)
                 .map(|stage| (0..).take_while(|&block| has_block(stage, block)).count())
@@ -229,8 +238,8 @@ impl SwinConfig {
         Ok(config)
     }
 
-    /// What speaks against the sizes, if anything does.
-    fn validate(&self) -> std::result::Result<(), String> {
+    /// [`Architecture::validate`](super::Architecture::validate) for this family.
+    pub(super) fn validate(&self) -> std::result::Result<(), String> {
         let stages = self.depths.len();
         if self.heads.len() != stages {
             return Err(format!(
@@ -279,7 +288,7 @@ impl SwinConfig {
 
     /// [`Architecture::fitted`](super::Architecture::fitted) for this family.
     pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
-        let file = Self::from_shapes(weights, self.image_size)?;
+        let file = Self::from_shapes(weights, Some(self.image_size))?;
         same_sizes(
             weights,
             told_by,
@@ -364,7 +373,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut BTreeMap<String, Vec<usize>>)) -> String {
         let mut tensors = micro().expected_tensors().into_iter().collect();
         change(&mut tensors);
-        let error = SwinConfig::from_shapes(&zeros(tensors), 56).unwrap_err();
+        let error = SwinConfig::from_shapes(&zeros(tensors), Some(56)).unwrap_err();
         assert_eq!(error.exit_code(), 3);
         error.to_string()
     }
@@ -487,17 +496,28 @@ mod tests {
     #[test]
     fn reads_all_but_the_image_off_the_shapes() {
         let weights = zeros(micro().expected_tensors());
-        assert_eq!(SwinConfig::from_shapes(&weights, 56).unwrap(), micro());
+        assert_eq!(
+            SwinConfig::from_shapes(&weights, Some(56)).unwrap(),
+            micro()
+        );
         // Twice the image has more windows of the same size, so its shapes are the same.
-        let larger = SwinConfig::from_shapes(&weights, 112).unwrap();
+        let larger = SwinConfig::from_shapes(&weights, Some(112)).unwrap();
         assert_eq!(larger.stages()[0].windows(), 16);
-        let other = SwinConfig::from_shapes(&weights, 60)
+        let other = SwinConfig::from_shapes(&weights, Some(60))
             .unwrap_err()
             .to_string();
         assert!(
             other.ends_with("the resolution of stage 0 15 is not divisible by window 7"),
             "{other}"
         );
+        // One window, which is no larger than the image, in the last stage.
+        assert_eq!(SwinConfig::from_shapes(&weights, None).unwrap(), micro());
+        let clipped = SwinConfig {
+            window: 14,
+            ..micro()
+        };
+        let weights = zeros(clipped.expected_tensors());
+        assert_eq!(SwinConfig::from_shapes(&weights, None).unwrap(), clipped);
     }
 
     #[test]
@@ -509,7 +529,7 @@ mod tests {
             vec![49, 49],
         ));
         assert_eq!(
-            SwinConfig::from_shapes(&zeros(tensors), 56).unwrap(),
+            SwinConfig::from_shapes(&zeros(tensors), Some(56)).unwrap(),
             micro()
         );
     }
@@ -529,6 +549,10 @@ mod tests {
             ("patch_embed.norm.weight", "without norm after"),
             ("head.fc.weight", "without classifier"),
             ("layers.0.blocks.0.attn.qkv.bias", "without qkv bias"),
+            (
+                "layers.0.blocks.0.norm1.weight",
+                "`layers.0.blocks.0.norm1.weight` with 1 dimensions, there is none",
+            ),
         ] {
             let message = refusal(|tensors| {
                 tensors.remove(name);

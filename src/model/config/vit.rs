@@ -188,8 +188,8 @@ impl VitConfig {
         Ok(config)
     }
 
-    /// What speaks against the sizes, if anything does.
-    fn validate(&self) -> std::result::Result<(), String> {
+    /// [`Architecture::validate`](super::Architecture::validate) for this family.
+    pub(super) fn validate(&self) -> std::result::Result<(), String> {
         within(&[
             ("image_size", self.image_size, MAX_SIZE),
             ("patch_size", self.patch_size, MAX_SIZE),
@@ -220,9 +220,13 @@ impl VitConfig {
                 ("mlp_dim", file.mlp_dim, self.mlp_dim),
             ],
         )?;
+        same_sizes(
+            weights,
+            told_by,
+            &[("distilled", file.distilled, self.distilled)],
+        )?;
         Ok(Self {
             classes: file.classes,
-            distilled: file.distilled,
             ..self.clone()
         })
     }
@@ -515,6 +519,16 @@ mod tests {
             .fitted(&zeros(other.expected_tensors()), "the test")
             .unwrap_err();
         let expected = "doesn't fit the test: image_size is 16, not 32; depth is 1, not 2";
+        assert!(error.to_string().ends_with(expected), "{error}");
+
+        let distilled = VitConfig {
+            distilled: true,
+            ..micro()
+        };
+        let error = told
+            .fitted(&zeros(distilled.expected_tensors()), "the test")
+            .unwrap_err();
+        let expected = "doesn't fit the test: distilled is true, not false";
         assert!(error.to_string().ends_with(expected), "{error}");
     }
 }
