@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
-const MODEL: &str = "models/demo/vit_mnist.safetensors";
+const MODEL: &str = "models/demo/vit_mnist/model.safetensors";
 
 /// Calibrates the demo model in full, on the CPU, and returns the file.
 fn calibrated(preset: &str, bits: &str) -> Vec<u8> {
