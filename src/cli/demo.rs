@@ -1,4 +1,4 @@
-//! `demo`: the whole product on the small models that come with it.
+//! `demo`: the whole product on the two small models that come with it.
 
 use super::calibrate::hash_of;
 use super::options::DeviceOption;
@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The demo models: folders with `model.safetensors` and timm's `config.json`.
-const MODELS: [&str; 1] = ["vit_mnist"];
+const MODELS: [&str; 2] = ["vit_mnist", "swin_mnist"];
 
-/// Calibrates and evaluates small models, trained on MNIST, with both presets at 8, 6 and 4 bits.
+/// Calibrates and evaluates a small ViT and a small Swin, trained on MNIST, with both presets at 8, 6 and 4 bits.
 #[derive(Args)]
 pub struct Demo {
     /// Folder of the demo models and their images.
