@@ -129,15 +129,7 @@ fn row(device: &Device, recipe: &Recipe, in_full: bool) -> Result<()> {
         } = calibration;
         figures(forward + backward + search, calibration.peak_device_bytes)
     });
-    let provenance = Provenance {
-        name: resolved.name.clone(),
-        preset: Preset::Ptq4vit,
-        seed: None,
-        images: images_used.len(),
-        source_sha256: String::new(),
-        calibration_sha256: String::new(),
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
+    let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
     let model = QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?;
     drop(network);
     device.memory().reset_peak();

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
-const MODEL: &str = "models/demo/vit_mnist.safetensors";
+const VIT: &str = "models/demo/vit_mnist/model.safetensors";
+const SWIN: &str = "models/demo/swin_mnist/model.safetensors";
 
 /// Calibrates the demo model in full, on the CPU, and returns the file.
 fn calibrated(preset: &str, bits: &str) -> Vec<u8> {
@@ -38,7 +39,7 @@ static BASE_PTQ_4: LazyLock<Vec<u8>> = LazyLock::new(|| calibrated("base-ptq", "
 
 fn calibrate(device: &str, out: &Path) -> Program {
     program("calibrate")
-        .with("--model", MODEL)
+        .with("--model", VIT)
         .with("--images", "models/demo/calibration")
         .with("--device", device)
         .with("--out", out)
@@ -50,7 +51,7 @@ fn evaluated(file: &[u8]) -> Value {
     let path = folder.path().join("quantized.safetensors");
     std::fs::write(&path, file).unwrap();
     program("eval")
-        .with("--model", MODEL)
+        .with("--model", VIT)
         .with("--quantized", path)
         .with("--images", "models/demo/test")
         .with("--device", "cpu")
@@ -59,9 +60,9 @@ fn evaluated(file: &[u8]) -> Value {
         .json()
 }
 
-/// The demo model and what it is.
-fn demo() -> (Weights, Resolved) {
-    let weights = Weights::open(here(MODEL)).unwrap();
+/// A demo model and what it is.
+fn demo(model: &str) -> (Weights, Resolved) {
+    let weights = Weights::open(here(model)).unwrap();
     let resolved = resolve(&weights, None).unwrap();
     (weights, resolved)
 }
@@ -167,15 +168,40 @@ fn devices_are_described() {
 }
 
 #[test]
-fn the_fp_network_is_pytorchs() {
-    // As models/demo/README.md has them from PyTorch.
-    let reference = [
-        11.13218, -3.35902, -0.62590, -2.51368, -2.32347, -0.58789, -0.24814, -0.53026, -0.55201,
-        1.35042f32,
-    ];
-    let wrong = [("0/06651.png", 8), ("8/05547.png", 0), ("9/00882.png", 4)];
+fn the_fp_networks_are_pytorchs() {
+    // As models/demo/README.md has them from PyTorch: the logits of test/0/00592.png, and the wrong answers.
+    are_pytorchs(
+        VIT,
+        [
+            11.13218, -3.35902, -0.62590, -2.51368, -2.32347, -0.58789, -0.24814, -0.53026,
+            -0.55201, 1.35042,
+        ],
+        &[("0/06651.png", 8), ("8/05547.png", 0), ("9/00882.png", 4)],
+    );
+    are_pytorchs(
+        SWIN,
+        [
+            11.34243, -1.52154, -3.29813, -2.55850, -1.77654, -0.92081, 0.16923, -0.81997,
+            -3.28455, 1.14963,
+        ],
+        &[
+            ("6/02118.png", 0),
+            ("6/02422.png", 4),
+            ("7/04238.png", 3),
+            ("8/00839.png", 3),
+            ("8/04207.png", 2),
+            ("8/05547.png", 0),
+            ("9/00078.png", 4),
+            ("9/01414.png", 7),
+            ("9/02189.png", 1),
+            ("9/03926.png", 8),
+        ],
+    );
+}
 
-    let (weights, resolved) = demo();
+/// Compares the float network with PyTorch's on every device.
+fn are_pytorchs(file: &str, reference: [f32; 10], wrong: &[(&str, usize)]) {
+    let (weights, resolved) = demo(file);
     let folder = here("models/demo/test");
     let samples = image_folder(&folder).unwrap();
     assert_eq!(samples.len(), 500);
@@ -196,7 +222,7 @@ fn the_fp_network_is_pytorchs() {
                 for (logit, reference) in logits.iter().zip(reference) {
                     assert!(
                         (logit - reference).abs() < 1e-4,
-                        "{}: {logits:?}",
+                        "{file} on {}: {logits:?}",
                         device.name()
                     );
                 }
@@ -205,8 +231,11 @@ fn the_fp_network_is_pytorchs() {
                 found.push((name.to_owned(), largest(logits)));
             }
         }
-        let wrong = wrong.map(|(name, class)| (PathBuf::from(name), class));
-        assert_eq!(found, wrong, "{}", device.name());
+        let wrong: Vec<_> = wrong
+            .iter()
+            .map(|&(name, class)| (PathBuf::from(name), class))
+            .collect();
+        assert_eq!(found, wrong, "{file} on {}", device.name());
     }
 }
 
@@ -214,7 +243,7 @@ fn the_fp_network_is_pytorchs() {
 fn eval_of_the_fp_network() {
     let eval = || {
         program("eval")
-            .with("--model", MODEL)
+            .with("--model", VIT)
             .with("--images", "models/demo/test")
             .with("--device", "cpu")
     };
@@ -270,7 +299,7 @@ fn eval_of_quantized_networks() {
 
 #[test]
 fn weights_take_their_true_width() {
-    let (weights, resolved) = demo();
+    let (weights, resolved) = demo(VIT);
     let tensors = resolved.architecture.expected_tensors();
     let (matrices, rest): (Vec<_>, Vec<_>) = tensors
         .into_iter()
@@ -384,7 +413,7 @@ fn skipped_images_are_counted_and_named() {
     std::fs::write(folder.path().join("4/corrupt.png"), "no image").unwrap();
     let eval = |folder: &TempDir| {
         program("eval")
-            .with("--model", MODEL)
+            .with("--model", VIT)
             .with("--images", folder.path())
             .with("--device", "cpu")
             .flag("--json")
@@ -428,7 +457,7 @@ fn what_calibrate_reports() {
     assert_eq!(report["device"], "cpu");
     assert_eq!(report["out"], json!(out));
     let sites = report["sites"].as_array().unwrap();
-    let (_, resolved) = demo();
+    let (_, resolved) = demo(VIT);
     let quantized = QuantizedModel::open(&out).unwrap();
     assert_eq!(quantized.architecture, resolved.architecture);
     assert_eq!(quantized.preprocessing, resolved.preprocessing);
@@ -450,7 +479,7 @@ fn what_calibrate_reports() {
 fn adapters_agree_with_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("quantized.safetensors");
-    let (_, resolved) = demo();
+    let (_, resolved) = demo(VIT);
     let samples = image_folder(&here("models/demo/test")).unwrap();
     let samples: Vec<Sample> = samples.into_iter().step_by(5).collect();
     let images = inputs(&samples, &resolved);

@@ -21,8 +21,8 @@ use std::sync::LazyLock;
 use tempfile::TempDir;
 
 /// The demo model, and what is beside it.
-const DEMO: &str = "models/demo/vit_mnist.safetensors";
-const DEMO_CONFIG: &str = "models/demo/config.json";
+const DEMO: &str = "models/demo/vit_mnist/model.safetensors";
+const DEMO_CONFIG: &str = "models/demo/vit_mnist/config.json";
 /// The names in the guide.
 const MODEL: &str = "deit_tiny_patch16_224.safetensors";
 const QUANTIZED: &str = "deit_tiny_w6a6.safetensors";
