@@ -3,7 +3,8 @@
 //! downloaded. The command that makes the table of `PERFORMANCE.md`:
 //!
 //! ```sh
-//! cargo bench --bench sizes -- --calibrate swin_tiny_patch4_window7_224 --calibrate vit_base_patch16_384
+//! cargo bench --bench sizes -- --calibrate swin_tiny_patch4_window7_224
+//! cargo bench --bench sizes -- --model vit_base_patch16_384 --calibrate vit_base_patch16_384 --candidates 20 --rounds 1
 //! ```
 
 use clap::Parser;
@@ -36,6 +37,11 @@ struct Arguments {
     /// Of these, calibrate this one in full; may be repeated.
     #[arg(long)]
     calibrate: Vec<String>,
+    /// Candidates and rounds of these calibrations.
+    #[arg(long, default_value_t = 100)]
+    candidates: usize,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// As for `ptq4vit-gpu`.
     #[arg(long)]
     device: Option<String>,
@@ -57,16 +63,13 @@ fn main() -> Result<()> {
             .iter()
             .find(|recipe| recipe.name == *name)
             .ok_or_else(|| Error::usage("--model", format!("there is no recipe `{name}`")))?;
-        row(
-            &selection.device,
-            recipe,
-            arguments.calibrate.contains(name),
-        )?;
+        row(&selection.device, recipe, &arguments)?;
     }
     Ok(())
 }
 
-fn row(device: &Device, recipe: &Recipe, in_full: bool) -> Result<()> {
+fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
+    let in_full = arguments.calibrate.contains(&recipe.name);
     let folder = tempfile::tempdir().map_err(|error| Error::input(std::env::temp_dir(), error))?;
     // The name tells what the shapes don't.
     let path = folder.path().join(format!("{}.safetensors", recipe.name));
@@ -97,7 +100,11 @@ fn row(device: &Device, recipe: &Recipe, in_full: bool) -> Result<()> {
     let float_figures = one_image(device, &mut float, &images)?;
     drop(float);
 
-    let preset = Settings::preset(Preset::Ptq4vit, 6, 6);
+    let preset = Settings {
+        candidates: arguments.candidates,
+        rounds: arguments.rounds,
+        ..Settings::preset(Preset::Ptq4vit, 6, 6)
+    };
     // One candidate, the scale that covers the largest value: enough to run in integers.
     let covering = Settings {
         metric: Metric::Mse,
