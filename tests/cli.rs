@@ -8,7 +8,7 @@ use program::{Program, here, program};
 use ptq4vit_gpu::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::Model;
-use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::recipe::{Recipe, Resolved, recipes, resolve};
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::QuantizedModel;
 use serde_json::{Value, json};
@@ -100,6 +100,7 @@ fn figure(report: &Value, name: &str) -> f64 {
 fn every_subcommand_helps() {
     for (subcommand, flags) in [
         ("devices", &["--json"][..]),
+        ("models", &["--json"]),
         (
             "calibrate",
             &["--model", "--images", "--out", "--bits", "--list", "--seed"],
@@ -132,6 +133,51 @@ fn every_subcommand_helps() {
         version,
         concat!("ptq4vit-gpu ", env!("CARGO_PKG_VERSION"), "\n")
     );
+}
+
+#[test]
+fn models_are_listed() {
+    let report = program("models").flag("--json").run().json();
+    let models = report.as_array().expect("a list");
+    assert_eq!(models.len(), recipes().len());
+    for (model, recipe) in models.iter().zip(recipes()) {
+        let back: Recipe = serde_json::from_value(model.clone()).unwrap();
+        assert_eq!(back, *recipe);
+    }
+    let rows = models
+        .iter()
+        .filter_map(|model| model["paper_name"].as_str());
+    assert_eq!(
+        rows.collect::<Vec<_>>(),
+        [
+            "ViT-S/32",
+            "ViT-S",
+            "ViT-B",
+            "ViT-B/384",
+            "DeiT-S",
+            "DeiT-B",
+            "DeiT-B/384",
+            "Swin-T",
+            "Swin-S",
+            "Swin-B",
+            "Swin-B/384"
+        ]
+    );
+
+    let (text, _) = program("models").run().success();
+    let swin = "\
+swin_base_patch4_window12_384  (Swin-B/384)
+     Swin transformer, 384 pixels, 87.9 million parameters, 2+2+18+2 blocks of 128+256+512+1024 features, \
+                4+8+16+32 heads, windows of 12
+     bicubic, crop_pct 1, mean 0.485,0.456,0.406, std 0.229,0.224,0.225
+     timm/swin_base_patch4_window12_384.ms_in22k_ft_in1k
+";
+    assert!(text.contains(swin), "{text}");
+    let deit = "\
+deit_tiny_distilled_patch16_224
+     ViT, 224 pixels, 5.9 million parameters, 12 blocks of 192 features, 3 heads, distilled
+";
+    assert!(text.contains(deit), "{text}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod devices;
 mod eval;
 mod figures;
 mod merge;
+mod models;
 mod options;
 mod progress;
 mod source;
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Devices(devices::Devices),
+    Models(models::Models),
     Calibrate(calibrate::Calibrate),
     Eval(eval::Eval),
     Merge(merge::Merge),
@@ -53,6 +55,7 @@ enum Command {
 pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Devices(command) => command.run(),
+        Command::Models(command) => command.run(),
         Command::Calibrate(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Merge(command) => command.run(),

@@ -10,8 +10,8 @@ mod timm_config;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
@@ -51,11 +51,13 @@ pub const CONFIG_KEY: &str = "config";
 pub const PREPROCESSING_KEY: &str = "preprocessing";
 
 /// A known network: one file of `models/`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// timm's name of the architecture.
     pub name: String,
+    /// Its name in Table 1 of the PTQ4ViT paper, if it is one of the eleven there.
+    pub paper_name: Option<String>,
     /// The Hugging Face hub's name of the weights that timm loads by default.
     pub hub_id: String,
     /// timm's pretrained tags that the preprocessing holds for, the default first.

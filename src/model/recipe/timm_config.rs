@@ -33,13 +33,12 @@ pub(super) fn by_timm_config(weights: &Weights) -> Result<Option<Told>> {
         .clone()
         .ok_or_else(|| problem("isn't timm's: it has no `architecture`".into()))?;
     let preprocessing = config.preprocessing().map_err(problem)?;
-    // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`).
     let args = config.model_args.take().unwrap_or_default();
-    let image_size = args
-        .img_size
-        .map_or(preprocessing.image_size, |side| side.0);
-    let input_size = ("input_size", preprocessing.image_size);
-    same(input_size, ("model_args.img_size", image_size)).map_err(problem)?;
+    // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`).
+    let image_size = preprocessing.image_size;
+    if let Some(Side(told)) = args.img_size {
+        same(("input_size", image_size), ("model_args.img_size", told)).map_err(problem)?;
+    }
 
     let known = recipe_named(&name).map(|recipe| recipe.architecture.clone());
     let family = known

@@ -1,0 +1,77 @@
+//! `models`: what is known by name.
+
+use crate::error::Result;
+use crate::model::config::Architecture;
+use crate::model::recipe::{Recipe, recipes};
+use clap::{Args, ValueEnum};
+
+/// Lists the models that are known by name: sizes, preprocessing, and where the hub has them.
+///
+/// Other sizes of the same kinds work too, where timm's config.json beside the weights tells what they are.
+#[derive(Args)]
+pub struct Models {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Models {
+    pub fn run(&self) -> Result<()> {
+        if self.json {
+            let json = serde_json::to_string_pretty(recipes()).expect("plain data");
+            return print_line!("{json}");
+        }
+        recipes().iter().try_for_each(print)
+    }
+}
+
+fn print(recipe: &Recipe) -> Result<()> {
+    let paper_name = recipe.paper_name.as_ref();
+    let paper_name = paper_name.map_or(String::new(), |name| format!("  ({name})"));
+    print_line!("{}{paper_name}", recipe.name)?;
+    print_line!(
+        "     {}, {} pixels, {:.1} million parameters, {}",
+        recipe.architecture.family(),
+        recipe.architecture.image_size(),
+        recipe.parameters as f64 / 1e6,
+        blocks(&recipe.architecture),
+    )?;
+    let preprocessing = &recipe.preprocessing;
+    let interpolation = preprocessing.interpolation.to_possible_value();
+    print_line!(
+        "     {}, crop_pct {}, mean {}, std {}",
+        interpolation.expect("no value is hidden").get_name(),
+        preprocessing.crop_pct,
+        list(&preprocessing.mean, ","),
+        list(&preprocessing.std, ","),
+    )?;
+    print_line!("     {}", recipe.hub_id)
+}
+
+/// The blocks in words; a Swin's stages as `2+2+6+2`.
+fn blocks(architecture: &Architecture) -> String {
+    match architecture {
+        Architecture::Vit(sizes) => format!(
+            "{} blocks of {} features, {} heads{}",
+            sizes.depth,
+            sizes.dim,
+            sizes.heads,
+            if sizes.distilled { ", distilled" } else { "" }
+        ),
+        Architecture::Swin(sizes) => {
+            let dims: Vec<usize> = sizes.stages().iter().map(|stage| stage.dim).collect();
+            format!(
+                "{} blocks of {} features, {} heads, windows of {}",
+                list(&sizes.depths, "+"),
+                list(&dims, "+"),
+                list(&sizes.heads, "+"),
+                sizes.window,
+            )
+        }
+    }
+}
+
+fn list<T: ToString>(values: &[T], separator: &str) -> String {
+    let values: Vec<String> = values.iter().map(T::to_string).collect();
+    values.join(separator)
+}
