@@ -456,6 +456,42 @@ fn names_that_this_build_cannot_fetch() {
 }
 
 #[test]
+fn image_sizes_that_the_model_does_not_take() {
+    let scene = Scene::new();
+    let both = |size: &str| {
+        let calibrate = scene.calibrate().with("--image-size", size);
+        let eval = scene.eval("--model", "model.safetensors");
+        [calibrate, eval.with("--image-size", size)]
+    };
+    for run in both("40") {
+        let says = [
+            "model.safetensors",
+            "--image-size 40: its positions are for images of 32 pixels, not 40",
+            "`--interpolate-positions`",
+        ];
+        scene.fails(run, INPUT, &says);
+    }
+    for size in ["36", "0", "18446744073709551615"] {
+        for run in both(size) {
+            let run = run.flag("--interpolate-positions");
+            let says = ["--image-size: image_size", size];
+            scene.fails(run, USAGE, &says);
+        }
+    }
+
+    let swin = here("tests/golden/swin_micro.safetensors");
+    scene.write("model.safetensors", std::fs::read(swin).unwrap());
+    for run in both("112") {
+        let run = run.flag("--interpolate-positions");
+        let says = [
+            "--image-size",
+            "a Swin transformer takes images of its own size only, 56",
+        ];
+        scene.fails(run, USAGE, &says);
+    }
+}
+
+#[test]
 fn folders_without_the_images() {
     let scene = Scene::new();
     let says = ["--count", "the 3 images that there are", "found 99"];

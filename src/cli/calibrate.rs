@@ -1,13 +1,13 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
-use super::options::{DeviceOption, PreprocessingOptions};
+use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
 use super::{open_checkpoint, progress};
 use crate::data::samples::{calibration_set, load_all};
 use crate::device::Device;
 use crate::error::Result;
 use crate::inference::build;
-use crate::model::recipe::{Resolved, resolve};
+use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::output;
 use crate::quant::{Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
@@ -82,6 +82,8 @@ pub struct Calibrate {
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     list: Option<PathBuf>,
     #[command(flatten)]
+    image_size: ImageSizeOptions,
+    #[command(flatten)]
     preprocessing: PreprocessingOptions,
     #[command(flatten)]
     device: DeviceOption,
@@ -95,8 +97,9 @@ impl Calibrate {
         let settings = self.settings();
         settings.validate()?;
         output::check(&self.out, &[("--model", Some(self.model.name()))])?;
-        let weights = open_checkpoint(&self.model)?;
-        let mut resolved = resolve(&weights, self.recipe.as_deref())?;
+        let mut weights = open_checkpoint(&self.model)?;
+        let recipe = self.recipe.as_deref();
+        let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
         eprintln!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;

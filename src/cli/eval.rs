@@ -1,12 +1,11 @@
 //! `eval`: accuracy of a model, and agreement of a quantized model with its FP one.
 
-use super::options::{DeviceOption, PreprocessingOptions};
+use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
 use super::{figures, open_checkpoint, progress};
 use crate::device::Device;
 use crate::error::Result;
 use crate::evaluation::{LabelledImages, Models, Part, Shard, check_skipped, summarize};
-use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
 use crate::output;
 use crate::quant::QuantizedModel;
@@ -56,6 +55,8 @@ pub struct Eval {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    image_size: ImageSizeOptions,
+    #[command(flatten)]
     preprocessing: PreprocessingOptions,
     #[command(flatten)]
     device: DeviceOption,
@@ -104,16 +105,22 @@ impl Eval {
     fn models(&self, device: &Device) -> Result<Models> {
         let Some(quantized) = &self.quantized else {
             let source = self.model.as_ref();
-            let weights = open_checkpoint(source.expect("clap asks for one of the models"))?;
-            let mut resolved = resolve(&weights, self.recipe.as_deref())?;
+            let mut weights = open_checkpoint(source.expect("clap asks for one of the models"))?;
+            let recipe = self.recipe.as_deref();
+            let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
             eprintln!("model: {} ({})", resolved.name, resolved.source);
             resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
             return Models::float(device, &weights, &resolved);
         };
         let file = Weights::open(quantized)?;
         let mut model = QuantizedModel::read(&file)?;
+        self.image_size.check_quantized(&model.architecture)?;
         model.preprocessing = self.preprocessing.apply(&model.preprocessing)?;
-        let reference = self.model.as_ref().map(open_checkpoint).transpose()?;
+        let mut reference = self.model.as_ref().map(open_checkpoint).transpose()?;
+        if let Some(weights) = &mut reference {
+            self.image_size
+                .fit_positions(weights, &model.architecture)?;
+        }
         Models::quantized(device, &file, &model, reference.as_ref())
     }
 }

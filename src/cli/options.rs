@@ -3,6 +3,10 @@
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::device::{Device, open};
 use crate::error::{Error, Result};
+use crate::model::config::Architecture;
+use crate::model::interpolate_positions;
+use crate::model::recipe::{Resolved, SIZE_FLAG, tell};
+use crate::model::weights::Weights;
 use clap::Args;
 
 /// Where to compute.
@@ -23,6 +27,63 @@ impl DeviceOption {
         let selection = open(self.device.as_deref())?;
         eprintln!("device: {}", selection.notice);
         Ok(selection.device)
+    }
+}
+
+/// The size of the images that the network takes.
+#[derive(Args)]
+pub struct ImageSizeOptions {
+    /// Width and height of the network's input, if not the model's own. A ViT takes any multiple of its patches' size,
+    /// with --interpolate-positions; a Swin only its own.
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+    /// Resample a ViT's positions (bicubic, as timm does) where they are for another image size.
+    #[arg(long)]
+    interpolate_positions: bool,
+}
+
+impl ImageSizeOptions {
+    /// [`resolve`](crate::model::recipe::resolve)s a checkpoint for images of this size, and makes its positions fit if
+    /// that is allowed.
+    ///
+    /// # Errors
+    /// Those of `resolve`, and a size that the network can't have.
+    pub fn resolve(&self, weights: &mut Weights, recipe: Option<&str>) -> Result<Resolved> {
+        let mut told = tell(weights, recipe)?;
+        if let Some(image_size) = self.image_size {
+            told = told.with_image_size(image_size)?;
+        }
+        self.fit_positions(weights, &told.architecture)?;
+        told.fitted(weights)
+    }
+
+    /// Makes a ViT's positions fit `architecture`, if that is allowed, and says so on stderr.
+    ///
+    /// # Errors
+    /// Those of [`interpolate_positions`].
+    pub fn fit_positions(&self, weights: &mut Weights, architecture: &Architecture) -> Result<()> {
+        if self.interpolate_positions
+            && let Some(from) = interpolate_positions(weights, architecture)?
+        {
+            let to = architecture.image_size();
+            eprintln!("positions: resampled from images of {from} pixels to {to}");
+        }
+        Ok(())
+    }
+
+    /// That the image size of a quantized model, which is fixed, is the one asked for.
+    ///
+    /// # Errors
+    /// Another size asked for.
+    pub fn check_quantized(&self, architecture: &Architecture) -> Result<()> {
+        let fixed = architecture.image_size();
+        match self.image_size {
+            Some(image_size) if image_size != fixed => Err(Error::usage(
+                SIZE_FLAG,
+                format!("is {image_size}, but the quantized model takes images of {fixed} pixels"),
+            )),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,5 +5,5 @@
 
 pub mod image_file;
 pub mod preprocess;
-mod resample;
+pub(crate) mod resample;
 pub mod samples;

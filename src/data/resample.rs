@@ -1,4 +1,4 @@
-//! Pillow's antialiased resampling of 8-bit RGB, bit for bit.
+//! Pillow's antialiased resampling of 8-bit RGB, bit for bit; its filters serve other values too.
 //!
 //! Written here because the libraries round otherwise: `fast_image_resize` keeps 15-bit weights and
 //! runs the vertical pass first (10 to 40 of 100 values differ, by up to 49), `image` has no 8-bit
@@ -18,10 +18,12 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 const CHANNELS: usize = 3;
 
-/// What one output pixel takes along one axis: consecutive input pixels from `first` on.
-struct Taps {
-    first: usize,
-    weights: Vec<i32>,
+/// What one output takes along one axis: consecutive inputs from `first` on.
+pub struct Taps<Weight> {
+    /// The first input.
+    pub first: usize,
+    /// The weight of each input; together they are 1.
+    pub weights: Vec<Weight>,
 }
 
 /// The pixels `columns` x `rows` of `image` resized to `width` x `height`, as interleaved RGB.
@@ -36,8 +38,9 @@ pub(super) fn resize_window(
     rows: Range<usize>,
     interpolation: Interpolation,
 ) -> Vec<u8> {
-    let horizontal = taps(image.width() as usize, width, columns, interpolation);
-    let vertical = taps(image.height() as usize, height, rows, interpolation);
+    let taps = |input, output, window| fixed_point(taps(input, output, window, interpolation));
+    let horizontal = taps(image.width() as usize, width, columns);
+    let vertical = taps(image.height() as usize, height, rows);
     let used_rows = input_range(&vertical);
 
     let input_stride = image.width() as usize * CHANNELS;
@@ -80,19 +83,20 @@ fn to_pixel(sum: i32) -> u8 {
 }
 
 /// The input pixels that any of `taps` reads.
-fn input_range(taps: &[Taps]) -> Range<usize> {
+fn input_range(taps: &[Taps<i32>]) -> Range<usize> {
     let first = taps.iter().map(|t| t.first).min().unwrap_or(0);
     let end = taps.iter().map(|t| t.first + t.weights.len()).max();
     first..end.unwrap_or(first)
 }
 
-/// Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc` for the output pixels in `window`.
-fn taps(
+/// Where the outputs in `window` come from when `input` values become `output`: Pillow's `precompute_coeffs`, which is
+/// also what torch's `interpolate` does with `antialias=True`.
+pub fn taps(
     input: usize,
     output: usize,
     window: Range<usize>,
     interpolation: Interpolation,
-) -> Vec<Taps> {
+) -> Vec<Taps<f64>> {
     let scale = input as f64 / output as f64;
     // Downscaling widens the filter (antialiasing); upscaling leaves it as it is.
     let filter_scale = scale.max(1.0);
@@ -112,9 +116,19 @@ fn taps(
             let weights = exact
                 .iter()
                 .map(|w| if total == 0.0 { *w } else { w / total })
-                .map(|w| (f64::from(1 << PRECISION_BITS) * w + 0.5f64.copysign(w)) as i32)
                 .collect();
             Taps { first, weights }
+        })
+        .collect()
+}
+
+/// Pillow's `normalize_coeffs_8bpc`.
+fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
+    let fixed = |w: f64| (f64::from(1 << PRECISION_BITS) * w + 0.5f64.copysign(w)) as i32;
+    taps.into_iter()
+        .map(|Taps { first, weights }| Taps {
+            first,
+            weights: weights.into_iter().map(fixed).collect(),
         })
         .collect()
 }

@@ -5,6 +5,7 @@ mod checkpoint;
 pub mod config;
 mod network;
 mod norm;
+mod positions;
 mod products;
 pub mod recipe;
 mod site;
@@ -14,5 +15,6 @@ pub mod weights;
 
 pub use checkpoint::open_checkpoint;
 pub use network::{Network, Segment, sites};
+pub use positions::interpolate_positions;
 pub use products::{FloatProducts, LinearWeights, Products, Record, Recorder};
 pub use site::{Attention, Linear, Site, SiteKind};

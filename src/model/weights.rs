@@ -39,7 +39,9 @@ const CODES: &[Dtype] = &[Dtype::U8, Dtype::I32];
 /// A safetensors file in memory, whose header has been checked against its data.
 pub struct Weights {
     path: PathBuf,
+    /// The file, then the values of replaced tensors.
     bytes: Vec<u8>,
+    file_len: usize,
     data_start: usize,
     header: Header,
 }
@@ -57,6 +59,7 @@ impl Weights {
             read(path).map_err(|problem| Error::input(path, problem))?;
         Ok(Self {
             path: path.to_owned(),
+            file_len: bytes.len(),
             bytes,
             data_start,
             header,
@@ -86,15 +89,33 @@ impl Weights {
         Ok(())
     }
 
+    /// Gives a tensor of the file other values, in another shape. The file itself stays as it is.
+    ///
+    /// # Panics
+    /// If there is no such tensor, or if the shape is not that of the values.
+    pub fn replace(&mut self, name: &str, shape: Vec<usize>, values: &[f32]) {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
+        let start = self.bytes.len() - self.data_start;
+        let values: &[u8] = bytemuck::cast_slice(values);
+        self.bytes.reserve_exact(values.len());
+        self.bytes.extend_from_slice(values);
+        let info = self.header.tensors.get_mut(name);
+        *info.expect("a tensor of the file") = TensorInfo {
+            dtype: Dtype::F32,
+            shape,
+            data_offsets: (start, start + values.len()),
+        };
+    }
+
     /// The metadata strings of the header; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
 
-    /// SHA-256 of the whole file in lower-case hex.
+    /// SHA-256 of the whole file, as it was opened, in lower-case hex.
     pub fn sha256(&self) -> String {
         use fmt::Write;
-        Sha256::digest(&self.bytes)
+        Sha256::digest(&self.bytes[..self.file_len])
             .iter()
             .fold(String::new(), |mut hex, byte| {
                 write!(hex, "{byte:02x}").expect("a String takes every write");
@@ -764,6 +785,23 @@ mod tests {
     }
 
     /// Each is refused by the `safetensors` crate as well, unless said otherwise.
+    #[test]
+    fn a_replaced_tensor_has_other_values() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let tensors = [("a", [1.0, 2.0]), ("b", [3.0, 4.0])];
+        let tensors = tensors.map(|(name, data)| (name.to_owned(), f32s(&[2], &data)));
+        save(&path, tensors.into(), BTreeMap::new()).unwrap();
+        let mut weights = Weights::open(&path).unwrap();
+        let hash = weights.sha256();
+        weights.replace("a", vec![1, 3], &[5.0, 6.0, 7.0]);
+        assert_eq!(weights.shape("a"), Some(&[1, 3][..]));
+        assert_eq!(weights.float("a").unwrap(), [5.0, 6.0, 7.0]);
+        assert_eq!(weights.float("b").unwrap(), [3.0, 4.0]);
+        // It is the file's hash.
+        assert_eq!(weights.sha256(), hash);
+    }
+
     #[test]
     fn headers_that_lie_are_refused() {
         let one = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;

@@ -100,6 +100,29 @@ impl Architecture {
         }
     }
 
+    /// This architecture for images of another size.
+    ///
+    /// # Errors
+    /// What speaks against the size: that patches don't fill it, or that the network is a Swin, whose tables of relative
+    /// positions are not resized.
+    pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+        let changed = match self {
+            _ if image_size == self.image_size() => return Ok(self.clone()),
+            Self::Vit(config) => Self::Vit(VitConfig {
+                image_size,
+                ..config.clone()
+            }),
+            Self::Swin(config) => {
+                return Err(format!(
+                    "a Swin transformer takes images of its own size only, {} pixels: its tables of relative positions are not resized",
+                    config.image_size
+                ));
+            }
+        };
+        changed.validate()?;
+        Ok(changed)
+    }
+
     /// What speaks against the sizes, if anything does.
     fn validate(&self) -> std::result::Result<(), String> {
         match self {
@@ -229,7 +252,7 @@ fn has_part(weights: &Weights, part: &str) -> bool {
 
 /// A file of zeros in these shapes.
 #[cfg(test)]
-fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
+pub(super) fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
     use crate::model::weights::{TensorData, save};
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let path = folder.path().join("zeros.safetensors");

@@ -604,6 +604,17 @@ mod tests {
     }
 
     #[test]
+    fn another_image_size_is_refused() {
+        let swin = Architecture::Swin(micro());
+        assert_eq!(swin.with_image_size(56).unwrap(), swin);
+        let problem = swin.with_image_size(112).unwrap_err();
+        assert!(
+            problem.contains("its own size only, 56 pixels"),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn another_family_is_named() {
         let vit = r#"{"family":"vit","image_size":32,"patch_size":8,"dim":48,"depth":2,"heads":3,"mlp_ratio":4,"classes":10}"#;
         let vit: Architecture = serde_json::from_str(vit).unwrap();

@@ -83,9 +83,14 @@ impl TryFrom<VitForm> for VitConfig {
 }
 
 impl VitConfig {
+    /// Patches along one side of an image.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
     /// Patches of an image.
     pub fn patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        self.grid().pow(2)
     }
 
     /// Tokens before the patches: the class token, and a distilled network's second one.
@@ -213,7 +218,6 @@ impl VitConfig {
             weights,
             told_by,
             &[
-                ("image_size", file.image_size, self.image_size),
                 ("patch_size", file.patch_size, self.patch_size),
                 ("dim", file.dim, self.dim),
                 ("depth", file.depth, self.depth),
@@ -225,6 +229,13 @@ impl VitConfig {
             told_by,
             &[("distilled", file.distilled, self.distilled)],
         )?;
+        if file.image_size != self.image_size {
+            let problem = format!(
+                "doesn't fit {told_by}: its positions are for images of {} pixels, not {}; `--interpolate-positions` resamples them",
+                file.image_size, self.image_size
+            );
+            return Err(Error::input(weights.path(), problem));
+        }
         Ok(Self {
             classes: file.classes,
             ..self.clone()
@@ -512,13 +523,19 @@ mod tests {
 
         let other = VitConfig {
             depth: 1,
-            image_size: 16,
             ..micro()
         };
         let error = told
             .fitted(&zeros(other.expected_tensors()), "the test")
             .unwrap_err();
-        let expected = "doesn't fit the test: image_size is 16, not 32; depth is 1, not 2";
+        let expected = "doesn't fit the test: depth is 1, not 2";
+        assert!(error.to_string().ends_with(expected), "{error}");
+
+        let smaller = told.with_image_size(16).unwrap();
+        let error = told
+            .fitted(&zeros(smaller.expected_tensors()), "the test")
+            .unwrap_err();
+        let expected = "doesn't fit the test: its positions are for images of 16 pixels, not 32; `--interpolate-positions` resamples them";
         assert!(error.to_string().ends_with(expected), "{error}");
 
         let distilled = VitConfig {

@@ -45,6 +45,8 @@ const FILES: [&str; 20] = [
 
 /// The flag that settles what a file holds.
 const FLAG: &str = "--recipe";
+/// The flag that asks for another image size than the model's own.
+pub const SIZE_FLAG: &str = "--image-size";
 /// Metadata key of the architecture, as JSON.
 pub const CONFIG_KEY: &str = "config";
 /// Metadata key of the preprocessing, as JSON.
@@ -121,12 +123,45 @@ pub struct Resolved {
     pub source: String,
 }
 
+/// Finds out what `weights` holds. The first of these that speaks decides:
+///
+/// 1. `requested`, the recipe that the user names with `--recipe`;
+/// 2. the file's metadata: an [`Architecture`] under [`CONFIG_KEY`] and a [`Preprocessing`] under
+///    [`PREPROCESSING_KEY`];
+/// 3. timm's `config.json` beside the file, as its hub repositories have it;
+/// 4. the file's name, if it is a recipe's (`NAME.safetensors` or `NAME.TAG.safetensors`);
+/// 5. the shapes, if they fit one recipe only.
+///
+/// # Errors
+/// [`Error::Input`] if what was told doesn't fit the tensors, or can't be understood. [`Error::Usage`] for
+/// an unknown recipe, and where only the user can tell; it lists the recipes that fit.
+pub fn resolve(weights: &Weights, requested: Option<&str>) -> Result<Resolved> {
+    tell(weights, requested)?.fitted(weights)
+}
+
+/// What the first that speaks says to [`resolve`], not yet compared with all tensors.
+///
+/// # Errors
+/// Those of [`resolve`] that come before.
+pub fn tell(weights: &Weights, requested: Option<&str>) -> Result<Told> {
+    if let Some(name) = requested {
+        return by_request(name);
+    }
+    for tell in [by_metadata, by_timm_config, by_file_name] {
+        if let Some(told) = tell(weights)? {
+            return Ok(told);
+        }
+    }
+    by_shapes(weights)
+}
+
 /// What somebody says that a weights file holds.
-struct Told {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
     /// The architecture's name.
     name: String,
     /// Family and sizes.
-    architecture: Architecture,
+    pub architecture: Architecture,
     /// The number of classes that the file must have; `None` where it may have any.
     classes: Option<usize>,
     /// How images are prepared.
@@ -138,8 +173,27 @@ struct Told {
 }
 
 impl Told {
+    /// The same for images of another size, which the user names with [`SIZE_FLAG`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a size that the network can't have.
+    pub fn with_image_size(mut self, image_size: usize) -> Result<Self> {
+        let usage = |problem| Error::usage(SIZE_FLAG, problem);
+        self.architecture = self
+            .architecture
+            .with_image_size(image_size)
+            .map_err(usage)?;
+        self.preprocessing.image_size = image_size;
+        self.preprocessing.validate().map_err(usage)?;
+        self.by.push_str(&format!(" with {SIZE_FLAG} {image_size}"));
+        Ok(self)
+    }
+
     /// Compares what was told with the tensors.
-    fn fitted(self, weights: &Weights) -> Result<Resolved> {
+    ///
+    /// # Errors
+    /// [`Error::Input`] where they contradict each other.
+    pub fn fitted(self, weights: &Weights) -> Result<Resolved> {
         let architecture = self.architecture.fitted(weights, &self.by)?;
         let found = architecture.classes();
         if let Some(told) = self.classes.filter(|told| *told != found) {
@@ -159,35 +213,6 @@ impl Told {
             },
         })
     }
-}
-
-/// Finds out what `weights` holds. The first of these that speaks decides:
-///
-/// 1. `requested`, the recipe that the user names with `--recipe`;
-/// 2. the file's metadata: an [`Architecture`] under [`CONFIG_KEY`] and a [`Preprocessing`] under
-///    [`PREPROCESSING_KEY`];
-/// 3. timm's `config.json` beside the file, as its hub repositories have it;
-/// 4. the file's name, if it is a recipe's (`NAME.safetensors` or `NAME.TAG.safetensors`);
-/// 5. the shapes, if they fit one recipe only.
-///
-/// # Errors
-/// [`Error::Input`] if what was told doesn't fit the tensors, or can't be understood. [`Error::Usage`] for
-/// an unknown recipe, and where only the user can tell; it lists the recipes that fit.
-pub fn resolve(weights: &Weights, requested: Option<&str>) -> Result<Resolved> {
-    tell(weights, requested)?.fitted(weights)
-}
-
-/// The word of the first that speaks.
-fn tell(weights: &Weights, requested: Option<&str>) -> Result<Told> {
-    if let Some(name) = requested {
-        return by_request(name);
-    }
-    for tell in [by_metadata, by_timm_config, by_file_name] {
-        if let Some(told) = tell(weights)? {
-            return Ok(told);
-        }
-    }
-    by_shapes(weights)
 }
 
 fn by_request(name: &str) -> Result<Told> {
@@ -686,6 +711,36 @@ mod tests {
             message.contains("a ViT with 48 features, 2 blocks, 192 hidden features, patches of 8 and images of 32 pixels"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn the_image_size_may_be_another() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        let file = Checkpoint::new("deit_tiny_patch16_224.safetensors", &sizes, &[]);
+        let told = || tell(&file.weights, None).unwrap();
+        let resolved = told().with_image_size(224).unwrap().fitted(&file.weights);
+        assert_eq!(resolved.unwrap().architecture, sizes);
+
+        let larger = told().with_image_size(384).unwrap();
+        assert_eq!(larger.preprocessing.image_size, 384);
+        assert_eq!(larger.preprocessing.crop_pct, 0.9);
+        let (code, message) = refusal(larger.fitted(&file.weights));
+        let expected = "doesn't fit recipe `deit_tiny_patch16_224` (the file's name) with --image-size 384: its positions are for images of 224 pixels, not 384; `--interpolate-positions` resamples them";
+        assert_eq!(code, 3);
+        assert!(message.ends_with(expected), "{message}");
+
+        for (image_size, expected) in [
+            (
+                230,
+                "--image-size: image_size 230 is not divisible by patch_size 16",
+            ),
+            (0, "--image-size: image_size is 0, where 1 to"),
+            (8192, "--image-size: image_size: expected 1 to 4096 pixels"),
+        ] {
+            let error = told().with_image_size(image_size).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
     }
 
     #[test]
