@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{FLAG, Told, known_names, recipe_named, same};
 use crate::data::preprocess::{Interpolation, Preprocessing};
@@ -223,6 +224,19 @@ struct ModelArgs {
     /// A Swin's only, like `window_size`.
     depths: Option<Vec<usize>>,
     window_size: Option<Side>,
+    // What drops out in training only. timm writes these too, and they change nothing here.
+    #[serde(default, rename = "drop_rate")]
+    _drop_rate: IgnoredAny,
+    #[serde(default, rename = "pos_drop_rate")]
+    _pos_drop_rate: IgnoredAny,
+    #[serde(default, rename = "patch_drop_rate")]
+    _patch_drop_rate: IgnoredAny,
+    #[serde(default, rename = "proj_drop_rate")]
+    _proj_drop_rate: IgnoredAny,
+    #[serde(default, rename = "attn_drop_rate")]
+    _attn_drop_rate: IgnoredAny,
+    #[serde(default, rename = "drop_path_rate")]
+    _drop_path_rate: IgnoredAny,
 }
 
 impl ModelArgs {
@@ -335,7 +349,7 @@ mod tests {
         json!({
             "architecture": "vit_micro", "num_classes": 10, "num_features": 48, "global_pool": "token",
             "model_args": {"img_size": [32, 32], "patch_size": 8, "embed_dim": 48, "depth": 2,
-                "num_heads": 3, "mlp_ratio": 4.0, "qkv_bias": true, "in_chans": 3},
+                "num_heads": 3, "mlp_ratio": 4.0, "qkv_bias": true, "in_chans": 3, "drop_path_rate": 0.1},
             "pretrained_cfg": {"tag": "in1k", "custom_load": false, "input_size": [3, 32, 32],
                 "fixed_input_size": true, "interpolation": "bilinear", "crop_pct": 0.875,
                 "crop_mode": "center", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
