@@ -8,17 +8,12 @@
 //! ```
 
 use clap::Parser;
+use ptq4vit_gpu::bench::{covering, random_checkpoint, random_images};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
-use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, recipes, resolve};
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
-use ptq4vit_gpu::quant::{
-    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
-};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use ptq4vit_gpu::model::recipe::{Recipe, recipes};
+use ptq4vit_gpu::quant::{Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use std::time::{Duration, Instant};
 
 /// Images of a calibration.
@@ -70,25 +65,8 @@ fn main() -> Result<()> {
 
 fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
     let in_full = arguments.calibrate.contains(&recipe.name);
-    let folder = tempfile::tempdir().map_err(|error| Error::input(std::env::temp_dir(), error))?;
-    // The name tells what the shapes don't.
-    let path = folder.path().join(format!("{}.safetensors", recipe.name));
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    save(
-        &path,
-        random_weights(&recipe.architecture, &mut random),
-        Default::default(),
-    )?;
-    let weights = Weights::open(&path)?;
-    let resolved = resolve(&weights, None)?;
-    let pixels = 3 * resolved.architecture.image_size().pow(2);
-    let images: Vec<Vec<f32>> = (0..IMAGES)
-        .map(|_| {
-            (0..pixels)
-                .map(|_| random.random_range(-2.0..2.0))
-                .collect()
-        })
-        .collect();
+    let (weights, resolved) = random_checkpoint(recipe)?;
+    let images = random_images(&resolved.architecture, IMAGES);
 
     device.memory().reset_peak();
     let mut float = Model::float(
@@ -105,18 +83,10 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         rounds: arguments.rounds,
         ..Settings::preset(Preset::Ptq4vit, 6, 6)
     };
-    // One candidate, the scale that covers the largest value: enough to run in integers.
-    let covering = Settings {
-        metric: Metric::Mse,
-        candidates: 1,
-        beta: 1.0,
-        rounds: 1,
-        ..preset.clone()
-    };
     let (settings, images_used) = if in_full {
         (preset, &images[..])
     } else {
-        (covering, &images[..1])
+        (covering(6), &images[..1])
     };
     let network = build(device, &weights, &resolved.architecture)?;
     let calibration = calibrate(
@@ -164,26 +134,4 @@ fn one_image(device: &Device, model: &mut Model, images: &[Vec<f32>]) -> Result<
 
 fn figures(time: Duration, bytes: u64) -> String {
     format!("{:.2} s, {} MiB", time.as_secs_f64(), bytes >> 20)
-}
-
-/// Weights that keep activations at about 1: uniform, with the variance of one over the inputs; norms at 1.
-fn random_weights(
-    architecture: &Architecture,
-    random: &mut ChaCha8Rng,
-) -> Vec<(String, TensorData)> {
-    let tensors = architecture.expected_tensors().into_iter();
-    tensors
-        .map(|(name, shape)| {
-            let inputs: usize = shape[1..].iter().product();
-            let reach = (3.0 / inputs as f32).sqrt();
-            let data = (0..shape.iter().product())
-                .map(|_| match shape.len() {
-                    1 if name.ends_with("weight") => 1.0,
-                    1 => 0.0,
-                    _ => random.random_range(-reach..reach),
-                })
-                .collect();
-            (name, TensorData::F32 { shape, data })
-        })
-        .collect()
 }

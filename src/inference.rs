@@ -66,9 +66,17 @@ impl Model {
     /// # Errors
     /// Those of the device.
     pub fn logits(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        self.logits_by(BATCH, images)
+    }
+
+    /// [`logits`](Self::logits), with `batch` images at once, or as many as the device's binding limit allows.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn logits_by(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         let device = self.network.device();
         let mut logits = Vec::with_capacity(images.len());
-        for batch in images.chunks(self.network.max_images().min(BATCH)) {
+        for batch in images.chunks(self.network.max_images().min(batch)) {
             let pixels = device.upload(&batch.concat());
             let batch_logits = self
                 .network

@@ -1,5 +1,6 @@
 //! Post-training quantization of vision transformers (PTQ4ViT), computed in integers on any GPU.
 
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -9,6 +9,7 @@ macro_rules! print_line {
     };
 }
 
+mod bench;
 mod calibrate;
 mod demo;
 mod devices;
@@ -45,6 +46,7 @@ enum Command {
     Eval(eval::Eval),
     Merge(merge::Merge),
     Sweep(sweep::Sweep),
+    Bench(bench::Bench),
     Demo(demo::Demo),
 }
 
@@ -60,6 +62,7 @@ pub fn run() -> Result<()> {
         Command::Eval(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::Sweep(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
     }
 }

@@ -71,9 +71,11 @@ fn enumerate() -> Vec<wgpu::Adapter> {
 fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
     let (name, driver) = (info.name.clone(), driver(&info));
-    // The default limits and no features: what runs here runs on every adapter, and is tested as such everywhere.
+    // The default limits, and no features that a kernel could depend on: what runs here runs on every adapter, and is
+    // tested as such everywhere.
     let request = adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("ptq4vit-gpu"),
+        required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
     });

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A kernel's WGSL. The text parses alone and has one entry point, `main`.
 pub struct Shader {
@@ -33,9 +34,47 @@ impl Binding<'_> {
 
 /// A dispatch that waits to be submitted.
 struct Recorded {
+    kernel: &'static str,
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: [u32; 3],
+}
+
+impl Recorded {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+/// The device's own clock, on a device that has one.
+struct Clock {
+    /// Room for the start and the end of every dispatch of a submission.
+    queries: wgpu::QuerySet,
+    nanoseconds_per_tick: f64,
+}
+
+impl Clock {
+    fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Option<Self> {
+        let offered = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        offered.then(|| Self {
+            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count: 2 * DISPATCHES_PER_SUBMISSION as u32,
+            }),
+            nanoseconds_per_tick: queue.get_timestamp_period().into(),
+        })
+    }
+}
+
+/// A submission whose dispatches were timed.
+struct Timed {
+    kernels: Vec<&'static str>,
+    /// `[kernels][2]`: start and end.
+    ticks: Buffer<u64>,
 }
 
 /// What a pipeline was specialised for: the kernel's name and its override constants, values as bits.
@@ -50,6 +89,9 @@ pub struct Gpu {
     memory: Arc<MemoryUse>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     recorded: Mutex<Vec<Recorded>>,
+    clock: Option<Clock>,
+    /// The submissions of a profile, while one is being made.
+    profile: Mutex<Option<Vec<Timed>>>,
     fault: Arc<Mutex<Option<String>>>,
 }
 
@@ -81,6 +123,8 @@ impl Gpu {
         Self {
             name,
             driver,
+            clock: Clock::new(&device, &queue),
+            profile: Mutex::default(),
             device,
             queue,
             memory: Arc::default(),
@@ -195,6 +239,7 @@ impl Gpu {
         });
         let mut recorded = self.recorded.lock().expect("the recording's lock");
         recorded.push(Recorded {
+            kernel: shader.name,
             pipeline,
             bind_group,
             grid: [x as u32, y as u32, 1],
@@ -258,26 +303,102 @@ impl Gpu {
             .clone()
     }
 
-    /// Submits `recorded` in one pass, then `copy`: source, destination, bytes.
+    /// Submits `recorded` in one pass (in one pass each while a profile is being made), then `copy`: source, destination,
+    /// bytes.
     fn submit(
         &self,
         recorded: Vec<Recorded>,
         copy: Option<(&wgpu::Buffer, &wgpu::Buffer, u64)>,
     ) -> wgpu::SubmissionIndex {
         let mut encoder = self.device.create_command_encoder(&Default::default());
-        if !recorded.is_empty() {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for dispatch in &recorded {
-                pass.set_pipeline(&dispatch.pipeline);
-                pass.set_bind_group(0, &dispatch.bind_group, &[]);
-                let [x, y, z] = dispatch.grid;
-                pass.dispatch_workgroups(x, y, z);
+        let mut profile = self.profile.lock().expect("the profile's lock");
+        match (&self.clock, profile.as_mut()) {
+            _ if recorded.is_empty() => {}
+            (Some(clock), Some(profile)) => {
+                profile.push(self.encode_timed(&mut encoder, clock, &recorded));
+            }
+            _ => {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for dispatch in &recorded {
+                    dispatch.encode(&mut pass);
+                }
             }
         }
         if let Some((source, destination, bytes)) = copy {
             encoder.copy_buffer_to_buffer(source, 0, destination, 0, bytes);
         }
         self.queue.submit([encoder.finish()])
+    }
+
+    /// Encodes each dispatch in a pass of its own, between two readings of the clock.
+    fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        clock: &Clock,
+        recorded: &[Recorded],
+    ) -> Timed {
+        for (index, dispatch) in recorded.iter().enumerate() {
+            let first = 2 * index as u32;
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(dispatch.kernel),
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &clock.queries,
+                    beginning_of_pass_write_index: Some(first),
+                    end_of_pass_write_index: Some(first + 1),
+                }),
+            });
+            dispatch.encode(&mut pass);
+        }
+        let readings = 2 * recorded.len();
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("ticks"),
+            size: (readings * size_of::<u64>()) as u64,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        encoder.resolve_query_set(&clock.queries, 0..readings as u32, &buffer, 0);
+        Timed {
+            kernels: recorded.iter().map(|dispatch| dispatch.kernel).collect(),
+            ticks: Buffer::gpu(self.memory.clone(), readings, buffer),
+        }
+    }
+
+    pub(super) fn has_clock(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// Carries out what was recorded so far, then what `record` records, and returns the kernel and the time of each of
+    /// its dispatches, in order. Nothing without a clock.
+    pub(super) fn profile(&self, record: impl FnOnce()) -> Result<Vec<(&'static str, Duration)>> {
+        let Some(clock) = &self.clock else {
+            return Ok(Vec::new());
+        };
+        self.synchronize()?;
+        let slot = || self.profile.lock().expect("the profile's lock");
+        *slot() = Some(Vec::new());
+        record();
+        let carried_out = self.synchronize();
+        let submissions = slot().take().unwrap_or_default();
+        carried_out?;
+        let mut times = Vec::new();
+        for Timed { kernels, ticks } in submissions {
+            let ticks = self.read(&ticks)?;
+            for (kernel, ticks) in kernels.into_iter().zip(ticks.as_chunks::<2>().0) {
+                let [start, end] = *ticks;
+                if end < start {
+                    let problem =
+                        format!("its clock went back from {start} to {end} during {kernel}");
+                    return Err(Error::device(&self.name, problem));
+                }
+                let nanoseconds = (end - start) as f64 * clock.nanoseconds_per_tick;
+                times.push((kernel, Duration::from_secs_f64(nanoseconds * 1e-9)));
+            }
+        }
+        Ok(times)
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        self.read(&self.zeros::<u32>(1)).map(drop)
     }
 
     pub(super) fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {

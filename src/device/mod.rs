@@ -15,6 +15,7 @@ pub use gpu::{Binding, Gpu, Shader};
 use crate::error::Result;
 use bytemuck::Pod;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A place where kernels run. Cheap to clone; clones share memory accounting and recorded work.
 #[derive(Clone)]
@@ -80,7 +81,31 @@ impl Device {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn synchronize(&self) -> Result<()> {
-        self.read(&self.zeros::<u32>(1)).map(drop)
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Gpu(gpu) => gpu.synchronize(),
+        }
+    }
+
+    /// Whether the device has a clock of its own to time kernels by.
+    pub fn has_clock(&self) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            Self::Gpu(gpu) => gpu.has_clock(),
+        }
+    }
+
+    /// Carries out everything recorded so far, then what `record` records, and returns the kernel of each of its
+    /// dispatches and the time that it took by the device's own clock, in order. Empty on a device without a clock, where
+    /// `record` isn't called.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); and a clock that goes back.
+    pub fn profile(&self, record: impl FnOnce()) -> Result<Vec<(&'static str, Duration)>> {
+        match self {
+            Self::Cpu(_) => Ok(Vec::new()),
+            Self::Gpu(gpu) => gpu.profile(record),
+        }
     }
 
     /// The most bytes that one buffer may hold and still be bound whole.

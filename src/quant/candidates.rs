@@ -30,7 +30,7 @@ impl Scale {
     }
 
     /// 1/Δ1 and 1/Δ2, which the quantizers multiply by.
-    pub(super) fn inverses(self) -> [f32; 2] {
+    pub fn inverses(self) -> [f32; 2] {
         [1.0 / self.scale, 1.0 / self.scale_2()]
     }
 }

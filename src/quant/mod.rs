@@ -17,6 +17,6 @@ pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
 pub use packing::{pack, packed_len, unpack};
-pub use plan::{Side, SitePlan, SiteScales};
+pub use plan::{Codes, Side, SitePlan, SiteScales};
 pub use search::{Chunk, Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

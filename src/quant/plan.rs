@@ -40,7 +40,8 @@ pub struct SitePlan {
 }
 
 /// Codes of one operand for some images, or of a weight.
-pub(super) struct Codes {
+pub struct Codes {
+    /// Packed as an integer product takes its operands.
     pub words: Buffer<u32>,
     /// Whether each job has codes of its own.
     pub per_job: bool,
@@ -129,7 +130,7 @@ impl SitePlan {
     }
 
     /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
-    pub(super) fn codes(
+    pub fn codes(
         &self,
         device: &Device,
         side: Side,
@@ -150,7 +151,7 @@ impl SitePlan {
     }
 
     /// Ô of every job, one after the other, each laid out as the site's O. `scales` has the scales of each job.
-    pub(super) fn integer_product(
+    pub fn integer_product(
         &self,
         device: &Device,
         images: usize,

@@ -387,10 +387,7 @@ impl SiteSearch<'_> {
         fixed_codes: &Codes,
     ) -> Result<()> {
         let jobs = entrants.iter().map(Vec::len).max().unwrap_or(0);
-        let images = self.chunks[chunk].images;
-        let output_bytes = images * self.plan.site.out_len() * size_of::<f32>();
-        let code_bytes = self.plan.quantizer(contest.side, images, 1).len() * size_of::<u32>();
-        let jobs_at_once = (JOB_BYTES / output_bytes.max(code_bytes)).max(1);
+        let jobs_at_once = self.jobs_at_once(contest.side, chunk);
         for first in (0..jobs).step_by(jobs_at_once) {
             let last = (first + jobs_at_once).min(jobs);
             // Groups are evaluated side by side, each with its own candidate; one that has fewer repeats its last (or
@@ -416,7 +413,8 @@ impl SiteSearch<'_> {
                     }
                 })
                 .collect();
-            let scores = self.scores(contest.side, chunk, &scales, fixed_codes)?;
+            let scores = self.scores(contest.side, chunk, &scales, fixed_codes);
+            let scores = self.device.read(&scores)?;
             let groups = self.plan.site.groups();
             for (job, scores) in (first..last).zip(scores.chunks_exact(groups)) {
                 for (group, list) in entrants.iter().enumerate() {
@@ -440,14 +438,23 @@ impl SiteSearch<'_> {
         Ok(())
     }
 
-    /// `[job][group]`: the error of each job's Ô on one chunk.
-    fn scores(
+    /// Candidates of `searched` that are computed in one go on one chunk.
+    pub fn jobs_at_once(&self, searched: Side, chunk: usize) -> usize {
+        let images = self.chunks[chunk].images;
+        let output_bytes = images * self.plan.site.out_len() * size_of::<f32>();
+        let code_bytes = self.plan.quantizer(searched, images, 1).len() * size_of::<u32>();
+        (JOB_BYTES / output_bytes.max(code_bytes)).max(1)
+    }
+
+    /// `[job][group]`: the error of each job's Ô on one chunk, where `scales` are the jobs' and `fixed_codes` those of
+    /// the operand that isn't searched.
+    pub fn scores(
         &self,
         searched: Side,
         chunk: usize,
         scales: &[SiteScales],
         fixed_codes: &Codes,
-    ) -> Result<Vec<f32>> {
+    ) -> Buffer<f32> {
         let Chunk { images, record } = &self.chunks[chunk];
         let candidates: Vec<Vec<Scale>> = scales
             .iter()
@@ -479,7 +486,7 @@ impl SiteSearch<'_> {
             ),
             _ => None,
         };
-        let errors = match self.settings.metric {
+        match self.settings.metric {
             Metric::Hessian | Metric::Mse => {
                 weighted_error(self.device, &lines, jobs, &outputs, &record.out, weight)
             }
@@ -487,7 +494,6 @@ impl SiteSearch<'_> {
                 let centered = self.settings.metric == Metric::Pearson;
                 row_error(self.device, &lines, jobs, centered, &outputs, &record.out)
             }
-        };
-        self.device.read(&errors)
+        }
     }
 }

@@ -5,6 +5,7 @@ mod elements;
 mod float_product;
 mod harness;
 mod integer_product;
+mod peaks;
 mod quantize;
 mod rows;
 mod scores;

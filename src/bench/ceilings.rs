@@ -1,0 +1,156 @@
+//! What a device can do at most, by kernels that do nothing else.
+
+use super::timing::{Timing, time};
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::{PeakF32, PeakInt8, peak_copy, peak_f32, peak_int8};
+use serde::Serialize;
+
+/// Invocations that compute: more than any device runs at a time.
+const INVOCATIONS: usize = 1 << 18;
+/// What a measurement should take at least, in seconds: a large GPU is through the first rounds before it is up to speed.
+const LONG_ENOUGH: f64 = 5e-3;
+/// Bytes that are copied: beyond caches, within every adapter's binding limit.
+const COPIED_BYTES: usize = 64 << 20;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// 10^9 operations a second; a multiply-add is two.
+    #[serde(rename = "GOP/s")]
+    Operations,
+    /// 10^9 bytes a second, read and written.
+    #[serde(rename = "GB/s")]
+    Bytes,
+}
+
+impl Unit {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operations => "GOP/s",
+            Self::Bytes => "GB/s",
+        }
+    }
+}
+
+/// So much a second.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rate {
+    /// How much.
+    pub rate: f64,
+    /// Of what.
+    pub unit: Unit,
+}
+
+impl Rate {
+    /// `amount` operations or bytes in the median of `timing`.
+    pub(super) fn new(amount: f64, unit: Unit, timing: &Timing) -> Self {
+        Self {
+            rate: amount / timing.median_seconds * 1e-9,
+            unit,
+        }
+    }
+}
+
+/// What one of the peak kernels reaches.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ceiling {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// What it reaches in the median.
+    #[serde(flatten)]
+    pub rate: Rate,
+    /// How long it takes.
+    #[serde(flatten)]
+    pub timing: Timing,
+}
+
+/// A device's ceilings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ceilings {
+    /// Multiply-adds in f32.
+    pub f32: Ceiling,
+    /// Multiply-adds of packed 8-bit integers.
+    pub int8: Ceiling,
+    /// Bytes read and written.
+    pub copy: Ceiling,
+}
+
+impl Ceilings {
+    /// Measures those of `device`.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn measure(device: &Device) -> Result<Self> {
+        Ok(Self {
+            f32: f32(device)?,
+            int8: int8(device)?,
+            copy: copy(device)?,
+        })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> [&Ceiling; 3] {
+        [&self.f32, &self.int8, &self.copy]
+    }
+}
+
+fn f32(device: &Device) -> Result<Ceiling> {
+    let out = device.zeros(INVOCATIONS);
+    // x · -1 + 1 stays within its bounds however often it is repeated.
+    let work = |rounds| PeakF32 {
+        rounds,
+        factor: -1.0,
+        term: 1.0,
+    };
+    computing(
+        "peak_f32",
+        &|rounds| work(rounds).multiply_adds(INVOCATIONS),
+        &|rounds| time(device, &|| peak_f32(device, &work(rounds), &out)),
+    )
+}
+
+fn int8(device: &Device) -> Result<Ceiling> {
+    let out = device.zeros(INVOCATIONS);
+    let work = |rounds| PeakInt8 {
+        rounds,
+        operand: 0x7f81_03fd,
+    };
+    computing(
+        "peak_int8",
+        &|rounds| work(rounds).multiply_adds(INVOCATIONS),
+        &|rounds| time(device, &|| peak_int8(device, &work(rounds), &out)),
+    )
+}
+
+/// Doubles the rounds until they take long enough.
+fn computing(
+    kernel: &'static str,
+    multiply_adds: &dyn Fn(usize) -> u64,
+    time: &dyn Fn(usize) -> Result<Timing>,
+) -> Result<Ceiling> {
+    let mut rounds = 16;
+    let mut timing = time(rounds)?;
+    while timing.median_seconds < LONG_ENOUGH {
+        rounds *= 2;
+        timing = time(rounds)?;
+    }
+    let operations = 2.0 * multiply_adds(rounds) as f64;
+    Ok(Ceiling {
+        kernel,
+        rate: Rate::new(operations, Unit::Operations, &timing),
+        timing,
+    })
+}
+
+fn copy(device: &Device) -> Result<Ceiling> {
+    let words = COPIED_BYTES / size_of::<u32>();
+    let (input, out) = (device.upload(&vec![1u32; words]), device.zeros(words));
+    let timing = time(device, &|| peak_copy(device, &input, &out))?;
+    Ok(Ceiling {
+        kernel: "peak_copy",
+        rate: Rate::new(2.0 * COPIED_BYTES as f64, Unit::Bytes, &timing),
+        timing,
+    })
+}

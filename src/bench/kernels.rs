@@ -1,0 +1,457 @@
+//! The kernels at the shapes that a network gives them.
+
+use super::ceilings::{Ceiling, Ceilings, Rate, Unit};
+use super::random::uniform;
+use super::timing::{Timing, time};
+use crate::device::{Buffer, Device};
+use crate::error::{Error, Result};
+use crate::kernels::{
+    Format, LayerNorm, WindowSoftmax, float_product, gelu, layer_norm, quantize, softmax,
+    window_softmax,
+};
+use crate::model::config::{Architecture, Family};
+use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
+use crate::quant::{
+    Chunk, MAX_SHIFT, Preset, Scale, Settings, Side, SitePlan, SiteScales, SiteSearch,
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+/// Images of a batch, as inference takes them.
+const IMAGES: usize = 8;
+/// Images of one chunk of a search, as a calibration with 32 images takes them.
+const SCANNED_IMAGES: usize = 2;
+/// Candidates of one operand, as the paper has them. As many as the search computes in one go are timed.
+const CANDIDATES: usize = 100;
+/// Bits of codes. A lane has eight however many are used.
+const BITS: u32 = 8;
+
+/// What is timed: a kernel by the name of its file, or the search's `scan`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Kernel {
+    /// Matrix products in f32.
+    FloatProduct,
+    /// Matrix products of codes, exact.
+    IntegerProduct,
+    /// Floats to packed codes.
+    Quantize,
+    /// LayerNorm.
+    LayerNorm,
+    /// Softmax of attention.
+    Softmax,
+    /// Softmax of attention within windows.
+    WindowSoftmax,
+    /// GELU.
+    Gelu,
+    /// Candidates of a scale: quantized, multiplied and compared with the FP network's output.
+    Scan,
+}
+
+/// A kernel at a shape.
+#[derive(Clone, Debug)]
+pub struct Case {
+    kernel: Kernel,
+    /// Of the left operand's codes, where there are some.
+    format: Option<Format>,
+    /// The product whose shape it is; the kernels that are no products take its left operand.
+    site: Site,
+    images: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelFigure {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// `uniform`, `softmax twin` or `gelu twin`, where there are codes.
+    pub format: Option<&'static str>,
+    /// The first product of the network that has this shape.
+    pub site: String,
+    /// Of a product `[matrices, M, N, K]`, else `[rows, columns]`.
+    pub shape: Vec<usize>,
+    /// How long it takes.
+    #[serde(flatten)]
+    pub timing: Timing,
+    /// Of a product, what its M · N · K multiply-adds come to, whatever a kernel computes besides; otherwise the operands
+    /// and results, each read or written once.
+    #[serde(flatten)]
+    pub rate: Rate,
+    /// The peak kernel that the rate is compared with.
+    pub ceiling: &'static str,
+    /// The share of it that is reached.
+    pub fraction: f64,
+    /// Of a scan: candidates a second, each on two images (of a given shape, on its M rows).
+    pub candidates_per_second: Option<f64>,
+}
+
+/// The cases of a network: every kernel among `wanted` at every shape that it meets there, once.
+pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
+    let windowed = architecture.family() == Family::Swin;
+    let mut cases: Vec<Case> = Vec::new();
+    for &kernel in wanted {
+        for site in sites(architecture) {
+            for format in formats(kernel, &site, windowed) {
+                let images = match kernel {
+                    Kernel::Scan => SCANNED_IMAGES,
+                    _ => IMAGES,
+                };
+                let case = Case {
+                    kernel,
+                    format,
+                    site: site.clone(),
+                    images,
+                };
+                let known = |other: &Case| {
+                    (other.kernel, other.format) == (kernel, format)
+                        && other.shape() == case.shape()
+                };
+                if !cases.iter().any(known) {
+                    cases.push(case);
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K. A window's softmax
+/// has none of it.
+pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
+    let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
+    let all = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin].map(Some);
+    let mut cases = Vec::new();
+    for &kernel in wanted {
+        let formats = match kernel {
+            Kernel::IntegerProduct | Kernel::Quantize | Kernel::Scan => &all[..],
+            Kernel::WindowSoftmax => &[],
+            _ => &[None],
+        };
+        cases.extend(formats.iter().map(|&format| Case {
+            kernel,
+            format,
+            site: site.clone(),
+            images: 1,
+        }));
+    }
+    cases
+}
+
+/// The formats in which `kernel` meets `site` in a network: none where it doesn't.
+fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
+    let twin = match site.kind {
+        SiteKind::Context(_) => Some(Format::SoftmaxTwin),
+        SiteKind::Linear(linear) if linear.after_gelu => Some(Format::GeluTwin),
+        _ => None,
+    };
+    let here = |meets: bool| if meets { vec![None] } else { Vec::new() };
+    match kernel {
+        Kernel::FloatProduct => vec![None],
+        Kernel::IntegerProduct | Kernel::Quantize => {
+            let formats = std::iter::once(Format::Uniform).chain(twin);
+            formats.map(Some).collect()
+        }
+        // As the paper's method searches it.
+        Kernel::Scan => vec![Some(twin.unwrap_or(Format::Uniform))],
+        // The norms of a block come before qkv and before fc1, of one shape.
+        Kernel::LayerNorm => here(matches!(site.kind, SiteKind::Linear(l) if l.weight_groups > 1)),
+        Kernel::Softmax => here(twin == Some(Format::SoftmaxTwin) && !windowed),
+        Kernel::WindowSoftmax => here(twin == Some(Format::SoftmaxTwin) && windowed),
+        Kernel::Gelu => here(twin == Some(Format::GeluTwin)),
+    }
+}
+
+/// The operands of a site's product.
+struct Operands {
+    a: Buffer<f32>,
+    /// The other activation, or a weight.
+    b: Buffer<f32>,
+    bias: Option<Buffer<f32>>,
+}
+
+impl Case {
+    fn is_product(&self) -> bool {
+        matches!(
+            self.kernel,
+            Kernel::FloatProduct | Kernel::IntegerProduct | Kernel::Scan
+        )
+    }
+
+    /// `[matrices, M, N, K]` of a product, else `[rows, columns]` of its left operand.
+    fn shape(&self) -> Vec<usize> {
+        let product = self.site.product(self.images);
+        if self.is_product() {
+            vec![product.problems(), product.m, product.n, product.k]
+        } else {
+            vec![product.problems() * product.m, product.k]
+        }
+    }
+
+    /// Measures it on `device`, whose `ceilings` are known.
+    ///
+    /// # Errors
+    /// Operands that exceed the device's binding limit, and the device's errors.
+    pub fn measure(&self, device: &Device, ceilings: &Ceilings) -> Result<KernelFigure> {
+        self.check_size(device)?;
+        let operands = self.operands(device);
+        let (timing, jobs) = match self.kernel {
+            Kernel::FloatProduct => (self.float_product(device, &operands)?, 1),
+            Kernel::IntegerProduct => (self.integer_product(device, &operands)?, 1),
+            Kernel::Quantize => (self.quantize(device, &operands)?, 1),
+            Kernel::Scan => self.scan(device, operands)?,
+            _ => (self.row_kernel(device, &operands)?, 1),
+        };
+        let multiply_adds = self.site.product(self.images).multiply_adds() * jobs as u64;
+        let rate = if self.is_product() {
+            Rate::new(2.0 * multiply_adds as f64, Unit::Operations, &timing)
+        } else {
+            Rate::new(self.bytes() as f64, Unit::Bytes, &timing)
+        };
+        let ceiling = self.ceiling(device, ceilings);
+        Ok(KernelFigure {
+            kernel: self.kernel,
+            format: self.format.map(format_name),
+            site: self.site.name.clone(),
+            shape: self.shape(),
+            ceiling: ceiling.kernel,
+            fraction: rate.rate / ceiling.rate.rate,
+            rate,
+            candidates_per_second: (self.kernel == Kernel::Scan)
+                .then(|| jobs as f64 / timing.median_seconds),
+            timing,
+        })
+    }
+
+    fn ceiling<'c>(&self, device: &Device, ceilings: &'c Ceilings) -> &'c Ceiling {
+        match (self.kernel, device) {
+            (Kernel::FloatProduct, _) => &ceilings.f32,
+            // The CPU's integer products are computed in f32, which is exact there and faster.
+            (Kernel::IntegerProduct | Kernel::Scan, Device::Cpu(_)) => &ceilings.f32,
+            (Kernel::IntegerProduct | Kernel::Scan, Device::Gpu(_)) => &ceilings.int8,
+            _ => &ceilings.copy,
+        }
+    }
+
+    /// Bytes that a kernel which is no product reads and writes.
+    fn bytes(&self) -> usize {
+        let [rows, columns] = self.shape()[..] else {
+            unreachable!("a kernel that is no product has rows and columns")
+        };
+        let values = rows * columns * size_of::<f32>();
+        match self.kernel {
+            Kernel::Quantize => values + rows * columns.next_multiple_of(4),
+            Kernel::LayerNorm => 2 * values + 2 * columns * size_of::<f32>(),
+            Kernel::WindowSoftmax => {
+                // Biases and masks are read for every row, but there are few of them: they stay in a cache.
+                2 * values
+            }
+            _ => 2 * values,
+        }
+    }
+
+    fn plan(&self) -> SitePlan {
+        let settings = Settings::preset(Preset::Ptq4vit, BITS, BITS);
+        SitePlan {
+            a_format: self.format.unwrap_or(Format::Uniform),
+            ..SitePlan::new(&self.site, &settings)
+        }
+    }
+
+    /// Elements of the buffers that A and B lie in; they are one where both are parts of qkv.
+    fn operand_lens(&self) -> [usize; 2] {
+        let qkv = |a: &Attention| self.images * a.image_tokens() * 3 * a.dim();
+        let square = |a: &Attention| self.images * a.windows * a.heads * a.tokens.pow(2);
+        match &self.site.kind {
+            SiteKind::Linear(sizes) => [
+                self.images * sizes.rows * sizes.inputs,
+                sizes.outputs * sizes.inputs,
+            ],
+            SiteKind::Scores(attention) => [qkv(attention); 2],
+            SiteKind::Context(attention) => [square(attention), qkv(attention)],
+        }
+    }
+
+    fn check_size(&self, device: &Device) -> Result<()> {
+        let out = self.images * self.site.out_len();
+        let lens = self.operand_lens().into_iter().chain([out]);
+        let bytes = lens.max().unwrap_or(0).saturating_mul(size_of::<f32>());
+        let most = device.max_buffer_bytes();
+        if bytes > most {
+            let problem = format!(
+                "a matrix of {} takes {bytes} bytes, where this device can bind {most}",
+                self.site.name
+            );
+            return Err(Error::device(device.name(), problem));
+        }
+        Ok(())
+    }
+
+    /// Random operands; a twin's left one is what it stands for, the output of a softmax or a GELU.
+    fn operands(&self, device: &Device) -> Operands {
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let [a, b] = self.operand_lens();
+        let a = device.upload(&uniform(&mut random, a, 3.0));
+        let product = self.site.product(self.images);
+        let a = match self.format {
+            Some(Format::SoftmaxTwin) => softmax(device, a.len() / product.k, product.k, 1.0, &a),
+            Some(Format::GeluTwin) => gelu(device, &a),
+            _ => a,
+        };
+        let b = match self.site.kind {
+            SiteKind::Scores(_) => a.clone(),
+            _ => device.upload(&uniform(&mut random, b, 1.0)),
+        };
+        let with_bias = self.site.weight().is_some_and(|linear| linear.has_bias);
+        let bias = with_bias.then(|| device.upload(&uniform(&mut random, product.n, 1.0)));
+        Operands { a, b, bias }
+    }
+
+    fn float_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let Operands { a, b, bias } = operands;
+        let product = self.site.product(self.images);
+        let out = device.zeros(self.images * self.site.out_len());
+        time(device, &|| {
+            float_product(device, &product, a, b, bias.as_ref(), &out)
+        })
+    }
+
+    fn integer_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let (plan, images) = (self.plan(), self.images);
+        let scales = scales(&plan, 1.0);
+        let codes = |side, source, scales: &Vec<Scale>| {
+            let one = std::slice::from_ref(scales);
+            plan.codes(device, side, images, source, one)
+        };
+        let a = codes(Side::A, &operands.a, &scales.a);
+        let b = codes(Side::B, &operands.b, &scales.b);
+        let (jobs, bias) = (std::slice::from_ref(&scales), operands.bias.as_ref());
+        time(device, &|| {
+            drop(plan.integer_product(device, images, &a, &b, jobs, bias));
+        })
+    }
+
+    fn quantize(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let plan = self.plan();
+        let quantizer = plan.quantizer(Side::A, self.images, 1);
+        let inverses: Vec<f32> = scales(&plan, 1.0)
+            .a
+            .iter()
+            .flat_map(|scale| scale.inverses())
+            .collect();
+        let inverses = device.upload(&inverses);
+        time(device, &|| {
+            drop(quantize(device, &quantizer, &operands.a, &inverses));
+        })
+    }
+
+    fn row_kernel(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let [rows, width] = self.shape()[..] else {
+            unreachable!("a kernel that is no product has rows and columns")
+        };
+        let a = &operands.a;
+        match (self.kernel, &self.site.kind) {
+            (Kernel::LayerNorm, _) => {
+                let norm = LayerNorm {
+                    rows,
+                    width,
+                    input_offset: 0,
+                    input_stride: width,
+                    eps: 1e-6,
+                };
+                let (weight, bias) = (device.upload(&vec![1.0; width]), device.zeros(width));
+                time(device, &|| {
+                    drop(layer_norm(device, &norm, a, &weight, &bias))
+                })
+            }
+            (Kernel::WindowSoftmax, SiteKind::Context(attention)) => {
+                let matrix = attention.tokens.pow(2);
+                let shape = WindowSoftmax {
+                    images: self.images,
+                    windows: attention.windows,
+                    heads: attention.heads,
+                    tokens: attention.tokens,
+                    factor: 1.0,
+                };
+                let bias = device.zeros(attention.heads * matrix);
+                let mask = device.zeros(attention.windows * matrix);
+                time(device, &|| {
+                    drop(window_softmax(device, &shape, a, &bias, &mask));
+                })
+            }
+            (Kernel::Softmax, _) => time(device, &|| drop(softmax(device, rows, width, 1.0, a))),
+            (Kernel::Gelu, _) => time(device, &|| drop(gelu(device, a))),
+            (kernel, kind) => unreachable!("{kernel:?} at {kind:?}"),
+        }
+    }
+
+    /// One step of a search for A's scale: as many candidates as it computes in one go. Returns their number too.
+    fn scan(&self, device: &Device, operands: Operands) -> Result<(Timing, usize)> {
+        let (plan, images) = (self.plan(), self.images);
+        let settings = Settings::preset(Preset::Ptq4vit, BITS, BITS);
+        let Operands { a, b, bias } = operands;
+        let fixed = scales(&plan, 1.0);
+        let fixed_codes = plan.codes(device, Side::B, images, &b, std::slice::from_ref(&fixed.b));
+        let (linear, b) = match self.site.weight() {
+            Some(_) => (Some(LinearWeights { weight: b, bias }), None),
+            None => (None, Some(b)),
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut matrix = || device.upload(&uniform(&mut random, images * self.site.out_len(), 1.0));
+        let record = Record {
+            a,
+            b,
+            out: matrix(),
+            grad: Some(matrix()),
+        };
+        let search = SiteSearch {
+            device,
+            plan: &plan,
+            settings: &settings,
+            linear: linear.as_ref(),
+            chunks: &[Chunk { images, record }],
+        };
+        let candidates = match plan.a_format {
+            Format::SoftmaxTwin => MAX_SHIFT as usize,
+            _ => CANDIDATES,
+        };
+        let jobs = search.jobs_at_once(Side::A, 0).min(candidates);
+        let candidates: Vec<SiteScales> = (1..=jobs)
+            .map(|job| SiteScales {
+                a: scales(&plan, job as f32 / jobs as f32).a,
+                b: fixed.b.clone(),
+            })
+            .collect();
+        let timing = time(device, &|| {
+            drop(search.scores(Side::A, 0, &candidates, &fixed_codes));
+        })?;
+        Ok((timing, jobs))
+    }
+}
+
+/// Scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1.
+fn scales(plan: &SitePlan, part: f32) -> SiteScales {
+    let one = |side| {
+        let unit = part * 4.0 / (1 << BITS) as f32;
+        match plan.format(side) {
+            Format::Uniform => Scale::uniform(unit),
+            _ => Scale {
+                scale: unit / 16.0,
+                shift: 4,
+            },
+        }
+    };
+    SiteScales {
+        a: vec![one(Side::A); plan.groups(Side::A)],
+        b: vec![one(Side::B); plan.groups(Side::B)],
+    }
+}
+
+fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Uniform => "uniform",
+        Format::SoftmaxTwin => "softmax twin",
+        Format::GeluTwin => "gelu twin",
+    }
+}

@@ -1,0 +1,15 @@
+//! Measured speed: ceilings of a device, its kernels against them, whole networks.
+//!
+//! Everything here is a measurement of this device at this moment; nothing comes from data sheets.
+
+mod ceilings;
+mod kernels;
+mod networks;
+mod random;
+mod timing;
+
+pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
+pub use kernels::{Case, Kernel, KernelFigure, cases_of, cases_of_shape};
+pub use networks::{BATCHES, NetworkFigure, Precision, Subject, covering};
+pub use random::{random_checkpoint, random_images};
+pub use timing::{Clock, Timing};

@@ -1,0 +1,160 @@
+//! Whole networks: images a second, memory, and where the time goes.
+
+use super::random::{random_checkpoint, random_images};
+use super::timing::{Timing, time_whole};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::inference::{Model, build};
+use crate::model::recipe::{Recipe, Resolved};
+use crate::model::weights::Weights;
+use crate::quant::{Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Images at once.
+pub const BATCHES: [usize; 3] = [1, 8, 32];
+
+/// How a network is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Precision {
+    /// In f32.
+    #[serde(rename = "FP32")]
+    Float,
+    /// In integers, from 8-bit codes.
+    W8A8,
+    /// In integers, from 6-bit codes.
+    W6A6,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Float, Self::W8A8, Self::W6A6];
+
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float => "FP32",
+            Self::W8A8 => "W8A8",
+            Self::W6A6 => "W6A6",
+        }
+    }
+}
+
+/// A network to be measured.
+pub struct Subject {
+    weights: Weights,
+    resolved: Resolved,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetworkFigure {
+    /// How the network was computed.
+    pub precision: Precision,
+    /// Images at once.
+    pub batch: usize,
+    /// Images a second.
+    pub images_per_second: f64,
+    /// How long the batch takes by the host's clock: uploaded, computed, logits read back.
+    #[serde(flatten)]
+    pub timing: Timing,
+    /// The most bytes that device buffers held at once, weights included.
+    pub peak_device_bytes: u64,
+    /// Seconds of each kernel in one batch by the device's own clock, all its dispatches together; empty without one.
+    pub kernel_seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Subject {
+    /// The network in `weights`.
+    pub fn new(weights: Weights, resolved: Resolved) -> Self {
+        Self { weights, resolved }
+    }
+
+    /// A network of the recipe's shapes, with random weights.
+    ///
+    /// # Errors
+    /// Those of [`random_checkpoint`].
+    pub fn of_recipe(recipe: &Recipe) -> Result<Self> {
+        let (weights, resolved) = random_checkpoint(recipe)?;
+        Ok(Self { weights, resolved })
+    }
+
+    /// The network in `precision`, ready to run. Scales only cover the values: speed doesn't depend on them.
+    ///
+    /// # Errors
+    /// Weights or activations that are not finite, and the device's errors.
+    pub fn model(&self, device: &Device, precision: Precision) -> Result<Model> {
+        let Self { weights, resolved } = self;
+        let Resolved {
+            architecture,
+            preprocessing,
+            ..
+        } = resolved;
+        let settings = match precision {
+            Precision::Float => {
+                return Model::float(device, weights, architecture, preprocessing);
+            }
+            Precision::W8A8 => covering(8),
+            Precision::W6A6 => covering(6),
+        };
+        let calibration = calibrate(
+            &build(device, weights, architecture)?,
+            weights,
+            &settings,
+            &random_images(architecture, 1),
+            &|_| true,
+            &mut |_| {},
+        )?;
+        let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
+        let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;
+        Model::quantized(device, &model)
+    }
+
+    /// Measures `model`, which is this network in `precision`, with `batch` images at once.
+    ///
+    /// # Errors
+    /// Those of the device, and logits that are not finite.
+    pub fn measure(
+        &self,
+        device: &Device,
+        model: &mut Model,
+        precision: Precision,
+        batch: usize,
+    ) -> Result<NetworkFigure> {
+        let images = random_images(&self.resolved.architecture, batch);
+        device.memory().reset_peak();
+        let logits = model.logits_by(batch, &images)?;
+        if logits.iter().flatten().any(|logit| !logit.is_finite()) {
+            return Err(Error::Check("the logits are not finite".into()));
+        }
+        let timing = time_whole(device, &mut || model.logits_by(batch, &images).map(drop))?;
+        let peak_device_bytes = device.memory().peak();
+
+        let mut run = Ok(Vec::new());
+        let dispatches = device.profile(|| run = model.logits_by(batch, &images))?;
+        run?;
+        let mut kernel_seconds = BTreeMap::new();
+        for (kernel, time) in dispatches {
+            *kernel_seconds.entry(kernel).or_default() += time.as_secs_f64();
+        }
+        Ok(NetworkFigure {
+            precision,
+            batch,
+            images_per_second: batch as f64 / timing.median_seconds,
+            timing,
+            peak_device_bytes,
+            kernel_seconds,
+        })
+    }
+}
+
+/// The quickest calibration: one candidate, the scale that covers the largest value. Enough to run in integers.
+pub fn covering(bits: u32) -> Settings {
+    Settings {
+        metric: Metric::Mse,
+        candidates: 1,
+        beta: 1.0,
+        rounds: 1,
+        ..Settings::preset(Preset::Ptq4vit, bits, bits)
+    }
+}

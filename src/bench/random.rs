@@ -1,0 +1,63 @@
+//! Networks and images where only the shapes matter.
+
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, CHANNELS};
+use crate::model::recipe::{Recipe, Resolved, resolve};
+use crate::model::weights::{TensorData, Weights, save};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A checkpoint of random weights in the recipe's shapes, the same every time.
+///
+/// # Errors
+/// A temporary file that can't be written.
+pub fn random_checkpoint(recipe: &Recipe) -> Result<(Weights, Resolved)> {
+    let folder = tempfile::tempdir().map_err(|error| Error::input(std::env::temp_dir(), error))?;
+    // The name tells what the shapes don't.
+    let path = folder.path().join(format!("{}.safetensors", recipe.name));
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    save(
+        &path,
+        random_weights(&recipe.architecture, &mut random),
+        Default::default(),
+    )?;
+    let weights = Weights::open(&path)?;
+    let resolved = resolve(&weights, None)?;
+    Ok((weights, resolved))
+}
+
+/// `count` random preprocessed images, the same every time.
+pub fn random_images(architecture: &Architecture, count: usize) -> Vec<Vec<f32>> {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let pixels = CHANNELS * architecture.image_size().pow(2);
+    (0..count)
+        .map(|_| uniform(&mut random, pixels, 2.0))
+        .collect()
+}
+
+/// `len` values between `-reach` and `reach`.
+pub(super) fn uniform(random: &mut ChaCha8Rng, len: usize, reach: f32) -> Vec<f32> {
+    (0..len)
+        .map(|_| random.random_range(-reach..reach))
+        .collect()
+}
+
+/// Weights that keep activations at about 1: uniform, with the variance of one over the inputs; norms at 1.
+fn random_weights(
+    architecture: &Architecture,
+    random: &mut ChaCha8Rng,
+) -> Vec<(String, TensorData)> {
+    let tensors = architecture.expected_tensors().into_iter();
+    tensors
+        .map(|(name, shape)| {
+            let len = shape.iter().product();
+            let inputs: usize = shape[1..].iter().product();
+            let data = match shape.len() {
+                1 if name.ends_with("weight") => vec![1.0; len],
+                1 => vec![0.0; len],
+                _ => uniform(random, len, (3.0 / inputs as f32).sqrt()),
+            };
+            (name, TensorData::F32 { shape, data })
+        })
+        .collect()
+}

@@ -1,0 +1,147 @@
+//! Times, by the best clock that there is.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Fewest and most repetitions that a median is taken of.
+const REPETITIONS: [usize; 2] = [3, 100];
+/// How long repetitions go on between those.
+const ENOUGH: Duration = Duration::from_millis(200);
+/// What the repetitions of one submission should take together: much more than a submission, so that it doesn't count.
+const SUBMISSION: Duration = Duration::from_millis(5);
+/// The most repetitions in one submission: each holds its results in memory until it has been carried out.
+const PER_SUBMISSION: usize = 16;
+
+/// What times are measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The device's own clock, read before and after each dispatch. What the host does meanwhile, such as allocating the
+    /// result, isn't in it.
+    Device,
+    /// The host's clock, around repetitions that are submitted together, less what an empty submission takes. A kernel
+    /// that allocates its result is timed with the allocation.
+    Host,
+}
+
+impl Clock {
+    /// The best one for `device`.
+    pub fn of(device: &Device) -> Self {
+        if device.has_clock() {
+            Self::Device
+        } else {
+            Self::Host
+        }
+    }
+}
+
+/// How long something takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Timing {
+    /// Half of the repetitions took no longer, in seconds.
+    pub median_seconds: f64,
+    /// A quarter took no longer than the first, a quarter no less than the second, in seconds.
+    pub quartiles_seconds: [f64; 2],
+    /// How often it was measured.
+    pub repetitions: usize,
+}
+
+impl Timing {
+    fn new(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        // Between the two neighbours where there is no middle one.
+        let quantile = |share: f64| {
+            let at = share * (seconds.len() - 1) as f64;
+            let (below, above) = (seconds[at.floor() as usize], seconds[at.ceil() as usize]);
+            below + (above - below) * at.fract()
+        };
+        Self {
+            median_seconds: quantile(0.5),
+            quartiles_seconds: [quantile(0.25), quantile(0.75)],
+            repetitions: seconds.len(),
+        }
+    }
+}
+
+/// Times what `run` does when it is called, which reads nothing back: kernels that are carried out or recorded. It is
+/// called once beforehand, because drivers compile late.
+///
+/// # Errors
+/// Those of the device; and something that takes no time by its clock.
+pub fn time(device: &Device, run: &dyn Fn()) -> Result<Timing> {
+    run();
+    device.synchronize()?;
+    let start = Instant::now();
+    run();
+    device.synchronize()?;
+    let once = start.elapsed().max(Duration::from_nanos(1));
+    let together = SUBMISSION.div_duration_f64(once).ceil() as usize;
+    let together = together.clamp(1, PER_SUBMISSION);
+    let record = || (0..together).for_each(|_| run());
+
+    let sample: &dyn Fn() -> Result<Vec<f64>> = match Clock::of(device) {
+        Clock::Device => &|| {
+            let dispatches = device.profile(record)?;
+            let repetitions = dispatches.chunks(dispatches.len() / together);
+            let seconds = |(_, time): &(_, Duration)| time.as_secs_f64();
+            Ok(repetitions
+                .map(|dispatches| dispatches.iter().map(seconds).sum())
+                .collect())
+        },
+        Clock::Host => &|| {
+            let submission = |record: &dyn Fn()| -> Result<f64> {
+                let start = Instant::now();
+                record();
+                device.synchronize()?;
+                Ok(start.elapsed().as_secs_f64())
+            };
+            let empty = submission(&|| {})?;
+            Ok(vec![(submission(&record)? - empty) / together as f64])
+        },
+    };
+    repeat(device, sample)
+}
+
+/// Times `run`, which waits for its result, by the host's clock, without anything taken off.
+///
+/// # Errors
+/// Those of `run`; and something that takes no time.
+pub fn time_whole(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<Timing> {
+    repeat(device, &mut || {
+        let start = Instant::now();
+        run()?;
+        Ok(vec![start.elapsed().as_secs_f64()])
+    })
+}
+
+fn repeat(device: &Device, mut sample: impl FnMut() -> Result<Vec<f64>>) -> Result<Timing> {
+    let [fewest, most] = REPETITIONS;
+    let start = Instant::now();
+    let mut seconds = Vec::new();
+    while seconds.len() < fewest || (seconds.len() < most && start.elapsed() < ENOUGH) {
+        seconds.extend(sample()?);
+    }
+    let timing = Timing::new(seconds);
+    if timing.median_seconds <= 0.0 {
+        let problem = "the work is too small to be timed: its median time is not above zero";
+        return Err(Error::device(device.name(), problem));
+    }
+    Ok(timing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_quartiles_lie_between_neighbours() {
+        let timing = Timing::new(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!(timing.median_seconds, 2.5);
+        assert_eq!(timing.quartiles_seconds, [1.75, 3.25]);
+        assert_eq!(timing.repetitions, 4);
+        let timing = Timing::new(vec![7.0]);
+        assert_eq!(timing.quartiles_seconds, [7.0, 7.0]);
+    }
+}

@@ -1,0 +1,342 @@
+//! `bench`: how fast this device is, by its kernels and by whole networks.
+
+use super::open_checkpoint;
+use super::options::DeviceOption;
+use super::source::ModelSource;
+use crate::bench::{
+    BATCHES, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision, Subject,
+    Timing, cases_of, cases_of_shape,
+};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::config::Architecture;
+use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
+use crate::model::weights::Weights;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+/// The network whose shapes are measured where none is named: the smallest.
+const DEFAULT_MODEL: &str = "deit_tiny_patch16_224";
+/// The largest side of a shape: below the longest sum that an integer product takes.
+const MAX_SIDE: usize = 1 << 15;
+
+/// Measures the device's ceilings, its kernels against them, and whole networks.
+///
+/// The ceilings are what three small kernels reach that do nothing but multiply-adds in f32, dot products of packed 8-bit
+/// integers, and copies. Kernels are timed at 8 images, the scan (candidates of one scale, quantized, multiplied and
+/// compared with the FP network's output) at 2, by the device's own clock where it has one. Otherwise the host's clock is
+/// read around repetitions that are submitted together; what an empty submission takes is taken off, what allocating the
+/// results takes is not. The output says which. A multiply-add is two operations.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  ptq4vit-gpu bench\n  ptq4vit-gpu bench --model vit_base_patch16_224 --json\n  \
+                        ptq4vit-gpu bench --kernel integer_product --shape 1600,384,1536"
+)]
+pub struct Bench {
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Only this kernel, and no whole network; may be repeated.
+    #[arg(long, value_name = "NAME", value_enum)]
+    kernel: Vec<Kernel>,
+    /// Kernels at the shapes of this model instead of DeiT-Tiny's, then the whole model in FP32, W8A8 and W6A6 with 1, 8
+    /// and 32 images at once; may be repeated. A recipe's name, for random weights in its shapes, or a safetensors file.
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<ModelSource>,
+    /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
+    #[arg(long, value_name = "M,N,K", value_parser = shape, conflicts_with = "model")]
+    shape: Option<[usize; 3]>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--model` names.
+enum Source {
+    Recipe(&'static Recipe),
+    Checkpoint(Weights, Box<Resolved>),
+}
+
+impl Source {
+    /// A file wins over a recipe of its name.
+    fn open(model: &ModelSource) -> Result<Self> {
+        let recipe = model.name().to_str().and_then(recipe_named);
+        match recipe {
+            Some(recipe) if !model.name().exists() => Ok(Self::Recipe(recipe)),
+            _ => {
+                let weights = open_checkpoint(model)?;
+                let resolved = resolve(&weights, None)?;
+                Ok(Self::Checkpoint(weights, Box::new(resolved)))
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Recipe(recipe) => &recipe.name,
+            Self::Checkpoint(_, resolved) => &resolved.name,
+        }
+    }
+
+    fn architecture(&self) -> &Architecture {
+        match self {
+            Self::Recipe(recipe) => &recipe.architecture,
+            Self::Checkpoint(_, resolved) => &resolved.architecture,
+        }
+    }
+
+    /// Where the weights are from.
+    fn weights(&self) -> String {
+        match self {
+            Self::Recipe(_) => "random".to_owned(),
+            Self::Checkpoint(weights, _) => weights.path().display().to_string(),
+        }
+    }
+
+    fn subject(self) -> Result<Subject> {
+        match self {
+            Self::Recipe(recipe) => Subject::of_recipe(recipe),
+            Self::Checkpoint(weights, resolved) => Ok(Subject::new(weights, *resolved)),
+        }
+    }
+}
+
+/// Everything that was measured.
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    driver: String,
+    timing: Clock,
+    ceilings: Ceilings,
+    kernels: Vec<KernelFigures>,
+    networks: Vec<NetworkFigures>,
+}
+
+/// The kernels at the shapes of one network, or at a given shape.
+#[derive(Serialize)]
+struct KernelFigures {
+    shapes: String,
+    figures: Vec<KernelFigure>,
+}
+
+/// One network.
+#[derive(Serialize)]
+struct NetworkFigures {
+    model: String,
+    /// A file, or `random`.
+    weights: String,
+    figures: Vec<NetworkFigure>,
+}
+
+impl Bench {
+    pub fn run(&self) -> Result<()> {
+        let named = self.model.iter().map(Source::open);
+        let named = named.collect::<Result<Vec<_>>>()?;
+        let sets = self.cases(&named)?;
+        let device = self.device.open()?;
+        let report = Report {
+            device: device.name().to_owned(),
+            driver: device.driver().to_owned(),
+            timing: Clock::of(&device),
+            ceilings: Ceilings::measure(&device)?,
+            kernels: Vec::new(),
+            networks: Vec::new(),
+        };
+        self.show(|| print_head(&report))?;
+        let mut kernels = Vec::new();
+        for (shapes, cases) in sets {
+            self.show(|| print_line!("\nkernels at the shapes of {shapes}\n{}", kernel_head()))?;
+            let mut figures = Vec::new();
+            for case in cases {
+                let figure = case.measure(&device, &report.ceilings)?;
+                self.show(|| print_kernel(&figure))?;
+                figures.push(figure);
+            }
+            kernels.push(KernelFigures { shapes, figures });
+        }
+        let mut networks = Vec::new();
+        // Asked for one kernel, nobody waits for a network.
+        let whole = if self.kernel.is_empty() {
+            named
+        } else {
+            Vec::new()
+        };
+        for source in whole {
+            networks.push(self.network(&device, source)?);
+        }
+        if self.json {
+            let report = Report {
+                kernels,
+                networks,
+                ..report
+            };
+            let json = serde_json::to_string_pretty(&report).expect("plain data");
+            print_line!("{json}")?;
+        }
+        Ok(())
+    }
+
+    /// Prints lines of text as they come, unless JSON is wanted.
+    fn show(&self, print: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.json { Ok(()) } else { print() }
+    }
+
+    /// What is measured at which shapes.
+    fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
+        let kernels = match &self.kernel[..] {
+            [] => Kernel::value_variants(),
+            some => some,
+        };
+        let at = |name: &str, architecture| (name.to_owned(), cases_of(architecture, kernels));
+        let sets = match (self.shape, named) {
+            (Some(shape), _) => {
+                let [m, n, k] = shape;
+                vec![(format!("{m},{n},{k}"), cases_of_shape(shape, kernels))]
+            }
+            (None, []) => {
+                let recipe = recipe_named(DEFAULT_MODEL).expect("it is among the recipes");
+                vec![at(&recipe.name, &recipe.architecture)]
+            }
+            (None, named) => named
+                .iter()
+                .map(|source| at(source.name(), source.architecture()))
+                .collect(),
+        };
+        match sets.iter().find(|(_, cases)| cases.is_empty()) {
+            Some((shapes, _)) => Err(Error::usage(
+                "--kernel",
+                format!("{shapes} has no shape for what is asked for"),
+            )),
+            None => Ok(sets),
+        }
+    }
+
+    fn network(&self, device: &Device, source: Source) -> Result<NetworkFigures> {
+        let (model, weights) = (source.name().to_owned(), source.weights());
+        let head = || print_line!("\n{model}, weights: {weights}\n{}", network_head());
+        self.show(head)?;
+        let subject = source.subject()?;
+        let mut figures = Vec::new();
+        for precision in Precision::ALL {
+            let mut model = subject.model(device, precision)?;
+            for batch in BATCHES {
+                let figure = subject.measure(device, &mut model, precision, batch)?;
+                self.show(|| print_network(&figure))?;
+                figures.push(figure);
+            }
+        }
+        Ok(NetworkFigures {
+            model,
+            weights,
+            figures,
+        })
+    }
+}
+
+fn print_head(report: &Report) -> Result<()> {
+    print_line!("device  {}, {}", report.device, report.driver)?;
+    let timing = match report.timing {
+        Clock::Device => "by the device's own clock",
+        Clock::Host => {
+            "by the host's clock, less an empty submission, allocation of results included"
+        }
+    };
+    print_line!("timing  {timing}; medians, (quartiles), repetitions\n")?;
+    print_line!("ceiling            rate              time")?;
+    for ceiling in report.ceilings.all() {
+        print_line!(
+            "{:<16}{:>9.1} {:<5}  {}",
+            ceiling.kernel,
+            ceiling.rate.rate,
+            ceiling.rate.unit.name(),
+            time(&ceiling.timing)
+        )?;
+    }
+    Ok(())
+}
+
+fn kernel_head() -> String {
+    format!(
+        "{:<16}{:<13}{:<22}{:<31}{:<37}{:>15}  of its ceiling",
+        "kernel", "format", "shape", "first at", "time", "rate"
+    )
+}
+
+fn print_kernel(figure: &KernelFigure) -> Result<()> {
+    let name = figure.kernel.to_possible_value();
+    let shape: Vec<String> = figure.shape.iter().map(usize::to_string).collect();
+    let candidates = figure
+        .candidates_per_second
+        .map_or_else(String::new, |rate| format!(", {rate:.1} candidates/s"));
+    print_line!(
+        "{:<16}{:<13}{:<22}{:<31}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
+        name.expect("no kernel is hidden").get_name(),
+        figure.format.unwrap_or("-"),
+        shape.join("x"),
+        figure.site,
+        time(&figure.timing),
+        figure.rate.rate,
+        figure.rate.unit.name(),
+        100.0 * figure.fraction,
+        figure.ceiling,
+    )
+}
+
+fn network_head() -> String {
+    format!(
+        "{:<7}{:>6}  {:>9}  {:<37}{:>12}  time of kernels",
+        "", "batch", "images/s", "time", "memory"
+    )
+}
+
+fn print_network(figure: &NetworkFigure) -> Result<()> {
+    let total: f64 = figure.kernel_seconds.values().sum();
+    let mut kernels: Vec<(&str, f64)> = figure
+        .kernel_seconds
+        .iter()
+        .map(|(kernel, seconds)| (*kernel, 100.0 * seconds / total))
+        .collect();
+    kernels.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+    // What is below a percent is in the JSON.
+    let kernels: Vec<String> = kernels
+        .iter()
+        .filter(|(_, percent)| *percent >= 1.0)
+        .map(|(kernel, percent)| format!("{kernel} {percent:.0}%"))
+        .collect();
+    let kernels = match &kernels[..] {
+        [] => "-".to_owned(),
+        some => some.join(", "),
+    };
+    print_line!(
+        "{:<7}{:>6}  {:>9.1}  {}{:>8} MiB  {kernels}",
+        figure.precision.name(),
+        figure.batch,
+        figure.images_per_second,
+        time(&figure.timing),
+        figure.peak_device_bytes >> 20,
+    )
+}
+
+/// Median, quartiles and repetitions.
+fn time(timing: &Timing) -> String {
+    let [lower, upper] = timing.quartiles_seconds.map(|seconds| 1e3 * seconds);
+    let text = format!(
+        "{:.3} ms ({lower:.3} to {upper:.3}), {}",
+        1e3 * timing.median_seconds,
+        timing.repetitions
+    );
+    format!("{text:<37}")
+}
+
+fn shape(text: &str) -> std::result::Result<[usize; 3], String> {
+    let sides: Vec<usize> = text
+        .split(',')
+        .map(|side| side.trim().parse::<usize>())
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| format!("expected three sizes as in 1600,384,1536: {error}"))?;
+    if let Some(side) = sides.iter().find(|side| !(1..=MAX_SIDE).contains(*side)) {
+        return Err(format!("expected sizes of 1 to {MAX_SIDE}, found {side}"));
+    }
+    sides
+        .try_into()
+        .map_err(|sides: Vec<usize>| format!("expected three sizes, found {}", sides.len()))
+}

@@ -1,0 +1,53 @@
+//! A ceiling that `bench` measures: memory that is read and written.
+
+use super::{PER_TASK, WORKGROUP};
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "peak_copy",
+    source: include_str!("../../shaders/peak_copy.wgsl"),
+};
+
+/// Words of a vector, as in the shader.
+const VECTOR: usize = 4;
+/// Vectors that one invocation copies, as in the shader.
+const STRIP: usize = 16;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { count });
+
+/// Copies `input` to `out`; both have one length, a multiple of four.
+pub fn peak_copy(device: &Device, input: &Buffer<u32>, out: &Buffer<u32>) {
+    assert_eq!(input.len(), out.len(), "a copy has its original's length");
+    assert!(input.len().is_multiple_of(VECTOR), "copies go in vectors");
+    match device {
+        Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
+        Device::Gpu(gpu) => {
+            let vectors = input.len() / VECTOR;
+            let parameters = Parameters {
+                count: vectors as u32,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::U32(input), Binding::U32(out)],
+                vectors.div_ceil(STRIP * WORKGROUP),
+            );
+        }
+    }
+}
+
+fn cpu(input: &[u32], out: &mut [u32]) {
+    out.par_chunks_mut(PER_TASK)
+        .zip(input.par_chunks(PER_TASK))
+        .for_each(|(out, input)| out.copy_from_slice(input));
+}

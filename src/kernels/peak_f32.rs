@@ -1,0 +1,114 @@
+//! A ceiling that `bench` measures: multiply-adds in f32.
+
+use super::WORKGROUP;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
+use multiversion::target::target_cfg_f;
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "peak_f32",
+    source: include_str!("../../shaders/peak_f32.wgsl"),
+};
+
+/// Independent chains of one invocation, as in the shader.
+const CHAINS: usize = 8;
+/// Steps of every chain in one round, as in the shader.
+const STEPS: usize = 16;
+
+/// What [`peak_f32`] computes.
+#[derive(Clone, Copy, Debug)]
+pub struct PeakF32 {
+    /// Rounds of 16 steps. Invocation i has eight chains, which start at i mod 16 to i mod 16 + 7.
+    pub rounds: usize,
+    /// Of a step `x · factor + term`.
+    pub factor: f32,
+    /// Of a step `x · factor + term`.
+    pub term: f32,
+}
+
+impl PeakF32 {
+    /// Multiply-adds of so many invocations.
+    pub fn multiply_adds(&self, invocations: usize) -> u64 {
+        (invocations * CHAINS * STEPS) as u64 * self.rounds as u64
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+    rounds: u32,
+    factor: f32,
+    term: f32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    count,
+    rounds,
+    factor,
+    term
+});
+
+/// Each element of `out` is the sum of one invocation's chains.
+pub fn peak_f32(device: &Device, what: &PeakF32, out: &Buffer<f32>) {
+    match device {
+        Device::Cpu(_) => out
+            .host_slice_mut()
+            .par_chunks_mut(LANES)
+            .enumerate()
+            .for_each(|(index, out)| {
+                out.copy_from_slice(&chains(index * LANES, what)[..out.len()])
+            }),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: out.len() as u32,
+                rounds: what.rounds as u32,
+                factor: what.factor,
+                term: what.term,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::F32(out)],
+                out.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+}
+
+/// Invocations that the CPU version computes side by side, one in each lane of a vector register.
+const LANES: usize = 8;
+
+/// The sums of the invocations from `first` on. Compiled for each instruction set, because a ceiling is no ceiling without
+/// the machine's widest.
+#[multiversion(targets = "simd")]
+fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
+    let PeakF32 {
+        rounds,
+        factor,
+        term,
+    } = *what;
+    let mut x = [[0.0f32; LANES]; CHAINS];
+    for (chain, x) in x.iter_mut().enumerate() {
+        for (lane, x) in x.iter_mut().enumerate() {
+            *x = ((first + lane) % 16 + chain) as f32;
+        }
+    }
+    for _ in 0..rounds * STEPS {
+        for x in &mut x {
+            for x in x {
+                // Without the instruction, a fused multiply-add is a slow call.
+                *x = if target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64")) {
+                    x.mul_add(factor, term)
+                } else {
+                    *x * factor + term
+                };
+            }
+        }
+    }
+    std::array::from_fn(|lane| x.iter().map(|x| x[lane]).sum())
+}

@@ -1,0 +1,104 @@
+//! A ceiling that `bench` measures: dot products of packed 8-bit integers.
+
+use super::WORKGROUP;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "peak_int8",
+    source: include_str!("../../shaders/peak_int8.wgsl"),
+};
+
+/// Independent chains of one invocation, as in the shader.
+const CHAINS: usize = 8;
+/// Steps of every chain in one round, as in the shader.
+const STEPS: usize = 4;
+
+/// What [`peak_int8`] computes.
+#[derive(Clone, Copy, Debug)]
+pub struct PeakInt8 {
+    /// Rounds of 4 steps. Invocation i has eight chains, which start at i to i + 7.
+    pub rounds: usize,
+    /// Four packed bytes, of a step `x + dot(bytes of x, operand)`.
+    pub operand: u32,
+}
+
+impl PeakInt8 {
+    /// Multiply-adds of so many invocations.
+    pub fn multiply_adds(&self, invocations: usize) -> u64 {
+        (4 * invocations * CHAINS * STEPS) as u64 * self.rounds as u64
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+    rounds: u32,
+    operand: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    count,
+    rounds,
+    operand
+});
+
+/// Each element of `out` is the sum of one invocation's chains. Sums wrap.
+pub fn peak_int8(device: &Device, what: &PeakInt8, out: &Buffer<u32>) {
+    match device {
+        Device::Cpu(_) => out
+            .host_slice_mut()
+            .par_chunks_mut(LANES)
+            .enumerate()
+            .for_each(|(index, out)| {
+                out.copy_from_slice(&chains(index * LANES, what)[..out.len()])
+            }),
+        Device::Gpu(gpu) => {
+            let parameters = Parameters {
+                count: out.len() as u32,
+                rounds: what.rounds as u32,
+                operand: what.operand,
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[Binding::U32(out)],
+                out.len().div_ceil(WORKGROUP),
+            );
+        }
+    }
+}
+
+/// Invocations that the CPU version computes side by side, one in each lane of a vector register.
+const LANES: usize = 8;
+
+/// The sums of the invocations from `first` on, compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn chains(first: usize, what: &PeakInt8) -> [u32; LANES] {
+    let operand = what.operand.to_le_bytes().map(|byte| i32::from(byte as i8));
+    let mut x = [[0i32; LANES]; CHAINS];
+    for (chain, x) in x.iter_mut().enumerate() {
+        for (lane, x) in x.iter_mut().enumerate() {
+            *x = (first + lane + chain) as i32;
+        }
+    }
+    for _ in 0..what.rounds * STEPS {
+        for x in &mut x {
+            for x in x {
+                // Shifted up and down again, a byte keeps its sign.
+                let byte = |at: u32| (*x << (24 - 8 * at)) >> 24;
+                let dot = byte(0) * operand[0]
+                    + byte(1) * operand[1]
+                    + byte(2) * operand[2]
+                    + byte(3) * operand[3];
+                *x = x.wrapping_add(dot);
+            }
+        }
+    }
+    std::array::from_fn(|lane| x.iter().fold(0, |sum: i32, x| sum.wrapping_add(x[lane])) as u32)
+}
