@@ -119,6 +119,7 @@ fn every_subcommand_helps() {
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("demo", &["--device"]),
+        ("bench", &["--kernel", "--model", "--shape", "--json"]),
     ] {
         let (stdout, stderr) = program(subcommand).flag("--help").run().success();
         assert_eq!(stderr, "");
@@ -662,5 +663,31 @@ fn swin_and_distilled_networks_go_the_whole_way() {
         // Noise of 8-bit codes at some 30 sites; a wrong scale, window or head would leave no signal above it.
         let sqnr = figure(&report, "logit_sqnr_db");
         assert!(sqnr > 20.0, "{name}: {report}");
+    }
+}
+
+#[test]
+fn bench_measures_against_the_devices_own_ceilings() {
+    for device in ["cpu", "0"] {
+        let report = program("bench")
+            .with("--kernel", "quantize")
+            .with("--kernel", "integer_product")
+            .with("--shape", "9,7,13")
+            .with("--device", device)
+            .flag("--json")
+            .run()
+            .json();
+        let rates = ["f32", "int8", "copy"].map(|name| figure(&report["ceilings"][name], "rate"));
+        let figures = report["kernels"][0]["figures"].as_array().unwrap();
+        // Each kernel in its formats: uniform and both twins.
+        assert_eq!(figures.len(), 6, "{report}");
+        let of_kernels = figures.iter().flat_map(|found| {
+            assert!(["quantize", "integer_product"].contains(&found["kernel"].as_str().unwrap()));
+            ["median_seconds", "rate"].map(|name| figure(found, name))
+        });
+        for value in of_kernels.chain(rates) {
+            assert!(value.is_finite() && value > 0.0, "{report}");
+        }
+        assert_eq!(report["networks"], json!([]));
     }
 }
