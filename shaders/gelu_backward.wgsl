@@ -1,6 +1,6 @@
 // The gradient of gelu's input x: out = grad * (Phi(x) + x * phi(x)), phi the normal distribution's density.
 //
-// Phi as in gelu.wgsl, where the fit is explained. One invocation computes one element.
+// Phi by the fit of shared/gelu.wgsl. One invocation computes one element.
 
 struct Parameters {
     count: u32,
@@ -13,22 +13,6 @@ struct Parameters {
 
 // 1 / sqrt(2 pi)
 const DENSITY: f32 = 0.398942280401;
-
-// Phi(-y) / exp(-y * y / 2) for y >= 0.
-fn scaled_tail(y: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.3 * y);
-    var p = -0.0206127308517;
-    p = p * t + 0.112375267284;
-    p = p * t - 0.228066367584;
-    p = p * t + 0.191580239846;
-    p = p * t - 0.0792461918865;
-    p = p * t + 0.096057247526;
-    p = p * t + 0.0784257683488;
-    p = p * t + 0.110227286325;
-    p = p * t + 0.119572845373;
-    p = p * t + 0.119686633896;
-    return p * t;
-}
 
 @compute @workgroup_size(64)
 fn main(

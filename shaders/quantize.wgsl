@@ -1,11 +1,5 @@
 // code = quantize(x): floats at any stride to 8-bit lanes, four along k packed into one word, first k lowest.
-//
-//   FORMAT 0, uniform:       clamp(round(x / scale), -q, q - 1), two's complement
-//   FORMAT 1, softmax twin:  round(x / scale_1) while that is at most q - 1 (R1), else 0x80 | clamp(round(x / scale_2))
-//   FORMAT 2, GELU twin:     x < 0: clamp(round(-x / scale_1)) (R1), else 0x80 | clamp(round(x / scale_2))
-//
-// A lane's top bit is a twin's range flag, whatever the bit width; q = 2^(bits - 1). The inverse scales are computed
-// once on the host: multiplying by them is rounded alike everywhere, which division is not.
+// The formats are those of shared/codes.wgsl.
 //
 // PACK_ROWS: out is [job][problem][row][word]. Otherwise [job][problem][word][row], rows padded to a multiple of four
 // with zeros. A workgroup writes a stretch of one matrix; an invocation writes STRIP words of it, 64 apart, so that
@@ -41,7 +35,6 @@ struct Parameters {
 
 const STRIP: u32 = 8u;
 
-override FORMAT: u32 = 0u;
 override PACK_ROWS: bool = true;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -49,18 +42,6 @@ override PACK_ROWS: bool = true;
 // 1 / scale_1 and 1 / scale_2 of [job][group]; uniform uses the first.
 @group(0) @binding(2) var<storage, read> inverse_scales: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> codes: array<u32>;
-
-fn quantize(x: f32, inverse: vec2<f32>, q: f32) -> u32 {
-    if FORMAT == 0u {
-        return bitcast<u32>(i32(clamp(round(x * inverse.x), -q, q - 1.0))) & 0xffu;
-    }
-    let low = round(abs(x) * inverse.x);
-    let high = 0x80u | u32(clamp(round(x * inverse.y), 0.0, q - 1.0));
-    if FORMAT == 1u {
-        return select(high, u32(max(low, 0.0)), low <= q - 1.0);
-    }
-    return select(high, u32(min(low, q - 1.0)), x < 0.0);
-}
 
 @compute @workgroup_size(64)
 fn main(

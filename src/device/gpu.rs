@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A kernel's WGSL. The text parses alone and has one entry point, `main`.
+/// A kernel's WGSL, with one entry point, `main`.
 pub struct Shader {
     /// The file's name without its ending; names the kernel in errors.
     pub name: &'static str,
-    /// The WGSL text.
+    /// The text of the pieces in `shaders/shared` that it uses, then of its own file.
     pub source: &'static str,
 }
 

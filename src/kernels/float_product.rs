@@ -125,7 +125,7 @@ fn matrix<'a>(
 }
 
 /// `out[m, n] = a[m, k] · b[k, n]` by the library, rows shared out over the cores.
-pub(super) fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
+fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
     use rayon::prelude::*;
     let (rows, columns) = (a.nrows(), b.ncols());
     // One share per core; a share too small to keep a core busy costs more to hand out than it saves.

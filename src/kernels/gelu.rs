@@ -7,7 +7,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu",
-    source: include_str!("../../shaders/gelu.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/gelu.wgsl"),
+        include_str!("../../shaders/gelu.wgsl"),
+    ),
 };
 
 #[repr(C)]

@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu_backward",
-    source: include_str!("../../shaders/gelu_backward.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/gelu.wgsl"),
+        include_str!("../../shaders/gelu_backward.wgsl"),
+    ),
 };
 
 /// 1 / √(2π)

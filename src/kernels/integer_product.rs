@@ -1,24 +1,32 @@
-//! Exact integer matrix products of packed codes, with the scale and the bias in the epilogue.
+//! Exact integer matrix products of packed codes, and what becomes of them: floats, the next product's codes, or a
+//! candidate's error.
 //!
 //! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to
 //! [`MAX_K`]. A twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an
 //! `i32`.
 
 use super::WORKGROUP;
-use super::float_product::dense;
+use super::gelu::normal;
 use super::geometry::View;
-use super::quantize::Format;
-use crate::device::{Binding, Buffer, Device, Shader};
+use super::quantize::{Format, code, half_range};
+use super::sum_rows::sum_rows;
+use crate::device::{Binding, Buffer, Device, Gpu, Shader};
 use bytemuck::{Pod, Zeroable};
-use ndarray::ArrayView2;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
+use std::ops::Range;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "integer_product",
-    source: include_str!("../../shaders/integer_product.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/codes.wgsl"),
+        include_str!("../../shaders/shared/gelu.wgsl"),
+        include_str!("../../shaders/integer_product.wgsl"),
+    ),
 };
 
-/// Columns of one invocation's tile, as in the shader.
+/// Columns of one invocation's tile, as in the shader; also the codes of one word.
 const TILE_COLUMNS: usize = 4;
 
 /// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
@@ -26,6 +34,9 @@ pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
 
 /// Integers up to 2^24 are exact in f32, and so are sums of this many products of 8-bit codes.
 const EXACT_K: usize = (1 << 24) / (128 * 128);
+
+/// Rows of one task on the CPU: enough for the library's product, few enough that the cores share the work.
+const TASK_ROWS: usize = 128;
 
 /// The shape of a batch of products `[m, k] · [k, n]` under several jobs (candidates).
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +49,7 @@ pub struct IntegerProduct {
     pub n: usize,
     /// The length that is summed over, at most [`MAX_K`].
     pub k: usize,
-    /// Where one job's output lies.
+    /// Where one job's values lie, in elements.
     pub out: View,
     /// Sets of codes or scales.
     pub jobs: usize,
@@ -46,24 +57,51 @@ pub struct IntegerProduct {
     pub a_per_job: bool,
     /// Whether the right operand has codes of its own for each job.
     pub b_per_job: bool,
-    /// Elements from one job's output to the next; no less than one job's output spans.
+    /// Elements from one job's values to the next; no less than one job's values span.
     pub job_stride: usize,
     /// The left operand's format; the right one is always uniform.
     pub a_format: Format,
 }
 
-/// What one unit of the integer result is worth.
-pub struct OutputScales<'a> {
-    /// `[jobs][groups]`: the product of the operands' scales (`scale_1` for a twin).
+/// What is multiplied, and what one unit of the integer result is worth.
+#[derive(Clone, Copy)]
+pub struct Operands<'a> {
+    /// Codes packed as [`Layout::Rows`](super::Layout::Rows).
+    pub a: &'a Buffer<u32>,
+    /// Codes packed as [`Layout::Columns`](super::Layout::Columns).
+    pub b: &'a Buffer<u32>,
+    /// `[jobs][groups][2]`: the product of the operands' scales (`scale_1` for a twin), and a twin's left shift m.
     pub scales: &'a Buffer<f32>,
-    /// `[jobs]`: a twin's left shift m; any buffer where the format is uniform.
-    pub shifts: &'a Buffer<u32>,
     /// Scales of one job. A column's group is `inner · inner_groups + column / group_columns`.
     pub groups: usize,
     /// Groups from one inner batch entry to the next: 1 for per-head scales, else 0.
     pub inner_groups: usize,
     /// Columns that share a scale.
     pub group_columns: usize,
+    /// `[n]`, added to every row.
+    pub bias: Option<&'a Buffer<f32>>,
+}
+
+/// What is added to a product's values.
+#[derive(Clone, Copy)]
+pub struct Residual<'a> {
+    /// As large as the output and laid out like it.
+    pub values: &'a Buffer<f32>,
+    /// Where the rows go: row r of each stretch of `order.len()` rows to row `order[r]` of it. Without it they stay.
+    pub order: Option<&'a Buffer<u32>>,
+}
+
+/// The codes that values become: the left operand of the product that follows.
+#[derive(Clone, Copy, Debug)]
+pub struct NextCodes {
+    /// Whether GELU comes before the quantizer.
+    pub gelu: bool,
+    /// The codes' format.
+    pub format: Format,
+    /// Bit width, 2 to 8.
+    pub bits: u32,
+    /// The inverses of `scale_1` and `scale_2`.
+    pub inverses: [f32; 2],
 }
 
 #[repr(C)]
@@ -84,7 +122,13 @@ struct Parameters {
     group_columns: u32,
     has_bias: u32,
     r1_sign: i32,
-    unused: [u32; 2],
+    has_residual: u32,
+    order_rows: u32,
+    has_weight: u32,
+    inverse_1: f32,
+    inverse_2: f32,
+    q: f32,
+    unused: [u32; 4],
 }
 
 #[cfg(test)]
@@ -104,7 +148,24 @@ super::layout_test::uniform!(Parameters {
     group_columns,
     has_bias,
     r1_sign,
+    has_residual,
+    order_rows,
+    has_weight,
+    inverse_1,
+    inverse_2,
+    q,
 });
+
+/// What becomes of the values, as the shader numbers it.
+#[derive(Clone, Copy)]
+enum Epilogue<'a> {
+    Values(Option<Residual<'a>>),
+    Codes(NextCodes),
+    Error {
+        reference: &'a Buffer<f32>,
+        weight: Option<&'a Buffer<f32>>,
+    },
+}
 
 impl IntegerProduct {
     fn problems(&self) -> usize {
@@ -123,76 +184,227 @@ impl IntegerProduct {
             1
         }
     }
+
+    /// Rows of one invocation's tile.
+    fn tile_rows(&self) -> usize {
+        if self.a_format.is_twin() { 4 } else { 8 }
+    }
+
+    /// Whether each tile of the shader lies within one of the groups of `group_columns` columns, so that
+    /// [`integer_product_error`] can add up a group's tiles.
+    pub fn tiles_lie_within(&self, group_columns: usize) -> bool {
+        group_columns == self.n || group_columns.is_multiple_of(TILE_COLUMNS)
+    }
 }
 
-/// `out = scale · (a · b) + bias` for every job and matrix. `a` is packed as [`Layout::Rows`](super::Layout::Rows), `b`
-/// as [`Layout::Columns`](super::Layout::Columns); `bias` is `[n]` and optional. Elements of `out` that the view doesn't
-/// name keep their values.
+/// `out = scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
+/// the view doesn't name keep their values.
 pub fn integer_product(
     device: &Device,
     product: &IntegerProduct,
-    a: &Buffer<u32>,
-    b: &Buffer<u32>,
-    scales: &OutputScales,
-    bias: Option<&Buffer<f32>>,
+    operands: &Operands,
+    residual: Option<Residual>,
     out: &Buffer<f32>,
 ) {
+    match device {
+        Device::Cpu(_) => {
+            let blocks = cpu_blocks(product, operands, &|block| block);
+            let order = residual
+                .and_then(|residual| residual.order)
+                .map(Buffer::host_slice);
+            let residual = residual.map(|residual| residual.values.host_slice());
+            let mut out = out.host_slice_mut();
+            for block in &blocks {
+                block.for_each_row(product, |row, values| {
+                    let row = order.as_ref().map_or(row, |order| {
+                        row / order.len() * order.len() + order[row % order.len()] as usize
+                    });
+                    let start = product.out.at(block.matrix, row, 0);
+                    for (column, value) in values.iter().enumerate() {
+                        let at = start + column * product.out.column as usize;
+                        let added = residual.as_ref().map_or(0.0, |residual| residual[at]);
+                        out[block.job * product.job_stride + at] = value + added;
+                    }
+                });
+            }
+        }
+        Device::Gpu(gpu) => {
+            let out = Binding::F32(out);
+            dispatch(gpu, product, operands, Epilogue::Values(residual), out);
+        }
+    }
+}
+
+/// The codes of `scale · (a · b) + bias`, or of its GELU, for a single job. `product.out` says where the words lie, four
+/// neighbouring columns in one: its strides count words, that of `column` from one word to the next. Lanes past the last
+/// column are zero.
+pub fn integer_product_codes(
+    device: &Device,
+    product: &IntegerProduct,
+    operands: &Operands,
+    next: &NextCodes,
+    out: &Buffer<u32>,
+) {
+    assert_eq!(product.jobs, 1, "codes are for one set of scales");
+    match device {
+        Device::Cpu(_) => {
+            let q = half_range(next.bits);
+            let blocks = cpu_blocks(product, operands, &|mut block| {
+                if next.gelu {
+                    block.values.iter_mut().for_each(|x| *x *= normal(*x).0);
+                }
+                let codes = block.values.iter();
+                let codes: Vec<u8> = codes
+                    .map(|&x| code(next.format, x, next.inverses, q))
+                    .collect();
+                (block, codes)
+            });
+            let mut out = out.host_slice_mut();
+            for (block, codes) in &blocks {
+                for (row, codes) in block.rows.clone().zip(codes.chunks_exact(product.n)) {
+                    let start = product.out.at(block.matrix, row, 0);
+                    for (word, lanes) in codes.chunks(4).enumerate() {
+                        let mut bytes = [0; 4];
+                        bytes[..lanes.len()].copy_from_slice(lanes);
+                        out[start + word * product.out.column as usize] = u32::from_le_bytes(bytes);
+                    }
+                }
+            }
+        }
+        Device::Gpu(gpu) => {
+            let out = Binding::U32(out);
+            dispatch(gpu, product, operands, Epilogue::Codes(*next), out);
+        }
+    }
+}
+
+/// `[jobs][groups]`: Σ (weight · (scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
+/// there is one, `weight` lie as one job's values would. Groups must be
+/// [made of whole tiles](IntegerProduct::tiles_lie_within).
+pub fn integer_product_error(
+    device: &Device,
+    product: &IntegerProduct,
+    operands: &Operands,
+    reference: &Buffer<f32>,
+    weight: Option<&Buffer<f32>>,
+) -> Buffer<f32> {
+    assert!(product.tiles_lie_within(operands.group_columns));
+    match device {
+        Device::Cpu(_) => {
+            let (reference, weight) = (reference.host_slice(), weight.map(Buffer::host_slice));
+            let errors = cpu_blocks(product, operands, &|block| {
+                block.errors(product, operands, &reference, weight.as_deref())
+            });
+            let mut sums = vec![0.0; product.jobs * operands.groups];
+            for (job, first, errors) in errors {
+                for (group, error) in errors.into_iter().enumerate() {
+                    sums[job * operands.groups + first + group] += error;
+                }
+            }
+            let sums: Vec<f32> = sums.into_iter().map(|sum: f64| sum as f32).collect();
+            device.upload(&sums)
+        }
+        Device::Gpu(gpu) => {
+            let tiles_down = product.m.div_ceil(product.tile_rows());
+            let parts =
+                product.batch[0] * tiles_down * operands.group_columns.div_ceil(TILE_COLUMNS);
+            let rows = product.jobs * operands.groups;
+            let partial = device.zeros(rows * parts);
+            let epilogue = Epilogue::Error { reference, weight };
+            dispatch(gpu, product, operands, epilogue, Binding::F32(&partial));
+            sum_rows(device, rows, parts, &partial)
+        }
+    }
+}
+
+fn dispatch(
+    gpu: &Gpu,
+    product: &IntegerProduct,
+    operands: &Operands,
+    epilogue: Epilogue,
+    out: Binding,
+) {
+    check_length(product);
+    let twin = product.a_format.is_twin();
+    let tiles = product.m.div_ceil(product.tile_rows()) * product.n.div_ceil(TILE_COLUMNS);
+    let mut parameters = Parameters {
+        out: product.out,
+        outer: product.batch[0] as u32,
+        inner: product.batch[1] as u32,
+        m: product.m as u32,
+        n: product.n as u32,
+        words: product.words() as u32,
+        jobs: product.jobs as u32,
+        a_per_job: product.a_per_job.into(),
+        b_per_job: product.b_per_job.into(),
+        job_stride: product.job_stride as u32,
+        groups: operands.groups as u32,
+        inner_groups: operands.inner_groups as u32,
+        group_columns: operands.group_columns as u32,
+        has_bias: operands.bias.is_some().into(),
+        r1_sign: product.r1_sign(),
+        has_residual: 0,
+        order_rows: 0,
+        has_weight: 0,
+        inverse_1: 0.0,
+        inverse_2: 0.0,
+        q: 0.0,
+        unused: [0; 4],
+    };
+    let (mut operand, mut order, mut weight) = (None, None, None);
+    let (number, format) = match epilogue {
+        Epilogue::Values(residual) => {
+            operand = residual.map(|residual| residual.values);
+            order = residual.and_then(|residual| residual.order);
+            parameters.has_residual = operand.is_some().into();
+            parameters.order_rows = order.map_or(0, |order| order.len() as u32);
+            (0, Format::Uniform)
+        }
+        Epilogue::Codes(next) => {
+            [parameters.inverse_1, parameters.inverse_2] = next.inverses;
+            parameters.q = half_range(next.bits);
+            (if next.gelu { 2 } else { 1 }, next.format)
+        }
+        Epilogue::Error {
+            reference,
+            weight: by,
+        } => {
+            operand = Some(reference);
+            weight = by;
+            parameters.has_weight = weight.is_some().into();
+            (3, Format::Uniform)
+        }
+    };
+    gpu.dispatch(
+        &SHADER,
+        &[
+            ("TWIN", f64::from(u8::from(twin))),
+            ("ROWS", product.tile_rows() as f64),
+            ("EPILOGUE", f64::from(number)),
+            ("FORMAT", f64::from(format as u32)),
+        ],
+        &parameters,
+        &[
+            Binding::U32(operands.a),
+            Binding::U32(operands.b),
+            Binding::F32(operands.scales),
+            // What isn't there is never read; a binding must be something.
+            Binding::F32(operands.bias.unwrap_or(operands.scales)),
+            Binding::F32(operand.unwrap_or(operands.scales)),
+            Binding::U32(order.unwrap_or(operands.a)),
+            Binding::F32(weight.unwrap_or(operands.scales)),
+            out,
+        ],
+        (tiles * product.problems() * product.jobs).div_ceil(WORKGROUP),
+    );
+}
+
+fn check_length(product: &IntegerProduct) {
     assert!(
         product.k <= MAX_K,
         "a sum of {} products could wrap",
         product.k
     );
-    match device {
-        Device::Cpu(_) => cpu(
-            product,
-            &a.host_slice(),
-            &b.host_slice(),
-            scales,
-            bias.map(Buffer::host_slice).as_deref(),
-            &mut out.host_slice_mut(),
-        ),
-        Device::Gpu(gpu) => {
-            let twin = product.a_format.is_twin();
-            let tile_rows = if twin { 4 } else { 8 };
-            let tiles = product.m.div_ceil(tile_rows) * product.n.div_ceil(TILE_COLUMNS);
-            let parameters = Parameters {
-                out: product.out,
-                outer: product.batch[0] as u32,
-                inner: product.batch[1] as u32,
-                m: product.m as u32,
-                n: product.n as u32,
-                words: product.words() as u32,
-                jobs: product.jobs as u32,
-                a_per_job: product.a_per_job.into(),
-                b_per_job: product.b_per_job.into(),
-                job_stride: product.job_stride as u32,
-                groups: scales.groups as u32,
-                inner_groups: scales.inner_groups as u32,
-                group_columns: scales.group_columns as u32,
-                has_bias: bias.is_some().into(),
-                r1_sign: product.r1_sign(),
-                unused: [0; 2],
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[
-                    ("TWIN", f64::from(u8::from(twin))),
-                    ("ROWS", tile_rows as f64),
-                ],
-                &parameters,
-                &[
-                    Binding::U32(a),
-                    Binding::U32(b),
-                    Binding::F32(scales.scales),
-                    Binding::U32(scales.shifts),
-                    // Never read without `has_bias`; a binding must be something.
-                    Binding::F32(bias.unwrap_or(scales.scales)),
-                    Binding::F32(out),
-                ],
-                (tiles * product.problems() * product.jobs).div_ceil(WORKGROUP),
-            );
-        }
-    }
 }
 
 /// `r1 + (r2 << shift)` as a float. The exact integer is `upper · 2^shift + lower`; `upper` can't wrap for sums of at
@@ -203,136 +415,192 @@ fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
     upper as f32 * (1u32 << shift) as f32 + lower as f32
 }
 
-fn cpu(
-    product: &IntegerProduct,
-    a: &[u32],
-    b: &[u32],
-    scales: &OutputScales,
-    bias: Option<&[f32]>,
-    out: &mut [f32],
-) {
-    let (problems, words) = (product.problems(), product.words());
-    let a_words = product.m * words;
-    let b_words = words * product.n.next_multiple_of(4);
-    let (scale_values, shifts) = (scales.scales.host_slice(), scales.shifts.host_slice());
-    let no_bias = vec![0.0; product.n];
-    let bias = bias.unwrap_or(&no_bias);
-    // The jobs' outputs are apart from each other; within a job, matrices may interleave.
-    out.par_chunks_mut(product.job_stride)
-        .take(product.jobs)
-        .enumerate()
-        .for_each(|(job, out)| {
-            for problem in 0..problems {
-                let (outer, inner) = (problem / product.batch[1], problem % product.batch[1]);
-                let a_matrix = usize::from(product.a_per_job) * job * problems + problem;
-                let b_matrix = usize::from(product.b_per_job) * job * problems + problem;
-                let integers = integers(
-                    product,
-                    &a[a_matrix * a_words..][..a_words],
-                    &b[b_matrix * b_words..][..b_words],
-                    shifts[job],
-                );
-                let column_scales: Vec<f32> = (0..product.n)
-                    .map(|column| {
-                        let group = inner * scales.inner_groups + column / scales.group_columns;
-                        scale_values[job * scales.groups + group]
-                    })
-                    .collect();
-                for (row, integers) in integers.chunks_exact(product.n).enumerate() {
-                    let start = product.out.at([outer, inner], row, 0);
-                    let values = integers.iter().zip(&column_scales).zip(bias);
-                    let values = values.map(|((integer, scale), bias)| integer * scale + bias);
-                    if product.out.column == 1 {
-                        // A plain slice, so that the compiler can use vector instructions.
-                        let out = &mut out[start..start + product.n];
-                        out.iter_mut().zip(values).for_each(|(o, v)| *o = v);
-                    } else {
-                        let out = out[start..].iter_mut().step_by(product.out.column as usize);
-                        out.zip(values).for_each(|(o, v)| *o = v);
-                    }
-                }
-            }
-        });
+/// The values of some rows of one matrix under one job.
+struct Block {
+    job: usize,
+    /// Outer and inner index.
+    matrix: [usize; 2],
+    rows: Range<usize>,
+    /// `[rows][n]`
+    values: Vec<f32>,
 }
 
-/// The exact integers of one matrix, each as the float that it converts to.
-fn integers(product: &IntegerProduct, a: &[u32], b: &[u32], shift: u32) -> Vec<f32> {
-    let (m, n, words) = (product.m, product.n, product.words());
+impl Block {
+    fn for_each_row(&self, product: &IntegerProduct, mut visit: impl FnMut(usize, &[f32])) {
+        let values = self.values.chunks_exact(product.n);
+        for (row, values) in self.rows.clone().zip(values) {
+            visit(row, values);
+        }
+    }
+
+    /// The job, the block's first group, and the errors of its groups.
+    fn errors(
+        &self,
+        product: &IntegerProduct,
+        operands: &Operands,
+        reference: &[f32],
+        weight: Option<&[f32]>,
+    ) -> (usize, usize, Vec<f64>) {
+        let mut errors = vec![0.0; product.n.div_ceil(operands.group_columns)];
+        let step = product.out.column as usize;
+        self.for_each_row(product, |row, values| {
+            let start = product.out.at(self.matrix, row, 0);
+            let groups = values.chunks(operands.group_columns).enumerate();
+            for ((group, values), error) in groups.zip(&mut errors) {
+                let at = start + group * operands.group_columns * step;
+                let differences = values.iter().zip(reference[at..].iter().step_by(step));
+                let differences = differences.map(|(value, reference)| value - reference);
+                let squares: f32 = match weight {
+                    None => differences.map(|difference| difference * difference).sum(),
+                    Some(weight) => differences
+                        .zip(weight[at..].iter().step_by(step))
+                        .map(|(difference, weight)| (weight * difference).powi(2))
+                        .sum(),
+                };
+                *error += f64::from(squares);
+            }
+        });
+        (self.job, self.matrix[1] * operands.inner_groups, errors)
+    }
+}
+
+/// Computes the values of every job and matrix in blocks of rows, shared out over the cores, and what `finish` makes of
+/// each, in order.
+fn cpu_blocks<T: Send>(
+    product: &IntegerProduct,
+    operands: &Operands,
+    finish: &(impl Fn(Block) -> T + Sync),
+) -> Vec<T> {
+    check_length(product);
+    let (problems, words) = (product.problems(), product.words());
+    let (a, b) = (operands.a.host_slice(), operands.b.host_slice());
+    let scales = operands.scales.host_slice();
+    let bias = operands.bias.map(Buffer::host_slice);
+    let b_words = words * product.n.next_multiple_of(4);
+    let matrices = problems * if product.b_per_job { product.jobs } else { 1 };
+    let b_values: Vec<Vec<f32>> = b[..matrices * b_words]
+        .par_chunks_exact(b_words.max(1))
+        .map(|codes| right_values(codes, product.n))
+        .collect();
+
+    let blocks_down = product.m.div_ceil(TASK_ROWS);
+    (0..product.jobs * problems * blocks_down)
+        .into_par_iter()
+        .map(|task| {
+            let (job, problem) = (
+                task / (blocks_down * problems),
+                task / blocks_down % problems,
+            );
+            let first = task % blocks_down * TASK_ROWS;
+            let rows = first..(first + TASK_ROWS).min(product.m);
+            let matrix = [problem / product.batch[1], problem % product.batch[1]];
+            let of = |per_job: bool| usize::from(per_job) * job * problems + problem;
+            let a_start = (of(product.a_per_job) * product.m + rows.start) * words;
+            let scales = &scales[2 * job * operands.groups..][..2 * operands.groups];
+            let mut values = integers(
+                product,
+                &a[a_start..a_start + rows.len() * words],
+                &b_values[of(product.b_per_job)],
+                scales[1] as u32,
+            );
+            let group =
+                |column| matrix[1] * operands.inner_groups + column / operands.group_columns;
+            let column_scales: Vec<f32> = (0..product.n)
+                .map(|column| scales[2 * group(column)])
+                .collect();
+            for row in values.chunks_exact_mut(product.n) {
+                for (value, scale) in row.iter_mut().zip(&column_scales) {
+                    *value *= scale;
+                }
+                if let Some(bias) = &bias {
+                    row.iter_mut().zip(&bias[..]).for_each(|(v, b)| *v += b);
+                }
+            }
+            finish(Block {
+                job,
+                matrix,
+                rows,
+                values,
+            })
+        })
+        .collect()
+}
+
+/// A right operand's codes as floats, `[4 · words][n]`.
+fn right_values(codes: &[u32], n: usize) -> Vec<f32> {
     let columns = n.next_multiple_of(4);
-    let mut b_values = vec![0.0; 4 * words * columns];
-    for (word, codes) in b.chunks_exact(columns).enumerate() {
-        for lane in 0..4 {
-            let row = &mut b_values[(4 * word + lane) * columns..][..columns];
+    let words = codes.len() / columns;
+    let mut values = vec![0.0; 4 * words * n];
+    let rows = values.chunks_exact_mut(4 * n);
+    for (codes, rows) in codes.chunks_exact(columns).zip(rows) {
+        for (lane, row) in rows.chunks_exact_mut(n).enumerate() {
             for (value, code) in row.iter_mut().zip(codes) {
                 *value = f32::from((code >> (8 * lane)) as u8 as i8);
             }
         }
     }
-    let b_values = ArrayView2::from_shape((4 * words, columns), &b_values)
-        .expect("the right operand holds whole words of padded columns");
-    let b_values = b_values.slice(ndarray::s![.., ..n]);
+    values
+}
+
+/// The exact integers of some rows `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
+fn integers(product: &IntegerProduct, a: &[u32], b: &[f32], shift: u32) -> Vec<f32> {
+    let shape = [a.len() / product.words(), 4 * product.words(), product.n];
     if !product.a_format.is_twin() {
-        return exact(m, a, b_values, |code| f32::from(code as i8));
+        let a = left_values(a, |code| f32::from(code as i8));
+        return if shape[1] <= EXACT_K {
+            exact(shape, &a, b)
+        } else {
+            let sums = exact_long(shape, &a, b);
+            sums.into_iter().map(|sum| sum as f32).collect()
+        };
     }
     let magnitude = |code: u8| f32::from(code & 0x7f);
     let in_r2 = |code: u8| f32::from(code >> 7);
-    let r1 = |code| magnitude(code) * (1.0 - in_r2(code));
-    let r2 = |code| magnitude(code) * in_r2(code);
+    let r1 = left_values(a, |code| magnitude(code) * (1.0 - in_r2(code)));
+    let r2 = left_values(a, |code| magnitude(code) * in_r2(code));
     let sign = product.r1_sign();
-    if product.k <= EXACT_K {
-        let mut combined = exact(m, a, b_values, r1);
-        for (r1, r2) in combined.iter_mut().zip(exact(m, a, b_values, r2)) {
+    if shape[1] <= EXACT_K {
+        let mut combined = exact(shape, &r1, b);
+        for (r1, r2) in combined.iter_mut().zip(exact(shape, &r2, b)) {
             *r1 = combine(sign * *r1 as i32, r2 as i32, shift);
         }
         combined
     } else {
-        let r1 = exact_long(m, a, b_values, r1);
-        let r2 = exact_long(m, a, b_values, r2);
-        let sums = r1.into_iter().zip(r2);
+        let sums = exact_long(shape, &r1, b).into_iter();
+        let sums = sums.zip(exact_long(shape, &r2, b));
         sums.map(|(r1, r2)| combine(sign * r1, r2, shift)).collect()
     }
 }
 
-/// The integer product of `m` rows of codes, each worth `value`, and `b` `[k, n]`, by a library's f32 product.
-fn exact(m: usize, a: &[u32], b: ArrayView2<f32>, value: impl Fn(u8) -> f32) -> Vec<f32> {
-    if b.nrows() > EXACT_K {
-        let sums = exact_long(m, a, b, value);
-        return sums.into_iter().map(|sum| sum as f32).collect();
-    }
-    let a = values(a, value);
-    let a = ArrayView2::from_shape((m, b.nrows()), &a)
-        .expect("the left operand holds m rows of whole words");
-    let mut sum = vec![0.0; m * b.ncols()];
-    dense(a, b, &mut sum);
-    sum
+/// What each code of a left operand is worth.
+fn left_values(words: &[u32], value: impl Fn(u8) -> f32) -> Vec<f32> {
+    let codes = words.iter().flat_map(|word| word.to_le_bytes());
+    codes.map(value).collect()
+}
+
+/// A library's product of `a` `[m, k]` and `b` `[k, n]`, exact for sums of up to [`EXACT_K`] products of codes.
+fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut sums = vec![0.0; m * n];
+    let a = ArrayView2::from_shape((m, k), a).expect("the left operand holds m rows");
+    let b = ArrayView2::from_shape((k, n), b).expect("the right operand holds k rows");
+    let mut out = ArrayViewMut2::from_shape((m, n), &mut sums).expect("the sums hold m rows");
+    general_mat_mul(1.0, &a, &b, 0.0, &mut out);
+    sums
 }
 
 /// The same for a long `k`: stretches short enough to be exact, added up as integers.
-fn exact_long(m: usize, a: &[u32], b: ArrayView2<f32>, value: impl Fn(u8) -> f32) -> Vec<i32> {
-    let (k, n) = b.dim();
-    let a = values(a, value);
-    let a =
-        ArrayView2::from_shape((m, k), &a).expect("the left operand holds m rows of whole words");
-    let mut part = vec![0.0; m * n];
-    let mut sum = vec![0; m * n];
+fn exact_long([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<i32> {
+    let mut sums = vec![0; m * n];
     for start in (0..k).step_by(EXACT_K) {
         let stretch = start..(start + EXACT_K).min(k);
-        dense(
-            a.slice(ndarray::s![.., stretch.clone()]),
-            b.slice(ndarray::s![stretch, ..]),
-            &mut part,
-        );
-        for (sum, part) in sum.iter_mut().zip(&part) {
-            *sum += *part as i32;
+        let rows = a.chunks_exact(k).flat_map(|row| &row[stretch.clone()]);
+        let a: Vec<f32> = rows.copied().collect();
+        let b = &b[stretch.start * n..stretch.end * n];
+        for (sum, part) in sums.iter_mut().zip(exact([m, stretch.len(), n], &a, b)) {
+            *sum += part as i32;
         }
     }
-    sum
-}
-
-/// What each code of packed words is worth.
-fn values(words: &[u32], value: impl Fn(u8) -> f32) -> Vec<f32> {
-    let codes = words.iter().flat_map(|word| word.to_le_bytes());
-    codes.map(value).collect()
+    sums
 }
 
 #[cfg(test)]

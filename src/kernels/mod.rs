@@ -45,7 +45,10 @@ pub use float_product::float_product;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
 pub use geometry::{Lines, Product, View};
-pub use integer_product::{IntegerProduct, MAX_K, OutputScales, integer_product};
+pub use integer_product::{
+    IntegerProduct, MAX_K, NextCodes, Operands, Residual, integer_product, integer_product_codes,
+    integer_product_error,
+};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use layer_norm_backward::layer_norm_backward;
 pub use mean_tokens::{MeanTokens, mean_tokens};

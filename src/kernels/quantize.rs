@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "quantize",
-    source: include_str!("../../shaders/quantize.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/codes.wgsl"),
+        include_str!("../../shaders/quantize.wgsl"),
+    ),
 };
 
 /// Words that one invocation writes, as in the shader.
@@ -198,7 +201,7 @@ fn rounded(x: f32) -> u8 {
 
 /// The 8-bit lane of one value. Clamping to integers before rounding gives what clamping after it gives.
 #[inline(always)]
-fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
+pub(super) fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
     let low = x.abs() * inverse_1;
     let high = 0x80 | rounded((x * inverse_2).clamp(0.0, q - 1.0));
     match format {

@@ -4,7 +4,8 @@ use super::candidates::Scale;
 use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::kernels::{
-    Format, IntegerProduct, Layout, OutputScales, Quantize, RowMaximum, integer_product, quantize,
+    Format, IntegerProduct, Layout, Operands, Quantize, RowMaximum, integer_product,
+    integer_product_error, quantize,
 };
 use crate::model::{Site, SiteKind};
 
@@ -129,6 +130,14 @@ impl SitePlan {
         }
     }
 
+    /// `[jobs][groups][2]`: what a quantizer of one operand multiplies by under each of `jobs`, which give a scale per
+    /// group.
+    pub fn inverse_scales(&self, device: &Device, jobs: &[Vec<Scale>]) -> Buffer<f32> {
+        let scales = jobs.iter().flatten();
+        let inverses: Vec<f32> = scales.flat_map(|scale| scale.inverses()).collect();
+        device.upload(&inverses)
+    }
+
     /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
     pub fn codes(
         &self,
@@ -138,15 +147,67 @@ impl SitePlan {
         source: &Buffer<f32>,
         jobs: &[Vec<Scale>],
     ) -> Codes {
-        let inverses: Vec<f32> = jobs
-            .iter()
-            .flatten()
-            .flat_map(|scale| scale.inverses())
-            .collect();
+        let inverses = self.inverse_scales(device, jobs);
         let quantizer = self.quantizer(side, images, jobs.len());
         Codes {
-            words: quantize(device, &quantizer, source, &device.upload(&inverses)),
+            words: quantize(device, &quantizer, source, &inverses),
             per_job: jobs.len() > 1,
+        }
+    }
+
+    /// `[jobs][groups][2]`: what one unit of an integer product is worth under each of `scales`, and the left shift m.
+    pub fn output_scales(&self, device: &Device, scales: &[SiteScales]) -> Buffer<f32> {
+        let groups = self.site.groups();
+        let values: Vec<f32> = scales
+            .iter()
+            .flat_map(|scales| {
+                (0..groups).flat_map(|group| {
+                    // A's one scale serves every group.
+                    let a = scales.a[group % scales.a.len()];
+                    [a.scale * scales.b[group].scale, a.shift as f32]
+                })
+            })
+            .collect();
+        device.upload(&values)
+    }
+
+    /// The integer product of the site for `images` images under `jobs` sets of scales, whose values lie as O does, one
+    /// job's after the other.
+    pub fn shape(&self, images: usize, jobs: usize, a: &Codes, b: &Codes) -> IntegerProduct {
+        let product = self.site.product(images);
+        IntegerProduct {
+            batch: product.batch,
+            m: product.m,
+            n: product.n,
+            k: product.k,
+            out: product.out,
+            jobs,
+            a_per_job: a.per_job,
+            b_per_job: b.per_job,
+            job_stride: images * self.site.out_len(),
+            a_format: self.a_format,
+        }
+    }
+
+    /// What is multiplied, under the scales that [`output_scales`](Self::output_scales) made.
+    pub fn operands<'a>(
+        &self,
+        a: &'a Codes,
+        b: &'a Codes,
+        scales: &'a Buffer<f32>,
+        bias: Option<&'a Buffer<f32>>,
+    ) -> Operands<'a> {
+        let groups = self.site.groups();
+        let per_head = !self.site.has_weight();
+        let columns = self.site.product(1).n;
+        Operands {
+            a: &a.words,
+            b: &b.words,
+            scales,
+            groups,
+            inner_groups: per_head.into(),
+            group_columns: if per_head { columns } else { columns / groups },
+            bias,
         }
     }
 
@@ -160,52 +221,33 @@ impl SitePlan {
         scales: &[SiteScales],
         bias: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let product = self.site.product(images);
-        let groups = self.site.groups();
-        let values: Vec<f32> = scales
-            .iter()
-            .flat_map(|scales| {
-                (0..groups).map(|group| {
-                    // A's one scale serves every group.
-                    let a = scales.a[group % scales.a.len()];
-                    a.scale * scales.b[group].scale
-                })
-            })
-            .collect();
-        let shifts: Vec<u32> = scales.iter().map(|scales| scales.a[0].shift).collect();
-        let per_head = !self.site.has_weight();
-        let job_stride = images * self.site.out_len();
-        let out = device.zeros(scales.len() * job_stride);
-        integer_product(
-            device,
-            &IntegerProduct {
-                batch: product.batch,
-                m: product.m,
-                n: product.n,
-                k: product.k,
-                out: product.out,
-                jobs: scales.len(),
-                a_per_job: a.per_job,
-                b_per_job: b.per_job,
-                job_stride,
-                a_format: self.a_format,
-            },
-            &a.words,
-            &b.words,
-            &OutputScales {
-                scales: &device.upload(&values),
-                shifts: &device.upload(&shifts),
-                groups,
-                inner_groups: per_head.into(),
-                group_columns: if per_head {
-                    product.n
-                } else {
-                    product.n / groups
-                },
-            },
-            bias,
-            &out,
-        );
+        let shape = self.shape(images, scales.len(), a, b);
+        let out = device.zeros(scales.len() * shape.job_stride);
+        let scales = self.output_scales(device, scales);
+        let operands = self.operands(a, b, &scales, bias);
+        integer_product(device, &shape, &operands, None, &out);
         out
+    }
+
+    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`; `None` where the kernel can't add up a
+    /// group's elements as it computes them.
+    #[expect(clippy::too_many_arguments)]
+    pub fn integer_product_error(
+        &self,
+        device: &Device,
+        images: usize,
+        a: &Codes,
+        b: &Codes,
+        scales: &[SiteScales],
+        bias: Option<&Buffer<f32>>,
+        reference: &Buffer<f32>,
+        weight: Option<&Buffer<f32>>,
+    ) -> Option<Buffer<f32>> {
+        let shape = self.shape(images, scales.len(), a, b);
+        let scales = self.output_scales(device, scales);
+        let operands = self.operands(a, b, &scales, bias);
+        shape
+            .tiles_lie_within(operands.group_columns)
+            .then(|| integer_product_error(device, &shape, &operands, reference, weight))
     }
 }

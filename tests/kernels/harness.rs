@@ -44,6 +44,11 @@ impl Everywhere {
         Self(all)
     }
 
+    /// All of them.
+    pub fn devices(&self) -> &[Device] {
+        &self.0
+    }
+
     fn each<T: Pod>(
         &self,
         what: &str,

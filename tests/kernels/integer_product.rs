@@ -1,7 +1,11 @@
-//! `integer_product` against sums in i64, from codes packed here.
+//! `integer_product` and its epilogues against sums in i64, from codes packed here.
 
 use crate::harness::{EPSILON, Everywhere, Random};
-use ptq4vit_gpu::kernels::{Format, IntegerProduct, OutputScales, View, integer_product};
+use ptq4vit_gpu::device::{Buffer, Device};
+use ptq4vit_gpu::kernels::{
+    Format, IntegerProduct, NextCodes, Operands, Residual, View, integer_product,
+    integer_product_codes, integer_product_error,
+};
 
 /// What lies in the output before the product: what no view names must stay.
 const UNTOUCHED: f32 = -77.0;
@@ -149,20 +153,32 @@ impl Case {
         words
     }
 
-    fn run(&self, device: &ptq4vit_gpu::device::Device) -> ptq4vit_gpu::device::Buffer<f32> {
+    fn run(&self, device: &Device) -> Buffer<f32> {
         let out = device.upload(&vec![UNTOUCHED; self.len]);
-        let scales = OutputScales {
-            scales: &device.upload(&self.scales),
-            shifts: &device.upload(&self.shifts),
+        self.with_operands(device, |operands| {
+            integer_product(device, &self.product, operands, None, &out);
+        });
+        out
+    }
+
+    /// Calls `run` with everything on `device`.
+    fn with_operands<T>(&self, device: &Device, run: impl FnOnce(&Operands) -> T) -> T {
+        let scales: Vec<f32> = self
+            .scales
+            .chunks(self.groups)
+            .zip(&self.shifts)
+            .flat_map(|(scales, &shift)| scales.iter().flat_map(move |&s| [s, shift as f32]))
+            .collect();
+        let bias = self.bias.as_ref().map(|bias| device.upload(bias));
+        run(&Operands {
+            a: &device.upload(&self.packed_a()),
+            b: &device.upload(&self.packed_b()),
+            scales: &device.upload(&scales),
             groups: self.groups,
             inner_groups: self.inner_groups,
             group_columns: self.group_columns,
-        };
-        let bias = self.bias.as_ref().map(|bias| device.upload(bias));
-        let a = device.upload(&self.packed_a());
-        let b = device.upload(&self.packed_b());
-        integer_product(device, &self.product, &a, &b, &scales, bias.as_ref(), &out);
-        out
+            bias: bias.as_ref(),
+        })
     }
 
     fn name(&self) -> String {
@@ -303,7 +319,7 @@ fn long_sums_of_extreme_codes() {
 #[test]
 fn devices_agree_bit_for_bit_beyond_24_bits() {
     let everywhere = Everywhere::new();
-    let cpu = ptq4vit_gpu::device::Device::cpu();
+    let cpu = Device::cpu();
     for format in FORMATS {
         let mut case = Case::new([17, 4100, 9], [1, 1], 1, [false; 2], format);
         // Positive and large on the right: sums of R2 well above 2^24.
@@ -313,5 +329,172 @@ fn devices_agree_bit_for_bit_beyond_24_bits() {
         case.shifts = vec![11];
         let expected = cpu.read(&case.run(&cpu)).expect("the CPU's result");
         everywhere.equal(&case.name(), &expected, |device| case.run(device));
+    }
+}
+
+#[test]
+fn a_residual_is_added_and_rows_are_put_in_order() {
+    let everywhere = Everywhere::new();
+    let order = [2u32, 0, 4, 1, 3];
+    for format in FORMATS {
+        let (m, n) = (3 * order.len(), 7);
+        let mut case = Case::new([m, 9, n], [1, 1], 1, [false; 2], format);
+        case.scales = vec![0.25];
+        let residual = Random::new(2).normal(m * n, 0.0, 100.0);
+        for reordered in [false, true] {
+            let mut expected = residual.clone();
+            case.for_each_output(|at, scale, _, integer| {
+                let (row, column) = (at / n, at % n);
+                let moved = row / order.len() * order.len() + order[row % order.len()] as usize;
+                let row = if reordered { moved } else { row };
+                expected[row * n + column] += integer as f32 * scale;
+            });
+            everywhere.equal(&case.name(), &expected, |device| {
+                let out = device.zeros(m * n);
+                let (values, order) = (device.upload(&residual), device.upload(&order));
+                let residual = Residual {
+                    values: &values,
+                    order: reordered.then_some(&order),
+                };
+                case.with_operands(device, |operands| {
+                    integer_product(device, &case.product, operands, Some(residual), &out);
+                });
+                out
+            });
+        }
+    }
+}
+
+/// The code of `x` by the definition, in f64: `q` is 2^(bits - 1), and a twin's `scale_2` is 8 times its `scale_1`.
+fn code(format: Format, x: f64, scale: f64, q: f64) -> u8 {
+    let magnitude = |scale: f64| (x.abs() / scale).round_ties_even().min(q - 1.0) as u8;
+    match format {
+        Format::Uniform => (x / scale).round_ties_even().clamp(-q, q - 1.0) as i8 as u8,
+        Format::GeluTwin if x < 0.0 => magnitude(scale),
+        Format::GeluTwin => 0x80 | magnitude(8.0 * scale),
+        Format::SoftmaxTwin => unreachable!("no product's values are probabilities"),
+    }
+}
+
+/// Codes of single matrices, whose last word is not full, and of heads side by side.
+#[test]
+fn values_become_the_next_products_codes() {
+    let everywhere = Everywhere::new();
+    let next = |gelu, format, bits, scale: f32| NextCodes {
+        gelu,
+        format,
+        bits,
+        inverses: [1.0 / scale, 1.0 / (8.0 * scale)],
+    };
+    for a_format in FORMATS {
+        for (next, scale) in [
+            (next(false, Format::Uniform, 8, 32.0), 32.0),
+            (next(false, Format::Uniform, 6, 128.0), 128.0),
+            (next(true, Format::GeluTwin, 8, 0.0625), 0.0625),
+            (next(true, Format::Uniform, 4, 0.5), 0.5),
+        ] {
+            let q = f64::from(1u32 << (next.bits - 1));
+            let (images, heads, m, n) = (2, 3, 17, 8);
+            let mut side_by_side = Case::new([m, 13, n], [images, heads], 1, [false; 2], a_format);
+            let words = heads * n / 4;
+            side_by_side.product.out = View::new(0, [m * words, n / 4], words, 1);
+            let mut single = Case::new([65, 29, 7], [1, 1], 1, [false; 2], a_format);
+            single.product.out = View::rows(2);
+            for (mut case, row_words) in [(side_by_side, words), (single, 2)] {
+                // GELU bends between -4 and 4; the integers reach some thousands.
+                case.scales = vec![if next.gelu { 2f32.powi(-10) } else { 1.0 }];
+                let IntegerProduct { batch, m, n, .. } = case.product;
+                let len = batch[0] * m * row_words;
+                // Each lane may hold either of two codes where the value lies within f32's error of their boundary.
+                let mut lanes = vec![[0u8; 2]; 4 * len];
+                let view = case.product.out;
+                case.product.out = View::new(0, [batch[1] * m * n, m * n], n, 1);
+                case.for_each_output(|at, scale_of_one, _, integer| {
+                    let (matrix, row, column) = (at / (m * n), at / n % m, at % n);
+                    let word = matrix / batch[1] * view.outer as usize
+                        + matrix % batch[1] * view.inner as usize
+                        + row * row_words
+                        + column / 4;
+                    let x = integer as f64 * f64::from(scale_of_one);
+                    // 5 epsilons of GELU's magnitude or of 1e-3 (kernels::gelu), one more for the inverse.
+                    let (x, error) = if next.gelu {
+                        let gelu = 0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2);
+                        (gelu, 6.0 * EPSILON * gelu.abs().max(1e-3))
+                    } else {
+                        (x, 0.0)
+                    };
+                    let code = |x| code(next.format, x, scale, q);
+                    lanes[4 * word + column % 4] = [code(x - error), code(x + error)];
+                });
+                case.product.out = view;
+                for device in everywhere.devices() {
+                    let out = device.zeros(len);
+                    case.with_operands(device, |operands| {
+                        integer_product_codes(device, &case.product, operands, &next, &out);
+                    });
+                    let found = device.read(&out).expect("codes");
+                    let found = found.iter().flat_map(|word| word.to_le_bytes());
+                    for (at, (found, either)) in found.zip(&lanes).enumerate() {
+                        assert!(
+                            either.contains(&found),
+                            "{}, {next:?} on {}: lane {at} is {found:#x} instead of {either:x?}",
+                            case.name(),
+                            device.name(),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Thirds of the columns, heads of several images, and one group whose last tile is not full; with and without weights.
+/// Each term errs by the roundings of the value (1.5 epsilons of the product, 0.5 of the sum), and their sum by a few
+/// more.
+#[test]
+fn errors_are_summed_by_group() {
+    let everywhere = Everywhere::new();
+    for format in FORMATS {
+        let mut thirds = Case::new([65, 9, 24], [1, 1], 3, [false, true], format);
+        thirds.group_columns = 8;
+        thirds.groups = 3;
+        let mut heads = Case::new([17, 9, 7], [2, 3], 2, [true, false], format);
+        heads.groups = 3;
+        heads.inner_groups = 1;
+        let whole = Case::new([9, 33, 13], [1, 1], 5, [true, false], format);
+        for mut case in [thirds, heads, whole] {
+            let IntegerProduct { m, n, jobs, .. } = case.product;
+            let len = case.product.job_stride;
+            let mut random = Random::new(3);
+            case.scales = random.unit(jobs * case.groups);
+            case.bias = (case.inner_groups == 0).then(|| random.normal(n, 0.0, 1000.0));
+            let reference = random.normal(len, 0.0, 3e4);
+            let weight = random.normal(len, 0.0, 1.0);
+            for weighted in [false, true] {
+                let mut expected = vec![(0.0, 0.0); jobs * case.groups];
+                case.for_each_output(|at, scale, bias, integer| {
+                    let (job, at) = (at / len, at % len);
+                    let inner = at / (m * n) % case.product.batch[1];
+                    let group = inner * case.inner_groups + at % n / case.group_columns;
+                    let by = if weighted { f64::from(weight[at]) } else { 1.0 };
+                    let product = integer as f64 * f64::from(scale);
+                    let exact = product + f64::from(bias);
+                    let difference = exact - f64::from(reference[at]);
+                    let error = 1.5 * product.abs() + 0.5 * exact.abs() + difference.abs();
+                    let (sum, bound) = &mut expected[job * case.groups + group];
+                    let square = (by * difference).powi(2);
+                    *sum += square;
+                    *bound += EPSILON * (2.0 * by * by * difference.abs() * error + 20.0 * square);
+                });
+                everywhere.close(&case.name(), &expected, |device| {
+                    let reference = device.upload(&reference);
+                    let weight = weighted.then(|| device.upload(&weight));
+                    case.with_operands(device, |operands| {
+                        let weight = weight.as_ref();
+                        integer_product_error(device, &case.product, operands, &reference, weight)
+                    })
+                });
+            }
+        }
     }
 }
