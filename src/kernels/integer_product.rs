@@ -190,6 +190,21 @@ impl IntegerProduct {
         if self.a_format.is_twin() { 4 } else { 8 }
     }
 
+    /// Where the words of [`integer_product_codes`] lie if each row of the output, all heads side by side, is to be a row
+    /// of the next left operand; and how many there are. `None` where a word would hold codes of two heads.
+    pub fn words_of_rows(&self) -> Option<(View, usize)> {
+        let [outer, inner] = self.batch;
+        if self.problems() == 1 {
+            let words = self.n.div_ceil(4);
+            return Some((View::rows(words), self.m * words));
+        }
+        let words = inner * self.n / 4;
+        self.n.is_multiple_of(4).then(|| {
+            let view = View::new(0, [self.m * words, self.n / 4], words, 1);
+            (view, outer * self.m * words)
+        })
+    }
+
     /// Whether each tile of the shader lies within one of the groups of `group_columns` columns, so that
     /// [`integer_product_error`] can add up a group's tiles.
     pub fn tiles_lie_within(&self, group_columns: usize) -> bool {

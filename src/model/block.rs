@@ -5,22 +5,14 @@
 
 use super::network::{Parameters, Segment};
 use super::norm::Norm;
-use super::products::{Products, Recorder};
+use super::order::Order;
+use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site, SiteKind};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::kernels::{
-    WindowSoftmax, add, gelu, gelu_backward, permute_tokens, softmax, softmax_backward,
-    window_softmax,
+    WindowSoftmax, add, gelu_backward, softmax, softmax_backward, window_softmax,
 };
-
-/// The sites of a block, in the order of the forward pass.
-const QKV: usize = 0;
-const SCORES: usize = 1;
-const CONTEXT: usize = 2;
-const PROJ: usize = 3;
-const FC1: usize = 4;
-const FC2: usize = 5;
 
 /// A block's name and sizes.
 pub struct BlockShape {
@@ -33,8 +25,8 @@ pub struct BlockShape {
 }
 
 impl BlockShape {
-    /// The block's matrix products.
-    pub fn sites(&self) -> Vec<Site> {
+    /// The block's matrix products: qkv, scores, context, proj, fc1, fc2.
+    pub fn sites(&self) -> [Site; 6] {
         let (dim, mlp_dim) = (self.attention.dim(), self.mlp_dim);
         let linear = |inputs, outputs| Linear::new(self.attention.image_tokens(), inputs, outputs);
         let qkv = Linear {
@@ -57,26 +49,72 @@ impl BlockShape {
             name: format!("{}.{layer}", self.name),
             kind,
         })
-        .into()
     }
 }
 
 /// How a block's attention is kept to windows.
 pub struct Windows {
-    /// Per token in the order of the windows, which token of the image it is.
-    pub order: Buffer<u32>,
-    /// Per token of the image, where the windows have it.
-    pub inverse: Buffer<u32>,
+    /// The tokens, window by window.
+    pub order: Order,
     /// What is added to the scores, `[heads, tokens, tokens]`.
     pub bias: Buffer<f32>,
     /// What else is added: `[windows, tokens, tokens]`, or `[1, tokens, tokens]` for all windows.
     pub mask: Buffer<f32>,
 }
 
+/// softmax(q kᵀ / √d) of each head, with the windows' bias and mask.
+#[derive(Clone, Copy)]
+pub struct Probabilities<'a> {
+    attention: Attention,
+    windows: Option<&'a Windows>,
+    /// q kᵀ, `[images, W, H, N, N]`.
+    scores: &'a Buffer<f32>,
+}
+
+impl Probabilities<'_> {
+    /// `[images, W, H, N, N]` in floats.
+    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+        let Attention {
+            windows,
+            heads,
+            tokens,
+            ..
+        } = self.attention;
+        let factor = factor(&self.attention);
+        match self.windows {
+            None => {
+                let rows = score_rows(&self.attention, images);
+                softmax(device, rows, tokens, factor, self.scores)
+            }
+            Some(Windows { bias, mask, .. }) => {
+                let masks = mask.len() / (tokens * tokens);
+                let shape = WindowSoftmax {
+                    images: images * windows / masks,
+                    windows: masks,
+                    heads,
+                    tokens,
+                    factor,
+                };
+                window_softmax(device, &shape, self.scores, bias, mask)
+            }
+        }
+    }
+}
+
+/// What the scores are multiplied by: 1/√d.
+fn factor(attention: &Attention) -> f32 {
+    1.0 / (attention.head_dim as f32).sqrt()
+}
+
+/// Rows of attention's scores.
+fn score_rows(attention: &Attention, images: usize) -> usize {
+    images * attention.image_tokens() * attention.heads
+}
+
 /// A block on a device.
 pub struct Block {
     attention: Attention,
-    sites: Vec<Site>,
+    sites: [Site; 6],
     norm1: Norm,
     norm2: Norm,
     windows: Option<Windows>,
@@ -103,62 +141,9 @@ impl Block {
         })
     }
 
-    /// What the scores are multiplied by: 1/√d.
-    fn factor(&self) -> f32 {
-        1.0 / (self.attention.head_dim as f32).sqrt()
-    }
-
-    /// Rows of attention's scores.
-    fn score_rows(&self, images: usize) -> usize {
-        images * self.attention.image_tokens() * self.attention.heads
-    }
-
-    /// softmax(q kᵀ / √d), with the windows' bias and mask.
-    fn probabilities(&self, device: &Device, images: usize, scores: &Buffer<f32>) -> Buffer<f32> {
-        let Attention {
-            windows,
-            heads,
-            tokens,
-            ..
-        } = self.attention;
-        match &self.windows {
-            None => softmax(
-                device,
-                self.score_rows(images),
-                tokens,
-                self.factor(),
-                scores,
-            ),
-            Some(Windows { bias, mask, .. }) => {
-                let masks = mask.len() / (tokens * tokens);
-                let shape = WindowSoftmax {
-                    images: images * windows / masks,
-                    windows: masks,
-                    heads,
-                    tokens,
-                    factor: self.factor(),
-                };
-                window_softmax(device, &shape, scores, bias, mask)
-            }
-        }
-    }
-
-    /// Tokens from the order of the image to that of the windows.
-    fn to_windows(&self, device: &Device, tokens: Buffer<f32>) -> Buffer<f32> {
-        match &self.windows {
-            None => tokens,
-            Some(windows) => permute_tokens(device, self.attention.dim(), &windows.order, &tokens),
-        }
-    }
-
-    /// Tokens from the order of the windows to that of the image.
-    fn to_image(&self, device: &Device, tokens: Buffer<f32>) -> Buffer<f32> {
-        match &self.windows {
-            None => tokens,
-            Some(windows) => {
-                permute_tokens(device, self.attention.dim(), &windows.inverse, &tokens)
-            }
-        }
+    /// The tokens' order within the block's attention, where it isn't that of the image.
+    fn order(&self) -> Option<&Order> {
+        self.windows.as_ref().map(|windows| &windows.order)
     }
 }
 
@@ -173,25 +158,33 @@ impl Segment for Block {
 
     fn forward(
         &self,
-        device: &Device,
+        _device: &Device,
         products: &mut dyn Products,
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let sites = &self.sites;
-        let normed = self.to_windows(device, self.norm1.forward(device, x));
-        let qkv = products.product(&sites[QKV], images, &normed, None);
-        let scores = products.product(&sites[SCORES], images, &qkv, Some(&qkv));
-        let probabilities = self.probabilities(device, images, &scores);
-        let context = products.product(&sites[CONTEXT], images, &probabilities, Some(&qkv));
-        let attended = products.product(&sites[PROJ], images, &context, None);
-        let x = add(device, x, &self.to_image(device, attended));
+        let [qkv, scores, context, proj, fc1, fc2] = &self.sites;
+        let order = self.order();
+        let normed = Activation::Norm(self.norm1.of(x).in_order(order));
+        let qkv = products.product(qkv, images, normed, None, Then::Keep);
+        let query = Activation::Output(&qkv);
+        let scores = products.product(scores, images, query, Some(&qkv), Then::Keep);
+        let probabilities = Activation::Probabilities(Probabilities {
+            attention: self.attention,
+            windows: self.windows.as_ref(),
+            scores: scores.values(),
+        });
+        let then = Then::Feed(proj);
+        let context = products.product(context, images, probabilities, Some(&qkv), then);
+        let context = Activation::Output(&context);
+        let x = products.product(proj, images, context, None, Then::Add(x, order));
+        let x = x.values();
 
-        let normed = self.norm2.forward(device, &x);
-        let hidden = products.product(&sites[FC1], images, &normed, None);
-        let hidden = gelu(device, &hidden);
-        let mlp = products.product(&sites[FC2], images, &hidden, None);
-        add(device, &x, &mlp)
+        let normed = Activation::Norm(self.norm2.of(x));
+        let hidden = products.product(fc1, images, normed, None, Then::Gelu(fc2));
+        let hidden = Activation::Output(&hidden);
+        let out = products.product(fc2, images, hidden, None, Then::Add(x, None));
+        out.into_values()
     }
 
     fn backward(
@@ -202,39 +195,46 @@ impl Segment for Block {
         x: &Buffer<f32>,
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
-        let sites = &self.sites;
-        let attended = recorder.record(&sites[PROJ]).out.clone();
-        let after_attention = add(device, x, &self.to_image(device, attended));
-        let grad_gelu = recorder.backward(&sites[FC2], images, grad.clone(), None, None);
-        let hidden = &recorder.record(&sites[FC1]).out;
+        let [qkv, scores, context, proj, fc1, fc2] = &self.sites;
+        let dim = self.attention.dim();
+        let to_image = |tokens: Buffer<f32>| match self.order() {
+            None => tokens,
+            Some(order) => order.undo(device, dim, &tokens),
+        };
+        let attended = recorder.record(proj).out.clone();
+        let after_attention = add(device, x, &to_image(attended));
+        let grad_gelu = recorder.backward(fc2, images, grad.clone(), None, None);
+        let hidden = &recorder.record(fc1).out;
         let grad_hidden = gelu_backward(device, hidden, &grad_gelu);
-        let grad_normed = recorder.backward(&sites[FC1], images, grad_hidden, None, None);
+        let grad_normed = recorder.backward(fc1, images, grad_hidden, None, None);
         let through = self.norm2.backward(device, &after_attention, &grad_normed);
         let grad = add(device, &grad, &through);
 
-        let grad_attended = self.to_windows(device, grad.clone());
-        let grad_context = recorder.backward(&sites[PROJ], images, grad_attended, None, None);
-        let grad_qkv = device.zeros(recorder.record(&sites[QKV]).out.len());
+        let grad_attended = match self.order() {
+            None => grad.clone(),
+            Some(order) => order.apply(device, dim, &grad),
+        };
+        let grad_context = recorder.backward(proj, images, grad_attended, None, None);
+        let grad_qkv = device.zeros(recorder.record(qkv).out.len());
         let grad_probabilities =
-            recorder.backward(&sites[CONTEXT], images, grad_context, None, Some(&grad_qkv));
+            recorder.backward(context, images, grad_context, None, Some(&grad_qkv));
         let grad_scores = softmax_backward(
             device,
-            self.score_rows(images),
+            score_rows(&self.attention, images),
             self.attention.tokens,
-            self.factor(),
-            &recorder.record(&sites[CONTEXT]).a,
+            factor(&self.attention),
+            &recorder.record(context).a,
             &grad_probabilities,
         );
         recorder.backward(
-            &sites[SCORES],
+            scores,
             images,
             grad_scores,
             Some(&grad_qkv),
             Some(&grad_qkv),
         );
-        let grad_normed = recorder.backward(&sites[QKV], images, grad_qkv, None, None);
-        let grad_normed = self.to_image(device, grad_normed);
-        let through = self.norm1.backward(device, x, &grad_normed);
+        let grad_normed = recorder.backward(qkv, images, grad_qkv, None, None);
+        let through = self.norm1.backward(device, x, &to_image(grad_normed));
         Some(add(device, &grad, &through))
     }
 }

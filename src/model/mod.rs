@@ -5,6 +5,7 @@ mod checkpoint;
 pub mod config;
 mod network;
 mod norm;
+mod order;
 mod positions;
 mod products;
 pub mod recipe;
@@ -13,8 +14,14 @@ mod swin;
 mod vit;
 pub mod weights;
 
+pub use block::Probabilities;
 pub use checkpoint::open_checkpoint;
 pub use network::{Network, Segment, sites};
+pub use norm::Normed;
+pub use order::Order;
 pub use positions::interpolate_positions;
-pub use products::{FloatProducts, LinearWeights, Products, Record, Recorder};
+pub use products::{
+    Activation, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record, Recorder,
+    Then,
+};
 pub use site::{Attention, Linear, Site, SiteKind};

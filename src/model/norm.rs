@@ -1,6 +1,7 @@
 //! A LayerNorm of a network: its parameters on the device, and which rows it normalises.
 
 use super::network::Parameters;
+use super::order::Order;
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::kernels::{LayerNorm, layer_norm, layer_norm_backward};
@@ -25,64 +26,29 @@ impl Norm {
         })
     }
 
-    /// Every row of `input`.
-    fn every_row(&self, input: &Buffer<f32>) -> LayerNorm {
-        let width = self.weight.len();
-        LayerNorm {
-            rows: input.len() / width,
-            width,
-            input_offset: 0,
-            input_stride: width,
-            eps: self.eps,
-        }
-    }
-
-    /// The rows of one token of each of `images` images.
-    fn one_token(&self, images: usize, token: usize, input: &Buffer<f32>) -> LayerNorm {
-        let width = self.weight.len();
-        LayerNorm {
-            rows: images,
-            width,
-            input_offset: token * width,
-            input_stride: input.len() / images,
-            eps: self.eps,
-        }
-    }
-
     /// All tokens `[…, width]`, normalised.
-    pub fn forward(&self, device: &Device, input: &Buffer<f32>) -> Buffer<f32> {
-        layer_norm(
-            device,
-            &self.every_row(input),
+    pub fn of<'a>(&'a self, input: &'a Buffer<f32>) -> Normed<'a> {
+        Normed {
+            norm: self,
             input,
-            &self.weight,
-            &self.bias,
-        )
+            token: None,
+            order: None,
+        }
     }
 
-    /// The gradient of `input` given that of [`Self::forward`].
+    /// The gradient of `input`, given that of all its tokens normalised.
     pub fn backward(
         &self,
         device: &Device,
         input: &Buffer<f32>,
         grad: &Buffer<f32>,
     ) -> Buffer<f32> {
-        layer_norm_backward(device, &self.every_row(input), input, &self.weight, grad)
+        let shape = self.of(input).shape(1);
+        layer_norm_backward(device, &shape, input, &self.weight, grad)
     }
 
-    /// One token of each image, normalised: `[images, width]` from `[images, tokens, width]`.
-    pub fn forward_token(
-        &self,
-        device: &Device,
-        images: usize,
-        token: usize,
-        input: &Buffer<f32>,
-    ) -> Buffer<f32> {
-        let norm = self.one_token(images, token, input);
-        layer_norm(device, &norm, input, &self.weight, &self.bias)
-    }
-
-    /// The gradient of `input` given that of [`Self::forward_token`]: zero at all other tokens.
+    /// The gradient of `input` `[images, tokens, width]`, given that of one `token` of each image normalised: zero at all
+    /// others.
     pub fn backward_token(
         &self,
         device: &Device,
@@ -91,7 +57,58 @@ impl Norm {
         input: &Buffer<f32>,
         grad: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let norm = self.one_token(images, token, input);
-        layer_norm_backward(device, &norm, input, &self.weight, grad)
+        let shape = self.of(input).only(token).shape(images);
+        layer_norm_backward(device, &shape, input, &self.weight, grad)
+    }
+}
+
+/// Tokens that are to be normalised.
+#[derive(Clone, Copy)]
+pub struct Normed<'a> {
+    norm: &'a Norm,
+    /// `[…, width]`
+    input: &'a Buffer<f32>,
+    token: Option<usize>,
+    order: Option<&'a Order>,
+}
+
+impl<'a> Normed<'a> {
+    /// Only this token of each image: `[images, width]` from `[images, tokens, width]`.
+    pub fn only(self, token: usize) -> Self {
+        Self {
+            token: Some(token),
+            ..self
+        }
+    }
+
+    /// In this order, where there is one.
+    pub fn in_order(self, order: Option<&'a Order>) -> Self {
+        Self { order, ..self }
+    }
+
+    /// The rows of the input, which has `images` images.
+    fn shape(&self, images: usize) -> LayerNorm {
+        let width = self.norm.weight.len();
+        let (rows, input_offset, input_stride) = match self.token {
+            None => (self.input.len() / width, 0, width),
+            Some(token) => (images, token * width, self.input.len() / images),
+        };
+        LayerNorm {
+            rows,
+            width,
+            input_offset,
+            input_stride,
+            eps: self.norm.eps,
+        }
+    }
+
+    /// `[rows, width]` in floats.
+    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+        let Norm { weight, bias, .. } = self.norm;
+        let normed = layer_norm(device, &self.shape(images), self.input, weight, bias);
+        match self.order {
+            None => normed,
+            Some(order) => order.apply(device, weight.len(), &normed),
+        }
     }
 }

@@ -1,23 +1,137 @@
 //! Where float, recording and integer execution of a network differ: how a site's product is computed.
 
+use super::block::Probabilities;
+use super::norm::Normed;
+use super::order::Order;
 use super::site::Site;
 use super::weights::Weights;
 use crate::device::{Buffer, Device};
 use crate::error::Result;
-use crate::kernels::float_product;
+use crate::kernels::{add, float_product, gelu};
 use std::collections::HashMap;
+
+/// The left operand of a product, as the network describes it. Products in integers make codes of it at once.
+#[derive(Clone, Copy)]
+pub enum Activation<'a> {
+    /// As it is.
+    Values(&'a Buffer<f32>),
+    /// What another product left.
+    Output(&'a Output),
+    /// Tokens, normalised.
+    Norm(Normed<'a>),
+    /// The softmax of attention's scores.
+    Probabilities(Probabilities<'a>),
+}
+
+impl Activation<'_> {
+    /// Its values for `images` images.
+    ///
+    /// # Panics
+    /// If it is what another product left as codes.
+    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+        match self {
+            Self::Values(values) => (*values).clone(),
+            Self::Output(output) => output.values().clone(),
+            Self::Norm(normed) => normed.values(device, images),
+            Self::Probabilities(probabilities) => probabilities.values(device, images),
+        }
+    }
+}
+
+/// What happens to O before anything else sees it.
+#[derive(Clone, Copy)]
+pub enum Then<'a> {
+    /// Nothing.
+    Keep,
+    /// It is added to the residual stream; where its tokens are in another order than the image's, they are put back.
+    Add(&'a Buffer<f32>, Option<&'a Order>),
+    /// GELU, and then it is the left operand of this site.
+    Gelu(&'a Site),
+    /// It is the left operand of this site, and of nothing else.
+    Feed(&'a Site),
+}
+
+/// What a product leaves.
+pub enum Output {
+    /// Floats.
+    Values(Buffer<f32>),
+    /// Codes of the site that it feeds, packed as the left operand of an integer product.
+    Codes(Buffer<u32>),
+}
+
+impl Output {
+    /// The floats.
+    ///
+    /// # Panics
+    /// If these are codes: a product that feeds a site has no other reader.
+    pub fn values(&self) -> &Buffer<f32> {
+        match self {
+            Self::Values(values) => values,
+            Self::Codes(_) => panic!("codes for one site were handed to something else"),
+        }
+    }
+
+    /// The floats.
+    ///
+    /// # Panics
+    /// As [`values`](Self::values).
+    pub fn into_values(self) -> Buffer<f32> {
+        self.values().clone()
+    }
+}
 
 /// Computes the matrix products of a network. One definition of the network serves every way to compute them.
 pub trait Products {
-    /// O of `site` for `images` images. `a` is the left operand's buffer; `b` the right one's, or `None` where B is the
-    /// site's weight. A bias, where the site has one, is added.
+    /// O of `site` for `images` images, and what `then` says. `b` is the right operand, or `None` where B is the site's
+    /// weight. A bias, where the site has one, is added.
     fn product(
+        &mut self,
+        site: &Site,
+        images: usize,
+        a: Activation,
+        b: Option<&Output>,
+        then: Then,
+    ) -> Output;
+}
+
+/// Products whose operands and results are floats. What comes before and after them, other kernels compute.
+pub trait FloatingProducts {
+    /// Where they are computed.
+    fn device(&self) -> &Device;
+
+    /// O of `site` for `images` images, with its bias. `a` is the left operand's buffer; `b` the right one's, or `None`
+    /// where B is the site's weight.
+    fn multiply(
         &mut self,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32>;
+}
+
+impl<P: FloatingProducts> Products for P {
+    fn product(
+        &mut self,
+        site: &Site,
+        images: usize,
+        a: Activation,
+        b: Option<&Output>,
+        then: Then,
+    ) -> Output {
+        let a = a.values(self.device(), images);
+        let out = self.multiply(site, images, &a, b.map(Output::values));
+        let device = self.device();
+        Output::Values(match then {
+            Then::Keep | Then::Feed(_) => out,
+            Then::Gelu(_) => gelu(device, &out),
+            Then::Add(residual, None) => add(device, residual, &out),
+            Then::Add(residual, Some(order)) => {
+                let dim = site.product(images).n;
+                add(device, residual, &order.undo(device, dim, &out))
+            }
+        })
+    }
 }
 
 /// The weight and the bias of a linear site.
@@ -74,8 +188,12 @@ impl FloatProducts {
     }
 }
 
-impl Products for FloatProducts {
-    fn product(
+impl FloatingProducts for FloatProducts {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn multiply(
         &mut self,
         site: &Site,
         images: usize,
@@ -175,15 +293,19 @@ impl<'a> Recorder<'a> {
     }
 }
 
-impl Products for Recorder<'_> {
-    fn product(
+impl FloatingProducts for Recorder<'_> {
+    fn device(&self) -> &Device {
+        &self.products.device
+    }
+
+    fn multiply(
         &mut self,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let out = self.products.product(site, images, a, b);
+        let out = self.products.multiply(site, images, a, b);
         self.records.insert(
             site.name.clone(),
             Record {

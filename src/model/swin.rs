@@ -4,13 +4,12 @@ use super::block::{Block, BlockShape, Windows};
 use super::config::{CHANNELS, Stage, SwinConfig};
 use super::network::{Parameters, Segment};
 use super::norm::Norm;
-use super::products::{Products, Recorder};
+use super::order::Order;
+use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
-use crate::kernels::{
-    MeanTokens, Patches, mean_tokens, mean_tokens_backward, patches, permute_tokens,
-};
+use crate::kernels::{MeanTokens, Patches, mean_tokens, mean_tokens_backward, patches};
 
 /// What a mask adds to the score of two tokens that a shift brought together (timm's value).
 const APART: f32 = -100.0;
@@ -93,8 +92,7 @@ fn windows(stage: &Stage, shift: usize, block: &str, parameters: &Parameters) ->
     let order = window_order(stage.resolution, stage.window, shift);
     let device = parameters.device;
     Ok(Windows {
-        inverse: device.upload(&inverse(&order)),
-        order: device.upload(&order),
+        order: Order::upload(device, &order),
         bias: device.upload(&relative_position_bias(stage.window, stage.heads, &table)),
         mask: device.upload(&mask(stage.resolution, stage.window, shift)),
     })
@@ -113,15 +111,6 @@ fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<u32> {
         }
     }
     order
-}
-
-/// Where each token of the image is in `order`.
-fn inverse(order: &[u32]) -> Vec<u32> {
-    let mut inverse = vec![0; order.len()];
-    for (place, &token) in order.iter().enumerate() {
-        inverse[token as usize] = place as u32;
-    }
-    inverse
 }
 
 /// `[heads, tokens, tokens]`: what the table `[(2 window - 1)², heads]` says about each query's and key's distance, down
@@ -226,8 +215,9 @@ impl Segment for Embedding {
             patch_size: self.patch_size,
         };
         let columns = patches(device, &shape, pixels);
-        let embedded = products.product(&self.sites[0], images, &columns, None);
-        self.norm.forward(device, &embedded)
+        let columns = Activation::Values(&columns);
+        let embedded = products.product(&self.sites[0], images, columns, None, Then::Keep);
+        self.norm.of(embedded.values()).values(device, images)
     }
 
     fn backward(
@@ -252,8 +242,7 @@ struct Merging {
     dim: usize,
     sites: [Site; 1],
     norm: Norm,
-    order: Buffer<u32>,
-    inverse: Buffer<u32>,
+    order: Order,
 }
 
 impl Merging {
@@ -272,8 +261,7 @@ impl Merging {
             dim: before.dim,
             sites: [reduction(index, stage)],
             norm: Norm::load(parameters, &norm, config.layer_norm_eps)?,
-            inverse: parameters.device.upload(&inverse(&order)),
-            order: parameters.device.upload(&order),
+            order: Order::upload(parameters.device, &order),
         })
     }
 }
@@ -294,9 +282,10 @@ impl Segment for Merging {
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let merged = permute_tokens(device, self.dim, &self.order, x);
-        let normed = self.norm.forward(device, &merged);
-        products.product(&self.sites[0], images, &normed, None)
+        let merged = self.order.apply(device, self.dim, x);
+        let normed = Activation::Norm(self.norm.of(&merged));
+        let reduced = products.product(&self.sites[0], images, normed, None, Then::Keep);
+        reduced.into_values()
     }
 
     fn backward(
@@ -308,9 +297,9 @@ impl Segment for Merging {
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
         let grad = recorder.backward(&self.sites[0], images, grad, None, None);
-        let merged = permute_tokens(device, self.dim, &self.order, x);
+        let merged = self.order.apply(device, self.dim, x);
         let grad = self.norm.backward(device, &merged, &grad);
-        Some(permute_tokens(device, self.dim, &self.inverse, &grad))
+        Some(self.order.undo(device, self.dim, &grad))
     }
 }
 
@@ -358,9 +347,11 @@ impl Segment for Head {
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let normed = self.norm.forward(device, x);
+        let normed = self.norm.of(x).values(device, images);
         let mean = mean_tokens(device, &self.mean(images), &normed);
-        products.product(&self.sites[0], images, &mean, None)
+        let mean = Activation::Values(&mean);
+        let logits = products.product(&self.sites[0], images, mean, None, Then::Keep);
+        logits.into_values()
     }
 
     fn backward(
@@ -388,9 +379,6 @@ mod tests {
         assert_eq!(window_order(4, 2, 0), plain);
         let shifted = [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0];
         assert_eq!(window_order(4, 2, 1), shifted);
-        for (place, token) in shifted.into_iter().enumerate() {
-            assert_eq!(inverse(&shifted)[token as usize], place as u32);
-        }
     }
 
     #[test]

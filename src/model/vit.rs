@@ -4,7 +4,7 @@ use super::block::{Block, BlockShape};
 use super::config::{CHANNELS, VitConfig};
 use super::network::{Parameters, Segment};
 use super::norm::Norm;
-use super::products::{Products, Recorder};
+use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
@@ -125,9 +125,15 @@ impl Segment for Embedding {
             patch_size: self.config.patch_size,
         };
         let columns = patches(device, &shape, pixels);
-        let embedded = products.product(&self.sites[0], images, &columns, None);
-        let shape = self.shape(images);
-        embed(device, &shape, &embedded, &self.prefix, &self.positions)
+        let columns = Activation::Values(&columns);
+        let embedded = products.product(&self.sites[0], images, columns, None, Then::Keep);
+        embed(
+            device,
+            &self.shape(images),
+            embedded.values(),
+            &self.prefix,
+            &self.positions,
+        )
     }
 
     fn backward(
@@ -180,8 +186,9 @@ impl Segment for Head {
     ) -> Buffer<f32> {
         // The heads look at no other token, so no other is normalised.
         let mut logits = self.sites.iter().enumerate().map(|(token, site)| {
-            let normed = self.norm.forward_token(device, images, token, x);
-            products.product(site, images, &normed, None)
+            let normed = Activation::Norm(self.norm.of(x).only(token));
+            let logits = products.product(site, images, normed, None, Then::Keep);
+            logits.into_values()
         });
         let first = logits.next().expect("a network has a head");
         logits.fold(first, |one, other| average(device, &one, &other))

@@ -2,8 +2,13 @@
 
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Device};
-use crate::kernels::{View, fake_quantize, float_product};
-use crate::model::{FloatProducts, Linear, Products, Site};
+use crate::kernels::{
+    IntegerProduct, NextCodes, Residual, View, fake_quantize, float_product, gelu, integer_product,
+    integer_product_codes, quantize,
+};
+use crate::model::{
+    Activation, FloatProducts, FloatingProducts, Linear, Order, Output, Products, Site, Then,
+};
 use std::collections::HashMap;
 
 /// A linear site's weight as codes, and its bias.
@@ -30,10 +35,7 @@ impl LinearCodes {
             }
         }
         Self {
-            codes: Codes {
-                words: device.upload(&words),
-                per_job: false,
-            },
+            codes: Codes::shared(device.upload(&words)),
             bias: bias.map(|bias| device.upload(bias)),
         }
     }
@@ -43,10 +45,39 @@ impl LinearCodes {
 struct IntegerSite {
     plan: SitePlan,
     scales: SiteScales,
+    /// What quantizers of A and B multiply by.
+    inverses: [Buffer<f32>; 2],
+    /// What the integers are worth.
+    output_scales: Buffer<f32>,
     linear: Option<LinearCodes>,
 }
 
-/// Products on integers: activations are quantized on the fly, sums are exact, scale and bias come last.
+impl IntegerSite {
+    fn codes(&self, device: &Device, side: Side, images: usize, values: &Buffer<f32>) -> Codes {
+        let quantizer = self.plan.quantizer(side, images, 1);
+        let [a, b] = &self.inverses;
+        let inverses = match side {
+            Side::A => a,
+            Side::B => b,
+        };
+        Codes::shared(quantize(device, &quantizer, values, inverses))
+    }
+
+    /// A's codes, as another product's epilogue can write them: where one scale serves them all.
+    fn next_codes(&self, gelu: bool) -> Option<NextCodes> {
+        let [scale] = self.scales.a[..] else {
+            return None;
+        };
+        Some(NextCodes {
+            gelu,
+            format: self.plan.a_format,
+            bits: self.plan.a_bits,
+            inverses: scale.inverses(),
+        })
+    }
+}
+
+/// Products on integers: activations are quantized as they are made, sums are exact, scale and bias come last.
 pub struct IntegerProducts {
     device: Device,
     sites: HashMap<String, IntegerSite>,
@@ -63,14 +94,17 @@ impl IntegerProducts {
 
     /// Adds a site; `linear` is its weight, unless B is an activation.
     pub fn insert(&mut self, plan: SitePlan, scales: SiteScales, linear: Option<LinearCodes>) {
-        self.sites.insert(
-            plan.site.name.clone(),
-            IntegerSite {
-                plan,
-                scales,
-                linear,
-            },
-        );
+        let device = &self.device;
+        let one_job = std::slice::from_ref(&scales);
+        let site = IntegerSite {
+            inverses: [&scales.a, &scales.b]
+                .map(|scales| plan.inverse_scales(device, std::slice::from_ref(scales))),
+            output_scales: plan.output_scales(device, one_job),
+            scales,
+            linear,
+            plan,
+        };
+        self.sites.insert(site.plan.site.name.clone(), site);
     }
 }
 
@@ -79,33 +113,49 @@ impl Products for IntegerProducts {
         &mut self,
         site: &Site,
         images: usize,
-        a: &Buffer<f32>,
-        b: Option<&Buffer<f32>>,
-    ) -> Buffer<f32> {
-        let IntegerSite {
-            plan,
-            scales,
-            linear,
-        } = &self.sites[&site.name];
+        a: Activation,
+        b: Option<&Output>,
+        then: Then,
+    ) -> Output {
         let device = &self.device;
-        let jobs = |scales: &Vec<_>| vec![scales.clone()];
-        let a = plan.codes(device, Side::A, images, a, &jobs(&scales.a));
-        let scales_of_one_job = std::slice::from_ref(scales);
-        match (linear, b) {
-            (Some(linear), _) => plan.integer_product(
-                device,
-                images,
-                &a,
-                &linear.codes,
-                scales_of_one_job,
-                linear.bias.as_ref(),
-            ),
-            (None, Some(b)) => {
-                let b = plan.codes(device, Side::B, images, b, &jobs(&scales.b));
-                plan.integer_product(device, images, &a, &b, scales_of_one_job, None)
-            }
+        let site = &self.sites[&site.name];
+        let a = match a {
+            Activation::Output(Output::Codes(words)) => Codes::shared(words.clone()),
+            _ => site.codes(device, Side::A, images, &a.values(device, images)),
+        };
+        let of_activation = b.map(|b| site.codes(device, Side::B, images, b.values()));
+        let (b, bias) = match (&site.linear, &of_activation) {
+            (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
+            (None, Some(codes)) => (codes, None),
             (None, None) => unreachable!("a site has a weight or two activations"),
+        };
+        let shape = site.plan.shape(images, 1, &a, b);
+        let operands = site.plan.operands(&a, b, &site.output_scales, bias);
+
+        let next = match then {
+            Then::Gelu(next) => self.sites[&next.name].next_codes(true),
+            Then::Feed(next) => self.sites[&next.name].next_codes(false),
+            Then::Keep | Then::Add(..) => None,
+        };
+        if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
+            let codes = device.zeros(words);
+            let shape = IntegerProduct { out, ..shape };
+            integer_product_codes(device, &shape, &operands, &next, &codes);
+            return Output::Codes(codes);
         }
+        let out = device.zeros(shape.job_stride);
+        let residual = match then {
+            Then::Add(values, order) => Some(Residual {
+                values,
+                order: order.map(Order::forward),
+            }),
+            _ => None,
+        };
+        integer_product(device, &shape, &operands, residual, &out);
+        Output::Values(match then {
+            Then::Gelu(_) => gelu(device, &out),
+            _ => out,
+        })
     }
 }
 
@@ -135,8 +185,12 @@ impl FakeQuantizedProducts {
     }
 }
 
-impl Products for FakeQuantizedProducts {
-    fn product(
+impl FloatingProducts for FakeQuantizedProducts {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn multiply(
         &mut self,
         site: &Site,
         images: usize,

@@ -48,6 +48,16 @@ pub struct Codes {
     pub per_job: bool,
 }
 
+impl Codes {
+    /// Codes that all jobs share.
+    pub fn shared(words: Buffer<u32>) -> Self {
+        Self {
+            words,
+            per_job: false,
+        }
+    }
+}
+
 impl SitePlan {
     /// What `settings` say about `site`.
     pub fn new(site: &Site, settings: &Settings) -> Self {

@@ -472,28 +472,27 @@ impl SiteSearch<'_> {
             Side::B => (fixed_codes, &codes),
         };
         let bias = self.linear.and_then(|linear| linear.bias.as_ref());
-        let outputs = self
-            .plan
-            .integer_product(self.device, *images, a, b, scales, bias);
-        let lines = self.plan.site.lines(*images);
-        let jobs = scales.len();
-        let weight = match self.settings.metric {
-            Metric::Hessian => Some(
-                record
-                    .grad
-                    .as_ref()
-                    .expect("the backward pass has been at this site"),
-            ),
-            _ => None,
-        };
-        match self.settings.metric {
-            Metric::Hessian | Metric::Mse => {
-                weighted_error(self.device, &lines, jobs, &outputs, &record.out, weight)
+        let (device, plan, images) = (self.device, self.plan, *images);
+        let quadratic = matches!(self.settings.metric, Metric::Hessian | Metric::Mse);
+        let weight = (self.settings.metric == Metric::Hessian).then(|| {
+            let grad = record.grad.as_ref();
+            grad.expect("the backward pass has been at this site")
+        });
+        if quadratic {
+            let reference = &record.out;
+            let errors =
+                plan.integer_product_error(device, images, a, b, scales, bias, reference, weight);
+            if let Some(errors) = errors {
+                return errors;
             }
-            Metric::Cosine | Metric::Pearson => {
-                let centered = self.settings.metric == Metric::Pearson;
-                row_error(self.device, &lines, jobs, centered, &outputs, &record.out)
-            }
+        }
+        let outputs = plan.integer_product(device, images, a, b, scales, bias);
+        let (lines, jobs) = (plan.site.lines(images), scales.len());
+        if quadratic {
+            weighted_error(device, &lines, jobs, &outputs, &record.out, weight)
+        } else {
+            let centered = self.settings.metric == Metric::Pearson;
+            row_error(device, &lines, jobs, centered, &outputs, &record.out)
         }
     }
 }
