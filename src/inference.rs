@@ -1,7 +1,7 @@
 //! A model that is ready to run: a network with its products, in f32 or in integers.
 
 use crate::data::preprocess::Preprocessing;
-use crate::device::Device;
+use crate::device::{Buffer, Device, Recording};
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
@@ -16,6 +16,17 @@ pub struct Model {
     network: Network,
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
+    program: Option<Program>,
+}
+
+/// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
+struct Program {
+    images: usize,
+    /// `[images, 3, S, S]`
+    pixels: Buffer<f32>,
+    /// `[images, classes]`
+    logits: Buffer<f32>,
+    recording: Recording,
 }
 
 impl Model {
@@ -35,6 +46,7 @@ impl Model {
             network,
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
+            program: None,
         })
     }
 
@@ -48,6 +60,7 @@ impl Model {
             network,
             products: Box::new(products),
             preprocessing: model.preprocessing.clone(),
+            program: None,
         })
     }
 
@@ -74,14 +87,9 @@ impl Model {
     /// # Errors
     /// As there.
     pub fn logits_by(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        let device = self.network.device();
         let mut logits = Vec::with_capacity(images.len());
         for batch in images.chunks(self.network.max_images().min(batch)) {
-            let pixels = device.upload(&batch.concat());
-            let batch_logits = self
-                .network
-                .logits(self.products.as_mut(), batch.len(), &pixels);
-            let values = device.read(&batch_logits)?;
+            let values = self.batch_logits(batch.len(), &batch.concat())?;
             logits.extend(
                 values
                     .chunks_exact(self.network.classes())
@@ -89,6 +97,39 @@ impl Model {
             );
         }
         Ok(logits)
+    }
+
+    /// `[images, classes]`, from pixels `[images, 3, S, S]`.
+    fn batch_logits(&mut self, images: usize, values: &[f32]) -> Result<Vec<f32>> {
+        let Self {
+            network,
+            products,
+            program,
+            ..
+        } = self;
+        let device = network.device();
+        if program
+            .as_ref()
+            .is_none_or(|program| program.images != images)
+        {
+            // What the last one holds is free for the new one.
+            *program = None;
+            let pixels = device.upload(values);
+            let mut run = || network.logits(products.as_mut(), images, &pixels);
+            *program = match device.record(&mut run) {
+                None => return device.read(&run()),
+                Some((logits, recording)) => Some(Program {
+                    images,
+                    pixels,
+                    logits,
+                    recording,
+                }),
+            };
+        }
+        let program = program.as_ref().expect("it was recorded above");
+        device.write(&program.pixels, values);
+        device.replay(&program.recording);
+        device.read(&program.logits)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Typed memory of a device, and how much of it is in use.
 
+use super::pool::Allocation;
 use bytemuck::Pod;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,30 +29,24 @@ impl MemoryUse {
         self.peak.store(self.current(), Ordering::Relaxed);
     }
 
-    fn take(&self, bytes: u64) {
+    pub(super) fn take(&self, bytes: u64) {
         let current = self.current.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.peak.fetch_max(current, Ordering::Relaxed);
     }
 
-    fn release(&self, bytes: u64) {
+    pub(super) fn release(&self, bytes: u64) {
         self.current.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// The share of a [`MemoryUse`] that one allocation holds until its last clone is dropped.
-struct Lease {
+/// Values in host memory.
+struct HostAllocation<T> {
+    values: RwLock<Vec<T>>,
     memory: Arc<MemoryUse>,
     bytes: u64,
 }
 
-impl Lease {
-    fn new(memory: Arc<MemoryUse>, bytes: u64) -> Arc<Self> {
-        memory.take(bytes);
-        Arc::new(Self { memory, bytes })
-    }
-}
-
-impl Drop for Lease {
+impl<T> Drop for HostAllocation<T> {
     fn drop(&mut self) {
         self.memory.release(self.bytes);
     }
@@ -59,8 +54,8 @@ impl Drop for Lease {
 
 #[derive(Clone)]
 enum Storage<T> {
-    Host(Arc<RwLock<Vec<T>>>),
-    Gpu(wgpu::Buffer),
+    Host(Arc<HostAllocation<T>>),
+    Gpu(Arc<Allocation>),
 }
 
 /// `len` values of type `T` in a device's memory. A clone is another handle to the same memory.
@@ -68,23 +63,26 @@ enum Storage<T> {
 pub struct Buffer<T> {
     len: usize,
     storage: Storage<T>,
-    _lease: Arc<Lease>,
 }
 
 impl<T: Pod> Buffer<T> {
     pub(super) fn host(memory: Arc<MemoryUse>, data: Vec<T>) -> Self {
+        let bytes = size_of_val(&data[..]) as u64;
+        memory.take(bytes);
         Self {
             len: data.len(),
-            _lease: Lease::new(memory, size_of_val(&data[..]) as u64),
-            storage: Storage::Host(Arc::new(RwLock::new(data))),
+            storage: Storage::Host(Arc::new(HostAllocation {
+                values: RwLock::new(data),
+                memory,
+                bytes,
+            })),
         }
     }
 
-    pub(super) fn gpu(memory: Arc<MemoryUse>, len: usize, buffer: wgpu::Buffer) -> Self {
+    pub(super) fn gpu(len: usize, allocation: Allocation) -> Self {
         Self {
             len,
-            _lease: Lease::new(memory, buffer.size()),
-            storage: Storage::Gpu(buffer),
+            storage: Storage::Gpu(Arc::new(allocation)),
         }
     }
 
@@ -104,7 +102,9 @@ impl<T: Pod> Buffer<T> {
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
     pub(crate) fn host_slice(&self) -> HostSlice<'_, T> {
         match &self.storage {
-            Storage::Host(data) => HostSlice(data.read().expect("a kernel panicked while writing")),
+            Storage::Host(data) => {
+                HostSlice(data.values.read().expect("a kernel panicked while writing"))
+            }
             Storage::Gpu(_) => panic!("a GPU's buffer was handed to a kernel on the CPU"),
         }
     }
@@ -115,9 +115,11 @@ impl<T: Pod> Buffer<T> {
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
     pub(crate) fn host_slice_mut(&self) -> HostSliceMut<'_, T> {
         match &self.storage {
-            Storage::Host(data) => {
-                HostSliceMut(data.write().expect("a kernel panicked while writing"))
-            }
+            Storage::Host(data) => HostSliceMut(
+                data.values
+                    .write()
+                    .expect("a kernel panicked while writing"),
+            ),
             Storage::Gpu(_) => panic!("a GPU's buffer was handed to a kernel on the CPU"),
         }
     }
@@ -128,7 +130,7 @@ impl<T: Pod> Buffer<T> {
     /// If the buffer belongs to the CPU: a kernel was given buffers of two devices.
     pub(super) fn gpu_buffer(&self) -> &wgpu::Buffer {
         match &self.storage {
-            Storage::Gpu(buffer) => buffer,
+            Storage::Gpu(allocation) => allocation.buffer(),
             Storage::Host(_) => panic!("a CPU buffer was handed to a kernel on a GPU"),
         }
     }

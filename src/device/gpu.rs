@@ -1,6 +1,7 @@
 //! One opened wgpu device: pipelines, recorded dispatches, transfers.
 
 use super::buffer::{Buffer, MemoryUse};
+use super::pool::{Allocation, Pool};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ impl Binding<'_> {
 }
 
 /// A dispatch that waits to be submitted.
+#[derive(Clone)]
 struct Recorded {
     kernel: &'static str,
     pipeline: wgpu::ComputePipeline,
@@ -47,6 +49,13 @@ impl Recorded {
         let [x, y, z] = self.grid;
         pass.dispatch_workgroups(x, y, z);
     }
+}
+
+/// Dispatches that can be carried out again and again, on the same buffers.
+pub struct Recording {
+    dispatches: Box<[Recorded]>,
+    /// The buffers between the dispatches are its own: nothing else may write them while the recording lives.
+    _pool: Arc<Pool>,
 }
 
 /// The device's own clock, on a device that has one.
@@ -87,8 +96,11 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
+    pool: Arc<Pool>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     recorded: Mutex<Vec<Recorded>>,
+    /// The pool of the recording that is being made.
+    recording: Mutex<Option<Arc<Pool>>>,
     clock: Option<Clock>,
     /// The submissions of a profile, while one is being made.
     profile: Mutex<Option<Vec<Timed>>>,
@@ -98,6 +110,11 @@ pub struct Gpu {
 /// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
 /// only the recording still holds are freed soon.
 const DISPATCHES_PER_SUBMISSION: usize = 128;
+
+/// Bytes of a buffer of `len` values: a binding can't be empty, and copies go in words of four bytes.
+fn byte_len<T>(len: usize) -> u64 {
+    (len.max(1) * size_of::<T>()).next_multiple_of(4) as u64
+}
 
 impl Gpu {
     pub(super) fn new(
@@ -120,6 +137,7 @@ impl Gpu {
                 fault.get_or_insert(format!("the device was lost: {message}"));
             }
         });
+        let memory = Arc::<MemoryUse>::default();
         Self {
             name,
             driver,
@@ -127,9 +145,11 @@ impl Gpu {
             profile: Mutex::default(),
             device,
             queue,
-            memory: Arc::default(),
+            pool: Pool::new(memory.clone()),
+            memory,
             pipelines: Mutex::default(),
             recorded: Mutex::default(),
+            recording: Mutex::default(),
             fault,
         }
     }
@@ -155,34 +175,72 @@ impl Gpu {
         fault.get_or_insert(problem);
     }
 
-    fn allocate<T: Pod>(&self, len: usize, mapped_at_creation: bool) -> (Buffer<T>, wgpu::Buffer) {
-        // A binding can't be empty, and copies go in words of four bytes.
-        let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(4) as u64;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+    fn create(&self, bytes: u64, mapped_at_creation: bool) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+            usage: wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation,
-        });
-        (
-            Buffer::gpu(self.memory.clone(), len, buffer.clone()),
-            buffer,
-        )
+        })
     }
 
     pub(super) fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
-        self.allocate(len, false).0
+        let buffer = self.create(byte_len::<T>(len), false);
+        Buffer::gpu(len, Allocation::single(self.memory.clone(), buffer))
+    }
+
+    pub(super) fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
+        let bytes = byte_len::<T>(len);
+        let pool = self.recording_pool().unwrap_or_else(|| self.pool.clone());
+        Buffer::gpu(len, pool.take(bytes, || self.create(bytes, false)))
     }
 
     pub(super) fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
-        let (handle, buffer) = self.allocate(data.len(), true);
+        let buffer = self.create(byte_len::<T>(data.len()), true);
         let bytes: &[u8] = bytemuck::cast_slice(data);
         match buffer.get_mapped_range_mut(..) {
             Ok(mut mapped) => mapped.slice(..bytes.len()).copy_from_slice(bytes),
             Err(error) => self.report_fault(format!("uploading {} bytes: {error}", bytes.len())),
         }
         buffer.unmap();
-        handle
+        Buffer::gpu(data.len(), Allocation::single(self.memory.clone(), buffer))
+    }
+
+    /// Replaces the contents of `buffer` before anything that is submitted from now on.
+    pub(super) fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
+        let bytes = bytemuck::cast_slice(data);
+        self.queue.write_buffer(buffer.gpu_buffer(), 0, bytes);
+    }
+
+    fn recording_pool(&self) -> Option<Arc<Pool>> {
+        let recording = self.recording.lock().expect("the recording's lock");
+        recording.clone()
+    }
+
+    /// What `record` records, to be carried out by [`replay`](Self::replay).
+    pub(super) fn record<T>(&self, record: impl FnOnce() -> T) -> (T, Recording) {
+        let pending = std::mem::take(&mut *self.recorded.lock().expect("the recording's lock"));
+        self.submit(pending, None);
+        let pool = Pool::pinned(self.memory.clone());
+        let slot = || self.recording.lock().expect("the recording's lock");
+        *slot() = Some(pool.clone());
+        let result = record();
+        *slot() = None;
+        let dispatches = std::mem::take(&mut *self.recorded.lock().expect("the recording's lock"));
+        let recording = Recording {
+            dispatches: dispatches.into(),
+            _pool: pool,
+        };
+        (result, recording)
+    }
+
+    /// Records everything in `recording` once more.
+    pub(super) fn replay(&self, recording: &Recording) {
+        for dispatch in &recording.dispatches {
+            self.push(dispatch.clone());
+        }
     }
 
     /// Records one dispatch of `shader`, specialised by the override `constants`.
@@ -237,14 +295,19 @@ impl Gpu {
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        let mut recorded = self.recorded.lock().expect("the recording's lock");
-        recorded.push(Recorded {
+        self.push(Recorded {
             kernel: shader.name,
             pipeline,
             bind_group,
             grid: [x as u32, y as u32, 1],
         });
-        if recorded.len() >= DISPATCHES_PER_SUBMISSION {
+    }
+
+    /// Adds a dispatch to those that wait, and submits them when they are many.
+    fn push(&self, dispatch: Recorded) {
+        let mut recorded = self.recorded.lock().expect("the recording's lock");
+        recorded.push(dispatch);
+        if recorded.len() >= DISPATCHES_PER_SUBMISSION && self.recording_pool().is_none() {
             self.submit(std::mem::take(&mut *recorded), None);
         }
     }
@@ -359,7 +422,7 @@ impl Gpu {
         encoder.resolve_query_set(&clock.queries, 0..readings as u32, &buffer, 0);
         Timed {
             kernels: recorded.iter().map(|dispatch| dispatch.kernel).collect(),
-            ticks: Buffer::gpu(self.memory.clone(), readings, buffer),
+            ticks: Buffer::gpu(readings, Allocation::single(self.memory.clone(), buffer)),
         }
     }
 

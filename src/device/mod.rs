@@ -6,11 +6,12 @@
 mod adapter;
 mod buffer;
 mod gpu;
+mod pool;
 mod self_test;
 
 pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
 pub use buffer::{Buffer, MemoryUse};
-pub use gpu::{Binding, Gpu, Shader};
+pub use gpu::{Binding, Gpu, Recording, Shader};
 
 use crate::error::Result;
 use bytemuck::Pod;
@@ -56,11 +57,30 @@ impl Device {
         }
     }
 
+    /// A buffer of `len` values for a kernel that writes them all: until then they are anything, for instance what another
+    /// buffer held that is no longer in use.
+    pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
+        match self {
+            Self::Cpu(_) => self.zeros(len),
+            Self::Gpu(gpu) => gpu.uninitialized(len),
+        }
+    }
+
     /// A buffer that holds a copy of `data`.
     pub fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
         match self {
             Self::Cpu(memory) => Buffer::host(memory.clone(), data.to_vec()),
             Self::Gpu(gpu) => gpu.upload(data),
+        }
+    }
+
+    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is recorded from now on. What
+    /// was recorded before must have been carried out.
+    pub fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
+        assert_eq!(buffer.len(), data.len(), "a buffer is written whole");
+        match self {
+            Self::Cpu(_) => buffer.host_slice_mut().copy_from_slice(data),
+            Self::Gpu(gpu) => gpu.write(buffer, data),
         }
     }
 
@@ -84,6 +104,23 @@ impl Device {
         match self {
             Self::Cpu(_) => Ok(()),
             Self::Gpu(gpu) => gpu.synchronize(),
+        }
+    }
+
+    /// What `record` records, kept to be carried out again and again on the same buffers; `None` on the CPU, which computes
+    /// at once. `record` reads nothing back.
+    pub fn record<T>(&self, record: impl FnOnce() -> T) -> Option<(T, Recording)> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => Some(gpu.record(record)),
+        }
+    }
+
+    /// Records everything in `recording`, which is this device's, once more.
+    pub fn replay(&self, recording: &Recording) {
+        match self {
+            Self::Cpu(_) => unreachable!("nothing is recorded on the CPU"),
+            Self::Gpu(gpu) => gpu.replay(recording),
         }
     }
 

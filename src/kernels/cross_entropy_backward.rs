@@ -28,7 +28,7 @@ pub fn cross_entropy_backward(
     classes: usize,
     logits: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(rows * classes);
+    let out = device.uninitialized(rows * classes);
     match device {
         Device::Cpu(_) => cpu(classes, &logits.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

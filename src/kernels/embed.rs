@@ -56,7 +56,7 @@ pub fn embed(
     prefix: &Buffer<f32>,
     positions: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let tokens = device.zeros(shape.batch * shape.tokens() * shape.dim);
+    let tokens = device.uninitialized(shape.batch * shape.tokens() * shape.dim);
     match device {
         Device::Cpu(_) => cpu(
             shape,

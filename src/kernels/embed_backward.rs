@@ -31,7 +31,7 @@ super::layout_test::uniform!(Parameters {
 /// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, prefix + patches,
 /// dim]`.
 pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.zeros(shape.batch * shape.patches * shape.dim);
+    let out = device.uninitialized(shape.batch * shape.patches * shape.dim);
     match device {
         Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

@@ -47,7 +47,7 @@ pub fn fake_quantize(
     scales: &Buffer<f32>,
 ) -> Buffer<f32> {
     let len = what.batch[0] * what.batch[1] * what.rows * what.k;
-    let out = device.zeros(len);
+    let out = device.uninitialized(len);
     match device {
         Device::Cpu(_) => cpu(
             what,

@@ -24,7 +24,7 @@ super::layout_test::uniform!(Parameters { count });
 
 /// `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
 pub fn gelu(device: &Device, input: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.zeros(input.len());
+    let out = device.uninitialized(input.len());
     match device {
         Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

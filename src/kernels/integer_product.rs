@@ -324,7 +324,7 @@ pub fn integer_product_error(
             let parts =
                 product.batch[0] * tiles_down * operands.group_columns.div_ceil(TILE_COLUMNS);
             let rows = product.jobs * operands.groups;
-            let partial = device.zeros(rows * parts);
+            let partial = device.uninitialized(rows * parts);
             let epilogue = Epilogue::Error { reference, weight };
             dispatch(gpu, product, operands, epilogue, Binding::F32(&partial));
             sum_rows(device, rows, parts, &partial)

@@ -53,7 +53,7 @@ pub fn layer_norm(
     weight: &Buffer<f32>,
     bias: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(norm.rows * norm.width);
+    let out = device.uninitialized(norm.rows * norm.width);
     match device {
         Device::Cpu(_) => cpu(
             norm,

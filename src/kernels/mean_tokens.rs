@@ -34,7 +34,7 @@ super::layout_test::uniform!(Parameters { batch, tokens, dim });
 
 /// `[batch, dim]`: the mean over the tokens of `[batch, tokens, dim]`.
 pub fn mean_tokens(device: &Device, shape: &MeanTokens, tokens: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.zeros(shape.batch * shape.dim);
+    let out = device.uninitialized(shape.batch * shape.dim);
     match device {
         Device::Cpu(_) => cpu(shape, &tokens.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

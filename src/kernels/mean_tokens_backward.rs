@@ -28,7 +28,7 @@ pub fn mean_tokens_backward(
     shape: &MeanTokens,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(shape.batch * shape.tokens * shape.dim);
+    let out = device.uninitialized(shape.batch * shape.tokens * shape.dim);
     match device {
         Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

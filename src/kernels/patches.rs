@@ -62,7 +62,7 @@ super::layout_test::uniform!(Parameters {
 /// `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go row by row
 /// over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
 pub fn patches(device: &Device, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.zeros(shape.rows() * shape.width());
+    let out = device.uninitialized(shape.rows() * shape.width());
     match device {
         Device::Cpu(_) => cpu(shape, &images.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {

@@ -29,7 +29,7 @@ pub fn permute_tokens(
     order: &Buffer<u32>,
     tokens: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(tokens.len());
+    let out = device.uninitialized(tokens.len());
     match device {
         Device::Cpu(_) => cpu(
             dim,

@@ -138,7 +138,7 @@ pub fn quantize(
     source: &Buffer<f32>,
     inverse_scales: &Buffer<f32>,
 ) -> Buffer<u32> {
-    let codes = device.zeros(what.len());
+    let codes = device.uninitialized(what.len());
     match device {
         Device::Cpu(_) => cpu(
             what,

@@ -48,7 +48,7 @@ super::layout_test::uniform!(Parameters {
 /// `[outer][inner][rows]`: the maximum of each row of `source`.
 pub fn row_maximum(device: &Device, what: &RowMaximum, source: &Buffer<f32>) -> Buffer<f32> {
     let len = what.batch[0] * what.batch[1] * what.rows;
-    let maxima = device.zeros(len);
+    let maxima = device.uninitialized(len);
     match device {
         Device::Cpu(_) => cpu(what, &source.host_slice(), &mut maxima.host_slice_mut()),
         Device::Gpu(gpu) => gpu.dispatch(

@@ -33,7 +33,7 @@ pub fn softmax(
     factor: f32,
     scores: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(rows * width);
+    let out = device.uninitialized(rows * width);
     match device {
         Device::Cpu(_) => cpu(
             width,

@@ -35,7 +35,7 @@ pub fn softmax_backward(
     probabilities: &Buffer<f32>,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(rows * width);
+    let out = device.uninitialized(rows * width);
     match device {
         Device::Cpu(_) => cpu(
             width,

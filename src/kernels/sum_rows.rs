@@ -22,7 +22,7 @@ super::layout_test::uniform!(Parameters { rows, width });
 
 /// `[rows]`: the sum of each row of `values` `[rows, width]`.
 pub fn sum_rows(device: &Device, rows: usize, width: usize, values: &Buffer<f32>) -> Buffer<f32> {
-    let sums = device.zeros(rows);
+    let sums = device.uninitialized(rows);
     match device {
         Device::Cpu(_) => {
             let values = values.host_slice();

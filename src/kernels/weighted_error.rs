@@ -72,7 +72,7 @@ pub fn weighted_error(
                 .clamp(1, lines.lines().max(1));
             let parts = lines.lines().div_ceil(lines_per_part);
             let workgroups = jobs * lines.groups() * parts;
-            let partial = device.zeros(workgroups * WORKGROUP);
+            let partial = device.uninitialized(workgroups * WORKGROUP);
             let parameters = Parameters {
                 jobs: jobs as u32,
                 columns: lines.columns as u32,

@@ -60,7 +60,7 @@ pub fn window_softmax(
     bias: &Buffer<f32>,
     mask: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(scores.len());
+    let out = device.uninitialized(scores.len());
     match device {
         Device::Cpu(_) => cpu(
             shape,

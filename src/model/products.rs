@@ -200,7 +200,7 @@ impl FloatingProducts for FloatProducts {
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let out = self.device.zeros(images * site.out_len());
+        let out = self.device.uninitialized(images * site.out_len());
         let (b, bias) = match b {
             Some(b) => (b, None),
             None => {
@@ -273,7 +273,7 @@ impl<'a> Recorder<'a> {
         };
         let grad_a = match grad_a {
             Some(grad_a) => grad_a.clone(),
-            None => device.zeros(record.a.len()),
+            None => device.uninitialized(record.a.len()),
         };
         float_product(device, &product.backward_a(), &grad, b, None, &grad_a);
         if let Some(grad_b) = grad_b {

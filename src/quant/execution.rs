@@ -138,12 +138,12 @@ impl Products for IntegerProducts {
             Then::Keep | Then::Add(..) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
-            let codes = device.zeros(words);
+            let codes = device.uninitialized(words);
             let shape = IntegerProduct { out, ..shape };
             integer_product_codes(device, &shape, &operands, &next, &codes);
             return Output::Codes(codes);
         }
-        let out = device.zeros(shape.job_stride);
+        let out = device.uninitialized(shape.job_stride);
         let residual = match then {
             Then::Add(values, order) => Some(Residual {
                 values,
@@ -230,7 +230,7 @@ impl FloatingProducts for FakeQuantizedProducts {
         };
         product.a = compact(product.m, product.k);
         product.b = compact(product.n, product.k).transposed();
-        let out = device.zeros(images * site.out_len());
+        let out = device.uninitialized(images * site.out_len());
         float_product(
             device,
             &product,

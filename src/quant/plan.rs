@@ -232,7 +232,7 @@ impl SitePlan {
         bias: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
-        let out = device.zeros(scales.len() * shape.job_stride);
+        let out = device.uninitialized(scales.len() * shape.job_stride);
         let scales = self.output_scales(device, scales);
         let operands = self.operands(a, b, &scales, bias);
         integer_product(device, &shape, &operands, None, &out);

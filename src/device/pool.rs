@@ -1,0 +1,129 @@
+//! Buffers that nobody holds any more, kept for the next one who needs their size.
+//!
+//! A new buffer costs an allocation and is cleared before its first use, which takes as long as a kernel takes to write
+//! it. Work is carried out in the order in which it was recorded, so a buffer may be handed on while what was recorded
+//! with it still waits.
+
+use super::buffer::MemoryUse;
+use std::sync::{Arc, Mutex};
+
+/// Free buffers of one device.
+pub(super) struct Pool {
+    memory: Arc<MemoryUse>,
+    /// Oldest first.
+    free: Mutex<Vec<wgpu::Buffer>>,
+    /// Whether buffers of this pool stay in use until it is dropped, free or not: a recording refers to all of them.
+    pinned: bool,
+}
+
+impl Pool {
+    /// A pool that never makes a device hold more than what was in use at once anyway.
+    pub(super) fn new(memory: Arc<MemoryUse>) -> Arc<Self> {
+        Arc::new(Self {
+            memory,
+            free: Mutex::default(),
+            pinned: false,
+        })
+    }
+
+    /// The pool of a recording.
+    pub(super) fn pinned(memory: Arc<MemoryUse>) -> Arc<Self> {
+        Arc::new(Self {
+            memory,
+            free: Mutex::default(),
+            pinned: true,
+        })
+    }
+
+    /// A free buffer of `bytes`, or, if there is none, what `create` makes.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        bytes: u64,
+        create: impl FnOnce() -> wgpu::Buffer,
+    ) -> Allocation {
+        let mut free = self.free.lock().expect("the pool's lock");
+        let found = free.iter().rposition(|buffer| buffer.size() == bytes);
+        let buffer = match found {
+            Some(at) => {
+                if !self.pinned {
+                    self.memory.take(bytes);
+                }
+                free.remove(at)
+            }
+            None => {
+                if !self.pinned {
+                    let spare = self
+                        .memory
+                        .peak()
+                        .saturating_sub(self.memory.current() + bytes);
+                    let mut held: u64 = free.iter().map(wgpu::Buffer::size).sum();
+                    let excess = free
+                        .iter()
+                        .take_while(|buffer| {
+                            let too_many = held > spare;
+                            held -= buffer.size();
+                            too_many
+                        })
+                        .count();
+                    free.drain(..excess);
+                }
+                self.memory.take(bytes);
+                create()
+            }
+        };
+        Allocation {
+            buffer,
+            memory: self.memory.clone(),
+            home: Some(self.clone()),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.pinned {
+            let free = self.free.get_mut().expect("the pool's lock");
+            for buffer in free.iter() {
+                self.memory.release(buffer.size());
+            }
+        }
+    }
+}
+
+/// A wgpu buffer in use; when it is dropped, its pool has it back.
+pub(super) struct Allocation {
+    buffer: wgpu::Buffer,
+    memory: Arc<MemoryUse>,
+    home: Option<Arc<Pool>>,
+}
+
+impl Allocation {
+    /// A buffer that no pool will have.
+    pub(super) fn single(memory: Arc<MemoryUse>, buffer: wgpu::Buffer) -> Self {
+        memory.take(buffer.size());
+        Self {
+            buffer,
+            memory,
+            home: None,
+        }
+    }
+
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        match &self.home {
+            Some(pool) => {
+                if !pool.pinned {
+                    self.memory.release(self.buffer.size());
+                }
+                let mut free = pool.free.lock().expect("the pool's lock");
+                free.push(self.buffer.clone());
+            }
+            None => self.memory.release(self.buffer.size()),
+        }
+    }
+}
