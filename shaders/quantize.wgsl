@@ -8,8 +8,9 @@
 // once on the host: multiplying by them is rounded alike everywhere, which division is not.
 //
 // PACK_ROWS: out is [job][problem][row][word]. Otherwise [job][problem][word][row], rows padded to a multiple of four
-// with zeros. A workgroup writes a stretch of one matrix; an invocation writes STRIP words of it, 64 apart, so that
-// neighbours write neighbouring words and the divisions that find the place are done once for all of them.
+// with zeros. A workgroup writes a stretch of one matrix for up to JOBS jobs; an invocation reads the values of a word
+// once for all of them, and does so for STRIP words, 64 apart, so that neighbours write neighbouring words and the
+// divisions that find the place are done once.
 
 struct View {
     offset: u32,
@@ -40,9 +41,12 @@ struct Parameters {
 }
 
 const STRIP: u32 = 8u;
+const JOBS: u32 = 8u;
 
 override FORMAT: u32 = 0u;
 override PACK_ROWS: bool = true;
+// Whether the rows of one matrix have scales of their own. If not, no division is spent on finding them.
+override ROW_GROUPS: bool = true;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> source: array<f32>;
@@ -50,16 +54,29 @@ override PACK_ROWS: bool = true;
 @group(0) @binding(2) var<storage, read> inverse_scales: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read_write> codes: array<u32>;
 
-fn quantize(x: f32, inverse: vec2<f32>, q: f32) -> u32 {
+// 1.5 * 2^23: added to a float of magnitude below 2^22, it rounds half-to-even to an integer, which is then in the low
+// bits of the sum. Some software drivers take several times as long for round(). No product is added to it without a
+// min between, so that none can become a fused multiply-add, which rounds only once.
+const ROUNDER: f32 = 12582912.0;
+
+// The codes of four values in one word, the first lowest. Clamping to integers before rounding gives what clamping after
+// it gives.
+fn quantize(x: vec4<f32>, inverse: vec2<f32>, q: f32) -> u32 {
+    var rounded: vec4<f32>;
     if FORMAT == 0u {
-        return bitcast<u32>(i32(clamp(round(x * inverse.x), -q, q - 1.0))) & 0xffu;
+        rounded = clamp(x * inverse.x, vec4(-q), vec4(q - 1.0)) + ROUNDER;
+    } else {
+        let in_r2 = min(x * inverse.y, vec4(q - 1.0)) + (ROUNDER + 128.0);
+        if FORMAT == 1u {
+            let in_r1 = min(x * inverse.x, vec4(q)) + ROUNDER;
+            rounded = select(in_r2, in_r1, in_r1 < vec4(ROUNDER + q));
+        } else {
+            let in_r1 = min(-x * inverse.x, vec4(q - 1.0)) + ROUNDER;
+            rounded = select(in_r2, in_r1, x < vec4(0.0));
+        }
     }
-    let low = round(abs(x) * inverse.x);
-    let high = 0x80u | u32(clamp(round(x * inverse.y), 0.0, q - 1.0));
-    if FORMAT == 1u {
-        return select(high, u32(max(low, 0.0)), low <= q - 1.0);
-    }
-    return select(high, u32(min(low, q - 1.0)), x < 0.0);
+    let lanes = bitcast<vec4<u32>>(rounded) & vec4(0xffu);
+    return lanes.x | (lanes.y << 8u) | (lanes.z << 16u) | (lanes.w << 24u);
 }
 
 @compute @workgroup_size(64)
@@ -79,48 +96,46 @@ fn main(
     }
     let matrix_size = fast_size * slow_size;
     let stretches = (matrix_size + 64u * STRIP - 1u) / (64u * STRIP);
+    let problems = p.outer * p.inner;
     let index = workgroup.y * workgroups.x + workgroup.x;
-    let matrix = index / stretches;
-    if matrix >= p.jobs * p.outer * p.inner {
-        return;
-    }
-    let problem = matrix % (p.outer * p.inner);
-    let job = matrix / (p.outer * p.inner);
+    let problem = index / stretches % problems;
+    let first_job = index / stretches / problems * JOBS;
+    let end_job = min(first_job + JOBS, p.jobs);
     let inner = problem % p.inner;
     let source_matrix = p.source.offset + problem / p.inner * p.source.outer + inner * p.source.inner;
-    let first_group = job * p.groups + inner * p.inner_groups;
+    let first_group = inner * p.inner_groups;
 
     let start = index % stretches * 64u * STRIP + lane;
     var fast = start % fast_size;
     var slow = start / fast_size;
+    let fast_step = 64u % fast_size;
+    let slow_step = 64u / fast_size;
     for (var step = 0u; step < STRIP; step++) {
-        if slow >= slow_size {
-            return;
-        }
-        var row = slow;
-        var word = fast;
-        if !PACK_ROWS {
-            row = fast;
-            word = slow;
-        }
-        var packed = 0u;
-        if row < p.rows {
+        if slow < slow_size {
+            let row = select(fast, slow, PACK_ROWS);
+            let k = 4u * select(slow, fast, PACK_ROWS);
+            let at = source_matrix + row * p.source.row + k * p.source.column;
+            let x = vec4(
+                source[at],
+                source[at + p.source.column],
+                source[at + 2u * p.source.column],
+                source[at + 3u * p.source.column],
+            );
+            // What was read beyond k or the rows counts as nothing.
+            let inside = select(0u, 0xffffffffu >> (32u - 8u * min(p.k - k, 4u)), row < p.rows);
             var group = first_group;
-            if p.group_rows < p.rows {
+            if ROW_GROUPS {
                 group += row / p.group_rows;
             }
-            let inverse = inverse_scales[group];
-            let source_row = source_matrix + row * p.source.row;
-            for (var lane_k = 0u; lane_k < 4u; lane_k++) {
-                let k = word * 4u + lane_k;
-                if k < p.k {
-                    packed |= quantize(source[source_row + k * p.source.column], inverse, p.q) << (8u * lane_k);
-                }
+            for (var job = first_job; job < end_job; job++) {
+                let inverse = inverse_scales[job * p.groups + group];
+                let to = (job * problems + problem) * matrix_size + slow * fast_size + fast;
+                codes[to] = inside & quantize(x, inverse, p.q);
             }
         }
-        codes[matrix * matrix_size + slow * fast_size + fast] = packed;
-        fast += 64u;
-        while fast >= fast_size {
+        fast += fast_step;
+        slow += slow_step;
+        if fast >= fast_size {
             fast -= fast_size;
             slow++;
         }

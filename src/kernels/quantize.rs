@@ -11,8 +11,10 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/quantize.wgsl"),
 };
 
-/// Words that one invocation writes, as in the shader.
+/// Words whose values one invocation reads, as in the shader.
 const STRIP: usize = 8;
+/// Jobs that one invocation writes those words for, as in the shader.
+const JOBS: usize = 8;
 
 /// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,14 +159,13 @@ pub fn quantize(
                 q: half_range(what.bits),
                 unused: [0; 3],
             };
+            let flag = |on: bool| f64::from(u8::from(on));
             gpu.dispatch(
                 &SHADER,
                 &[
                     ("FORMAT", f64::from(what.format as u32)),
-                    (
-                        "PACK_ROWS",
-                        f64::from(u8::from(what.layout == Layout::Rows)),
-                    ),
+                    ("PACK_ROWS", flag(what.layout == Layout::Rows)),
+                    ("ROW_GROUPS", flag(what.group_rows < what.rows)),
                 ],
                 &parameters,
                 &[
@@ -172,7 +173,7 @@ pub fn quantize(
                     Binding::F32(inverse_scales),
                     Binding::U32(&codes),
                 ],
-                what.jobs
+                what.jobs.div_ceil(JOBS)
                     * what.batch[0]
                     * what.batch[1]
                     * what.matrix_words().div_ceil(WORKGROUP * STRIP),

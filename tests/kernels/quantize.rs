@@ -179,7 +179,8 @@ fn every_format_layout_and_bit_width() {
 #[test]
 fn scales_per_head_and_jobs_of_interleaved_heads() {
     let everywhere = Everywhere::new();
-    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 5, 4);
+    // More jobs than one invocation writes.
+    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 5, 11);
     let width = 3 * heads * dim;
     let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
     // Queries and keys are summed over dim, values over tokens: these have rows and columns exchanged.
