@@ -46,7 +46,7 @@ pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
 pub use geometry::{Lines, Product, View};
 pub use integer_product::{IntegerProduct, MAX_K, OutputScales, integer_product};
-pub use layer_norm::{LayerNorm, layer_norm};
+pub use layer_norm::{LayerNorm, layer_norm, layer_norm_codes};
 pub use layer_norm_backward::layer_norm_backward;
 pub use mean_tokens::{MeanTokens, mean_tokens};
 pub use mean_tokens_backward::mean_tokens_backward;
@@ -55,14 +55,14 @@ pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
 pub use permute_tokens::permute_tokens;
-pub use quantize::{Format, Layout, Quantize, quantize};
+pub use quantize::{Format, Layout, Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
-pub use softmax::softmax;
+pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
 pub use weighted_error::weighted_error;
-pub use window_softmax::{WindowSoftmax, window_softmax};
+pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};
 
 /// Invocations of one workgroup, in every kernel.
 const WORKGROUP: usize = 64;

@@ -4,6 +4,7 @@ use super::WORKGROUP;
 use super::geometry::View;
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
@@ -96,6 +97,36 @@ impl Quantize {
     /// Whether there is nothing to quantize.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// How the rows that a kernel computes become codes at once, in [`Layout::Rows`]: what [`quantize`] makes of that
+/// kernel's floats.
+#[derive(Clone, Copy)]
+pub struct RowCodes<'a> {
+    /// The format of the codes.
+    pub format: Format,
+    /// Bit width, 2 to 8.
+    pub bits: u32,
+    /// `[groups][2]`: the inverses of `scale_1` and `scale_2`, of which the uniform format uses the first.
+    pub inverse_scales: &'a Buffer<f32>,
+    /// Scales that take turns along the rows: that of a row is number `row / group_rows % groups`.
+    pub groups: usize,
+    /// Consecutive rows that share a scale.
+    pub group_rows: usize,
+}
+
+impl RowCodes<'_> {
+    /// The override constants of a shader that computes floats unless it is given these.
+    pub(super) fn constants(&self) -> [(&'static str, f64); 2] {
+        [("CODES", 1.0), ("FORMAT", f64::from(self.format as u32))]
+    }
+
+    /// On the CPU: the codes of one row.
+    pub(super) fn pack(&self, inverse_scales: &[f32], row: usize, x: &[f32], words: &mut [u32]) {
+        let group = row / self.group_rows % self.groups;
+        let scales = inverse_scales.as_chunks().0[group];
+        pack(self.format, half_range(self.bits), x, scales, words);
     }
 }
 
@@ -213,61 +244,137 @@ fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 
     }
 }
 
-fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
-    // The format is a constant inside each row's loop.
-    match what.format {
-        Format::Uniform => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::Uniform, x, scales, q)
-        }),
-        Format::SoftmaxTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::SoftmaxTwin, x, scales, q)
-        }),
-        Format::GeluTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::GeluTwin, x, scales, q)
-        }),
+/// The lanes of values that share a scale, compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
+    // The format is a constant inside each loop.
+    macro_rules! fill {
+        ($format:expr) => {
+            for (lane, &x) in lanes.iter_mut().zip(x) {
+                *lane = code($format, x, scales, q);
+            }
+        };
+    }
+    match format {
+        Format::Uniform => fill!(Format::Uniform),
+        Format::SoftmaxTwin => fill!(Format::SoftmaxTwin),
+        Format::GeluTwin => fill!(Format::GeluTwin),
     }
 }
 
-fn fill(
-    what: &Quantize,
-    source: &[f32],
-    inverse_scales: &[f32],
-    codes: &mut [u32],
-    code: impl Fn(f32, [f32; 2], f32) -> u8 + Sync,
-) {
-    let q = half_range(what.bits);
+/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what
+/// they hold.
+fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
+    fill(format, q, x, scales, bytemuck::cast_slice_mut(words));
+    for word in words {
+        // The first lane is the lowest byte, which on most machines it is already.
+        *word = u32::from_le(*word);
+    }
+}
+
+/// Lines that one task of the CPU version takes, at most. A line is what runs fastest in memory: the words of a row, or
+/// the rows of a word.
+const LINES: usize = 16;
+
+/// Some lines of one matrix.
+struct Part<'a> {
+    problem: usize,
+    first_line: usize,
+    /// Where each job's codes of them go.
+    codes: Vec<&'a mut [u32]>,
+}
+
+fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
     let problems = what.batch[0] * what.batch[1];
-    let (words, rows_out) = (what.words(), what.rows_out());
-    codes
-        .par_chunks_mut(what.matrix_words())
-        .enumerate()
-        .for_each(|(matrix, codes)| {
-            let job = matrix / problems;
-            let (outer, inner) = (matrix % problems / what.batch[1], matrix % what.batch[1]);
-            let mut lanes = vec![0u8; 4 * words];
-            for row in 0..what.rows {
-                let group = inner * what.inner_groups + row / what.group_rows;
-                let scales = &inverse_scales[2 * (job * what.groups + group)..][..2];
-                let scales = [scales[0], scales[1]];
-                let source = &source[what.source.at([outer, inner], row, 0)..];
-                if what.source.column == 1 {
-                    for (lane, &x) in lanes.iter_mut().zip(&source[..what.k]) {
-                        *lane = code(x, scales, q);
-                    }
-                } else {
-                    let values = source.iter().step_by(what.source.column as usize);
-                    for (lane, &x) in lanes[..what.k].iter_mut().zip(values) {
-                        *lane = code(x, scales, q);
-                    }
-                }
-                let (start, step) = match what.layout {
-                    Layout::Rows => (row * words, 1),
-                    Layout::Columns => (row, rows_out),
-                };
-                let packed = lanes.as_chunks::<4>().0;
-                for (word, lanes) in codes[start..].iter_mut().step_by(step).zip(packed) {
-                    *word = u32::from_le_bytes(*lanes);
+    let (lines, line_len) = match what.layout {
+        Layout::Rows => (what.rows, what.words()),
+        Layout::Columns => (what.words(), what.rows_out()),
+    };
+    let mut parts: Vec<Part> = (0..problems)
+        .flat_map(|problem| {
+            (0..lines).step_by(LINES).map(move |first_line| Part {
+                problem,
+                first_line,
+                codes: Vec::with_capacity(what.jobs),
+            })
+        })
+        .collect();
+    for codes in codes.chunks_mut(problems * what.matrix_words()) {
+        let stretches = codes
+            .chunks_mut(what.matrix_words())
+            .flat_map(|matrix| matrix.chunks_mut(LINES * line_len));
+        for (part, codes) in parts.iter_mut().zip(stretches) {
+            part.codes.push(codes);
+        }
+    }
+    parts.into_par_iter().for_each(|mut part| {
+        let batch = [part.problem / what.batch[1], part.problem % what.batch[1]];
+        let mut values = vec![0.0; 4 * line_len];
+        for at in 0..LINES.min(lines - part.first_line) {
+            let line = part.first_line + at;
+            gather(what, source, batch, line, &mut values);
+            for (job, codes) in part.codes.iter_mut().enumerate() {
+                let first_group = job * what.groups + batch[1] * what.inner_groups;
+                let scales = &inverse_scales.as_chunks().0[first_group..];
+                let codes = &mut codes[at * line_len..][..line_len];
+                pack_line(what, line, &values, scales, codes);
+            }
+        }
+    });
+}
+
+/// The values of one line, four to a word. Those that lie outside the matrix stay what they were.
+fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], line: usize, values: &mut [f32]) {
+    let stride = what.source.column as usize;
+    match what.layout {
+        Layout::Rows => {
+            let row = &source[what.source.at(batch, line, 0)..];
+            if stride == 1 {
+                values[..what.k].copy_from_slice(&row[..what.k]);
+            } else {
+                for (value, &x) in values[..what.k].iter_mut().zip(row.iter().step_by(stride)) {
+                    *value = x;
                 }
             }
-        });
+        }
+        Layout::Columns => {
+            let lanes = (what.k - 4 * line).min(4);
+            let rows = values.as_chunks_mut::<4>().0[..what.rows].iter_mut();
+            for (row, values) in rows.enumerate() {
+                let start = what.source.at(batch, row, 4 * line);
+                for (lane, value) in values[..lanes].iter_mut().enumerate() {
+                    *value = source[start + lane * stride];
+                }
+            }
+        }
+    }
+}
+
+/// One job's codes of one line. `scales` are the inverses of this matrix's groups.
+fn pack_line(what: &Quantize, line: usize, values: &[f32], scales: &[[f32; 2]], codes: &mut [u32]) {
+    let q = half_range(what.bits);
+    match what.layout {
+        Layout::Rows => pack(
+            what.format,
+            q,
+            &values[..what.k],
+            scales[line / what.group_rows],
+            codes,
+        ),
+        Layout::Columns => {
+            let codes = &mut codes[..what.rows];
+            let groups = codes
+                .chunks_mut(what.group_rows)
+                .zip(values.chunks(4 * what.group_rows));
+            for ((codes, values), &scales) in groups.zip(scales) {
+                pack(what.format, q, &values[..4 * codes.len()], scales, codes);
+            }
+            let lanes = what.k - 4 * line;
+            if lanes < 4 {
+                for code in codes {
+                    *code &= (1 << (8 * lanes)) - 1;
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
-//! Softmax along rows.
+//! Softmax along rows. Its result is floats, or their codes.
 
 use super::WORKGROUP;
+use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -16,13 +17,19 @@ struct Parameters {
     rows: u32,
     width: u32,
     factor: f32,
+    groups: u32,
+    group_rows: u32,
+    q: f32,
 }
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
     rows,
     width,
-    factor
+    factor,
+    groups,
+    group_rows,
+    q,
 });
 
 /// `softmax(factor · scores)` along each row of `[rows, width]`; `factor` is positive.
@@ -35,43 +42,92 @@ pub fn softmax(
 ) -> Buffer<f32> {
     let out = device.zeros(rows * width);
     match device {
-        Device::Cpu(_) => cpu(
-            width,
-            factor,
-            &scores.host_slice(),
-            &mut out.host_slice_mut(),
-        ),
-        Device::Gpu(gpu) => {
-            let parameters = Parameters {
-                rows: rows as u32,
-                width: width as u32,
-                factor,
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[Binding::F32(scores), Binding::F32(&out)],
-                rows.div_ceil(WORKGROUP),
-            );
+        Device::Cpu(_) => {
+            let scores = scores.host_slice();
+            out.host_slice_mut()
+                .par_chunks_mut(width)
+                .zip(scores.par_chunks(width))
+                .for_each(|(out, scores)| probabilities(factor, scores, out));
         }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &parameters(rows, width, factor, None),
+            &[
+                Binding::F32(scores),
+                // The scales are never read here; a binding must be something.
+                Binding::F32(scores),
+                Binding::F32(&out),
+            ],
+            rows.div_ceil(WORKGROUP),
+        ),
     }
     out
 }
 
-fn cpu(width: usize, factor: f32, scores: &[f32], out: &mut [f32]) {
-    out.par_chunks_mut(width)
-        .zip(scores.par_chunks(width))
-        .for_each(|(out, scores)| {
-            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for (out, score) in out.iter_mut().zip(scores) {
-                *out = (factor * (score - largest)).exp();
-                sum += *out;
-            }
-            let inverse = 1.0 / sum;
-            for out in out {
-                *out *= inverse;
-            }
-        });
+/// Codes of what [`softmax`] gives, `[row][word]`, four codes to a word.
+pub fn softmax_codes(
+    device: &Device,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    scores: &Buffer<f32>,
+    codes: &RowCodes,
+) -> Buffer<u32> {
+    let words = width.div_ceil(4);
+    let out = device.zeros(rows * words);
+    match device {
+        Device::Cpu(_) => {
+            let scores = scores.host_slice();
+            let inverse_scales = codes.inverse_scales.host_slice();
+            out.host_slice_mut()
+                .par_chunks_mut(words)
+                .zip(scores.par_chunks(width))
+                .enumerate()
+                .for_each_init(
+                    || vec![0.0; width],
+                    |values, (row, (out, scores))| {
+                        probabilities(factor, scores, values);
+                        codes.pack(&inverse_scales, row, values, out);
+                    },
+                );
+        }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &codes.constants(),
+            &parameters(rows, width, factor, Some(codes)),
+            &[
+                Binding::F32(scores),
+                Binding::F32(codes.inverse_scales),
+                Binding::U32(&out),
+            ],
+            rows.div_ceil(WORKGROUP),
+        ),
+    }
+    out
+}
+
+fn parameters(rows: usize, width: usize, factor: f32, codes: Option<&RowCodes>) -> Parameters {
+    Parameters {
+        rows: rows as u32,
+        width: width as u32,
+        factor,
+        groups: codes.map_or(1, |codes| codes.groups as u32),
+        group_rows: codes.map_or(1, |codes| codes.group_rows as u32),
+        q: codes.map_or(0.0, |codes| half_range(codes.bits)),
+    }
+}
+
+/// The result of one row.
+fn probabilities(factor: f32, scores: &[f32], out: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for (out, score) in out.iter_mut().zip(scores) {
+        *out = (factor * (score - largest)).exp();
+        sum += *out;
+    }
+    let inverse = 1.0 / sum;
+    for out in out {
+        *out *= inverse;
+    }
 }

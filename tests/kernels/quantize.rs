@@ -148,7 +148,7 @@ fn check(what: &Quantize, len: usize, everywhere: &Everywhere) {
     });
 }
 
-const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
+pub const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
 const LAYOUTS: [Layout; 2] = [Layout::Rows, Layout::Columns];
 
 #[test]
@@ -236,7 +236,7 @@ fn scales_per_block_of_rows() {
 }
 
 /// What a code stands for.
-fn worth(format: Format, code: u8, scale: [f32; 2]) -> f32 {
+pub fn worth(format: Format, code: u8, scale: [f32; 2]) -> f32 {
     let magnitude = f32::from(code % 128);
     match (format, code >= 128) {
         (Format::Uniform, _) => f32::from(code as i8) * scale[0],
