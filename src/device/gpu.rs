@@ -156,8 +156,8 @@ impl Gpu {
     }
 
     fn allocate<T: Pod>(&self, len: usize, mapped_at_creation: bool) -> (Buffer<T>, wgpu::Buffer) {
-        // A binding can't be empty, and copies go in words of four bytes.
-        let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(4) as u64;
+        // A binding can't be empty, copies go in words of four bytes, and some kernels take vectors of four words.
+        let bytes = (len.max(1) * size_of::<T>()).next_multiple_of(16) as u64;
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: bytes,

@@ -67,5 +67,8 @@ pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};
 /// Invocations of one workgroup, in every kernel.
 const WORKGROUP: usize = 64;
 
+/// Elements of a vector, where a kernel takes its buffers in vectors; the device allots whole ones.
+const VECTOR: usize = 4;
+
 /// Elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
 const PER_TASK: usize = 4096;
