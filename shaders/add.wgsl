@@ -1,15 +1,19 @@
 // out = a + b, element by element.
 //
-// One invocation computes one element.
+// One invocation computes STRIP vectors of four elements, 64 apart. Buffers are whole vectors long, so the last may hold
+// more than there is.
 
 struct Parameters {
+    // Vectors.
     count: u32,
 }
 
+const STRIP: u32 = 4u;
+
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -17,8 +21,11 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if index < parameters.count {
-        out[index] = a[index] + b[index];
+    let start = (workgroup.y * workgroups.x + workgroup.x) * 64u * STRIP + lane;
+    for (var step = 0u; step < STRIP; step++) {
+        let at = start + step * 64u;
+        if at < parameters.count {
+            out[at] = a[at] + b[at];
+        }
     }
 }

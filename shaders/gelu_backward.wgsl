@@ -1,15 +1,21 @@
 // The gradient of gelu's input x: out = grad * (Phi(x) + x * phi(x)), phi the normal distribution's density.
 //
-// Phi by the fit of shared/gelu.wgsl. One invocation computes one element.
+// Phi by the fit of shared/gelu.wgsl.
+//
+// One invocation computes STRIP vectors of four elements, 64 apart. Buffers are whole vectors long, so the last may hold
+// more than there is.
 
 struct Parameters {
+    // Vectors.
     count: u32,
 }
 
+const STRIP: u32 = 4u;
+
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(2) var<storage, read> grad: array<f32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> grad: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
 // 1 / sqrt(2 pi)
 const DENSITY: f32 = 0.398942280401;
@@ -20,15 +26,17 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if index >= parameters.count {
-        return;
+    let start = (workgroup.y * workgroups.x + workgroup.x) * 64u * STRIP + lane;
+    for (var step = 0u; step < STRIP; step++) {
+        let at = start + step * 64u;
+        if at < parameters.count {
+            let x = input[at];
+            // From 16 on, the tail is zero in f32.
+            let y = min(abs(x), vec4(16.0));
+            let exponential = exp(-0.5 * y * y);
+            let tail = exponential * scaled_tail(y);
+            let slope = select(1.0 - tail, tail, x < vec4(0.0)) + x * (exponential * DENSITY);
+            out[at] = grad[at] * slope;
+        }
     }
-    let x = input[index];
-    // From 16 on, the tail is zero in f32.
-    let y = min(abs(x), 16.0);
-    let exponential = exp(-0.5 * y * y);
-    let tail = exponential * scaled_tail(y);
-    let slope = select(1.0 - tail, tail, x < 0.0) + x * (exponential * DENSITY);
-    out[index] = grad[index] * slope;
 }

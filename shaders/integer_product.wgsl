@@ -6,13 +6,23 @@
 //   GELU_CODES  out = codes of gelu(value), likewise
 //   ERROR       out = partial sums of (weight * (value - reference))^2: the score of a candidate
 //
-// a is [job or 1][problem][m][words], b is [job or 1][problem][words][n / 4] in vectors of four columns; a word holds
-// four codes along k (shared/codes.wgsl). TWIN: a holds range-flag codes, and the integer is
+// Both operands lie as quantize.wgsl has them: [job or 1][problem][word][row of a, or column of b], in vectors of four
+// rows or columns; a word holds four codes along k (shared/codes.wgsl). TWIN: a holds range-flag codes, and the integer is
 //     sum over R1 lanes of sign * a * b  +  (sum over R2 lanes of a * b) << m
-// kept as two i32 accumulators and combined without wrapping, see `combine`.
+// which no accumulator holds whole: it is kept as `upper` and `lower`, the integer being upper * 2^m + lower with
+// 0 <= lower < 2^m.
 //
-// One invocation computes ROWS rows by four columns in registers; neighbours take neighbouring columns. A twin has two
-// accumulators for each element, so half the rows fill the same registers.
+// Codes of b that have less than 8 bits can be stored in less (BITS 6 or 4). GROUP words of lanes then take GROUP - 1: a
+// lane holds its code in its upper BITS bits, times 2^SPARE, and below it, in all words but the missing one, SPARE bits of
+// a lane of that one, from the first word the uppermost. No step of unpacking carries from lane to lane, and no code's
+// sign needs extending: the sums are 2^SPARE times too large, no larger than those of 8-bit codes, and are shifted back.
+//
+// Two entry points give the same integers:
+// main   One invocation computes twelve rows by twelve columns from global memory; neighbours take neighbouring columns.
+//        Codes are unpacked to 32 bits, where a twin's can be shifted to one scale and be summed in one accumulator. This
+//        is for software drivers, which have no dot product of packed codes, and for few rows.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP words of
+//        its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -68,12 +78,13 @@ const CODES: u32 = 1u;
 const GELU_CODES: u32 = 2u;
 const ERROR: u32 = 3u;
 
-override ROWS: u32 = 8u;
-// The most rows: an array's size can't be an override.
-const MOST_ROWS: u32 = 8u;
+override BITS: u32 = 8u;
+override SPARE: u32 = 8u - BITS;
+// With BITS 8 every word is one of its own.
+override GROUP: u32 = 8u / max(SPARE, 1u);
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> a: array<u32>;
+@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
 // [job][group]: what one unit of the integer is worth, and the left shift m of a twin's R2.
 @group(0) @binding(3) var<storage, read> scales: array<vec2<f32>>;
@@ -90,78 +101,183 @@ struct Matrix {
     job: u32,
     outer: u32,
     inner: u32,
-    // Where its output begins, without the job's stride.
+    // Where its operands begin, in vectors, and its output, without the job's stride.
+    a: u32,
+    b: u32,
     out: u32,
 }
 
-fn dot_columns(codes: u32, columns: vec4<u32>) -> vec4<i32> {
-    return vec4(
-        dot4I8Packed(codes, columns.x),
-        dot4I8Packed(codes, columns.y),
-        dot4I8Packed(codes, columns.z),
-        dot4I8Packed(codes, columns.w),
+fn matrix_of(index: u32) -> Matrix {
+    let p = parameters;
+    let problems = p.outer * p.inner;
+    let job = index / problems;
+    let problem = index % problems;
+    let outer = problem / p.inner;
+    let inner = problem % p.inner;
+    let b_words = select((p.words + GROUP - 1u) / GROUP * (GROUP - 1u), p.words, SPARE == 0u);
+    return Matrix(
+        job,
+        outer,
+        inner,
+        (job * p.a_per_job * problems + problem) * p.words * ((p.m + 3u) / 4u),
+        (job * p.b_per_job * problems + problem) * b_words * ((p.n + 3u) / 4u),
+        p.out.offset + outer * p.out.outer + inner * p.out.inner,
     );
 }
 
-// r1 + (r2 << shift) as a float, without an integer that can wrap: r1 is split at the shift, its upper part joins r2.
-fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
-    let upper = r2 + (r1 >> shift);
-    let lower = r1 & ((1i << shift) - 1i);
-    return f32(upper) * f32(1u << shift) + f32(lower);
+// One word of four columns of b, each code times 2^SPARE.
+fn columns_at(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
+    let vectors = (parameters.n + 3u) / 4u;
+    if SPARE == 0u {
+        return b[matrix_b + word * vectors + vector];
+    }
+    let part = word % GROUP;
+    let group_at = matrix_b + word / GROUP * (GROUP - 1u) * vectors + vector;
+    if part < GROUP - 1u {
+        return b[group_at + part * vectors] & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u);
+    }
+    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
+    var missing = vec4(0u);
+    for (var other = 0u; other < GROUP - 1u; other++) {
+        let piece = SPARE * other;
+        missing |= (b[group_at + other * vectors] << vec4(BITS - piece)) & vec4(upper_bits >> piece);
+    }
+    return missing;
 }
 
-// The value of one element.
-fn value_of(matrix: Matrix, column: u32, sum: i32, sum_r2: i32) -> f32 {
-    let group = matrix.inner * parameters.inner_groups + column / parameters.group_columns;
-    let scale = scales[matrix.job * parameters.groups + group];
-    var integer = f32(sum);
-    if TWIN {
-        integer = combine(parameters.r1_sign * sum, sum_r2, u32(scale.y));
-    }
-    var value = integer * scale.x;
-    if parameters.has_bias != 0u {
-        value += bias[column];
-    }
-    return value;
+// The shift m of a job's twins.
+fn shift_of(job: u32) -> u32 {
+    return u32(scales[job * parameters.groups].y);
 }
 
-// Finishes four neighbouring columns of one row. Returns their error, zero but for ERROR.
-fn store(matrix: Matrix, row: u32, column: u32, sum: vec4<i32>, sum_r2: vec4<i32>) -> f32 {
+// What turns the integers of four neighbouring columns into values.
+struct Columns {
+    first: u32,
+    scale: vec4<f32>,
+    bias: vec4<f32>,
+    // 2^m
+    upper_unit: f32,
+}
+
+fn columns_of(matrix: Matrix, first: u32) -> Columns {
     let p = parameters;
+    var columns = Columns(first, vec4(0.0), vec4(0.0), f32(1u << shift_of(matrix.job)));
+    for (var c = 0u; c < 4u; c++) {
+        let column = min(first + c, p.n - 1u);
+        let group = matrix.inner * p.inner_groups + column / p.group_columns;
+        columns.scale[c] = scales[matrix.job * p.groups + group].x;
+        if p.has_bias != 0u {
+            columns.bias[c] = bias[column];
+        }
+    }
+    return columns;
+}
+
+// Finishes four neighbouring columns of one row, where they exist; the integers are `lower`, or a twin's `upper` and
+// `lower`. Returns their error, zero but for ERROR.
+fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: vec4<i32>) -> f32 {
+    let p = parameters;
+    if row >= p.m || columns.first >= p.n {
+        return 0.0;
+    }
+    var integers = vec4<f32>(lower);
+    if TWIN {
+        integers += vec4<f32>(upper) * columns.upper_unit;
+    }
+    let values = integers * columns.scale + columns.bias;
+    if EPILOGUE == CODES {
+        store_codes(matrix, columns.first, row, values);
+        return 0.0;
+    }
+    if EPILOGUE == GELU_CODES {
+        store_codes(matrix, columns.first, row, gelu(values));
+        return 0.0;
+    }
     var out_row = row;
     if EPILOGUE == VALUES && p.order_rows != 0u {
         out_row = row / p.order_rows * p.order_rows + order[row % p.order_rows];
     }
-    let row_at = matrix.out + out_row * p.out.row;
-    var word = 0u;
     var error = 0.0;
-    for (var c = 0u; c < 4u; c++) {
-        if column + c < p.n {
-            var value = value_of(matrix, column + c, sum[c], sum_r2[c]);
-            let at = row_at + (column + c) * p.out.column;
-            if EPILOGUE == VALUES {
-                if p.has_residual != 0u {
-                    value += operand[at];
-                }
-                out[matrix.job * p.job_stride + at] = bitcast<u32>(value);
-            } else if EPILOGUE == ERROR {
-                var difference = value - operand[at];
-                if p.has_weight != 0u {
-                    difference *= weight[at];
-                }
-                error += difference * difference;
-            } else {
-                if EPILOGUE == GELU_CODES {
-                    value = gelu(value);
-                }
-                word |= quantize(value, vec2(p.inverse_1, p.inverse_2), p.q) << (8u * c);
+    var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
+    let existing = min(p.n - columns.first, 4u);
+    for (var c = 0u; c < existing; c++) {
+        var value = values[c];
+        if EPILOGUE == VALUES {
+            if p.has_residual != 0u {
+                value += operand[at];
             }
+            out[matrix.job * p.job_stride + at] = bitcast<u32>(value);
+        } else {
+            value -= operand[at];
+            if p.has_weight != 0u {
+                value *= weight[at];
+            }
+            error += value * value;
         }
-    }
-    if EPILOGUE == CODES || EPILOGUE == GELU_CODES {
-        out[row_at + column / 4u * p.out.column] = word;
+        at += p.out.column;
     }
     return error;
+}
+
+fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
+    let p = parameters;
+    let codes = quantize(values, vec2(p.inverse_1, p.inverse_2), p.q);
+    out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
+}
+
+// Where the partial sum of four columns of a tile of rows goes: [job][group][outer][tile of rows][vector of the group].
+fn store_error(matrix: Matrix, tile_row: u32, tiles_down: u32, vector: u32, error: f32) {
+    let p = parameters;
+    let across = (p.group_columns + 3u) / 4u;
+    if EPILOGUE == ERROR && vector * 4u < p.n {
+        let group = matrix.inner * p.inner_groups + vector / across;
+        let part = (matrix.outer * tiles_down + tile_row) * across + vector % across;
+        out[(matrix.job * p.groups + group) * p.outer * tiles_down * across + part] = bitcast<u32>(error);
+    }
+}
+
+const ROW_VECTORS: u32 = 3u;
+const COLUMN_VECTORS: u32 = 3u;
+const SUMS: u32 = 4u * ROW_VECTORS * COLUMN_VECTORS;
+
+// Four codes of a, a twin's in units of scale_1.
+fn code_values(codes: u32, r2_unit: i32) -> vec4<i32> {
+    let values = unpack4xI8(codes);
+    if TWIN {
+        return (values & vec4(127i)) * select(vec4(parameters.r1_sign), vec4(r2_unit), values < vec4(0i));
+    }
+    return values;
+}
+
+fn dot_values(values: vec4<i32>, columns: vec4<u32>) -> vec4<i32> {
+    return vec4(
+        dot(values, unpack4xI8(columns.x)),
+        dot(values, unpack4xI8(columns.y)),
+        dot(values, unpack4xI8(columns.z)),
+        dot(values, unpack4xI8(columns.w)),
+    );
+}
+
+// Adds one word of k of twelve rows by four columns. Indexed by anything but constants, the sums would not stay in
+// registers.
+fn add_columns(
+    sum: ptr<function, array<vec4<i32>, SUMS>>,
+    first: u32,
+    rows: array<vec4<i32>, 12>,
+    columns: vec4<u32>,
+) {
+    (*sum)[first] += dot_values(rows[0], columns);
+    (*sum)[first + 1u] += dot_values(rows[1], columns);
+    (*sum)[first + 2u] += dot_values(rows[2], columns);
+    (*sum)[first + 3u] += dot_values(rows[3], columns);
+    (*sum)[first + 4u] += dot_values(rows[4], columns);
+    (*sum)[first + 5u] += dot_values(rows[5], columns);
+    (*sum)[first + 6u] += dot_values(rows[6], columns);
+    (*sum)[first + 7u] += dot_values(rows[7], columns);
+    (*sum)[first + 8u] += dot_values(rows[8], columns);
+    (*sum)[first + 9u] += dot_values(rows[9], columns);
+    (*sum)[first + 10u] += dot_values(rows[10], columns);
+    (*sum)[first + 11u] += dot_values(rows[11], columns);
 }
 
 @compute @workgroup_size(64)
@@ -172,60 +288,73 @@ fn main(
 ) {
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    let tiles_across = (p.n + 3u) / 4u;
-    let tiles_down = (p.m + ROWS - 1u) / ROWS;
-    let problems = p.outer * p.inner;
+    let row_vectors = (p.m + 3u) / 4u;
+    let tiles_down = (row_vectors + ROW_VECTORS - 1u) / ROW_VECTORS;
+    let tiles_across = ((p.n + 3u) / 4u + COLUMN_VECTORS - 1u) / COLUMN_VECTORS;
     let index = tile / (tiles_across * tiles_down);
-    if index >= p.jobs * problems {
+    if index >= p.jobs * p.outer * p.inner {
         return;
     }
-    let job = index / problems;
-    let problem = index % problems;
-    let outer = problem / p.inner;
-    let inner = problem % p.inner;
-    let tile_column = tile % tiles_across;
+    let matrix = matrix_of(index);
+    let vector = tile % tiles_across * COLUMN_VECTORS;
     let tile_row = tile / tiles_across % tiles_down;
-    let row = tile_row * ROWS;
-
-    // Rows past the edge are computed from the last valid one and not stored; columns past it are zeros in b.
-    let a_matrix = (job * p.a_per_job * problems + problem) * p.m;
-    var a_at: array<u32, MOST_ROWS>;
-    var sum: array<vec4<i32>, MOST_ROWS>;
-    var sum_r2: array<vec4<i32>, MOST_ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        a_at[r] = (a_matrix + min(row + r, p.m - 1u)) * p.words;
-        sum[r] = vec4(0i);
-        sum_r2[r] = vec4(0i);
+    var shift = 0u;
+    // Sums of a twin fit an i32 for so many words: 4 * 127 * 2^m * 128 each.
+    var stretch = p.words;
+    if TWIN {
+        shift = shift_of(matrix.job);
+        stretch = 32768u >> shift;
     }
-    var b_at = (job * p.b_per_job * problems + problem) * p.words * tiles_across + tile_column;
-    for (var word = 0u; word < p.words; word++) {
-        let columns = b[b_at];
-        b_at += tiles_across;
-        for (var r = 0u; r < ROWS; r++) {
-            let codes = a[a_at[r] + word];
+
+    // What lies past the last row or column is computed from whatever is read there, and not stored.
+    var upper: array<vec4<i32>, SUMS>;
+    var lower: array<vec4<i32>, SUMS>;
+    var a_at = matrix.a + tile_row * ROW_VECTORS;
+    for (var start = 0u; start < p.words; start += stretch) {
+        var sum: array<vec4<i32>, SUMS>;
+        for (var word = start; word < min(start + stretch, p.words); word++) {
+            let x = a[a_at];
+            let y = a[a_at + 1u];
+            let z = a[a_at + 2u];
+            let r2_unit = 1i << shift;
+            let rows = array(
+                code_values(x.x, r2_unit),
+                code_values(x.y, r2_unit),
+                code_values(x.z, r2_unit),
+                code_values(x.w, r2_unit),
+                code_values(y.x, r2_unit),
+                code_values(y.y, r2_unit),
+                code_values(y.z, r2_unit),
+                code_values(y.w, r2_unit),
+                code_values(z.x, r2_unit),
+                code_values(z.y, r2_unit),
+                code_values(z.z, r2_unit),
+                code_values(z.w, r2_unit),
+            );
+            add_columns(&sum, 0u, rows, columns_at(matrix.b, word, vector));
+            add_columns(&sum, 12u, rows, columns_at(matrix.b, word, vector + 1u));
+            add_columns(&sum, 24u, rows, columns_at(matrix.b, word, vector + 2u));
+            a_at += row_vectors;
+        }
+        for (var at = 0u; at < SUMS; at++) {
+            let integers = sum[at] >> vec4(SPARE);
             if TWIN {
-                let magnitudes = codes & 0x7f7f7f7fu;
-                let in_r2 = ((codes >> 7u) & 0x01010101u) * 0xffu;
-                sum[r] += dot_columns(magnitudes & ~in_r2, columns);
-                sum_r2[r] += dot_columns(magnitudes & in_r2, columns);
+                lower[at] += integers & vec4((1i << shift) - 1i);
+                upper[at] += (integers >> vec4(shift)) + (lower[at] >> vec4(shift));
+                lower[at] &= vec4((1i << shift) - 1i);
             } else {
-                sum[r] += dot_columns(codes, columns);
+                lower[at] = integers;
             }
         }
     }
 
-    let matrix = Matrix(job, outer, inner, p.out.offset + outer * p.out.outer + inner * p.out.inner);
-    var error = 0.0;
-    for (var r = 0u; r < ROWS; r++) {
-        if row + r < p.m {
-            error += store(matrix, row + r, tile_column * 4u, sum[r], sum_r2[r]);
+    for (var v = 0u; v < COLUMN_VECTORS; v++) {
+        let columns = columns_of(matrix, 4u * (vector + v));
+        var error = 0.0;
+        for (var r = 0u; r < 4u * ROW_VECTORS; r++) {
+            let at = v * 4u * ROW_VECTORS + r;
+            error += store(matrix, columns, 4u * ROW_VECTORS * tile_row + r, upper[at], lower[at]);
         }
-    }
-    if EPILOGUE == ERROR {
-        // [job][group][outer][tile_row][tile of the group's columns]
-        let across = (p.group_columns + 3u) / 4u;
-        let group = inner * p.inner_groups + tile_column / across;
-        let part = (outer * tiles_down + tile_row) * across + tile_column % across;
-        out[(job * p.groups + group) * p.outer * tiles_down * across + part] = bitcast<u32>(error);
+        store_error(matrix, tile_row, tiles_down, vector + v, error);
     }
 }

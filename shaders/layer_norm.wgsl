@@ -1,5 +1,7 @@
 // out = (x - mean) / sqrt(variance + eps) * weight + bias, for each row of x on its own; the variance is the biased one.
 //
+// CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits. Row (image, token) of out is made of row (image, order[token]) of x.
+//
 // One invocation computes one row in three passes: the mean, then the variance about it, then the result.
 
 struct Parameters {
@@ -10,13 +12,30 @@ struct Parameters {
     input_offset: u32,
     input_stride: u32,
     eps: f32,
+    // Tokens of an image that order moves about; 0 leaves them where they are.
+    tokens: u32,
+    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
+
+override CODES: bool = false;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> input: array<f32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> order: array<u32>;
+// [groups][2]: 1 / scale_1 and 1 / scale_2.
+@group(0) @binding(5) var<storage, read> inverse_scales: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<u32>;
+
+// Element i of the result, of the row of x that starts at `start`.
+fn element(start: u32, i: u32, mean: f32, inverse_deviation: f32) -> f32 {
+    let normalised = (input[start + i] - mean) * inverse_deviation;
+    return normalised * weight[i] + bias[i];
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -29,7 +48,12 @@ fn main(
     if row >= p.rows {
         return;
     }
-    let start = p.input_offset + row * p.input_stride;
+    var input_row = row;
+    if p.tokens > 0u {
+        let token = row % p.tokens;
+        input_row = row - token + order[token];
+    }
+    let start = p.input_offset + input_row * p.input_stride;
     var sum = 0.0;
     for (var i = 0u; i < p.width; i++) {
         sum += input[start + i];
@@ -41,8 +65,26 @@ fn main(
         squares += centred * centred;
     }
     let inverse_deviation = inverseSqrt(squares / f32(p.width) + p.eps);
-    for (var i = 0u; i < p.width; i++) {
-        let normalised = (input[start + i] - mean) * inverse_deviation;
-        out[row * p.width + i] = normalised * weight[i] + bias[i];
+    if CODES {
+        let matrix = row / p.matrix_rows;
+        let group = matrix % p.groups;
+        let inverse = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
+        var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
+        for (var i = 0u; i < p.width; i += 4u) {
+            let values = vec4(
+                element(start, i, mean, inverse_deviation),
+                element(start, i + 1u, mean, inverse_deviation),
+                element(start, i + 2u, mean, inverse_deviation),
+                element(start, i + 3u, mean, inverse_deviation),
+            );
+            // What was computed beyond the row counts as nothing.
+            out[word_at] = first_lanes(quantize(values, inverse, p.q), p.width - i);
+            word_at += padded_rows;
+        }
+    } else {
+        for (var i = 0u; i < p.width; i++) {
+            out[row * p.width + i] = bitcast<u32>(element(start, i, mean, inverse_deviation));
+        }
     }
 }

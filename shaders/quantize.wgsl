@@ -1,9 +1,10 @@
 // code = quantize(x): floats at any stride to 8-bit lanes, four along k packed into one word, first k lowest.
 // The formats are those of shared/codes.wgsl.
 //
-// PACK_ROWS: out is [job][problem][row][word]. Otherwise [job][problem][word][row], rows padded to a multiple of four
-// with zeros. A workgroup writes a stretch of one matrix; an invocation writes STRIP words of it, 64 apart, so that
-// neighbours write neighbouring words and the divisions that find the place are done once for all of them.
+// codes is [job][problem][word][row], rows padded to a multiple of four with zeros: an operand of an integer product. A
+// workgroup writes a stretch of one matrix for up to JOBS jobs; an invocation reads the values of a word once for all of
+// them, and does so for STRIP words, 64 apart, so that neighbours write neighbouring words and the divisions that find
+// the place are done once.
 
 struct View {
     offset: u32,
@@ -34,8 +35,10 @@ struct Parameters {
 }
 
 const STRIP: u32 = 8u;
+const JOBS: u32 = 8u;
 
-override PACK_ROWS: bool = true;
+// Whether the rows of one matrix have scales of their own. If not, no division is spent on finding them.
+override ROW_GROUPS: bool = true;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> source: array<f32>;
@@ -51,59 +54,52 @@ fn main(
 ) {
     let p = parameters;
     let words = (p.k + 3u) / 4u;
-    // The dimension of the output that runs fastest, and the other one.
-    var fast_size = words;
-    var slow_size = p.rows;
-    if !PACK_ROWS {
-        fast_size = (p.rows + 3u) / 4u * 4u;
-        slow_size = words;
-    }
-    let matrix_size = fast_size * slow_size;
+    let padded_rows = (p.rows + 3u) / 4u * 4u;
+    let matrix_size = padded_rows * words;
     let stretches = (matrix_size + 64u * STRIP - 1u) / (64u * STRIP);
+    let problems = p.outer * p.inner;
     let index = workgroup.y * workgroups.x + workgroup.x;
-    let matrix = index / stretches;
-    if matrix >= p.jobs * p.outer * p.inner {
-        return;
-    }
-    let problem = matrix % (p.outer * p.inner);
-    let job = matrix / (p.outer * p.inner);
+    let problem = index / stretches % problems;
+    let first_job = index / stretches / problems * JOBS;
+    let end_job = min(first_job + JOBS, p.jobs);
     let inner = problem % p.inner;
     let source_matrix = p.source.offset + problem / p.inner * p.source.outer + inner * p.source.inner;
-    let first_group = job * p.groups + inner * p.inner_groups;
+    let first_group = inner * p.inner_groups;
 
     let start = index % stretches * 64u * STRIP + lane;
-    var fast = start % fast_size;
-    var slow = start / fast_size;
+    var row = start % padded_rows;
+    var word = start / padded_rows;
+    let row_step = 64u % padded_rows;
+    let word_step = 64u / padded_rows;
     for (var step = 0u; step < STRIP; step++) {
-        if slow >= slow_size {
-            return;
-        }
-        var row = slow;
-        var word = fast;
-        if !PACK_ROWS {
-            row = fast;
-            word = slow;
-        }
-        var packed = 0u;
-        if row < p.rows {
+        if word < words {
+            let at = source_matrix + row * p.source.row + 4u * word * p.source.column;
+            let x = vec4(
+                source[at],
+                source[at + p.source.column],
+                source[at + 2u * p.source.column],
+                source[at + 3u * p.source.column],
+            );
+            // What was read beyond k or the rows counts as nothing.
+            let inside = select(0u, p.k - 4u * word, row < p.rows);
             var group = first_group;
-            if p.group_rows < p.rows {
+            if ROW_GROUPS {
                 group += row / p.group_rows;
             }
-            let inverse = inverse_scales[group];
-            let source_row = source_matrix + row * p.source.row;
-            for (var lane_k = 0u; lane_k < 4u; lane_k++) {
-                let k = word * 4u + lane_k;
-                if k < p.k {
-                    packed |= quantize(source[source_row + k * p.source.column], inverse, p.q) << (8u * lane_k);
+            for (var job = first_job; job < end_job; job++) {
+                let inverse = inverse_scales[job * p.groups + group];
+                var codes_of_x = 0u;
+                if inside > 0u {
+                    codes_of_x = first_lanes(quantize(x, inverse, p.q), inside);
                 }
+                codes[(job * problems + problem) * matrix_size + word * padded_rows + row] = codes_of_x;
             }
         }
-        codes[matrix * matrix_size + slow * fast_size + fast] = packed;
-        fast += 64u;
-        while fast >= fast_size {
-            fast -= fast_size;
-            slow++;
+        row += row_step;
+        word += word_step;
+        if row >= padded_rows {
+            row -= padded_rows;
+            word++;
         }
     }
 }

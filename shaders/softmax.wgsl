@@ -1,16 +1,27 @@
 // out = softmax(factor * scores) along each row: exp(factor * (x - max)) over the row's sum of these; factor > 0.
 //
-// One invocation computes one row in three passes: the maximum, then the exponentials and their sum, then the division.
+// CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits.
+//
+// One invocation computes one row in three passes: the maximum, then the sum of the exponentials, then the result, for
+// which they are computed once more: that takes less than writing and reading them.
 
 struct Parameters {
     rows: u32,
     width: u32,
     factor: f32,
+    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
+
+override CODES: bool = false;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;
-@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+// [groups][2]: 1 / scale_1 and 1 / scale_2.
+@group(0) @binding(2) var<storage, read> inverse_scales: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<u32>;
 
 @compute @workgroup_size(64)
 fn main(
@@ -30,12 +41,26 @@ fn main(
     }
     var sum = 0.0;
     for (var i = 0u; i < p.width; i++) {
-        let exponential = exp(p.factor * (scores[start + i] - largest));
-        out[start + i] = exponential;
-        sum += exponential;
+        sum += exp(p.factor * (scores[start + i] - largest));
     }
     let inverse = 1.0 / sum;
-    for (var i = 0u; i < p.width; i++) {
-        out[start + i] *= inverse;
+    if CODES {
+        let matrix = row / p.matrix_rows;
+        let group = matrix % p.groups;
+        let inverse_scale = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
+        var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
+        for (var i = 0u; i < p.width; i += 4u) {
+            let at = start + i;
+            let x = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
+            let values = exp(p.factor * (x - largest)) * inverse;
+            // What was computed beyond the row counts as nothing.
+            out[word_at] = first_lanes(quantize(values, inverse_scale, p.q), p.width - i);
+            word_at += padded_rows;
+        }
+    } else {
+        for (var i = 0u; i < p.width; i++) {
+            out[start + i] = bitcast<u32>(exp(p.factor * (scores[start + i] - largest)) * inverse);
+        }
     }
 }

@@ -2,8 +2,10 @@
 // the tokens' relative positions, mask [windows, tokens, tokens] keeps apart what a shifted window brought together. The
 // rows of scores [images, windows, heads, tokens, tokens] count tokens, then heads, then windows.
 //
-// One invocation computes one row in three passes: the biased scores and their maximum, then the exponentials and their
-// sum, then the division.
+// CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits.
+//
+// One invocation computes one row in three passes: the maximum of the biased scores, then the sum of their exponentials,
+// then the result, for which they are computed once more: that takes less than writing and reading them.
 
 struct Parameters {
     rows: u32,
@@ -11,13 +13,32 @@ struct Parameters {
     heads: u32,
     windows: u32,
     factor: f32,
+    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
+
+override CODES: bool = false;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> mask: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+// [groups][2]: 1 / scale_1 and 1 / scale_2.
+@group(0) @binding(4) var<storage, read> inverse_scales: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<u32>;
+
+// Where a row starts: its scores, its head's bias, its window's mask.
+struct Row {
+    scores: u32,
+    bias: u32,
+    mask: u32,
+}
+
+fn biased(row: Row, i: u32) -> f32 {
+    return parameters.factor * scores[row.scores + i] + (bias[row.bias + i] + mask[row.mask + i]);
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -26,28 +47,41 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let p = parameters;
-    let row = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if row >= p.rows {
+    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
+    if index >= p.rows {
         return;
     }
-    let start = row * p.tokens;
     let head_rows = p.heads * p.tokens;
-    let bias_start = row % head_rows * p.tokens;
-    let mask_start = (row / head_rows % p.windows * p.tokens + row % p.tokens) * p.tokens;
-    var largest = p.factor * scores[start] + (bias[bias_start] + mask[mask_start]);
-    for (var i = 0u; i < p.tokens; i++) {
-        let score = p.factor * scores[start + i] + (bias[bias_start + i] + mask[mask_start + i]);
-        out[start + i] = score;
-        largest = max(largest, score);
+    let row = Row(
+        index * p.tokens,
+        index % head_rows * p.tokens,
+        (index / head_rows % p.windows * p.tokens + index % p.tokens) * p.tokens,
+    );
+    var largest = biased(row, 0u);
+    for (var i = 1u; i < p.tokens; i++) {
+        largest = max(largest, biased(row, i));
     }
     var sum = 0.0;
     for (var i = 0u; i < p.tokens; i++) {
-        let exponential = exp(out[start + i] - largest);
-        out[start + i] = exponential;
-        sum += exponential;
+        sum += exp(biased(row, i) - largest);
     }
     let inverse = 1.0 / sum;
-    for (var i = 0u; i < p.tokens; i++) {
-        out[start + i] *= inverse;
+    if CODES {
+        let matrix = index / p.matrix_rows;
+        let group = matrix % p.groups;
+        let inverse_scale = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
+        var word_at = matrix * ((p.tokens + 3u) / 4u) * padded_rows + index % p.matrix_rows;
+        for (var i = 0u; i < p.tokens; i += 4u) {
+            let x = vec4(biased(row, i), biased(row, i + 1u), biased(row, i + 2u), biased(row, i + 3u));
+            let values = exp(x - largest) * inverse;
+            // What was computed beyond the row counts as nothing.
+            out[word_at] = first_lanes(quantize(values, inverse_scale, p.q), p.tokens - i);
+            word_at += padded_rows;
+        }
+    } else {
+        for (var i = 0u; i < p.tokens; i++) {
+            out[row.scores + i] = bitcast<u32>(exp(biased(row, i) - largest) * inverse);
+        }
     }
 }

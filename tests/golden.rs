@@ -583,7 +583,13 @@ fn literal_codes(
             (f64::from(w) / scale).round_ties_even().clamp(-q, q - 1.0) as i8
         })
         .collect();
-    Some(LinearCodes::upload(device, &sizes, &codes, bias.as_deref()))
+    Some(LinearCodes::upload(
+        device,
+        &sizes,
+        plan.b_bits,
+        &codes,
+        bias.as_deref(),
+    ))
 }
 
 /// One site by itself, all images in one chunk: the search without calibration's bookkeeping.

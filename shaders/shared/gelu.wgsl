@@ -5,9 +5,9 @@
 // 0 <= y <= 14 is least: 3.5e-9, below what an f32 shows.
 
 // Phi(-y) / exp(-y * y / 2) for y >= 0.
-fn scaled_tail(y: f32) -> f32 {
+fn scaled_tail(y: vec4<f32>) -> vec4<f32> {
     let t = 1.0 / (1.0 + 0.3 * y);
-    var p = -0.0206127308517;
+    var p = vec4(-0.0206127308517);
     p = p * t + 0.112375267284;
     p = p * t - 0.228066367584;
     p = p * t + 0.191580239846;
@@ -20,9 +20,9 @@ fn scaled_tail(y: f32) -> f32 {
     return p * t;
 }
 
-fn gelu(x: f32) -> f32 {
+fn gelu(x: vec4<f32>) -> vec4<f32> {
     // From 16 on, the tail is zero in f32.
-    let y = min(abs(x), 16.0);
+    let y = min(abs(x), vec4(16.0));
     let tail = exp(-0.5 * y * y) * scaled_tail(y);
-    return x * select(1.0 - tail, tail, x < 0.0);
+    return x * select(1.0 - tail, tail, x < vec4(0.0));
 }

@@ -111,9 +111,10 @@ pub struct Gpu {
 /// only the recording still holds are freed soon.
 const DISPATCHES_PER_SUBMISSION: usize = 128;
 
-/// Bytes of a buffer of `len` values: a binding can't be empty, and copies go in words of four bytes.
+/// Bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some kernels take
+/// vectors of four words.
 fn byte_len<T>(len: usize) -> u64 {
-    (len.max(1) * size_of::<T>()).next_multiple_of(4) as u64
+    (len.max(1) * size_of::<T>()).next_multiple_of(16) as u64
 }
 
 impl Gpu {

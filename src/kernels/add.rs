@@ -1,6 +1,6 @@
 //! The sum of two tensors: residual connections and their gradients.
 
-use super::{PER_TASK, WORKGROUP};
+use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -9,6 +9,9 @@ pub(crate) static SHADER: Shader = Shader {
     name: "add",
     source: include_str!("../../shaders/add.wgsl"),
 };
+
+/// Vectors that one invocation computes, as in the shader.
+const STRIP: usize = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -26,15 +29,16 @@ pub fn add(device: &Device, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32> {
     match device {
         Device::Cpu(_) => cpu(&a.host_slice(), &b.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
+            let vectors = a.len().div_ceil(VECTOR);
             let parameters = Parameters {
-                count: a.len() as u32,
+                count: vectors as u32,
             };
             gpu.dispatch(
                 &SHADER,
                 &[],
                 &parameters,
                 &[Binding::F32(a), Binding::F32(b), Binding::F32(&out)],
-                a.len().div_ceil(WORKGROUP),
+                vectors.div_ceil(STRIP * WORKGROUP),
             );
         }
     }

@@ -1,6 +1,6 @@
 //! The average of two tensors: the logits of a distilled DeiT.
 
-use super::{PER_TASK, WORKGROUP};
+use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -9,6 +9,9 @@ pub(crate) static SHADER: Shader = Shader {
     name: "average",
     source: include_str!("../../shaders/average.wgsl"),
 };
+
+/// Vectors that one invocation computes, as in the shader.
+const STRIP: usize = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -26,15 +29,16 @@ pub fn average(device: &Device, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32>
     match device {
         Device::Cpu(_) => cpu(&a.host_slice(), &b.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
+            let vectors = a.len().div_ceil(VECTOR);
             let parameters = Parameters {
-                count: a.len() as u32,
+                count: vectors as u32,
             };
             gpu.dispatch(
                 &SHADER,
                 &[],
                 &parameters,
                 &[Binding::F32(a), Binding::F32(b), Binding::F32(&out)],
-                a.len().div_ceil(WORKGROUP),
+                vectors.div_ceil(STRIP * WORKGROUP),
             );
         }
     }

@@ -1,6 +1,6 @@
 //! GELU, the exact one.
 
-use super::{PER_TASK, WORKGROUP};
+use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -12,6 +12,9 @@ pub(crate) static SHADER: Shader = Shader {
         include_str!("../../shaders/gelu.wgsl"),
     ),
 };
+
+/// Vectors that one invocation computes, as in the shader.
+const STRIP: usize = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -28,15 +31,16 @@ pub fn gelu(device: &Device, input: &Buffer<f32>) -> Buffer<f32> {
     match device {
         Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
+            let vectors = input.len().div_ceil(VECTOR);
             let parameters = Parameters {
-                count: input.len() as u32,
+                count: vectors as u32,
             };
             gpu.dispatch(
                 &SHADER,
                 &[],
                 &parameters,
                 &[Binding::F32(input), Binding::F32(&out)],
-                input.len().div_ceil(WORKGROUP),
+                vectors.div_ceil(STRIP * WORKGROUP),
             );
         }
     }

@@ -1,7 +1,7 @@
 //! The gradient of GELU's input.
 
 use super::gelu::normal;
-use super::{PER_TASK, WORKGROUP};
+use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -16,6 +16,9 @@ pub(crate) static SHADER: Shader = Shader {
 
 /// 1 / √(2π)
 const DENSITY: f32 = 0.398_942_3;
+
+/// Vectors that one invocation computes, as in the shader.
+const STRIP: usize = 4;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -37,15 +40,16 @@ pub fn gelu_backward(device: &Device, input: &Buffer<f32>, grad: &Buffer<f32>) -
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
+            let vectors = input.len().div_ceil(VECTOR);
             let parameters = Parameters {
-                count: input.len() as u32,
+                count: vectors as u32,
             };
             gpu.dispatch(
                 &SHADER,
                 &[],
                 &parameters,
                 &[Binding::F32(input), Binding::F32(grad), Binding::F32(&out)],
-                input.len().div_ceil(WORKGROUP),
+                vectors.div_ceil(STRIP * WORKGROUP),
             );
         }
     }

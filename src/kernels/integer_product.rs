@@ -8,8 +8,9 @@
 use super::WORKGROUP;
 use super::gelu::normal;
 use super::geometry::View;
-use super::quantize::{Format, code, half_range};
+use super::quantize::{Format, code, half_range, padded};
 use super::sum_rows::sum_rows;
+use super::width::Width;
 use crate::device::{Binding, Buffer, Device, Gpu, Shader};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
@@ -26,8 +27,10 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Columns of one invocation's tile, as in the shader; also the codes of one word.
-const TILE_COLUMNS: usize = 4;
+/// Rows and columns of one invocation's tile, as in the shader.
+const TILE: [usize; 2] = [12, 12];
+/// Columns that the shader finishes at once: the codes of one word.
+const VECTOR: usize = 4;
 
 /// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
 pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
@@ -61,14 +64,16 @@ pub struct IntegerProduct {
     pub job_stride: usize,
     /// The left operand's format; the right one is always uniform.
     pub a_format: Format,
+    /// How the right operand is stored.
+    pub b_width: Width,
 }
 
 /// What is multiplied, and what one unit of the integer result is worth.
 #[derive(Clone, Copy)]
 pub struct Operands<'a> {
-    /// Codes packed as [`Layout::Rows`](super::Layout::Rows).
+    /// The left operand's codes, as [`quantize`](super::quantize) gives them.
     pub a: &'a Buffer<u32>,
-    /// Codes packed as [`Layout::Columns`](super::Layout::Columns).
+    /// The right operand's, likewise, its columns taking the place of rows; or packed by [`Width::pack`].
     pub b: &'a Buffer<u32>,
     /// `[jobs][groups][2]`: the product of the operands' scales (`scale_1` for a twin), and a twin's left shift m.
     pub scales: &'a Buffer<f32>,
@@ -185,30 +190,22 @@ impl IntegerProduct {
         }
     }
 
-    /// Rows of one invocation's tile.
-    fn tile_rows(&self) -> usize {
-        if self.a_format.is_twin() { 4 } else { 8 }
-    }
-
     /// Where the words of [`integer_product_codes`] lie if each row of the output, all heads side by side, is to be a row
     /// of the next left operand; and how many there are. `None` where a word would hold codes of two heads.
     pub fn words_of_rows(&self) -> Option<(View, usize)> {
         let [outer, inner] = self.batch;
-        if self.problems() == 1 {
+        let rows = padded(outer * self.m);
+        (inner == 1 || self.n.is_multiple_of(4)).then(|| {
             let words = self.n.div_ceil(4);
-            return Some((View::rows(words), self.m * words));
-        }
-        let words = inner * self.n / 4;
-        self.n.is_multiple_of(4).then(|| {
-            let view = View::new(0, [self.m * words, self.n / 4], words, 1);
-            (view, outer * self.m * words)
+            let view = View::new(0, [self.m, words * rows], 1, rows);
+            (view, inner * words * rows)
         })
     }
 
-    /// Whether each tile of the shader lies within one of the groups of `group_columns` columns, so that
-    /// [`integer_product_error`] can add up a group's tiles.
-    pub fn tiles_lie_within(&self, group_columns: usize) -> bool {
-        group_columns == self.n || group_columns.is_multiple_of(TILE_COLUMNS)
+    /// Whether no group of `group_columns` columns ends within four that the shader finishes at once, so that
+    /// [`integer_product_error`] can add up a group.
+    pub fn vectors_lie_within(&self, group_columns: usize) -> bool {
+        group_columns == self.n || group_columns.is_multiple_of(VECTOR)
     }
 }
 
@@ -295,7 +292,7 @@ pub fn integer_product_codes(
 
 /// `[jobs][groups]`: Σ (weight · (scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
 /// there is one, `weight` lie as one job's values would. Groups must be
-/// [made of whole tiles](IntegerProduct::tiles_lie_within).
+/// [made of whole vectors](IntegerProduct::vectors_lie_within).
 pub fn integer_product_error(
     device: &Device,
     product: &IntegerProduct,
@@ -303,7 +300,7 @@ pub fn integer_product_error(
     reference: &Buffer<f32>,
     weight: Option<&Buffer<f32>>,
 ) -> Buffer<f32> {
-    assert!(product.tiles_lie_within(operands.group_columns));
+    assert!(product.vectors_lie_within(operands.group_columns));
     match device {
         Device::Cpu(_) => {
             let (reference, weight) = (reference.host_slice(), weight.map(Buffer::host_slice));
@@ -320,9 +317,8 @@ pub fn integer_product_error(
             device.upload(&sums)
         }
         Device::Gpu(gpu) => {
-            let tiles_down = product.m.div_ceil(product.tile_rows());
-            let parts =
-                product.batch[0] * tiles_down * operands.group_columns.div_ceil(TILE_COLUMNS);
+            let tiles_down = product.m.div_ceil(TILE[0]);
+            let parts = product.batch[0] * tiles_down * operands.group_columns.div_ceil(VECTOR);
             let rows = product.jobs * operands.groups;
             let partial = device.uninitialized(rows * parts);
             let epilogue = Epilogue::Error { reference, weight };
@@ -341,7 +337,7 @@ fn dispatch(
 ) {
     check_length(product);
     let twin = product.a_format.is_twin();
-    let tiles = product.m.div_ceil(product.tile_rows()) * product.n.div_ceil(TILE_COLUMNS);
+    let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
     let mut parameters = Parameters {
         out: product.out,
         outer: product.batch[0] as u32,
@@ -394,7 +390,7 @@ fn dispatch(
         &SHADER,
         &[
             ("TWIN", f64::from(u8::from(twin))),
-            ("ROWS", product.tile_rows() as f64),
+            ("BITS", product.b_width.bits().into()),
             ("EPILOGUE", f64::from(number)),
             ("FORMAT", f64::from(format as u32)),
         ],
@@ -491,11 +487,15 @@ fn cpu_blocks<T: Send>(
     let (a, b) = (operands.a.host_slice(), operands.b.host_slice());
     let scales = operands.scales.host_slice();
     let bias = operands.bias.map(Buffer::host_slice);
-    let b_words = words * product.n.next_multiple_of(4);
+    let columns = padded(product.n);
+    let stored_words = product.b_width.stored(words) * columns;
     let matrices = problems * if product.b_per_job { product.jobs } else { 1 };
-    let b_values: Vec<Vec<f32>> = b[..matrices * b_words]
-        .par_chunks_exact(b_words.max(1))
-        .map(|codes| right_values(codes, product.n))
+    let b_values: Vec<Vec<f32>> = b[..matrices * stored_words]
+        .par_chunks_exact(stored_words)
+        .map(|stored| {
+            let codes = product.b_width.unpack(stored, words, columns);
+            unpacked(&codes, columns, 0..product.n, |code| f32::from(code as i8))
+        })
         .collect();
 
     let blocks_down = product.m.div_ceil(TASK_ROWS);
@@ -510,11 +510,12 @@ fn cpu_blocks<T: Send>(
             let rows = first..(first + TASK_ROWS).min(product.m);
             let matrix = [problem / product.batch[1], problem % product.batch[1]];
             let of = |per_job: bool| usize::from(per_job) * job * problems + problem;
-            let a_start = (of(product.a_per_job) * product.m + rows.start) * words;
+            let a_words = words * padded(product.m);
             let scales = &scales[2 * job * operands.groups..][..2 * operands.groups];
             let mut values = integers(
                 product,
-                &a[a_start..a_start + rows.len() * words],
+                &a[of(product.a_per_job) * a_words..][..a_words],
+                rows.clone(),
                 &b_values[of(product.b_per_job)],
                 scales[1] as u32,
             );
@@ -541,27 +542,38 @@ fn cpu_blocks<T: Send>(
         .collect()
 }
 
-/// A right operand's codes as floats, `[4 · words][n]`.
-fn right_values(codes: &[u32], n: usize) -> Vec<f32> {
-    let columns = n.next_multiple_of(4);
-    let words = codes.len() / columns;
-    let mut values = vec![0.0; 4 * words * n];
-    let rows = values.chunks_exact_mut(4 * n);
-    for (codes, rows) in codes.chunks_exact(columns).zip(rows) {
-        for (lane, row) in rows.chunks_exact_mut(n).enumerate() {
-            for (value, code) in row.iter_mut().zip(codes) {
-                *value = f32::from((code >> (8 * lane)) as u8 as i8);
+/// Some rows of an operand `[word][padded_rows]` as floats `[4 · words][rows]`, each code being worth `value`.
+fn unpacked(
+    codes: &[u32],
+    padded_rows: usize,
+    rows: Range<usize>,
+    value: impl Fn(u8) -> f32,
+) -> Vec<f32> {
+    let words = codes.len() / padded_rows;
+    let mut values = vec![0.0; 4 * words * rows.len()];
+    let lines = values.chunks_exact_mut(4 * rows.len());
+    for (codes, lines) in codes.chunks_exact(padded_rows).zip(lines) {
+        for (lane, line) in lines.chunks_exact_mut(rows.len()).enumerate() {
+            for (line, code) in line.iter_mut().zip(&codes[rows.clone()]) {
+                *line = value((code >> (8 * lane)) as u8);
             }
         }
     }
     values
 }
 
-/// The exact integers of some rows `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
-fn integers(product: &IntegerProduct, a: &[u32], b: &[f32], shift: u32) -> Vec<f32> {
-    let shape = [a.len() / product.words(), 4 * product.words(), product.n];
+/// The exact integers of some `rows` of `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
+fn integers(
+    product: &IntegerProduct,
+    a: &[u32],
+    rows: Range<usize>,
+    b: &[f32],
+    shift: u32,
+) -> Vec<f32> {
+    let shape = [rows.len(), 4 * product.words(), product.n];
+    let padded_rows = padded(product.m);
     if !product.a_format.is_twin() {
-        let a = left_values(a, |code| f32::from(code as i8));
+        let a = unpacked(a, padded_rows, rows, |code| f32::from(code as i8));
         return if shape[1] <= EXACT_K {
             exact(shape, &a, b)
         } else {
@@ -571,8 +583,10 @@ fn integers(product: &IntegerProduct, a: &[u32], b: &[f32], shift: u32) -> Vec<f
     }
     let magnitude = |code: u8| f32::from(code & 0x7f);
     let in_r2 = |code: u8| f32::from(code >> 7);
-    let r1 = left_values(a, |code| magnitude(code) * (1.0 - in_r2(code)));
-    let r2 = left_values(a, |code| magnitude(code) * in_r2(code));
+    let r1 = unpacked(a, padded_rows, rows.clone(), |code| {
+        magnitude(code) * (1.0 - in_r2(code))
+    });
+    let r2 = unpacked(a, padded_rows, rows, |code| magnitude(code) * in_r2(code));
     let sign = product.r1_sign();
     if shape[1] <= EXACT_K {
         let mut combined = exact(shape, &r1, b);
@@ -587,19 +601,13 @@ fn integers(product: &IntegerProduct, a: &[u32], b: &[f32], shift: u32) -> Vec<f
     }
 }
 
-/// What each code of a left operand is worth.
-fn left_values(words: &[u32], value: impl Fn(u8) -> f32) -> Vec<f32> {
-    let codes = words.iter().flat_map(|word| word.to_le_bytes());
-    codes.map(value).collect()
-}
-
-/// A library's product of `a` `[m, k]` and `b` `[k, n]`, exact for sums of up to [`EXACT_K`] products of codes.
+/// A library's product of `a` `[k, m]`, transposed, and `b` `[k, n]`: exact for sums of up to [`EXACT_K`] products.
 fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut sums = vec![0.0; m * n];
-    let a = ArrayView2::from_shape((m, k), a).expect("the left operand holds m rows");
-    let b = ArrayView2::from_shape((k, n), b).expect("the right operand holds k rows");
+    let a = ArrayView2::from_shape((k, m), a).expect("the left operand holds k lines of rows");
+    let b = ArrayView2::from_shape((k, n), b).expect("the right operand holds k lines of columns");
     let mut out = ArrayViewMut2::from_shape((m, n), &mut sums).expect("the sums hold m rows");
-    general_mat_mul(1.0, &a, &b, 0.0, &mut out);
+    general_mat_mul(1.0, &a.t(), &b, 0.0, &mut out);
     sums
 }
 
@@ -607,11 +615,9 @@ fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
 fn exact_long([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<i32> {
     let mut sums = vec![0; m * n];
     for start in (0..k).step_by(EXACT_K) {
-        let stretch = start..(start + EXACT_K).min(k);
-        let rows = a.chunks_exact(k).flat_map(|row| &row[stretch.clone()]);
-        let a: Vec<f32> = rows.copied().collect();
-        let b = &b[stretch.start * n..stretch.end * n];
-        for (sum, part) in sums.iter_mut().zip(exact([m, stretch.len(), n], &a, b)) {
+        let end = (start + EXACT_K).min(k);
+        let (a, b) = (&a[start * m..end * m], &b[start * n..end * n]);
+        for (sum, part) in sums.iter_mut().zip(exact([m, end - start, n], a, b)) {
             *sum += part as i32;
         }
     }

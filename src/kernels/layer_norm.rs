@@ -1,13 +1,17 @@
-//! Layer normalisation, as torch's: over the last dimension, biased variance.
+//! Layer normalisation, as torch's: over the last dimension, biased variance. Its result is floats, or their codes.
 
 use super::WORKGROUP;
+use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "layer_norm",
-    source: include_str!("../../shaders/layer_norm.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/codes.wgsl"),
+        include_str!("../../shaders/layer_norm.wgsl"),
+    ),
 };
 
 /// Which rows are normalised, and how. Row r of the input starts at `input_offset + r · input_stride`, so that one token
@@ -34,6 +38,10 @@ struct Parameters {
     input_offset: u32,
     input_stride: u32,
     eps: f32,
+    tokens: u32,
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
 
 #[cfg(test)]
@@ -42,7 +50,11 @@ super::layout_test::uniform!(Parameters {
     width,
     input_offset,
     input_stride,
-    eps
+    eps,
+    tokens,
+    matrix_rows,
+    groups,
+    q,
 });
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` of each row: `[rows, width]`. `weight` and `bias` are `[width]`.
@@ -55,36 +67,94 @@ pub fn layer_norm(
 ) -> Buffer<f32> {
     let out = device.uninitialized(norm.rows * norm.width);
     match device {
-        Device::Cpu(_) => cpu(
-            norm,
-            &input.host_slice(),
-            &weight.host_slice(),
-            &bias.host_slice(),
-            &mut out.host_slice_mut(),
-        ),
-        Device::Gpu(gpu) => {
-            let parameters = Parameters {
-                rows: norm.rows as u32,
-                width: norm.width as u32,
-                input_offset: norm.input_offset as u32,
-                input_stride: norm.input_stride as u32,
-                eps: norm.eps,
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[
-                    Binding::F32(input),
-                    Binding::F32(weight),
-                    Binding::F32(bias),
-                    Binding::F32(&out),
-                ],
-                norm.rows.div_ceil(WORKGROUP),
-            );
+        Device::Cpu(_) => {
+            let (input, weight, bias) =
+                (input.host_slice(), weight.host_slice(), bias.host_slice());
+            out.host_slice_mut()
+                .par_chunks_mut(norm.width)
+                .enumerate()
+                .for_each(|(row, out)| normalise(norm, &input, &weight, &bias, row, out));
         }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &parameters(norm, None, None),
+            &[
+                Binding::F32(input),
+                Binding::F32(weight),
+                Binding::F32(bias),
+                // The order and the scales are never read here; a binding must be something.
+                Binding::F32(input),
+                Binding::F32(input),
+                Binding::F32(&out),
+            ],
+            norm.rows.div_ceil(WORKGROUP),
+        ),
     }
     out
+}
+
+/// Codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does. With `order`, a permutation of each
+/// image's tokens as in [`permute_tokens`](super::permute_tokens), row `(b, t)` of the result is that of row
+/// `(b, order[t])` of the input.
+pub fn layer_norm_codes(
+    device: &Device,
+    norm: &LayerNorm,
+    order: Option<&Buffer<u32>>,
+    input: &Buffer<f32>,
+    weight: &Buffer<f32>,
+    bias: &Buffer<f32>,
+    codes: &RowCodes,
+) -> Buffer<u32> {
+    let out = device.uninitialized(codes.len(norm.rows, norm.width));
+    match device {
+        Device::Cpu(_) => {
+            let (input, weight, bias) =
+                (input.host_slice(), weight.host_slice(), bias.host_slice());
+            let order = order.map(Buffer::host_slice);
+            codes.fill(norm.width, &mut out.host_slice_mut(), |row, values| {
+                let from = order.as_ref().map_or(row, |order| {
+                    let token = row % order.len();
+                    row - token + order[token] as usize
+                });
+                normalise(norm, &input, &weight, &bias, from, values);
+            });
+        }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &codes.constants(),
+            &parameters(norm, order, Some(codes)),
+            &[
+                Binding::F32(input),
+                Binding::F32(weight),
+                Binding::F32(bias),
+                // Never read without an order; a binding must be something.
+                order.map_or(Binding::F32(input), Binding::U32),
+                Binding::F32(codes.inverse_scales),
+                Binding::U32(&out),
+            ],
+            norm.rows.div_ceil(WORKGROUP),
+        ),
+    }
+    out
+}
+
+fn parameters(
+    norm: &LayerNorm,
+    order: Option<&Buffer<u32>>,
+    codes: Option<&RowCodes>,
+) -> Parameters {
+    Parameters {
+        rows: norm.rows as u32,
+        width: norm.width as u32,
+        input_offset: norm.input_offset as u32,
+        input_stride: norm.input_stride as u32,
+        eps: norm.eps,
+        tokens: order.map_or(0, |order| order.len() as u32),
+        matrix_rows: codes.map_or(1, |codes| codes.matrix_rows as u32),
+        groups: codes.map_or(1, |codes| codes.groups as u32),
+        q: codes.map_or(0.0, |codes| half_range(codes.bits)),
+    }
 }
 
 /// A row's mean and the inverse of its standard deviation.
@@ -95,14 +165,18 @@ pub(super) fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (squares / width + eps).sqrt())
 }
 
-fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
-    out.par_chunks_mut(norm.width)
-        .enumerate()
-        .for_each(|(row, out)| {
-            let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
-            let (mean, inverse_deviation) = statistics(x, norm.eps);
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = (x[i] - mean) * inverse_deviation * weight[i] + bias[i];
-            }
-        });
+/// The result of one row of the input.
+fn normalise(
+    norm: &LayerNorm,
+    input: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    row: usize,
+    out: &mut [f32],
+) {
+    let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
+    let (mean, inverse_deviation) = statistics(x, norm.eps);
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = (x[i] - mean) * inverse_deviation * weight[i] + bias[i];
+    }
 }

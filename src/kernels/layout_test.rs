@@ -24,7 +24,7 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Files of this folder that are no kernels.
-const OTHERS: [&str; 3] = ["geometry", "layout_test", "mod"];
+const OTHERS: [&str; 4] = ["geometry", "layout_test", "mod", "width"];
 
 /// Members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
@@ -143,5 +143,23 @@ fn every_shader_has_its_rust_file_and_the_reverse() {
         ] {
             assert!(kernel.contains(&part), "{name}.rs lacks `{part}`");
         }
+    }
+}
+
+/// WGSL has no way to share a function, so these are copies.
+#[test]
+fn every_shader_that_quantizes_does_it_alike() {
+    let function = |source: &str| {
+        let constant = source
+            .lines()
+            .find(|line| line.starts_with("const ROUNDER"));
+        let start = source.find("fn quantize(")?;
+        let len = source[start..].find("\n}\n")?;
+        Some((constant?.to_owned(), source[start..][..len].to_owned()))
+    };
+    let original = function(&text("shaders", "quantize", "wgsl")).expect("quantize() and ROUNDER");
+    for name in ["layer_norm", "softmax", "window_softmax"] {
+        let copy = function(&text("shaders", name, "wgsl"));
+        assert!(copy.as_ref() == Some(&original), "{name}.wgsl");
     }
 }

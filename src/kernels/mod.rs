@@ -33,6 +33,7 @@ mod softmax;
 mod softmax_backward;
 mod sum_rows;
 mod weighted_error;
+mod width;
 mod window_softmax;
 
 pub use add::add;
@@ -49,7 +50,7 @@ pub use integer_product::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, integer_product, integer_product_codes,
     integer_product_error,
 };
-pub use layer_norm::{LayerNorm, layer_norm};
+pub use layer_norm::{LayerNorm, layer_norm, layer_norm_codes};
 pub use layer_norm_backward::layer_norm_backward;
 pub use mean_tokens::{MeanTokens, mean_tokens};
 pub use mean_tokens_backward::mean_tokens_backward;
@@ -58,17 +59,21 @@ pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
 pub use permute_tokens::permute_tokens;
-pub use quantize::{Format, Layout, Quantize, quantize};
+pub use quantize::{Format, Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
-pub use softmax::softmax;
+pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
 pub use weighted_error::weighted_error;
-pub use window_softmax::{WindowSoftmax, window_softmax};
+pub use width::Width;
+pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};
 
 /// Invocations of one workgroup, in every kernel.
 const WORKGROUP: usize = 64;
+
+/// Elements of a vector, where a kernel takes its buffers in vectors; the device allots whole ones.
+const VECTOR: usize = 4;
 
 /// Elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
 const PER_TASK: usize = 4096;

@@ -1,6 +1,6 @@
 //! A ceiling that `bench` measures: memory that is read and written.
 
-use super::{PER_TASK, WORKGROUP};
+use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -10,8 +10,6 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/peak_copy.wgsl"),
 };
 
-/// Words of a vector, as in the shader.
-const VECTOR: usize = 4;
 /// Vectors that one invocation copies, as in the shader.
 const STRIP: usize = 16;
 

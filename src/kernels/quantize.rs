@@ -1,9 +1,10 @@
 //! Floats to packed 8-bit codes, on the fly, in any of the three formats.
 
-use super::WORKGROUP;
 use super::geometry::View;
+use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
@@ -14,8 +15,10 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Words that one invocation writes, as in the shader.
+/// Words whose values one invocation reads, as in the shader.
 const STRIP: usize = 8;
+/// Jobs that one invocation writes those words for, as in the shader.
+const JOBS: usize = 8;
 
 /// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +36,6 @@ impl Format {
     pub fn is_twin(self) -> bool {
         self != Self::Uniform
     }
-}
-
-/// Which index of the packed codes runs fastest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// `[job][problem][row][word]`: the left operand of an integer product.
-    Rows,
-    /// `[job][problem][word][row]`, rows padded to a multiple of four with zeros: the right operand, whose columns are
-    /// these rows.
-    Columns,
 }
 
 /// What to quantize: a batch of matrices `[rows, k]`, each under the scales of several jobs (candidates).
@@ -68,8 +61,6 @@ pub struct Quantize {
     pub bits: u32,
     /// The format of the codes.
     pub format: Format,
-    /// The layout of the packed words.
-    pub layout: Layout,
 }
 
 impl Quantize {
@@ -78,15 +69,8 @@ impl Quantize {
         self.k.div_ceil(4)
     }
 
-    fn rows_out(&self) -> usize {
-        match self.layout {
-            Layout::Rows => self.rows,
-            Layout::Columns => self.rows.next_multiple_of(4),
-        }
-    }
-
     fn matrix_words(&self) -> usize {
-        self.words() * self.rows_out()
+        self.words() * padded(self.rows)
     }
 
     /// Words of the whole result.
@@ -97,6 +81,73 @@ impl Quantize {
     /// Whether there is nothing to quantize.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The rows of an operand: padded, so that four neighbouring ones can be read as a vector.
+pub(super) fn padded(rows: usize) -> usize {
+    rows.next_multiple_of(4)
+}
+
+/// How the rows that a kernel computes become codes at once: what [`quantize`] makes of that kernel's floats, but that
+/// the rows which pad a matrix are left as they are.
+#[derive(Clone, Copy)]
+pub struct RowCodes<'a> {
+    /// The format of the codes.
+    pub format: Format,
+    /// Bit width, 2 to 8.
+    pub bits: u32,
+    /// `[groups][2]`: the inverses of `scale_1` and `scale_2`, of which the uniform format uses the first.
+    pub inverse_scales: &'a Buffer<f32>,
+    /// Consecutive rows that make a matrix.
+    pub matrix_rows: usize,
+    /// Scales that take turns: that of a matrix is number `matrix % groups`.
+    pub groups: usize,
+}
+
+impl RowCodes<'_> {
+    /// Words of the codes of `rows` rows of `width` values.
+    pub(super) fn len(&self, rows: usize, width: usize) -> usize {
+        rows / self.matrix_rows * width.div_ceil(4) * padded(self.matrix_rows)
+    }
+
+    /// The override constants of a shader that computes floats unless it is given these.
+    pub(super) fn constants(&self) -> [(&'static str, f64); 2] {
+        [("CODES", 1.0), ("FORMAT", f64::from(self.format as u32))]
+    }
+
+    /// On the CPU: the codes of rows of `width` values, which `compute` gives by their number.
+    pub(super) fn fill(
+        &self,
+        width: usize,
+        codes: &mut [u32],
+        compute: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        let words = width.div_ceil(4);
+        let padded_rows = padded(self.matrix_rows);
+        let inverse_scales = self.inverse_scales.host_slice();
+        let q = half_range(self.bits);
+        codes
+            .par_chunks_mut(words * padded_rows)
+            .enumerate()
+            .for_each(|(matrix, codes)| {
+                let scales = inverse_scales.as_chunks().0[matrix % self.groups];
+                let rows: Vec<u32> = (0..self.matrix_rows)
+                    .into_par_iter()
+                    .with_min_len(PER_TASK.div_ceil(width))
+                    .flat_map_iter(|row| {
+                        let (mut values, mut row_codes) = (vec![0.0; width], vec![0; words]);
+                        compute(matrix * self.matrix_rows + row, &mut values);
+                        pack(self.format, q, &values, scales, &mut row_codes);
+                        row_codes
+                    })
+                    .collect();
+                for (word, codes) in codes.chunks_exact_mut(padded_rows).enumerate() {
+                    for (code, row) in codes.iter_mut().zip(rows.chunks_exact(words)) {
+                        *code = row[word];
+                    }
+                }
+            });
     }
 }
 
@@ -130,7 +181,8 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// Packed codes of `source`, one set per job. `inverse_scales` is `[jobs][groups][2]`: the inverses of `scale_1` and
+/// Codes of `source`, `[job][problem][word][row]`: four codes along `k` to a word, rows padded to a multiple of four with
+/// zeros, as an integer product takes both of its operands. `inverse_scales` is `[jobs][groups][2]`: the inverses of `scale_1` and
 /// `scale_2`, of which the uniform format uses the first.
 pub fn quantize(
     device: &Device,
@@ -160,14 +212,12 @@ pub fn quantize(
                 q: half_range(what.bits),
                 unused: [0; 3],
             };
+            let flag = |on: bool| f64::from(u8::from(on));
             gpu.dispatch(
                 &SHADER,
                 &[
                     ("FORMAT", f64::from(what.format as u32)),
-                    (
-                        "PACK_ROWS",
-                        f64::from(u8::from(what.layout == Layout::Rows)),
-                    ),
+                    ("ROW_GROUPS", flag(what.group_rows < what.rows)),
                 ],
                 &parameters,
                 &[
@@ -175,7 +225,7 @@ pub fn quantize(
                     Binding::F32(inverse_scales),
                     Binding::U32(&codes),
                 ],
-                what.jobs
+                what.jobs.div_ceil(JOBS)
                     * what.batch[0]
                     * what.batch[1]
                     * what.matrix_words().div_ceil(WORKGROUP * STRIP),
@@ -215,61 +265,108 @@ pub(super) fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: 
     }
 }
 
-fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
-    // The format is a constant inside each row's loop.
-    match what.format {
-        Format::Uniform => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::Uniform, x, scales, q)
-        }),
-        Format::SoftmaxTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::SoftmaxTwin, x, scales, q)
-        }),
-        Format::GeluTwin => fill(what, source, inverse_scales, codes, |x, scales, q| {
-            code(Format::GeluTwin, x, scales, q)
-        }),
+/// The lanes of values that share a scale, compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
+    // The format is a constant inside each loop.
+    macro_rules! fill {
+        ($format:expr) => {
+            for (lane, &x) in lanes.iter_mut().zip(x) {
+                *lane = code($format, x, scales, q);
+            }
+        };
+    }
+    match format {
+        Format::Uniform => fill!(Format::Uniform),
+        Format::SoftmaxTwin => fill!(Format::SoftmaxTwin),
+        Format::GeluTwin => fill!(Format::GeluTwin),
     }
 }
 
-fn fill(
-    what: &Quantize,
-    source: &[f32],
-    inverse_scales: &[f32],
-    codes: &mut [u32],
-    code: impl Fn(f32, [f32; 2], f32) -> u8 + Sync,
-) {
-    let q = half_range(what.bits);
+/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what
+/// they hold.
+fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
+    fill(format, q, x, scales, bytemuck::cast_slice_mut(words));
+    for word in words {
+        // The first lane is the lowest byte, which on most machines it is already.
+        *word = u32::from_le(*word);
+    }
+}
+
+/// Words of each row that one task of the CPU version takes, at most.
+const TASK_WORDS: usize = 16;
+
+/// A stretch of the words of one matrix.
+struct Part<'a> {
+    problem: usize,
+    first_word: usize,
+    /// Where each job's codes of them go.
+    codes: Vec<&'a mut [u32]>,
+}
+
+fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
     let problems = what.batch[0] * what.batch[1];
-    let (words, rows_out) = (what.words(), what.rows_out());
-    codes
-        .par_chunks_mut(what.matrix_words())
-        .enumerate()
-        .for_each(|(matrix, codes)| {
-            let job = matrix / problems;
-            let (outer, inner) = (matrix % problems / what.batch[1], matrix % what.batch[1]);
-            let mut lanes = vec![0u8; 4 * words];
-            for row in 0..what.rows {
-                let group = inner * what.inner_groups + row / what.group_rows;
-                let scales = &inverse_scales[2 * (job * what.groups + group)..][..2];
-                let scales = [scales[0], scales[1]];
-                let source = &source[what.source.at([outer, inner], row, 0)..];
-                if what.source.column == 1 {
-                    for (lane, &x) in lanes.iter_mut().zip(&source[..what.k]) {
-                        *lane = code(x, scales, q);
-                    }
-                } else {
-                    let values = source.iter().step_by(what.source.column as usize);
-                    for (lane, &x) in lanes[..what.k].iter_mut().zip(values) {
-                        *lane = code(x, scales, q);
-                    }
-                }
-                let (start, step) = match what.layout {
-                    Layout::Rows => (row * words, 1),
-                    Layout::Columns => (row, rows_out),
-                };
-                let packed = lanes.as_chunks::<4>().0;
-                for (word, lanes) in codes[start..].iter_mut().step_by(step).zip(packed) {
-                    *word = u32::from_le_bytes(*lanes);
-                }
+    let (words, padded_rows) = (what.words(), padded(what.rows));
+    let mut parts: Vec<Part> = (0..problems)
+        .flat_map(|problem| {
+            (0..words).step_by(TASK_WORDS).map(move |first_word| Part {
+                problem,
+                first_word,
+                codes: Vec::with_capacity(what.jobs),
+            })
+        })
+        .collect();
+    for codes in codes.chunks_mut(problems * what.matrix_words()) {
+        let stretches = codes
+            .chunks_mut(what.matrix_words())
+            .flat_map(|matrix| matrix.chunks_mut(TASK_WORDS * padded_rows));
+        for (part, codes) in parts.iter_mut().zip(stretches) {
+            part.codes.push(codes);
+        }
+    }
+    parts.into_par_iter().for_each(|mut part| {
+        let batch = [part.problem / what.batch[1], part.problem % what.batch[1]];
+        let mut values = vec![0.0; 4 * what.rows];
+        for at in 0..TASK_WORDS.min(words - part.first_word) {
+            let word = part.first_word + at;
+            gather(what, source, batch, word, &mut values);
+            for (job, codes) in part.codes.iter_mut().enumerate() {
+                let first_group = job * what.groups + batch[1] * what.inner_groups;
+                let scales = &inverse_scales.as_chunks().0[first_group..];
+                let (codes, padding) =
+                    codes[at * padded_rows..][..padded_rows].split_at_mut(what.rows);
+                pack_word(what, word, &values, scales, codes);
+                padding.fill(0);
             }
-        });
+        }
+    });
+}
+
+/// The values of one word of every row, four to a row. Those that lie beyond `k` stay what they were.
+fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, values: &mut [f32]) {
+    let stride = what.source.column as usize;
+    let lanes = (what.k - 4 * word).min(4);
+    for (row, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let start = what.source.at(batch, row, 4 * word);
+        for (lane, value) in values[..lanes].iter_mut().enumerate() {
+            *value = source[start + lane * stride];
+        }
+    }
+}
+
+/// One job's codes of one word of every row. `scales` are the inverses of this matrix's groups.
+fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], codes: &mut [u32]) {
+    let q = half_range(what.bits);
+    let groups = codes
+        .chunks_mut(what.group_rows)
+        .zip(values.chunks(4 * what.group_rows));
+    for ((codes, values), &scales) in groups.zip(scales) {
+        pack(what.format, q, &values[..4 * codes.len()], scales, codes);
+    }
+    let lanes = what.k - 4 * word;
+    if lanes < 4 {
+        for code in codes {
+            *code &= (1 << (8 * lanes)) - 1;
+        }
+    }
 }

@@ -1,13 +1,17 @@
-//! Softmax along rows.
+//! Softmax along rows. Its result is floats, or their codes.
 
 use super::WORKGROUP;
+use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "softmax",
-    source: include_str!("../../shaders/softmax.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/codes.wgsl"),
+        include_str!("../../shaders/softmax.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -16,13 +20,19 @@ struct Parameters {
     rows: u32,
     width: u32,
     factor: f32,
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
     rows,
     width,
-    factor
+    factor,
+    matrix_rows,
+    groups,
+    q,
 });
 
 /// `softmax(factor · scores)` along each row of `[rows, width]`; `factor` is positive.
@@ -35,43 +45,82 @@ pub fn softmax(
 ) -> Buffer<f32> {
     let out = device.uninitialized(rows * width);
     match device {
-        Device::Cpu(_) => cpu(
-            width,
-            factor,
-            &scores.host_slice(),
-            &mut out.host_slice_mut(),
-        ),
-        Device::Gpu(gpu) => {
-            let parameters = Parameters {
-                rows: rows as u32,
-                width: width as u32,
-                factor,
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[Binding::F32(scores), Binding::F32(&out)],
-                rows.div_ceil(WORKGROUP),
-            );
+        Device::Cpu(_) => {
+            let scores = scores.host_slice();
+            out.host_slice_mut()
+                .par_chunks_mut(width)
+                .zip(scores.par_chunks(width))
+                .for_each(|(out, scores)| probabilities(factor, scores, out));
         }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &parameters(rows, width, factor, None),
+            &[
+                Binding::F32(scores),
+                // The scales are never read here; a binding must be something.
+                Binding::F32(scores),
+                Binding::F32(&out),
+            ],
+            rows.div_ceil(WORKGROUP),
+        ),
     }
     out
 }
 
-fn cpu(width: usize, factor: f32, scores: &[f32], out: &mut [f32]) {
-    out.par_chunks_mut(width)
-        .zip(scores.par_chunks(width))
-        .for_each(|(out, scores)| {
-            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for (out, score) in out.iter_mut().zip(scores) {
-                *out = (factor * (score - largest)).exp();
-                sum += *out;
-            }
-            let inverse = 1.0 / sum;
-            for out in out {
-                *out *= inverse;
-            }
-        });
+/// Codes of what [`softmax`] gives, laid out as [`quantize`](super::quantize) does.
+pub fn softmax_codes(
+    device: &Device,
+    rows: usize,
+    width: usize,
+    factor: f32,
+    scores: &Buffer<f32>,
+    codes: &RowCodes,
+) -> Buffer<u32> {
+    let out = device.uninitialized(codes.len(rows, width));
+    match device {
+        Device::Cpu(_) => {
+            let scores = scores.host_slice();
+            codes.fill(width, &mut out.host_slice_mut(), |row, values| {
+                probabilities(factor, &scores[row * width..][..width], values);
+            });
+        }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &codes.constants(),
+            &parameters(rows, width, factor, Some(codes)),
+            &[
+                Binding::F32(scores),
+                Binding::F32(codes.inverse_scales),
+                Binding::U32(&out),
+            ],
+            rows.div_ceil(WORKGROUP),
+        ),
+    }
+    out
+}
+
+fn parameters(rows: usize, width: usize, factor: f32, codes: Option<&RowCodes>) -> Parameters {
+    Parameters {
+        rows: rows as u32,
+        width: width as u32,
+        factor,
+        matrix_rows: codes.map_or(1, |codes| codes.matrix_rows as u32),
+        groups: codes.map_or(1, |codes| codes.groups as u32),
+        q: codes.map_or(0.0, |codes| half_range(codes.bits)),
+    }
+}
+
+/// The result of one row.
+fn probabilities(factor: f32, scores: &[f32], out: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for (out, score) in out.iter_mut().zip(scores) {
+        *out = (factor * (score - largest)).exp();
+        sum += *out;
+    }
+    let inverse = 1.0 / sum;
+    for out in out {
+        *out *= inverse;
+    }
 }

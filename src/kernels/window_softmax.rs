@@ -1,13 +1,17 @@
-//! Softmax of attention within windows, with Swin's biases and masks.
+//! Softmax of attention within windows, with Swin's biases and masks. Its result is floats, or their codes.
 
 use super::WORKGROUP;
+use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "window_softmax",
-    source: include_str!("../../shaders/window_softmax.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/codes.wgsl"),
+        include_str!("../../shaders/window_softmax.wgsl"),
+    ),
 };
 
 /// The shape of attention's scores, `[images, windows, heads, tokens, tokens]`.
@@ -40,6 +44,9 @@ struct Parameters {
     heads: u32,
     windows: u32,
     factor: f32,
+    matrix_rows: u32,
+    groups: u32,
+    q: f32,
 }
 
 #[cfg(test)]
@@ -48,7 +55,10 @@ super::layout_test::uniform!(Parameters {
     tokens,
     heads,
     windows,
-    factor
+    factor,
+    matrix_rows,
+    groups,
+    q,
 });
 
 /// `softmax(factor · scores + bias + mask)` along each row; `bias` is `[heads, tokens, tokens]`, `mask`
@@ -62,60 +72,108 @@ pub fn window_softmax(
 ) -> Buffer<f32> {
     let out = device.uninitialized(scores.len());
     match device {
-        Device::Cpu(_) => cpu(
-            shape,
-            &scores.host_slice(),
-            &bias.host_slice(),
-            &mask.host_slice(),
-            &mut out.host_slice_mut(),
-        ),
-        Device::Gpu(gpu) => {
-            let parameters = Parameters {
-                rows: shape.rows() as u32,
-                tokens: shape.tokens as u32,
-                heads: shape.heads as u32,
-                windows: shape.windows as u32,
-                factor: shape.factor,
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[
-                    Binding::F32(scores),
-                    Binding::F32(bias),
-                    Binding::F32(mask),
-                    Binding::F32(&out),
-                ],
-                shape.rows().div_ceil(WORKGROUP),
-            );
+        Device::Cpu(_) => {
+            let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
+            out.host_slice_mut()
+                .par_chunks_mut(shape.tokens)
+                .zip(scores.par_chunks(shape.tokens))
+                .enumerate()
+                .for_each(|(row, (out, scores))| {
+                    probabilities(shape, row, scores, &bias, &mask, out);
+                });
         }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &parameters(shape, None),
+            &[
+                Binding::F32(scores),
+                Binding::F32(bias),
+                Binding::F32(mask),
+                // The scales are never read here; a binding must be something.
+                Binding::F32(scores),
+                Binding::F32(&out),
+            ],
+            shape.rows().div_ceil(WORKGROUP),
+        ),
     }
     out
 }
 
-fn cpu(shape: &WindowSoftmax, scores: &[f32], bias: &[f32], mask: &[f32], out: &mut [f32]) {
+/// Codes of what [`window_softmax`] gives, laid out as [`quantize`](super::quantize) does.
+pub fn window_softmax_codes(
+    device: &Device,
+    shape: &WindowSoftmax,
+    scores: &Buffer<f32>,
+    bias: &Buffer<f32>,
+    mask: &Buffer<f32>,
+    codes: &RowCodes,
+) -> Buffer<u32> {
+    let width = shape.tokens;
+    let out = device.uninitialized(codes.len(shape.rows(), width));
+    match device {
+        Device::Cpu(_) => {
+            let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
+            codes.fill(width, &mut out.host_slice_mut(), |row, values| {
+                let scores = &scores[row * width..][..width];
+                probabilities(shape, row, scores, &bias, &mask, values);
+            });
+        }
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &codes.constants(),
+            &parameters(shape, Some(codes)),
+            &[
+                Binding::F32(scores),
+                Binding::F32(bias),
+                Binding::F32(mask),
+                Binding::F32(codes.inverse_scales),
+                Binding::U32(&out),
+            ],
+            shape.rows().div_ceil(WORKGROUP),
+        ),
+    }
+    out
+}
+
+fn parameters(shape: &WindowSoftmax, codes: Option<&RowCodes>) -> Parameters {
+    Parameters {
+        rows: shape.rows() as u32,
+        tokens: shape.tokens as u32,
+        heads: shape.heads as u32,
+        windows: shape.windows as u32,
+        factor: shape.factor,
+        matrix_rows: codes.map_or(1, |codes| codes.matrix_rows as u32),
+        groups: codes.map_or(1, |codes| codes.groups as u32),
+        q: codes.map_or(0.0, |codes| half_range(codes.bits)),
+    }
+}
+
+/// The result of one row.
+fn probabilities(
+    shape: &WindowSoftmax,
+    row: usize,
+    scores: &[f32],
+    bias: &[f32],
+    mask: &[f32],
+    out: &mut [f32],
+) {
     let tokens = shape.tokens;
     let head_rows = shape.heads * tokens;
-    out.par_chunks_mut(tokens)
-        .zip(scores.par_chunks(tokens))
-        .enumerate()
-        .for_each(|(row, (out, scores))| {
-            let bias = &bias[row % head_rows * tokens..][..tokens];
-            let mask_row = row / head_rows % shape.windows * tokens + row % tokens;
-            let mask = &mask[mask_row * tokens..][..tokens];
-            for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
-                *out = shape.factor * score + (bias + mask);
-            }
-            let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for out in out.iter_mut() {
-                *out = (*out - largest).exp();
-                sum += *out;
-            }
-            let inverse = 1.0 / sum;
-            for out in out {
-                *out *= inverse;
-            }
-        });
+    let bias = &bias[row % head_rows * tokens..][..tokens];
+    let mask_row = row / head_rows % shape.windows * tokens + row % tokens;
+    let mask = &mask[mask_row * tokens..][..tokens];
+    for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
+        *out = shape.factor * score + (bias + mask);
+    }
+    let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for out in out.iter_mut() {
+        *out = (*out - largest).exp();
+        sum += *out;
+    }
+    let inverse = 1.0 / sum;
+    for out in out {
+        *out *= inverse;
+    }
 }

@@ -309,10 +309,11 @@ impl QuantizedModel {
         let mut products = IntegerProducts::new(device);
         for site in network.sites() {
             let QuantizedSite { scales, weight } = &self.sites[&site.name];
-            let linear = site.weight().zip(weight.as_ref()).map(|(sizes, weight)| {
-                LinearCodes::upload(device, &sizes, &weight.codes, weight.bias.as_deref())
-            });
             let plan = SitePlan::new(site, &self.settings);
+            let linear = site.weight().zip(weight.as_ref()).map(|(sizes, weight)| {
+                let bias = weight.bias.as_deref();
+                LinearCodes::upload(device, &sizes, plan.b_bits, &weight.codes, bias)
+            });
             products.insert(plan, scales.clone(), linear);
         }
         Ok((network, products))

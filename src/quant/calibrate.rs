@@ -10,7 +10,7 @@ use super::search::{Chunk, SiteSearch, Work};
 use super::settings::{Metric, Settings};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
-use crate::kernels::{Layout, cross_entropy_backward, quantize};
+use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Site};
 use serde::Serialize;
@@ -329,24 +329,18 @@ fn weight_codes(
     linear: &LinearWeights,
     scales: &[super::Scale],
 ) -> Result<super::artifact::QuantizedWeight> {
-    let mut quantizer = plan.quantizer(Side::B, 1, 1);
-    quantizer.layout = Layout::Rows;
-    let inverses: Vec<f32> = scales.iter().flat_map(|scale| scale.inverses()).collect();
-    let words = quantize(
-        device,
-        &quantizer,
-        &linear.weight,
-        &device.upload(&inverses),
-    );
-    let codes = device
-        .read(&words)?
-        .chunks_exact(quantizer.words())
-        .flat_map(|row| {
-            row.iter()
-                .flat_map(|word| word.to_le_bytes())
-                .take(quantizer.k)
-                .map(|byte| byte as i8)
-        })
+    let quantizer = plan.quantizer(Side::B, 1, 1);
+    let inverses = plan.inverse_scales(device, &[scales.to_vec()]);
+    let words = quantize(device, &quantizer, &linear.weight, &inverses);
+    let words = device.read(&words)?;
+    let outputs = words.len() / quantizer.words();
+    let code = |(output, input): (usize, usize)| {
+        let word = words[input / 4 * outputs + output];
+        word.to_le_bytes()[input % 4] as i8
+    };
+    let codes = (0..quantizer.rows)
+        .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
+        .map(code)
         .collect();
     Ok(super::artifact::QuantizedWeight {
         codes,

@@ -3,8 +3,8 @@
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Device};
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, fake_quantize, float_product, gelu, integer_product,
-    integer_product_codes, quantize,
+    IntegerProduct, NextCodes, Residual, View, Width, fake_quantize, float_product, gelu,
+    integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
     Activation, FloatProducts, FloatingProducts, Linear, Order, Output, Products, Site, Then,
@@ -20,22 +20,22 @@ pub struct LinearCodes {
 }
 
 impl LinearCodes {
-    /// Uploads `codes` `[outputs, inputs]` and, where there is one, `bias` `[outputs]`.
-    pub fn upload(device: &Device, sizes: &Linear, codes: &[i8], bias: Option<&[f32]>) -> Self {
-        let inputs = sizes.inputs;
-        let columns = sizes.outputs.next_multiple_of(4);
-        let mut words = vec![0u32; inputs.div_ceil(4) * columns];
-        for (output, row) in codes.chunks_exact(inputs).enumerate() {
-            for (word, lanes) in row.chunks(4).enumerate() {
-                let mut bytes = [0; 4];
-                for (byte, &lane) in bytes.iter_mut().zip(lanes) {
-                    *byte = lane as u8;
-                }
-                words[word * columns + output] = u32::from_le_bytes(bytes);
-            }
-        }
+    /// Uploads `codes` `[outputs, inputs]` of `bits` bits, in little more than that, and, where there is one, `bias`
+    /// `[outputs]`.
+    pub fn upload(
+        device: &Device,
+        sizes: &Linear,
+        bits: u32,
+        codes: &[i8],
+        bias: Option<&[f32]>,
+    ) -> Self {
+        let width = Width::holding(bits);
         Self {
-            codes: Codes::shared(device.upload(&words)),
+            codes: Codes {
+                words: device.upload(&width.pack(codes, sizes.inputs)),
+                per_job: false,
+                width,
+            },
             bias: bias.map(|bias| device.upload(bias)),
         }
     }

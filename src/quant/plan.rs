@@ -4,7 +4,7 @@ use super::candidates::Scale;
 use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::kernels::{
-    Format, IntegerProduct, Layout, Operands, Quantize, RowMaximum, integer_product,
+    Format, IntegerProduct, Operands, Quantize, RowMaximum, Width, integer_product,
     integer_product_error, quantize,
 };
 use crate::model::{Site, SiteKind};
@@ -46,6 +46,8 @@ pub struct Codes {
     pub words: Buffer<u32>,
     /// Whether each job has codes of its own.
     pub per_job: bool,
+    /// How they are stored; a left operand's always in lanes.
+    pub width: Width,
 }
 
 impl Codes {
@@ -54,6 +56,7 @@ impl Codes {
         Self {
             words,
             per_job: false,
+            width: Width::Eight,
         }
     }
 }
@@ -107,9 +110,9 @@ impl SitePlan {
     pub fn quantizer(&self, side: Side, images: usize, jobs: usize) -> Quantize {
         let product = self.site.product(images);
         let groups = self.groups(side);
-        let (source, rows, layout) = match side {
-            Side::A => (product.a, product.m, Layout::Rows),
-            Side::B => (product.b.transposed(), product.n, Layout::Columns),
+        let (source, rows) = match side {
+            Side::A => (product.a, product.m),
+            Side::B => (product.b.transposed(), product.n),
         };
         let per_head = !self.site.has_weight() && groups > 1;
         Quantize {
@@ -123,7 +126,6 @@ impl SitePlan {
             group_rows: if per_head { rows } else { rows / groups },
             bits: self.bits(side),
             format: self.format(side),
-            layout,
         }
     }
 
@@ -162,6 +164,7 @@ impl SitePlan {
         Codes {
             words: quantize(device, &quantizer, source, &inverses),
             per_job: jobs.len() > 1,
+            width: Width::Eight,
         }
     }
 
@@ -196,6 +199,7 @@ impl SitePlan {
             b_per_job: b.per_job,
             job_stride: images * self.site.out_len(),
             a_format: self.a_format,
+            b_width: b.width,
         }
     }
 
@@ -257,7 +261,7 @@ impl SitePlan {
         let scales = self.output_scales(device, scales);
         let operands = self.operands(a, b, &scales, bias);
         shape
-            .tiles_lie_within(operands.group_columns)
+            .vectors_lie_within(operands.group_columns)
             .then(|| integer_product_error(device, &shape, &operands, reference, weight))
     }
 }

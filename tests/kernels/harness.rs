@@ -72,18 +72,26 @@ impl Everywhere {
         kernel: impl Fn(&Device) -> Buffer<T>,
     ) {
         self.each(what, kernel, |name, found| {
-            assert_eq!(found.len(), expected.len(), "{name}: length");
-            let wrong = (0..found.len()).filter(|&at| found[at] != expected[at]);
-            if let Some(at) = wrong.clone().next() {
-                panic!(
-                    "{name}: {} of {} values differ, first [{at}]: {:?} instead of {:?}",
-                    wrong.count(),
-                    found.len(),
-                    found[at],
-                    expected[at]
-                );
-            }
+            assert_equal(name, &found, expected);
         });
+    }
+
+    /// Panics unless `kernel` and `other` have the same result, on every device.
+    pub fn same<T: Pod + Debug + PartialEq>(
+        &self,
+        what: &str,
+        kernel: impl Fn(&Device) -> Buffer<T>,
+        other: impl Fn(&Device) -> Buffer<T>,
+    ) {
+        for device in &self.0 {
+            let name = format!("{what} on {}", device.name());
+            let read = |buffer| {
+                let values = device.read(&buffer);
+                values.unwrap_or_else(|error| panic!("{name}: {error}"))
+            };
+            let (found, expected) = (read(kernel(device)), read(other(device)));
+            assert_equal(&name, &found, &expected);
+        }
     }
 
     /// Panics unless each value of the result of `kernel` is within its bound of what is expected, on every device.
@@ -110,6 +118,20 @@ impl Everywhere {
             }
             println!("{name}: the greatest error is {worst:.3} of its bound");
         });
+    }
+}
+
+fn assert_equal<T: Debug + PartialEq>(name: &str, found: &[T], expected: &[T]) {
+    assert_eq!(found.len(), expected.len(), "{name}: length");
+    let wrong = (0..found.len()).filter(|&at| found[at] != expected[at]);
+    if let Some(at) = wrong.clone().next() {
+        panic!(
+            "{name}: {} of {} values differ, first [{at}]: {:?} instead of {:?}",
+            wrong.count(),
+            found.len(),
+            found[at],
+            expected[at]
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::harness::{EPSILON, Everywhere, Random};
 use ptq4vit_gpu::device::{Buffer, Device};
 use ptq4vit_gpu::kernels::{
-    Format, IntegerProduct, NextCodes, Operands, Residual, View, integer_product,
+    Format, IntegerProduct, NextCodes, Operands, Residual, View, Width, integer_product,
     integer_product_codes, integer_product_error,
 };
 
@@ -47,6 +47,7 @@ impl Case {
             b_per_job,
             job_stride: batch[0] * batch[1] * m * n,
             a_format,
+            b_width: Width::Eight,
         };
         let problems = batch[0] * batch[1];
         let times = |per_job: bool| if per_job { jobs } else { 1 };
@@ -117,25 +118,46 @@ impl Case {
         }
     }
 
-    /// `[matrix][row][word]`
+    /// `[matrix][word][row]`, rows padded with zeros to a multiple of four.
     fn packed_a(&self) -> Vec<u32> {
-        let k = self.product.k;
-        let row_words = |row: &[u8]| -> Vec<u32> {
-            row.chunks(4)
-                .map(|lanes| {
-                    lanes
-                        .iter()
-                        .rev()
-                        .fold(0, |word, &lane| word << 8 | u32::from(lane))
-                })
-                .collect()
-        };
-        self.a.chunks(k).flat_map(row_words).collect()
+        let IntegerProduct { m, k, .. } = self.product;
+        let mut words = Vec::new();
+        for matrix in self.a.chunks(m * k) {
+            for word in 0..k.div_ceil(4) {
+                for row in 0..m.div_ceil(4) * 4 {
+                    let lane = |lane: usize| {
+                        let k_at = 4 * word + lane;
+                        let inside = k_at < k && row < m;
+                        let code = if inside { matrix[row * k + k_at] } else { 0 };
+                        u32::from(code) << (8 * lane)
+                    };
+                    words.push(lane(0) + lane(1) + lane(2) + lane(3));
+                }
+            }
+        }
+        words
+    }
+
+    /// The same product from codes of `bits` bits on the right, stored in `width`.
+    fn narrow(mut self, bits: u32, width: Width) -> Self {
+        for code in &mut self.b {
+            *code >>= 8 - bits;
+        }
+        self.product.b_width = width;
+        self
     }
 
     /// `[matrix][word][column]`, columns padded with zeros to a multiple of four.
     fn packed_b(&self) -> Vec<u32> {
         let (k, n) = (self.product.k, self.product.n);
+        if self.product.b_width != Width::Eight {
+            let transposed = |matrix: &[i8]| -> Vec<i8> {
+                (0..n * k).map(|at| matrix[at % k * n + at / k]).collect()
+            };
+            let matrices = self.b.chunks(k * n);
+            let packed = matrices.map(|matrix| self.product.b_width.pack(&transposed(matrix), k));
+            return packed.flatten().collect();
+        }
         let mut words = Vec::new();
         for matrix in self.b.chunks(k * n) {
             for word in 0..k.div_ceil(4) {
@@ -225,6 +247,46 @@ fn ragged_sizes_give_the_exact_integer() {
             [9, 64, 64],
         ] {
             Case::new(shape, [1, 1], 1, [false; 2], format).check_exact(&everywhere);
+        }
+    }
+}
+
+/// Packed codes give the exact integer too, with ends of groups anywhere and several matrices.
+#[test]
+fn packed_codes_give_the_exact_integer() {
+    let everywhere = Everywhere::new();
+    for format in FORMATS {
+        for (bits, width) in [(6, Width::Six), (5, Width::Six), (4, Width::Four)] {
+            for shape in [
+                [1, 1, 1],
+                [3, 4, 7],
+                [7, 13, 3],
+                [9, 16, 65],
+                [65, 197, 7],
+                [9, 64, 64],
+                [3, 4100, 5],
+            ] {
+                let mut case = Case::new(shape, [1, 1], 1, [false; 2], format).narrow(bits, width);
+                case.shifts = vec![2];
+                case.check_exact(&everywhere);
+            }
+            let case = Case::new([7, 13, 5], [2, 3], 4, [true; 2], format);
+            case.narrow(bits, width).check_exact(&everywhere);
+        }
+    }
+}
+
+/// The largest and the smallest codes: the shifted lanes' sums are as large as those of 8-bit codes.
+#[test]
+fn packed_codes_at_the_ends_of_their_range() {
+    let everywhere = Everywhere::new();
+    for (width, q) in [(Width::Six, 32), (Width::Four, 8)] {
+        for (left, right) in [(0x80, -q), (0x80, q - 1), (0x7f, -q), (0x7f, q - 1)] {
+            let mut case = Case::new([3, 4100, 5], [1, 1], 1, [false; 2], Format::Uniform);
+            case.a.fill(left);
+            case.b.fill(right);
+            case.product.b_width = width;
+            case.check_exact(&everywhere);
         }
     }
 }
@@ -376,7 +438,7 @@ fn code(format: Format, x: f64, scale: f64, q: f64) -> u8 {
     }
 }
 
-/// Codes of single matrices, whose last word is not full, and of heads side by side.
+/// Codes of a single matrix, whose last word is not full, and of heads side by side.
 #[test]
 fn values_become_the_next_products_codes() {
     let everywhere = Everywhere::new();
@@ -394,27 +456,23 @@ fn values_become_the_next_products_codes() {
             (next(true, Format::Uniform, 4, 0.5), 0.5),
         ] {
             let q = f64::from(1u32 << (next.bits - 1));
-            let (images, heads, m, n) = (2, 3, 17, 8);
-            let mut side_by_side = Case::new([m, 13, n], [images, heads], 1, [false; 2], a_format);
-            let words = heads * n / 4;
-            side_by_side.product.out = View::new(0, [m * words, n / 4], words, 1);
-            let mut single = Case::new([65, 29, 7], [1, 1], 1, [false; 2], a_format);
-            single.product.out = View::rows(2);
-            for (mut case, row_words) in [(side_by_side, words), (single, 2)] {
+            let side_by_side = Case::new([17, 13, 8], [2, 3], 1, [false; 2], a_format);
+            let single = Case::new([65, 29, 7], [1, 1], 1, [false; 2], a_format);
+            for mut case in [side_by_side, single] {
                 // GELU bends between -4 and 4; the integers reach some thousands.
                 case.scales = vec![if next.gelu { 2f32.powi(-10) } else { 1.0 }];
                 let IntegerProduct { batch, m, n, .. } = case.product;
-                let len = batch[0] * m * row_words;
+                let (view, len) = case
+                    .product
+                    .words_of_rows()
+                    .expect("no word spans two heads");
+                let padded_rows = (batch[0] * m).div_ceil(4) * 4;
                 // Each lane may hold either of two codes where the value lies within f32's error of their boundary.
-                let mut lanes = vec![[0u8; 2]; 4 * len];
-                let view = case.product.out;
-                case.product.out = View::new(0, [batch[1] * m * n, m * n], n, 1);
+                let mut lanes = vec![None; 4 * len];
                 case.for_each_output(|at, scale_of_one, _, integer| {
                     let (matrix, row, column) = (at / (m * n), at / n % m, at % n);
-                    let word = matrix / batch[1] * view.outer as usize
-                        + matrix % batch[1] * view.inner as usize
-                        + row * row_words
-                        + column / 4;
+                    let (image, head) = (matrix / batch[1], matrix % batch[1]);
+                    let word = (head * n + column) / 4 * padded_rows + image * m + row;
                     let x = integer as f64 * f64::from(scale_of_one);
                     // 5 epsilons of GELU's magnitude or of 1e-3 (kernels::gelu), one more for the inverse.
                     let (x, error) = if next.gelu {
@@ -424,17 +482,26 @@ fn values_become_the_next_products_codes() {
                         (x, 0.0)
                     };
                     let code = |x| code(next.format, x, scale, q);
-                    lanes[4 * word + column % 4] = [code(x - error), code(x + error)];
+                    lanes[4 * word + column % 4] = Some([code(x - error), code(x + error)]);
+                    if batch[1] == 1 && column == n - 1 {
+                        // Beyond the last column.
+                        lanes[4 * word + n % 4..4 * word + 4].fill(Some([0; 2]));
+                    }
                 });
-                case.product.out = view;
+                let product = IntegerProduct {
+                    out: view,
+                    ..case.product
+                };
                 for device in everywhere.devices() {
                     let out = device.zeros(len);
                     case.with_operands(device, |operands| {
-                        integer_product_codes(device, &case.product, operands, &next, &out);
+                        integer_product_codes(device, &product, operands, &next, &out);
                     });
                     let found = device.read(&out).expect("codes");
                     let found = found.iter().flat_map(|word| word.to_le_bytes());
                     for (at, (found, either)) in found.zip(&lanes).enumerate() {
+                        // Rows that only pad the matrix hold anything.
+                        let Some(either) = either else { continue };
                         assert!(
                             either.contains(&found),
                             "{}, {next:?} on {}: lane {at} is {found:#x} instead of {either:x?}",

@@ -7,5 +7,6 @@ mod harness;
 mod integer_product;
 mod peaks;
 mod quantize;
+mod row_codes;
 mod rows;
 mod scores;

@@ -1,7 +1,7 @@
 //! `quantize` and `fake_quantize` against the formulas of the formats, written out for one value at a time.
 
 use crate::harness::{Everywhere, Random};
-use ptq4vit_gpu::kernels::{Format, Layout, Quantize, View, fake_quantize, quantize};
+use ptq4vit_gpu::kernels::{Format, Quantize, View, fake_quantize, quantize};
 
 /// Round half to even, from first principles.
 fn round(x: f32) -> f32 {
@@ -35,11 +35,7 @@ fn code(format: Format, bits: u32, x: f32, inverse: [f32; 2]) -> u8 {
 
 fn expected(what: &Quantize, source: &[f32], inverse_scales: &[f32]) -> Vec<u32> {
     let mut words = Vec::new();
-    let rows_out = match what.layout {
-        Layout::Rows => what.rows,
-        Layout::Columns => what.rows.div_ceil(4) * 4,
-    };
-    let word_count = what.k.div_ceil(4);
+    let padded_rows = what.rows.div_ceil(4) * 4;
     for job in 0..what.jobs {
         for outer in 0..what.batch[0] {
             for inner in 0..what.batch[1] {
@@ -64,17 +60,8 @@ fn expected(what: &Quantize, source: &[f32], inverse_scales: &[f32]) -> Vec<u32>
                     }
                     packed
                 };
-                match what.layout {
-                    Layout::Rows => {
-                        for row in 0..rows_out {
-                            words.extend((0..word_count).map(|word| word_of(row, word)));
-                        }
-                    }
-                    Layout::Columns => {
-                        for word in 0..word_count {
-                            words.extend((0..rows_out).map(|row| word_of(row, word)));
-                        }
-                    }
+                for word in 0..what.k.div_ceil(4) {
+                    words.extend((0..padded_rows).map(|row| word_of(row, word)));
                 }
             }
         }
@@ -135,8 +122,8 @@ fn check(what: &Quantize, len: usize, everywhere: &Everywhere) {
     let expected = expected(what, &source, &scales);
     assert_eq!(expected.len(), what.len());
     let name = format!(
-        "{:?} {} bits {:?} {}x{}",
-        what.format, what.bits, what.layout, what.rows, what.k
+        "{:?} {} bits {}x{}",
+        what.format, what.bits, what.rows, what.k
     );
     everywhere.equal(&name, &expected, |device| {
         quantize(
@@ -148,30 +135,26 @@ fn check(what: &Quantize, len: usize, everywhere: &Everywhere) {
     });
 }
 
-const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
-const LAYOUTS: [Layout; 2] = [Layout::Rows, Layout::Columns];
+pub const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
 
 #[test]
-fn every_format_layout_and_bit_width() {
+fn every_format_and_bit_width() {
     let everywhere = Everywhere::new();
     for format in FORMATS {
-        for layout in LAYOUTS {
-            for (bits, rows, k) in [(8, 65, 197), (6, 7, 65), (4, 197, 7), (3, 3, 3), (2, 1, 1)] {
-                let what = Quantize {
-                    source: View::rows(k),
-                    batch: [1, 1],
-                    rows,
-                    k,
-                    jobs: 1,
-                    groups: 1,
-                    inner_groups: 0,
-                    group_rows: rows,
-                    bits,
-                    format,
-                    layout,
-                };
-                check(&what, rows * k, &everywhere);
-            }
+        for (bits, rows, k) in [(8, 65, 197), (6, 7, 65), (4, 197, 7), (3, 3, 3), (2, 1, 1)] {
+            let what = Quantize {
+                source: View::rows(k),
+                batch: [1, 1],
+                rows,
+                k,
+                jobs: 1,
+                groups: 1,
+                inner_groups: 0,
+                group_rows: rows,
+                bits,
+                format,
+            };
+            check(&what, rows * k, &everywhere);
         }
     }
 }
@@ -179,7 +162,8 @@ fn every_format_layout_and_bit_width() {
 #[test]
 fn scales_per_head_and_jobs_of_interleaved_heads() {
     let everywhere = Everywhere::new();
-    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 5, 4);
+    // More jobs than one invocation writes.
+    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 5, 11);
     let width = 3 * heads * dim;
     let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
     // Queries and keys are summed over dim, values over tokens: these have rows and columns exchanged.
@@ -188,23 +172,20 @@ fn scales_per_head_and_jobs_of_interleaved_heads() {
         (third(1), tokens, dim),
         (third(2).transposed(), dim, tokens),
     ] {
-        for layout in LAYOUTS {
-            for inner_groups in [0, 1] {
-                let what = Quantize {
-                    source,
-                    batch: [images, heads],
-                    rows,
-                    k,
-                    jobs,
-                    groups: if inner_groups == 0 { 1 } else { heads },
-                    inner_groups,
-                    group_rows: rows,
-                    bits: 8,
-                    format: Format::Uniform,
-                    layout,
-                };
-                check(&what, images * tokens * width, &everywhere);
-            }
+        for inner_groups in [0, 1] {
+            let what = Quantize {
+                source,
+                batch: [images, heads],
+                rows,
+                k,
+                jobs,
+                groups: if inner_groups == 0 { 1 } else { heads },
+                inner_groups,
+                group_rows: rows,
+                bits: 8,
+                format: Format::Uniform,
+            };
+            check(&what, images * tokens * width, &everywhere);
         }
     }
 }
@@ -213,29 +194,26 @@ fn scales_per_head_and_jobs_of_interleaved_heads() {
 fn scales_per_block_of_rows() {
     let everywhere = Everywhere::new();
     for format in FORMATS {
-        for layout in LAYOUTS {
-            for (rows, group_rows, k) in [(9, 3, 13), (10, 4, 8), (65, 1, 3)] {
-                let what = Quantize {
-                    source: View::rows(k),
-                    batch: [1, 1],
-                    rows,
-                    k,
-                    jobs: 3,
-                    groups: rows.div_ceil(group_rows),
-                    inner_groups: 0,
-                    group_rows,
-                    bits: 6,
-                    format,
-                    layout,
-                };
-                check(&what, rows * k, &everywhere);
-            }
+        for (rows, group_rows, k) in [(9, 3, 13), (10, 4, 8), (65, 1, 3)] {
+            let what = Quantize {
+                source: View::rows(k),
+                batch: [1, 1],
+                rows,
+                k,
+                jobs: 3,
+                groups: rows.div_ceil(group_rows),
+                inner_groups: 0,
+                group_rows,
+                bits: 6,
+                format,
+            };
+            check(&what, rows * k, &everywhere);
         }
     }
 }
 
 /// What a code stands for.
-fn worth(format: Format, code: u8, scale: [f32; 2]) -> f32 {
+pub fn worth(format: Format, code: u8, scale: [f32; 2]) -> f32 {
     let magnitude = f32::from(code % 128);
     match (format, code >= 128) {
         (Format::Uniform, _) => f32::from(code as i8) * scale[0],
@@ -252,7 +230,7 @@ fn fake_quantize_gives_what_the_codes_stand_for() {
     let width = 3 * heads * dim;
     for format in FORMATS {
         for bits in [8, 6, 3] {
-            // Keys with a scale for each head; the layout doesn't matter.
+            // Keys with a scale for each head.
             let source = View::new(heads * dim, [tokens * width, dim], width, 1);
             let what = Quantize {
                 source,
@@ -265,7 +243,6 @@ fn fake_quantize_gives_what_the_codes_stand_for() {
                 group_rows: tokens,
                 bits,
                 format,
-                layout: Layout::Rows,
             };
             let mut random = Random::new(u64::from(bits));
             let values = values(format, bits, images * tokens * width, &mut random);

@@ -6,7 +6,7 @@ use ptq4vit_gpu::kernels::{
     softmax_backward, window_softmax,
 };
 
-const EPS: f32 = 1e-6;
+pub const EPS: f32 = 1e-6;
 
 /// Mean and standard deviation of a row.
 fn statistics(x: &[f64]) -> (f64, f64) {
@@ -16,7 +16,7 @@ fn statistics(x: &[f64]) -> (f64, f64) {
     (mean, (variance + f64::from(EPS)).sqrt())
 }
 
-fn normalised(x: &[f64]) -> Vec<f64> {
+pub fn normalised(x: &[f64]) -> Vec<f64> {
     let (mean, deviation) = statistics(x);
     x.iter().map(|x| (x - mean) / deviation).collect()
 }
@@ -24,7 +24,7 @@ fn normalised(x: &[f64]) -> Vec<f64> {
 /// Bound on the error of one normalised element. A sum of `width` terms errs by at most `width` half-epsilons of their
 /// magnitudes, and the mean's error counts in units of the deviation; the variance's error, that of the inverse root
 /// (2 epsilons in WGSL) and of the steps after it are in proportion to the element.
-fn normalised_error(x: &[f64], element: f64) -> f64 {
+pub fn normalised_error(x: &[f64], element: f64) -> f64 {
     let width = x.len() as f64;
     let (mean, deviation) = statistics(x);
     let magnitude = x.iter().map(|x| x.abs()).sum::<f64>() / width;
@@ -33,7 +33,7 @@ fn normalised_error(x: &[f64], element: f64) -> f64 {
 }
 
 /// Shapes: rows, width, where the first row starts, elements between the starts of rows.
-fn shapes() -> Vec<LayerNorm> {
+pub fn shapes() -> Vec<LayerNorm> {
     let mut shapes = Vec::new();
     for (rows, width) in RAGGED.into_iter().zip(RAGGED.into_iter().rev()) {
         for (input_offset, input_stride) in [(0, width), (0, width + 13), (7, width + 13)] {
@@ -57,7 +57,7 @@ fn shapes() -> Vec<LayerNorm> {
 
 /// A row far from zero, a row of tiny values (where eps counts), and ordinary ones; `rows · input_stride` elements, of
 /// which a row's `width` from `input_offset` on are used.
-fn layer_norm_input(norm: &LayerNorm) -> Vec<f32> {
+pub fn layer_norm_input(norm: &LayerNorm) -> Vec<f32> {
     let mut random = Random::new((norm.rows * norm.input_stride) as u64);
     (0..norm.rows)
         .flat_map(|row| {
@@ -166,7 +166,7 @@ fn layer_norm_backward_is_its_gradient() {
     }
 }
 
-fn probabilities(scores: &[f64], factor: f64) -> Vec<f64> {
+pub fn probabilities(scores: &[f64], factor: f64) -> Vec<f64> {
     let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &x| a.max(x));
     let exponentials: Vec<f64> = scores
         .iter()
@@ -179,7 +179,7 @@ fn probabilities(scores: &[f64], factor: f64) -> Vec<f64> {
 /// Bound on the relative error of a probability. WGSL allows exp(z) 3 + 2 |z| epsilons, z = factor · (x - max), which
 /// errs by |z| itself; the sum of `width` exponentials errs by `width` half-epsilons and by its terms' errors, on
 /// average over the probabilities; four more for the division.
-fn probability_errors(scores: &[f64], factor: f64) -> Vec<f64> {
+pub fn probability_errors(scores: &[f64], factor: f64) -> Vec<f64> {
     let largest = scores.iter().fold(f64::NEG_INFINITY, |a, &x| a.max(x));
     let of_exponentials: Vec<f64> = scores
         .iter()
