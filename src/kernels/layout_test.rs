@@ -145,21 +145,3 @@ fn every_shader_has_its_rust_file_and_the_reverse() {
         }
     }
 }
-
-/// WGSL has no way to share a function, so these are copies.
-#[test]
-fn every_shader_that_quantizes_does_it_alike() {
-    let function = |source: &str| {
-        let constant = source
-            .lines()
-            .find(|line| line.starts_with("const ROUNDER"));
-        let start = source.find("fn quantize(")?;
-        let len = source[start..].find("\n}\n")?;
-        Some((constant?.to_owned(), source[start..][..len].to_owned()))
-    };
-    let original = function(&text("shaders", "quantize", "wgsl")).expect("quantize() and ROUNDER");
-    for name in ["layer_norm", "softmax", "window_softmax"] {
-        let copy = function(&text("shaders", name, "wgsl"));
-        assert!(copy.as_ref() == Some(&original), "{name}.wgsl");
-    }
-}
