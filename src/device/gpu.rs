@@ -3,6 +3,7 @@
 use super::buffer::{Buffer, MemoryUse};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use half::f16;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct Shader {
 pub enum Binding<'a> {
     /// A buffer of floats.
     F32(&'a Buffer<f32>),
+    /// A buffer of floats of half the width, on a device that has them.
+    F16(&'a Buffer<f16>),
     /// A buffer of words, for example packed codes.
     U32(&'a Buffer<u32>),
 }
@@ -27,6 +30,7 @@ impl Binding<'_> {
     fn buffer(&self) -> &wgpu::Buffer {
         match self {
             Self::F32(buffer) => buffer.gpu_buffer(),
+            Self::F16(buffer) => buffer.gpu_buffer(),
             Self::U32(buffer) => buffer.gpu_buffer(),
         }
     }
@@ -365,6 +369,10 @@ impl Gpu {
 
     pub(super) fn has_clock(&self) -> bool {
         self.clock.is_some()
+    }
+
+    pub(super) fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Carries out what was recorded so far, then what `record` records, and returns the kernel and the time of each of
