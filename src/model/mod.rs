@@ -3,6 +3,7 @@
 mod block;
 mod checkpoint;
 pub mod config;
+mod half_products;
 mod network;
 mod norm;
 mod positions;
@@ -14,6 +15,7 @@ mod vit;
 pub mod weights;
 
 pub use checkpoint::open_checkpoint;
+pub use half_products::HalfProducts;
 pub use network::{Network, Segment, sites};
 pub use positions::interpolate_positions;
 pub use products::{FloatProducts, LinearWeights, Products, Record, Recorder};
