@@ -128,8 +128,7 @@ fn relative_error(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
 
 #[test]
 fn in_f16_the_demos_networks_say_the_same() {
-    let mut devices = vec![Device::cpu()];
-    devices.extend(common::devices());
+    let devices = common::devices();
     for name in ["vit_mnist", "swin_mnist"] {
         let folder = here("models/demo");
         let weights = Weights::open(folder.join(name).join("model.safetensors")).unwrap();
