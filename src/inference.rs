@@ -1,11 +1,11 @@
-//! A model that is ready to run: a network with its products, in f32 or in integers.
+//! A model that is ready to run: a network with its products, in f32, f16 or integers.
 
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Device, Recording};
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Products};
+use crate::model::{FloatProducts, HalfProducts, Network, Products};
 use crate::quant::QuantizedModel;
 
 /// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
@@ -42,6 +42,26 @@ impl Model {
     ) -> Result<Self> {
         let network = build(device, weights, architecture)?;
         let products = FloatProducts::load(device, weights, network.sites())?;
+        Ok(Self {
+            network,
+            products: Box::new(products),
+            preprocessing: preprocessing.clone(),
+            program: None,
+        })
+    }
+
+    /// The FP network of `weights` with its products in f16, on a device that [has it](Device::has_f16).
+    ///
+    /// # Errors
+    /// A weight that holds a NaN or an infinity.
+    pub fn half(
+        device: &Device,
+        weights: &Weights,
+        architecture: &Architecture,
+        preprocessing: &Preprocessing,
+    ) -> Result<Self> {
+        let network = build(device, weights, architecture)?;
+        let products = HalfProducts::load(device, weights, network.sites())?;
         Ok(Self {
             network,
             products: Box::new(products),

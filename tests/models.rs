@@ -1,17 +1,18 @@
 //! Real checkpoints on real images: the accuracy that timm has, and the same logits on every device.
 //!
-//! They lie beside the project, in `../shared`, and are too large to be part of it. Without them these tests say so and
-//! pass, unless `PTQ4VIT_REQUIRE_SHARED=1` is set.
+//! All but the demo's lie beside the project, in `../shared`, and are too large to be part of it. Without them these tests
+//! say so and pass, unless `PTQ4VIT_REQUIRE_SHARED=1` is set.
 
 mod common;
 #[path = "common/program.rs"]
 mod program;
 
 use program::{here, program};
-use ptq4vit_gpu::data::samples::{Sample, labelled, load_all};
+use ptq4vit_gpu::data::samples::{Sample, flat_folder, labelled, load_all};
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
 use std::io::Write;
 use std::path::PathBuf;
@@ -115,6 +116,52 @@ fn vit_tiny_on_imagenet_sample() {
     top1(VIT, SAMPLE, 825, 4);
 }
 
+/// The norm of the difference over that of what is expected, of all logits together.
+fn relative_error(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| {
+        let squares = values.map(|value| f64::from(value).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    let pairs = found.iter().flatten().zip(expected.iter().flatten());
+    norm(&mut pairs.map(|(f, e)| f - e)) / norm(&mut expected.iter().flatten().copied())
+}
+
+#[test]
+fn in_f16_the_demos_networks_say_the_same() {
+    let devices = common::devices();
+    for name in ["vit_mnist", "swin_mnist"] {
+        let folder = here("models/demo");
+        let weights = Weights::open(folder.join(name).join("model.safetensors")).unwrap();
+        let Resolved {
+            architecture,
+            preprocessing,
+            ..
+        } = resolve(&weights, None).unwrap();
+        let samples = flat_folder(&folder.join("calibration")).unwrap();
+        let images: Vec<_> = load_all(&samples, &preprocessing)
+            .into_iter()
+            .map(|image| image.expect("an image"))
+            .collect();
+        let cpu = Device::cpu();
+        let mut float = Model::float(&cpu, &weights, &architecture, &preprocessing).unwrap();
+        let expected = float.logits(&images).unwrap();
+        for device in devices.iter().filter(|device| device.has_f16()) {
+            let mut half = Model::half(device, &weights, &architecture, &preprocessing).unwrap();
+            let found = half.logits(&images).unwrap();
+            let error = relative_error(&found, &expected);
+            println!("{name} in f16 on {}: {error:e}", device.name());
+            // Rounding changes each operand by at most 2^-11 of itself (2^-10 where a driver doesn't take the nearest), so
+            // a product by 2^-9 of its terms; a chain of sites adds that up unless it amplifies it.
+            let bound = sites(&architecture).len() as f64 * 2f64.powi(-9);
+            assert!(error < bound, "{name} on {}: {error:e}", device.name());
+            let best = |logits: &Vec<f32>| (0..10).max_by(|&l, &r| logits[l].total_cmp(&logits[r]));
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(best(found), best(expected), "{name} on {}", device.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn adapters_agree_with_the_cpu() {
     for model in [DEIT, VIT] {
@@ -122,18 +169,10 @@ fn adapters_agree_with_the_cpu() {
             return;
         };
         let images = shared.inputs(&shared.samples[..4]);
-        let logits = |device: &Device| shared.model(device).logits(&images).unwrap().concat();
+        let logits = |device: &Device| shared.model(device).logits(&images).unwrap();
         let expected = logits(&Device::cpu());
-        let norm = |values: &mut dyn Iterator<Item = f32>| {
-            values
-                .map(|value| f64::from(value).powi(2))
-                .sum::<f64>()
-                .sqrt()
-        };
         for device in common::devices() {
-            let found = logits(&device);
-            let mut differences = found.iter().zip(&expected).map(|(f, e)| f - e);
-            let error = norm(&mut differences) / norm(&mut expected.iter().copied());
+            let error = relative_error(&logits(&device), &expected);
             // Sums of f32 in another order: 3e-6 on lavapipe. A wrong kernel would show about 1.
             assert!(error < 1e-3, "{model} on {}: {error:e}", device.name());
         }

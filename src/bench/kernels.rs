@@ -6,14 +6,15 @@ use super::timing::{Timing, time};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    Format, LayerNorm, WindowSoftmax, float_product, gelu, layer_norm, quantize, softmax,
-    window_softmax,
+    Format, LayerNorm, ToHalf, WindowSoftmax, float_product, gelu, half_product, layer_norm,
+    quantize, softmax, to_half, window_softmax,
 };
 use crate::model::config::{Architecture, Family};
 use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
 use crate::quant::{
     Chunk, MAX_SHIFT, Preset, Scale, Settings, Side, SitePlan, SiteScales, SiteSearch,
 };
+use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -34,10 +35,14 @@ const BITS: u32 = 8;
 pub enum Kernel {
     /// Matrix products in f32.
     FloatProduct,
+    /// Matrix products of operands in f16, on a device that has it.
+    HalfProduct,
     /// Matrix products of codes, exact.
     IntegerProduct,
     /// Floats to packed codes.
     Quantize,
+    /// Floats to f16, on a device that has it.
+    ToHalf,
     /// LayerNorm.
     LayerNorm,
     /// Softmax of attention.
@@ -148,7 +153,7 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
     };
     let here = |meets: bool| if meets { vec![None] } else { Vec::new() };
     match kernel {
-        Kernel::FloatProduct => vec![None],
+        Kernel::FloatProduct | Kernel::HalfProduct | Kernel::ToHalf => vec![None],
         Kernel::IntegerProduct | Kernel::Quantize => {
             let formats = std::iter::once(Format::Uniform).chain(twin);
             formats.map(Some).collect()
@@ -172,10 +177,15 @@ struct Operands {
 }
 
 impl Case {
+    /// Whether `device` has what the kernel computes in.
+    pub fn runs_on(&self, device: &Device) -> bool {
+        !matches!(self.kernel, Kernel::HalfProduct | Kernel::ToHalf) || device.has_f16()
+    }
+
     fn is_product(&self) -> bool {
         matches!(
             self.kernel,
-            Kernel::FloatProduct | Kernel::IntegerProduct | Kernel::Scan
+            Kernel::FloatProduct | Kernel::HalfProduct | Kernel::IntegerProduct | Kernel::Scan
         )
     }
 
@@ -198,8 +208,10 @@ impl Case {
         let operands = self.operands(device);
         let (timing, jobs) = match self.kernel {
             Kernel::FloatProduct => (self.float_product(device, &operands)?, 1),
+            Kernel::HalfProduct => (self.half_product(device, &operands)?, 1),
             Kernel::IntegerProduct => (self.integer_product(device, &operands)?, 1),
             Kernel::Quantize => (self.quantize(device, &operands)?, 1),
+            Kernel::ToHalf => (self.to_half(device, &operands)?, 1),
             Kernel::Scan => self.scan(device, operands)?,
             _ => (self.row_kernel(device, &operands)?, 1),
         };
@@ -226,7 +238,8 @@ impl Case {
 
     fn ceiling<'c>(&self, device: &Device, ceilings: &'c Ceilings) -> &'c Ceiling {
         match (self.kernel, device) {
-            (Kernel::FloatProduct, _) => &ceilings.f32,
+            // Products of values in f16 are summed in f32.
+            (Kernel::FloatProduct | Kernel::HalfProduct, _) => &ceilings.f32,
             // The CPU's integer products are computed in f32, which is exact there and faster.
             (Kernel::IntegerProduct | Kernel::Scan, Device::Cpu(_)) => &ceilings.f32,
             (Kernel::IntegerProduct | Kernel::Scan, Device::Gpu(_)) => &ceilings.int8,
@@ -242,6 +255,7 @@ impl Case {
         let values = rows * columns * size_of::<f32>();
         match self.kernel {
             Kernel::Quantize => values + rows * columns.next_multiple_of(4),
+            Kernel::ToHalf => values + rows * columns.next_multiple_of(4) * size_of::<f16>(),
             Kernel::LayerNorm => 2 * values + 2 * columns * size_of::<f32>(),
             Kernel::WindowSoftmax => {
                 // Biases and masks are read for every row, but there are few of them: they stay in a cache.
@@ -317,6 +331,17 @@ impl Case {
         })
     }
 
+    fn half_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let Operands { a, b, bias } = operands;
+        let product = self.site.product(self.images);
+        let a = to_half(device, &ToHalf::left(&product), a);
+        let b = to_half(device, &ToHalf::right(&product), b);
+        let out = device.zeros(self.images * self.site.out_len());
+        time(device, &|| {
+            half_product(device, &product, &a, &b, bias.as_ref(), &out)
+        })
+    }
+
     fn integer_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
         let (plan, images) = (self.plan(), self.images);
         let scales = scales(&plan, 1.0);
@@ -344,6 +369,11 @@ impl Case {
         time(device, &|| {
             drop(quantize(device, &quantizer, &operands.a, &inverses));
         })
+    }
+
+    fn to_half(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+        let what = ToHalf::left(&self.site.product(self.images));
+        time(device, &|| drop(to_half(device, &what, &operands.a)))
     }
 
     fn row_kernel(&self, device: &Device, operands: &Operands) -> Result<Timing> {

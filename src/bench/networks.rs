@@ -20,6 +20,9 @@ pub enum Precision {
     /// In f32.
     #[serde(rename = "FP32")]
     Float,
+    /// With products in f16, on a device that has it.
+    #[serde(rename = "F16")]
+    Half,
     /// In integers, from 8-bit codes.
     W8A8,
     /// In integers, from 6-bit codes.
@@ -28,12 +31,18 @@ pub enum Precision {
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Float, Self::W8A8, Self::W6A6];
+    pub const ALL: [Self; 4] = [Self::Float, Self::Half, Self::W8A8, Self::W6A6];
+
+    /// Whether `device` can compute in it.
+    pub fn runs_on(self, device: &Device) -> bool {
+        self != Self::Half || device.has_f16()
+    }
 
     /// As it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Float => "FP32",
+            Self::Half => "F16",
             Self::W8A8 => "W8A8",
             Self::W6A6 => "W6A6",
         }
@@ -93,6 +102,9 @@ impl Subject {
         let settings = match precision {
             Precision::Float => {
                 return Model::float(device, weights, architecture, preprocessing);
+            }
+            Precision::Half => {
+                return Model::half(device, weights, architecture, preprocessing);
             }
             Precision::W8A8 => covering(8),
             Precision::W6A6 => covering(6),

@@ -38,8 +38,9 @@ pub struct Bench {
     /// Only this kernel, and no whole network; may be repeated.
     #[arg(long, value_name = "NAME", value_enum)]
     kernel: Vec<Kernel>,
-    /// Kernels at the shapes of this model instead of DeiT-Tiny's, then the whole model in FP32, W8A8 and W6A6 with 1, 8
-    /// and 32 images at once; may be repeated. A recipe's name, for random weights in its shapes, or a safetensors file.
+    /// Kernels at the shapes of this model instead of DeiT-Tiny's, then the whole model in FP32, F16 (where the device has it),
+    /// W8A8 and W6A6 with 1, 8 and 32 images at once; may be repeated. A recipe's name, for random weights in its shapes,
+    /// or a safetensors file.
     #[arg(long, value_name = "MODEL")]
     model: Vec<ModelSource>,
     /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
@@ -142,11 +143,15 @@ impl Bench {
             networks: Vec::new(),
         };
         self.show(|| print_head(&report))?;
+        let mut cases = sets.iter().flat_map(|(_, cases)| cases);
+        if cases.any(|case| !case.runs_on(&device)) {
+            without_f16(&device, "half_product and to_half");
+        }
         let mut kernels = Vec::new();
         for (shapes, cases) in sets {
             self.show(|| print_line!("\nkernels at the shapes of {shapes}\n{}", kernel_head()))?;
             let mut figures = Vec::new();
-            for case in cases {
+            for case in cases.iter().filter(|case| case.runs_on(&device)) {
                 let figure = case.measure(&device, &report.ceilings)?;
                 self.show(|| print_kernel(&figure))?;
                 figures.push(figure);
@@ -217,6 +222,10 @@ impl Bench {
         let subject = source.subject()?;
         let mut figures = Vec::new();
         for precision in Precision::ALL {
+            if !precision.runs_on(device) {
+                without_f16(device, precision.name());
+                continue;
+            }
             let mut model = subject.model(device, precision)?;
             for batch in BATCHES {
                 let figure = subject.measure(device, &mut model, precision, batch)?;
@@ -230,6 +239,11 @@ impl Bench {
             figures,
         })
     }
+}
+
+/// Says what isn't measured.
+fn without_f16(device: &Device, what: &str) {
+    eprintln!("{} has no f16, so not measured: {what}", device.name());
 }
 
 fn print_head(report: &Report) -> Result<()> {

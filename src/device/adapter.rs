@@ -71,11 +71,12 @@ fn enumerate() -> Vec<wgpu::Adapter> {
 fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
     let (name, driver) = (info.name.clone(), driver(&info));
-    // The default limits, and no features that a kernel could depend on: what runs here runs on every adapter, and is
-    // tested as such everywhere.
+    // The default limits, and no features that the quantized network could depend on: what runs here runs on every
+    // adapter, and is tested as such everywhere. f16 is for comparison (`Device::has_f16`).
+    let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
     let request = adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("ptq4vit-gpu"),
-        required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+        required_features: adapter.features() & optional,
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
     });

@@ -4,6 +4,7 @@ use super::buffer::{Buffer, MemoryUse};
 use super::pool::{Allocation, Pool};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use half::f16;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Shader {
 pub enum Binding<'a> {
     /// A buffer of floats.
     F32(&'a Buffer<f32>),
+    /// A buffer of floats of half the width, on a device that has them.
+    F16(&'a Buffer<f16>),
     /// A buffer of words, for example packed codes.
     U32(&'a Buffer<u32>),
 }
@@ -28,6 +31,7 @@ impl Binding<'_> {
     fn buffer(&self) -> &wgpu::Buffer {
         match self {
             Self::F32(buffer) => buffer.gpu_buffer(),
+            Self::F16(buffer) => buffer.gpu_buffer(),
             Self::U32(buffer) => buffer.gpu_buffer(),
         }
     }
@@ -429,6 +433,10 @@ impl Gpu {
 
     pub(super) fn has_clock(&self) -> bool {
         self.clock.is_some()
+    }
+
+    pub(super) fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Carries out what was recorded so far, then what `record` records, and returns the kernel and the time of each of

@@ -132,6 +132,14 @@ impl Device {
         }
     }
 
+    /// Whether the kernels on f16 run here: where an adapter's shaders can compute in it, and on the CPU.
+    pub fn has_f16(&self) -> bool {
+        match self {
+            Self::Cpu(_) => true,
+            Self::Gpu(gpu) => gpu.has_f16(),
+        }
+    }
+
     /// Carries out everything recorded so far, then what `record` records, and returns the kernel of each of its
     /// dispatches and the time that it took by the device's own clock, in order. Empty on a device without a clock, where
     /// `record` isn't called.

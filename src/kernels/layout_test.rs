@@ -88,7 +88,8 @@ fn parse(name: &str, source: &str) -> naga::Module {
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
     naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
+        // The one thing beyond the core of WGSL, in shaders that say `enable f16`.
+        naga::valid::Capabilities::SHADER_FLOAT16,
     )
     .validate(&module)
     .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));

@@ -14,6 +14,7 @@ mod float_product;
 mod gelu;
 mod gelu_backward;
 mod geometry;
+mod half_product;
 mod integer_product;
 mod layer_norm;
 mod layer_norm_backward;
@@ -32,6 +33,7 @@ mod row_maximum;
 mod softmax;
 mod softmax_backward;
 mod sum_rows;
+mod to_half;
 mod weighted_error;
 mod width;
 mod window_softmax;
@@ -46,6 +48,7 @@ pub use float_product::float_product;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
 pub use geometry::{Lines, Product, View};
+pub use half_product::half_product;
 pub use integer_product::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, integer_product, integer_product_codes,
     integer_product_error,
@@ -65,6 +68,7 @@ pub use row_maximum::{RowMaximum, row_maximum};
 pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
+pub use to_half::{ToHalf, to_half};
 pub use weighted_error::weighted_error;
 pub use width::Width;
 pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};

@@ -3,6 +3,7 @@
 mod block;
 mod checkpoint;
 pub mod config;
+mod half_products;
 mod network;
 mod norm;
 mod order;
@@ -16,6 +17,7 @@ pub mod weights;
 
 pub use block::Probabilities;
 pub use checkpoint::open_checkpoint;
+pub use half_products::HalfProducts;
 pub use network::{Network, Segment, sites};
 pub use norm::Normed;
 pub use order::Order;

@@ -49,7 +49,18 @@ impl Everywhere {
         &self.0
     }
 
-    fn each<T: Pod>(
+    /// Those of them that have f16; the others are named.
+    pub fn with_f16() -> Self {
+        let Self(all) = Self::new();
+        let (with, without): (Vec<_>, Vec<_>) = all.into_iter().partition(Device::has_f16);
+        for device in without {
+            eprintln!("not tested in f16: {} has none", device.name());
+        }
+        Self(with)
+    }
+
+    /// Hands the result of `kernel` on every device to `check`, with a name for it.
+    pub fn each<T: Pod>(
         &self,
         what: &str,
         kernel: impl Fn(&Device) -> Buffer<T>,

@@ -3,6 +3,7 @@
 
 mod elements;
 mod float_product;
+mod half_product;
 mod harness;
 mod integer_product;
 mod peaks;

@@ -1,0 +1,120 @@
+//! Batched matrix products of operands in f16, summed in f32: a network to compare the quantized one with.
+
+use super::WORKGROUP;
+use super::float_product::dense;
+use super::geometry::{Product, View};
+use super::to_half::ToHalf;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use ndarray::ArrayView2;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "half_product",
+    source: include_str!("../../shaders/half_product.wgsl"),
+};
+
+/// One invocation's tile, as in the shader.
+const TILE: [usize; 2] = [8, 4];
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    out: View,
+    outer: u32,
+    inner: u32,
+    m: u32,
+    n: u32,
+    k: u32,
+    has_bias: u32,
+    unused: [u32; 2],
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters {
+    out,
+    outer,
+    inner,
+    m,
+    n,
+    k,
+    has_bias
+});
+
+/// `out = a · b + bias` for every matrix of the batch. `a` and `b` are as [`to_half`](super::to_half) leaves the left and
+/// the right operand of `product`; `bias` is `[n]` and optional. Elements of `out` that the view doesn't name keep their
+/// values.
+pub fn half_product(
+    device: &Device,
+    product: &Product,
+    a: &Buffer<f16>,
+    b: &Buffer<f16>,
+    bias: Option<&Buffer<f32>>,
+    out: &Buffer<f32>,
+) {
+    match device {
+        Device::Cpu(_) => cpu(
+            product,
+            &a.host_slice(),
+            &b.host_slice(),
+            bias.map(Buffer::host_slice).as_deref(),
+            &mut out.host_slice_mut(),
+        ),
+        Device::Gpu(gpu) => {
+            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
+            let parameters = Parameters {
+                out: product.out,
+                outer: product.batch[0] as u32,
+                inner: product.batch[1] as u32,
+                m: product.m as u32,
+                n: product.n as u32,
+                k: product.k as u32,
+                has_bias: bias.is_some().into(),
+                unused: [0; 2],
+            };
+            gpu.dispatch(
+                &SHADER,
+                &[],
+                &parameters,
+                &[
+                    Binding::F16(a),
+                    Binding::F16(b),
+                    // Never read without `has_bias`; a binding must be something.
+                    bias.map_or(Binding::F16(a), Binding::F32),
+                    Binding::F32(out),
+                ],
+                (tiles * product.problems()).div_ceil(WORKGROUP),
+            );
+        }
+    }
+}
+
+/// The oracle: a library's f32 product of the same values, which f32 holds exactly.
+fn cpu(product: &Product, a: &[f16], b: &[f16], bias: Option<&[f32]>, out: &mut [f32]) {
+    let (left, right) = (ToHalf::left(product), ToHalf::right(product));
+    let (a, b) = (a.to_f32_vec(), b.to_f32_vec());
+    let mut result = vec![0.0; product.m * product.n];
+    for problem in 0..product.problems() {
+        dense(
+            matrix(&left, problem, &a),
+            matrix(&right, problem, &b),
+            &mut result,
+        );
+        let batch = [problem / product.batch[1], problem % product.batch[1]];
+        for (row, values) in result.chunks_exact(product.n).enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                out[product.out.at(batch, row, column)] =
+                    value + bias.map_or(0.0, |bias| bias[column]);
+            }
+        }
+    }
+}
+
+/// One matrix of a batch as the library sees it.
+fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, f32> {
+    let [rows, columns] = what.padded();
+    ArrayView2::from_shape((rows, columns), &data[problem * rows * columns..])
+        .expect("an operand holds all matrices")
+        .slice_move(ndarray::s![..what.rows, ..what.columns])
+}

@@ -1,0 +1,86 @@
+//! The FP network with its products in f16: half the memory for weights, and what the quantized network is to beat.
+
+use super::products::FloatingProducts;
+use super::site::Site;
+use super::weights::Weights;
+use crate::device::{Buffer, Device};
+use crate::error::Result;
+use crate::kernels::{ToHalf, half_product, to_half};
+use half::f16;
+use std::collections::HashMap;
+
+/// The weight and the bias of a linear site.
+struct HalfWeights {
+    /// The right operand of a `half_product`.
+    weight: Buffer<f16>,
+    /// `[outputs]`, where the site has one.
+    bias: Option<Buffer<f32>>,
+}
+
+/// Products of operands in f16, summed in f32. Weights lie on the device in f16, activations are rounded on the way into
+/// a product; what lies between the products stays in f32.
+pub struct HalfProducts {
+    device: Device,
+    linear: HashMap<String, HalfWeights>,
+}
+
+impl HalfProducts {
+    /// Rounds the weights of the linear ones among `sites` and loads them onto the device.
+    ///
+    /// # Errors
+    /// A weight that is missing, or that holds a NaN or an infinity.
+    pub fn load<'a>(
+        device: &Device,
+        weights: &Weights,
+        sites: impl IntoIterator<Item = &'a Site>,
+    ) -> Result<Self> {
+        let host = Device::cpu();
+        let mut linear = HashMap::new();
+        for site in sites {
+            if let Some(sizes) = site.weight() {
+                let load = |part: &str| weights.float(&format!("{}.{part}", site.name));
+                // On the host, so that the device never holds the weight in f32.
+                let weight = host.upload(&load("weight")?);
+                let weight = to_half(&host, &ToHalf::right(&site.product(1)), &weight);
+                let bias = sizes.has_bias.then(|| load("bias")).transpose()?;
+                let loaded = HalfWeights {
+                    weight: device.upload(&host.read(&weight)?),
+                    bias: bias.map(|bias| device.upload(&bias)),
+                };
+                linear.insert(site.name.clone(), loaded);
+            }
+        }
+        Ok(Self {
+            device: device.clone(),
+            linear,
+        })
+    }
+}
+
+impl FloatingProducts for HalfProducts {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn multiply(
+        &mut self,
+        site: &Site,
+        images: usize,
+        a: &Buffer<f32>,
+        b: Option<&Buffer<f32>>,
+    ) -> Buffer<f32> {
+        let device = &self.device;
+        let product = site.product(images);
+        let a = to_half(device, &ToHalf::left(&product), a);
+        let (b, bias) = match b {
+            Some(b) => (to_half(device, &ToHalf::right(&product), b), None),
+            None => {
+                let HalfWeights { weight, bias } = &self.linear[&site.name];
+                (weight.clone(), bias.as_ref())
+            }
+        };
+        let out = device.uninitialized(images * site.out_len());
+        half_product(device, &product, &a, &b, bias, &out);
+        out
+    }
+}
