@@ -89,6 +89,7 @@ pub struct Gpu {
     memory: Arc<MemoryUse>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     recorded: Mutex<Vec<Recorded>>,
+    scratch: Mutex<Option<[Buffer<f32>; 2]>>,
     clock: Option<Clock>,
     /// The submissions of a profile, while one is being made.
     profile: Mutex<Option<Vec<Timed>>>,
@@ -130,6 +131,7 @@ impl Gpu {
             memory: Arc::default(),
             pipelines: Mutex::default(),
             recorded: Mutex::default(),
+            scratch: Mutex::default(),
             fault,
         }
     }
@@ -247,6 +249,24 @@ impl Gpu {
         if recorded.len() >= DISPATCHES_PER_SUBMISSION {
             self.submit(std::mem::take(&mut *recorded), None);
         }
+    }
+
+    /// Calls `record` with two buffers of at least `lens` elements, whose contents nobody reads after what it records.
+    /// They are kept for the next caller, so that a recording doesn't hold new ones for each of its dispatches.
+    pub fn with_scratch(&self, lens: [usize; 2], record: impl FnOnce(&[Buffer<f32>; 2])) {
+        // Held while recording, so that another thread can't come between writing and reading them.
+        let mut scratch = self.scratch.lock().expect("the scratch buffers' lock");
+        let buffers = match scratch.take() {
+            None => lens.map(|len| self.zeros(len)),
+            Some([first, second]) => {
+                let fit = |buffer: Buffer<f32>, len| match buffer.len() < len {
+                    true => self.zeros(len),
+                    false => buffer,
+                };
+                [fit(first, lens[0]), fit(second, lens[1])]
+            }
+        };
+        record(scratch.insert(buffers));
     }
 
     fn uniform<P: Pod>(&self, parameters: &P) -> wgpu::Buffer {
