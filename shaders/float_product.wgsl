@@ -1,7 +1,12 @@
-// out = a * b + bias, a batch of matrix products in f32, each operand at its own strides.
+// out = a * b + bias, a batch of matrix products in f32.
 //
-// One invocation computes ROWS rows by four columns in registers: no workgroup memory and no barrier, so the same text
-// runs well on software drivers. Neighbouring invocations take neighbouring columns.
+// a is [problem][k][m / 4] and b is [problem][k][n / 4], in vectors of four rows or columns that pack_quads.wgsl laid out,
+// m and n padded to whole tiles. One invocation computes a tile of 12 rows by 12 columns in registers: no workgroup memory
+// and no barrier, so the same text runs well on software drivers.
+//
+// Software drivers set the tile and its form. There a load takes longer than the multiply-adds it feeds, but one of four
+// elements hardly longer than one of a single element, hence the packing and the large tile. And the loop's body is
+// written out: every loop around it, however short, would mask each sum once more.
 
 struct View {
     offset: u32,
@@ -15,10 +20,8 @@ struct View {
 }
 
 struct Parameters {
-    a: View,
-    b: View,
     out: View,
-    outer: u32,
+    problems: u32,
     inner: u32,
     m: u32,
     n: u32,
@@ -28,18 +31,15 @@ struct Parameters {
     unused_1: u32,
 }
 
-const ROWS: u32 = 8u;
-const COLUMNS: u32 = 4u;
+// Vectors along one side of a tile.
+const QUADS: u32 = 3u;
+const SIDE: u32 = 12u;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
-fn matrix(view: View, outer: u32, inner: u32) -> u32 {
-    return view.offset + outer * view.outer + inner * view.inner;
-}
 
 @compute @workgroup_size(64)
 fn main(
@@ -49,45 +49,81 @@ fn main(
 ) {
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    let tiles_across = (p.n + COLUMNS - 1u) / COLUMNS;
-    let tiles_down = (p.m + ROWS - 1u) / ROWS;
+    let tiles_across = (p.n + SIDE - 1u) / SIDE;
+    let tiles_down = (p.m + SIDE - 1u) / SIDE;
     let problem = tile / (tiles_across * tiles_down);
-    if problem >= p.outer * p.inner {
+    if problem >= p.problems {
         return;
     }
-    let column = tile % tiles_across * COLUMNS;
-    let row = tile / tiles_across % tiles_down * ROWS;
-    let outer = problem / p.inner;
-    let inner = problem % p.inner;
+    let across = tile % tiles_across;
+    let down = tile / tiles_across % tiles_down;
 
-    // Rows and columns past the edge are computed from the last valid one and not stored.
-    let b_matrix = matrix(p.b, outer, inner);
-    let b_start = b_matrix + min(vec4(column) + vec4(0u, 1u, 2u, 3u), vec4(p.n - 1u)) * p.b.column;
-    let a_matrix = matrix(p.a, outer, inner);
-    var a_start: array<u32, ROWS>;
-    var sum: array<vec4<f32>, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        a_start[r] = a_matrix + min(row + r, p.m - 1u) * p.a.row;
-        sum[r] = vec4(0.0);
-    }
+    let a_step = tiles_down * QUADS;
+    let b_step = tiles_across * QUADS;
+    var a_at = problem * p.k * a_step + down * QUADS;
+    var b_at = problem * p.k * b_step + across * QUADS;
+    // Row by row, a row being QUADS vectors.
+    var sum: array<vec4<f32>, 36>;
     for (var k = 0u; k < p.k; k++) {
-        let at = b_start + k * p.b.row;
-        let b_values = vec4(b[at.x], b[at.y], b[at.z], b[at.w]);
-        let step = k * p.a.column;
-        for (var r = 0u; r < ROWS; r++) {
-            sum[r] += a[a_start[r] + step] * b_values;
-        }
+        let a0 = a[a_at];
+        let a1 = a[a_at + 1u];
+        let a2 = a[a_at + 2u];
+        let b0 = b[b_at];
+        sum[0] += a0.x * b0;
+        sum[3] += a0.y * b0;
+        sum[6] += a0.z * b0;
+        sum[9] += a0.w * b0;
+        sum[12] += a1.x * b0;
+        sum[15] += a1.y * b0;
+        sum[18] += a1.z * b0;
+        sum[21] += a1.w * b0;
+        sum[24] += a2.x * b0;
+        sum[27] += a2.y * b0;
+        sum[30] += a2.z * b0;
+        sum[33] += a2.w * b0;
+        let b1 = b[b_at + 1u];
+        sum[1] += a0.x * b1;
+        sum[4] += a0.y * b1;
+        sum[7] += a0.z * b1;
+        sum[10] += a0.w * b1;
+        sum[13] += a1.x * b1;
+        sum[16] += a1.y * b1;
+        sum[19] += a1.z * b1;
+        sum[22] += a1.w * b1;
+        sum[25] += a2.x * b1;
+        sum[28] += a2.y * b1;
+        sum[31] += a2.z * b1;
+        sum[34] += a2.w * b1;
+        let b2 = b[b_at + 2u];
+        sum[2] += a0.x * b2;
+        sum[5] += a0.y * b2;
+        sum[8] += a0.z * b2;
+        sum[11] += a0.w * b2;
+        sum[14] += a1.x * b2;
+        sum[17] += a1.y * b2;
+        sum[20] += a1.z * b2;
+        sum[23] += a1.w * b2;
+        sum[26] += a2.x * b2;
+        sum[29] += a2.y * b2;
+        sum[32] += a2.z * b2;
+        sum[35] += a2.w * b2;
+        a_at += a_step;
+        b_at += b_step;
     }
 
-    let out_matrix = matrix(p.out, outer, inner);
-    for (var r = 0u; r < ROWS; r++) {
-        for (var c = 0u; c < COLUMNS; c++) {
-            if row + r < p.m && column + c < p.n {
-                var value = sum[r][c];
-                if p.has_bias != 0u {
-                    value += bias[column + c];
+    let out_matrix = p.out.offset + problem / p.inner * p.out.outer + problem % p.inner * p.out.inner;
+    for (var r = 0u; r < SIDE; r++) {
+        let row = down * SIDE + r;
+        for (var q = 0u; q < QUADS; q++) {
+            for (var c = 0u; c < 4u; c++) {
+                let column = across * SIDE + q * 4u + c;
+                if row < p.m && column < p.n {
+                    var value = sum[r * QUADS + q][c];
+                    if p.has_bias != 0u {
+                        value += bias[column];
+                    }
+                    out[out_matrix + row * p.out.row + column * p.out.column] = value;
                 }
-                out[out_matrix + (row + r) * p.out.row + (column + c) * p.out.column] = value;
             }
         }
     }

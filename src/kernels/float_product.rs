@@ -2,7 +2,8 @@
 
 use super::WORKGROUP;
 use super::geometry::{Product, View};
-use crate::device::{Binding, Buffer, Device, Shader};
+use super::pack_quads::{PackQuads, pack_quads};
+use crate::device::{Binding, Buffer, Device, Gpu, Shader};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
@@ -12,16 +13,14 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/float_product.wgsl"),
 };
 
-/// One invocation's tile, as in the shader.
-const TILE: [usize; 2] = [8, 4];
+/// Most elements of a packed operand. Larger ones are packed and multiplied in parts, which share the memory.
+const PART: usize = 8 << 20;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Parameters {
-    a: View,
-    b: View,
     out: View,
-    outer: u32,
+    problems: u32,
     inner: u32,
     m: u32,
     n: u32,
@@ -32,10 +31,8 @@ struct Parameters {
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
-    a,
-    b,
     out,
-    outer,
+    problems,
     inner,
     m,
     n,
@@ -62,34 +59,103 @@ pub fn float_product(
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
-            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
-            let parameters = Parameters {
-                a: product.a,
-                b: product.b,
-                out: product.out,
-                outer: product.batch[0] as u32,
-                inner: product.batch[1] as u32,
-                m: product.m as u32,
-                n: product.n as u32,
-                k: product.k as u32,
-                has_bias: bias.is_some().into(),
-                unused: [0; 2],
-            };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[
-                    Binding::F32(a),
-                    Binding::F32(b),
-                    // Never read without `has_bias`; a binding must be something.
-                    Binding::F32(bias.unwrap_or(a)),
-                    Binding::F32(out),
-                ],
-                (tiles * product.problems()).div_ceil(WORKGROUP),
-            );
+            for part in parts(*product) {
+                record(device, gpu, &part, a, b, bias, out);
+            }
         }
     }
+}
+
+/// Records one part of a product: both operands packed, then multiplied.
+fn record(
+    device: &Device,
+    gpu: &Gpu,
+    product: &Product,
+    a: &Buffer<f32>,
+    b: &Buffer<f32>,
+    bias: Option<&Buffer<f32>>,
+    out: &Buffer<f32>,
+) {
+    let [left, right] = operands(product);
+    let (left, right) = (pack_quads(device, &left, a), pack_quads(device, &right, b));
+    let parameters = Parameters {
+        out: product.out,
+        problems: product.problems() as u32,
+        inner: product.batch[1] as u32,
+        m: product.m as u32,
+        n: product.n as u32,
+        k: product.k as u32,
+        has_bias: bias.is_some().into(),
+        unused: [0; 2],
+    };
+    let tiles = product.m.div_ceil(PackQuads::SIDE) * product.n.div_ceil(PackQuads::SIDE);
+    gpu.dispatch(
+        &SHADER,
+        &[],
+        &parameters,
+        &[
+            Binding::F32(&left),
+            Binding::F32(&right),
+            // Never read without `has_bias`; a binding must be something.
+            Binding::F32(bias.unwrap_or(&left)),
+            Binding::F32(out),
+        ],
+        (tiles * product.problems()).div_ceil(WORKGROUP),
+    );
+}
+
+/// The rows of `a` and the columns of `b`.
+fn operands(product: &Product) -> [PackQuads; 2] {
+    let operand = |lines, view| PackQuads {
+        batch: product.batch,
+        lines,
+        k: product.k,
+        view,
+    };
+    [
+        operand(product.m, product.a),
+        operand(product.n, product.b.transposed()),
+    ]
+}
+
+/// `product` in parts whose packed operands have at most [`PART`] elements, as far as fewer matrices or fewer rows at a
+/// time can do that.
+fn parts(product: Product) -> Vec<Product> {
+    let [rows, columns] = operands(&product).map(|operand| operand.packed_len());
+    match halves(product) {
+        Some(halves) if rows > PART || (product.problems() > 1 && columns > PART) => {
+            halves.into_iter().flat_map(parts).collect()
+        }
+        _ => vec![product],
+    }
+}
+
+/// Two products that make up `product`: half the matrices each, or half the rows of a single one.
+fn halves(product: Product) -> Option<[Product; 2]> {
+    let [outer, inner] = product.batch;
+    let rest = |batch: [usize; 2], row: usize| Product {
+        batch: [outer - batch[0], inner - batch[1]],
+        m: product.m - row,
+        a: product.a.from(batch, row),
+        b: product.b.from(batch, 0),
+        out: product.out.from(batch, row),
+        ..product
+    };
+    let first = |batch, m| Product {
+        batch,
+        m,
+        ..product
+    };
+    if outer > 1 {
+        let half = outer / 2;
+        return Some([first([half, inner], product.m), rest([half, 0], 0)]);
+    }
+    if inner > 1 {
+        let half = inner / 2;
+        return Some([first([1, half], product.m), rest([0, half], 0)]);
+    }
+    let half = (product.m / 2).next_multiple_of(PackQuads::SIDE);
+    (half < product.m).then(|| [first([1, 1], half), rest([0, 0], half)])
 }
 
 /// The oracle: a library's matrix product for each matrix of the batch.
@@ -125,7 +191,7 @@ fn matrix<'a>(
 }
 
 /// `out[m, n] = a[m, k] · b[k, n]` by the library, rows shared out over the cores.
-fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
+pub(super) fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
     use rayon::prelude::*;
     let (rows, columns) = (a.nrows(), b.ncols());
     // One share per core; a share too small to keep a core busy costs more to hand out than it saves.

@@ -48,6 +48,14 @@ impl View {
         }
     }
 
+    /// The same view from matrix (`outer`, `inner`) and from `row` on.
+    pub(crate) fn from(self, batch: [usize; 2], row: usize) -> Self {
+        Self {
+            offset: self.at(batch, row, 0) as u32,
+            ..self
+        }
+    }
+
     /// Index of the first element of matrix (`outer`, `inner`).
     pub(crate) fn matrix(&self, outer: usize, inner: usize) -> usize {
         self.offset as usize + outer * self.outer as usize + inner * self.inner as usize

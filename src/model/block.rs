@@ -11,7 +11,8 @@ use super::site::{Attention, Linear, Site, SiteKind};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::kernels::{
-    WindowSoftmax, add, gelu_backward, softmax, softmax_backward, window_softmax,
+    Format, RowCodes, WindowSoftmax, add, gelu_backward, softmax, softmax_backward, softmax_codes,
+    window_softmax, window_softmax_codes,
 };
 
 /// A block's name and sizes.
@@ -74,29 +75,60 @@ pub struct Probabilities<'a> {
 impl Probabilities<'_> {
     /// `[images, W, H, N, N]` in floats.
     pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
-        let Attention {
-            windows,
-            heads,
-            tokens,
-            ..
-        } = self.attention;
-        let factor = factor(&self.attention);
         match self.windows {
             None => {
                 let rows = score_rows(&self.attention, images);
-                softmax(device, rows, tokens, factor, self.scores)
+                let factor = factor(&self.attention);
+                softmax(device, rows, self.attention.tokens, factor, self.scores)
             }
-            Some(Windows { bias, mask, .. }) => {
-                let masks = mask.len() / (tokens * tokens);
-                let shape = WindowSoftmax {
-                    images: images * windows / masks,
-                    windows: masks,
-                    heads,
-                    tokens,
-                    factor,
-                };
-                window_softmax(device, &shape, self.scores, bias, mask)
+            Some(windows) => {
+                let shape = self.in_windows(windows, images);
+                window_softmax(device, &shape, self.scores, &windows.bias, &windows.mask)
             }
+        }
+    }
+
+    /// Their codes, a matrix for each head of each window: the left operand of an integer product. `inverses` `[groups, 2]`
+    /// are those of one scale, or of one per head.
+    pub fn codes(
+        &self,
+        device: &Device,
+        images: usize,
+        format: Format,
+        bits: u32,
+        inverses: &Buffer<f32>,
+    ) -> Buffer<u32> {
+        let tokens = self.attention.tokens;
+        let codes = RowCodes {
+            format,
+            bits,
+            inverse_scales: inverses,
+            matrix_rows: tokens,
+            groups: inverses.len() / 2,
+        };
+        match self.windows {
+            None => {
+                let rows = score_rows(&self.attention, images);
+                let factor = factor(&self.attention);
+                softmax_codes(device, rows, tokens, factor, self.scores, &codes)
+            }
+            Some(windows) => {
+                let shape = self.in_windows(windows, images);
+                let Windows { bias, mask, .. } = windows;
+                window_softmax_codes(device, &shape, self.scores, bias, mask, &codes)
+            }
+        }
+    }
+
+    fn in_windows(&self, windows: &Windows, images: usize) -> WindowSoftmax {
+        let Attention { heads, tokens, .. } = self.attention;
+        let masks = windows.mask.len() / (tokens * tokens);
+        WindowSoftmax {
+            images: images * self.attention.windows / masks,
+            windows: masks,
+            heads,
+            tokens,
+            factor: factor(&self.attention),
         }
     }
 }

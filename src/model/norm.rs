@@ -4,7 +4,9 @@ use super::network::Parameters;
 use super::order::Order;
 use crate::device::{Buffer, Device};
 use crate::error::Result;
-use crate::kernels::{LayerNorm, layer_norm, layer_norm_backward};
+use crate::kernels::{
+    Format, LayerNorm, RowCodes, layer_norm, layer_norm_backward, layer_norm_codes,
+};
 
 /// A LayerNorm over `width` features.
 pub struct Norm {
@@ -110,5 +112,27 @@ impl<'a> Normed<'a> {
             None => normed,
             Some(order) => order.apply(device, weight.len(), &normed),
         }
+    }
+
+    /// Their codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand of an integer product.
+    pub fn codes(
+        &self,
+        device: &Device,
+        images: usize,
+        format: Format,
+        bits: u32,
+        inverses: &Buffer<f32>,
+    ) -> Buffer<u32> {
+        let shape = self.shape(images);
+        let Norm { weight, bias, .. } = self.norm;
+        let codes = RowCodes {
+            format,
+            bits,
+            inverse_scales: inverses,
+            matrix_rows: shape.rows,
+            groups: 1,
+        };
+        let order = self.order.map(Order::forward);
+        layer_norm_codes(device, &shape, order, self.input, weight, bias, &codes)
     }
 }

@@ -53,14 +53,30 @@ struct IntegerSite {
 }
 
 impl IntegerSite {
-    fn codes(&self, device: &Device, side: Side, images: usize, values: &Buffer<f32>) -> Codes {
-        let quantizer = self.plan.quantizer(side, images, 1);
-        let [a, b] = &self.inverses;
-        let inverses = match side {
-            Side::A => a,
-            Side::B => b,
+    /// A's codes, by the kernel that computes A where it can write them.
+    fn left(&self, device: &Device, images: usize, a: Activation) -> Codes {
+        let (plan, inverses) = (&self.plan, &self.inverses[0]);
+        let (format, bits) = (plan.a_format, plan.a_bits);
+        let words = match a {
+            Activation::Output(Output::Codes(words)) => words.clone(),
+            Activation::Norm(normed) => normed.codes(device, images, format, bits, inverses),
+            Activation::Probabilities(probabilities) => {
+                probabilities.codes(device, images, format, bits, inverses)
+            }
+            Activation::Values(values) | Activation::Output(Output::Values(values)) => quantize(
+                device,
+                &plan.quantizer(Side::A, images, 1),
+                values,
+                inverses,
+            ),
         };
-        Codes::shared(quantize(device, &quantizer, values, inverses))
+        Codes::shared(words)
+    }
+
+    /// B's codes, where it is an activation.
+    fn right(&self, device: &Device, images: usize, b: &Output) -> Codes {
+        let quantizer = self.plan.quantizer(Side::B, images, 1);
+        Codes::shared(quantize(device, &quantizer, b.values(), &self.inverses[1]))
     }
 
     /// A's codes, as another product's epilogue can write them: where one scale serves them all.
@@ -119,11 +135,8 @@ impl Products for IntegerProducts {
     ) -> Output {
         let device = &self.device;
         let site = &self.sites[&site.name];
-        let a = match a {
-            Activation::Output(Output::Codes(words)) => Codes::shared(words.clone()),
-            _ => site.codes(device, Side::A, images, &a.values(device, images)),
-        };
-        let of_activation = b.map(|b| site.codes(device, Side::B, images, b.values()));
+        let a = site.left(device, images, a);
+        let of_activation = b.map(|b| site.right(device, images, b));
         let (b, bias) = match (&site.linear, &of_activation) {
             (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
             (None, Some(codes)) => (codes, None),

@@ -1,7 +1,7 @@
 //! `float_product` against a triple loop in f64.
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random};
-use ptq4vit_gpu::kernels::{Product, View, float_product};
+use ptq4vit_gpu::kernels::{PackQuads, Product, View, float_product, pack_quads};
 
 /// What lies in the output before the product: what no view names must stay.
 const UNTOUCHED: f32 = -77.0;
@@ -130,4 +130,60 @@ fn attention_on_interleaved_heads() {
         let lengths = [scores_len, qkv_len, qkv_len];
         check(&scores_values, lengths, false, &everywhere);
     }
+}
+
+#[test]
+fn packed_lines() {
+    let everywhere = Everywhere::new();
+    for (lines, k) in [(1, 1), (12, 16), (13, 17), (7, 65)] {
+        let (images, heads) = (2, 3);
+        let view = View::new(1, [heads * lines * k, lines * k], k, 1);
+        // Lines along either side of the input.
+        let sideways = View::new(1, [heads * lines * k, lines * k], 1, lines);
+        for view in [view, sideways] {
+            let operand = PackQuads {
+                batch: [images, heads],
+                lines,
+                k,
+                view,
+            };
+            let input = Random::new(k as u64).normal(1 + images * heads * lines * k, 0.0, 1.0);
+            let mut expected = Vec::new();
+            for problem in 0..images * heads {
+                for step in 0..k {
+                    for line in 0..lines.next_multiple_of(PackQuads::SIDE) {
+                        let (outer, inner) = (problem / heads, problem % heads);
+                        expected.push(input[index(&view, outer, inner, line.min(lines - 1), step)]);
+                    }
+                }
+            }
+            everywhere.equal(&format!("{lines} lines of {k}"), &expected, |device| {
+                pack_quads(device, &operand, &device.upload(&input))
+            });
+        }
+    }
+}
+
+/// Operands too large to be packed at once.
+#[test]
+fn products_in_parts() {
+    let everywhere = Everywhere::new();
+    let (k, n) = (4096, 3);
+    let single = Product::linear(4099, k, n);
+    check(&single, [4099 * k, n * k, 4099 * n], true, &everywhere);
+    let batched = Product {
+        batch: [3, 5],
+        m: 140,
+        n,
+        k,
+        a: View::new(0, [5 * 140 * k, 140 * k], k, 1),
+        b: View::new(0, [5 * n * k, n * k], n, 1),
+        out: View::new(0, [5 * 140 * n, 140 * n], n, 1),
+    };
+    check(
+        &batched,
+        [15 * 140 * k, 15 * n * k, 15 * 140 * n],
+        false,
+        &everywhere,
+    );
 }
