@@ -258,6 +258,29 @@ fn dot_values(values: vec4<i32>, columns: vec4<u32>) -> vec4<i32> {
     );
 }
 
+// The same as `columns_at` for words that are read one after another: `stored` holds those of a group, and `missing`
+// gathers the one that isn't stored. Without branches, which would cost more than they spare here.
+fn next_columns(stored: vec4<u32>, word: u32, missing: ptr<function, vec4<u32>>) -> vec4<u32> {
+    if SPARE == 0u {
+        return stored;
+    }
+    let part = word % GROUP;
+    let last = part == GROUP - 1u;
+    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
+    let piece = (stored << vec4(BITS - SPARE * part)) & vec4(upper_bits >> (SPARE * part));
+    let columns = select(stored & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u), *missing, last);
+    *missing = select(*missing | piece, vec4(0u), last);
+    return columns;
+}
+
+// Where a word of lanes is stored; the one that isn't, where the last of its group is.
+fn stored_word(word: u32) -> u32 {
+    if SPARE == 0u {
+        return word;
+    }
+    return word / GROUP * (GROUP - 1u) + min(word % GROUP, GROUP - 2u);
+}
+
 // Adds one word of k of twelve rows by four columns. Indexed by anything but constants, the sums would not stay in
 // registers.
 fn add_columns(
@@ -290,7 +313,8 @@ fn main(
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
     let row_vectors = (p.m + 3u) / 4u;
     let tiles_down = (row_vectors + ROW_VECTORS - 1u) / ROW_VECTORS;
-    let tiles_across = ((p.n + 3u) / 4u + COLUMN_VECTORS - 1u) / COLUMN_VECTORS;
+    let column_vectors = (p.n + 3u) / 4u;
+    let tiles_across = (column_vectors + COLUMN_VECTORS - 1u) / COLUMN_VECTORS;
     let index = tile / (tiles_across * tiles_down);
     if index >= p.jobs * p.outer * p.inner {
         return;
@@ -310,6 +334,9 @@ fn main(
     var upper: array<vec4<i32>, SUMS>;
     var lower: array<vec4<i32>, SUMS>;
     var a_at = matrix.a + tile_row * ROW_VECTORS;
+    var missing_x = vec4(0u);
+    var missing_y = vec4(0u);
+    var missing_z = vec4(0u);
     for (var start = 0u; start < p.words; start += stretch) {
         var sum: array<vec4<i32>, SUMS>;
         for (var word = start; word < min(start + stretch, p.words); word++) {
@@ -331,9 +358,10 @@ fn main(
                 code_values(z.z, r2_unit),
                 code_values(z.w, r2_unit),
             );
-            add_columns(&sum, 0u, rows, columns_at(matrix.b, word, vector));
-            add_columns(&sum, 12u, rows, columns_at(matrix.b, word, vector + 1u));
-            add_columns(&sum, 24u, rows, columns_at(matrix.b, word, vector + 2u));
+            let b_at = matrix.b + stored_word(word) * column_vectors + vector;
+            add_columns(&sum, 0u, rows, next_columns(b[b_at], word, &missing_x));
+            add_columns(&sum, 12u, rows, next_columns(b[b_at + 1u], word, &missing_y));
+            add_columns(&sum, 24u, rows, next_columns(b[b_at + 2u], word, &missing_z));
             a_at += row_vectors;
         }
         for (var at = 0u; at < SUMS; at++) {
