@@ -17,4 +17,4 @@ pub use checkpoint::open_checkpoint;
 pub use network::{Network, Segment, sites};
 pub use positions::interpolate_positions;
 pub use products::{FloatProducts, LinearWeights, Products, Record, Recorder};
-pub use site::{Attention, Linear, Site, SiteKind};
+pub use site::{Attention, Linear, Matrices, Site, SiteKind};

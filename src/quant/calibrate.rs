@@ -5,8 +5,9 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 use super::artifact::QuantizedSite;
+use super::pieces::Batch;
 use super::plan::{Side, SitePlan};
-use super::search::{Chunk, SiteSearch, Work};
+use super::search::{SiteSearch, Work};
 use super::settings::{Metric, Settings};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
@@ -16,10 +17,6 @@ use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Site
 use serde::Serialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-
-/// Chunks that the calibration images are split into. Many small chunks let the search drop a candidate early; each
-/// costs a wait for the device.
-const CHUNKS: usize = 16;
 
 /// The most images that the forward pass takes at once.
 const FORWARD_IMAGES: usize = 8;
@@ -138,21 +135,10 @@ pub fn calibrate(
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
-    let order = by_gradient(&loss_gradients, network.classes());
-    let chunk_images = images.len().div_ceil(CHUNKS).min(network.max_images());
-    let chunks: Vec<&[usize]> = order.chunks(chunk_images).collect();
-    let gather = |values: &[f32], len: usize, chunk: &[usize]| {
-        let rows: Vec<f32> = chunk
-            .iter()
-            .flat_map(|&image| &values[image * len..][..len])
-            .copied()
-            .collect();
-        device.upload(&rows)
-    };
-
-    let mut gradients: Vec<Buffer<f32>> = chunks
-        .iter()
-        .map(|chunk| gather(&loss_gradients, network.classes(), chunk))
+    let at_once = network.max_images().min(FORWARD_IMAGES);
+    let mut gradients: Vec<Buffer<f32>> = loss_gradients
+        .chunks(at_once * network.classes())
+        .map(|gradients| device.upload(gradients))
         .collect();
     let total: u64 = network
         .sites()
@@ -171,9 +157,10 @@ pub fn calibrate(
         });
         let mut products = FloatProducts::load(device, weights, sites)?;
         let mut records: Vec<HashMap<String, Record>> = Vec::new();
-        for (chunk, gradient) in chunks.iter().zip(&mut gradients) {
-            let images = chunk.len();
-            let input = gather(inputs, segment.input_len(), chunk);
+        let batches = inputs.chunks(at_once * segment.input_len());
+        for (input, gradient) in batches.zip(&mut gradients) {
+            let images = input.len() / segment.input_len();
+            let input = device.upload(input);
             let mut recorder = Recorder::new(&mut products);
             segment.forward(device, &mut recorder, images, &input);
             if needs_gradients {
@@ -197,24 +184,18 @@ pub fn calibrate(
             let start = Instant::now();
             let plan = SitePlan::new(site, settings);
             let linear = site.has_weight().then(|| products.linear(site));
-            let site_chunks: Vec<Chunk> = chunks
-                .iter()
-                .zip(&mut records)
-                .map(|(chunk, records)| Chunk {
-                    images: chunk.len(),
-                    record: records
-                        .remove(&site.name)
-                        .expect("the forward pass visits every site"),
+            let batches: Vec<Batch> = records
+                .iter_mut()
+                .map(|records| {
+                    let record = records.remove(&site.name);
+                    let record = record.expect("the forward pass visits every site");
+                    Batch {
+                        images: record.out.len() / site.out_len(),
+                        record,
+                    }
                 })
                 .collect();
-            let found = SiteSearch {
-                device,
-                plan: &plan,
-                settings,
-                linear,
-                chunks: &site_chunks,
-            }
-            .run()?;
+            let found = SiteSearch::new(device, &plan, settings, linear, batches)?.run()?;
             let weight = match linear {
                 Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
                 None => None,
@@ -309,17 +290,6 @@ fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Ve
         *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
     }
     Ok((gradients, exponent))
-}
-
-/// The images, those with the largest gradients first: their terms of a score tell candidates apart soonest.
-fn by_gradient(gradients: &[f32], classes: usize) -> Vec<usize> {
-    let norms: Vec<f32> = gradients
-        .chunks_exact(classes)
-        .map(|row| row.iter().map(|g| g * g).sum())
-        .collect();
-    let mut order: Vec<usize> = (0..norms.len()).collect();
-    order.sort_by(|&left, &right| norms[right].total_cmp(&norms[left]));
-    order
 }
 
 /// The codes `[outputs, inputs]` of a weight, and its bias, on the host.
