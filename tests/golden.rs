@@ -376,6 +376,7 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 &golden.weights,
                 &settings,
                 &images,
+                None,
                 &|_| true,
                 &mut |_| {},
             )
@@ -444,6 +445,7 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                     &golden.weights,
                     settings,
                     &images,
+                    None,
                     &|_| true,
                     &mut |_| {},
                 )

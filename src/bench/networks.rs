@@ -102,6 +102,7 @@ impl Subject {
             weights,
             &settings,
             &random_images(architecture, 1),
+            None,
             &|_| true,
             &mut |_| {},
         )?;

@@ -39,7 +39,7 @@ impl MemoryUse {
 }
 
 /// The share of a [`MemoryUse`] that one allocation holds until its last clone is dropped.
-struct Lease {
+pub(super) struct Lease {
     memory: Arc<MemoryUse>,
     bytes: u64,
 }
@@ -68,14 +68,14 @@ enum Storage<T> {
 pub struct Buffer<T> {
     len: usize,
     storage: Storage<T>,
-    _lease: Arc<Lease>,
+    lease: Arc<Lease>,
 }
 
 impl<T: Pod> Buffer<T> {
     pub(super) fn host(memory: Arc<MemoryUse>, data: Vec<T>) -> Self {
         Self {
             len: data.len(),
-            _lease: Lease::new(memory, size_of_val(&data[..]) as u64),
+            lease: Lease::new(memory, size_of_val(&data[..]) as u64),
             storage: Storage::Host(Arc::new(RwLock::new(data))),
         }
     }
@@ -83,7 +83,7 @@ impl<T: Pod> Buffer<T> {
     pub(super) fn gpu(memory: Arc<MemoryUse>, len: usize, buffer: wgpu::Buffer) -> Self {
         Self {
             len,
-            _lease: Lease::new(memory, buffer.size()),
+            lease: Lease::new(memory, buffer.size()),
             storage: Storage::Gpu(buffer),
         }
     }
@@ -96,6 +96,16 @@ impl<T: Pod> Buffer<T> {
     /// Whether the buffer holds no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What tells this buffer's memory from that of others, and its bytes.
+    pub fn allocation(&self) -> (usize, u64) {
+        (Arc::as_ptr(&self.lease).addr(), self.lease.bytes)
+    }
+
+    /// Its share of the memory that is counted, for work that may outlast the buffer.
+    pub(super) fn lease(&self) -> Arc<Lease> {
+        self.lease.clone()
     }
 
     /// The values, for a kernel's CPU version.

@@ -1,6 +1,6 @@
 //! One opened wgpu device: pipelines, recorded dispatches, transfers.
 
-use super::buffer::{Buffer, MemoryUse};
+use super::buffer::{Buffer, Lease, MemoryUse};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::collections::HashMap;
@@ -30,6 +30,13 @@ impl Binding<'_> {
             Self::U32(buffer) => buffer.gpu_buffer(),
         }
     }
+
+    fn lease(&self) -> Arc<Lease> {
+        match self {
+            Self::F32(buffer) => buffer.lease(),
+            Self::U32(buffer) => buffer.lease(),
+        }
+    }
 }
 
 /// A dispatch that waits to be submitted.
@@ -38,6 +45,8 @@ struct Recorded {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     grid: [u32; 3],
+    /// The buffers that the bind group holds, until the work is known to be done.
+    leases: Vec<Arc<Lease>>,
 }
 
 impl Recorded {
@@ -89,6 +98,8 @@ pub struct Gpu {
     memory: Arc<MemoryUse>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     recorded: Mutex<Vec<Recorded>>,
+    /// The buffers of what was submitted and not waited for yet.
+    in_flight: Mutex<Vec<Arc<Lease>>>,
     clock: Option<Clock>,
     /// The submissions of a profile, while one is being made.
     profile: Mutex<Option<Vec<Timed>>>,
@@ -130,6 +141,7 @@ impl Gpu {
             memory: Arc::default(),
             pipelines: Mutex::default(),
             recorded: Mutex::default(),
+            in_flight: Mutex::default(),
             fault,
         }
     }
@@ -243,6 +255,7 @@ impl Gpu {
             pipeline,
             bind_group,
             grid: [x as u32, y as u32, 1],
+            leases: bindings.iter().map(Binding::lease).collect(),
         });
         if recorded.len() >= DISPATCHES_PER_SUBMISSION {
             self.submit(std::mem::take(&mut *recorded), None);
@@ -331,6 +344,9 @@ impl Gpu {
                 offset += source.size();
             }
         }
+        let leases = recorded.into_iter().flat_map(|dispatch| dispatch.leases);
+        let mut in_flight = self.in_flight.lock().expect("the submitted work's lock");
+        in_flight.extend(leases);
         self.queue.submit([encoder.finish()])
     }
 
@@ -419,11 +435,14 @@ impl Gpu {
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
-        let submission = {
+        let (submission, finished) = {
             // Held until submission, so that what another thread records meanwhile can't overtake it.
             let mut recorded = self.recorded.lock().expect("the recording's lock");
             let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
-            self.submit(std::mem::take(&mut *recorded), Some((&sources, &staging)))
+            let copy = Some((&sources[..], &staging));
+            let submission = self.submit(std::mem::take(&mut *recorded), copy);
+            let mut in_flight = self.in_flight.lock().expect("the submitted work's lock");
+            (submission, std::mem::take(&mut *in_flight))
         };
         staging.map_async(wgpu::MapMode::Read, .., |_| {});
         let waited = self.device.poll(wgpu::PollType::Wait {
@@ -433,6 +452,7 @@ impl Gpu {
         if let Err(error) = waited {
             self.report_fault(format!("waiting for the device: {error}"));
         }
+        drop(finished);
         // A fault explains a failed mapping better than the mapping's own error does.
         if let Some(problem) = self.fault.lock().expect("the fault slot's lock").take() {
             return Err(Error::device(&self.name, problem));

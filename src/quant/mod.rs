@@ -4,6 +4,7 @@ mod artifact;
 mod calibrate;
 mod candidates;
 mod execution;
+mod memory;
 mod packing;
 mod pieces;
 mod plan;
@@ -18,6 +19,7 @@ pub use artifact::{
 pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
+pub use memory::parse_bytes;
 pub use packing::{pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};

@@ -17,7 +17,7 @@ use crate::model::{Attention, Linear, LinearWeights, Matrices, Record, Site, Sit
 
 /// The first chunk's share of the units: every candidate is evaluated on it, so it costs about as much in all as the few
 /// candidates that get to the end.
-pub(super) const FIRST_SHARE: f64 = 1.0 / 64.0;
+pub(super) const FIRST_SHARE: f64 = 1.0 / 128.0;
 
 /// What has been evaluated grows by this factor with every chunk: many small chunks drop a candidate soon, each costs a
 /// wait for the device.
@@ -397,6 +397,34 @@ fn unit_kind(site: &Site, rows: usize) -> SiteKind {
         }),
         SiteKind::Matrices(matrices) => SiteKind::Matrices(matrices),
     }
+}
+
+/// The most bytes that the pieces of a site take for `images` images, when no unit is left out.
+pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+    let site = &plan.site;
+    let outs = match metric {
+        Metric::Hessian => 2,
+        _ => 1,
+    };
+    let product = site.product(images);
+    let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
+    let operands = match site.kind {
+        // Each part has an A of its own; together the parts have a weight.
+        SiteKind::Linear(linear) => {
+            linear.weight_groups * matrix(product.m, product.k)
+                + (linear.weight_groups - 1).min(1) * matrix(product.k, product.n)
+        }
+        _ => matrix(product.m, product.k) + matrix(product.k, product.n),
+    };
+    ((operands + outs * matrix(product.m, product.n)) * size_of::<f32>()) as u64
+}
+
+/// Bytes that putting the units of `images` images in order takes, but for the codes: Ô, and the rows' errors.
+pub(super) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
+    let lines = plan.site.lines(images);
+    // The error of a row is a workgroup's sum.
+    let errors = lines.rows * lines.column_groups() * (64 + 2);
+    ((lines.elements() + errors) * size_of::<f32>()) as u64
 }
 
 /// Where the chunks of `units` units end: each is as large as what comes before it times `GROWTH - 1`, and at most `most`.

@@ -7,9 +7,9 @@ use crate::device::{Buffer, Device};
 use crate::kernels::{Lines, row_error, weighted_error};
 use crate::model::{LinearWeights, Record};
 
-/// Bytes of candidates' outputs, or codes if those are larger, that are computed in one go: enough work for a large GPU,
+/// Bytes of candidates' outputs and codes that are computed in one go: enough work for a large GPU,
 /// little beside a site's own tensors, and within every adapter's binding limit.
-const JOB_BYTES: usize = 32 << 20;
+pub(super) const JOB_BYTES: usize = 32 << 20;
 
 /// The products that candidates are compared on.
 pub struct Scan<'a> {
@@ -48,7 +48,7 @@ impl Scan<'_> {
     pub(super) fn job_bytes(&self, searched: Side) -> usize {
         let output = self.units * self.plan.site.out_len() * size_of::<f32>();
         let codes = self.plan.quantizer(searched, self.units, 1).len() * size_of::<u32>();
-        output.max(codes)
+        output + codes
     }
 
     /// Candidates of `searched` that are computed in one go.

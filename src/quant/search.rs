@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
 /// Bytes of candidates' outputs and codes that are recorded before the device is waited for: until then it holds them all.
-const STEP_BYTES: usize = 64 << 20;
+pub(super) const STEP_BYTES: usize = 64 << 20;
 
 /// The chosen scales of a site, and what they cost.
 #[derive(Clone, Debug)]
