@@ -174,6 +174,7 @@ impl Session {
             &self.weights,
             settings,
             &self.calibration_images,
+            None,
             wanted,
             &mut |_| {},
         )

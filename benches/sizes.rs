@@ -1,5 +1,5 @@
 //! What the largest networks need: time and device memory of one image in FP32 and in W6A6 integers, and of a calibration
-//! with four images, as rows of a Markdown table. The weights are random, in the shapes of the recipes, so nothing need be
+//! with some images, as rows of a Markdown table. The weights are random, in the shapes of the recipes, so nothing need be
 //! downloaded. The command that makes the table of `PERFORMANCE.md`:
 //!
 //! ```sh
@@ -13,11 +13,10 @@ use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
-use ptq4vit_gpu::quant::{Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use ptq4vit_gpu::quant::{
+    Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+};
 use std::time::{Duration, Instant};
-
-/// Images of a calibration.
-const IMAGES: usize = 4;
 
 #[derive(Parser)]
 struct Arguments {
@@ -32,12 +31,16 @@ struct Arguments {
     /// Of these, calibrate this one in full; may be repeated.
     #[arg(long)]
     calibrate: Vec<String>,
-    /// Candidates and rounds of these calibrations.
+    /// Images, candidates and rounds of these calibrations.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..))]
+    images: u64,
     #[arg(long, default_value_t = 100)]
     candidates: usize,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// As for `ptq4vit-gpu`.
+    #[arg(long, value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
     #[arg(long)]
     device: Option<String>,
     /// Given by `cargo bench`.
@@ -50,7 +53,8 @@ fn main() -> Result<()> {
     let selection = open(arguments.device.as_deref())?;
     eprintln!("device: {}", selection.notice);
     println!(
-        "| model | parameters | FP32, one image | W6A6, one image | calibration, {IMAGES} images |"
+        "| model | parameters | FP32, one image | W6A6, one image | calibration, {} images |",
+        arguments.images
     );
     println!("|---|---|---|---|---|");
     for name in &arguments.model {
@@ -66,7 +70,7 @@ fn main() -> Result<()> {
 fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
     let in_full = arguments.calibrate.contains(&recipe.name);
     let (weights, resolved) = random_checkpoint(recipe)?;
-    let images = random_images(&resolved.architecture, IMAGES);
+    let images = random_images(&resolved.architecture, arguments.images as usize);
 
     device.memory().reset_peak();
     let mut float = Model::float(
@@ -94,6 +98,7 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         &weights,
         &settings,
         images_used,
+        arguments.memory_budget,
         &|_| true,
         &mut |_| {},
     )?;

@@ -303,6 +303,7 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
                 &weights,
                 settings,
                 &images,
+                None,
                 &|_| true,
                 &mut |_| {},
             )

@@ -12,7 +12,7 @@ use ptq4vit_gpu::model::{
     FloatProducts, Network, Products, Record, Recorder, SiteKind, open_checkpoint,
 };
 use ptq4vit_gpu::quant::{
-    Chunk, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale, Settings,
+    Batch, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale, Settings,
     SitePlan, SiteScales, SiteSearch, calibrate,
 };
 use std::collections::HashMap;
@@ -376,6 +376,7 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 &golden.weights,
                 &settings,
                 &images,
+                None,
                 &|_| true,
                 &mut |_| {},
             )
@@ -444,6 +445,7 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                     &golden.weights,
                     settings,
                     &images,
+                    None,
                     &|_| true,
                     &mut |_| {},
                 )
@@ -592,7 +594,7 @@ fn literal_codes(
     ))
 }
 
-/// One site by itself, all images in one chunk: the search without calibration's bookkeeping.
+/// One site by itself, all images in one batch: the search without calibration's bookkeeping.
 fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
     for device in common::devices() {
         let network = golden.network(&device);
@@ -601,19 +603,13 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
         let float = golden.float_products(&network);
         for site in network.sites() {
             let plan = SitePlan::new(site, &settings);
-            let chunks = [Chunk {
+            let batch = Batch {
                 images: golden.images("input").len(),
                 record: records.remove(&site.name).unwrap(),
-            }];
-            let found = SiteSearch {
-                device: &device,
-                plan: &plan,
-                settings: &settings,
-                linear: site.has_weight().then(|| float.linear(site)),
-                chunks: &chunks,
-            }
-            .run()
-            .unwrap();
+            };
+            let linear = site.has_weight().then(|| float.linear(site));
+            let search = SiteSearch::new(&device, &plan, &settings, linear, vec![batch]).unwrap();
+            let found = search.run().unwrap();
             let expected = golden_scales(golden, &setting, &plan);
             let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
             assert!(

@@ -10,10 +10,11 @@ mod program;
 use program::{here, program};
 use ptq4vit_gpu::data::samples::{Sample, flat_folder, labelled, load_all};
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::inference::Model;
+use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::quant::{Preset, Settings, calibrate};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -233,4 +234,55 @@ fn deit_tiny_at_six_bits() {
     assert_eq!(report["images"], 40);
     // 0.9 on the CPU; with 40 images three standard deviations are 0.14.
     assert!(report["agreement"].as_f64().unwrap() > 0.75, "{report}");
+}
+
+/// One site of each kind, among them some of the last block, where only the class token has a gradient.
+#[test]
+fn abandoning_candidates_early_changes_no_choice() {
+    const SITES: [&str; 9] = [
+        "patch_embed.proj",
+        "blocks.5.attn.qkv",
+        "blocks.5.attn.qk",
+        "blocks.5.attn.pv",
+        "blocks.5.mlp.fc2",
+        "blocks.11.attn.qkv",
+        "blocks.11.attn.pv",
+        "blocks.11.mlp.fc1",
+        "head",
+    ];
+    let Some(shared) = Shared::open(DEIT, SAMPLE) else {
+        return;
+    };
+    let images = shared.inputs(&shared.samples[..3]);
+    let device = Device::cpu();
+    let network = build(&device, &shared.weights, &shared.resolved.architecture).unwrap();
+    let run = |exhaustive, budget| {
+        let settings = Settings {
+            exhaustive,
+            candidates: 40,
+            rounds: 2,
+            ..Settings::preset(Preset::Ptq4vit, 6, 6)
+        };
+        calibrate(
+            &network,
+            &shared.weights,
+            &settings,
+            &images,
+            budget,
+            &|site| SITES.contains(&site.name.as_str()),
+            &mut |_| {},
+        )
+        .unwrap()
+    };
+    let (quick, full) = (run(false, None), run(true, None));
+    assert_eq!(quick.sites.len(), SITES.len());
+    assert_eq!(quick.sites, full.sites);
+    assert!(quick.work().done * 4 < full.work().done);
+
+    // Fewer images at once, and fewer sites: the same, in less memory.
+    const BUDGET: u64 = 100 << 20;
+    let frugal = run(false, Some(BUDGET));
+    assert_eq!(frugal.sites, quick.sites);
+    assert_eq!(frugal.work(), quick.work());
+    assert!(frugal.peak_device_bytes <= BUDGET);
 }

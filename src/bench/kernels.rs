@@ -11,9 +11,7 @@ use crate::kernels::{
 };
 use crate::model::config::{Architecture, Family};
 use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
-use crate::quant::{
-    Chunk, MAX_SHIFT, Preset, Scale, Settings, Side, SitePlan, SiteScales, SiteSearch,
-};
+use crate::quant::{MAX_SHIFT, Preset, Scale, Scan, Settings, Side, SitePlan, SiteScales};
 use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -284,6 +282,10 @@ impl Case {
             ],
             SiteKind::Scores(attention) => [qkv(attention); 2],
             SiteKind::Context(attention) => [square(attention), qkv(attention)],
+            SiteKind::Matrices(sizes) => [
+                self.images * sizes.m * sizes.k,
+                self.images * sizes.n * sizes.k,
+            ],
         }
     }
 
@@ -435,26 +437,30 @@ impl Case {
             out: matrix(),
             grad: Some(matrix()),
         };
-        let search = SiteSearch {
+        let scan = Scan {
             device,
             plan: &plan,
-            settings: &settings,
+            metric: settings.metric,
+            units: images,
+            record: &record,
             linear: linear.as_ref(),
-            chunks: &[Chunk { images, record }],
         };
         let candidates = match plan.a_format {
             Format::SoftmaxTwin => MAX_SHIFT as usize,
             _ => CANDIDATES,
         };
-        let jobs = search.jobs_at_once(Side::A, 0).min(candidates);
+        let jobs = scan.jobs_at_once(Side::A).min(candidates);
         let candidates: Vec<SiteScales> = (1..=jobs)
             .map(|job| SiteScales {
                 a: scales(&plan, job as f32 / jobs as f32).a,
                 b: fixed.b.clone(),
             })
             .collect();
+        let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
+        let lines = plan.site.lines(images);
         let timing = time(device, &|| {
-            drop(search.scores(Side::A, 0, &candidates, &fixed_codes));
+            let codes = scan.codes(Side::A, &searched);
+            drop(scan.scores(&lines, &codes, &fixed_codes, &candidates));
         })?;
         Ok((timing, jobs))
     }

@@ -114,6 +114,7 @@ impl Subject {
             weights,
             &settings,
             &random_images(architecture, 1),
+            None,
             &|_| true,
             &mut |_| {},
         )?;

@@ -10,7 +10,9 @@ use crate::inference::build;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::output;
-use crate::quant::{Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{
+    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
@@ -87,6 +89,10 @@ pub struct Calibrate {
     preprocessing: PreprocessingOptions,
     #[command(flatten)]
     device: DeviceOption,
+    /// Most memory to take on the device, as in 800MiB; the result doesn't depend on it. Default: 1GiB, or as much as the
+    /// model's largest matrix product needs.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
     /// Print a report as JSON.
     #[arg(long)]
     json: bool,
@@ -108,7 +114,14 @@ impl Calibrate {
             .collect::<Result<Vec<_>>>()?;
         let device = self.device.open()?;
 
-        let calibration = show_calibration(&device, &weights, &resolved, &settings, &images)?;
+        let calibration = show_calibration(
+            &device,
+            &weights,
+            &resolved,
+            &settings,
+            &images,
+            self.memory_budget,
+        )?;
         let report = self.report(&calibration, device.name());
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
@@ -161,6 +174,7 @@ pub(super) fn show_calibration(
     resolved: &Resolved,
     settings: &Settings,
     images: &[Vec<f32>],
+    budget: Option<u64>,
 ) -> Result<Calibration> {
     let network = build(device, weights, &resolved.architecture)?;
     let bar = progress::calibration();
@@ -169,6 +183,7 @@ pub(super) fn show_calibration(
         weights,
         settings,
         images,
+        budget,
         &|_| true,
         &mut |state| progress::show(&bar, &state),
     )?;

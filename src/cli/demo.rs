@@ -129,6 +129,7 @@ impl DemoModel {
                     weights,
                     &settings,
                     &self.calibration_images,
+                    None,
                     &|_| true,
                     &mut |_| {},
                 )?;

@@ -130,7 +130,7 @@ impl Sweep {
         output::check(&quantized_path, &[("model", Some(weights.path()))])?;
         let device = self.device.open()?;
         let settings = task.settings();
-        let calibration = show_calibration(&device, &weights, &resolved, &settings, &inputs)?;
+        let calibration = show_calibration(&device, &weights, &resolved, &settings, &inputs, None)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&quantized_path)?;
 

@@ -96,6 +96,16 @@ impl<T: Pod> Buffer<T> {
         self.len == 0
     }
 
+    /// What tells this buffer's memory from that of others, and its bytes.
+    pub fn allocation(&self) -> (usize, u64) {
+        match &self.storage {
+            Storage::Host(values) => (Arc::as_ptr(values).addr(), values.bytes),
+            Storage::Gpu(allocation) => {
+                (Arc::as_ptr(allocation).addr(), allocation.buffer().size())
+            }
+        }
+    }
+
     /// The values, for a kernel's CPU version.
     ///
     /// # Panics

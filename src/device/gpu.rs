@@ -371,12 +371,12 @@ impl Gpu {
             .clone()
     }
 
-    /// Submits `recorded` in one pass (in one pass each while a profile is being made), then `copy`: source, destination,
-    /// bytes.
+    /// Submits `recorded` in one pass (in one pass each while a profile is being made), then `copy`: sources, which
+    /// lie one after the other in the destination.
     fn submit(
         &self,
         recorded: Vec<Recorded>,
-        copy: Option<(&wgpu::Buffer, &wgpu::Buffer, u64)>,
+        copy: Option<(&[&wgpu::Buffer], &wgpu::Buffer)>,
     ) -> wgpu::SubmissionIndex {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut profile = self.profile.lock().expect("the profile's lock");
@@ -392,8 +392,12 @@ impl Gpu {
                 }
             }
         }
-        if let Some((source, destination, bytes)) = copy {
-            encoder.copy_buffer_to_buffer(source, 0, destination, 0, bytes);
+        if let Some((sources, destination)) = copy {
+            let mut offset = 0;
+            for source in sources {
+                encoder.copy_buffer_to_buffer(source, 0, destination, offset, source.size());
+                offset += source.size();
+            }
         }
         self.queue.submit([encoder.finish()])
     }
@@ -474,17 +478,24 @@ impl Gpu {
     }
 
     pub(super) fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        let source = buffer.gpu_buffer();
+        let mut all = self.read_all(std::slice::from_ref(buffer))?;
+        Ok(all.swap_remove(0))
+    }
+
+    /// The contents of several buffers, for one wait.
+    pub(super) fn read_all<T: Pod>(&self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
-            size: source.size(),
+            size: buffers.iter().map(size).sum(),
             usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
             mapped_at_creation: false,
         });
         let submission = {
             // Held until submission, so that what another thread records meanwhile can't overtake it.
             let mut recorded = self.recorded.lock().expect("the recording's lock");
-            let copy = Some((source, &staging, source.size()));
+            let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
+            let copy = Some((&sources[..], &staging));
             self.submit(std::mem::take(&mut *recorded), copy)
         };
         staging.map_async(wgpu::MapMode::Read, .., |_| {});
@@ -502,8 +513,13 @@ impl Gpu {
         let mapped = staging
             .get_mapped_range(..)
             .map_err(|error| Error::device(&self.name, format!("reading back: {error}")))?;
-        let bytes = &mapped[..buffer.len() * size_of::<T>()];
-        // The mapping need not be aligned for `T`, so this copies rather than casts.
-        Ok(bytemuck::pod_collect_to_vec(bytes))
+        let mut rest = &mapped[..];
+        let contents = buffers.iter().map(|buffer| {
+            let bytes;
+            (bytes, rest) = rest.split_at(size(buffer) as usize);
+            // The mapping need not be aligned for `T`, so this copies rather than casts.
+            bytemuck::pod_collect_to_vec(&bytes[..buffer.len() * size_of::<T>()])
+        });
+        Ok(contents.collect())
     }
 }

@@ -96,6 +96,17 @@ impl Device {
         }
     }
 
+    /// [`read`](Self::read) for several buffers, with a single wait.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_all<T: Pod>(&self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        match self {
+            Self::Cpu(_) => buffers.iter().map(|buffer| self.read(buffer)).collect(),
+            Self::Gpu(gpu) => gpu.read_all(buffers),
+        }
+    }
+
     /// Carries out everything recorded so far and waits for it.
     ///
     /// # Errors

@@ -201,12 +201,12 @@ impl IntegerProduct {
             (view, inner * words * rows)
         })
     }
+}
 
-    /// Whether no group of `group_columns` columns ends within four that the shader finishes at once, so that
-    /// [`integer_product_error`] can add up a group.
-    pub fn vectors_lie_within(&self, group_columns: usize) -> bool {
-        group_columns == self.n || group_columns.is_multiple_of(VECTOR)
-    }
+/// Whether no group of `group_columns` among `columns` columns ends within four that the shader finishes at once, so that
+/// [`integer_product_error`] can add up a group.
+pub fn vectors_lie_within(columns: usize, group_columns: usize) -> bool {
+    group_columns == columns || group_columns.is_multiple_of(VECTOR)
 }
 
 /// `out = scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
@@ -292,7 +292,7 @@ pub fn integer_product_codes(
 
 /// `[jobs][groups]`: Σ (weight · (scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
 /// there is one, `weight` lie as one job's values would. Groups must be
-/// [made of whole vectors](IntegerProduct::vectors_lie_within).
+/// [made of whole vectors](vectors_lie_within).
 pub fn integer_product_error(
     device: &Device,
     product: &IntegerProduct,
@@ -300,7 +300,7 @@ pub fn integer_product_error(
     reference: &Buffer<f32>,
     weight: Option<&Buffer<f32>>,
 ) -> Buffer<f32> {
-    assert!(product.vectors_lie_within(operands.group_columns));
+    assert!(vectors_lie_within(product.n, operands.group_columns));
     match device {
         Device::Cpu(_) => {
             let (reference, weight) = (reference.host_slice(), weight.map(Buffer::host_slice));

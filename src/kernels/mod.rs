@@ -11,6 +11,7 @@ mod embed;
 mod embed_backward;
 mod fake_quantize;
 mod float_product;
+mod gather_rows;
 mod gelu;
 mod gelu_backward;
 mod geometry;
@@ -46,13 +47,14 @@ pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
 pub use fake_quantize::fake_quantize;
 pub use float_product::float_product;
+pub use gather_rows::gather_rows;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
 pub use geometry::{Lines, Product, View};
 pub use half_product::half_product;
 pub use integer_product::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, integer_product, integer_product_codes,
-    integer_product_error,
+    integer_product_error, vectors_lie_within,
 };
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_codes};
 pub use layer_norm_backward::layer_norm_backward;

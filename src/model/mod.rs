@@ -26,4 +26,4 @@ pub use products::{
     Activation, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record, Recorder,
     Then,
 };
-pub use site::{Attention, Linear, Site, SiteKind};
+pub use site::{Attention, Linear, Matrices, Site, SiteKind};

@@ -5,24 +5,19 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 use super::artifact::QuantizedSite;
+use super::memory::{Memory, Pass};
+use super::pieces::Batch;
 use super::plan::{Side, SitePlan};
-use super::search::{Chunk, SiteSearch, Work};
+use super::search::{SiteSearch, Work};
 use super::settings::{Metric, Settings};
-use crate::device::{Buffer, Device};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Site};
+use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-
-/// Chunks that the calibration images are split into. Many small chunks let the search drop a candidate early; each
-/// costs a wait for the device.
-const CHUNKS: usize = 16;
-
-/// The most images that the forward pass takes at once.
-const FORWARD_IMAGES: usize = 8;
 
 /// What a calibration is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,16 +92,18 @@ struct Checkpoints {
 }
 
 /// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
-/// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted.
+/// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted. `budget` bounds the
+/// bytes that the device holds, without changing what is found; by default it is 1 GiB, or more where that isn't enough.
 ///
 /// # Errors
-/// Settings out of range, weights or activations that are not finite, a loss whose gradient is zero for every image
+/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient is zero for every image
 /// (`hessian` only), and the device's errors.
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
     settings: &Settings,
     images: &[Vec<f32>],
+    budget: Option<u64>,
     wanted: &dyn Fn(&Site) -> bool,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Calibration> {
@@ -118,9 +115,11 @@ pub fn calibrate(
         ));
     }
     let device = network.device();
+    let memory = Memory::new(network, weights, settings, images.len(), budget, wanted)?;
     device.memory().reset_peak();
     let start = Instant::now();
-    let checkpoints = forward(network, weights, images, on_progress)?;
+    let at_once = memory.forward_images();
+    let checkpoints = forward(network, weights, images, at_once, on_progress)?;
     let mut calibration = Calibration {
         sites: HashMap::new(),
         reports: Vec::new(),
@@ -138,22 +137,8 @@ pub fn calibrate(
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
-    let order = by_gradient(&loss_gradients, network.classes());
-    let chunk_images = images.len().div_ceil(CHUNKS).min(network.max_images());
-    let chunks: Vec<&[usize]> = order.chunks(chunk_images).collect();
-    let gather = |values: &[f32], len: usize, chunk: &[usize]| {
-        let rows: Vec<f32> = chunk
-            .iter()
-            .flat_map(|&image| &values[image * len..][..len])
-            .copied()
-            .collect();
-        device.upload(&rows)
-    };
-
-    let mut gradients: Vec<Buffer<f32>> = chunks
-        .iter()
-        .map(|chunk| gather(&loss_gradients, network.classes(), chunk))
-        .collect();
+    // Of the loss, at the output of the segment that is worked at; like the checkpoints, on the host.
+    let mut gradients = loss_gradients;
     let total: u64 = network
         .sites()
         .filter(|site| wanted(site))
@@ -161,86 +146,108 @@ pub fn calibrate(
         .sum();
     let mut searched = 0u64;
     let segments = network.segments().iter().zip(&checkpoints.inputs);
-    for (segment, inputs) in segments.rev() {
-        let sites = segment.sites();
-        let start = Instant::now();
-        on_progress(Progress {
-            phase: Phase::Backward,
-            site: &sites[0].name,
-            done: searched as f64 / total as f64,
-        });
-        let mut products = FloatProducts::load(device, weights, sites)?;
-        let mut records: Vec<HashMap<String, Record>> = Vec::new();
-        for (chunk, gradient) in chunks.iter().zip(&mut gradients) {
-            let images = chunk.len();
-            let input = gather(inputs, segment.input_len(), chunk);
-            let mut recorder = Recorder::new(&mut products);
-            segment.forward(device, &mut recorder, images, &input);
-            if needs_gradients {
-                let grad = gradient.clone();
-                let before = segment.backward(device, &mut recorder, images, &input, grad);
-                if let Some(before) = before {
-                    *gradient = before;
-                }
-            }
-            records.push(recorder.into_records());
-        }
-        device.synchronize()?;
-        calibration.backward += start.elapsed();
-
-        for site in sites.iter().rev().filter(|site| wanted(site)) {
+    for (index, (segment, inputs)) in segments.enumerate().rev() {
+        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let mut gradients_before = Vec::new();
+        for pass in memory.passes(index, wanted) {
+            let start = Instant::now();
             on_progress(Progress {
-                phase: Phase::Search,
-                site: &site.name,
+                phase: Phase::Backward,
+                site: &segment.sites()[0].name,
                 done: searched as f64 / total as f64,
             });
-            let start = Instant::now();
-            let plan = SitePlan::new(site, settings);
-            let linear = site.has_weight().then(|| products.linear(site));
-            let site_chunks: Vec<Chunk> = chunks
-                .iter()
-                .zip(&mut records)
-                .map(|(chunk, records)| Chunk {
-                    images: chunk.len(),
+            let segment = segment.as_ref();
+            let grads = needs_gradients.then_some(&gradients[..]);
+            let mut batches;
+            (batches, gradients_before) =
+                run(device, segment, &mut products, &pass, inputs, grads)?;
+            calibration.backward += start.elapsed();
+
+            for site in &pass.sites {
+                on_progress(Progress {
+                    phase: Phase::Search,
+                    site: &site.name,
+                    done: searched as f64 / total as f64,
+                });
+                let start = Instant::now();
+                let plan = SitePlan::new(site, settings);
+                let linear = site.has_weight().then(|| products.linear(site));
+                let batches = batches.iter_mut().map(|(images, records)| Batch {
+                    images: *images,
                     record: records
                         .remove(&site.name)
                         .expect("the forward pass visits every site"),
-                })
-                .collect();
-            let found = SiteSearch {
-                device,
-                plan: &plan,
-                settings,
-                linear,
-                chunks: &site_chunks,
+                });
+                let batches = batches.collect();
+                let found = SiteSearch::new(device, &plan, settings, linear, batches)?.run()?;
+                let weight = match linear {
+                    Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
+                    None => None,
+                };
+                let elapsed = start.elapsed();
+                calibration.search += elapsed;
+                calibration.reports.push(SiteReport {
+                    site: site.name.clone(),
+                    score: found.score * score_unit,
+                    rounds: found.rounds,
+                    work: found.work,
+                    seconds: elapsed.as_secs_f64(),
+                });
+                calibration.sites.insert(
+                    site.name.clone(),
+                    QuantizedSite {
+                        scales: found.scales,
+                        weight,
+                    },
+                );
+                searched += site.product(images.len()).multiply_adds();
             }
-            .run()?;
-            let weight = match linear {
-                Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
-                None => None,
-            };
-            let elapsed = start.elapsed();
-            calibration.search += elapsed;
-            calibration.reports.push(SiteReport {
-                site: site.name.clone(),
-                score: found.score * score_unit,
-                rounds: found.rounds,
-                work: found.work,
-                seconds: elapsed.as_secs_f64(),
-            });
-            calibration.sites.insert(
-                site.name.clone(),
-                QuantizedSite {
-                    scales: found.scales,
-                    weight,
-                },
-            );
-            searched += site.product(images.len()).multiply_adds();
         }
+        gradients = gradients_before;
     }
     calibration.reports.reverse();
     calibration.peak_device_bytes = device.memory().peak();
     Ok(calibration)
+}
+
+/// Some images' records of some sites.
+type BatchRecords = (usize, HashMap<String, Record>);
+
+/// Sends all images forward through a segment and, if the loss's `gradients` at its output are given, back. Returns the
+/// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.
+fn run(
+    device: &Device,
+    segment: &dyn Segment,
+    products: &mut FloatProducts,
+    pass: &Pass,
+    inputs: &[f32],
+    gradients: Option<&[f32]>,
+) -> Result<(Vec<BatchRecords>, Vec<f32>)> {
+    let images = inputs.len() / segment.input_len();
+    let mut batches = Vec::new();
+    let mut gradients_before = Vec::new();
+    for first in (0..images).step_by(pass.images) {
+        let count = pass.images.min(images - first);
+        let batch = |values: &[f32]| {
+            let len = values.len() / images;
+            device.upload(&values[first * len..][..count * len])
+        };
+        let input = batch(inputs);
+        let mut recorder = Recorder::new(products);
+        segment.forward(device, &mut recorder, count, &input);
+        if let Some(gradients) = gradients {
+            let before = segment.backward(device, &mut recorder, count, &input, batch(gradients));
+            if let Some(before) = before {
+                gradients_before.extend(device.read(&before)?);
+            }
+        }
+        let mut records = recorder.into_records();
+        records.retain(|name, _| pass.sites.iter().any(|site| site.name == *name));
+        batches.push((count, records));
+        // What only this batch needed is freed before the next one comes.
+        device.synchronize()?;
+    }
+    Ok((batches, gradients_before))
 }
 
 /// The FP network on all images, segment by segment, so that one segment's weights are on the device at a time.
@@ -248,10 +255,10 @@ fn forward(
     network: &Network,
     weights: &Weights,
     images: &[Vec<f32>],
+    at_once: usize,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Checkpoints> {
     let device = network.device();
-    let at_once = network.max_images().min(FORWARD_IMAGES);
     let mut values: Vec<f32> = images.concat();
     let mut inputs = Vec::new();
     for segment in network.segments() {
@@ -309,17 +316,6 @@ fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Ve
         *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
     }
     Ok((gradients, exponent))
-}
-
-/// The images, those with the largest gradients first: their terms of a score tell candidates apart soonest.
-fn by_gradient(gradients: &[f32], classes: usize) -> Vec<usize> {
-    let norms: Vec<f32> = gradients
-        .chunks_exact(classes)
-        .map(|row| row.iter().map(|g| g * g).sum())
-        .collect();
-    let mut order: Vec<usize> = (0..norms.len()).collect();
-    order.sort_by(|&left, &right| norms[right].total_cmp(&norms[left]));
-    order
 }
 
 /// The codes `[outputs, inputs]` of a weight, and its bias, on the host.

@@ -4,8 +4,11 @@ mod artifact;
 mod calibrate;
 mod candidates;
 mod execution;
+mod memory;
 mod packing;
+mod pieces;
 mod plan;
+mod scan;
 mod search;
 mod settings;
 
@@ -16,7 +19,10 @@ pub use artifact::{
 pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
+pub use memory::parse_bytes;
 pub use packing::{pack, packed_len, unpack};
+pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};
-pub use search::{Chunk, Found, SiteSearch, Work};
+pub use scan::Scan;
+pub use search::{Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

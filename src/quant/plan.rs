@@ -5,7 +5,7 @@ use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::kernels::{
     Format, IntegerProduct, Operands, Quantize, RowMaximum, Width, integer_product,
-    integer_product_error, quantize,
+    integer_product_error, quantize, vectors_lie_within,
 };
 use crate::model::{Site, SiteKind};
 
@@ -211,16 +211,13 @@ impl SitePlan {
         scales: &'a Buffer<f32>,
         bias: Option<&'a Buffer<f32>>,
     ) -> Operands<'a> {
-        let groups = self.site.groups();
-        let per_head = !self.site.has_weight();
-        let columns = self.site.product(1).n;
         Operands {
             a: &a.words,
             b: &b.words,
             scales,
-            groups,
-            inner_groups: per_head.into(),
-            group_columns: if per_head { columns } else { columns / groups },
+            groups: self.site.groups(),
+            inner_groups: (!self.site.has_weight()).into(),
+            group_columns: self.group_columns(),
             bias,
         }
     }
@@ -243,8 +240,21 @@ impl SitePlan {
         out
     }
 
-    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`; `None` where the kernel can't add up a
-    /// group's elements as it computes them.
+    /// Whether [`integer_product_error`](Self::integer_product_error) is there for this site.
+    pub fn sums_errors(&self) -> bool {
+        vectors_lie_within(self.site.product(1).n, self.group_columns())
+    }
+
+    /// Columns of O that share a scale.
+    fn group_columns(&self) -> usize {
+        let columns = self.site.product(1).n;
+        match self.site.weight() {
+            Some(linear) => columns / linear.weight_groups,
+            None => columns,
+        }
+    }
+
+    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`.
     #[expect(clippy::too_many_arguments)]
     pub fn integer_product_error(
         &self,
@@ -256,12 +266,10 @@ impl SitePlan {
         bias: Option<&Buffer<f32>>,
         reference: &Buffer<f32>,
         weight: Option<&Buffer<f32>>,
-    ) -> Option<Buffer<f32>> {
+    ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
         let scales = self.output_scales(device, scales);
         let operands = self.operands(a, b, &scales, bias);
-        shape
-            .vectors_lie_within(operands.group_columns)
-            .then(|| integer_product_error(device, &shape, &operands, reference, weight))
+        integer_product_error(device, &shape, &operands, reference, weight)
     }
 }

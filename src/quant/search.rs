@@ -1,29 +1,28 @@
 //! Algorithm 1 at one site: the scales of A and B that minimise the error of O.
 //!
-//! A candidate's score is a sum of non-negative terms over the images. So a candidate whose partial sum has passed a
-//! complete score can't win, and is not evaluated on the images that are left; the choice is that of the exhaustive
-//! search. Images come in chunks, those with the largest gradients first, where candidates differ most.
+//! A candidate's score is a sum of non-negative terms. So a candidate whose partial sum has passed a complete score can't
+//! win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in chunks,
+//! those that tell candidates apart first (`pieces.rs`).
+//!
+//! A contest finds one scale. A scale of B belongs to one part of the site (a third of qkv, a head), so the parts'
+//! contests are independent; A's scale is one for all parts, or one for each. What is independent is searched side by
+//! side, so that a step of all of them waits for the device once.
 
 use super::candidates::{Scale, candidates, covering};
+use super::pieces::{Batch, Cutter, FIRST_SHARE, GROWTH, Part};
 use super::plan::{Codes, Side, SitePlan, SiteScales};
-use super::settings::{Metric, Settings};
+use super::scan::Scan;
+use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
-use crate::kernels::{row_error, row_maximum, weighted_error};
-use crate::model::{LinearWeights, Record};
-use std::ops::AddAssign;
+use crate::kernels::row_maximum;
+use crate::model::LinearWeights;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs, or codes if those are larger, that are computed in one go: enough work for a large GPU,
-/// little beside a site's own tensors, and within every adapter's binding limit.
-const JOB_BYTES: usize = 32 << 20;
-
-/// What went through a site for the images of one chunk.
-pub struct Chunk {
-    /// The number of images.
-    pub images: usize,
-    /// A, B, O and its gradient.
-    pub record: Record,
-}
+/// Bytes of candidates' outputs and codes that are recorded before the device is waited for: until then it holds them all.
+pub(super) const STEP_BYTES: usize = 64 << 20;
 
 /// The chosen scales of a site, and what they cost.
 #[derive(Clone, Debug)]
@@ -56,443 +55,506 @@ impl AddAssign for Work {
 
 /// The search at one site.
 pub struct SiteSearch<'a> {
-    /// Where it runs.
-    pub device: &'a Device,
-    /// The site's formats and widths.
-    pub plan: &'a SitePlan,
-    /// Metric, candidates and rounds.
-    pub settings: &'a Settings,
-    /// The weight and bias, if B is a weight.
-    pub linear: Option<&'a LinearWeights>,
-    /// The images.
-    pub chunks: &'a [Chunk],
+    device: &'a Device,
+    plan: &'a SitePlan,
+    settings: &'a Settings,
+    parts: Vec<Part>,
+    /// The largest values of A's and of B's groups.
+    maxima: [Vec<f32>; 2],
+    /// What putting the pieces in order took, and what the exhaustive search would take.
+    work: Work,
 }
 
-/// A candidate of one group while a search is under way.
-#[derive(Clone, Copy, Default)]
-struct Trial {
-    /// The sum over the chunks evaluated so far.
-    sum: f64,
-    /// How many those are; always the first ones, in order.
-    chunks: usize,
+/// A chunk of a part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place {
+    part: usize,
+    chunk: usize,
 }
 
-/// The candidates of one side, and what is known of each.
-struct Contest {
+/// What a contest answers: which scale of `side`'s `group` is best.
+#[derive(Clone, PartialEq)]
+struct Question {
     side: Side,
-    /// `[candidate][group]`.
-    scales: Vec<Vec<Scale>>,
-    /// `[group][candidate]`.
-    trials: Vec<Vec<Trial>>,
+    group: usize,
+    /// The parts of the site that have this scale.
+    parts: Range<usize>,
+    /// The other operand's scale of each of these parts.
+    fixed: Vec<Scale>,
 }
 
-/// A complete score, and the sums on the way to it.
-struct Leader {
-    total: f64,
-    /// The sum after each chunk.
-    sums: Vec<f64>,
+/// The answer, and its score.
+#[derive(Clone, Copy)]
+struct Answer {
+    scale: Scale,
+    score: f64,
+}
+
+/// The candidates for one scale, and what is known of them.
+struct Contest {
+    question: Question,
+    candidates: Vec<Scale>,
+    /// What a score is summed over, in order.
+    steps: Vec<Vec<Place>>,
+    /// Per candidate, its sum after each of the steps that it has been through.
+    sums: Vec<Vec<f64>>,
+    /// The best of those that have been through all steps.
+    leader: Option<usize>,
+    /// Steps that every candidate has been through, unless it is out.
+    front: usize,
+    /// Whether the best candidate at the front has been compared with the leader.
+    challenged: bool,
+}
+
+/// What a contest needs to know next.
+struct Request {
+    steps: Range<usize>,
+    candidates: Vec<usize>,
+    /// Whether this takes one candidate to the end, ahead of the others.
+    ahead: bool,
+}
+
+/// Candidates to evaluate on one chunk, for one step of a contest's request.
+struct Task {
+    request: usize,
+    step: usize,
+    place: Place,
+    candidates: Range<usize>,
 }
 
 impl Contest {
-    fn groups(&self) -> usize {
-        self.trials.len()
+    fn sum(&self, candidate: usize) -> f64 {
+        self.sums[candidate].last().copied().unwrap_or(0.0)
     }
 
-    /// The candidate of `group` with the least sum among those that `admit` admits; the smaller index of equals.
-    fn best(&self, group: usize, admit: impl Fn(&Trial) -> bool) -> Option<usize> {
-        self.trials[group]
-            .iter()
-            .enumerate()
-            .filter(|(_, trial)| admit(trial))
-            .min_by(|(_, left), (_, right)| left.sum.total_cmp(&right.sum))
-            .map(|(candidate, _)| candidate)
+    /// The candidate with the least sum among those that have been through as many steps; the smaller index of equals.
+    fn best_after(&self, steps: usize) -> Option<usize> {
+        (0..self.candidates.len())
+            .filter(|&candidate| self.sums[candidate].len() == steps)
+            .min_by(|&left, &right| self.sum(left).total_cmp(&self.sum(right)))
+    }
+
+    /// What to evaluate next; `None` at the end.
+    fn request(&mut self, exhaustive: bool) -> Option<Request> {
+        let steps = self.steps.len();
+        if self.front == steps {
+            return None;
+        }
+        if exhaustive {
+            return Some(Request {
+                steps: 0..steps,
+                candidates: (0..self.candidates.len()).collect(),
+                ahead: false,
+            });
+        }
+        // A candidate that is ahead of the leader as far as both have come may end below it: finishing it first lowers
+        // the bar for all others.
+        if self.front > 0 && !std::mem::replace(&mut self.challenged, true) {
+            let challenger = self.best_after(self.front)?;
+            let sum = self.sum(challenger);
+            let ahead = |leader: usize| sum < self.sums[leader][self.front - 1];
+            if self.leader.is_none_or(ahead) {
+                return Some(Request {
+                    steps: self.front..steps,
+                    candidates: vec![challenger],
+                    ahead: true,
+                });
+            }
+        }
+        let bar = self.leader.map_or(f64::INFINITY, |leader| self.sum(leader));
+        let entrants: Vec<usize> = (0..self.candidates.len())
+            .filter(|&candidate| {
+                self.sums[candidate].len() == self.front && self.sum(candidate) <= bar
+            })
+            .collect();
+        (!entrants.is_empty()).then_some(Request {
+            steps: self.front..self.front + 1,
+            candidates: entrants,
+            ahead: false,
+        })
+    }
+
+    /// Takes what was requested: `scores` are per step and candidate.
+    fn accept(&mut self, request: &Request, scores: &[Vec<f64>]) {
+        for scores in scores {
+            for (&candidate, score) in request.candidates.iter().zip(scores) {
+                let sum = self.sum(candidate) + score;
+                self.sums[candidate].push(sum);
+            }
+        }
+        if !request.ahead {
+            self.front = request.steps.end;
+            self.challenged = false;
+        }
+        self.leader = self.best_after(self.steps.len());
+    }
+
+    fn answer(&self) -> Answer {
+        // Without any steps all candidates are equal.
+        let winner = self.leader.unwrap_or(0);
+        Answer {
+            scale: self.candidates[winner],
+            score: self.sum(winner),
+        }
     }
 }
 
-impl SiteSearch<'_> {
+impl<'a> SiteSearch<'a> {
+    /// Prepares the search for the scales of the site of `plan`. `linear` has the weight and bias, if B is a weight;
+    /// `batches` are what went through the site.
+    ///
+    /// # Errors
+    /// Those of the device; and an activation that is not a number.
+    pub fn new(
+        device: &'a Device,
+        plan: &'a SitePlan,
+        settings: &'a Settings,
+        linear: Option<&'a LinearWeights>,
+        batches: Vec<Batch>,
+    ) -> Result<Self> {
+        let maxima = [
+            maxima(device, plan, Side::A, linear, &batches)?,
+            maxima(device, plan, Side::B, linear, &batches)?,
+        ];
+        let cutter = Cutter {
+            device,
+            plan,
+            settings,
+            linear,
+            maxima: &maxima,
+        };
+        let (parts, done) = cutter.cut(&batches)?;
+        let images = batches.iter().map(|batch| batch.images).sum();
+        let count = |side| candidates(plan.format(side), plan.bits(side), 1.0, settings).len();
+        let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
+        let work = Work {
+            done,
+            exhaustive: evaluations as u64 * plan.site.product(images).multiply_adds(),
+        };
+        Ok(Self {
+            device,
+            plan,
+            settings,
+            parts,
+            maxima,
+            work,
+        })
+    }
+
     /// Searches in turn A's scales with B's fixed and B's with A's fixed, starting from the B that clips nothing, for as
     /// many rounds as the settings say or until a round could change nothing.
     ///
     /// # Errors
-    /// Those of the device; and an activation, gradient or score that is not a number.
+    /// Those of the device; and a gradient or score that is not a number.
     pub fn run(&self) -> Result<Found> {
-        let maxima_a = self.maxima(Side::A)?;
-        let maxima_b = self.maxima(Side::B)?;
         let bits = self.plan.bits(Side::B);
-        let mut scales = SiteScales {
-            a: vec![Scale::uniform(f32::NAN); self.plan.groups(Side::A)],
-            b: maxima_b.iter().map(|&max| covering(max, bits)).collect(),
-        };
+        let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
-            scales: scales.clone(),
+            scales: SiteScales {
+                a: vec![Scale::uniform(f32::NAN); maxima_a.len()],
+                b: maxima_b.iter().map(|&max| covering(max, bits)).collect(),
+            },
             score: f64::NAN,
             rounds: 0,
-            work: Work::default(),
+            work: self.work,
         };
-        for round in 0..self.settings.rounds {
-            for (side, maxima) in [(Side::A, &maxima_a), (Side::B, &maxima_b)] {
-                found.work.exhaustive +=
-                    self.candidate_count(side) as u64 * self.products(self.chunks);
-                // Nothing that this search depends on has changed since it last ran.
-                let settled = round > 0
-                    && match side {
-                        Side::A => scales.b == found.scales.b,
-                        Side::B => scales.a == found.scales.a,
+        let mut known: Vec<(Question, Answer)> = Vec::new();
+        for round in 1..=self.settings.rounds {
+            for side in [Side::A, Side::B] {
+                let questions = self.questions(side, &found.scales);
+                // A half-round whose fixed scales have not changed since one before asks nothing new.
+                let is_new = |question: &&Question| known.iter().all(|(old, _)| old != *question);
+                let mut contests: Vec<Contest> = questions
+                    .iter()
+                    .filter(is_new)
+                    .map(|question| self.contest(question))
+                    .collect();
+                if !contests.is_empty() {
+                    self.play(&mut contests, &mut found.work)?;
+                    found.rounds = round;
+                }
+                known.extend(contests.into_iter().map(|contest| {
+                    let answer = contest.answer();
+                    (contest.question, answer)
+                }));
+                found.score = 0.0;
+                for question in &questions {
+                    let (_, answer) = known
+                        .iter()
+                        .find(|(old, _)| old == question)
+                        .expect("every question has been answered");
+                    let scales = match side {
+                        Side::A => &mut found.scales.a,
+                        Side::B => &mut found.scales.b,
                     };
-                if settled {
-                    continue;
+                    scales[question.group] = answer.scale;
+                    found.score += answer.score;
                 }
-                let fixed = scales.clone();
-                let (best, score) = self.search(side, maxima, &fixed, &mut found.work)?;
-                // `found` holds what the other side's last search was made with.
-                match side {
-                    Side::A => {
-                        found.scales.b.clone_from(&scales.b);
-                        scales.a = best;
-                    }
-                    Side::B => {
-                        found.scales.a.clone_from(&scales.a);
-                        scales.b = best;
-                    }
-                }
-                found.score = score;
-                found.rounds = round + 1;
             }
         }
-        found.scales = scales;
         Ok(found)
     }
 
-    fn candidate_count(&self, side: Side) -> usize {
-        candidates(
-            self.plan.format(side),
-            self.plan.bits(side),
-            1.0,
-            self.settings,
-        )
-        .len()
-    }
-
-    /// Multiply-adds of one candidate on some chunks.
-    fn products(&self, chunks: &[Chunk]) -> u64 {
-        chunks
-            .iter()
-            .map(|chunk| self.plan.site.product(chunk.images).multiply_adds())
-            .sum()
-    }
-
-    fn source<'c>(&'c self, side: Side, chunk: &'c Chunk) -> &'c Buffer<f32> {
-        match (side, &chunk.record.b, self.linear) {
-            (Side::A, _, _) => &chunk.record.a,
-            (Side::B, Some(b), _) => b,
-            (Side::B, None, Some(linear)) => &linear.weight,
-            (Side::B, None, None) => unreachable!("a site without an activation B has a weight"),
-        }
-    }
-
-    /// The chunks whose B differs: one stands for all where B is a weight.
-    fn sources(&self, side: Side) -> &[Chunk] {
-        if side == Side::B && self.linear.is_some() {
-            &self.chunks[..1]
-        } else {
-            self.chunks
-        }
-    }
-
-    /// The largest value or magnitude of each group of one operand.
-    fn maxima(&self, side: Side) -> Result<Vec<f32>> {
-        let mut maxima = vec![f32::NEG_INFINITY; self.plan.groups(side)];
-        for chunk in self.sources(side) {
-            let quantizer = self.plan.quantizer(side, chunk.images, 1);
-            let source = self.source(side, chunk);
-            let rows = row_maximum(self.device, &self.plan.maximum(side, chunk.images), source);
-            for (index, max) in self.device.read(&rows)?.into_iter().enumerate() {
-                let inner = index / quantizer.rows % quantizer.batch[1];
-                let group =
-                    inner * quantizer.inner_groups + index % quantizer.rows / quantizer.group_rows;
-                if !max.is_finite() {
-                    return Err(self.not_finite("the largest value of an operand", max.into()));
-                }
-                maxima[group] = maxima[group].max(max);
+    /// What is to be found out about the scales of `side`, the other operand's being as in `scales`.
+    fn questions(&self, side: Side, scales: &SiteScales) -> Vec<Question> {
+        let (groups, fixed) = match side {
+            Side::A => (scales.a.len(), &scales.b),
+            Side::B => (scales.b.len(), &scales.a),
+        };
+        let parts = self.parts.len();
+        let questions = (0..groups).map(|group| {
+            let parts = group * parts / groups..(group + 1) * parts / groups;
+            Question {
+                side,
+                group,
+                // A's one scale serves every part.
+                fixed: parts
+                    .clone()
+                    .map(|part| fixed[part % fixed.len()])
+                    .collect(),
+                parts,
             }
+        });
+        questions.collect()
+    }
+
+    fn contest(&self, question: &Question) -> Contest {
+        let (plan, side) = (self.plan, question.side);
+        let max = match side {
+            Side::A => self.maxima[0][question.group],
+            Side::B => self.maxima[1][question.group],
+        };
+        let candidates = candidates(plan.format(side), plan.bits(side), max, self.settings);
+        Contest {
+            question: question.clone(),
+            steps: self.steps(question.parts.clone()),
+            sums: vec![Vec::new(); candidates.len()],
+            candidates,
+            leader: None,
+            front: 0,
+            challenged: false,
         }
-        Ok(maxima)
     }
 
-    fn not_finite(&self, what: &str, value: f64) -> Error {
-        Error::device(
-            self.device.name(),
-            format!("{what} of {} is {value}", self.plan.site.name),
-        )
-    }
-
-    /// The best candidate of each group of `side`, with the other operand's scales fixed, and the sum of their scores.
-    fn search(
-        &self,
-        side: Side,
-        maxima: &[f32],
-        fixed: &SiteScales,
-        work: &mut Work,
-    ) -> Result<(Vec<Scale>, f64)> {
-        let by_group: Vec<Vec<Scale>> = maxima
-            .iter()
-            .map(|&max| {
-                candidates(
-                    self.plan.format(side),
-                    self.plan.bits(side),
-                    max,
-                    self.settings,
-                )
+    /// The chunks of some parts, those that contribute most for their work first.
+    fn steps(&self, parts: Range<usize>) -> Vec<Vec<Place>> {
+        let mut places: Vec<Place> = parts
+            .flat_map(|part| {
+                let chunks = 0..self.parts[part].chunks.len();
+                chunks.map(move |chunk| Place { part, chunk })
             })
             .collect();
-        let count = by_group[0].len();
-        let mut contest = Contest {
-            side,
-            scales: (0..count)
-                .map(|candidate| by_group.iter().map(|scales| scales[candidate]).collect())
-                .collect(),
-            trials: vec![vec![Trial::default(); count]; maxima.len()],
-        };
-        let fixed_codes = self.fixed_codes(side, fixed);
-        let mut evaluate = |contest: &mut Contest, chunk: usize, entrants: &[Vec<usize>]| {
-            let jobs = entrants.iter().map(Vec::len).max().unwrap_or(0);
-            work.done += jobs as u64 * self.products(&self.chunks[chunk..=chunk]);
-            let codes = &fixed_codes[chunk.min(fixed_codes.len() - 1)];
-            self.evaluate(contest, chunk, entrants, fixed, codes)
-        };
-
-        let everyone: Vec<Vec<usize>> = vec![(0..count).collect(); contest.groups()];
-        if self.settings.exhaustive {
-            for chunk in 0..self.chunks.len() {
-                evaluate(&mut contest, chunk, &everyone)?;
-            }
-        } else {
-            evaluate(&mut contest, 0, &everyone)?;
-            let mut leaders: Vec<Option<Leader>> = contest.trials.iter().map(|_| None).collect();
-            for chunk in 1..self.chunks.len() {
-                // A candidate that is ahead of the leader as far as both have come may end below it: finishing it first
-                // lowers the bar for all others.
-                let challengers: Vec<Option<usize>> = leaders
-                    .iter()
-                    .enumerate()
-                    .map(|(group, leader)| {
-                        let at_front = contest.best(group, |trial| trial.chunks == chunk)?;
-                        let sum = contest.trials[group][at_front].sum;
-                        leader
-                            .as_ref()
-                            .is_none_or(|leader| sum < leader.sums[chunk - 1])
-                            .then_some(at_front)
-                    })
-                    .collect();
-                self.finish(
-                    &mut contest,
-                    chunk,
-                    &challengers,
-                    &mut leaders,
-                    &mut evaluate,
-                )?;
-                let entrants: Vec<Vec<usize>> = leaders
-                    .iter()
-                    .zip(&contest.trials)
-                    .map(|(leader, trials)| {
-                        let bar = leader.as_ref().map_or(f64::INFINITY, |leader| leader.total);
-                        (0..count)
-                            .filter(|&candidate| {
-                                let trial = trials[candidate];
-                                trial.chunks == chunk && trial.sum <= bar
-                            })
-                            .collect()
-                    })
-                    .collect();
-                evaluate(&mut contest, chunk, &entrants)?;
+        let density = |place: &Place| self.parts[place.part].chunks[place.chunk].density;
+        places.sort_by(|left, right| density(right).total_cmp(&density(left)));
+        let work = |place: &Place| self.parts[place.part].multiply_adds(place.chunk) as f64;
+        let mut enough = places.iter().map(work).sum::<f64>() * FIRST_SHARE;
+        let mut steps = Vec::new();
+        let (mut step, mut done) = (Vec::new(), 0.0);
+        for place in places {
+            done += work(&place);
+            step.push(place);
+            if done >= enough {
+                steps.push(std::mem::take(&mut step));
+                enough = done * GROWTH;
             }
         }
-
-        let mut best = Vec::new();
-        let mut total = 0.0;
-        for group in 0..contest.groups() {
-            let complete = |trial: &Trial| trial.chunks == self.chunks.len();
-            let winner = contest
-                .best(group, complete)
-                .expect("a leader is always complete");
-            total += contest.trials[group][winner].sum;
-            best.push(contest.scales[winner][group]);
-        }
-        Ok((best, total))
+        steps.extend((!step.is_empty()).then_some(step));
+        steps
     }
 
-    /// Evaluates one challenger per group on all chunks from `chunk` on; those that end below the leader take its place.
-    fn finish(
-        &self,
-        contest: &mut Contest,
-        chunk: usize,
-        challengers: &[Option<usize>],
-        leaders: &mut [Option<Leader>],
-        evaluate: &mut impl FnMut(&mut Contest, usize, &[Vec<usize>]) -> Result<()>,
-    ) -> Result<()> {
-        if challengers.iter().all(Option::is_none) {
-            return Ok(());
-        }
-        let entrants: Vec<Vec<usize>> = challengers
-            .iter()
-            .map(|challenger| challenger.iter().copied().collect())
-            .collect();
-        let sum = |contest: &Contest, group: usize| {
-            challengers[group].map_or(f64::INFINITY, |c| contest.trials[group][c].sum)
-        };
-        // Sums before `chunk` are not needed any more: challenges only look at later ones.
-        let mut sums: Vec<Vec<f64>> = (0..contest.groups())
-            .map(|group| vec![sum(contest, group); chunk])
-            .collect();
-        for later in chunk..self.chunks.len() {
-            evaluate(contest, later, &entrants)?;
-            for (group, sums) in sums.iter_mut().enumerate() {
-                sums.push(sum(contest, group));
-            }
-        }
-        for (group, (leader, sums)) in leaders.iter_mut().zip(sums).enumerate() {
-            let total = sum(contest, group);
-            let leads = leader.as_ref().is_none_or(|leader| total < leader.total);
-            if challengers[group].is_some() && leads {
-                *leader = Some(Leader { total, sums });
-            }
-        }
-        Ok(())
-    }
-
-    /// Codes of the operand that isn't searched, for each chunk, or once where B is a weight.
-    fn fixed_codes(&self, searched: Side, fixed: &SiteScales) -> Vec<Codes> {
-        let (side, scales) = match searched {
-            Side::A => (Side::B, &fixed.b),
-            Side::B => (Side::A, &fixed.a),
-        };
-        self.sources(side)
-            .iter()
-            .map(|chunk| {
-                let jobs = std::slice::from_ref(scales);
-                let source = self.source(side, chunk);
-                self.plan
-                    .codes(self.device, side, chunk.images, source, jobs)
-            })
-            .collect()
-    }
-
-    /// Adds the scores on one chunk of `entrants`, `[group][…]` candidates, to their trials.
-    fn evaluate(
-        &self,
-        contest: &mut Contest,
-        chunk: usize,
-        entrants: &[Vec<usize>],
-        fixed: &SiteScales,
-        fixed_codes: &Codes,
-    ) -> Result<()> {
-        let jobs = entrants.iter().map(Vec::len).max().unwrap_or(0);
-        let jobs_at_once = self.jobs_at_once(contest.side, chunk);
-        for first in (0..jobs).step_by(jobs_at_once) {
-            let last = (first + jobs_at_once).min(jobs);
-            // Groups are evaluated side by side, each with its own candidate; one that has fewer repeats its last (or
-            // any, if it has none), whose score is then not looked at.
-            let scales: Vec<SiteScales> = (first..last)
-                .map(|job| {
-                    let searched = (0..contest.groups())
-                        .map(|group| {
-                            let list = &entrants[group];
-                            let candidate = list.get(job).or(list.last()).copied().unwrap_or(0);
-                            contest.scales[candidate][group]
-                        })
-                        .collect();
-                    match contest.side {
-                        Side::A => SiteScales {
-                            a: searched,
-                            b: fixed.b.clone(),
-                        },
-                        Side::B => SiteScales {
-                            a: fixed.a.clone(),
-                            b: searched,
-                        },
-                    }
+    /// Takes every contest to its end, all step by step together. They are of one side.
+    fn play(&self, contests: &mut [Contest], work: &mut Work) -> Result<()> {
+        let mut fixed_codes: HashMap<Place, Codes> = HashMap::new();
+        loop {
+            let mut requests: Vec<(&mut Contest, Request)> = contests
+                .iter_mut()
+                .filter_map(|contest| {
+                    let request = contest.request(self.settings.exhaustive)?;
+                    Some((contest, request))
                 })
                 .collect();
-            let scores = self.scores(contest.side, chunk, &scales, fixed_codes);
-            let scores = self.device.read(&scores)?;
-            let groups = self.plan.site.groups();
-            for (job, scores) in (first..last).zip(scores.chunks_exact(groups)) {
-                for (group, list) in entrants.iter().enumerate() {
-                    let Some(&candidate) = list.get(job) else {
-                        continue;
-                    };
-                    let score = if contest.groups() == groups {
-                        f64::from(scores[group])
-                    } else {
-                        scores.iter().map(|&score| f64::from(score)).sum()
-                    };
-                    if !score.is_finite() {
-                        return Err(self.not_finite("the score of a candidate", score));
+            if requests.is_empty() {
+                return Ok(());
+            }
+            let mut tasks = Vec::new();
+            for (index, (contest, request)) in requests.iter().enumerate() {
+                let (question, count) = (&contest.question, request.candidates.len());
+                for step in request.steps.clone() {
+                    for &place in &contest.steps[step] {
+                        let at_once = self.scan(place).jobs_at_once(question.side);
+                        tasks.extend((0..count).step_by(at_once).map(|first| Task {
+                            request: index,
+                            step: step - request.steps.start,
+                            place,
+                            candidates: first..(first + at_once).min(count),
+                        }));
+                        work.done +=
+                            count as u64 * self.parts[place.part].multiply_adds(place.chunk);
+                        fixed_codes
+                            .entry(self.fixed_place(question.side, place))
+                            .or_insert_with(|| self.fixed_codes(question, place));
                     }
-                    let trial = &mut contest.trials[group][candidate];
-                    trial.sum += score;
-                    trial.chunks += 1;
                 }
             }
+            let evaluate = |task: &Task| {
+                let (contest, request) = &requests[task.request];
+                let fixed = &fixed_codes[&self.fixed_place(contest.question.side, task.place)];
+                let candidates = &request.candidates[task.candidates.clone()];
+                self.evaluate(contest, task.place, candidates, fixed)
+            };
+            let mut scores: Vec<Vec<Vec<f64>>> = requests
+                .iter()
+                .map(|(_, request)| vec![vec![0.0; request.candidates.len()]; request.steps.len()])
+                .collect();
+            for tasks in self.submissions(&tasks, &requests) {
+                let found: Vec<Buffer<f32>> = match self.device {
+                    // What one of them leaves idle of the cores, another can use.
+                    Device::Cpu(_) => tasks.par_iter().map(evaluate).collect(),
+                    Device::Gpu(_) => tasks.iter().map(evaluate).collect(),
+                };
+                for (task, found) in tasks.iter().zip(self.device.read_all(&found)?) {
+                    let sums = &mut scores[task.request][task.step][task.candidates.clone()];
+                    for (sum, score) in sums.iter_mut().zip(found) {
+                        if !score.is_finite() {
+                            let what = "the score of a candidate";
+                            return Err(not_finite(self.device, self.plan, what, score));
+                        }
+                        *sum += f64::from(score);
+                    }
+                }
+            }
+            for ((contest, request), scores) in requests.iter_mut().zip(&scores) {
+                contest.accept(request, scores);
+            }
         }
-        Ok(())
     }
 
-    /// Candidates of `searched` that are computed in one go on one chunk.
-    pub fn jobs_at_once(&self, searched: Side, chunk: usize) -> usize {
-        let images = self.chunks[chunk].images;
-        let output_bytes = images * self.plan.site.out_len() * size_of::<f32>();
-        let code_bytes = self.plan.quantizer(searched, images, 1).len() * size_of::<u32>();
-        (JOB_BYTES / output_bytes.max(code_bytes)).max(1)
-    }
-
-    /// `[job][group]`: the error of each job's Ô on one chunk, where `scales` are the jobs' and `fixed_codes` those of
-    /// the operand that isn't searched.
-    pub fn scores(
+    /// `tasks` in such portions as the device may hold at once.
+    fn submissions<'t>(
         &self,
-        searched: Side,
-        chunk: usize,
-        scales: &[SiteScales],
+        mut tasks: &'t [Task],
+        requests: &[(&mut Contest, Request)],
+    ) -> Vec<&'t [Task]> {
+        let mut submissions = Vec::new();
+        while !tasks.is_empty() {
+            let mut bytes = 0;
+            let fitting = tasks.iter().take_while(|task| {
+                let side = requests[task.request].0.question.side;
+                bytes += task.candidates.len() * self.scan(task.place).job_bytes(side);
+                bytes <= STEP_BYTES
+            });
+            let (portion, rest) = tasks.split_at(fitting.count().max(1));
+            submissions.push(portion);
+            tasks = rest;
+        }
+        submissions
+    }
+
+    fn scan(&self, place: Place) -> Scan<'_> {
+        let part = &self.parts[place.part];
+        let chunk = &part.chunks[place.chunk];
+        Scan {
+            device: self.device,
+            plan: &part.plan,
+            metric: self.settings.metric,
+            units: chunk.units,
+            record: &chunk.record,
+            linear: part.linear.as_ref(),
+        }
+    }
+
+    /// Where the codes of the operand that isn't searched are kept: a weight's serve all chunks.
+    fn fixed_place(&self, searched: Side, place: Place) -> Place {
+        match (searched, &self.parts[place.part].linear) {
+            (Side::A, Some(_)) => Place { chunk: 0, ..place },
+            _ => place,
+        }
+    }
+
+    fn fixed_codes(&self, question: &Question, place: Place) -> Codes {
+        let side = match question.side {
+            Side::A => Side::B,
+            Side::B => Side::A,
+        };
+        let scale = question.fixed[place.part - question.parts.start];
+        self.scan(place).codes(side, &[vec![scale]])
+    }
+
+    /// The scores of some of a contest's candidates on one chunk.
+    fn evaluate(
+        &self,
+        contest: &Contest,
+        place: Place,
+        candidates: &[usize],
         fixed_codes: &Codes,
     ) -> Buffer<f32> {
-        let Chunk { images, record } = &self.chunks[chunk];
-        let candidates: Vec<Vec<Scale>> = scales
+        let question = &contest.question;
+        let fixed = question.fixed[place.part - question.parts.start];
+        let searched: Vec<Vec<Scale>> = candidates
             .iter()
-            .map(|scales| match searched {
-                Side::A => scales.a.clone(),
-                Side::B => scales.b.clone(),
-            })
+            .map(|&candidate| vec![contest.candidates[candidate]])
             .collect();
-        let source = self.source(searched, &self.chunks[chunk]);
-        let codes = self
-            .plan
-            .codes(self.device, searched, *images, source, &candidates);
-        let (a, b) = match searched {
+        let scan = self.scan(place);
+        let codes = scan.codes(question.side, &searched);
+        let scales = |searched: Vec<Scale>| match question.side {
+            Side::A => SiteScales {
+                a: searched,
+                b: vec![fixed],
+            },
+            Side::B => SiteScales {
+                a: vec![fixed],
+                b: searched,
+            },
+        };
+        let scales: Vec<SiteScales> = searched.into_iter().map(scales).collect();
+        let (a, b) = match question.side {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
-        let (device, plan, images) = (self.device, self.plan, *images);
-        let quadratic = matches!(self.settings.metric, Metric::Hessian | Metric::Mse);
-        let weight = (self.settings.metric == Metric::Hessian).then(|| {
-            let grad = record.grad.as_ref();
-            grad.expect("the backward pass has been at this site")
-        });
-        if quadratic {
-            let reference = &record.out;
-            let errors =
-                plan.integer_product_error(device, images, a, b, scales, bias, reference, weight);
-            if let Some(errors) = errors {
-                return errors;
+        scan.scores(&scan.plan.site.lines(scan.units), a, b, &scales)
+    }
+}
+
+/// The largest value or magnitude of each group of one operand.
+fn maxima(
+    device: &Device,
+    plan: &SitePlan,
+    side: Side,
+    linear: Option<&LinearWeights>,
+    batches: &[Batch],
+) -> Result<Vec<f32>> {
+    let mut maxima = vec![f32::NEG_INFINITY; plan.groups(side)];
+    // One stands for all where B is a weight.
+    let shared = side == Side::B && linear.is_some();
+    let batches = if shared { &batches[..1] } else { batches };
+    for batch in batches {
+        let quantizer = plan.quantizer(side, batch.images, 1);
+        let source = match (side, linear) {
+            (Side::A, _) => &batch.record.a,
+            (Side::B, Some(linear)) => &linear.weight,
+            (Side::B, None) => {
+                let b = batch.record.b.as_ref();
+                b.expect("a site has a weight or two activations")
             }
-        }
-        let outputs = plan.integer_product(device, images, a, b, scales, bias);
-        let (lines, jobs) = (plan.site.lines(images), scales.len());
-        if quadratic {
-            weighted_error(device, &lines, jobs, &outputs, &record.out, weight)
-        } else {
-            let centered = self.settings.metric == Metric::Pearson;
-            row_error(device, &lines, jobs, centered, &outputs, &record.out)
+        };
+        let rows = row_maximum(device, &plan.maximum(side, batch.images), source);
+        for (index, max) in device.read(&rows)?.into_iter().enumerate() {
+            let inner = index / quantizer.rows % quantizer.batch[1];
+            let group =
+                inner * quantizer.inner_groups + index % quantizer.rows / quantizer.group_rows;
+            if !max.is_finite() {
+                let what = "the largest value of an operand";
+                return Err(not_finite(device, plan, what, max));
+            }
+            maxima[group] = maxima[group].max(max);
         }
     }
+    Ok(maxima)
+}
+
+fn not_finite(device: &Device, plan: &SitePlan, what: &str, value: f32) -> Error {
+    Error::device(
+        device.name(),
+        format!("{what} of {} is {value}", plan.site.name),
+    )
 }

@@ -1,10 +1,10 @@
 //! The kernels that treat elements or tokens one by one: `gelu`, `add`, `average`, `patches`, `embed`, `permute_tokens`,
-//! `mean_tokens` and their gradients.
+//! `gather_rows`, `mean_tokens` and their gradients.
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, wide};
 use ptq4vit_gpu::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
-    mean_tokens, mean_tokens_backward, patches, permute_tokens,
+    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gather_rows, gelu,
+    gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens,
 };
 use std::f64::consts::{PI, SQRT_2};
 
@@ -253,6 +253,27 @@ fn mean_tokens_and_its_gradient() {
             .collect();
         everywhere.close(&format!("{shape:?} backward"), &expected, |device| {
             mean_tokens_backward(device, &shape, &device.upload(&grad))
+        });
+    }
+}
+
+#[test]
+fn gather_rows_copies_the_named_rows_and_leaves_the_others() {
+    let everywhere = Everywhere::new();
+    for (count, dim) in [(1, 1), (3, 65), (197, 64), (70_000, 3), (7, 197)] {
+        let rows = 211;
+        let source = Random::new(dim as u64).normal(rows * dim, 0.0, 1.0);
+        let chosen: Vec<u32> = (0..count).map(|i| (i * 89 % rows) as u32).collect();
+        // Two rows before the gathered ones and one after them stay zero.
+        let mut expected = vec![0.0; 2 * dim];
+        for &row in &chosen {
+            expected.extend(&source[row as usize * dim..][..dim]);
+        }
+        expected.extend(vec![0.0; dim]);
+        everywhere.equal(&format!("gather_rows {count}x{dim}"), &expected, |device| {
+            let out = device.zeros((count + 3) * dim);
+            gather_rows(device, dim, &device.upload(&source), &chosen, &out, 2);
+            out
         });
     }
 }

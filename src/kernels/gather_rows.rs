@@ -1,0 +1,69 @@
+//! Rows of one matrix to consecutive rows of another: what the search puts its pieces together with.
+
+use super::PER_TASK;
+use crate::device::{Binding, Buffer, Device, Shader};
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+pub(crate) static SHADER: Shader = Shader {
+    name: "gather_rows",
+    source: include_str!("../../shaders/gather_rows.wgsl"),
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Parameters {
+    count: u32,
+    dim: u32,
+    first: u32,
+    unused: u32,
+}
+
+#[cfg(test)]
+super::layout_test::uniform!(Parameters { count, dim, first });
+
+/// `out[first + i] = source[rows[i]]`, rows of `dim` elements. Other rows of `out` keep their values.
+pub fn gather_rows(
+    device: &Device,
+    dim: usize,
+    source: &Buffer<f32>,
+    rows: &[u32],
+    out: &Buffer<f32>,
+    first: usize,
+) {
+    match device {
+        Device::Cpu(_) => cpu(
+            dim,
+            &source.host_slice(),
+            rows,
+            &mut out.host_slice_mut()[first * dim..],
+        ),
+        Device::Gpu(gpu) => gpu.dispatch(
+            &SHADER,
+            &[],
+            &Parameters {
+                count: rows.len() as u32,
+                dim: dim as u32,
+                first: first as u32,
+                unused: 0,
+            },
+            &[
+                Binding::F32(source),
+                Binding::U32(&device.upload(rows)),
+                Binding::F32(out),
+            ],
+            rows.len(),
+        ),
+    }
+}
+
+fn cpu(dim: usize, source: &[f32], rows: &[u32], out: &mut [f32]) {
+    let per_task = PER_TASK.div_ceil(dim);
+    out.par_chunks_mut(per_task * dim)
+        .zip(rows.par_chunks(per_task))
+        .for_each(|(out, rows)| {
+            for (out, &row) in out.chunks_exact_mut(dim).zip(rows) {
+                out.copy_from_slice(&source[row as usize * dim..][..dim]);
+            }
+        });
+}

@@ -1,0 +1,305 @@
+//! How a calibration stays within its memory on the device: how many images go through a segment at once, and how many of
+//! the segment's sites are searched before its tensors are computed anew.
+//!
+//! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
+//! adds up (`pieces.rs`) don't depend on how the images were divided.
+
+use super::pieces;
+use super::plan::{Side, SitePlan};
+use super::scan::JOB_BYTES;
+use super::search::STEP_BYTES;
+use super::settings::{Metric, Settings};
+use crate::device::Buffer;
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
+use std::collections::HashMap;
+
+/// What a calibration may take where the user doesn't say: what most GPUs can spare. There is no asking them, since
+/// WebGPU keeps their memory's size to itself.
+const DEFAULT_BYTES: u64 = 1 << 30;
+
+/// What one segment takes, in bytes.
+struct Needs {
+    /// The weights of its matrix products.
+    weights: u64,
+    /// One image on its way forward and back, with all records.
+    image: u64,
+    /// The buffers of each site's record of one image, by what tells the buffers apart.
+    records: HashMap<String, HashMap<usize, u64>>,
+}
+
+/// How a segment is gone through.
+pub(super) struct Pass {
+    /// Images at once.
+    pub images: usize,
+    /// The sites whose records are kept, in the order that they are searched in.
+    pub sites: Vec<Site>,
+}
+
+/// What the device may hold, and what the segments need.
+pub(super) struct Memory<'a> {
+    network: &'a Network,
+    settings: &'a Settings,
+    images: usize,
+    /// What the network's parameters take.
+    resident: u64,
+    budget: u64,
+    /// Per segment.
+    needs: Vec<Needs>,
+}
+
+impl<'a> Memory<'a> {
+    /// Finds out what the segments need by sending an image of zeros through one of each kind.
+    ///
+    /// # Errors
+    /// A budget that is too small, and those of the device and the weights.
+    pub fn new(
+        network: &'a Network,
+        weights: &Weights,
+        settings: &'a Settings,
+        images: usize,
+        budget: Option<u64>,
+        wanted: &dyn Fn(&Site) -> bool,
+    ) -> Result<Self> {
+        let resident = network.device().memory().current();
+        let mut needs: Vec<Needs> = Vec::new();
+        let segments = network.segments();
+        for (index, segment) in segments.iter().enumerate() {
+            let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
+            needs.push(match alike {
+                Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
+                None => Needs::measure(network, weights, settings, index)?,
+            });
+        }
+        let mut memory = Self {
+            network,
+            settings,
+            images,
+            resident,
+            budget: budget.unwrap_or(DEFAULT_BYTES),
+            needs,
+        };
+        let (least, site) = (0..segments.len())
+            .map(|segment| memory.least(segment, wanted))
+            .max_by_key(|&(bytes, _)| bytes)
+            .unwrap_or((0, ""));
+        if memory.budget < least {
+            if budget.is_some() {
+                let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+                let problem = format!(
+                    "is {} MiB, but {site} takes {} MiB with {images} images",
+                    mebibytes(memory.budget),
+                    mebibytes(least)
+                );
+                return Err(Error::usage("--memory-budget", problem));
+            }
+            memory.budget = least;
+        }
+        Ok(memory)
+    }
+
+    /// The least that the wanted sites of a segment can be searched in, and the site that needs it.
+    fn least(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> (u64, &str) {
+        let sites = self.network.segments()[segment].sites();
+        sites
+            .iter()
+            .filter(|site| wanted(site))
+            .map(|site| {
+                let bytes = self.peak(segment, std::slice::from_ref(site), 1);
+                (bytes, site.name.as_str())
+            })
+            .chain([(self.fixed(segment) + self.needs[segment].image, "a segment")])
+            .max_by_key(|&(bytes, _)| bytes)
+            .unwrap_or((0, ""))
+    }
+
+    /// Bytes that are held all the time that a segment is worked at: parameters and weights.
+    fn fixed(&self, segment: usize) -> u64 {
+        self.resident + self.needs[segment].weights
+    }
+
+    /// The most that is held while `sites` of a segment are gone through with `at_once` images, and searched.
+    fn peak(&self, segment: usize, sites: &[Site], at_once: usize) -> u64 {
+        let needs = &self.needs[segment];
+        let kept = needs.kept(sites);
+        let before = (self.images - at_once) as u64 * kept;
+        let recording = before + at_once as u64 * needs.image;
+        let searching = sites
+            .iter()
+            .map(|site| self.search_bytes(site, at_once))
+            .max()
+            .unwrap_or(0);
+        self.fixed(segment) + recording.max(self.images as u64 * kept + searching)
+    }
+
+    /// What the search at one site takes besides the records: the pieces, and what is computed with them; or what putting
+    /// them in order takes, for one batch at a time.
+    fn search_bytes(&self, site: &Site, at_once: usize) -> u64 {
+        let plan = SitePlan::new(site, self.settings);
+        let pieces = pieces::bytes(&plan, self.images, self.settings.metric);
+        let codes = |images: usize| {
+            let len = |side| plan.quantizer(side, images, 1).len();
+            ((len(Side::A) + len(Side::B)) * size_of::<u32>()) as u64
+        };
+        let step = (STEP_BYTES.max(JOB_BYTES) + STEP_BYTES / 8) as u64;
+        (pieces + codes(self.images) + step)
+            .max(pieces::order_bytes(&plan, at_once) + codes(at_once))
+    }
+
+    /// The most images that can be sent forward through any segment at once.
+    pub fn forward_images(&self) -> usize {
+        let most = (0..self.needs.len()).map(|segment| {
+            let free = self.budget.saturating_sub(self.fixed(segment));
+            (free / self.needs[segment].image.max(1)) as usize
+        });
+        most.min().unwrap_or(1).clamp(1, self.most_images())
+    }
+
+    fn most_images(&self) -> usize {
+        self.network.max_images().min(self.images)
+    }
+
+    /// How to go through a segment for `wanted` sites, last to first: in one pass where the budget allows it.
+    pub fn passes(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> Vec<Pass> {
+        let sites = self.network.segments()[segment].sites();
+        let mut rest: Vec<Site> = sites
+            .iter()
+            .rev()
+            .filter(|site| wanted(site))
+            .cloned()
+            .collect();
+        let mut passes = Vec::new();
+        loop {
+            let fits = |sites: &[Site], images| self.peak(segment, sites, images) <= self.budget;
+            let count = (1..=rest.len())
+                .take_while(|&count| fits(&rest[..count], 1))
+                .last()
+                .unwrap_or(rest.len().min(1));
+            let left = rest.split_off(count);
+            let images = (1..=self.most_images())
+                .take_while(|&images| fits(&rest, images))
+                .last()
+                .unwrap_or(1);
+            passes.push(Pass {
+                images,
+                sites: std::mem::replace(&mut rest, left),
+            });
+            if rest.is_empty() {
+                return passes;
+            }
+        }
+    }
+}
+
+impl Needs {
+    fn measure(
+        network: &Network,
+        weights: &Weights,
+        settings: &Settings,
+        index: usize,
+    ) -> Result<Self> {
+        let device = network.device();
+        let segment: &dyn Segment = network.segments()[index].as_ref();
+        let memory = device.memory();
+        let before = memory.current();
+        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let loaded = memory.current();
+        memory.reset_peak();
+        let input: Buffer<f32> = device.zeros(segment.input_len());
+        let mut recorder = Recorder::new(&mut products);
+        let output = segment.forward(device, &mut recorder, 1, &input);
+        if settings.metric == Metric::Hessian {
+            let grad = device.zeros(output.len());
+            segment.backward(device, &mut recorder, 1, &input, grad);
+        }
+        device.synchronize()?;
+        let records = recorder.into_records().into_iter();
+        Ok(Self {
+            weights: loaded - before,
+            image: memory.peak() - loaded,
+            records: records
+                .map(|(site, record)| (site, buffers(&record)))
+                .collect(),
+        })
+    }
+
+    /// The same for a segment with other names.
+    fn renamed(&self, from: &[Site], to: &[Site]) -> Self {
+        let names = from.iter().zip(to);
+        Self {
+            records: names
+                .map(|(from, to)| (to.name.clone(), self.records[&from.name].clone()))
+                .collect(),
+            ..*self
+        }
+    }
+
+    /// Bytes of one image's records of some sites, which may share buffers.
+    fn kept(&self, sites: &[Site]) -> u64 {
+        let buffers: HashMap<usize, u64> = sites
+            .iter()
+            .flat_map(|site| &self.records[&site.name])
+            .map(|(&buffer, &bytes)| (buffer, bytes))
+            .collect();
+        buffers.values().sum()
+    }
+}
+
+fn alike(one: &[Site], other: &[Site]) -> bool {
+    let kinds = |sites: &[Site]| {
+        sites
+            .iter()
+            .map(|site| site.kind.clone())
+            .collect::<Vec<_>>()
+    };
+    kinds(one) == kinds(other)
+}
+
+fn buffers(record: &Record) -> HashMap<usize, u64> {
+    [
+        Some(&record.a),
+        record.b.as_ref(),
+        Some(&record.out),
+        record.grad.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(Buffer::allocation)
+    .collect()
+}
+
+/// Bytes as the command line takes them: a number, in KiB, MiB or GiB if that is said.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (number, shift) = units
+        .iter()
+        .find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
+        .unwrap_or((text, 0));
+    let number: u64 = number
+        .trim()
+        .parse()
+        .map_err(|_| "expected a size as in 800MiB or 1GiB".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "is more than can be counted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(parse_bytes("1073741824"), Ok(1 << 30));
+        assert_eq!(parse_bytes("800MiB"), Ok(800 << 20));
+        assert_eq!(parse_bytes("3 GiB"), Ok(3 << 30));
+        assert_eq!(parse_bytes("1KiB"), Ok(1 << 10));
+        for wrong in ["", "GiB", "1.5GiB", "-1MiB", "1GB", "99999999999999GiB"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! A site cut into pieces that a search can evaluate one by one, those that say most about a candidate first.
+//!
+//! A score is a sum over *units*, which are products by themselves: the rows of a linear site, the windows of attention.
+//! It is also a sum over *parts*, the columns or heads that have a scale of B to themselves. So each part gathers its units
+//! into chunks, in the order of what they contribute to the score of a typical candidate: the first chunks are small and
+//! hold much of the score. Units whose gradient is zero contribute nothing and are left out. In a ViT's last block those
+//! are all tokens but the first.
+
+use super::candidates::candidates;
+use super::plan::{Side, SitePlan, SiteScales};
+use super::scan::Scan;
+use super::settings::{Metric, Settings};
+use crate::device::{Buffer, Device};
+use crate::error::Result;
+use crate::kernels::{Lines, RowMaximum, View, gather_rows, row_maximum};
+use crate::model::{Attention, Linear, LinearWeights, Matrices, Record, Site, SiteKind};
+
+/// The first chunk's share of the units: every candidate is evaluated on it, so it costs about as much in all as the few
+/// candidates that get to the end.
+pub(super) const FIRST_SHARE: f64 = 1.0 / 128.0;
+
+/// What has been evaluated grows by this factor with every chunk: many small chunks drop a candidate soon, each costs a
+/// wait for the device.
+pub(super) const GROWTH: f64 = 1.5;
+
+/// The most bytes of a chunk's A or O, so that several candidates are computed in one go.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// The candidates, as a share of the list, whose errors tell how much a unit contributes: a fine scale, which clips, and a
+/// coarser one.
+const PILOTS: [f64; 2] = [0.4, 0.7];
+
+/// What went through a site for some images.
+pub struct Batch {
+    /// The number of images.
+    pub images: usize,
+    /// A, B, O and its gradient.
+    pub record: Record,
+}
+
+/// The columns or heads of a site under one scale of B.
+pub struct Part {
+    /// The product of one unit, which has one group.
+    pub plan: SitePlan,
+    /// The part's rows of the weight and the bias, if B is a weight.
+    pub linear: Option<LinearWeights>,
+    /// The units, those that contribute most first.
+    pub chunks: Vec<Chunk>,
+}
+
+/// Some units of a part.
+pub struct Chunk {
+    /// The number of units.
+    pub units: usize,
+    /// About what a multiply-add in this chunk contributes to the score.
+    pub density: f64,
+    /// A, B, O and its gradient, laid out as the part's plan says.
+    pub record: Record,
+}
+
+impl Part {
+    /// Multiply-adds of one candidate on one chunk.
+    pub fn multiply_adds(&self, chunk: usize) -> u64 {
+        let units = self.chunks[chunk].units;
+        self.plan.site.product(units).multiply_adds()
+    }
+}
+
+/// Cuts a site.
+pub(super) struct Cutter<'a> {
+    pub device: &'a Device,
+    pub plan: &'a SitePlan,
+    pub settings: &'a Settings,
+    pub linear: Option<&'a LinearWeights>,
+    /// The largest values of A's and of B's groups.
+    pub maxima: &'a [Vec<f32>; 2],
+}
+
+/// A unit that waits to be gathered.
+struct Unit {
+    batch: usize,
+    /// Its number in the batch.
+    index: usize,
+    /// What it contributes to the score of each pilot.
+    shares: [f64; PILOTS.len()],
+    /// Those of its rows that contribute anything.
+    live: Vec<usize>,
+}
+
+impl Cutter<'_> {
+    /// The site's parts, and the multiply-adds that it took to put their units in order.
+    pub fn cut(&self, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
+        let site = &self.plan.site;
+        let mut parts: Vec<Vec<Unit>> = (0..site.groups()).map(|_| Vec::new()).collect();
+        let mut work = 0;
+        for (number, batch) in batches.iter().enumerate() {
+            work += PILOTS.len() as u64 * site.product(batch.images).multiply_adds();
+            let rows = self.rows(batch)?;
+            for (part, units) in parts.iter_mut().enumerate() {
+                for index in 0..batch.images * units_of_an_image(site) {
+                    let unit = Unit::new(site, part, number, index, &rows);
+                    units.extend((!unit.live.is_empty()).then_some(unit));
+                }
+            }
+        }
+        let mut totals = [f64::MIN_POSITIVE; PILOTS.len()];
+        for unit in parts.iter().flatten() {
+            for (total, share) in totals.iter_mut().zip(unit.shares) {
+                *total += share;
+            }
+        }
+        for unit in parts.iter_mut().flatten() {
+            for (total, share) in totals.iter().zip(&mut unit.shares) {
+                *share /= total;
+            }
+        }
+        let parts = parts.into_iter().enumerate();
+        let parts = parts.map(|(part, units)| self.gather(part, units, batches));
+        Ok((parts.collect(), work))
+    }
+
+    /// What each line of one row contributes to the pilots' scores, `[columns' group][row]`; `None` where the gradient is
+    /// zero.
+    fn rows(&self, batch: &Batch) -> Result<Rows> {
+        let Batch { images, record } = batch;
+        let plan = self.plan;
+        let whole = plan.site.lines(*images);
+        let lines = Lines {
+            group_rows: 1,
+            row_groups: whole.rows,
+            ..whole
+        };
+        let mut shares = Vec::new();
+        for pilot in PILOTS {
+            let scale = |side: Side, max: &f32| {
+                let all = candidates(plan.format(side), plan.bits(side), *max, self.settings);
+                all[(pilot * all.len() as f64) as usize]
+            };
+            let [a, b] = self.maxima;
+            let scales = SiteScales {
+                a: a.iter().map(|max| scale(Side::A, max)).collect(),
+                b: b.iter().map(|max| scale(Side::B, max)).collect(),
+            };
+            let scan = Scan {
+                device: self.device,
+                plan,
+                metric: self.settings.metric,
+                units: *images,
+                record,
+                linear: self.linear,
+            };
+            let a = scan.codes(Side::A, std::slice::from_ref(&scales.a));
+            let b = scan.codes(Side::B, std::slice::from_ref(&scales.b));
+            let errors = scan.scores(&lines, &a, &b, &[scales]);
+            shares.push(self.device.read(&errors)?);
+        }
+        let gradients = match (self.settings.metric, &record.grad) {
+            (Metric::Hessian, Some(grad)) => {
+                let what = RowMaximum {
+                    source: View::new(0, [0, whole.group_columns], whole.columns, 1),
+                    batch: [1, whole.column_groups()],
+                    rows: whole.rows,
+                    columns: whole.group_columns,
+                    absolute: true,
+                };
+                Some(self.device.read(&row_maximum(self.device, &what, grad))?)
+            }
+            _ => None,
+        };
+        Ok(Rows {
+            lines: whole,
+            shares,
+            gradients,
+        })
+    }
+
+    /// Puts `units` in order and gathers them from the batches.
+    fn gather(&self, part: usize, mut units: Vec<Unit>, batches: &[Batch]) -> Part {
+        let site = &self.plan.site;
+        let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
+        units.sort_by(|left, right| weight(right).total_cmp(&weight(left)));
+        // A product has as many rows for each unit.
+        let rows = units.iter().map(|unit| unit.live.len()).max().unwrap_or(0);
+        for unit in &mut units {
+            let dead = (0..unit_rows(site)).filter(|row| !unit.live.contains(row));
+            let fill: Vec<usize> = dead.take(rows - unit.live.len()).collect();
+            unit.live.extend(fill);
+            unit.live.sort_unstable();
+        }
+        let plan = SitePlan {
+            site: Site {
+                name: site.name.clone(),
+                kind: unit_kind(site, rows),
+            },
+            ..self.plan.clone()
+        };
+        let product = plan.site.product(1);
+        let widest = product.m * product.n.max(product.k) * size_of::<f32>();
+        let most = (CHUNK_BYTES / widest.max(1)).max(1);
+        let mut chunks = Vec::new();
+        let mut start = 0;
+        for end in ends(units.len(), most) {
+            let units = &mut units[start..end];
+            let density = units.iter().map(weight).sum::<f64>()
+                / (units.len() as u64 * product.multiply_adds()) as f64;
+            // From each batch, neighbours to neighbours.
+            units.sort_by_key(|unit| (unit.batch, unit.index));
+            chunks.push(Chunk {
+                units: units.len(),
+                density,
+                record: self.chunk(part, units, batches),
+            });
+            start = end;
+        }
+        Part {
+            linear: self.linear.map(|linear| self.weight(part, linear)),
+            plan,
+            chunks,
+        }
+    }
+
+    /// The tensors of `units`, which are in the order of the batches.
+    fn chunk(&self, part: usize, units: &[Unit], batches: &[Batch]) -> Record {
+        let site = &self.plan.site;
+        let gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
+            tensor(&batches[units[0].batch].record)?;
+            let (dim, _) = rows_of(site, part, place, &units[0]);
+            let from: Vec<Vec<u32>> = units
+                .chunk_by(|one, other| one.batch == other.batch)
+                .map(|units| {
+                    let rows = units.iter();
+                    rows.flat_map(|unit| rows_of(site, part, place, unit).1)
+                        .collect()
+                })
+                .collect();
+            let len: usize = from.iter().map(Vec::len).sum();
+            let out = self.device.zeros(len * dim);
+            let mut first = 0;
+            let runs = units.chunk_by(|one, other| one.batch == other.batch);
+            for (run, rows) in runs.zip(&from) {
+                let source = tensor(&batches[run[0].batch].record)?;
+                gather_rows(self.device, dim, source, rows, &out, first);
+                first += rows.len();
+            }
+            Some(out)
+        };
+        Record {
+            a: gather(|record| Some(&record.a), Place::A).expect("every record has an A"),
+            b: gather(|record| record.b.as_ref(), Place::B),
+            out: gather(|record| Some(&record.out), Place::Out).expect("every record has an O"),
+            grad: match self.settings.metric {
+                Metric::Hessian => gather(|record| record.grad.as_ref(), Place::Out),
+                _ => None,
+            },
+        }
+    }
+
+    /// A part's rows of the weight.
+    fn weight(&self, part: usize, linear: &LinearWeights) -> LinearWeights {
+        let parts = self.plan.site.groups();
+        let slice = |whole: &Buffer<f32>| {
+            if parts == 1 {
+                return whole.clone();
+            }
+            let dim = whole.len() / parts;
+            let out = self.device.zeros(dim);
+            gather_rows(self.device, dim, whole, &[part as u32], &out, 0);
+            out
+        };
+        LinearWeights {
+            weight: slice(&linear.weight),
+            bias: linear.bias.as_ref().map(slice),
+        }
+    }
+}
+
+/// What is known of the rows of a batch, each list `[columns' group][row]`.
+struct Rows {
+    /// How O's elements lie.
+    lines: Lines,
+    /// For each pilot, what a row contributes to its score.
+    shares: Vec<Vec<f32>>,
+    /// The largest gradient of a row, for the metric that multiplies by it.
+    gradients: Option<Vec<f32>>,
+}
+
+impl Unit {
+    fn new(site: &Site, part: usize, batch: usize, index: usize, rows: &Rows) -> Self {
+        let mut unit = Self {
+            batch,
+            index,
+            shares: [0.0; PILOTS.len()],
+            live: Vec::new(),
+        };
+        for row in 0..unit_rows(site) {
+            let at = match site.kind {
+                SiteKind::Scores(Attention { heads, tokens, .. }) => {
+                    (index * heads + part) * tokens + row
+                }
+                _ => part * rows.lines.rows + index * unit_rows(site) + row,
+            };
+            let mut live = rows.gradients.as_ref().is_none_or(|max| max[at] != 0.0);
+            for (sum, shares) in unit.shares.iter_mut().zip(&rows.shares) {
+                *sum += f64::from(shares[at]);
+                // A gradient that holds a NaN may have a maximum of zero.
+                live |= shares[at] != 0.0;
+            }
+            if live {
+                unit.live.push(row);
+            }
+        }
+        unit
+    }
+}
+
+/// A place in a product, for the rows that a unit has there.
+#[derive(Clone, Copy)]
+enum Place {
+    A,
+    B,
+    Out,
+}
+
+/// The length of the rows that the unit's part of a tensor consists of, and which rows of the batch's tensor those are.
+fn rows_of(site: &Site, part: usize, place: Place, unit: &Unit) -> (usize, Vec<u32>) {
+    let index = unit.index;
+    let list = |rows: &mut dyn Iterator<Item = usize>| rows.map(|row| row as u32).collect();
+    match (&site.kind, place) {
+        (SiteKind::Linear(linear), Place::A) => (linear.inputs, vec![index as u32]),
+        (SiteKind::Linear(linear), _) => (
+            linear.outputs / linear.weight_groups,
+            vec![(index * linear.weight_groups + part) as u32],
+        ),
+        (SiteKind::Scores(at) | SiteKind::Context(at), _) => {
+            let live = || unit.live.iter().copied();
+            // A head's features of a token in qkv, and its rows of the scores.
+            let qkv = |third: usize| {
+                move |token| ((index * at.tokens + token) * 3 + third) * at.heads + part
+            };
+            let square = |row| (index * at.heads + part) * at.tokens + row;
+            let in_scores = matches!(site.kind, SiteKind::Scores(_));
+            match (place, in_scores) {
+                (Place::A, true) => (at.head_dim, list(&mut live().map(qkv(0)))),
+                (Place::B, true) => (at.head_dim, list(&mut (0..at.tokens).map(qkv(1)))),
+                (Place::B, false) => (at.head_dim, list(&mut (0..at.tokens).map(qkv(2)))),
+                (Place::Out, true) | (Place::A, false) => {
+                    (at.tokens, list(&mut live().map(square)))
+                }
+                (Place::Out, false) => {
+                    let context = |token| (index * at.tokens + token) * at.heads + part;
+                    (at.head_dim, list(&mut live().map(context)))
+                }
+            }
+        }
+        (SiteKind::Matrices(_), _) => unreachable!("no network has these"),
+    }
+}
+
+/// Units of one image.
+fn units_of_an_image(site: &Site) -> usize {
+    match site.kind {
+        SiteKind::Linear(linear) => linear.rows,
+        SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.windows,
+        SiteKind::Matrices(_) => 1,
+    }
+}
+
+/// Rows of a unit's O.
+fn unit_rows(site: &Site) -> usize {
+    match site.kind {
+        SiteKind::Linear(_) => 1,
+        SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.tokens,
+        SiteKind::Matrices(matrices) => matrices.m,
+    }
+}
+
+/// The product of one unit of one part, with `rows` of its rows.
+fn unit_kind(site: &Site, rows: usize) -> SiteKind {
+    match site.kind {
+        SiteKind::Linear(linear) => SiteKind::Linear(Linear {
+            rows: 1,
+            outputs: linear.outputs / linear.weight_groups,
+            weight_groups: 1,
+            ..linear
+        }),
+        SiteKind::Scores(attention) => SiteKind::Matrices(Matrices {
+            m: rows,
+            n: attention.tokens,
+            k: attention.head_dim,
+            b_transposed: true,
+        }),
+        SiteKind::Context(attention) => SiteKind::Matrices(Matrices {
+            m: rows,
+            n: attention.head_dim,
+            k: attention.tokens,
+            b_transposed: false,
+        }),
+        SiteKind::Matrices(matrices) => SiteKind::Matrices(matrices),
+    }
+}
+
+/// The most bytes that the pieces of a site take for `images` images, when no unit is left out.
+pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+    let site = &plan.site;
+    let outs = match metric {
+        Metric::Hessian => 2,
+        _ => 1,
+    };
+    let product = site.product(images);
+    let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
+    let operands = match site.kind {
+        // Each part has an A of its own; together the parts have a weight.
+        SiteKind::Linear(linear) => {
+            linear.weight_groups * matrix(product.m, product.k)
+                + (linear.weight_groups - 1).min(1) * matrix(product.k, product.n)
+        }
+        _ => matrix(product.m, product.k) + matrix(product.k, product.n),
+    };
+    ((operands + outs * matrix(product.m, product.n)) * size_of::<f32>()) as u64
+}
+
+/// Bytes that putting the units of `images` images in order takes, but for the codes: Ô, and the rows' errors.
+pub(super) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
+    let lines = plan.site.lines(images);
+    // The error of a row is a workgroup's sum.
+    let errors = lines.rows * lines.column_groups() * (64 + 2);
+    ((lines.elements() + errors) * size_of::<f32>()) as u64
+}
+
+/// Where the chunks of `units` units end: each is as large as what comes before it times `GROWTH - 1`, and at most `most`.
+fn ends(units: usize, most: usize) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut end = 0;
+    while end < units {
+        let grown = match end {
+            0 => units as f64 * FIRST_SHARE,
+            _ => end as f64 * GROWTH,
+        };
+        end = (grown.ceil() as usize)
+            .clamp(end + 1, end + most)
+            .min(units);
+        ends.push(end);
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_grow_cover_everything_and_are_never_too_large() {
+        for (units, most) in [(0, 5), (1, 1), (5, 100), (6304, 100_000), (6304, 100)] {
+            let ends = ends(units, most);
+            assert_eq!(ends.last().copied().unwrap_or(0), units);
+            let starts = [0].into_iter().chain(ends.iter().copied());
+            for (start, &end) in starts.zip(&ends) {
+                assert!(
+                    end > start && end - start <= most,
+                    "{units}, {most}: {ends:?}"
+                );
+            }
+        }
+        assert_eq!(ends(32, 100), [1, 2, 3, 5, 8, 12, 18, 27, 32]);
+    }
+}

@@ -1,0 +1,97 @@
+//! One step of a search: many candidates of one operand are quantized, multiplied and compared with O.
+
+use super::candidates::Scale;
+use super::plan::{Codes, Side, SitePlan, SiteScales};
+use super::settings::Metric;
+use crate::device::{Buffer, Device};
+use crate::kernels::{Lines, row_error, weighted_error};
+use crate::model::{LinearWeights, Record};
+
+/// Bytes of candidates' outputs and codes that are computed in one go: enough work for a large GPU,
+/// little beside a site's own tensors, and within every adapter's binding limit.
+pub(super) const JOB_BYTES: usize = 32 << 20;
+
+/// The products that candidates are compared on.
+pub struct Scan<'a> {
+    /// Where they are computed.
+    pub device: &'a Device,
+    /// Sizes and formats.
+    pub plan: &'a SitePlan,
+    /// How Ô is compared with O.
+    pub metric: Metric,
+    /// How many of what `plan.site` calls an image there are.
+    pub units: usize,
+    /// A, B, O and its gradient.
+    pub record: &'a Record,
+    /// The weight and bias, if B is a weight.
+    pub linear: Option<&'a LinearWeights>,
+}
+
+impl Scan<'_> {
+    /// The buffer that one operand lies in.
+    pub(super) fn source(&self, side: Side) -> &Buffer<f32> {
+        match (side, &self.record.b, self.linear) {
+            (Side::A, _, _) => &self.record.a,
+            (Side::B, Some(b), _) => b,
+            (Side::B, None, Some(linear)) => &linear.weight,
+            (Side::B, None, None) => unreachable!("a site without an activation B has a weight"),
+        }
+    }
+
+    /// Codes of one operand under the scales of each job.
+    pub fn codes(&self, side: Side, jobs: &[Vec<Scale>]) -> Codes {
+        self.plan
+            .codes(self.device, side, self.units, self.source(side), jobs)
+    }
+
+    /// Bytes that a candidate of `searched` takes while it is computed.
+    pub(super) fn job_bytes(&self, searched: Side) -> usize {
+        let output = match self.sums_errors() {
+            true => 0,
+            false => self.units * self.plan.site.out_len() * size_of::<f32>(),
+        };
+        let codes = self.plan.quantizer(searched, self.units, 1).len() * size_of::<u32>();
+        output + codes
+    }
+
+    /// Candidates of `searched` that are computed in one go.
+    pub fn jobs_at_once(&self, searched: Side) -> usize {
+        (JOB_BYTES / self.job_bytes(searched).max(1)).max(1)
+    }
+
+    /// `[job][group]`: the error of each job's Ô in the groups that `lines` makes of O's elements.
+    pub fn scores(
+        &self,
+        lines: &Lines,
+        a: &Codes,
+        b: &Codes,
+        scales: &[SiteScales],
+    ) -> Buffer<f32> {
+        let (device, plan, units) = (self.device, self.plan, self.units);
+        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
+        let out = &self.record.out;
+        let weight = (self.metric == Metric::Hessian).then(|| {
+            let grad = self.record.grad.as_ref();
+            grad.expect("the backward pass has been at this site")
+        });
+        if self.sums_errors() && *lines == plan.site.lines(units) {
+            return plan.integer_product_error(device, units, a, b, scales, bias, out, weight);
+        }
+        let outputs = plan.integer_product(device, units, a, b, scales, bias);
+        let jobs = scales.len();
+        match self.metric {
+            Metric::Hessian | Metric::Mse => {
+                weighted_error(device, lines, jobs, &outputs, out, weight)
+            }
+            Metric::Cosine | Metric::Pearson => {
+                let centered = self.metric == Metric::Pearson;
+                row_error(device, lines, jobs, centered, &outputs, out)
+            }
+        }
+    }
+
+    /// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
+    fn sums_errors(&self) -> bool {
+        matches!(self.metric, Metric::Hessian | Metric::Mse) && self.plan.sums_errors()
+    }
+}
