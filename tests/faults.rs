@@ -1092,6 +1092,9 @@ fn flags_out_of_range() {
         ("--mean", "0.5,0.5", "expected three numbers"),
         ("--std", "0.5,0,0.5", "above 0"),
         ("--interpolation", "nearest", "bicubic"),
+        ("--memory-budget", "much", "as in 800MiB"),
+        ("--memory-budget", "1GB", "as in 800MiB"),
+        ("--memory-budget", "64KiB", "with 2 images"),
     ] {
         let run = scene.calibrate().with(flag, value);
         scene.fails(run, USAGE, &[flag, expected]);
