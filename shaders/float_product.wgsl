@@ -1,7 +1,10 @@
 // out = a * b + bias, a batch of matrix products in f32, each operand at its own strides.
 //
-// One invocation computes ROWS rows by four columns in registers: no workgroup memory and no barrier, so the same text
-// runs well on software drivers. Neighbouring invocations take neighbouring columns.
+// Two entry points, which add each sum up in the same order:
+// main   One invocation computes ROWS rows by four columns from global memory; neighbours take neighbouring columns. No
+//        workgroup memory and no barrier: this is for software drivers, and for few rows.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP steps
+//        of k in workgroup memory and reads them from there many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -29,7 +32,6 @@ struct Parameters {
 }
 
 const ROWS: u32 = 8u;
-const COLUMNS: u32 = 4u;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -41,6 +43,25 @@ fn matrix(view: View, outer: u32, inner: u32) -> u32 {
     return view.offset + outer * view.outer + inner * view.inner;
 }
 
+// Writes four neighbouring columns of one row, where row and columns exist.
+fn store(problem: u32, row: u32, first_column: u32, sum: vec4<f32>) {
+    let p = parameters;
+    if row >= p.m {
+        return;
+    }
+    let at = matrix(p.out, problem / p.inner, problem % p.inner) + row * p.out.row;
+    for (var c = 0u; c < 4u; c++) {
+        let column = first_column + c;
+        if column < p.n {
+            var value = sum[c];
+            if p.has_bias != 0u {
+                value += bias[column];
+            }
+            out[at + column * p.out.column] = value;
+        }
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -49,13 +70,13 @@ fn main(
 ) {
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    let tiles_across = (p.n + COLUMNS - 1u) / COLUMNS;
+    let tiles_across = (p.n + 3u) / 4u;
     let tiles_down = (p.m + ROWS - 1u) / ROWS;
     let problem = tile / (tiles_across * tiles_down);
     if problem >= p.outer * p.inner {
         return;
     }
-    let column = tile % tiles_across * COLUMNS;
+    let column = tile % tiles_across * 4u;
     let row = tile / tiles_across % tiles_down * ROWS;
     let outer = problem / p.inner;
     let inner = problem % p.inner;
@@ -79,16 +100,114 @@ fn main(
         }
     }
 
-    let out_matrix = matrix(p.out, outer, inner);
     for (var r = 0u; r < ROWS; r++) {
-        for (var c = 0u; c < COLUMNS; c++) {
-            if row + r < p.m && column + c < p.n {
-                var value = sum[r][c];
-                if p.has_bias != 0u {
-                    value += bias[column + c];
-                }
-                out[out_matrix + (row + r) * p.out.row + (column + c) * p.out.column] = value;
-            }
-        }
+        store(problem, row + r, column, sum[r]);
     }
+}
+
+override LANES_DOWN: u32 = 8u;
+override LANES_ACROSS: u32 = 16u;
+// Steps of k that are staged at once.
+override STEP: u32 = 16u;
+override LANES: u32 = LANES_DOWN * LANES_ACROSS;
+// Rows and columns are staged in vectors of four. Odd pitches keep invocations that write neighbouring steps of k out of
+// each other's memory banks.
+override A_QUADS: u32 = 2u * LANES_DOWN;
+override B_QUADS: u32 = LANES_ACROSS;
+override A_PITCH: u32 = A_QUADS + 1u;
+override B_PITCH: u32 = B_QUADS + 1u - B_QUADS % 2u;
+override A_LEN: u32 = A_PITCH * STEP;
+override B_LEN: u32 = B_PITCH * STEP;
+
+// [step][four rows]
+var<workgroup> a_tile: array<vec4<f32>, A_LEN>;
+// [step][four columns]
+var<workgroup> b_tile: array<vec4<f32>, B_LEN>;
+
+// The step of k and the quad that an invocation brings. Neighbours take what lies side by side in global memory.
+fn share(at: u32, quads: u32, along_k: bool) -> vec2<u32> {
+    if along_k {
+        return vec2(at % STEP, at / STEP);
+    }
+    return vec2(at / quads, at % quads);
+}
+
+// Adds one step of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
+// wouldn't stay in registers.
+fn accumulate(sum: ptr<function, array<vec4<f32>, 8>>, upper: vec4<f32>, lower: vec4<f32>, columns: vec4<f32>) {
+    (*sum)[0] += upper.x * columns;
+    (*sum)[1] += upper.y * columns;
+    (*sum)[2] += upper.z * columns;
+    (*sum)[3] += upper.w * columns;
+    (*sum)[4] += lower.x * columns;
+    (*sum)[5] += lower.y * columns;
+    (*sum)[6] += lower.z * columns;
+    (*sum)[7] += lower.w * columns;
+}
+
+@compute @workgroup_size(LANES)
+fn tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let p = parameters;
+    let tile = workgroup.y * workgroups.x + workgroup.x;
+    let tiles_across = (p.n + 4u * LANES_ACROSS - 1u) / (4u * LANES_ACROSS);
+    let tiles_down = (p.m + 8u * LANES_DOWN - 1u) / (8u * LANES_DOWN);
+    let problem = tile / (tiles_across * tiles_down);
+    if problem >= p.outer * p.inner {
+        return;
+    }
+    let first_column = tile % tiles_across * 4u * LANES_ACROSS;
+    let first_row = tile / tiles_across % tiles_down * 8u * LANES_DOWN;
+    let a_matrix = matrix(p.a, problem / p.inner, problem % p.inner);
+    let b_matrix = matrix(p.b, problem / p.inner, problem % p.inner);
+    let lane_down = lane / LANES_ACROSS;
+    let lane_across = lane % LANES_ACROSS;
+
+    var sum: array<vec4<f32>, 8>;
+    for (var first = 0u; first < p.k; first += STEP) {
+        // Rows and columns past the edge are copies of the last one and not stored; steps past the end count as zeros.
+        for (var at = lane; at < A_QUADS * STEP; at += LANES) {
+            let place = share(at, A_QUADS, p.a.column < p.a.row);
+            let k = first + place.x;
+            var rows = vec4(0.0);
+            if k < p.k {
+                let row = vec4(first_row + 4u * place.y) + vec4(0u, 1u, 2u, 3u);
+                let from_step = a_matrix + k * p.a.column + min(row, vec4(p.m - 1u)) * p.a.row;
+                rows = vec4(a[from_step.x], a[from_step.y], a[from_step.z], a[from_step.w]);
+            }
+            a_tile[place.x * A_PITCH + place.y] = rows;
+        }
+        for (var at = lane; at < B_QUADS * STEP; at += LANES) {
+            let place = share(at, B_QUADS, p.b.row < p.b.column);
+            let k = first + place.x;
+            var columns = vec4(0.0);
+            if k < p.k {
+                let column = vec4(first_column + 4u * place.y) + vec4(0u, 1u, 2u, 3u);
+                let from_step = b_matrix + k * p.b.row + min(column, vec4(p.n - 1u)) * p.b.column;
+                columns = vec4(b[from_step.x], b[from_step.y], b[from_step.z], b[from_step.w]);
+            }
+            b_tile[place.x * B_PITCH + place.y] = columns;
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < STEP; k++) {
+            let upper = a_tile[k * A_PITCH + 2u * lane_down];
+            let lower = a_tile[k * A_PITCH + 2u * lane_down + 1u];
+            accumulate(&sum, upper, lower, b_tile[k * B_PITCH + lane_across]);
+        }
+        // Nobody may overwrite the tiles before all have read them.
+        workgroupBarrier();
+    }
+    let row = first_row + 8u * lane_down;
+    let column = first_column + 4u * lane_across;
+    store(problem, row, column, sum[0]);
+    store(problem, row + 1u, column, sum[1]);
+    store(problem, row + 2u, column, sum[2]);
+    store(problem, row + 3u, column, sum[3]);
+    store(problem, row + 4u, column, sum[4]);
+    store(problem, row + 5u, column, sum[5]);
+    store(problem, row + 6u, column, sum[6]);
+    store(problem, row + 7u, column, sum[7]);
 }

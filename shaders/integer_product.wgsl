@@ -5,8 +5,12 @@
 //     sum over R1 lanes of sign * a * b  +  (sum over R2 lanes of a * b) << m
 // kept as two i32 accumulators and combined without wrapping, see `combine`.
 //
-// One invocation computes ROWS rows by four columns in registers; neighbours take neighbouring columns. A twin has two
-// accumulators for each element, so half the rows fill the same registers.
+// Two entry points compute the same integers:
+// main   One invocation computes ROWS rows by four columns from global memory; neighbours take neighbouring columns. A
+//        twin has two accumulators for each element, so half the rows fill the same registers. No workgroup memory and
+//        no barrier: this is for software drivers, and for few rows.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP words
+//        of its rows and columns in workgroup memory and reads them from there many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -75,6 +79,31 @@ fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
     return f32(upper) * f32(1u << shift) + f32(lower);
 }
 
+// Writes the sums of four columns of one row, those of `vector`, where row and columns exist.
+fn store(job: u32, problem: u32, row: u32, vector: u32, sum: vec4<i32>, sum_r2: vec4<i32>) {
+    let p = parameters;
+    if row >= p.m {
+        return;
+    }
+    let inner = problem % p.inner;
+    let at = job * p.job_stride + p.out.offset + problem / p.inner * p.out.outer + inner * p.out.inner + row * p.out.row;
+    for (var c = 0u; c < 4u; c++) {
+        let column = vector * 4u + c;
+        if column < p.n {
+            let group = inner * p.inner_groups + column / p.group_columns;
+            var integer = f32(sum[c]);
+            if TWIN {
+                integer = combine(p.r1_sign * sum[c], sum_r2[c], shifts[job]);
+            }
+            var value = integer * scales[job * p.groups + group];
+            if p.has_bias != 0u {
+                value += bias[column];
+            }
+            out[at + column * p.out.column] = value;
+        }
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -83,17 +112,17 @@ fn main(
 ) {
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    let tiles_across = (p.n + 3u) / 4u;
+    let vectors = (p.n + 3u) / 4u;
     let tiles_down = (p.m + ROWS - 1u) / ROWS;
     let problems = p.outer * p.inner;
-    let matrix = tile / (tiles_across * tiles_down);
+    let matrix = tile / (vectors * tiles_down);
     if matrix >= p.jobs * problems {
         return;
     }
     let job = matrix / problems;
     let problem = matrix % problems;
-    let tile_column = tile % tiles_across;
-    let row = tile / tiles_across % tiles_down * ROWS;
+    let vector = tile % vectors;
+    let row = tile / vectors % tiles_down * ROWS;
 
     // Rows past the edge are computed from the last valid one and not stored; columns past it are zeros in b.
     let a_matrix = (job * p.a_per_job * problems + problem) * p.m;
@@ -105,10 +134,10 @@ fn main(
         sum[r] = vec4(0i);
         sum_r2[r] = vec4(0i);
     }
-    var b_at = (job * p.b_per_job * problems + problem) * p.words * tiles_across + tile_column;
+    var b_at = (job * p.b_per_job * problems + problem) * p.words * vectors + vector;
     for (var word = 0u; word < p.words; word++) {
         let columns = b[b_at];
-        b_at += tiles_across;
+        b_at += vectors;
         for (var r = 0u; r < ROWS; r++) {
             let codes = a[a_at[r] + word];
             if TWIN {
@@ -122,26 +151,118 @@ fn main(
         }
     }
 
-    let inner = problem % p.inner;
-    let out_matrix = job * p.job_stride + p.out.offset + problem / p.inner * p.out.outer + inner * p.out.inner;
-    for (var c = 0u; c < 4u; c++) {
-        let column = tile_column * 4u + c;
-        if column < p.n {
-            let group = inner * p.inner_groups + column / p.group_columns;
-            let scale = scales[job * p.groups + group];
-            var column_bias = 0.0;
-            if p.has_bias != 0u {
-                column_bias = bias[column];
+    for (var r = 0u; r < ROWS; r++) {
+        store(job, problem, row + r, vector, sum[r], sum_r2[r]);
+    }
+}
+
+override LANES_DOWN: u32 = 8u;
+override LANES_ACROSS: u32 = 16u;
+// Words of k that are staged at once.
+override STEP: u32 = 8u;
+override LANES: u32 = LANES_DOWN * LANES_ACROSS;
+// Rows are staged in vectors of four. The odd pitch keeps invocations that write neighbouring words of k out of each
+// other's memory banks.
+override QUADS: u32 = 2u * LANES_DOWN;
+override PITCH: u32 = QUADS + 1u;
+override A_LEN: u32 = PITCH * STEP;
+override B_LEN: u32 = LANES_ACROSS * STEP;
+
+// [word][four rows]
+var<workgroup> a_tile: array<vec4<u32>, A_LEN>;
+// [word][four columns]
+var<workgroup> b_tile: array<vec4<u32>, B_LEN>;
+
+// Adds one word of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
+// wouldn't stay in registers.
+fn accumulate(sum: ptr<function, array<vec4<i32>, 8>>, upper: vec4<u32>, lower: vec4<u32>, columns: vec4<u32>) {
+    (*sum)[0] += dot_columns(upper.x, columns);
+    (*sum)[1] += dot_columns(upper.y, columns);
+    (*sum)[2] += dot_columns(upper.z, columns);
+    (*sum)[3] += dot_columns(upper.w, columns);
+    (*sum)[4] += dot_columns(lower.x, columns);
+    (*sum)[5] += dot_columns(lower.y, columns);
+    (*sum)[6] += dot_columns(lower.z, columns);
+    (*sum)[7] += dot_columns(lower.w, columns);
+}
+
+@compute @workgroup_size(LANES)
+fn tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let p = parameters;
+    let tile = workgroup.y * workgroups.x + workgroup.x;
+    let vectors = (p.n + 3u) / 4u;
+    let tiles_across = (vectors + LANES_ACROSS - 1u) / LANES_ACROSS;
+    let tiles_down = (p.m + 8u * LANES_DOWN - 1u) / (8u * LANES_DOWN);
+    let problems = p.outer * p.inner;
+    let matrix = tile / (tiles_across * tiles_down);
+    if matrix >= p.jobs * problems {
+        return;
+    }
+    let job = matrix / problems;
+    let problem = matrix % problems;
+    let first_vector = tile % tiles_across * LANES_ACROSS;
+    let first_row = tile / tiles_across % tiles_down * 8u * LANES_DOWN;
+    let a_matrix = (job * p.a_per_job * problems + problem) * p.m;
+    let b_matrix = (job * p.b_per_job * problems + problem) * p.words;
+    let lane_down = lane / LANES_ACROSS;
+    let lane_across = lane % LANES_ACROSS;
+
+    var sum: array<vec4<i32>, 8>;
+    var sum_r2: array<vec4<i32>, 8>;
+    for (var first = 0u; first < p.words; first += STEP) {
+        // Neighbours take neighbouring words of a row of a, and neighbouring columns of b.
+        for (var at = lane; at < QUADS * STEP; at += LANES) {
+            let word = first + at % STEP;
+            let quad = at / STEP;
+            // Rows past the edge are copies of the last one and not stored; words past the end count as zeros.
+            var rows = vec4(0u);
+            if word < p.words {
+                let row = vec4(first_row + 4u * quad) + vec4(0u, 1u, 2u, 3u);
+                let from_word = (a_matrix + min(row, vec4(p.m - 1u))) * p.words + word;
+                rows = vec4(a[from_word.x], a[from_word.y], a[from_word.z], a[from_word.w]);
             }
-            for (var r = 0u; r < ROWS; r++) {
-                if row + r < p.m {
-                    var integer = f32(sum[r][c]);
-                    if TWIN {
-                        integer = combine(p.r1_sign * sum[r][c], sum_r2[r][c], shifts[job]);
-                    }
-                    out[out_matrix + (row + r) * p.out.row + column * p.out.column] = integer * scale + column_bias;
-                }
+            a_tile[at % STEP * PITCH + quad] = rows;
+        }
+        for (var at = lane; at < B_LEN; at += LANES) {
+            let word = first + at / LANES_ACROSS;
+            let vector = first_vector + at % LANES_ACROSS;
+            var columns = vec4(0u);
+            if word < p.words && vector < vectors {
+                columns = b[(b_matrix + word) * vectors + vector];
+            }
+            b_tile[at] = columns;
+        }
+        workgroupBarrier();
+        for (var word = 0u; word < STEP; word++) {
+            let upper = a_tile[word * PITCH + 2u * lane_down];
+            let lower = a_tile[word * PITCH + 2u * lane_down + 1u];
+            let columns = b_tile[word * LANES_ACROSS + lane_across];
+            // Codes without a range flag are their own magnitudes, so words without R2 cost what uniform ones do.
+            if TWIN && any(((upper | lower) & vec4(0x80808080u)) != vec4(0u)) {
+                let upper_in_r2 = ((upper >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
+                let lower_in_r2 = ((lower >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
+                accumulate(&sum, upper & ~upper_in_r2, lower & ~lower_in_r2, columns);
+                let magnitude = vec4(0x7f7f7f7fu);
+                accumulate(&sum_r2, upper & upper_in_r2 & magnitude, lower & lower_in_r2 & magnitude, columns);
+            } else {
+                accumulate(&sum, upper, lower, columns);
             }
         }
+        // Nobody may overwrite the tiles before all have read them.
+        workgroupBarrier();
     }
+    let row = first_row + 8u * lane_down;
+    let vector = first_vector + lane_across;
+    store(job, problem, row, vector, sum[0], sum_r2[0]);
+    store(job, problem, row + 1u, vector, sum[1], sum_r2[1]);
+    store(job, problem, row + 2u, vector, sum[2], sum_r2[2]);
+    store(job, problem, row + 3u, vector, sum[3], sum_r2[3]);
+    store(job, problem, row + 4u, vector, sum[4], sum_r2[4]);
+    store(job, problem, row + 5u, vector, sum[5], sum_r2[5]);
+    store(job, problem, row + 6u, vector, sum[6], sum_r2[6]);
+    store(job, problem, row + 7u, vector, sum[7], sum_r2[7]);
 }

@@ -81,7 +81,10 @@ fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     });
     let (device, queue) =
         pollster::block_on(request).map_err(|error| Error::device(&name, error))?;
-    Ok(Device::Gpu(Arc::new(Gpu::new(name, driver, device, queue))))
+    let software = info.device_type == wgpu::DeviceType::Cpu;
+    Ok(Device::Gpu(Arc::new(Gpu::new(
+        name, driver, software, device, queue,
+    ))))
 }
 
 fn driver(info: &wgpu::AdapterInfo) -> String {

@@ -1,18 +1,40 @@
 //! One opened wgpu device: pipelines, recorded dispatches, transfers.
 
 use super::buffer::{Buffer, MemoryUse};
+use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-/// A kernel's WGSL. The text parses alone and has one entry point, `main`.
+/// A kernel's WGSL. The text parses alone. Its entry point is `main`; a kernel that can divide its work in several ways
+/// has one for each, and all of them use the same bindings.
 pub struct Shader {
     /// The file's name without its ending; names the kernel in errors.
     pub name: &'static str,
     /// The WGSL text.
     pub source: &'static str,
+}
+
+impl Shader {
+    /// Another entry point than `main`.
+    pub const fn entry_point(&'static self, name: &'static str) -> EntryPoint {
+        EntryPoint { shader: self, name }
+    }
+}
+
+/// What a dispatch runs.
+#[derive(Clone, Copy)]
+pub struct EntryPoint {
+    shader: &'static Shader,
+    name: &'static str,
+}
+
+impl From<&'static Shader> for EntryPoint {
+    fn from(shader: &'static Shader) -> Self {
+        shader.entry_point("main")
+    }
 }
 
 /// An argument of a dispatch; the order of the arguments is the order of `@binding` in the shader, from 1.
@@ -77,13 +99,16 @@ struct Timed {
     ticks: Buffer<u64>,
 }
 
-/// What a pipeline was specialised for: the kernel's name and its override constants, values as bits.
-type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
+/// What a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as bits.
+type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
 /// A GPU that kernels are recorded for.
 pub struct Gpu {
     name: String,
     driver: String,
+    /// Whether it is a driver that computes on the CPU.
+    software: bool,
+    strategies: RwLock<HashMap<&'static str, Strategy>>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
@@ -103,6 +128,7 @@ impl Gpu {
     pub(super) fn new(
         name: String,
         driver: String,
+        software: bool,
         device: wgpu::Device,
         queue: wgpu::Queue,
     ) -> Self {
@@ -123,6 +149,8 @@ impl Gpu {
         Self {
             name,
             driver,
+            software,
+            strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
             profile: Mutex::default(),
             device,
@@ -140,6 +168,22 @@ impl Gpu {
 
     pub(super) fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// How `kernel` divides its work: as was set, else as suits adapters of this kind.
+    pub fn strategy(&self, kernel: &'static str) -> Strategy {
+        let strategies = self.strategies.read().expect("the strategies' lock");
+        match strategies.get(kernel) {
+            Some(&strategy) => strategy,
+            // A barrier costs a software driver as much as the memory that it saves costs a GPU.
+            None if self.software => Strategy::Registers,
+            None => Strategy::Tiled(Tile::DEFAULT),
+        }
+    }
+
+    pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
+        let mut strategies = self.strategies.write().expect("the strategies' lock");
+        strategies.insert(kernel, strategy);
     }
 
     pub(super) fn memory(&self) -> &MemoryUse {
@@ -185,14 +229,14 @@ impl Gpu {
         handle
     }
 
-    /// Records one dispatch of `shader`, specialised by the override `constants`.
+    /// Records one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
     ///
     /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
     /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
     /// surplus.
     pub fn dispatch<P: Pod>(
         &self,
-        shader: &Shader,
+        entry_point: impl Into<EntryPoint>,
         constants: &[(&'static str, f64)],
         parameters: &P,
         bindings: &[Binding],
@@ -201,6 +245,8 @@ impl Gpu {
         if workgroups == 0 {
             return;
         }
+        let entry_point = entry_point.into();
+        let shader = entry_point.shader;
         let limits = self.device.limits();
         let widest = limits.max_compute_workgroups_per_dimension as usize;
         let y = workgroups.div_ceil(widest);
@@ -222,7 +268,7 @@ impl Gpu {
                 shader.name
             ));
         }
-        let pipeline = self.pipeline(shader, constants);
+        let pipeline = self.pipeline(entry_point, constants);
         let uniform = self.uniform(parameters);
         let entries: Vec<_> = std::iter::once(&uniform)
             .chain(bindings.iter().map(Binding::buffer))
@@ -267,11 +313,12 @@ impl Gpu {
 
     fn pipeline(
         &self,
-        shader: &Shader,
+        EntryPoint { shader, name }: EntryPoint,
         constants: &[(&'static str, f64)],
     ) -> wgpu::ComputePipeline {
         let key = (
             shader.name,
+            name,
             constants
                 .iter()
                 .map(|&(name, value)| (name, value.to_bits()))
@@ -292,10 +339,11 @@ impl Gpu {
                         label: Some(shader.name),
                         layout: None,
                         module: &module,
-                        entry_point: Some("main"),
+                        entry_point: Some(name),
                         compilation_options: wgpu::PipelineCompilationOptions {
                             constants,
-                            ..Default::default()
+                            // No kernel reads workgroup memory that it hasn't written.
+                            zero_initialize_workgroup_memory: false,
                         },
                         cache: None,
                     })

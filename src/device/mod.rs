@@ -7,10 +7,12 @@ mod adapter;
 mod buffer;
 mod gpu;
 mod self_test;
+mod strategy;
 
 pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
 pub use buffer::{Buffer, MemoryUse};
-pub use gpu::{Binding, Gpu, Shader};
+pub use gpu::{Binding, EntryPoint, Gpu, Shader};
+pub use strategy::{Strategy, Tile};
 
 use crate::error::Result;
 use bytemuck::Pod;
@@ -105,6 +107,14 @@ impl Device {
         match self {
             Self::Cpu(_) => Ok(Vec::new()),
             Self::Gpu(gpu) => gpu.profile(record),
+        }
+    }
+
+    /// Has `kernel` divide its work like this from now on, instead of how suits adapters of this kind. Nothing is to be
+    /// chosen on the CPU.
+    pub fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
+        if let Self::Gpu(gpu) = self {
+            gpu.set_strategy(kernel, strategy);
         }
     }
 

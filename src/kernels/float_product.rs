@@ -2,7 +2,8 @@
 
 use super::WORKGROUP;
 use super::geometry::{Product, View};
-use crate::device::{Binding, Buffer, Device, Shader};
+use super::strategy;
+use crate::device::{Binding, Buffer, Device, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
@@ -12,7 +13,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/float_product.wgsl"),
 };
 
-/// One invocation's tile, as in the shader.
+/// The tile of an invocation that works alone, as in the shader.
 const TILE: [usize; 2] = [8, 4];
 
 #[repr(C)]
@@ -62,7 +63,6 @@ pub fn float_product(
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
-            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
             let parameters = Parameters {
                 a: product.a,
                 b: product.b,
@@ -75,19 +75,27 @@ pub fn float_product(
                 has_bias: bias.is_some().into(),
                 unused: [0; 2],
             };
-            gpu.dispatch(
-                &SHADER,
-                &[],
-                &parameters,
-                &[
-                    Binding::F32(a),
-                    Binding::F32(b),
-                    // Never read without `has_bias`; a binding must be something.
-                    Binding::F32(bias.unwrap_or(a)),
-                    Binding::F32(out),
-                ],
-                (tiles * product.problems()).div_ceil(WORKGROUP),
-            );
+            let bindings = [
+                Binding::F32(a),
+                Binding::F32(b),
+                // Never read without `has_bias`; a binding must be something.
+                Binding::F32(bias.unwrap_or(a)),
+                Binding::F32(out),
+            ];
+            match strategy::strategy(gpu, SHADER.name, product.m) {
+                Strategy::Registers => {
+                    let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
+                    let workgroups = (tiles * product.problems()).div_ceil(WORKGROUP);
+                    gpu.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);
+                }
+                Strategy::Tiled(tile) => gpu.dispatch(
+                    SHADER.entry_point("tiled"),
+                    &strategy::constants(tile),
+                    &parameters,
+                    &bindings,
+                    strategy::workgroups(tile, product.m, product.n) * product.problems(),
+                ),
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use super::WORKGROUP;
 use super::float_product::dense;
 use super::geometry::View;
 use super::quantize::Format;
-use crate::device::{Binding, Buffer, Device, Shader};
+use super::strategy;
+use crate::device::{Binding, Buffer, Device, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -17,6 +18,9 @@ pub(crate) static SHADER: Shader = Shader {
     name: "integer_product",
     source: include_str!("../../shaders/integer_product.wgsl"),
 };
+
+/// The products of twins, which may have another strategy than the others.
+pub(super) const TWIN: &str = "integer_product_twin";
 
 /// Columns of one invocation's tile, as in the shader.
 const TILE_COLUMNS: usize = 4;
@@ -152,9 +156,6 @@ pub fn integer_product(
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
-            let twin = product.a_format.is_twin();
-            let tile_rows = if twin { 4 } else { 8 };
-            let tiles = product.m.div_ceil(tile_rows) * product.n.div_ceil(TILE_COLUMNS);
             let parameters = Parameters {
                 out: product.out,
                 outer: product.batch[0] as u32,
@@ -173,24 +174,42 @@ pub fn integer_product(
                 r1_sign: product.r1_sign(),
                 unused: [0; 2],
             };
-            gpu.dispatch(
-                &SHADER,
-                &[
-                    ("TWIN", f64::from(u8::from(twin))),
-                    ("ROWS", tile_rows as f64),
-                ],
-                &parameters,
-                &[
-                    Binding::U32(a),
-                    Binding::U32(b),
-                    Binding::F32(scales.scales),
-                    Binding::U32(scales.shifts),
-                    // Never read without `has_bias`; a binding must be something.
-                    Binding::F32(bias.unwrap_or(scales.scales)),
-                    Binding::F32(out),
-                ],
-                (tiles * product.problems() * product.jobs).div_ceil(WORKGROUP),
-            );
+            let bindings = [
+                Binding::U32(a),
+                Binding::U32(b),
+                Binding::F32(scales.scales),
+                Binding::U32(scales.shifts),
+                // Never read without `has_bias`; a binding must be something.
+                Binding::F32(bias.unwrap_or(scales.scales)),
+                Binding::F32(out),
+            ];
+            let matrices = product.problems() * product.jobs;
+            let twin = product.a_format.is_twin();
+            let twin_constant = ("TWIN", f64::from(u8::from(twin)));
+            let name = if twin { TWIN } else { SHADER.name };
+            match strategy::strategy(gpu, name, product.m) {
+                Strategy::Registers => {
+                    let rows = if twin { 4 } else { 8 };
+                    let tiles = product.m.div_ceil(rows) * product.n.div_ceil(TILE_COLUMNS);
+                    gpu.dispatch(
+                        &SHADER,
+                        &[twin_constant, ("ROWS", rows as f64)],
+                        &parameters,
+                        &bindings,
+                        (tiles * matrices).div_ceil(WORKGROUP),
+                    );
+                }
+                Strategy::Tiled(tile) => {
+                    let [down, across, step] = strategy::constants(tile);
+                    gpu.dispatch(
+                        SHADER.entry_point("tiled"),
+                        &[twin_constant, down, across, step],
+                        &parameters,
+                        &bindings,
+                        strategy::workgroups(tile, product.m, product.n) * matrices,
+                    );
+                }
+            }
         }
     }
 }

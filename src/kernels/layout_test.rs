@@ -24,7 +24,7 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Files of this folder that are no kernels.
-const OTHERS: [&str; 3] = ["geometry", "layout_test", "mod"];
+const OTHERS: [&str; 4] = ["geometry", "layout_test", "mod", "strategy"];
 
 /// Members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
@@ -80,13 +80,17 @@ fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Mem
 fn parse(name: &str, source: &str) -> naga::Module {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    validate(name, &module, source);
+    module
+}
+
+fn validate(name: &str, module: &naga::Module, source: &str) -> naga::valid::ModuleInfo {
     naga::valid::Validator::new(
         naga::valid::ValidationFlags::all(),
         naga::valid::Capabilities::empty(),
     )
-    .validate(&module)
-    .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
-    module
+    .validate(module)
+    .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)))
 }
 
 /// Names of the files in `folder` that end in `ending`, without it.
@@ -119,7 +123,18 @@ fn every_shader_is_valid_and_has_the_entry_point_main() {
             .iter()
             .map(|entry_point| entry_point.name.as_str())
             .collect();
-        assert_eq!(entry_points, ["main"], "{name}.wgsl");
+        assert!(entry_points.contains(&"main"), "{name}.wgsl");
+        // Bind groups are made alike for all entry points, so each must use every binding.
+        let info = validate(&name, &module, &text("shaders", &name, "wgsl"));
+        for (index, entry_point) in entry_points.iter().enumerate() {
+            for (variable, global) in module.global_variables.iter() {
+                assert!(
+                    global.binding.is_none() || !info.get_entry_point(index)[variable].is_empty(),
+                    "{name}.wgsl: {entry_point} doesn't use {:?}",
+                    global.name
+                );
+            }
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Devices, random data and comparisons for the other files.
 
 use bytemuck::Pod;
-use ptq4vit_gpu::device::{self, Buffer, Device};
+use ptq4vit_gpu::device::{self, Buffer, Device, Strategy, Tile};
+use ptq4vit_gpu::kernels::STRATEGY_NAMES;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt::Debug;
@@ -34,13 +35,39 @@ pub fn devices() -> Vec<Device> {
     devices
 }
 
-/// The CPU and every adapter.
-pub struct Everywhere(Vec<Device>);
+/// The strategies that products are tested with: besides the usual tile ones that are small, wide and uneven.
+pub fn strategies() -> Vec<Strategy> {
+    let tile = |lanes, step| Strategy::Tiled(Tile { lanes, step });
+    vec![
+        Strategy::Registers,
+        Strategy::Tiled(Tile::DEFAULT),
+        tile([2, 5], 3),
+        tile([16, 16], 16),
+    ]
+}
+
+/// The CPU and every adapter, each under its name.
+pub struct Everywhere(Vec<(String, Device)>);
 
 impl Everywhere {
     pub fn new() -> Self {
         let mut all = vec![Device::cpu()];
         all.extend(devices());
+        let named = |device: Device| (device.name().to_owned(), device);
+        Self(all.into_iter().map(named).collect())
+    }
+
+    /// Every adapter once with each strategy for products.
+    pub fn with_every_strategy() -> Self {
+        let mut all = vec![("cpu".to_owned(), Device::cpu())];
+        for strategy in strategies() {
+            for device in devices() {
+                for name in STRATEGY_NAMES {
+                    device.set_strategy(name, strategy);
+                }
+                all.push((format!("{}, {strategy:?}", device.name()), device));
+            }
+        }
         Self(all)
     }
 
@@ -50,8 +77,8 @@ impl Everywhere {
         kernel: impl Fn(&Device) -> Buffer<T>,
         mut check: impl FnMut(&str, Vec<T>),
     ) {
-        for device in &self.0 {
-            let name = format!("{what} on {}", device.name());
+        for (name, device) in &self.0 {
+            let name = format!("{what} on {name}");
             let found = device
                 .read(&kernel(device))
                 .unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -197,7 +197,7 @@ const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::Gelu
 
 #[test]
 fn ragged_sizes_give_the_exact_integer() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         for shape in [
             [1, 1, 1],
@@ -207,6 +207,9 @@ fn ragged_sizes_give_the_exact_integer() {
             [65, 197, 7],
             [197, 5, 65],
             [9, 64, 64],
+            [17, 1, 1],
+            [16, 3, 66],
+            [130, 37, 131],
         ] {
             Case::new(shape, [1, 1], 1, [false; 2], format).check_exact(&everywhere);
         }
@@ -215,10 +218,10 @@ fn ragged_sizes_give_the_exact_integer() {
 
 #[test]
 fn jobs_with_codes_of_their_own_or_shared() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         for per_job in [[false, false], [false, true], [true, false], [true, true]] {
-            let mut case = Case::new([7, 13, 5], [2, 3], 4, per_job, format);
+            let mut case = Case::new([19, 13, 5], [2, 3], 4, per_job, format);
             case.scales = vec![1.0, 0.5, 4.0, 0.125];
             case.check_exact(&everywhere);
         }
@@ -227,8 +230,8 @@ fn jobs_with_codes_of_their_own_or_shared() {
 
 #[test]
 fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
-    let everywhere = Everywhere::new();
-    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 6, 2);
+    let everywhere = Everywhere::with_every_strategy();
+    let (images, tokens, heads, dim, jobs) = (2, 17, 3, 6, 2);
     let powers = |len: usize| (0..len).map(|at| 2f32.powi(at as i32 - 4)).collect();
     for format in FORMATS {
         // One scale per head; the heads' outputs lie side by side, and jobs apart with a gap between them.
@@ -243,7 +246,7 @@ fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
         case.check_exact(&everywhere);
 
         // One scale per block of columns, the last block cut off; the output is transposed.
-        let (m, n) = (5, 11);
+        let (m, n) = (21, 11);
         let mut case = Case::new([m, 9, n], [1, 1], jobs, [false, true], format);
         case.product.out = View::new(0, [0, 0], 1, m);
         case.group_columns = 4;
@@ -255,7 +258,7 @@ fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
 
 #[test]
 fn a_bias_and_any_scale() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         let mut case = Case::new([65, 197, 33], [1, 1], 3, [true, false], format);
         let mut random = Random::new(1);
@@ -268,10 +271,10 @@ fn a_bias_and_any_scale() {
 /// Sums longer than what the CPU adds up in one f32 product, of the largest codes there are.
 #[test]
 fn long_sums_of_extreme_codes() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for k in [1024, 1025, 4100] {
         for (left, right) in [(0x80, -128), (0x80, 127), (0x7f, -128), (0x7f, 127)] {
-            let mut case = Case::new([3, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
+            let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
             case.a.fill(left);
             case.b.fill(right);
             case.check_exact(&everywhere);
@@ -280,7 +283,7 @@ fn long_sums_of_extreme_codes() {
             // All in R1, all in R2, and both in turn; the largest shift.
             for (even, odd) in [(0x7f, 0x7f), (0xff, 0xff), (0x7f, 0xff)] {
                 for right in [-128, 127] {
-                    let mut case = Case::new([3, k, 5], [1, 1], 1, [false; 2], format);
+                    let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], format);
                     for (at, code) in case.a.iter_mut().enumerate() {
                         *code = if at % 2 == 0 { even } else { odd };
                     }
@@ -292,7 +295,7 @@ fn long_sums_of_extreme_codes() {
         }
         // Random codes reach integers that are no round numbers.
         for format in FORMATS {
-            let mut case = Case::new([9, k, 9], [1, 1], 1, [false; 2], format);
+            let mut case = Case::new([18, k, 9], [1, 1], 1, [false; 2], format);
             case.shifts = vec![11];
             case.check_close(&everywhere);
         }
@@ -302,7 +305,7 @@ fn long_sums_of_extreme_codes() {
 /// Where a twin's integer exceeds an f32, it is rounded twice; both roundings are the same on every device.
 #[test]
 fn devices_agree_bit_for_bit_beyond_24_bits() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let cpu = ptq4vit_gpu::device::Device::cpu();
     for format in FORMATS {
         let mut case = Case::new([17, 4100, 9], [1, 1], 1, [false; 2], format);

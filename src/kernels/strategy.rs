@@ -1,0 +1,37 @@
+//! How the products divide their work: what they share of it.
+
+use crate::device::{Gpu, Strategy, Tile};
+
+/// What a device can have a strategy of its own for.
+pub const STRATEGY_NAMES: [&str; 3] = [
+    super::float_product::SHADER.name,
+    super::integer_product::SHADER.name,
+    super::integer_product::TWIN,
+];
+
+/// Fewer rows than this leave most of a workgroup's tile empty.
+const FEW_ROWS: usize = 16;
+
+/// The strategy of a product with `rows` rows.
+pub(super) fn strategy(gpu: &Gpu, name: &'static str, rows: usize) -> Strategy {
+    if rows < FEW_ROWS {
+        Strategy::Registers
+    } else {
+        gpu.strategy(name)
+    }
+}
+
+/// The tile as the override constants of an entry point `tiled`.
+pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 3] {
+    [
+        ("LANES_DOWN", tile.lanes[0].into()),
+        ("LANES_ACROSS", tile.lanes[1].into()),
+        ("STEP", tile.step.into()),
+    ]
+}
+
+/// Workgroups that cover a matrix of these sides.
+pub(super) fn workgroups(tile: Tile, rows: usize, columns: usize) -> usize {
+    let [down, across] = tile.lanes.map(|lanes| lanes as usize);
+    rows.div_ceil(8 * down) * columns.div_ceil(4 * across)
+}
