@@ -1,10 +1,10 @@
 // out = a * b + bias, a batch of matrix products in f32, each operand at its own strides.
 //
-// Two entry points, which add each sum up in the same order:
-// main   One invocation computes ROWS rows by four columns from global memory; neighbours take neighbouring columns. No
-//        workgroup memory and no barrier: this is for software drivers, and for few rows.
-// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP steps
-//        of k in workgroup memory and reads them from there many times. This is for GPUs.
+// Each invocation computes eight rows by four columns. Two entry points add each sum up in the same order:
+// main   reads global memory only; neighbours take neighbouring columns. Without workgroup memory and barriers it suits
+//        software drivers, and few rows.
+// tiled  stages STEP steps of k of the rows and columns of a workgroup, LANES_DOWN by LANES_ACROSS invocations, in
+//        workgroup memory, from where each is read many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -31,8 +31,6 @@ struct Parameters {
     unused_1: u32,
 }
 
-const ROWS: u32 = 8u;
-
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
@@ -41,6 +39,19 @@ const ROWS: u32 = 8u;
 
 fn matrix(view: View, outer: u32, inner: u32) -> u32 {
     return view.offset + outer * view.outer + inner * view.inner;
+}
+
+// Adds one step of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
+// would not stay in registers.
+fn accumulate(sum: ptr<function, array<vec4<f32>, 8>>, upper: vec4<f32>, lower: vec4<f32>, columns: vec4<f32>) {
+    (*sum)[0] += upper.x * columns;
+    (*sum)[1] += upper.y * columns;
+    (*sum)[2] += upper.z * columns;
+    (*sum)[3] += upper.w * columns;
+    (*sum)[4] += lower.x * columns;
+    (*sum)[5] += lower.y * columns;
+    (*sum)[6] += lower.z * columns;
+    (*sum)[7] += lower.w * columns;
 }
 
 // Writes four neighbouring columns of one row, where row and columns exist.
@@ -62,6 +73,18 @@ fn store(problem: u32, row: u32, first_column: u32, sum: vec4<f32>) {
     }
 }
 
+// Stores what an invocation computed: eight rows by four columns.
+fn store_rows(problem: u32, row: u32, column: u32, sum: ptr<function, array<vec4<f32>, 8>>) {
+    store(problem, row, column, (*sum)[0]);
+    store(problem, row + 1u, column, (*sum)[1]);
+    store(problem, row + 2u, column, (*sum)[2]);
+    store(problem, row + 3u, column, (*sum)[3]);
+    store(problem, row + 4u, column, (*sum)[4]);
+    store(problem, row + 5u, column, (*sum)[5]);
+    store(problem, row + 6u, column, (*sum)[6]);
+    store(problem, row + 7u, column, (*sum)[7]);
+}
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -71,38 +94,34 @@ fn main(
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
     let tiles_across = (p.n + 3u) / 4u;
-    let tiles_down = (p.m + ROWS - 1u) / ROWS;
+    let tiles_down = (p.m + 7u) / 8u;
     let problem = tile / (tiles_across * tiles_down);
     if problem >= p.outer * p.inner {
         return;
     }
     let column = tile % tiles_across * 4u;
-    let row = tile / tiles_across % tiles_down * ROWS;
-    let outer = problem / p.inner;
-    let inner = problem % p.inner;
+    let row = tile / tiles_across % tiles_down * 8u;
 
-    // Rows and columns past the edge are computed from the last valid one and not stored.
-    let b_matrix = matrix(p.b, outer, inner);
-    let b_start = b_matrix + min(vec4(column) + vec4(0u, 1u, 2u, 3u), vec4(p.n - 1u)) * p.b.column;
-    let a_matrix = matrix(p.a, outer, inner);
-    var a_start: array<u32, ROWS>;
-    var sum: array<vec4<f32>, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        a_start[r] = a_matrix + min(row + r, p.m - 1u) * p.a.row;
-        sum[r] = vec4(0.0);
-    }
+    // Rows and columns past the edge are copies of the last one and not stored.
+    let neighbours = vec4(0u, 1u, 2u, 3u);
+    let a_matrix = matrix(p.a, problem / p.inner, problem % p.inner);
+    let b_matrix = matrix(p.b, problem / p.inner, problem % p.inner);
+    let upper_at = a_matrix + min(row + neighbours, vec4(p.m - 1u)) * p.a.row;
+    let lower_at = a_matrix + min(row + 4u + neighbours, vec4(p.m - 1u)) * p.a.row;
+    let columns_at = b_matrix + min(column + neighbours, vec4(p.n - 1u)) * p.b.column;
+    var sum: array<vec4<f32>, 8>;
     for (var k = 0u; k < p.k; k++) {
-        let at = b_start + k * p.b.row;
-        let b_values = vec4(b[at.x], b[at.y], b[at.z], b[at.w]);
-        let step = k * p.a.column;
-        for (var r = 0u; r < ROWS; r++) {
-            sum[r] += a[a_start[r] + step] * b_values;
-        }
+        let upper = upper_at + k * p.a.column;
+        let lower = lower_at + k * p.a.column;
+        let columns = columns_at + k * p.b.row;
+        accumulate(
+            &sum,
+            vec4(a[upper.x], a[upper.y], a[upper.z], a[upper.w]),
+            vec4(a[lower.x], a[lower.y], a[lower.z], a[lower.w]),
+            vec4(b[columns.x], b[columns.y], b[columns.z], b[columns.w]),
+        );
     }
-
-    for (var r = 0u; r < ROWS; r++) {
-        store(problem, row + r, column, sum[r]);
-    }
+    store_rows(problem, row, column, &sum);
 }
 
 override LANES_DOWN: u32 = 8u;
@@ -130,19 +149,6 @@ fn share(at: u32, quads: u32, along_k: bool) -> vec2<u32> {
         return vec2(at % STEP, at / STEP);
     }
     return vec2(at / quads, at % quads);
-}
-
-// Adds one step of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
-// wouldn't stay in registers.
-fn accumulate(sum: ptr<function, array<vec4<f32>, 8>>, upper: vec4<f32>, lower: vec4<f32>, columns: vec4<f32>) {
-    (*sum)[0] += upper.x * columns;
-    (*sum)[1] += upper.y * columns;
-    (*sum)[2] += upper.z * columns;
-    (*sum)[3] += upper.w * columns;
-    (*sum)[4] += lower.x * columns;
-    (*sum)[5] += lower.y * columns;
-    (*sum)[6] += lower.z * columns;
-    (*sum)[7] += lower.w * columns;
 }
 
 @compute @workgroup_size(LANES)
@@ -200,14 +206,5 @@ fn tiled(
         // Nobody may overwrite the tiles before all have read them.
         workgroupBarrier();
     }
-    let row = first_row + 8u * lane_down;
-    let column = first_column + 4u * lane_across;
-    store(problem, row, column, sum[0]);
-    store(problem, row + 1u, column, sum[1]);
-    store(problem, row + 2u, column, sum[2]);
-    store(problem, row + 3u, column, sum[3]);
-    store(problem, row + 4u, column, sum[4]);
-    store(problem, row + 5u, column, sum[5]);
-    store(problem, row + 6u, column, sum[6]);
-    store(problem, row + 7u, column, sum[7]);
+    store_rows(problem, first_row + 8u * lane_down, first_column + 4u * lane_across, &sum);
 }

@@ -5,12 +5,11 @@
 //     sum over R1 lanes of sign * a * b  +  (sum over R2 lanes of a * b) << m
 // kept as two i32 accumulators and combined without wrapping, see `combine`.
 //
-// Two entry points compute the same integers:
-// main   One invocation computes ROWS rows by four columns from global memory; neighbours take neighbouring columns. A
-//        twin has two accumulators for each element, so half the rows fill the same registers. No workgroup memory and
-//        no barrier: this is for software drivers, and for few rows.
-// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP words
-//        of its rows and columns in workgroup memory and reads them from there many times. This is for GPUs.
+// Each invocation computes eight rows by four columns. Two entry points give the same integers:
+// main   reads global memory only; neighbours take neighbouring columns. Without workgroup memory and barriers it suits
+//        software drivers, and few rows.
+// tiled  stages STEP words of the rows and columns of a workgroup, LANES_DOWN by LANES_ACROSS invocations, in workgroup
+//        memory, from where each is read many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -49,10 +48,6 @@ struct Parameters {
 
 override TWIN: bool = false;
 
-override ROWS: u32 = 8u;
-// The most rows: an array's size can't be an override.
-const MOST_ROWS: u32 = 8u;
-
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> a: array<u32>;
 @group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
@@ -70,6 +65,44 @@ fn dot_columns(codes: u32, columns: vec4<u32>) -> vec4<i32> {
         dot4I8Packed(codes, columns.z),
         dot4I8Packed(codes, columns.w),
     );
+}
+
+// Adds one word of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
+// would not stay in registers.
+fn accumulate(sum: ptr<function, array<vec4<i32>, 8>>, upper: vec4<u32>, lower: vec4<u32>, columns: vec4<u32>) {
+    (*sum)[0] += dot_columns(upper.x, columns);
+    (*sum)[1] += dot_columns(upper.y, columns);
+    (*sum)[2] += dot_columns(upper.z, columns);
+    (*sum)[3] += dot_columns(upper.w, columns);
+    (*sum)[4] += dot_columns(lower.x, columns);
+    (*sum)[5] += dot_columns(lower.y, columns);
+    (*sum)[6] += dot_columns(lower.z, columns);
+    (*sum)[7] += dot_columns(lower.w, columns);
+}
+
+// The lanes of each word that hold R2 codes.
+fn in_r2(codes: vec4<u32>) -> vec4<u32> {
+    return ((codes >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
+}
+
+// The same for codes of both ranges.
+fn accumulate_ranges(
+    sum: ptr<function, array<vec4<i32>, 8>>,
+    sum_r2: ptr<function, array<vec4<i32>, 8>>,
+    upper: vec4<u32>,
+    lower: vec4<u32>,
+    columns: vec4<u32>,
+) {
+    // Codes of R1 are their own magnitudes, so words without R2 cost what uniform ones do.
+    if TWIN && any(((upper | lower) & vec4(0x80808080u)) != vec4(0u)) {
+        let upper_r2 = in_r2(upper);
+        let lower_r2 = in_r2(lower);
+        accumulate(sum, upper & ~upper_r2, lower & ~lower_r2, columns);
+        let magnitude = vec4(0x7f7f7f7fu);
+        accumulate(sum_r2, upper & upper_r2 & magnitude, lower & lower_r2 & magnitude, columns);
+    } else {
+        accumulate(sum, upper, lower, columns);
+    }
 }
 
 // r1 + (r2 << shift) as a float, without an integer that can wrap: r1 is split at the shift, its upper part joins r2.
@@ -104,6 +137,25 @@ fn store(job: u32, problem: u32, row: u32, vector: u32, sum: vec4<i32>, sum_r2: 
     }
 }
 
+// Stores what an invocation computed: eight rows by four columns.
+fn store_rows(
+    job: u32,
+    problem: u32,
+    row: u32,
+    vector: u32,
+    sum: ptr<function, array<vec4<i32>, 8>>,
+    sum_r2: ptr<function, array<vec4<i32>, 8>>,
+) {
+    store(job, problem, row, vector, (*sum)[0], (*sum_r2)[0]);
+    store(job, problem, row + 1u, vector, (*sum)[1], (*sum_r2)[1]);
+    store(job, problem, row + 2u, vector, (*sum)[2], (*sum_r2)[2]);
+    store(job, problem, row + 3u, vector, (*sum)[3], (*sum_r2)[3]);
+    store(job, problem, row + 4u, vector, (*sum)[4], (*sum_r2)[4]);
+    store(job, problem, row + 5u, vector, (*sum)[5], (*sum_r2)[5]);
+    store(job, problem, row + 6u, vector, (*sum)[6], (*sum_r2)[6]);
+    store(job, problem, row + 7u, vector, (*sum)[7], (*sum_r2)[7]);
+}
+
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -113,7 +165,7 @@ fn main(
     let p = parameters;
     let tile = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
     let vectors = (p.n + 3u) / 4u;
-    let tiles_down = (p.m + ROWS - 1u) / ROWS;
+    let tiles_down = (p.m + 7u) / 8u;
     let problems = p.outer * p.inner;
     let matrix = tile / (vectors * tiles_down);
     if matrix >= p.jobs * problems {
@@ -122,38 +174,23 @@ fn main(
     let job = matrix / problems;
     let problem = matrix % problems;
     let vector = tile % vectors;
-    let row = tile / vectors % tiles_down * ROWS;
+    let row = tile / vectors % tiles_down * 8u;
 
-    // Rows past the edge are computed from the last valid one and not stored; columns past it are zeros in b.
+    // Rows past the edge are copies of the last one and not stored; columns past it are zeros in b.
     let a_matrix = (job * p.a_per_job * problems + problem) * p.m;
-    var a_at: array<u32, MOST_ROWS>;
-    var sum: array<vec4<i32>, MOST_ROWS>;
-    var sum_r2: array<vec4<i32>, MOST_ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        a_at[r] = (a_matrix + min(row + r, p.m - 1u)) * p.words;
-        sum[r] = vec4(0i);
-        sum_r2[r] = vec4(0i);
-    }
+    let rows = vec4(row) + vec4(0u, 1u, 2u, 3u);
+    let upper_at = (a_matrix + min(rows, vec4(p.m - 1u))) * p.words;
+    let lower_at = (a_matrix + min(rows + 4u, vec4(p.m - 1u))) * p.words;
     var b_at = (job * p.b_per_job * problems + problem) * p.words * vectors + vector;
+    var sum: array<vec4<i32>, 8>;
+    var sum_r2: array<vec4<i32>, 8>;
     for (var word = 0u; word < p.words; word++) {
-        let columns = b[b_at];
+        let upper = vec4(a[upper_at.x + word], a[upper_at.y + word], a[upper_at.z + word], a[upper_at.w + word]);
+        let lower = vec4(a[lower_at.x + word], a[lower_at.y + word], a[lower_at.z + word], a[lower_at.w + word]);
+        accumulate_ranges(&sum, &sum_r2, upper, lower, b[b_at]);
         b_at += vectors;
-        for (var r = 0u; r < ROWS; r++) {
-            let codes = a[a_at[r] + word];
-            if TWIN {
-                let magnitudes = codes & 0x7f7f7f7fu;
-                let in_r2 = ((codes >> 7u) & 0x01010101u) * 0xffu;
-                sum[r] += dot_columns(magnitudes & ~in_r2, columns);
-                sum_r2[r] += dot_columns(magnitudes & in_r2, columns);
-            } else {
-                sum[r] += dot_columns(codes, columns);
-            }
-        }
     }
-
-    for (var r = 0u; r < ROWS; r++) {
-        store(job, problem, row + r, vector, sum[r], sum_r2[r]);
-    }
+    store_rows(job, problem, row, vector, &sum, &sum_r2);
 }
 
 override LANES_DOWN: u32 = 8u;
@@ -172,19 +209,6 @@ override B_LEN: u32 = LANES_ACROSS * STEP;
 var<workgroup> a_tile: array<vec4<u32>, A_LEN>;
 // [word][four columns]
 var<workgroup> b_tile: array<vec4<u32>, B_LEN>;
-
-// Adds one word of k: of eight rows, in two vectors, by four columns. An array that is indexed by anything but constants
-// wouldn't stay in registers.
-fn accumulate(sum: ptr<function, array<vec4<i32>, 8>>, upper: vec4<u32>, lower: vec4<u32>, columns: vec4<u32>) {
-    (*sum)[0] += dot_columns(upper.x, columns);
-    (*sum)[1] += dot_columns(upper.y, columns);
-    (*sum)[2] += dot_columns(upper.z, columns);
-    (*sum)[3] += dot_columns(upper.w, columns);
-    (*sum)[4] += dot_columns(lower.x, columns);
-    (*sum)[5] += dot_columns(lower.y, columns);
-    (*sum)[6] += dot_columns(lower.z, columns);
-    (*sum)[7] += dot_columns(lower.w, columns);
-}
 
 @compute @workgroup_size(LANES)
 fn tiled(
@@ -241,28 +265,10 @@ fn tiled(
             let upper = a_tile[word * PITCH + 2u * lane_down];
             let lower = a_tile[word * PITCH + 2u * lane_down + 1u];
             let columns = b_tile[word * LANES_ACROSS + lane_across];
-            // Codes without a range flag are their own magnitudes, so words without R2 cost what uniform ones do.
-            if TWIN && any(((upper | lower) & vec4(0x80808080u)) != vec4(0u)) {
-                let upper_in_r2 = ((upper >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
-                let lower_in_r2 = ((lower >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
-                accumulate(&sum, upper & ~upper_in_r2, lower & ~lower_in_r2, columns);
-                let magnitude = vec4(0x7f7f7f7fu);
-                accumulate(&sum_r2, upper & upper_in_r2 & magnitude, lower & lower_in_r2 & magnitude, columns);
-            } else {
-                accumulate(&sum, upper, lower, columns);
-            }
+            accumulate_ranges(&sum, &sum_r2, upper, lower, columns);
         }
         // Nobody may overwrite the tiles before all have read them.
         workgroupBarrier();
     }
-    let row = first_row + 8u * lane_down;
-    let vector = first_vector + lane_across;
-    store(job, problem, row, vector, sum[0], sum_r2[0]);
-    store(job, problem, row + 1u, vector, sum[1], sum_r2[1]);
-    store(job, problem, row + 2u, vector, sum[2], sum_r2[2]);
-    store(job, problem, row + 3u, vector, sum[3], sum_r2[3]);
-    store(job, problem, row + 4u, vector, sum[4], sum_r2[4]);
-    store(job, problem, row + 5u, vector, sum[5], sum_r2[5]);
-    store(job, problem, row + 6u, vector, sum[6], sum_r2[6]);
-    store(job, problem, row + 7u, vector, sum[7], sum_r2[7]);
+    store_rows(job, problem, first_row + 8u * lane_down, first_vector + lane_across, &sum, &sum_r2);
 }

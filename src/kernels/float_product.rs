@@ -13,7 +13,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/float_product.wgsl"),
 };
 
-/// The tile of an invocation that works alone, as in the shader.
+/// Rows and columns of an invocation, as in the shader.
 const TILE: [usize; 2] = [8, 4];
 
 #[repr(C)]

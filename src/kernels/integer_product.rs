@@ -22,8 +22,8 @@ pub(crate) static SHADER: Shader = Shader {
 /// The products of twins, which may have another strategy than the others.
 pub(super) const TWIN: &str = "integer_product_twin";
 
-/// Columns of one invocation's tile, as in the shader.
-const TILE_COLUMNS: usize = 4;
+/// Rows and columns of an invocation, as in the shader.
+const TILE: [usize; 2] = [8, 4];
 
 /// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
 pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
@@ -189,11 +189,10 @@ pub fn integer_product(
             let name = if twin { TWIN } else { SHADER.name };
             match strategy::strategy(gpu, name, product.m) {
                 Strategy::Registers => {
-                    let rows = if twin { 4 } else { 8 };
-                    let tiles = product.m.div_ceil(rows) * product.n.div_ceil(TILE_COLUMNS);
+                    let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
                     gpu.dispatch(
                         &SHADER,
-                        &[twin_constant, ("ROWS", rows as f64)],
+                        &[twin_constant],
                         &parameters,
                         &bindings,
                         (tiles * matrices).div_ceil(WORKGROUP),
