@@ -102,12 +102,20 @@ struct Timed {
 /// What a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
+/// What is known of an adapter.
+pub(super) struct Traits {
+    pub(super) name: String,
+    /// The driver's name and version.
+    pub(super) driver: String,
+    /// Whether it is a driver that computes on the CPU.
+    pub(super) software: bool,
+    /// Rows and columns of the cooperative matrices that were asked for with the device: f16 operands, f32 sums.
+    pub(super) cooperative_side: Option<u32>,
+}
+
 /// A GPU that kernels are recorded for.
 pub struct Gpu {
-    name: String,
-    driver: String,
-    /// Whether it is a driver that computes on the CPU.
-    software: bool,
+    traits: Traits,
     strategies: RwLock<HashMap<&'static str, Strategy>>,
     device: wgpu::Device,
     queue: wgpu::Queue,
@@ -125,13 +133,7 @@ pub struct Gpu {
 const DISPATCHES_PER_SUBMISSION: usize = 128;
 
 impl Gpu {
-    pub(super) fn new(
-        name: String,
-        driver: String,
-        software: bool,
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-    ) -> Self {
+    pub(super) fn new(traits: Traits, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let fault = Arc::new(Mutex::new(None::<String>));
         let on_error = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -147,9 +149,7 @@ impl Gpu {
             }
         });
         Self {
-            name,
-            driver,
-            software,
+            traits,
             strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
             profile: Mutex::default(),
@@ -163,11 +163,11 @@ impl Gpu {
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.traits.name
     }
 
     pub(super) fn driver(&self) -> &str {
-        &self.driver
+        &self.traits.driver
     }
 
     /// How `kernel` divides its work: as was set, else as suits adapters of this kind.
@@ -176,9 +176,14 @@ impl Gpu {
         match strategies.get(kernel) {
             Some(&strategy) => strategy,
             // A barrier costs a software driver as much as the memory that it saves costs a GPU.
-            None if self.software => Strategy::Registers,
+            None if self.traits.software => Strategy::Registers,
             None => Strategy::Tiled(Tile::DEFAULT),
         }
+    }
+
+    /// Rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_side(&self) -> Option<u32> {
+        self.traits.cooperative_side
     }
 
     pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
@@ -436,7 +441,7 @@ impl Gpu {
                 if end < start {
                     let problem =
                         format!("its clock went back from {start} to {end} during {kernel}");
-                    return Err(Error::device(&self.name, problem));
+                    return Err(Error::device(self.name(), problem));
                 }
                 let nanoseconds = (end - start) as f64 * clock.nanoseconds_per_tick;
                 times.push((kernel, Duration::from_secs_f64(nanoseconds * 1e-9)));
@@ -473,11 +478,11 @@ impl Gpu {
         }
         // A fault explains a failed mapping better than the mapping's own error does.
         if let Some(problem) = self.fault.lock().expect("the fault slot's lock").take() {
-            return Err(Error::device(&self.name, problem));
+            return Err(Error::device(self.name(), problem));
         }
         let mapped = staging
             .get_mapped_range(..)
-            .map_err(|error| Error::device(&self.name, format!("reading back: {error}")))?;
+            .map_err(|error| Error::device(self.name(), format!("reading back: {error}")))?;
         let bytes = &mapped[..buffer.len() * size_of::<T>()];
         // The mapping need not be aligned for `T`, so this copies rather than casts.
         Ok(bytemuck::pod_collect_to_vec(bytes))

@@ -110,8 +110,18 @@ impl Device {
         }
     }
 
-    /// Has `kernel` divide its work like this from now on, instead of how suits adapters of this kind. Nothing is to be
-    /// chosen on the CPU.
+    /// Whether kernels can divide their work like this here. Nothing is to be chosen on the CPU.
+    pub fn offers(&self, strategy: Strategy) -> bool {
+        match (self, strategy) {
+            (Self::Cpu(_), _) => false,
+            (Self::Gpu(_), Strategy::Registers) => true,
+            (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
+            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_side().is_some(),
+        }
+    }
+
+    /// Has `kernel` divide its work like this from now on, which the device must [offer](Self::offers), instead of how
+    /// suits adapters of its kind.
     pub fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
         if let Self::Gpu(gpu) = self {
             gpu.set_strategy(kernel, strategy);

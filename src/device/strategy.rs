@@ -13,22 +13,15 @@ pub enum Strategy {
     Registers,
     /// A workgroup brings what its invocations share to workgroup memory.
     Tiled(Tile),
-}
-
-impl Strategy {
-    /// Whether every adapter can run it.
-    pub fn is_valid(&self) -> bool {
-        match self {
-            Self::Registers => true,
-            Self::Tiled(tile) => tile.is_valid(),
-        }
-    }
+    /// Subgroups multiply small matrices as a whole: codes only, on devices with such units.
+    Cooperative,
 }
 
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Registers => write!(f, "registers"),
+            Self::Cooperative => write!(f, "cooperative matrices"),
             Self::Tiled(Tile {
                 lanes: [down, across],
                 step,
@@ -58,7 +51,7 @@ impl Tile {
         step: 8,
     };
 
-    fn is_valid(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         let [down, across] = self.lanes.map(u64::from);
         let invocations = down.saturating_mul(across);
         // Vectors of 16 bytes; a row or a column of them may be padded by one.

@@ -83,7 +83,8 @@ pub fn float_product(
                 Binding::F32(out),
             ];
             match strategy::strategy(gpu, SHADER.name, product.m) {
-                Strategy::Registers => {
+                // Matrices of f16 would round the operands.
+                Strategy::Registers | Strategy::Cooperative => {
                     let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
                     let workgroups = (tiles * product.problems()).div_ceil(WORKGROUP);
                     gpu.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);

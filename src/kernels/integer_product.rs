@@ -7,6 +7,7 @@
 use super::WORKGROUP;
 use super::float_product::dense;
 use super::geometry::View;
+use super::integer_product_cooperative;
 use super::quantize::Format;
 use super::strategy;
 use crate::device::{Binding, Buffer, Device, Shader, Strategy};
@@ -72,22 +73,22 @@ pub struct OutputScales<'a> {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Parameters {
-    out: View,
-    outer: u32,
-    inner: u32,
-    m: u32,
-    n: u32,
-    words: u32,
-    jobs: u32,
-    a_per_job: u32,
-    b_per_job: u32,
-    job_stride: u32,
-    groups: u32,
-    inner_groups: u32,
-    group_columns: u32,
-    has_bias: u32,
-    r1_sign: i32,
+pub(super) struct Parameters {
+    pub(super) out: View,
+    pub(super) outer: u32,
+    pub(super) inner: u32,
+    pub(super) m: u32,
+    pub(super) n: u32,
+    pub(super) words: u32,
+    pub(super) jobs: u32,
+    pub(super) a_per_job: u32,
+    pub(super) b_per_job: u32,
+    pub(super) job_stride: u32,
+    pub(super) groups: u32,
+    pub(super) inner_groups: u32,
+    pub(super) group_columns: u32,
+    pub(super) has_bias: u32,
+    pub(super) r1_sign: i32,
     unused: [u32; 2],
 }
 
@@ -208,6 +209,13 @@ pub fn integer_product(
                         strategy::workgroups(tile, product.m, product.n) * matrices,
                     );
                 }
+                Strategy::Cooperative => integer_product_cooperative::dispatch(
+                    gpu,
+                    twin_constant,
+                    &parameters,
+                    &bindings,
+                    matrices,
+                ),
             }
         }
     }

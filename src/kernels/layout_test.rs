@@ -26,6 +26,9 @@ pub(super) use uniform;
 /// Files of this folder that are no kernels.
 const OTHERS: [&str; 4] = ["geometry", "layout_test", "mod", "strategy"];
 
+/// Kernels that may use what not every adapter has.
+const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
+
 /// Members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
 
@@ -77,7 +80,8 @@ fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Mem
     (*span as usize, members)
 }
 
-fn parse(name: &str, source: &str) -> naga::Module {
+/// The module of a text that is valid by itself.
+pub(super) fn parse(name: &str, source: &str) -> naga::Module {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
     validate(name, &module, source);
@@ -85,12 +89,16 @@ fn parse(name: &str, source: &str) -> naga::Module {
 }
 
 fn validate(name: &str, module: &naga::Module, source: &str) -> naga::valid::ModuleInfo {
-    naga::valid::Validator::new(
-        naga::valid::ValidationFlags::all(),
-        naga::valid::Capabilities::empty(),
-    )
-    .validate(module)
-    .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)))
+    let capabilities = if COOPERATIVE.contains(&name) {
+        naga::valid::Capabilities::COOPERATIVE_MATRIX
+            | naga::valid::Capabilities::SHADER_FLOAT16
+            | naga::valid::Capabilities::SUBGROUP
+    } else {
+        naga::valid::Capabilities::empty()
+    };
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+        .validate(module)
+        .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)))
 }
 
 /// Names of the files in `folder` that end in `ending`, without it.

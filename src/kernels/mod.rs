@@ -15,6 +15,7 @@ mod gelu;
 mod gelu_backward;
 mod geometry;
 mod integer_product;
+mod integer_product_cooperative;
 mod layer_norm;
 mod layer_norm_backward;
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use softmax::softmax;
 pub use softmax_backward::softmax_backward;
-pub use strategy::STRATEGY_NAMES;
+pub use strategy::{STRATEGY_NAMES, adopt};
 pub use sum_rows::sum_rows;
 pub use weighted_error::weighted_error;
 pub use window_softmax::{WindowSoftmax, window_softmax};

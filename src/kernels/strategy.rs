@@ -1,6 +1,11 @@
 //! How the products divide their work: what they share of it.
 
-use crate::device::{Gpu, Strategy, Tile};
+use super::float_product::float_product;
+use super::geometry::{Product, View};
+use super::integer_product::{IntegerProduct, OutputScales, integer_product};
+use super::quantize::Format;
+use crate::device::{Device, Gpu, Strategy, Tile};
+use crate::error::{Error, Result};
 
 /// What a device can have a strategy of its own for.
 pub const STRATEGY_NAMES: [&str; 3] = [
@@ -34,4 +39,92 @@ pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 3] {
 pub(super) fn workgroups(tile: Tile, rows: usize, columns: usize) -> usize {
     let [down, across] = tile.lanes.map(|lanes| lanes as usize);
     rows.div_ceil(8 * down) * columns.div_ceil(4 * across)
+}
+
+/// Has `device` use `strategy` for the products of this name, after a product that shows it to be right: its bits are
+/// those that come out without workgroup memory.
+///
+/// # Errors
+/// Other bits, or the device's own errors. The products then go on without workgroup memory.
+pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
+    device.set_strategy(name, Strategy::Registers);
+    let expected = probe(device, name)?;
+    device.set_strategy(name, strategy);
+    let agrees = probe(device, name).and_then(|found| {
+        if found == expected {
+            return Ok(());
+        }
+        let problem = format!("{name} by {strategy} gives other results than by registers");
+        Err(Error::device(device.name(), problem))
+    });
+    if agrees.is_err() {
+        device.set_strategy(name, Strategy::Registers);
+    }
+    agrees
+}
+
+/// The bits of a product that fills no tile. Its sums are longer than an f32 can hold exactly, the first one is of the
+/// largest codes, and a twin's codes are of either range.
+fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
+    let [m, n, k] = [67, 70, 1100];
+    // A linear congruential generator, of which the upper bits are good enough.
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 8
+    };
+    let out = device.zeros::<f32>(m * n);
+    if name == super::float_product::SHADER.name {
+        let mut floats = |len: usize| {
+            let values: Vec<f32> = (0..len).map(|_| random() as f32 * 1e-7 - 0.8).collect();
+            device.upload(&values)
+        };
+        let (a, b) = (floats(m * k), floats(n * k));
+        float_product(device, &Product::linear(m, k, n), &a, &b, None, &out);
+    } else {
+        let twin = name == super::integer_product::TWIN;
+        let mut words = |len: usize, first: usize, largest: u32| {
+            let word = |at| {
+                if at < first {
+                    largest
+                } else {
+                    random() ^ random() << 16
+                }
+            };
+            let words: Vec<u32> = (0..len).map(word).collect();
+            device.upload(&words)
+        };
+        let product = IntegerProduct {
+            batch: [1, 1],
+            m,
+            n,
+            k,
+            out: View::rows(n),
+            jobs: 1,
+            a_per_job: false,
+            b_per_job: false,
+            job_stride: m * n,
+            a_format: if twin {
+                Format::GeluTwin
+            } else {
+                Format::Uniform
+            },
+        };
+        let a = words(
+            m * k / 4,
+            k / 4,
+            if twin { 0xff7f_ff7f } else { 0x8080_8080 },
+        );
+        let b = words(k / 4 * n.next_multiple_of(4), 0, 0);
+        let scales = OutputScales {
+            scales: &device.upload(&[1.0]),
+            shifts: &device.upload(&[3]),
+            groups: 1,
+            inner_groups: 0,
+            group_columns: n,
+        };
+        integer_product(device, &product, &a, &b, &scales, None, &out);
+    }
+    let values = device.read(&out)?;
+    Ok(values.into_iter().map(f32::to_bits).collect())
 }

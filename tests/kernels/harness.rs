@@ -43,6 +43,7 @@ pub fn strategies() -> Vec<Strategy> {
         Strategy::Tiled(Tile::DEFAULT),
         tile([2, 5], 3),
         tile([16, 16], 16),
+        Strategy::Cooperative,
     ]
 }
 
@@ -62,6 +63,9 @@ impl Everywhere {
         let mut all = vec![("cpu".to_owned(), Device::cpu())];
         for strategy in strategies() {
             for device in devices() {
+                if !device.offers(strategy) {
+                    continue;
+                }
                 for name in STRATEGY_NAMES {
                     device.set_strategy(name, strategy);
                 }
