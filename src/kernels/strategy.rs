@@ -63,10 +63,10 @@ pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<
     agrees
 }
 
-/// The bits of a product that fills no tile. Its sums are longer than an f32 can hold exactly, the first one is of the
-/// largest codes, and a twin's codes are of either range.
+/// The bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the first column
+/// hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
 fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
-    let [m, n, k] = [67, 70, 1100];
+    let [m, n, k] = [67, 70, 2048];
     // A linear congruential generator, of which the upper bits are good enough.
     let mut state = 1u32;
     let mut random = || {
@@ -83,17 +83,18 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
         float_product(device, &Product::linear(m, k, n), &a, &b, None, &out);
     } else {
         let twin = name == super::integer_product::TWIN;
-        let mut words = |len: usize, first: usize, largest: u32| {
-            let word = |at| {
-                if at < first {
-                    largest
-                } else {
-                    random() ^ random() << 16
-                }
-            };
-            let words: Vec<u32> = (0..len).map(word).collect();
-            device.upload(&words)
-        };
+        let mut words =
+            |len: usize| -> Vec<u32> { (0..len).map(|_| random() ^ random() << 16).collect() };
+        let (row, columns) = (k / 4, n.next_multiple_of(4));
+        let (mut a, mut b) = (words(m * row), words(row * columns));
+        let near_the_largest = |word: &mut u32| *word = *word & 0x0707_0707 | 0x7878_7878;
+        a[..2 * row].iter_mut().for_each(near_the_largest);
+        if twin {
+            let second = a[row..2 * row].iter_mut();
+            second.for_each(|word| *word |= 0x8080_8080);
+        }
+        b.iter_mut().step_by(columns).for_each(near_the_largest);
+        let (a, b) = (device.upload(&a), device.upload(&b));
         let product = IntegerProduct {
             batch: [1, 1],
             m,
@@ -110,12 +111,6 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
                 Format::Uniform
             },
         };
-        let a = words(
-            m * k / 4,
-            k / 4,
-            if twin { 0xff7f_ff7f } else { 0x8080_8080 },
-        );
-        let b = words(k / 4 * n.next_multiple_of(4), 0, 0);
         let scales = OutputScales {
             scales: &device.upload(&[1.0]),
             shifts: &device.upload(&[3]),

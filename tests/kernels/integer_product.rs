@@ -293,7 +293,12 @@ fn long_sums_of_extreme_codes() {
                 }
             }
         }
-        // Random codes reach integers that are no round numbers.
+        // Large codes whose sums are no round numbers, so that an f32 couldn't hold them on the way.
+        let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
+        case.a.iter_mut().for_each(|code| *code = *code & 7 | 120);
+        case.b.iter_mut().for_each(|code| *code = *code & 7 | 120);
+        case.check_exact(&everywhere);
+        // Random codes reach integers of either sign.
         for format in FORMATS {
             let mut case = Case::new([18, k, 9], [1, 1], 1, [false; 2], format);
             case.shifts = vec![11];
