@@ -75,14 +75,11 @@ fn store(problem: u32, row: u32, first_column: u32, sum: vec4<f32>) {
 
 // Stores what an invocation computed: eight rows by four columns.
 fn store_rows(problem: u32, row: u32, column: u32, sum: ptr<function, array<vec4<f32>, 8>>) {
-    store(problem, row, column, (*sum)[0]);
-    store(problem, row + 1u, column, (*sum)[1]);
-    store(problem, row + 2u, column, (*sum)[2]);
-    store(problem, row + 3u, column, (*sum)[3]);
-    store(problem, row + 4u, column, (*sum)[4]);
-    store(problem, row + 5u, column, (*sum)[5]);
-    store(problem, row + 6u, column, (*sum)[6]);
-    store(problem, row + 7u, column, (*sum)[7]);
+    // A copy may lie in memory, where a loop can index it.
+    var sums = *sum;
+    for (var r = 0u; r < 8u; r++) {
+        store(problem, row + r, column, sums[r]);
+    }
 }
 
 @compute @workgroup_size(64)

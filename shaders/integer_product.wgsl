@@ -146,14 +146,12 @@ fn store_rows(
     sum: ptr<function, array<vec4<i32>, 8>>,
     sum_r2: ptr<function, array<vec4<i32>, 8>>,
 ) {
-    store(job, problem, row, vector, (*sum)[0], (*sum_r2)[0]);
-    store(job, problem, row + 1u, vector, (*sum)[1], (*sum_r2)[1]);
-    store(job, problem, row + 2u, vector, (*sum)[2], (*sum_r2)[2]);
-    store(job, problem, row + 3u, vector, (*sum)[3], (*sum_r2)[3]);
-    store(job, problem, row + 4u, vector, (*sum)[4], (*sum_r2)[4]);
-    store(job, problem, row + 5u, vector, (*sum)[5], (*sum_r2)[5]);
-    store(job, problem, row + 6u, vector, (*sum)[6], (*sum_r2)[6]);
-    store(job, problem, row + 7u, vector, (*sum)[7], (*sum_r2)[7]);
+    // Copies may lie in memory, where a loop can index them.
+    var sums = *sum;
+    var sums_r2 = *sum_r2;
+    for (var r = 0u; r < 8u; r++) {
+        store(job, problem, row + r, vector, sums[r], sums_r2[r]);
+    }
 }
 
 @compute @workgroup_size(64)
