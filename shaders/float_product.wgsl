@@ -1,12 +1,15 @@
 // out = a * b + bias, a batch of matrix products in f32.
 //
 // a is [problem][k][m / 4] and b is [problem][k][n / 4], in vectors of four rows or columns that pack_quads.wgsl laid out,
-// m and n padded to whole tiles. One invocation computes a tile of 12 rows by 12 columns in registers: no workgroup memory
-// and no barrier, so the same text runs well on software drivers.
+// m and n padded to a multiple of 12.
 //
-// Software drivers set the tile and its form. There a load takes longer than the multiply-adds it feeds, but one of four
-// elements hardly longer than one of a single element, hence the packing and the large tile. And the loop's body is
-// written out: every loop around it, however short, would mask each sum once more.
+// Two entry points add each sum up in the same order:
+// main   One invocation computes a tile of 12 rows by 12 columns in registers, from global memory. Software drivers set
+//        the tile and its form. There a load takes longer than the multiply-adds it feeds, but one of four elements hardly
+//        longer than one of a single element, hence the packing and the large tile. And the loop's body is written out:
+//        every loop around it, however short, would mask each sum once more.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP steps of
+//        k of its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
 
 struct View {
     offset: u32,
@@ -40,6 +43,27 @@ const SIDE: u32 = 12u;
 @group(0) @binding(2) var<storage, read> b: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+// Where the output of a problem begins.
+fn out_of(problem: u32) -> u32 {
+    let view = parameters.out;
+    return view.offset + problem / parameters.inner * view.outer + problem % parameters.inner * view.inner;
+}
+
+// Writes four neighbouring columns of one row, where row and columns exist.
+fn store(matrix: u32, row: u32, first_column: u32, sum: vec4<f32>) {
+    let p = parameters;
+    for (var c = 0u; c < 4u; c++) {
+        let column = first_column + c;
+        if row < p.m && column < p.n {
+            var value = sum[c];
+            if p.has_bias != 0u {
+                value += bias[column];
+            }
+            out[matrix + row * p.out.row + column * p.out.column] = value;
+        }
+    }
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -111,20 +135,93 @@ fn main(
         b_at += b_step;
     }
 
-    let out_matrix = p.out.offset + problem / p.inner * p.out.outer + problem % p.inner * p.out.inner;
+    let matrix = out_of(problem);
     for (var r = 0u; r < SIDE; r++) {
-        let row = down * SIDE + r;
         for (var q = 0u; q < QUADS; q++) {
-            for (var c = 0u; c < 4u; c++) {
-                let column = across * SIDE + q * 4u + c;
-                if row < p.m && column < p.n {
-                    var value = sum[r * QUADS + q][c];
-                    if p.has_bias != 0u {
-                        value += bias[column];
-                    }
-                    out[out_matrix + row * p.out.row + column * p.out.column] = value;
-                }
-            }
+            store(matrix, down * SIDE + r, across * SIDE + q * 4u, sum[r * QUADS + q]);
         }
+    }
+}
+
+override LANES_DOWN: u32 = 8u;
+override LANES_ACROSS: u32 = 16u;
+// Steps of k that are staged at once.
+override STEP: u32 = 16u;
+override LANES: u32 = LANES_DOWN * LANES_ACROSS;
+override QUADS_DOWN: u32 = 2u * LANES_DOWN;
+override A_LEN: u32 = QUADS_DOWN * STEP;
+override B_LEN: u32 = LANES_ACROSS * STEP;
+
+// [step][four rows]
+var<workgroup> a_tile: array<vec4<f32>, A_LEN>;
+// [step][four columns]
+var<workgroup> b_tile: array<vec4<f32>, B_LEN>;
+
+@compute @workgroup_size(LANES)
+fn tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let p = parameters;
+    let tile = workgroup.y * workgroups.x + workgroup.x;
+    let tiles_across = (p.n + 4u * LANES_ACROSS - 1u) / (4u * LANES_ACROSS);
+    let tiles_down = (p.m + 4u * QUADS_DOWN - 1u) / (4u * QUADS_DOWN);
+    let problem = tile / (tiles_across * tiles_down);
+    if problem >= p.problems {
+        return;
+    }
+    let first_across = tile % tiles_across * LANES_ACROSS;
+    let first_down = tile / tiles_across % tiles_down * QUADS_DOWN;
+    let a_step = (p.m + SIDE - 1u) / SIDE * QUADS;
+    let b_step = (p.n + SIDE - 1u) / SIDE * QUADS;
+    let lane_down = lane / LANES_ACROSS;
+    let lane_across = lane % LANES_ACROSS;
+
+    var sum: array<vec4<f32>, 8>;
+    for (var first = 0u; first < p.k; first += STEP) {
+        // Rows, columns and steps past the end count as zeros.
+        for (var at = lane; at < A_LEN; at += LANES) {
+            let k = first + at / QUADS_DOWN;
+            let quad = first_down + at % QUADS_DOWN;
+            var rows = vec4(0.0);
+            if k < p.k && quad < a_step {
+                rows = a[(problem * p.k + k) * a_step + quad];
+            }
+            a_tile[at] = rows;
+        }
+        for (var at = lane; at < B_LEN; at += LANES) {
+            let k = first + at / LANES_ACROSS;
+            let quad = first_across + at % LANES_ACROSS;
+            var columns = vec4(0.0);
+            if k < p.k && quad < b_step {
+                columns = b[(problem * p.k + k) * b_step + quad];
+            }
+            b_tile[at] = columns;
+        }
+        workgroupBarrier();
+        for (var step = 0u; step < STEP; step++) {
+            let above = a_tile[step * QUADS_DOWN + 2u * lane_down];
+            let below = a_tile[step * QUADS_DOWN + 2u * lane_down + 1u];
+            let columns = b_tile[step * LANES_ACROSS + lane_across];
+            sum[0] += above.x * columns;
+            sum[1] += above.y * columns;
+            sum[2] += above.z * columns;
+            sum[3] += above.w * columns;
+            sum[4] += below.x * columns;
+            sum[5] += below.y * columns;
+            sum[6] += below.z * columns;
+            sum[7] += below.w * columns;
+        }
+        // Nobody may overwrite the tiles before all have read them.
+        workgroupBarrier();
+    }
+
+    // A copy may lie in memory, where a loop can index it.
+    var sums = sum;
+    let matrix = out_of(problem);
+    let row = 4u * (first_down + 2u * lane_down);
+    for (var r = 0u; r < 8u; r++) {
+        store(matrix, row + r, 4u * (first_across + lane_across), sums[r]);
     }
 }

@@ -1,21 +1,4 @@
-// value = scale * (a * b) + bias, where a and b are packed 8-bit codes and the product is an exact integer; and what
-// becomes of the value (EPILOGUE):
-//
-//   VALUES      out = value, or value + residual, rows in another order where there is one
-//   CODES       out = codes of value, four neighbouring columns in a word: the left operand of the next product
-//   GELU_CODES  out = codes of gelu(value), likewise
-//   ERROR       out = partial sums of (weight * (value - reference))^2: the score of a candidate
-//
-// Both operands lie as quantize.wgsl has them: [job or 1][problem][word][row of a, or column of b], in vectors of four
-// rows or columns; a word holds four codes along k (shared/codes.wgsl). TWIN: a holds range-flag codes, and the integer is
-//     sum over R1 lanes of sign * a * b  +  (sum over R2 lanes of a * b) << m
-// which no accumulator holds whole: it is kept as `upper` and `lower`, the integer being upper * 2^m + lower with
-// 0 <= lower < 2^m.
-//
-// Codes of b that have less than 8 bits can be stored in less (BITS 6 or 4). GROUP words of lanes then take GROUP - 1: a
-// lane holds its code in its upper BITS bits, times 2^SPARE, and below it, in all words but the missing one, SPARE bits of
-// a lane of that one, from the first word the uppermost. No step of unpacking carries from lane to lane, and no code's
-// sign needs extending: the sums are 2^SPARE times too large, no larger than those of 8-bit codes, and are shifted back.
+// Exact integer products of packed codes, and what becomes of them (shared/integer_product.wgsl).
 //
 // Two entry points give the same integers:
 // main   One invocation computes twelve rows by twelve columns from global memory; neighbours take neighbouring columns.
@@ -23,218 +6,6 @@
 //        is for software drivers, which have no dot product of packed codes, and for few rows.
 // tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP words of
 //        its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
-
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
-struct Parameters {
-    // Where the values lie, in elements; where the codes lie, in words (a step of `column` is four columns).
-    out: View,
-    outer: u32,
-    inner: u32,
-    m: u32,
-    n: u32,
-    words: u32,
-    jobs: u32,
-    // 1 where the operand has matrices of its own for each job, 0 where all jobs share them.
-    a_per_job: u32,
-    b_per_job: u32,
-    // Elements from one job's output to the next.
-    job_stride: u32,
-    // The output scale of a column: group = inner * inner_groups + column / group_columns, of `groups` in all.
-    groups: u32,
-    inner_groups: u32,
-    group_columns: u32,
-    has_bias: u32,
-    // -1 where R1 holds negatives (GELU), else 1.
-    r1_sign: i32,
-    has_residual: u32,
-    // Rows that `order` reorders among themselves; 0 where rows stay.
-    order_rows: u32,
-    has_weight: u32,
-    // Codes: 1 / scale_1, 1 / scale_2, and 2^(bits - 1).
-    inverse_1: f32,
-    inverse_2: f32,
-    q: f32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-    unused_3: u32,
-}
-
-override TWIN: bool = false;
-
-override EPILOGUE: u32 = 0u;
-const VALUES: u32 = 0u;
-const CODES: u32 = 1u;
-const GELU_CODES: u32 = 2u;
-const ERROR: u32 = 3u;
-
-override BITS: u32 = 8u;
-override SPARE: u32 = 8u - BITS;
-// With BITS 8 every word is one of its own.
-override GROUP: u32 = 8u / max(SPARE, 1u);
-
-@group(0) @binding(0) var<uniform> parameters: Parameters;
-@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
-@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
-// [job][group]: what one unit of the integer is worth, and the left shift m of a twin's R2.
-@group(0) @binding(3) var<storage, read> scales: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read> bias: array<f32>;
-// The residual, or the reference of an error; both lie as the values do.
-@group(0) @binding(5) var<storage, read> operand: array<f32>;
-@group(0) @binding(6) var<storage, read> order: array<u32>;
-@group(0) @binding(7) var<storage, read> weight: array<f32>;
-// Floats by their bits, or codes.
-@group(0) @binding(8) var<storage, read_write> out: array<u32>;
-
-// A matrix of the batch.
-struct Matrix {
-    job: u32,
-    outer: u32,
-    inner: u32,
-    // Where its operands begin, in vectors, and its output, without the job's stride.
-    a: u32,
-    b: u32,
-    out: u32,
-}
-
-fn matrix_of(index: u32) -> Matrix {
-    let p = parameters;
-    let problems = p.outer * p.inner;
-    let job = index / problems;
-    let problem = index % problems;
-    let outer = problem / p.inner;
-    let inner = problem % p.inner;
-    let b_words = select((p.words + GROUP - 1u) / GROUP * (GROUP - 1u), p.words, SPARE == 0u);
-    return Matrix(
-        job,
-        outer,
-        inner,
-        (job * p.a_per_job * problems + problem) * p.words * ((p.m + 3u) / 4u),
-        (job * p.b_per_job * problems + problem) * b_words * ((p.n + 3u) / 4u),
-        p.out.offset + outer * p.out.outer + inner * p.out.inner,
-    );
-}
-
-// One word of four columns of b, each code times 2^SPARE.
-fn columns_at(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
-    let vectors = (parameters.n + 3u) / 4u;
-    if SPARE == 0u {
-        return b[matrix_b + word * vectors + vector];
-    }
-    let part = word % GROUP;
-    let group_at = matrix_b + word / GROUP * (GROUP - 1u) * vectors + vector;
-    if part < GROUP - 1u {
-        return b[group_at + part * vectors] & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u);
-    }
-    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
-    var missing = vec4(0u);
-    for (var other = 0u; other < GROUP - 1u; other++) {
-        let piece = SPARE * other;
-        missing |= (b[group_at + other * vectors] << vec4(BITS - piece)) & vec4(upper_bits >> piece);
-    }
-    return missing;
-}
-
-// The shift m of a job's twins.
-fn shift_of(job: u32) -> u32 {
-    return u32(scales[job * parameters.groups].y);
-}
-
-// What turns the integers of four neighbouring columns into values.
-struct Columns {
-    first: u32,
-    scale: vec4<f32>,
-    bias: vec4<f32>,
-    // 2^m
-    upper_unit: f32,
-}
-
-fn columns_of(matrix: Matrix, first: u32) -> Columns {
-    let p = parameters;
-    var columns = Columns(first, vec4(0.0), vec4(0.0), f32(1u << shift_of(matrix.job)));
-    for (var c = 0u; c < 4u; c++) {
-        let column = min(first + c, p.n - 1u);
-        let group = matrix.inner * p.inner_groups + column / p.group_columns;
-        columns.scale[c] = scales[matrix.job * p.groups + group].x;
-        if p.has_bias != 0u {
-            columns.bias[c] = bias[column];
-        }
-    }
-    return columns;
-}
-
-// Finishes four neighbouring columns of one row, where they exist; the integers are `lower`, or a twin's `upper` and
-// `lower`. Returns their error, zero but for ERROR.
-fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: vec4<i32>) -> f32 {
-    let p = parameters;
-    if row >= p.m || columns.first >= p.n {
-        return 0.0;
-    }
-    var integers = vec4<f32>(lower);
-    if TWIN {
-        integers += vec4<f32>(upper) * columns.upper_unit;
-    }
-    let values = integers * columns.scale + columns.bias;
-    if EPILOGUE == CODES {
-        store_codes(matrix, columns.first, row, values);
-        return 0.0;
-    }
-    if EPILOGUE == GELU_CODES {
-        store_codes(matrix, columns.first, row, gelu(values));
-        return 0.0;
-    }
-    var out_row = row;
-    if EPILOGUE == VALUES && p.order_rows != 0u {
-        out_row = row / p.order_rows * p.order_rows + order[row % p.order_rows];
-    }
-    var error = 0.0;
-    var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
-    let existing = min(p.n - columns.first, 4u);
-    for (var c = 0u; c < existing; c++) {
-        var value = values[c];
-        if EPILOGUE == VALUES {
-            if p.has_residual != 0u {
-                value += operand[at];
-            }
-            out[matrix.job * p.job_stride + at] = bitcast<u32>(value);
-        } else {
-            value -= operand[at];
-            if p.has_weight != 0u {
-                value *= weight[at];
-            }
-            error += value * value;
-        }
-        at += p.out.column;
-    }
-    return error;
-}
-
-fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
-    let p = parameters;
-    let codes = quantize(values, vec2(p.inverse_1, p.inverse_2), p.q);
-    out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
-}
-
-// Where the partial sum of four columns of a tile of rows goes: [job][group][outer][tile of rows][vector of the group].
-fn store_error(matrix: Matrix, tile_row: u32, tiles_down: u32, vector: u32, error: f32) {
-    let p = parameters;
-    let across = (p.group_columns + 3u) / 4u;
-    if EPILOGUE == ERROR && vector * 4u < p.n {
-        let group = matrix.inner * p.inner_groups + vector / across;
-        let part = (matrix.outer * tiles_down + tile_row) * across + vector % across;
-        out[(matrix.job * p.groups + group) * p.outer * tiles_down * across + part] = bitcast<u32>(error);
-    }
-}
 
 const ROW_VECTORS: u32 = 3u;
 const COLUMN_VECTORS: u32 = 3u;
@@ -385,4 +156,130 @@ fn main(
         }
         store_error(matrix, tile_row, tiles_down, vector + v, error);
     }
+}
+
+fn dot_columns(codes: u32, columns: vec4<u32>) -> vec4<i32> {
+    return vec4(
+        dot4I8Packed(codes, columns.x),
+        dot4I8Packed(codes, columns.y),
+        dot4I8Packed(codes, columns.z),
+        dot4I8Packed(codes, columns.w),
+    );
+}
+
+// Adds one word of k of eight rows, in two vectors, by four columns.
+fn accumulate(sum: ptr<function, array<vec4<i32>, 8>>, above: vec4<u32>, below: vec4<u32>, columns: vec4<u32>) {
+    (*sum)[0] += dot_columns(above.x, columns);
+    (*sum)[1] += dot_columns(above.y, columns);
+    (*sum)[2] += dot_columns(above.z, columns);
+    (*sum)[3] += dot_columns(above.w, columns);
+    (*sum)[4] += dot_columns(below.x, columns);
+    (*sum)[5] += dot_columns(below.y, columns);
+    (*sum)[6] += dot_columns(below.z, columns);
+    (*sum)[7] += dot_columns(below.w, columns);
+}
+
+// The lanes of each word that hold R2 codes.
+fn in_r2(codes: vec4<u32>) -> vec4<u32> {
+    return ((codes >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
+}
+
+// The same for codes of both ranges.
+fn accumulate_ranges(
+    r1: ptr<function, array<vec4<i32>, 8>>,
+    r2: ptr<function, array<vec4<i32>, 8>>,
+    above: vec4<u32>,
+    below: vec4<u32>,
+    columns: vec4<u32>,
+) {
+    // Codes of R1 are their own magnitudes, so words without R2 cost what uniform ones do.
+    if TWIN && any(((above | below) & vec4(0x80808080u)) != vec4(0u)) {
+        let above_r2 = in_r2(above);
+        let below_r2 = in_r2(below);
+        accumulate(r1, above & ~above_r2, below & ~below_r2, columns);
+        let magnitude = vec4(0x7f7f7f7fu);
+        accumulate(r2, above & above_r2 & magnitude, below & below_r2 & magnitude, columns);
+    } else {
+        accumulate(r1, above, below, columns);
+    }
+}
+
+override LANES_DOWN: u32 = 8u;
+override LANES_ACROSS: u32 = 16u;
+// Words of k that are staged at once.
+override STEP: u32 = 8u;
+override LANES: u32 = LANES_DOWN * LANES_ACROSS;
+override VECTORS_DOWN: u32 = 2u * LANES_DOWN;
+override A_LEN: u32 = VECTORS_DOWN * STEP;
+override B_LEN: u32 = LANES_ACROSS * STEP;
+
+// [word][four rows]
+var<workgroup> a_tile: array<vec4<u32>, A_LEN>;
+// [word][four columns]
+var<workgroup> b_tile: array<vec4<u32>, B_LEN>;
+
+@compute @workgroup_size(LANES)
+fn tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let p = parameters;
+    let tile = workgroup.y * workgroups.x + workgroup.x;
+    let row_vectors = (p.m + 3u) / 4u;
+    let column_vectors = (p.n + 3u) / 4u;
+    let tiles_down = (row_vectors + VECTORS_DOWN - 1u) / VECTORS_DOWN;
+    let tiles_across = (column_vectors + LANES_ACROSS - 1u) / LANES_ACROSS;
+    let index = tile / (tiles_across * tiles_down);
+    if index >= p.jobs * p.outer * p.inner {
+        return;
+    }
+    let matrix = matrix_of(index);
+    let first_across = tile % tiles_across * LANES_ACROSS;
+    let first_down = tile / tiles_across % tiles_down * VECTORS_DOWN;
+    let lane_down = lane / LANES_ACROSS;
+    let lane_across = lane % LANES_ACROSS;
+
+    var r1: array<vec4<i32>, 8>;
+    var r2: array<vec4<i32>, 8>;
+    for (var first = 0u; first < p.words; first += STEP) {
+        // Rows, columns and words past the end count as zeros.
+        for (var at = lane; at < A_LEN; at += LANES) {
+            let word = first + at / VECTORS_DOWN;
+            let vector = first_down + at % VECTORS_DOWN;
+            var rows = vec4(0u);
+            if word < p.words && vector < row_vectors {
+                rows = a[matrix.a + word * row_vectors + vector];
+            }
+            a_tile[at] = rows;
+        }
+        for (var at = lane; at < B_LEN; at += LANES) {
+            let word = first + at / LANES_ACROSS;
+            let vector = first_across + at % LANES_ACROSS;
+            var columns = vec4(0u);
+            if word < p.words && vector < column_vectors {
+                columns = columns_at(matrix.b, word, vector);
+            }
+            b_tile[at] = columns;
+        }
+        workgroupBarrier();
+        for (var word = 0u; word < STEP; word++) {
+            let above = a_tile[word * VECTORS_DOWN + 2u * lane_down];
+            let below = a_tile[word * VECTORS_DOWN + 2u * lane_down + 1u];
+            accumulate_ranges(&r1, &r2, above, below, b_tile[word * LANES_ACROSS + lane_across]);
+        }
+        // Nobody may overwrite the tiles before all have read them.
+        workgroupBarrier();
+    }
+
+    let columns = columns_of(matrix, 4u * (first_across + lane_across));
+    let tile_row = first_down / 2u + lane_down;
+    // Copies may lie in memory, where a loop can index them.
+    var r1_sums = r1;
+    var r2_sums = r2;
+    var error = 0.0;
+    for (var r = 0u; r < 8u; r++) {
+        error += store_sums(matrix, columns, 8u * tile_row + r, r1_sums[r], r2_sums[r]);
+    }
+    store_error(matrix, tile_row, (p.m + 7u) / 8u, first_across + lane_across, error);
 }

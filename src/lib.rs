@@ -14,3 +14,4 @@ mod output;
 pub mod quant;
 pub mod report;
 pub mod sweep;
+pub mod tuning;

@@ -119,7 +119,10 @@ fn every_subcommand_helps() {
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("demo", &["--device"]),
-        ("bench", &["--kernel", "--model", "--shape", "--json"]),
+        (
+            "bench",
+            &["--kernel", "--model", "--shape", "--tune", "--json"],
+        ),
     ] {
         let (stdout, stderr) = program(subcommand).flag("--help").run().success();
         assert_eq!(stderr, "");
@@ -690,4 +693,55 @@ fn bench_measures_against_the_devices_own_ceilings() {
         }
         assert_eq!(report["networks"], json!([]));
     }
+}
+
+#[test]
+fn bench_tunes_a_device_for_later_runs() {
+    let cache = tempfile::tempdir().unwrap();
+    let bench = || {
+        let mut bench = program("bench").with("--shape", "70,33,65");
+        bench.environment = vec![("XDG_CACHE_HOME", cache.path().into())];
+        bench
+    };
+    let report = bench()
+        .with("--device", "0")
+        .flag("--tune")
+        .flag("--json")
+        .run()
+        .json();
+    let strategies = report["strategies"].as_object().unwrap();
+    let trials = report["trials"].as_array().unwrap();
+    for product in ["float_product", "integer_product", "integer_product_twin"] {
+        let of_product = trials.iter().filter(|trial| trial["product"] == product);
+        // A tile cannot be the only choice, and what was chosen was tried.
+        let tried: Vec<_> = of_product.map(|trial| &trial["strategy"]).collect();
+        assert!(
+            tried.len() > 1 && tried.contains(&&strategies[product]),
+            "{report}"
+        );
+    }
+    let file = Path::new(report["file"].as_str().unwrap());
+    assert!(file.starts_with(cache.path()), "{report}");
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(kept["strategies"], report["strategies"]);
+
+    // The file is used without a word; one that is broken is named, and the run goes on without it.
+    let run = || {
+        let run = bench().with("--device", "0").with("--kernel", "gelu").run();
+        run.success().1
+    };
+    assert!(!run().contains("tuning"));
+    let mut foreign = kept.clone();
+    foreign["key"]["driver"] = json!("another");
+    let mut impossible = kept.clone();
+    impossible["strategies"]["float_product"] = json!({"tiled": {"lanes": [99, 99], "step": 8}});
+    for text in ["{", &foreign.to_string(), &impossible.to_string()] {
+        std::fs::write(file, text).unwrap();
+        let stderr = run();
+        let named = format!("tuning: not used: {}", file.display());
+        assert!(stderr.contains(&named), "{stderr}");
+    }
+
+    let outcome = bench().with("--device", "cpu").flag("--tune").run();
+    assert_eq!(outcome.code, Some(2), "{outcome}");
 }

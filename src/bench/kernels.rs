@@ -180,6 +180,24 @@ impl Case {
         !matches!(self.kernel, Kernel::HalfProduct | Kernel::ToHalf) || device.has_f16()
     }
 
+    /// `kernel` at a product of a network, with a batch of images.
+    pub(super) fn new(kernel: Kernel, format: Option<Format>, site: Site) -> Self {
+        Self {
+            kernel,
+            format,
+            site,
+            images: IMAGES,
+        }
+    }
+
+    pub(super) fn format(&self) -> Option<Format> {
+        self.format
+    }
+
+    pub(super) fn site_name(&self) -> &str {
+        &self.site.name
+    }
+
     fn is_product(&self) -> bool {
         matches!(
             self.kernel,
@@ -188,7 +206,7 @@ impl Case {
     }
 
     /// `[matrices, M, N, K]` of a product, else `[rows, columns]` of its left operand.
-    fn shape(&self) -> Vec<usize> {
+    pub(super) fn shape(&self) -> Vec<usize> {
         let product = self.site.product(self.images);
         if self.is_product() {
             vec![product.problems(), product.m, product.n, product.k]
@@ -202,17 +220,7 @@ impl Case {
     /// # Errors
     /// Operands that exceed the device's binding limit, and the device's errors.
     pub fn measure(&self, device: &Device, ceilings: &Ceilings) -> Result<KernelFigure> {
-        self.check_size(device)?;
-        let operands = self.operands(device);
-        let (timing, jobs) = match self.kernel {
-            Kernel::FloatProduct => (self.float_product(device, &operands)?, 1),
-            Kernel::HalfProduct => (self.half_product(device, &operands)?, 1),
-            Kernel::IntegerProduct => (self.integer_product(device, &operands)?, 1),
-            Kernel::Quantize => (self.quantize(device, &operands)?, 1),
-            Kernel::ToHalf => (self.to_half(device, &operands)?, 1),
-            Kernel::Scan => self.scan(device, operands)?,
-            _ => (self.row_kernel(device, &operands)?, 1),
-        };
+        let (timing, jobs) = self.time_jobs(device)?;
         let multiply_adds = self.site.product(self.images).multiply_adds() * jobs as u64;
         let rate = if self.is_product() {
             Rate::new(2.0 * multiply_adds as f64, Unit::Operations, &timing)
@@ -231,6 +239,29 @@ impl Case {
             candidates_per_second: (self.kernel == Kernel::Scan)
                 .then(|| jobs as f64 / timing.median_seconds),
             timing,
+        })
+    }
+
+    /// How long it takes on `device`.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub(super) fn time(&self, device: &Device) -> Result<Timing> {
+        self.time_jobs(device).map(|(timing, _)| timing)
+    }
+
+    /// The same, and the number of candidates of a scan; 1 otherwise.
+    fn time_jobs(&self, device: &Device) -> Result<(Timing, usize)> {
+        self.check_size(device)?;
+        let operands = self.operands(device);
+        Ok(match self.kernel {
+            Kernel::FloatProduct => (self.float_product(device, &operands)?, 1),
+            Kernel::HalfProduct => (self.half_product(device, &operands)?, 1),
+            Kernel::IntegerProduct => (self.integer_product(device, &operands)?, 1),
+            Kernel::Quantize => (self.quantize(device, &operands)?, 1),
+            Kernel::ToHalf => (self.to_half(device, &operands)?, 1),
+            Kernel::Scan => self.scan(device, operands)?,
+            _ => (self.row_kernel(device, &operands)?, 1),
         })
     }
 

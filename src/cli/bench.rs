@@ -5,15 +5,18 @@ use super::options::DeviceOption;
 use super::source::ModelSource;
 use crate::bench::{
     BATCHES, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision, Subject,
-    Timing, cases_of, cases_of_shape,
+    Timing, Trial, cases_of, cases_of_shape, tune,
 };
-use crate::device::Device;
+use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
 use crate::model::weights::Weights;
+use crate::tuning;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The network whose shapes are measured where none is named: the smallest.
 const DEFAULT_MODEL: &str = "deit_tiny_patch16_224";
@@ -46,6 +49,10 @@ pub struct Bench {
     /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
     #[arg(long, value_name = "M,N,K", value_parser = shape, conflicts_with = "model")]
     shape: Option<[usize; 3]>,
+    /// Find the fastest way to divide each kind of product's work on this device, and keep it in the user's cache for
+    /// later runs with this adapter and driver. Results don't depend on it. At shapes of DeiT-Small, or at --shape.
+    #[arg(long, conflicts_with_all = ["kernel", "model"])]
+    tune: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -128,8 +135,22 @@ struct NetworkFigures {
     figures: Vec<NetworkFigure>,
 }
 
+/// What `--tune` found.
+#[derive(Serialize)]
+struct TuningReport {
+    device: String,
+    driver: String,
+    timing: Clock,
+    trials: Vec<Trial>,
+    strategies: BTreeMap<&'static str, Strategy>,
+    file: PathBuf,
+}
+
 impl Bench {
     pub fn run(&self) -> Result<()> {
+        if self.tune {
+            return self.tune();
+        }
         let named = self.model.iter().map(Source::open);
         let named = named.collect::<Result<Vec<_>>>()?;
         let sets = self.cases(&named)?;
@@ -173,6 +194,51 @@ impl Bench {
                 kernels,
                 networks,
                 ..report
+            };
+            let json = serde_json::to_string_pretty(&report).expect("plain data");
+            print_line!("{json}")?;
+        }
+        Ok(())
+    }
+
+    fn tune(&self) -> Result<()> {
+        let device = self.device.open()?;
+        if matches!(device, Device::Cpu(_)) {
+            return Err(Error::usage(
+                "--tune",
+                "there is nothing to tune on the CPU",
+            ));
+        }
+        self.show(|| {
+            print_line!("device  {}, {}", device.name(), device.driver())?;
+            print_line!(
+                "\n{:<22}{:<20}{:<18}{:<24}time",
+                "product",
+                "shape",
+                "at",
+                "strategy"
+            )
+        })?;
+        let mut trials = Vec::new();
+        let chosen = tune(&device, self.shape, &mut |trial| {
+            trials.push(trial.clone());
+            self.show(|| print_trial(trial))
+        })?;
+        let file = tuning::keep(&device, &chosen)?;
+        self.show(|| {
+            print_line!("\nchosen, and kept in {}", file.display())?;
+            chosen
+                .iter()
+                .try_for_each(|(product, strategy)| print_line!("{product:<22}{strategy}"))
+        })?;
+        if self.json {
+            let report = TuningReport {
+                device: device.name().to_owned(),
+                driver: device.driver().to_owned(),
+                timing: Clock::of(&device),
+                trials,
+                strategies: chosen.into_iter().collect(),
+                file,
             };
             let json = serde_json::to_string_pretty(&report).expect("plain data");
             print_line!("{json}")?;
@@ -292,6 +358,21 @@ fn print_kernel(figure: &KernelFigure) -> Result<()> {
         figure.rate.unit.name(),
         100.0 * figure.fraction,
         figure.ceiling,
+    )
+}
+
+fn print_trial(trial: &Trial) -> Result<()> {
+    let shape: Vec<String> = trial.shape.iter().map(usize::to_string).collect();
+    let outcome = match &trial.timing {
+        Some(timing) => time(timing),
+        None => trial.problem.clone().unwrap_or_default(),
+    };
+    print_line!(
+        "{:<22}{:<20}{:<18}{:<24}{outcome}",
+        trial.product,
+        shape.join("x"),
+        trial.site,
+        trial.strategy.to_string(),
     )
 }
 

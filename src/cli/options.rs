@@ -7,6 +7,7 @@ use crate::model::config::Architecture;
 use crate::model::interpolate_positions;
 use crate::model::recipe::{Resolved, SIZE_FLAG, tell};
 use crate::model::weights::Weights;
+use crate::tuning;
 use clap::Args;
 
 /// Where to compute.
@@ -19,13 +20,17 @@ pub struct DeviceOption {
 }
 
 impl DeviceOption {
-    /// Opens the device and says on stderr which one it is.
+    /// Opens the device, tuned as `bench --tune` left it, and says on stderr which one it is.
     ///
     /// # Errors
     /// Those of [`open`].
     pub fn open(&self) -> Result<Device> {
         let selection = open(self.device.as_deref())?;
         eprintln!("device: {}", selection.notice);
+        if let Err(error) = tuning::apply(&selection.device) {
+            // The results are the same without it.
+            eprintln!("tuning: not used: {error}; bench --tune makes it anew");
+        }
         Ok(selection.device)
     }
 }

@@ -1,5 +1,6 @@
 //! Which adapters there are, what they can do, and which one to use.
 
+use super::gpu::Traits;
 use super::self_test::self_test;
 use super::{Device, Gpu};
 use crate::error::{Error, Result};
@@ -68,21 +69,65 @@ fn enumerate() -> Vec<wgpu::Adapter> {
     )
 }
 
+/// What kernels need for products of cooperative matrices.
+const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
+
+/// Rows and columns of the largest cooperative matrices with f16 operands and f32 sums.
+fn cooperative_side(adapter: &wgpu::Adapter) -> Option<u32> {
+    let types = (
+        wgpu::CooperativeScalarType::F16,
+        wgpu::CooperativeScalarType::F32,
+    );
+    let offered = adapter.cooperative_matrix_properties().into_iter();
+    let sides = offered
+        .filter(|matrices| (matrices.ab_type, matrices.cr_type) == types)
+        .filter(|matrices| [matrices.n_size, matrices.k_size] == [matrices.m_size; 2])
+        .map(|matrices| matrices.m_size)
+        .filter(|side| [8, 16].contains(side));
+    sides
+        .max()
+        .filter(|_| adapter.features().contains(COOPERATIVE))
+}
+
 fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
-    let (name, driver) = (info.name.clone(), driver(&info));
-    // The default limits, and no features that the quantized network could depend on: what runs here runs on every
-    // adapter, and is tested as such everywhere. f16 is for comparison (`Device::has_f16`).
-    let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
-    let request = adapter.request_device(&wgpu::DeviceDescriptor {
-        label: Some("ptq4vit-gpu"),
-        required_features: adapter.features() & optional,
-        memory_hints: wgpu::MemoryHints::MemoryUsage,
-        ..Default::default()
-    });
-    let (device, queue) =
-        pollster::block_on(request).map_err(|error| Error::device(&name, error))?;
-    Ok(Device::Gpu(Arc::new(Gpu::new(name, driver, device, queue))))
+    let mut traits = Traits {
+        driver: driver(&info),
+        name: info.name,
+        software: info.device_type == wgpu::DeviceType::Cpu,
+        cooperative_side: cooperative_side(adapter),
+    };
+    let request = |cooperative: bool| {
+        // The default limits, and no features that the quantized network could depend on: what runs here runs on every
+        // adapter, and is tested as such everywhere. f16 is for comparison (`Device::has_f16`); cooperative matrices give
+        // the same results as what runs everywhere.
+        let optional = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16;
+        let mut descriptor = wgpu::DeviceDescriptor {
+            label: Some("ptq4vit-gpu"),
+            required_features: adapter.features() & optional,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        if cooperative {
+            descriptor.required_features |= COOPERATIVE;
+            // SAFETY: what is experimental may have faults that reach beyond wgpu's checks. It runs only where the user
+            // has tuned this device and its results were right.
+            descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        pollster::block_on(adapter.request_device(&descriptor))
+    };
+    let opened = match traits.cooperative_side {
+        // A driver that offers what it can't give is still good for everything else.
+        Some(_) => request(true).or_else(|_| {
+            traits.cooperative_side = None;
+            request(false)
+        }),
+        None => request(false),
+    };
+    let (device, queue) = opened.map_err(|error| Error::device(&traits.name, error))?;
+    Ok(Device::Gpu(Arc::new(Gpu::new(traits, device, queue))))
 }
 
 fn driver(info: &wgpu::AdapterInfo) -> String {

@@ -2,19 +2,41 @@
 
 use super::buffer::{Buffer, MemoryUse};
 use super::pool::{Allocation, Pool};
+use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use half::f16;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-/// A kernel's WGSL, with one entry point, `main`.
+/// A kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for each, and all of
+/// them use the same bindings.
 pub struct Shader {
     /// The file's name without its ending; names the kernel in errors.
     pub name: &'static str,
-    /// The text of the pieces in `shaders/shared` that it uses, then of its own file.
+    /// The text of its own file and of the pieces in `shaders/shared` that it uses.
     pub source: &'static str,
+}
+
+impl Shader {
+    /// Another entry point than `main`.
+    pub const fn entry_point(&'static self, name: &'static str) -> EntryPoint {
+        EntryPoint { shader: self, name }
+    }
+}
+
+/// What a dispatch runs.
+#[derive(Clone, Copy)]
+pub struct EntryPoint {
+    shader: &'static Shader,
+    name: &'static str,
+}
+
+impl From<&'static Shader> for EntryPoint {
+    fn from(shader: &'static Shader) -> Self {
+        shader.entry_point("main")
+    }
 }
 
 /// An argument of a dispatch; the order of the arguments is the order of `@binding` in the shader, from 1.
@@ -90,13 +112,24 @@ struct Timed {
     ticks: Buffer<u64>,
 }
 
-/// What a pipeline was specialised for: the kernel's name and its override constants, values as bits.
-type PipelineKey = (&'static str, Vec<(&'static str, u64)>);
+/// What a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as bits.
+type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
+
+/// What is known of an adapter.
+pub(super) struct Traits {
+    pub(super) name: String,
+    /// The driver's name and version.
+    pub(super) driver: String,
+    /// Whether it is a driver that computes on the CPU.
+    pub(super) software: bool,
+    /// Rows and columns of the cooperative matrices that were asked for with the device: f16 operands, f32 sums.
+    pub(super) cooperative_side: Option<u32>,
+}
 
 /// A GPU that kernels are recorded for.
 pub struct Gpu {
-    name: String,
-    driver: String,
+    traits: Traits,
+    strategies: RwLock<HashMap<&'static str, Strategy>>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
@@ -122,12 +155,7 @@ fn byte_len<T>(len: usize) -> u64 {
 }
 
 impl Gpu {
-    pub(super) fn new(
-        name: String,
-        driver: String,
-        device: wgpu::Device,
-        queue: wgpu::Queue,
-    ) -> Self {
+    pub(super) fn new(traits: Traits, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let fault = Arc::new(Mutex::new(None::<String>));
         let on_error = fault.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -144,8 +172,8 @@ impl Gpu {
         });
         let memory = Arc::<MemoryUse>::default();
         Self {
-            name,
-            driver,
+            traits,
+            strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
             profile: Mutex::default(),
             device,
@@ -160,11 +188,32 @@ impl Gpu {
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.traits.name
     }
 
     pub(super) fn driver(&self) -> &str {
-        &self.driver
+        &self.traits.driver
+    }
+
+    /// How `kernel` divides its work: as was set, else as suits adapters of this kind.
+    pub fn strategy(&self, kernel: &'static str) -> Strategy {
+        let strategies = self.strategies.read().expect("the strategies' lock");
+        match strategies.get(kernel) {
+            Some(&strategy) => strategy,
+            // A barrier costs a software driver as much as the memory that it saves costs a GPU.
+            None if self.traits.software => Strategy::Registers,
+            None => Strategy::Tiled(Tile::DEFAULT),
+        }
+    }
+
+    /// Rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_side(&self) -> Option<u32> {
+        self.traits.cooperative_side
+    }
+
+    pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
+        let mut strategies = self.strategies.write().expect("the strategies' lock");
+        strategies.insert(kernel, strategy);
     }
 
     pub(super) fn memory(&self) -> &MemoryUse {
@@ -248,14 +297,14 @@ impl Gpu {
         }
     }
 
-    /// Records one dispatch of `shader`, specialised by the override `constants`.
+    /// Records one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
     ///
     /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
     /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
     /// surplus.
     pub fn dispatch<P: Pod>(
         &self,
-        shader: &Shader,
+        entry_point: impl Into<EntryPoint>,
         constants: &[(&'static str, f64)],
         parameters: &P,
         bindings: &[Binding],
@@ -264,6 +313,8 @@ impl Gpu {
         if workgroups == 0 {
             return;
         }
+        let entry_point = entry_point.into();
+        let shader = entry_point.shader;
         let limits = self.device.limits();
         let widest = limits.max_compute_workgroups_per_dimension as usize;
         let y = workgroups.div_ceil(widest);
@@ -285,7 +336,7 @@ impl Gpu {
                 shader.name
             ));
         }
-        let pipeline = self.pipeline(shader, constants);
+        let pipeline = self.pipeline(entry_point, constants);
         let uniform = self.uniform(parameters);
         let entries: Vec<_> = std::iter::once(&uniform)
             .chain(bindings.iter().map(Binding::buffer))
@@ -335,11 +386,12 @@ impl Gpu {
 
     fn pipeline(
         &self,
-        shader: &Shader,
+        EntryPoint { shader, name }: EntryPoint,
         constants: &[(&'static str, f64)],
     ) -> wgpu::ComputePipeline {
         let key = (
             shader.name,
+            name,
             constants
                 .iter()
                 .map(|&(name, value)| (name, value.to_bits()))
@@ -360,10 +412,11 @@ impl Gpu {
                         label: Some(shader.name),
                         layout: None,
                         module: &module,
-                        entry_point: Some("main"),
+                        entry_point: Some(name),
                         compilation_options: wgpu::PipelineCompilationOptions {
                             constants,
-                            ..Default::default()
+                            // No kernel reads workgroup memory that it hasn't written.
+                            zero_initialize_workgroup_memory: false,
                         },
                         cache: None,
                     })
@@ -464,7 +517,7 @@ impl Gpu {
                 if end < start {
                     let problem =
                         format!("its clock went back from {start} to {end} during {kernel}");
-                    return Err(Error::device(&self.name, problem));
+                    return Err(Error::device(self.name(), problem));
                 }
                 let nanoseconds = (end - start) as f64 * clock.nanoseconds_per_tick;
                 times.push((kernel, Duration::from_secs_f64(nanoseconds * 1e-9)));
@@ -508,11 +561,11 @@ impl Gpu {
         }
         // A fault explains a failed mapping better than the mapping's own error does.
         if let Some(problem) = self.fault.lock().expect("the fault slot's lock").take() {
-            return Err(Error::device(&self.name, problem));
+            return Err(Error::device(self.name(), problem));
         }
         let mapped = staging
             .get_mapped_range(..)
-            .map_err(|error| Error::device(&self.name, format!("reading back: {error}")))?;
+            .map_err(|error| Error::device(self.name(), format!("reading back: {error}")))?;
         let mut rest = &mapped[..];
         let contents = buffers.iter().map(|buffer| {
             let bytes;

@@ -8,10 +8,12 @@ mod buffer;
 mod gpu;
 mod pool;
 mod self_test;
+mod strategy;
 
 pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
 pub use buffer::{Buffer, MemoryUse};
-pub use gpu::{Binding, Gpu, Recording, Shader};
+pub use gpu::{Binding, EntryPoint, Gpu, Recording, Shader};
+pub use strategy::{Strategy, Tile};
 
 use crate::error::Result;
 use bytemuck::Pod;
@@ -161,6 +163,24 @@ impl Device {
         match self {
             Self::Cpu(_) => Ok(Vec::new()),
             Self::Gpu(gpu) => gpu.profile(record),
+        }
+    }
+
+    /// Whether kernels can divide their work like this here. Nothing is to be chosen on the CPU.
+    pub fn offers(&self, strategy: Strategy) -> bool {
+        match (self, strategy) {
+            (Self::Cpu(_), _) => false,
+            (Self::Gpu(_), Strategy::Registers) => true,
+            (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
+            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_side().is_some(),
+        }
+    }
+
+    /// Has `kernel` divide its work like this from now on, which the device must [offer](Self::offers), instead of how
+    /// suits adapters of its kind.
+    pub fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
+        if let Self::Gpu(gpu) = self {
+            gpu.set_strategy(kernel, strategy);
         }
     }
 

@@ -3,7 +3,8 @@
 use super::WORKGROUP;
 use super::geometry::{Product, View};
 use super::pack_quads::{PackQuads, pack_quads};
-use crate::device::{Binding, Buffer, Device, Gpu, Shader};
+use super::strategy;
+use crate::device::{Binding, Buffer, Device, Gpu, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
@@ -88,20 +89,28 @@ fn record(
         has_bias: bias.is_some().into(),
         unused: [0; 2],
     };
-    let tiles = product.m.div_ceil(PackQuads::SIDE) * product.n.div_ceil(PackQuads::SIDE);
-    gpu.dispatch(
-        &SHADER,
-        &[],
-        &parameters,
-        &[
-            Binding::F32(&left),
-            Binding::F32(&right),
-            // Never read without `has_bias`; a binding must be something.
-            Binding::F32(bias.unwrap_or(&left)),
-            Binding::F32(out),
-        ],
-        (tiles * product.problems()).div_ceil(WORKGROUP),
-    );
+    let bindings = [
+        Binding::F32(&left),
+        Binding::F32(&right),
+        // Never read without `has_bias`; a binding must be something.
+        Binding::F32(bias.unwrap_or(&left)),
+        Binding::F32(out),
+    ];
+    match strategy::strategy(gpu, SHADER.name, product.m) {
+        // Matrices of f16 would round the operands.
+        Strategy::Registers | Strategy::Cooperative => {
+            let tiles = product.m.div_ceil(PackQuads::SIDE) * product.n.div_ceil(PackQuads::SIDE);
+            let workgroups = (tiles * product.problems()).div_ceil(WORKGROUP);
+            gpu.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);
+        }
+        Strategy::Tiled(tile) => gpu.dispatch(
+            SHADER.entry_point("tiled"),
+            &strategy::constants(tile),
+            &parameters,
+            &bindings,
+            strategy::workgroups(tile, product.m, product.n) * product.problems(),
+        ),
+    }
 }
 
 /// The rows of `a` and the columns of `b`.

@@ -8,10 +8,12 @@
 use super::WORKGROUP;
 use super::gelu::normal;
 use super::geometry::View;
+use super::integer_product_cooperative as cooperative;
 use super::quantize::{Format, code, half_range, padded};
+use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
-use crate::device::{Binding, Buffer, Device, Gpu, Shader};
+use crate::device::{Binding, Buffer, Device, Gpu, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -23,11 +25,15 @@ pub(crate) static SHADER: Shader = Shader {
     source: concat!(
         include_str!("../../shaders/shared/codes.wgsl"),
         include_str!("../../shaders/shared/gelu.wgsl"),
+        include_str!("../../shaders/shared/integer_product.wgsl"),
         include_str!("../../shaders/integer_product.wgsl"),
     ),
 };
 
-/// Rows and columns of one invocation's tile, as in the shader.
+/// The products of twins, which may have another strategy than the others.
+pub(super) const TWIN: &str = "integer_product_twin";
+
+/// Rows and columns of one invocation's tile in registers, as in the shader.
 const TILE: [usize; 2] = [12, 12];
 /// Columns that the shader finishes at once: the codes of one word.
 const VECTOR: usize = 4;
@@ -111,28 +117,28 @@ pub struct NextCodes {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Parameters {
-    out: View,
-    outer: u32,
-    inner: u32,
-    m: u32,
-    n: u32,
-    words: u32,
-    jobs: u32,
-    a_per_job: u32,
-    b_per_job: u32,
-    job_stride: u32,
-    groups: u32,
-    inner_groups: u32,
-    group_columns: u32,
-    has_bias: u32,
-    r1_sign: i32,
-    has_residual: u32,
-    order_rows: u32,
-    has_weight: u32,
-    inverse_1: f32,
-    inverse_2: f32,
-    q: f32,
+pub(super) struct Parameters {
+    pub(super) out: View,
+    pub(super) outer: u32,
+    pub(super) inner: u32,
+    pub(super) m: u32,
+    pub(super) n: u32,
+    pub(super) words: u32,
+    pub(super) jobs: u32,
+    pub(super) a_per_job: u32,
+    pub(super) b_per_job: u32,
+    pub(super) job_stride: u32,
+    pub(super) groups: u32,
+    pub(super) inner_groups: u32,
+    pub(super) group_columns: u32,
+    pub(super) has_bias: u32,
+    pub(super) r1_sign: i32,
+    pub(super) has_residual: u32,
+    pub(super) order_rows: u32,
+    pub(super) has_weight: u32,
+    pub(super) inverse_1: f32,
+    pub(super) inverse_2: f32,
+    pub(super) q: f32,
     unused: [u32; 4],
 }
 
@@ -175,6 +181,12 @@ enum Epilogue<'a> {
 impl IntegerProduct {
     fn problems(&self) -> usize {
         self.batch[0] * self.batch[1]
+    }
+
+    /// How `gpu` divides the work.
+    fn strategy(&self, gpu: &Gpu) -> Strategy {
+        let twin = self.a_format.is_twin();
+        strategy::strategy(gpu, if twin { TWIN } else { SHADER.name }, self.m)
     }
 
     fn words(&self) -> usize {
@@ -242,7 +254,8 @@ pub fn integer_product(
         }
         Device::Gpu(gpu) => {
             let out = Binding::F32(out);
-            dispatch(gpu, product, operands, Epilogue::Values(residual), out);
+            let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Values(residual));
+            dispatch(gpu, strategy, product, operands, epilogue, out);
         }
     }
 }
@@ -285,7 +298,8 @@ pub fn integer_product_codes(
         }
         Device::Gpu(gpu) => {
             let out = Binding::U32(out);
-            dispatch(gpu, product, operands, Epilogue::Codes(*next), out);
+            let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Codes(*next));
+            dispatch(gpu, strategy, product, operands, epilogue, out);
         }
     }
 }
@@ -317,12 +331,20 @@ pub fn integer_product_error(
             device.upload(&sums)
         }
         Device::Gpu(gpu) => {
-            let tiles_down = product.m.div_ceil(TILE[0]);
+            let strategy = product.strategy(gpu);
+            // Rows whose errors the shader adds up.
+            let rows_of_part = match strategy {
+                Strategy::Registers => TILE[0],
+                Strategy::Tiled(_) => strategy::TILE[0],
+                Strategy::Cooperative => cooperative::TILE,
+            };
+            let tiles_down = product.m.div_ceil(rows_of_part);
             let parts = product.batch[0] * tiles_down * operands.group_columns.div_ceil(VECTOR);
             let rows = product.jobs * operands.groups;
             let partial = device.uninitialized(rows * parts);
             let epilogue = Epilogue::Error { reference, weight };
-            dispatch(gpu, product, operands, epilogue, Binding::F32(&partial));
+            let out = Binding::F32(&partial);
+            dispatch(gpu, strategy, product, operands, epilogue, out);
             sum_rows(device, rows, parts, &partial)
         }
     }
@@ -330,14 +352,13 @@ pub fn integer_product_error(
 
 fn dispatch(
     gpu: &Gpu,
+    strategy: Strategy,
     product: &IntegerProduct,
     operands: &Operands,
     epilogue: Epilogue,
     out: Binding,
 ) {
     check_length(product);
-    let twin = product.a_format.is_twin();
-    let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
     let mut parameters = Parameters {
         out: product.out,
         outer: product.batch[0] as u32,
@@ -386,28 +407,40 @@ fn dispatch(
             (3, Format::Uniform)
         }
     };
-    gpu.dispatch(
-        &SHADER,
-        &[
-            ("TWIN", f64::from(u8::from(twin))),
-            ("BITS", product.b_width.bits().into()),
-            ("EPILOGUE", f64::from(number)),
-            ("FORMAT", f64::from(format as u32)),
-        ],
-        &parameters,
-        &[
-            Binding::U32(operands.a),
-            Binding::U32(operands.b),
-            Binding::F32(operands.scales),
-            // What isn't there is never read; a binding must be something.
-            Binding::F32(operands.bias.unwrap_or(operands.scales)),
-            Binding::F32(operand.unwrap_or(operands.scales)),
-            Binding::U32(order.unwrap_or(operands.a)),
-            Binding::F32(weight.unwrap_or(operands.scales)),
-            out,
-        ],
-        (tiles * product.problems() * product.jobs).div_ceil(WORKGROUP),
-    );
+    let mut constants = vec![
+        ("TWIN", f64::from(u8::from(product.a_format.is_twin()))),
+        ("BITS", product.b_width.bits().into()),
+        ("EPILOGUE", f64::from(number)),
+        ("FORMAT", f64::from(format as u32)),
+    ];
+    let bindings = [
+        Binding::U32(operands.a),
+        Binding::U32(operands.b),
+        Binding::F32(operands.scales),
+        // What isn't there is never read; a binding must be something.
+        Binding::F32(operands.bias.unwrap_or(operands.scales)),
+        Binding::F32(operand.unwrap_or(operands.scales)),
+        Binding::U32(order.unwrap_or(operands.a)),
+        Binding::F32(weight.unwrap_or(operands.scales)),
+        out,
+    ];
+    let matrices = product.problems() * product.jobs;
+    match strategy {
+        Strategy::Registers => {
+            let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
+            let workgroups = (tiles * matrices).div_ceil(WORKGROUP);
+            gpu.dispatch(&SHADER, &constants, &parameters, &bindings, workgroups);
+        }
+        Strategy::Tiled(tile) => {
+            constants.extend(strategy::constants(tile));
+            let workgroups = strategy::workgroups(tile, product.m, product.n) * matrices;
+            let tiled = SHADER.entry_point("tiled");
+            gpu.dispatch(tiled, &constants, &parameters, &bindings, workgroups);
+        }
+        Strategy::Cooperative => {
+            cooperative::dispatch(gpu, &constants, &parameters, &bindings, matrices);
+        }
+    }
 }
 
 fn check_length(product: &IntegerProduct) {

@@ -24,20 +24,34 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Files of this folder that are no kernels.
-const OTHERS: [&str; 4] = ["geometry", "layout_test", "mod", "width"];
+const OTHERS: [&str; 5] = ["geometry", "layout_test", "mod", "strategy", "width"];
+
+/// Kernels that may use what not every adapter has.
+const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
 
 /// Members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
 
 /// Panics unless the structure at binding 0 of `shader` has this size and these members.
 pub(super) fn compare(shader: &Shader, size: usize, members: &[(&str, usize)]) {
-    let module = parse(shader.name, shader.source);
+    let (module, info) = parse(shader.name, shader.source);
     let entry_points: Vec<_> = module
         .entry_points
         .iter()
         .map(|entry_point| entry_point.name.as_str())
         .collect();
-    assert_eq!(entry_points, ["main"], "{}.wgsl", shader.name);
+    assert!(entry_points.contains(&"main"), "{}.wgsl", shader.name);
+    // Bind groups are made alike for all entry points, so each must use every binding.
+    for (index, entry_point) in entry_points.iter().enumerate() {
+        for (variable, global) in module.global_variables.iter() {
+            assert!(
+                global.binding.is_none() || !info.get_entry_point(index)[variable].is_empty(),
+                "{}.wgsl: {entry_point} doesn't use {:?}",
+                shader.name,
+                global.name
+            );
+        }
+    }
     let uniform = module
         .global_variables
         .iter()
@@ -83,17 +97,20 @@ fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Mem
     (*span as usize, members)
 }
 
-fn parse(name: &str, source: &str) -> naga::Module {
+/// The module of a valid text, and what its parts use.
+pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::ModuleInfo) {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
-    naga::valid::Validator::new(
-        naga::valid::ValidationFlags::all(),
-        // The one thing beyond the core of WGSL, in shaders that say `enable f16`.
-        naga::valid::Capabilities::SHADER_FLOAT16,
-    )
-    .validate(&module)
-    .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
-    module
+    // What is beyond the core of WGSL, in shaders that enable it.
+    let mut capabilities = Capabilities::SHADER_FLOAT16;
+    if COOPERATIVE.contains(&name) {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+    }
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    (module, info)
 }
 
 /// Names of the files in `folder` that end in `ending`, without it.
@@ -117,12 +134,15 @@ fn text(folder: &str, name: &str, ending: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// One piece may build on another.
 #[test]
-fn every_shared_piece_is_valid_alone() {
-    for name in names("shaders/shared", "wgsl") {
-        let module = parse(&name, &text("shaders/shared", &name, "wgsl"));
-        assert!(module.entry_points.is_empty(), "shared/{name}.wgsl");
-    }
+fn the_shared_pieces_are_valid_together() {
+    let pieces = names("shaders/shared", "wgsl").into_iter();
+    let source: String = pieces
+        .map(|name| text("shaders/shared", &name, "wgsl"))
+        .collect();
+    let (module, _) = parse("shared", &source);
+    assert!(module.entry_points.is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `float_product` against a triple loop in f64.
 
-use crate::harness::{EPSILON, Everywhere, RAGGED, Random};
-use ptq4vit_gpu::kernels::{PackQuads, Product, View, float_product, pack_quads};
+use crate::harness::{EPSILON, Everywhere, RAGGED, Random, devices, strategies};
+use ptq4vit_gpu::kernels::{PackQuads, Product, STRATEGY_NAMES, View, float_product, pack_quads};
 
 /// What lies in the output before the product: what no view names must stay.
 const UNTOUCHED: f32 = -77.0;
@@ -69,7 +69,7 @@ fn check(product: &Product, lengths: [usize; 3], with_bias: bool, everywhere: &E
 
 #[test]
 fn linear_layers_of_ragged_sizes() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for rows in RAGGED {
         for (inputs, outputs) in [(1, 1), (3, 7), (65, 3), (197, 65), (7, 197)] {
             let product = Product::linear(rows, inputs, outputs);
@@ -84,7 +84,7 @@ fn linear_layers_of_ragged_sizes() {
 fn gradients_of_a_linear_layer() {
     let (rows, inputs, outputs) = (65, 33, 7);
     let product = Product::linear(rows, inputs, outputs);
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let (x, weight, y) = (rows * inputs, outputs * inputs, rows * outputs);
     check(&product.backward_a(), [y, weight, x], false, &everywhere);
     check(&product.backward_b(), [x, y, weight], false, &everywhere);
@@ -92,8 +92,8 @@ fn gradients_of_a_linear_layer() {
 
 #[test]
 fn attention_on_interleaved_heads() {
-    let everywhere = Everywhere::new();
-    for (images, tokens, heads, dim) in [(2, 7, 3, 5), (1, 65, 2, 16), (3, 1, 1, 1)] {
+    let everywhere = Everywhere::with_every_strategy();
+    for (images, tokens, heads, dim) in [(2, 17, 3, 5), (1, 65, 2, 16), (3, 1, 1, 1)] {
         let width = 3 * heads * dim;
         // Row t of image i in a buffer [images][tokens][3][heads][dim]: queries, keys or values.
         let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
@@ -167,7 +167,7 @@ fn packed_lines() {
 /// Operands too large to be packed at once.
 #[test]
 fn products_in_parts() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let (k, n) = (4096, 3);
     let single = Product::linear(4099, k, n);
     check(&single, [4099 * k, n * k, 4099 * n], true, &everywhere);
@@ -186,4 +186,37 @@ fn products_in_parts() {
         false,
         &everywhere,
     );
+}
+
+/// All strategies add up in the same order, so a device's results don't depend on what it was tuned to.
+#[test]
+fn strategies_agree_bit_for_bit() {
+    let (rows, inputs, outputs) = (130, 197, 67);
+    let product = Product::linear(rows, inputs, outputs);
+    let mut random = Random::new(0);
+    let x = random.normal(rows * inputs, 0.0, 1.0);
+    let weight = random.normal(outputs * inputs, 0.0, 1.0);
+    let grad = random.normal(rows * outputs, 0.0, 1.0);
+    for device in devices() {
+        let run = |product: &Product, a: &[f32], b: &[f32]| {
+            let out = device.zeros(product.m * product.n);
+            let (a, b) = (device.upload(a), device.upload(b));
+            float_product(&device, product, &a, &b, None, &out);
+            device.read(&out).expect("the product")
+        };
+        let results = strategies().into_iter().map(|strategy| {
+            for name in STRATEGY_NAMES {
+                device.set_strategy(name, strategy);
+            }
+            let forward = run(&product, &x, &weight);
+            let backward_a = run(&product.backward_a(), &grad, &weight);
+            let backward_b = run(&product.backward_b(), &x, &grad);
+            (strategy, [forward, backward_a, backward_b])
+        });
+        let results: Vec<_> = results.collect();
+        for (strategy, found) in &results[1..] {
+            let same = *found == results[0].1;
+            assert!(same, "{strategy:?} on {}", device.name());
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Devices, random data and comparisons for the other files.
 
 use bytemuck::Pod;
-use ptq4vit_gpu::device::{self, Buffer, Device};
+use ptq4vit_gpu::device::{self, Buffer, Device, Strategy, Tile};
+use ptq4vit_gpu::kernels::STRATEGY_NAMES;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt::Debug;
@@ -34,27 +35,58 @@ pub fn devices() -> Vec<Device> {
     devices
 }
 
-/// The CPU and every adapter.
-pub struct Everywhere(Vec<Device>);
+/// The strategies that products are tested with: besides the usual tile ones that are small, wide and uneven.
+pub fn strategies() -> Vec<Strategy> {
+    let tile = |lanes, step| Strategy::Tiled(Tile { lanes, step });
+    vec![
+        Strategy::Registers,
+        Strategy::Tiled(Tile::DEFAULT),
+        tile([2, 5], 3),
+        tile([16, 16], 16),
+        Strategy::Cooperative,
+    ]
+}
+
+/// The CPU and every adapter, each under its name.
+pub struct Everywhere(Vec<(String, Device)>);
 
 impl Everywhere {
     pub fn new() -> Self {
         let mut all = vec![Device::cpu()];
         all.extend(devices());
+        let named = |device: Device| (device.name().to_owned(), device);
+        Self(all.into_iter().map(named).collect())
+    }
+
+    /// Every adapter once with each strategy for products.
+    pub fn with_every_strategy() -> Self {
+        let mut all = vec![("cpu".to_owned(), Device::cpu())];
+        for strategy in strategies() {
+            for device in devices() {
+                if !device.offers(strategy) {
+                    continue;
+                }
+                for name in STRATEGY_NAMES {
+                    device.set_strategy(name, strategy);
+                }
+                all.push((format!("{}, {strategy:?}", device.name()), device));
+            }
+        }
         Self(all)
     }
 
-    /// All of them.
-    pub fn devices(&self) -> &[Device] {
-        &self.0
+    /// All of them, each with its name.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &Device)> {
+        self.0.iter().map(|(name, device)| (&**name, device))
     }
 
     /// Those of them that have f16; the others are named.
     pub fn with_f16() -> Self {
         let Self(all) = Self::new();
-        let (with, without): (Vec<_>, Vec<_>) = all.into_iter().partition(Device::has_f16);
-        for device in without {
-            eprintln!("not tested in f16: {} has none", device.name());
+        let (with, without): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, device)| device.has_f16());
+        for (name, _) in without {
+            eprintln!("not tested in f16: {name} has none");
         }
         Self(with)
     }
@@ -66,8 +98,8 @@ impl Everywhere {
         kernel: impl Fn(&Device) -> Buffer<T>,
         mut check: impl FnMut(&str, Vec<T>),
     ) {
-        for device in &self.0 {
-            let name = format!("{what} on {}", device.name());
+        for (name, device) in &self.0 {
+            let name = format!("{what} on {name}");
             let found = device
                 .read(&kernel(device))
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -94,8 +126,8 @@ impl Everywhere {
         kernel: impl Fn(&Device) -> Buffer<T>,
         other: impl Fn(&Device) -> Buffer<T>,
     ) {
-        for device in &self.0 {
-            let name = format!("{what} on {}", device.name());
+        for (name, device) in &self.0 {
+            let name = format!("{what} on {name}");
             let read = |buffer| {
                 let values = device.read(&buffer);
                 values.unwrap_or_else(|error| panic!("{name}: {error}"))

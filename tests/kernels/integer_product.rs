@@ -235,7 +235,7 @@ const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::Gelu
 
 #[test]
 fn ragged_sizes_give_the_exact_integer() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         for shape in [
             [1, 1, 1],
@@ -245,6 +245,9 @@ fn ragged_sizes_give_the_exact_integer() {
             [65, 197, 7],
             [197, 5, 65],
             [9, 64, 64],
+            [17, 1, 1],
+            [16, 3, 66],
+            [130, 37, 131],
         ] {
             Case::new(shape, [1, 1], 1, [false; 2], format).check_exact(&everywhere);
         }
@@ -254,23 +257,23 @@ fn ragged_sizes_give_the_exact_integer() {
 /// Packed codes give the exact integer too, with ends of groups anywhere and several matrices.
 #[test]
 fn packed_codes_give_the_exact_integer() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         for (bits, width) in [(6, Width::Six), (5, Width::Six), (4, Width::Four)] {
             for shape in [
                 [1, 1, 1],
                 [3, 4, 7],
-                [7, 13, 3],
-                [9, 16, 65],
+                [19, 13, 3],
+                [18, 16, 65],
                 [65, 197, 7],
                 [9, 64, 64],
-                [3, 4100, 5],
+                [17, 4100, 5],
             ] {
                 let mut case = Case::new(shape, [1, 1], 1, [false; 2], format).narrow(bits, width);
                 case.shifts = vec![2];
                 case.check_exact(&everywhere);
             }
-            let case = Case::new([7, 13, 5], [2, 3], 4, [true; 2], format);
+            let case = Case::new([19, 13, 5], [2, 3], 4, [true; 2], format);
             case.narrow(bits, width).check_exact(&everywhere);
         }
     }
@@ -279,10 +282,10 @@ fn packed_codes_give_the_exact_integer() {
 /// The largest and the smallest codes: the shifted lanes' sums are as large as those of 8-bit codes.
 #[test]
 fn packed_codes_at_the_ends_of_their_range() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for (width, q) in [(Width::Six, 32), (Width::Four, 8)] {
         for (left, right) in [(0x80, -q), (0x80, q - 1), (0x7f, -q), (0x7f, q - 1)] {
-            let mut case = Case::new([3, 4100, 5], [1, 1], 1, [false; 2], Format::Uniform);
+            let mut case = Case::new([17, 4100, 5], [1, 1], 1, [false; 2], Format::Uniform);
             case.a.fill(left);
             case.b.fill(right);
             case.product.b_width = width;
@@ -293,10 +296,10 @@ fn packed_codes_at_the_ends_of_their_range() {
 
 #[test]
 fn jobs_with_codes_of_their_own_or_shared() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         for per_job in [[false, false], [false, true], [true, false], [true, true]] {
-            let mut case = Case::new([7, 13, 5], [2, 3], 4, per_job, format);
+            let mut case = Case::new([19, 13, 5], [2, 3], 4, per_job, format);
             case.scales = vec![1.0, 0.5, 4.0, 0.125];
             case.check_exact(&everywhere);
         }
@@ -305,8 +308,8 @@ fn jobs_with_codes_of_their_own_or_shared() {
 
 #[test]
 fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
-    let everywhere = Everywhere::new();
-    let (images, tokens, heads, dim, jobs) = (2, 7, 3, 6, 2);
+    let everywhere = Everywhere::with_every_strategy();
+    let (images, tokens, heads, dim, jobs) = (2, 17, 3, 6, 2);
     let powers = |len: usize| (0..len).map(|at| 2f32.powi(at as i32 - 4)).collect();
     for format in FORMATS {
         // One scale per head; the heads' outputs lie side by side, and jobs apart with a gap between them.
@@ -321,7 +324,7 @@ fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
         case.check_exact(&everywhere);
 
         // One scale per block of columns, the last block cut off; the output is transposed.
-        let (m, n) = (5, 11);
+        let (m, n) = (21, 11);
         let mut case = Case::new([m, 9, n], [1, 1], jobs, [false, true], format);
         case.product.out = View::new(0, [0, 0], 1, m);
         case.group_columns = 4;
@@ -333,7 +336,7 @@ fn scales_of_heads_and_of_column_blocks_and_a_strided_output() {
 
 #[test]
 fn a_bias_and_any_scale() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         let mut case = Case::new([65, 197, 33], [1, 1], 3, [true, false], format);
         let mut random = Random::new(1);
@@ -346,10 +349,10 @@ fn a_bias_and_any_scale() {
 /// Sums longer than what the CPU adds up in one f32 product, of the largest codes there are.
 #[test]
 fn long_sums_of_extreme_codes() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for k in [1024, 1025, 4100] {
         for (left, right) in [(0x80, -128), (0x80, 127), (0x7f, -128), (0x7f, 127)] {
-            let mut case = Case::new([3, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
+            let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
             case.a.fill(left);
             case.b.fill(right);
             case.check_exact(&everywhere);
@@ -358,7 +361,7 @@ fn long_sums_of_extreme_codes() {
             // All in R1, all in R2, and both in turn; the largest shift.
             for (even, odd) in [(0x7f, 0x7f), (0xff, 0xff), (0x7f, 0xff)] {
                 for right in [-128, 127] {
-                    let mut case = Case::new([3, k, 5], [1, 1], 1, [false; 2], format);
+                    let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], format);
                     for (at, code) in case.a.iter_mut().enumerate() {
                         *code = if at % 2 == 0 { even } else { odd };
                     }
@@ -368,9 +371,14 @@ fn long_sums_of_extreme_codes() {
                 }
             }
         }
-        // Random codes reach integers that are no round numbers.
+        // Large codes whose sums are no round numbers, so that an f32 couldn't hold them on the way.
+        let mut case = Case::new([17, k, 5], [1, 1], 1, [false; 2], Format::Uniform);
+        case.a.iter_mut().for_each(|code| *code = *code & 7 | 120);
+        case.b.iter_mut().for_each(|code| *code = *code & 7 | 120);
+        case.check_exact(&everywhere);
+        // Random codes reach integers of either sign.
         for format in FORMATS {
-            let mut case = Case::new([9, k, 9], [1, 1], 1, [false; 2], format);
+            let mut case = Case::new([18, k, 9], [1, 1], 1, [false; 2], format);
             case.shifts = vec![11];
             case.check_close(&everywhere);
         }
@@ -380,7 +388,7 @@ fn long_sums_of_extreme_codes() {
 /// Where a twin's integer exceeds an f32, it is rounded twice; both roundings are the same on every device.
 #[test]
 fn devices_agree_bit_for_bit_beyond_24_bits() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let cpu = Device::cpu();
     for format in FORMATS {
         let mut case = Case::new([17, 4100, 9], [1, 1], 1, [false; 2], format);
@@ -396,10 +404,10 @@ fn devices_agree_bit_for_bit_beyond_24_bits() {
 
 #[test]
 fn a_residual_is_added_and_rows_are_put_in_order() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let order = [2u32, 0, 4, 1, 3];
     for format in FORMATS {
-        let (m, n) = (3 * order.len(), 7);
+        let (m, n) = (4 * order.len(), 7);
         let mut case = Case::new([m, 9, n], [1, 1], 1, [false; 2], format);
         case.scales = vec![0.25];
         let residual = Random::new(2).normal(m * n, 0.0, 100.0);
@@ -441,7 +449,7 @@ fn code(format: Format, x: f64, scale: f64, q: f64) -> u8 {
 /// Codes of a single matrix, whose last word is not full, and of heads side by side.
 #[test]
 fn values_become_the_next_products_codes() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     let next = |gelu, format, bits, scale: f32| NextCodes {
         gelu,
         format,
@@ -492,7 +500,7 @@ fn values_become_the_next_products_codes() {
                     out: view,
                     ..case.product
                 };
-                for device in everywhere.devices() {
+                for (name, device) in everywhere.devices() {
                     let out = device.zeros(len);
                     case.with_operands(device, |operands| {
                         integer_product_codes(device, &product, operands, &next, &out);
@@ -504,9 +512,8 @@ fn values_become_the_next_products_codes() {
                         let Some(either) = either else { continue };
                         assert!(
                             either.contains(&found),
-                            "{}, {next:?} on {}: lane {at} is {found:#x} instead of {either:x?}",
+                            "{}, {next:?} on {name}: lane {at} is {found:#x} instead of {either:x?}",
                             case.name(),
-                            device.name(),
                         );
                     }
                 }
@@ -520,7 +527,7 @@ fn values_become_the_next_products_codes() {
 /// more.
 #[test]
 fn errors_are_summed_by_group() {
-    let everywhere = Everywhere::new();
+    let everywhere = Everywhere::with_every_strategy();
     for format in FORMATS {
         let mut thirds = Case::new([65, 9, 24], [1, 1], 3, [false, true], format);
         thirds.group_columns = 8;
@@ -528,7 +535,7 @@ fn errors_are_summed_by_group() {
         let mut heads = Case::new([17, 9, 7], [2, 3], 2, [true, false], format);
         heads.groups = 3;
         heads.inner_groups = 1;
-        let whole = Case::new([9, 33, 13], [1, 1], 5, [true, false], format);
+        let whole = Case::new([73, 33, 13], [1, 1], 5, [true, false], format);
         for mut case in [thirds, heads, whole] {
             let IntegerProduct { m, n, jobs, .. } = case.product;
             let len = case.product.job_stride;

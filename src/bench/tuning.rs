@@ -1,0 +1,130 @@
+//! Which strategy is the fastest for each kind of product on a device.
+
+use super::kernels::{Case, Kernel, cases_of_shape};
+use super::timing::Timing;
+use crate::device::{Device, Strategy, Tile};
+use crate::error::Result;
+use crate::kernels::{Format, STRATEGY_NAMES, adopt};
+use crate::model::recipe::recipe_named;
+use crate::model::sites;
+use serde::Serialize;
+
+/// The network whose shapes are timed, of middling size, at as many images as kernels are timed with.
+const MODEL: &str = "deit_small_patch16_224";
+
+/// One strategy at one shape.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trial {
+    /// The kind of product: one of the names that strategies are set by.
+    pub product: &'static str,
+    /// The product in the network.
+    pub site: String,
+    /// `[matrices, M, N, K]`
+    pub shape: Vec<usize>,
+    /// What was tried.
+    pub strategy: Strategy,
+    /// How long it takes; absent where the strategy doesn't work.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+    /// Why it doesn't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What is tried: besides the usual tile a deeper one, one of 32 by 32 for devices with few multiprocessors to a workgroup,
+/// and one of 128 by 64.
+fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
+    let tile = |lanes, step| Strategy::Tiled(Tile { lanes, step });
+    let mut strategies = vec![
+        Strategy::Registers,
+        Strategy::Tiled(Tile::DEFAULT),
+        tile([8, 16], 16),
+        tile([4, 8], 16),
+        tile([16, 16], 8),
+    ];
+    if product != "float_product" {
+        strategies.push(Strategy::Cooperative);
+    }
+    strategies.retain(|&strategy| device.offers(strategy));
+    strategies
+}
+
+/// Where the products of this name are timed: at one shape, or where they occur in the network.
+fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
+    use Format::{GeluTwin, SoftmaxTwin, Uniform};
+    let (kernel, places): (_, &[(&str, Option<Format>)]) = match product {
+        "float_product" => (
+            Kernel::FloatProduct,
+            &[("attn.qkv", None), ("attn.qk", None), ("mlp.fc2", None)],
+        ),
+        "integer_product" => (
+            Kernel::IntegerProduct,
+            &[
+                ("attn.qkv", Some(Uniform)),
+                ("attn.qk", Some(Uniform)),
+                ("mlp.fc1", Some(Uniform)),
+            ],
+        ),
+        _ => (
+            Kernel::IntegerProduct,
+            &[("attn.pv", Some(SoftmaxTwin)), ("mlp.fc2", Some(GeluTwin))],
+        ),
+    };
+    if let Some(shape) = shape {
+        let mut cases = cases_of_shape(shape, &[kernel]);
+        cases.retain(|case| places.iter().any(|(_, format)| *format == case.format()));
+        return cases;
+    }
+    let recipe = recipe_named(MODEL).expect("it is among the recipes");
+    let sites = sites(&recipe.architecture);
+    places
+        .iter()
+        .map(|&(place, format)| {
+            let site = sites.iter().find(|site| site.name.ends_with(place));
+            let site = site.expect("every ViT has these products").clone();
+            Case::new(kernel, format, site)
+        })
+        .collect()
+}
+
+/// Times every strategy that works for every kind of product, and has `device` use the fastest ones. `shape` is M, N, K; by
+/// default it is several of a network. Calls `tried` after each trial, and returns what was chosen.
+///
+/// # Errors
+/// Those of the device, and of `tried`.
+pub fn tune(
+    device: &Device,
+    shape: Option<[usize; 3]>,
+    tried: &mut dyn FnMut(&Trial) -> Result<()>,
+) -> Result<Vec<(&'static str, Strategy)>> {
+    let mut chosen = Vec::new();
+    for product in STRATEGY_NAMES {
+        let mut costs = Vec::new();
+        for strategy in strategies(device, product) {
+            let adopted = adopt(device, product, strategy);
+            // Products of times, so that every shape counts alike however large it is.
+            let mut cost = 1.0;
+            for case in cases(product, shape) {
+                let (timing, problem) = match &adopted {
+                    Ok(()) => (Some(case.time(device)?), None),
+                    Err(problem) => (None, Some(problem.to_string())),
+                };
+                cost *= timing.as_ref().map_or(f64::INFINITY, |t| t.median_seconds);
+                tried(&Trial {
+                    product,
+                    site: case.site_name().to_owned(),
+                    shape: case.shape(),
+                    strategy,
+                    timing,
+                    problem,
+                })?;
+            }
+            costs.push((cost, strategy));
+        }
+        costs.sort_by(|(left, _), (right, _)| left.total_cmp(right));
+        let (_, fastest) = costs[0];
+        device.set_strategy(product, fastest);
+        chosen.push((product, fastest));
+    }
+    Ok(chosen)
+}

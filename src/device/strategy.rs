@@ -1,0 +1,82 @@
+//! How a kernel that can divide its work in several ways does it on one device.
+//!
+//! Every way gives the same results; they differ in speed, and which one is fastest depends on the device.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A way of dividing a product's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Each invocation computes a tile in its registers from global memory.
+    Registers,
+    /// A workgroup brings what its invocations share to workgroup memory.
+    Tiled(Tile),
+    /// Subgroups multiply small matrices as a whole: codes only, on devices with such units.
+    Cooperative,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Registers => write!(f, "registers"),
+            Self::Cooperative => write!(f, "cooperative matrices"),
+            Self::Tiled(Tile {
+                lanes: [down, across],
+                step,
+            }) => write!(f, "tiled {down}x{across}, step {step}"),
+        }
+    }
+}
+
+/// The invocations of a workgroup, and how much of a sum it stages at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tile {
+    /// Invocations down the rows, eight rows each, and across the columns, four columns each.
+    pub lanes: [u32; 2],
+    /// Words of codes, or floats, of each row and column.
+    pub step: u32,
+}
+
+/// WebGPU's default limits.
+const MOST_INVOCATIONS: u64 = 256;
+const MOST_BYTES: u64 = 16 << 10;
+
+impl Tile {
+    /// 64 rows by 64 columns and 32 codes: what the integer kernels of ggml (Vulkan) and ONNX Runtime (WebGPU) settled on.
+    pub const DEFAULT: Self = Self {
+        lanes: [8, 16],
+        step: 8,
+    };
+
+    pub(super) fn is_valid(&self) -> bool {
+        let [down, across] = self.lanes.map(u64::from);
+        let invocations = down.saturating_mul(across);
+        // Vectors of 16 bytes.
+        let vectors = 2 * down + across;
+        (1..=MOST_INVOCATIONS).contains(&invocations)
+            && self.step > 0
+            && vectors.saturating_mul(16 * u64::from(self.step)) <= MOST_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_beyond_the_default_limits_are_invalid() {
+        let valid = |lanes, step| Tile { lanes, step }.is_valid();
+        assert!(Tile::DEFAULT.is_valid());
+        assert!(valid([16, 16], 16));
+        assert!(!valid([16, 17], 8));
+        assert!(!valid([16, 16], 32));
+        for none in [[0, 16], [8, 0]] {
+            assert!(!valid(none, 8));
+        }
+        assert!(!valid([8, 16], 0));
+        assert!(!valid([u32::MAX; 2], u32::MAX));
+    }
+}
