@@ -682,8 +682,8 @@ fn bench_measures_against_the_devices_own_ceilings() {
             .json();
         let rates = ["f32", "int8", "copy"].map(|name| figure(&report["ceilings"][name], "rate"));
         let figures = report["kernels"][0]["figures"].as_array().unwrap();
-        // Each kernel in its formats: uniform and both twins.
-        assert_eq!(figures.len(), 6, "{report}");
+        // Each kernel in its formats, uniform and both twins; the product with packed weights and three epilogues too.
+        assert_eq!(figures.len(), 10, "{report}");
         let of_kernels = figures.iter().flat_map(|found| {
             assert!(["quantize", "integer_product"].contains(&found["kernel"].as_str().unwrap()));
             ["median_seconds", "rate"].map(|name| figure(found, name))

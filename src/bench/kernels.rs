@@ -6,12 +6,16 @@ use super::timing::{Timing, time};
 use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::kernels::{
-    Format, LayerNorm, ToHalf, WindowSoftmax, float_product, gelu, half_product, layer_norm,
-    quantize, softmax, to_half, window_softmax,
+    Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
+    float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
+    layer_norm_codes, quantize, softmax, softmax_codes, to_half, window_softmax,
+    window_softmax_codes,
 };
 use crate::model::config::{Architecture, Family};
 use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
-use crate::quant::{MAX_SHIFT, Preset, Scale, Scan, Settings, Side, SitePlan, SiteScales};
+use crate::quant::{
+    Codes, MAX_SHIFT, Metric, Preset, Scale, Scan, Settings, Side, SitePlan, SiteScales,
+};
 use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -25,6 +29,8 @@ const SCANNED_IMAGES: usize = 2;
 const CANDIDATES: usize = 100;
 /// Bits of codes. A lane has eight however many are used.
 const BITS: u32 = 8;
+/// Bits of weights that are packed.
+const PACKED_BITS: u32 = 6;
 
 /// What is timed: a kernel by the name of its file, or the search's `scan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
@@ -53,12 +59,30 @@ pub enum Kernel {
     Scan,
 }
 
+/// What an integer product does with its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Epilogue {
+    /// It writes them.
+    Values,
+    /// It adds the residual stream to them.
+    Residual,
+    /// It writes the codes of the next product.
+    Codes,
+    /// It writes the codes of their GELU.
+    GeluCodes,
+}
+
 /// A kernel at a shape.
 #[derive(Clone, Debug)]
 pub struct Case {
     kernel: Kernel,
-    /// Of the left operand's codes, where there are some.
+    /// Of the left operand's codes, where there are some; of the result's, where a kernel of rows writes codes.
     format: Option<Format>,
+    /// Of an integer product.
+    epilogue: Epilogue,
+    /// Bits that an integer product's right operand is stored in.
+    weight_bits: u32,
     /// The product whose shape it is; the kernels that are no products take its left operand.
     site: Site,
     images: usize,
@@ -71,6 +95,10 @@ pub struct KernelFigure {
     pub kernel: Kernel,
     /// `uniform`, `softmax twin` or `gelu twin`, where there are codes.
     pub format: Option<&'static str>,
+    /// Of an integer product: what it does with its values.
+    pub epilogue: Option<Epilogue>,
+    /// Of an integer product: the bits that a code of its right operand is stored in.
+    pub weight_bits: Option<u32>,
     /// The first product of the network that has this shape.
     pub site: String,
     /// Of a product `[matrices, M, N, K]`, else `[rows, columns]`.
@@ -97,22 +125,22 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
     for &kernel in wanted {
         for site in sites(architecture) {
             for format in formats(kernel, &site, windowed) {
-                let images = match kernel {
-                    Kernel::Scan => SCANNED_IMAGES,
-                    _ => IMAGES,
+                let mut case = Case::new(kernel, format, site.clone());
+                if kernel == Kernel::Scan {
+                    case.images = SCANNED_IMAGES;
+                }
+                if kernel == Kernel::IntegerProduct {
+                    case.epilogue = epilogue(&site);
+                }
+                let packed = Case {
+                    weight_bits: PACKED_BITS,
+                    ..case.clone()
                 };
-                let case = Case {
-                    kernel,
-                    format,
-                    site: site.clone(),
-                    images,
-                };
-                let known = |other: &Case| {
-                    (other.kernel, other.format) == (kernel, format)
-                        && other.shape() == case.shape()
-                };
-                if !cases.iter().any(known) {
-                    cases.push(case);
+                let packs = kernel == Kernel::IntegerProduct && site.has_weight();
+                for case in [Some(case), packs.then_some(packed)].into_iter().flatten() {
+                    if !cases.iter().any(|other| other.is_like(&case)) {
+                        cases.push(case);
+                    }
                 }
             }
         }
@@ -129,17 +157,43 @@ pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     for &kernel in wanted {
         let formats = match kernel {
             Kernel::IntegerProduct | Kernel::Quantize | Kernel::Scan => &all[..],
+            Kernel::LayerNorm => &[None, Some(Format::Uniform)],
+            Kernel::Softmax => &[None, Some(Format::SoftmaxTwin)],
             Kernel::WindowSoftmax => &[],
             _ => &[None],
         };
         cases.extend(formats.iter().map(|&format| Case {
-            kernel,
-            format,
-            site: site.clone(),
             images: 1,
+            ..Case::new(kernel, format, site.clone())
         }));
+        if kernel == Kernel::IntegerProduct {
+            let plain = Case {
+                images: 1,
+                ..Case::new(kernel, Some(Format::Uniform), site.clone())
+            };
+            cases.push(Case {
+                weight_bits: PACKED_BITS,
+                ..plain.clone()
+            });
+            let others = [Epilogue::Residual, Epilogue::Codes, Epilogue::GeluCodes];
+            cases.extend(others.map(|epilogue| Case {
+                epilogue,
+                ..plain.clone()
+            }));
+        }
     }
     cases
+}
+
+/// What a quantized network does with a site's values.
+fn epilogue(site: &Site) -> Epilogue {
+    match site.kind {
+        SiteKind::Context(_) => Epilogue::Codes,
+        SiteKind::Linear(linear) if linear.after_gelu => Epilogue::Residual,
+        _ if site.name.ends_with("attn.proj") => Epilogue::Residual,
+        _ if site.name.ends_with("mlp.fc1") => Epilogue::GeluCodes,
+        _ => Epilogue::Values,
+    }
 }
 
 /// The formats in which `kernel` meets `site` in a network: none where it doesn't.
@@ -150,6 +204,11 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
         _ => None,
     };
     let here = |meets: bool| if meets { vec![None] } else { Vec::new() };
+    // In floats, and in codes at once.
+    let both = |meets: bool, format| match meets {
+        true => vec![None, Some(format)],
+        false => Vec::new(),
+    };
     match kernel {
         Kernel::FloatProduct | Kernel::HalfProduct | Kernel::ToHalf => vec![None],
         Kernel::IntegerProduct | Kernel::Quantize => {
@@ -159,9 +218,18 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
         // As the paper's method searches it.
         Kernel::Scan => vec![Some(twin.unwrap_or(Format::Uniform))],
         // The norms of a block come before qkv and before fc1, of one shape.
-        Kernel::LayerNorm => here(matches!(site.kind, SiteKind::Linear(l) if l.weight_groups > 1)),
-        Kernel::Softmax => here(twin == Some(Format::SoftmaxTwin) && !windowed),
-        Kernel::WindowSoftmax => here(twin == Some(Format::SoftmaxTwin) && windowed),
+        Kernel::LayerNorm => both(
+            matches!(site.kind, SiteKind::Linear(l) if l.weight_groups > 1),
+            Format::Uniform,
+        ),
+        Kernel::Softmax => both(
+            twin == Some(Format::SoftmaxTwin) && !windowed,
+            Format::SoftmaxTwin,
+        ),
+        Kernel::WindowSoftmax => both(
+            twin == Some(Format::SoftmaxTwin) && windowed,
+            Format::SoftmaxTwin,
+        ),
         Kernel::Gelu => here(twin == Some(Format::GeluTwin)),
     }
 }
@@ -172,6 +240,17 @@ struct Operands {
     /// The other activation, or a weight.
     b: Buffer<f32>,
     bias: Option<Buffer<f32>>,
+}
+
+/// Runs a kernel on operands that it holds; on a GPU it records the dispatches.
+type Run = Box<dyn Fn()>;
+
+/// A case with its operands on a device.
+pub struct Prepared {
+    /// Runs the kernel, or on a GPU records its dispatches.
+    pub run: Run,
+    /// Candidates of a scan; 1 otherwise.
+    pub jobs: usize,
 }
 
 impl Case {
@@ -185,9 +264,17 @@ impl Case {
         Self {
             kernel,
             format,
+            epilogue: Epilogue::Values,
+            weight_bits: BITS,
             site,
             images: IMAGES,
         }
+    }
+
+    /// Whether both are one kernel at one shape.
+    fn is_like(&self, other: &Self) -> bool {
+        let what = |case: &Self| (case.kernel, case.format, case.epilogue, case.weight_bits);
+        what(self) == what(other) && self.shape() == other.shape()
     }
 
     pub(super) fn format(&self) -> Option<Format> {
@@ -220,7 +307,8 @@ impl Case {
     /// # Errors
     /// Operands that exceed the device's binding limit, and the device's errors.
     pub fn measure(&self, device: &Device, ceilings: &Ceilings) -> Result<KernelFigure> {
-        let (timing, jobs) = self.time_jobs(device)?;
+        let Prepared { run, jobs } = self.prepare(device)?;
+        let timing = time(device, &run)?;
         let multiply_adds = self.site.product(self.images).multiply_adds() * jobs as u64;
         let rate = if self.is_product() {
             Rate::new(2.0 * multiply_adds as f64, Unit::Operations, &timing)
@@ -231,6 +319,8 @@ impl Case {
         Ok(KernelFigure {
             kernel: self.kernel,
             format: self.format.map(format_name),
+            epilogue: (self.kernel == Kernel::IntegerProduct).then_some(self.epilogue),
+            weight_bits: (self.kernel == Kernel::IntegerProduct).then_some(self.weight_bits),
             site: self.site.name.clone(),
             shape: self.shape(),
             ceiling: ceiling.kernel,
@@ -247,22 +337,27 @@ impl Case {
     /// # Errors
     /// As [`measure`](Self::measure).
     pub(super) fn time(&self, device: &Device) -> Result<Timing> {
-        self.time_jobs(device).map(|(timing, _)| timing)
+        time(device, &self.prepare(device)?.run)
     }
 
-    /// The same, and the number of candidates of a scan; 1 otherwise.
-    fn time_jobs(&self, device: &Device) -> Result<(Timing, usize)> {
+    /// The kernel with its operands, ready to run on `device`.
+    ///
+    /// # Errors
+    /// Operands that exceed the device's binding limit.
+    pub fn prepare(&self, device: &Device) -> Result<Prepared> {
         self.check_size(device)?;
         let operands = self.operands(device);
-        Ok(match self.kernel {
-            Kernel::FloatProduct => (self.float_product(device, &operands)?, 1),
-            Kernel::HalfProduct => (self.half_product(device, &operands)?, 1),
-            Kernel::IntegerProduct => (self.integer_product(device, &operands)?, 1),
-            Kernel::Quantize => (self.quantize(device, &operands)?, 1),
-            Kernel::ToHalf => (self.to_half(device, &operands)?, 1),
-            Kernel::Scan => self.scan(device, operands)?,
-            _ => (self.row_kernel(device, &operands)?, 1),
-        })
+        let device = device.clone();
+        let run = match self.kernel {
+            Kernel::FloatProduct => self.float_product(device, operands),
+            Kernel::HalfProduct => self.half_product(device, operands),
+            Kernel::IntegerProduct => self.integer_product(device, operands),
+            Kernel::Quantize => self.quantize(device, operands),
+            Kernel::ToHalf => self.to_half(device, operands),
+            Kernel::Scan => return Ok(self.scan(device, operands)),
+            _ => self.row_kernel(device, operands),
+        };
+        Ok(Prepared { run, jobs: 1 })
     }
 
     fn ceiling<'c>(&self, device: &Device, ceilings: &'c Ceilings) -> &'c Ceiling {
@@ -283,7 +378,8 @@ impl Case {
         };
         let values = rows * columns * size_of::<f32>();
         match self.kernel {
-            Kernel::Quantize => values + rows * columns.next_multiple_of(4),
+            // Floats in, codes out.
+            _ if self.format.is_some() => values + rows * columns.next_multiple_of(4),
             Kernel::ToHalf => values + rows * columns.next_multiple_of(4) * size_of::<f16>(),
             Kernel::LayerNorm => 2 * values + 2 * columns * size_of::<f32>(),
             Kernel::WindowSoftmax => {
@@ -355,65 +451,109 @@ impl Case {
         Operands { a, b, bias }
     }
 
-    fn float_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn float_product(&self, device: Device, operands: Operands) -> Run {
         let Operands { a, b, bias } = operands;
         let product = self.site.product(self.images);
         let out = device.zeros(self.images * self.site.out_len());
-        time(device, &|| {
-            float_product(device, &product, a, b, bias.as_ref(), &out)
-        })
+        Box::new(move || float_product(&device, &product, &a, &b, bias.as_ref(), &out))
     }
 
-    fn half_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn half_product(&self, device: Device, operands: Operands) -> Run {
         let Operands { a, b, bias } = operands;
         let product = self.site.product(self.images);
-        let a = to_half(device, &ToHalf::left(&product), a);
-        let b = to_half(device, &ToHalf::right(&product), b);
+        let a = to_half(&device, &ToHalf::left(&product), &a);
+        let b = to_half(&device, &ToHalf::right(&product), &b);
         let out = device.zeros(self.images * self.site.out_len());
-        time(device, &|| {
-            half_product(device, &product, &a, &b, bias.as_ref(), &out)
-        })
+        Box::new(move || half_product(&device, &product, &a, &b, bias.as_ref(), &out))
     }
 
-    fn integer_product(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn integer_product(&self, device: Device, operands: Operands) -> Run {
+        let Operands { a, b, bias } = operands;
         let (plan, images) = (self.plan(), self.images);
         let scales = scales(&plan, 1.0);
         let codes = |side, source, scales: &Vec<Scale>| {
             let one = std::slice::from_ref(scales);
-            plan.codes(device, side, images, source, one)
+            plan.codes(&device, side, images, source, one)
         };
-        let a = codes(Side::A, &operands.a, &scales.a);
-        let b = codes(Side::B, &operands.b, &scales.b);
-        let (jobs, bias) = (std::slice::from_ref(&scales), operands.bias.as_ref());
-        time(device, &|| {
-            drop(plan.integer_product(device, images, &a, &b, jobs, bias));
+        let a = codes(Side::A, &a, &scales.a);
+        let b = match self.site.weight() {
+            // Which codes they are doesn't matter; how they are stored does.
+            Some(sizes) => {
+                let codes = uniform(
+                    &mut ChaCha8Rng::seed_from_u64(2),
+                    sizes.inputs * sizes.outputs,
+                    (1 << (self.weight_bits - 1)) as f32,
+                );
+                let codes: Vec<i8> = codes.iter().map(|&code| code as i8).collect();
+                let width = Width::holding(self.weight_bits);
+                Codes {
+                    width,
+                    ..Codes::shared(device.upload(&width.pack(&codes, sizes.inputs)))
+                }
+            }
+            None => codes(Side::B, &b, &scales.b),
+        };
+        let scales = plan.output_scales(&device, std::slice::from_ref(&scales));
+        let shape = plan.shape(images, 1, &a, &b);
+        let values = device.zeros::<f32>(shape.job_stride);
+        let residual = device.zeros(shape.job_stride);
+        // Where codes of two heads would share a word, the network keeps the values too.
+        let words = shape
+            .words_of_rows()
+            .filter(|_| matches!(self.epilogue, Epilogue::Codes | Epilogue::GeluCodes));
+        let next = NextCodes {
+            gelu: self.epilogue == Epilogue::GeluCodes,
+            format: match self.epilogue {
+                Epilogue::GeluCodes => Format::GeluTwin,
+                _ => Format::Uniform,
+            },
+            bits: BITS,
+            inverses: [16.0, 1.0],
+        };
+        let next_codes = device.zeros(words.map_or(1, |(_, len)| len));
+        let adds = self.epilogue == Epilogue::Residual;
+        Box::new(move || {
+            let operands = plan.operands(&a, &b, &scales, bias.as_ref());
+            match words {
+                Some((out, _)) => {
+                    let shape = IntegerProduct { out, ..shape };
+                    integer_product_codes(&device, &shape, &operands, &next, &next_codes);
+                }
+                None => {
+                    let residual = adds.then_some(Residual {
+                        values: &residual,
+                        order: None,
+                    });
+                    integer_product(&device, &shape, &operands, residual, &values);
+                }
+            }
         })
     }
 
-    fn quantize(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn quantize(&self, device: Device, operands: Operands) -> Run {
         let plan = self.plan();
         let quantizer = plan.quantizer(Side::A, self.images, 1);
-        let inverses: Vec<f32> = scales(&plan, 1.0)
-            .a
-            .iter()
-            .flat_map(|scale| scale.inverses())
-            .collect();
-        let inverses = device.upload(&inverses);
-        time(device, &|| {
-            drop(quantize(device, &quantizer, &operands.a, &inverses));
-        })
+        let inverses = plan.inverse_scales(&device, &[scales(&plan, 1.0).a]);
+        Box::new(move || drop(quantize(&device, &quantizer, &operands.a, &inverses)))
     }
 
-    fn to_half(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn to_half(&self, device: Device, operands: Operands) -> Run {
         let what = ToHalf::left(&self.site.product(self.images));
-        time(device, &|| drop(to_half(device, &what, &operands.a)))
+        Box::new(move || drop(to_half(&device, &what, &operands.a)))
     }
 
-    fn row_kernel(&self, device: &Device, operands: &Operands) -> Result<Timing> {
+    fn row_kernel(&self, device: Device, operands: Operands) -> Run {
         let [rows, width] = self.shape()[..] else {
             unreachable!("a kernel that is no product has rows and columns")
         };
-        let a = &operands.a;
+        let a = operands.a;
+        let inverses = device.upload(&[64.0f32, 4.0]);
+        // Probabilities are a matrix for each head, normalised tokens a single one.
+        let matrix_rows = match self.format {
+            Some(Format::SoftmaxTwin) => self.site.product(1).m,
+            _ => rows,
+        };
+        let format = self.format;
         match (self.kernel, &self.site.kind) {
             (Kernel::LayerNorm, _) => {
                 let norm = LayerNorm {
@@ -424,8 +564,11 @@ impl Case {
                     eps: 1e-6,
                 };
                 let (weight, bias) = (device.upload(&vec![1.0; width]), device.zeros(width));
-                time(device, &|| {
-                    drop(layer_norm(device, &norm, a, &weight, &bias))
+                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
+                    None => drop(layer_norm(&device, &norm, &a, &weight, &bias)),
+                    Some(codes) => drop(layer_norm_codes(
+                        &device, &norm, None, &a, &weight, &bias, &codes,
+                    )),
                 })
             }
             (Kernel::WindowSoftmax, SiteKind::Context(attention)) => {
@@ -439,23 +582,32 @@ impl Case {
                 };
                 let bias = device.zeros(attention.heads * matrix);
                 let mask = device.zeros(attention.windows * matrix);
-                time(device, &|| {
-                    drop(window_softmax(device, &shape, a, &bias, &mask));
+                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
+                    None => drop(window_softmax(&device, &shape, &a, &bias, &mask)),
+                    Some(codes) => {
+                        drop(window_softmax_codes(
+                            &device, &shape, &a, &bias, &mask, &codes,
+                        ));
+                    }
                 })
             }
-            (Kernel::Softmax, _) => time(device, &|| drop(softmax(device, rows, width, 1.0, a))),
-            (Kernel::Gelu, _) => time(device, &|| drop(gelu(device, a))),
+            (Kernel::Softmax, _) => {
+                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
+                    None => drop(softmax(&device, rows, width, 1.0, &a)),
+                    Some(codes) => drop(softmax_codes(&device, rows, width, 1.0, &a, &codes)),
+                })
+            }
+            (Kernel::Gelu, _) => Box::new(move || drop(gelu(&device, &a))),
             (kernel, kind) => unreachable!("{kernel:?} at {kind:?}"),
         }
     }
 
-    /// One step of a search for A's scale: as many candidates as it computes in one go. Returns their number too.
-    fn scan(&self, device: &Device, operands: Operands) -> Result<(Timing, usize)> {
+    /// One step of a search for A's scale: as many candidates as it computes in one go.
+    fn scan(&self, device: Device, operands: Operands) -> Prepared {
         let (plan, images) = (self.plan(), self.images);
-        let settings = Settings::preset(Preset::Ptq4vit, BITS, BITS);
         let Operands { a, b, bias } = operands;
         let fixed = scales(&plan, 1.0);
-        let fixed_codes = plan.codes(device, Side::B, images, &b, std::slice::from_ref(&fixed.b));
+        let fixed_codes = plan.codes(&device, Side::B, images, &b, std::slice::from_ref(&fixed.b));
         let (linear, b) = match self.site.weight() {
             Some(_) => (Some(LinearWeights { weight: b, bias }), None),
             None => (None, Some(b)),
@@ -468,19 +620,12 @@ impl Case {
             out: matrix(),
             grad: Some(matrix()),
         };
-        let scan = Scan {
-            device,
-            plan: &plan,
-            metric: settings.metric,
-            units: images,
-            record: &record,
-            linear: linear.as_ref(),
-        };
         let candidates = match plan.a_format {
             Format::SoftmaxTwin => MAX_SHIFT as usize,
             _ => CANDIDATES,
         };
-        let jobs = scan.jobs_at_once(Side::A).min(candidates);
+        let at_once = scan_of(&device, &plan, images, &record, linear.as_ref());
+        let jobs = at_once.jobs_at_once(Side::A).min(candidates);
         let candidates: Vec<SiteScales> = (1..=jobs)
             .map(|job| SiteScales {
                 a: scales(&plan, job as f32 / jobs as f32).a,
@@ -489,12 +634,47 @@ impl Case {
             .collect();
         let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
         let lines = plan.site.lines(images);
-        let timing = time(device, &|| {
+        let run = move || {
+            let scan = scan_of(&device, &plan, images, &record, linear.as_ref());
             let codes = scan.codes(Side::A, &searched);
             drop(scan.scores(&lines, &codes, &fixed_codes, &candidates));
-        })?;
-        Ok((timing, jobs))
+        };
+        Prepared {
+            run: Box::new(run),
+            jobs,
+        }
     }
+}
+
+fn scan_of<'a>(
+    device: &'a Device,
+    plan: &'a SitePlan,
+    images: usize,
+    record: &'a Record,
+    linear: Option<&'a LinearWeights>,
+) -> Scan<'a> {
+    Scan {
+        device,
+        plan,
+        metric: Metric::Hessian,
+        units: images,
+        record,
+        linear,
+    }
+}
+
+fn row_codes(
+    format: Option<Format>,
+    matrix_rows: usize,
+    inverse_scales: &Buffer<f32>,
+) -> Option<RowCodes<'_>> {
+    format.map(|format| RowCodes {
+        format,
+        bits: BITS,
+        inverse_scales,
+        matrix_rows,
+        groups: 1,
+    })
 }
 
 /// Scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1.
@@ -512,6 +692,18 @@ fn scales(plan: &SitePlan, part: f32) -> SiteScales {
     SiteScales {
         a: vec![one(Side::A); plan.groups(Side::A)],
         b: vec![one(Side::B); plan.groups(Side::B)],
+    }
+}
+
+impl Epilogue {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Values => "values",
+            Self::Residual => "residual",
+            Self::Codes => "codes",
+            Self::GeluCodes => "gelu codes",
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod timing;
 mod tuning;
 
 pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
-pub use kernels::{Case, Kernel, KernelFigure, cases_of, cases_of_shape};
+pub use kernels::{Case, Epilogue, Kernel, KernelFigure, Prepared, cases_of, cases_of_shape};
 pub use networks::{BATCHES, NetworkFigure, Precision, Subject, covering};
 pub use random::{random_checkpoint, random_images};
 pub use timing::{Clock, Timing};

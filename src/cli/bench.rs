@@ -336,8 +336,8 @@ fn print_head(report: &Report) -> Result<()> {
 
 fn kernel_head() -> String {
     format!(
-        "{:<16}{:<13}{:<22}{:<31}{:<37}{:>15}  of its ceiling",
-        "kernel", "format", "shape", "first at", "time", "rate"
+        "{:<16}{:<28}{:<18}{:<22}{:<37}{:>15}  of its ceiling",
+        "kernel", "codes; weights; result", "shape", "first at", "time", "rate"
     )
 }
 
@@ -348,9 +348,9 @@ fn print_kernel(figure: &KernelFigure) -> Result<()> {
         .candidates_per_second
         .map_or_else(String::new, |rate| format!(", {rate:.1} candidates/s"));
     print_line!(
-        "{:<16}{:<13}{:<22}{:<31}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
+        "{:<16}{:<28}{:<18}{:<22}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
         name.expect("no kernel is hidden").get_name(),
-        figure.format.unwrap_or("-"),
+        variant(figure),
         shape.join("x"),
         figure.site,
         time(&figure.timing),
@@ -374,6 +374,18 @@ fn print_trial(trial: &Trial) -> Result<()> {
         trial.site,
         trial.strategy.to_string(),
     )
+}
+
+/// What tells figures of one kernel at one shape apart.
+fn variant(figure: &KernelFigure) -> String {
+    let weights = figure.weight_bits.map(|bits| format!("{bits} bits"));
+    let result = figure.epilogue.map(|epilogue| epilogue.name().to_owned());
+    let parts = [figure.format.map(str::to_owned), weights, result];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match &parts[..] {
+        [] => "-".to_owned(),
+        some => some.join("; "),
+    }
 }
 
 fn network_head() -> String {
