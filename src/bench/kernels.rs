@@ -16,6 +16,7 @@ use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sit
 use crate::quant::{
     Codes, MAX_SHIFT, Metric, Preset, Scale, Scan, Settings, Side, SitePlan, SiteScales,
 };
+use clap::ValueEnum;
 use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -116,6 +117,28 @@ pub struct KernelFigure {
     pub fraction: f64,
     /// Of a scan: candidates a second, each on two images (of a given shape, on its M rows).
     pub candidates_per_second: Option<f64>,
+}
+
+impl Kernel {
+    /// As it is printed.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value().expect("no kernel is hidden");
+        value.get_name().to_owned()
+    }
+}
+
+impl KernelFigure {
+    /// What tells figures of one kernel at one shape apart; empty where nothing need.
+    pub fn variant(&self) -> String {
+        variant(self.format, self.weight_bits, self.epilogue)
+    }
+}
+
+fn variant(format: Option<&str>, weight_bits: Option<u32>, epilogue: Option<Epilogue>) -> String {
+    let weights = weight_bits.map(|bits| format!("{bits} bits"));
+    let result = epilogue.map(|epilogue| epilogue.name().to_owned());
+    let parts = [format.map(str::to_owned), weights, result];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// The cases of a network: every kernel among `wanted` at every shape that it meets there, once.
@@ -275,6 +298,19 @@ impl Case {
     fn is_like(&self, other: &Self) -> bool {
         let what = |case: &Self| (case.kernel, case.format, case.epilogue, case.weight_bits);
         what(self) == what(other) && self.shape() == other.shape()
+    }
+
+    /// The kernel, and what tells it apart from its other cases at this shape.
+    pub fn name(&self) -> String {
+        let is_product = self.kernel == Kernel::IntegerProduct;
+        let variant = variant(
+            self.format.map(format_name),
+            is_product.then_some(self.weight_bits),
+            is_product.then_some(self.epilogue),
+        );
+        format!("{} {variant}", self.kernel.name())
+            .trim_end()
+            .to_owned()
     }
 
     pub(super) fn format(&self) -> Option<Format> {

@@ -342,15 +342,14 @@ fn kernel_head() -> String {
 }
 
 fn print_kernel(figure: &KernelFigure) -> Result<()> {
-    let name = figure.kernel.to_possible_value();
     let shape: Vec<String> = figure.shape.iter().map(usize::to_string).collect();
     let candidates = figure
         .candidates_per_second
         .map_or_else(String::new, |rate| format!(", {rate:.1} candidates/s"));
     print_line!(
         "{:<16}{:<28}{:<18}{:<22}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
-        name.expect("no kernel is hidden").get_name(),
-        variant(figure),
+        figure.kernel.name(),
+        figure.variant(),
         shape.join("x"),
         figure.site,
         time(&figure.timing),
@@ -374,18 +373,6 @@ fn print_trial(trial: &Trial) -> Result<()> {
         trial.site,
         trial.strategy.to_string(),
     )
-}
-
-/// What tells figures of one kernel at one shape apart.
-fn variant(figure: &KernelFigure) -> String {
-    let weights = figure.weight_bits.map(|bits| format!("{bits} bits"));
-    let result = figure.epilogue.map(|epilogue| epilogue.name().to_owned());
-    let parts = [figure.format.map(str::to_owned), weights, result];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    match &parts[..] {
-        [] => "-".to_owned(),
-        some => some.join("; "),
-    }
 }
 
 fn network_head() -> String {
