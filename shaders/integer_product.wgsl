@@ -149,12 +149,15 @@ fn main(
 
     for (var v = 0u; v < COLUMN_VECTORS; v++) {
         let columns = columns_of(matrix, 4u * (vector + v));
-        var error = 0.0;
-        for (var r = 0u; r < 4u * ROW_VECTORS; r++) {
-            let at = v * 4u * ROW_VECTORS + r;
-            error += store(matrix, columns, 4u * ROW_VECTORS * tile_row + r, upper[at], lower[at]);
+        for (var r = 0u; r < ROW_VECTORS; r++) {
+            let row_vector = ROW_VECTORS * tile_row + r;
+            var error = 0.0;
+            for (var row = 0u; row < 4u; row++) {
+                let at = 4u * (v * ROW_VECTORS + r) + row;
+                error += store(matrix, columns, 4u * row_vector + row, upper[at], lower[at]);
+            }
+            store_error(matrix, row_vector, vector + v, error);
         }
-        store_error(matrix, tile_row, tiles_down, vector + v, error);
     }
 }
 
@@ -273,13 +276,16 @@ fn tiled(
     }
 
     let columns = columns_of(matrix, 4u * (first_across + lane_across));
-    let tile_row = first_down / 2u + lane_down;
     // Copies may lie in memory, where a loop can index them.
     var r1_sums = r1;
     var r2_sums = r2;
-    var error = 0.0;
-    for (var r = 0u; r < 8u; r++) {
-        error += store_sums(matrix, columns, 8u * tile_row + r, r1_sums[r], r2_sums[r]);
+    for (var r = 0u; r < 2u; r++) {
+        let row_vector = first_down + 2u * lane_down + r;
+        var error = 0.0;
+        for (var row = 0u; row < 4u; row++) {
+            let at = 4u * r + row;
+            error += store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]);
+        }
+        store_error(matrix, row_vector, first_across + lane_across, error);
     }
-    store_error(matrix, tile_row, (p.m + 7u) / 8u, first_across + lane_across, error);
 }

@@ -176,12 +176,14 @@ fn main(
     }
     if EPILOGUE == ERROR {
         workgroupBarrier();
-        if lane < TILE_VECTORS {
+        for (var at = lane; at < TILE_VECTORS * TILE_VECTORS; at += LANES) {
+            let row_vector = at / TILE_VECTORS;
+            let vector = at % TILE_VECTORS;
             var error = 0.0;
-            for (var row = 0u; row < TILE; row++) {
-                error += sums[row * TILE_VECTORS + lane];
+            for (var row = 0u; row < 4u; row++) {
+                error += sums[(4u * row_vector + row) * TILE_VECTORS + vector];
             }
-            store_error(matrix, tile_row, tiles_down, first_across + lane, error);
+            store_error(matrix, tile_row * TILE_VECTORS + row_vector, first_across + vector, error);
         }
     }
 }

@@ -232,14 +232,15 @@ fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
     out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
 }
 
-// Stores the partial sum of four columns of a tile of rows, where it exists: [job][group][outer][tile of rows][vector of
-// the group].
-fn store_error(matrix: Matrix, tile_row: u32, tiles_down: u32, vector: u32, error: f32) {
+// Stores the partial sum of a block of four rows by four columns, where it exists: [job][group][outer][vector of rows]
+// [vector of the group]. Whatever the tiles, blocks are the same, and so are all sums.
+fn store_error(matrix: Matrix, row_vector: u32, vector: u32, error: f32) {
     let p = parameters;
+    let down = (p.m + 3u) / 4u;
     let across = (p.group_columns + 3u) / 4u;
-    if EPILOGUE == ERROR && tile_row < tiles_down && vector * 4u < p.n {
+    if EPILOGUE == ERROR && row_vector < down && vector * 4u < p.n {
         let group = matrix.inner * p.inner_groups + vector / across;
-        let part = (matrix.outer * tiles_down + tile_row) * across + vector % across;
-        out[(matrix.job * p.groups + group) * p.outer * tiles_down * across + part] = bitcast<u32>(error);
+        let part = (matrix.outer * down + row_vector) * across + vector % across;
+        out[(matrix.job * p.groups + group) * p.outer * down * across + part] = bitcast<u32>(error);
     }
 }

@@ -35,7 +35,8 @@ pub(super) const TWIN: &str = "integer_product_twin";
 
 /// Rows and columns of one invocation's tile in registers, as in the shader.
 const TILE: [usize; 2] = [12, 12];
-/// Columns that the shader finishes at once: the codes of one word.
+/// Rows of an operand in one vector. As many columns are the codes of a word, and blocks of as many rows and columns have
+/// their errors summed by the shader.
 const VECTOR: usize = 4;
 
 /// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
@@ -331,20 +332,14 @@ pub fn integer_product_error(
             device.upload(&sums)
         }
         Device::Gpu(gpu) => {
-            let strategy = product.strategy(gpu);
-            // Rows whose errors the shader adds up.
-            let rows_of_part = match strategy {
-                Strategy::Registers => TILE[0],
-                Strategy::Tiled(_) => strategy::TILE[0],
-                Strategy::Cooperative => cooperative::TILE,
-            };
-            let tiles_down = product.m.div_ceil(rows_of_part);
-            let parts = product.batch[0] * tiles_down * operands.group_columns.div_ceil(VECTOR);
+            let [down, across] =
+                [product.m, operands.group_columns].map(|side| side.div_ceil(VECTOR));
+            let parts = product.batch[0] * down * across;
             let rows = product.jobs * operands.groups;
             let partial = device.uninitialized(rows * parts);
             let epilogue = Epilogue::Error { reference, weight };
             let out = Binding::F32(&partial);
-            dispatch(gpu, strategy, product, operands, epilogue, out);
+            dispatch(gpu, product.strategy(gpu), product, operands, epilogue, out);
             sum_rows(device, rows, parts, &partial)
         }
     }

@@ -6,6 +6,7 @@ use ptq4vit_gpu::kernels::{
     Format, IntegerProduct, NextCodes, Operands, Residual, View, Width, integer_product,
     integer_product_codes, integer_product_error,
 };
+use std::collections::HashMap;
 
 /// What lies in the output before the product: what no view names must stay.
 const UNTOUCHED: f32 = -77.0;
@@ -560,14 +561,22 @@ fn errors_are_summed_by_group() {
                     *sum += square;
                     *bound += EPSILON * (2.0 * by * by * difference.abs() * error + 20.0 * square);
                 });
-                everywhere.close(&case.name(), &expected, |device| {
+                let errors = |device: &Device| {
                     let reference = device.upload(&reference);
                     let weight = weighted.then(|| device.upload(&weight));
                     case.with_operands(device, |operands| {
                         let weight = weight.as_ref();
                         integer_product_error(device, &case.product, operands, &reference, weight)
                     })
-                });
+                };
+                everywhere.close(&case.name(), &expected, errors);
+                // On one adapter every strategy adds up the same terms in the same order.
+                let mut of_adapters: HashMap<&str, Vec<f32>> = HashMap::new();
+                for (strategy, device) in everywhere.devices() {
+                    let found = device.read(&errors(device)).expect("errors");
+                    let first = of_adapters.entry(device.name()).or_insert(found.clone());
+                    assert_eq!(*first, found, "{} on {strategy}", case.name());
+                }
             }
         }
     }
