@@ -146,10 +146,15 @@ impl Model {
                 }),
             };
         }
-        let program = program.as_ref().expect("it was recorded above");
-        device.write(&program.pixels, values);
-        device.replay(&program.recording);
-        device.read(&program.logits)
+        let recorded = program.as_ref().expect("it was recorded above");
+        device.write(&recorded.pixels, values);
+        device.replay(&recorded.recording);
+        let logits = device.read(&recorded.logits);
+        if logits.is_err() {
+            // What couldn't be recorded would be missing from every replay, without a word.
+            *program = None;
+        }
+        logits
     }
 }
 
