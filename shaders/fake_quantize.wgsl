@@ -3,17 +3,6 @@
 //
 // One invocation takes one value; out is [problem][row][k]. Formats and groups are those of quantize.wgsl.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     source: View,
     outer: u32,

@@ -11,17 +11,6 @@
 // tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP steps of
 //        k of its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     out: View,
     problems: u32,

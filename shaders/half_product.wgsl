@@ -8,17 +8,6 @@ enable f16;
 // One invocation computes ROWS rows by four columns in registers, four steps of k at a time; neighbours take
 // neighbouring columns.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     out: View,
     outer: u32,

@@ -5,17 +5,6 @@
 // four lines for STEPS steps of k: an integer division costs several times what moving an element does. Neighbours take
 // neighbouring lines.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     // A row is a line, a column a step of k.
     input: View,

@@ -6,17 +6,6 @@
 // them, and does so for STRIP words, 64 apart, so that neighbours write neighbouring words and the divisions that find
 // the place are done once.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     source: View,
     outer: u32,

@@ -1,17 +1,6 @@
 // maxima[problem][row] = the largest value, or (ABSOLUTE) the largest magnitude, of one row of a batch of matrices.
 // One invocation takes one row.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     source: View,
     outer: u32,

@@ -6,17 +6,6 @@ enable f16;
 // One invocation writes four rows of four columns, so that the divisions that find the place are done once for sixteen
 // values.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     source: View,
     outer: u32,

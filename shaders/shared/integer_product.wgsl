@@ -19,17 +19,6 @@
 // a lane of that one, from the first word the uppermost. No step of unpacking carries from lane to lane, and no code's
 // sign needs extending: the sums are 2^SPARE times too large, no larger than those of 8-bit codes, and are shifted back.
 
-struct View {
-    offset: u32,
-    outer: u32,
-    inner: u32,
-    row: u32,
-    column: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
-}
-
 struct Parameters {
     // Where the values lie, in elements; where the codes lie, in words (a step of `column` is four columns).
     out: View,

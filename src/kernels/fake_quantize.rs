@@ -9,7 +9,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "fake_quantize",
-    source: include_str!("../../shaders/fake_quantize.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/view.wgsl"),
+        include_str!("../../shaders/fake_quantize.wgsl"),
+    ),
 };
 
 #[repr(C)]

@@ -11,7 +11,10 @@ use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "float_product",
-    source: include_str!("../../shaders/float_product.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/view.wgsl"),
+        include_str!("../../shaders/float_product.wgsl"),
+    ),
 };
 
 /// Most elements of a packed operand. Larger ones are packed and multiplied in parts, which share the memory.

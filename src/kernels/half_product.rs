@@ -12,7 +12,11 @@ use ndarray::ArrayView2;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "half_product",
-    source: include_str!("../../shaders/half_product.wgsl"),
+    source: concat!(
+        // First, because it begins with what it enables.
+        include_str!("../../shaders/half_product.wgsl"),
+        include_str!("../../shaders/shared/view.wgsl"),
+    ),
 };
 
 /// One invocation's tile, as in the shader.

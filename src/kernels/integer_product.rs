@@ -26,6 +26,7 @@ pub(crate) static SHADER: Shader = Shader {
         include_str!("../../shaders/shared/codes.wgsl"),
         include_str!("../../shaders/shared/gelu.wgsl"),
         include_str!("../../shaders/shared/integer_product.wgsl"),
+        include_str!("../../shaders/shared/view.wgsl"),
         include_str!("../../shaders/integer_product.wgsl"),
     ),
 };

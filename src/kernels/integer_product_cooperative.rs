@@ -13,6 +13,7 @@ static SHADER: Shader = Shader {
         include_str!("../../shaders/shared/codes.wgsl"),
         include_str!("../../shaders/shared/gelu.wgsl"),
         include_str!("../../shaders/shared/integer_product.wgsl"),
+        include_str!("../../shaders/shared/view.wgsl"),
     ),
 };
 

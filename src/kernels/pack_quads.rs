@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "pack_quads",
-    source: include_str!("../../shaders/pack_quads.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/view.wgsl"),
+        include_str!("../../shaders/pack_quads.wgsl"),
+    ),
 };
 
 /// Steps of k that one invocation packs, as in the shader.

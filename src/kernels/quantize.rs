@@ -10,6 +10,7 @@ use rayon::prelude::*;
 pub(crate) static SHADER: Shader = Shader {
     name: "quantize",
     source: concat!(
+        include_str!("../../shaders/shared/view.wgsl"),
         include_str!("../../shaders/shared/codes.wgsl"),
         include_str!("../../shaders/quantize.wgsl"),
     ),

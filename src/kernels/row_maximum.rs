@@ -8,7 +8,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "row_maximum",
-    source: include_str!("../../shaders/row_maximum.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/view.wgsl"),
+        include_str!("../../shaders/row_maximum.wgsl"),
+    ),
 };
 
 /// A batch of matrices `[rows, columns]` whose rows' maxima are wanted.

@@ -9,7 +9,11 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "to_half",
-    source: include_str!("../../shaders/to_half.wgsl"),
+    source: concat!(
+        // First, because it begins with what it enables.
+        include_str!("../../shaders/to_half.wgsl"),
+        include_str!("../../shaders/shared/view.wgsl"),
+    ),
 };
 
 /// Rows and columns that one invocation writes, as in the shader, and what both are padded to.
