@@ -90,35 +90,41 @@ fn gradients_of_a_linear_layer() {
     check(&product.backward_b(), [x, y, weight], false, &everywhere);
 }
 
+/// The two products of attention, q · kᵀ and p · v, on heads that are interleaved in a buffer
+/// `[images][tokens][3][heads][dim]`. The second writes one third of such a buffer, so that most of it must stay as it is.
+pub fn attention([images, tokens, heads, dim]: [usize; 4]) -> (Product, Product) {
+    let width = 3 * heads * dim;
+    // Row t of image i: queries, keys or values.
+    let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
+    let scores = View::new(0, [heads * tokens * tokens, tokens * tokens], tokens, 1);
+    let queries_keys = Product {
+        batch: [images, heads],
+        m: tokens,
+        n: tokens,
+        k: dim,
+        a: third(0),
+        b: third(1).transposed(),
+        out: scores,
+    };
+    let scores_values = Product {
+        batch: [images, heads],
+        m: tokens,
+        n: dim,
+        k: tokens,
+        a: scores,
+        b: third(2),
+        out: third(1),
+    };
+    (queries_keys, scores_values)
+}
+
 #[test]
 fn attention_on_interleaved_heads() {
     let everywhere = Everywhere::with_every_strategy();
     for (images, tokens, heads, dim) in [(2, 17, 3, 5), (1, 65, 2, 16), (3, 1, 1, 1)] {
-        let width = 3 * heads * dim;
-        // Row t of image i in a buffer [images][tokens][3][heads][dim]: queries, keys or values.
-        let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
-        let scores = View::new(0, [heads * tokens * tokens, tokens * tokens], tokens, 1);
-        let qkv_len = images * tokens * width;
+        let (queries_keys, scores_values) = attention([images, tokens, heads, dim]);
+        let qkv_len = images * tokens * 3 * heads * dim;
         let scores_len = images * heads * tokens * tokens;
-        let queries_keys = Product {
-            batch: [images, heads],
-            m: tokens,
-            n: tokens,
-            k: dim,
-            a: third(0),
-            b: third(1).transposed(),
-            out: scores,
-        };
-        let scores_values = Product {
-            batch: [images, heads],
-            m: tokens,
-            n: dim,
-            k: tokens,
-            a: scores,
-            b: third(2),
-            // One third of a wider buffer, so that most of it must stay as it is.
-            out: third(1),
-        };
         let lengths = [qkv_len, qkv_len, scores_len];
         check(&queries_keys, lengths, false, &everywhere);
         check(

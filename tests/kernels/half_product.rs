@@ -1,5 +1,6 @@
 //! `half_product` and `to_half` against plain loops, wherever there is f16.
 
+use crate::float_product::attention;
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random};
 use half::f16;
 use ptq4vit_gpu::kernels::{Product, ToHalf, View, half_product, to_half};
@@ -89,31 +90,9 @@ fn linear_layers_of_ragged_sizes() {
 fn attention_on_interleaved_heads() {
     let everywhere = Everywhere::with_f16();
     for (images, tokens, heads, dim) in [(2, 7, 3, 5), (1, 65, 2, 16), (3, 1, 1, 1)] {
-        let width = 3 * heads * dim;
-        // Row t of image i in a buffer [images][tokens][3][heads][dim]: queries, keys or values.
-        let third = |which: usize| View::new(which * heads * dim, [tokens * width, dim], width, 1);
-        let scores = View::new(0, [heads * tokens * tokens, tokens * tokens], tokens, 1);
-        let qkv_len = images * tokens * width;
+        let (queries_keys, scores_values) = attention([images, tokens, heads, dim]);
+        let qkv_len = images * tokens * 3 * heads * dim;
         let scores_len = images * heads * tokens * tokens;
-        let queries_keys = Product {
-            batch: [images, heads],
-            m: tokens,
-            n: tokens,
-            k: dim,
-            a: third(0),
-            b: third(1).transposed(),
-            out: scores,
-        };
-        let scores_values = Product {
-            batch: [images, heads],
-            m: tokens,
-            n: dim,
-            k: tokens,
-            a: scores,
-            b: third(2),
-            // One third of a wider buffer, so that most of it must stay as it is.
-            out: third(1),
-        };
         let lengths = [qkv_len, qkv_len, scores_len];
         check(&queries_keys, lengths, false, &everywhere);
         let lengths = [scores_len, qkv_len, qkv_len];
