@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// How the names begin of what isn't complete yet.
+const UNFINISHED: &str = ".unfinished-";
+
 /// Finds out before the work, not after it, that the result can't be written. `inputs` are the files, and the flags
 /// that name them, which the result would otherwise replace.
 ///
@@ -44,12 +47,30 @@ pub fn write(
     write_and_rename(path, contents).map_err(|error| cannot_write(path, error))
 }
 
+/// Writes a new folder, which appears under its name only when `fill` has filled it.
+///
+/// # Errors
+/// Something under that name already, a folder above it that can't be written to, and those of `fill`.
+pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::input(path, "exists, where a new folder is expected"));
+    }
+    let unfinished = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(folder_of(path))
+        .map_err(|error| cannot_write(path, error))?;
+    let inside = unfinished.path().join("files");
+    std::fs::create_dir(&inside).map_err(|error| cannot_write(path, error))?;
+    fill(&inside)?;
+    std::fs::rename(&inside, path).map_err(|error| cannot_write(path, error))
+}
+
 fn write_and_rename(
     path: &Path,
     contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".unfinished-");
+    builder.prefix(UNFINISHED);
     // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tempfile::TempDir;
+use walkdir::WalkDir;
 
 const VIT: &str = "models/demo/vit_mnist/model.safetensors";
 const SWIN: &str = "models/demo/swin_mnist/model.safetensors";
@@ -118,7 +119,7 @@ fn every_subcommand_helps() {
         ),
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
-        ("demo", &["--device"]),
+        ("demo", &["--device", "--export"]),
         (
             "bench",
             &["--kernel", "--model", "--shape", "--tune", "--json"],
@@ -137,6 +138,25 @@ fn every_subcommand_helps() {
         version,
         concat!("ptq4vit-gpu ", env!("CARGO_PKG_VERSION"), "\n")
     );
+}
+
+#[test]
+fn the_demo_is_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    program("demo").with("--export", &out).run().success();
+    let mut files = 0;
+    for entry in WalkDir::new(&out) {
+        let path = entry.unwrap().into_path();
+        if path.is_file() {
+            let original = here("models/demo").join(path.strip_prefix(&out).unwrap());
+            let same = std::fs::read(&path).unwrap() == std::fs::read(&original).unwrap();
+            assert!(same, "{}", original.display());
+            files += 1;
+        }
+    }
+    // Two models of two files, 32 and 500 images, and their licence.
+    assert_eq!(files, 537);
 }
 
 #[test]

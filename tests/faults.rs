@@ -527,9 +527,20 @@ fn folders_without_the_images() {
     let says = ["images", "expected a folder"];
     scene.fails(scene.calibrate(), INPUT, &says);
     scene.fails(scene.eval("--model", "model.safetensors"), INPUT, &says);
-    let says = ["images/calibration", "expected a folder"];
-    let demo = program("demo").with("--files", scene.path("images"));
-    scene.fails(demo, INPUT, &says);
+}
+
+#[test]
+fn demo_files_go_to_a_new_folder_only() {
+    let scene = Scene::new();
+    let export = |to: &str| program("demo").with("--export", scene.path(to));
+    scene.fails(export("images"), INPUT, &["images", "expected"]);
+    scene.fails(
+        export("none/demo"),
+        INPUT,
+        &["none/demo", "can't be written"],
+    );
+    let both = export("demo").with("--device", "cpu");
+    scene.fails(both, USAGE, &["--export", "cannot be used"]);
 }
 
 #[test]

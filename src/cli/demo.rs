@@ -2,26 +2,26 @@
 
 use super::options::DeviceOption;
 use crate::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
+use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::weights::Weights;
+use crate::output;
 use crate::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// The demo models: folders with `model.safetensors` and timm's `config.json`.
-const MODELS: [&str; 2] = ["vit_mnist", "swin_mnist"];
+use tempfile::TempDir;
 
 /// Calibrates and evaluates a small ViT and a small Swin, trained on MNIST, with both presets at 8, 6 and 4 bits.
 #[derive(Args)]
 pub struct Demo {
-    /// Folder of the demo models and their images.
-    #[arg(long, value_name = "DIR", default_value = "models/demo")]
-    files: PathBuf,
+    /// Write the models and their images to a new folder, to try the other subcommands on, and end.
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    export: Option<PathBuf>,
     /// Number of calibration images.
     #[arg(long, default_value_t = 8)]
     count: usize,
@@ -31,15 +31,22 @@ pub struct Demo {
 
 impl Demo {
     pub fn run(&self) -> Result<()> {
+        if let Some(folder) = &self.export {
+            output::write_folder(folder, unpack)?;
+            return print_line!("wrote {}", folder.display());
+        }
         let start = Instant::now();
+        let files = temporary_folder()?;
+        let files = files.path();
+        unpack(files)?;
         // All input is read before anything is computed.
         let samples = Samples {
-            calibration: choose(flat_folder(&self.files.join("calibration"))?, self.count, 0)?,
-            test: image_folder(&self.files.join("test"))?,
+            calibration: choose(flat_folder(&files.join(CALIBRATION))?, self.count, 0)?,
+            test: image_folder(&files.join(TEST))?,
         };
         let models = MODELS
             .iter()
-            .map(|name| DemoModel::open(&self.files.join(name), &samples))
+            .map(|name| DemoModel::open(&files.join(name), &samples))
             .collect::<Result<Vec<_>>>()?;
         let device = self.device.open()?;
 
@@ -59,6 +66,12 @@ impl Demo {
         )?;
         Ok(())
     }
+}
+
+/// A folder that is removed when it is dropped.
+fn temporary_folder() -> Result<TempDir> {
+    tempfile::tempdir()
+        .map_err(|error| Error::input(std::env::temp_dir(), format!("can't be written: {error}")))
 }
 
 /// The images, the same for all models.
@@ -117,9 +130,7 @@ impl DemoModel {
         let accuracy = Tally::of(&labels, &float_logits, None).accuracy();
         self.print_row("FP32", 32, accuracy.as_ref(), &self.path)?;
 
-        let folder = tempfile::tempdir().map_err(|error| {
-            Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
-        })?;
+        let folder = temporary_folder()?;
         for preset in [Preset::BasePtq, Preset::Ptq4vit] {
             let name = preset.name();
             for bits in [8, 6, 4] {
