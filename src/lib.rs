@@ -16,3 +16,4 @@ pub mod quant;
 pub mod report;
 pub mod sweep;
 pub mod tuning;
+pub mod verify;

@@ -184,6 +184,23 @@ impl Device {
         }
     }
 
+    /// How `kernel` divides its work here; `None` on the CPU.
+    pub fn strategy(&self, kernel: &'static str) -> Option<Strategy> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => Some(gpu.strategy(kernel)),
+        }
+    }
+
+    /// Has kernels that are recorded from now on be built with `text` where their shader has `original`, one of the files
+    /// in `shaders`: to try an edited one without building the program anew. What of it isn't WGSL shows at the next read.
+    /// The CPU has no shaders.
+    pub fn replace_shader_text(&self, original: &'static str, text: String) {
+        if let Self::Gpu(gpu) = self {
+            gpu.replace_text(original, text);
+        }
+    }
+
     /// The most bytes that one buffer may hold and still be bound whole.
     pub fn max_buffer_bytes(&self) -> usize {
         match self {
