@@ -21,6 +21,7 @@ mod options;
 mod progress;
 mod source;
 mod sweep;
+mod verify;
 
 use crate::error::{Error, Result};
 use crate::model;
@@ -48,6 +49,7 @@ enum Command {
     Sweep(sweep::Sweep),
     Bench(bench::Bench),
     Demo(demo::Demo),
+    Verify(verify::Verify),
 }
 
 /// Parses the command line and carries it out.
@@ -64,6 +66,7 @@ pub fn run() -> Result<()> {
         Command::Sweep(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Verify(command) => command.run(),
     }
 }
 

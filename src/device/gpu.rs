@@ -119,6 +119,8 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// What is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
+    /// The name of wgpu's backend.
+    pub(super) backend: String,
     /// The driver's name and version.
     pub(super) driver: String,
     /// Whether it is a driver that computes on the CPU.
@@ -193,6 +195,10 @@ impl Gpu {
 
     pub(super) fn name(&self) -> &str {
         &self.traits.name
+    }
+
+    pub(super) fn backend(&self) -> &str {
+        &self.traits.backend
     }
 
     pub(super) fn driver(&self) -> &str {

@@ -43,6 +43,14 @@ impl Device {
         }
     }
 
+    /// `vulkan`, `metal`, `dx12`, or `none` for the CPU.
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::Cpu(_) => adapter::CPU_BACKEND,
+            Self::Gpu(gpu) => gpu.backend(),
+        }
+    }
+
     /// The driver's name and version, as far as the backend tells them.
     pub fn driver(&self) -> &str {
         match self {

@@ -1,10 +1,84 @@
-//! Whether a device computes what the CPU versions compute.
+//! Whether devices compute what the CPU versions compute, and whether they compute the same as each other.
 
+mod compare;
 mod kernels;
+mod models;
 mod random;
 mod report;
 mod shaders;
+mod subject;
+mod trace;
 
+pub use compare::{Difference, Level, compare};
 pub use kernels::Suite;
 pub use report::*;
 pub use shaders::{SHADERS, kernel_names, text_of};
+pub use subject::{Images, Subject};
+
+use crate::device::Device;
+use crate::error::Result;
+use models::Reference;
+use std::collections::BTreeMap;
+
+/// What a verification has to tell while it runs.
+pub enum Event<'a> {
+    /// A kernel is done.
+    Kernel(&'a KernelReport),
+    /// A model is done.
+    Model(&'a ModelReport),
+}
+
+/// Everything that devices are compared with, computed once on the CPU.
+pub struct Verification {
+    suite: Suite,
+    models: Vec<Reference>,
+}
+
+impl Verification {
+    /// Computes what is expected of every kernel and of `subjects`.
+    ///
+    /// # Errors
+    /// Weights or activations of a subject that are not finite.
+    pub fn new(subjects: Vec<Subject>) -> Result<Self> {
+        Ok(Self {
+            suite: Suite::new()?,
+            models: subjects
+                .into_iter()
+                .map(Reference::new)
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// What is computed; `shaders` has the hashes of those that were replaced.
+    pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
+        SubjectRecord {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            shaders,
+            models: self
+                .models
+                .iter()
+                .map(|model| model.subject.record.clone())
+                .collect(),
+        }
+    }
+
+    /// Computes everything on `device` and compares. What goes wrong there is part of the report.
+    pub fn run(&self, device: &Device, on_event: &mut dyn FnMut(Event)) -> DeviceReport {
+        let kernels = self
+            .suite
+            .run(device, &mut |kernel| on_event(Event::Kernel(kernel)));
+        let models = self.models.iter().map(|model| {
+            let report = model.check(device);
+            on_event(Event::Model(&report));
+            report
+        });
+        DeviceReport {
+            name: device.name().to_owned(),
+            backend: device.backend().to_owned(),
+            driver: device.driver().to_owned(),
+            strategies: models::strategy_names(device),
+            models: models.collect(),
+            kernels,
+        }
+    }
+}

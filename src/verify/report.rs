@@ -119,7 +119,7 @@ pub struct CaseReport {
 pub struct Codes {
     /// Lanes, those past the end of a row included.
     pub all: u64,
-    /// Codes that differ.
+    /// Codes that stand for something else. Zeros of either range of a twin are the same.
     pub differing: u64,
     /// The largest distance between two codes, in steps: of their range, or from one range of a twin to the other of the
     /// coarser one.
@@ -244,7 +244,7 @@ pub struct IntegerReport {
 pub struct SiteIntegers {
     /// The site.
     pub site: String,
-    /// SHA-256 of the integers, given the CPU's codes.
+    /// SHA-256 of the integers of random codes, the same on every machine.
     pub sha256: String,
     /// The operands' codes against the CPU's.
     pub operands: Codes,
@@ -282,11 +282,27 @@ impl Display for Failure {
     }
 }
 
+impl Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let list = |scales: &[ScaleRecord]| {
+            let scales: Vec<String> = scales
+                .iter()
+                .map(|ScaleRecord { scale, shift }| match shift {
+                    0 => format!("{scale:e}"),
+                    _ => format!("{scale:e} (m {shift})"),
+                })
+                .collect();
+            scales.join(" ")
+        };
+        write!(f, "A {}, B {}", list(&self.a), list(&self.b))
+    }
+}
+
 impl Codes {
     /// Counts one code, which is so many steps off.
-    pub fn count(&mut self, step: f64, differs: bool) {
+    pub fn count(&mut self, step: f64) {
         self.all += 1;
-        self.differing += u64::from(differs);
+        self.differing += u64::from(step > 0.0);
         self.largest_step = self.largest_step.max(step);
     }
 
@@ -303,6 +319,70 @@ impl Figure {
     pub fn holds(&self) -> bool {
         self.error <= self.bound
     }
+}
+
+impl SiteChoice {
+    /// Whether it is the CPU's choice or one that is as good.
+    pub fn is_as_good(&self) -> bool {
+        let expected = self.expected.as_ref();
+        expected.is_none_or(|expected| self.found.scores_like(expected))
+    }
+}
+
+/// Everything that is wrong on a device, each in a line: where it was first seen, what is there, and what is expected.
+pub fn failures(device: &DeviceReport) -> Vec<String> {
+    let mut failures = Vec::new();
+    for kernel in &device.kernels {
+        if let Some((case, failure)) = kernel.failure() {
+            let all = kernel
+                .cases
+                .iter()
+                .filter(|case| case.failure.is_some())
+                .count();
+            let (kernel, name) = (&kernel.kernel, &case.name);
+            failures.push(format!("{kernel}, {name}: {failure}; {all} cases fail"));
+        }
+    }
+    for model in &device.models {
+        let name = &model.name;
+        failures.extend(
+            model
+                .failure
+                .iter()
+                .map(|failure| format!("{name}: {failure}")),
+        );
+        let mut check = |what: &str, figure: &Figure| {
+            if !figure.holds() {
+                let Figure { error, bound } = figure;
+                failures.push(format!(
+                    "{name}, {what}: {error:.1e} off, {bound:.1e} allowed"
+                ));
+            }
+        };
+        if let Some(float) = &model.float {
+            check("FP32 logits", &float.logits_error);
+            for site in &float.gradients {
+                check(&format!("gradient of {}", site.site), &site.figure);
+            }
+        }
+        if let Some(integer) = &model.integer {
+            check("integer logits", &integer.logits_error);
+        }
+        for choice in model.float.iter().flat_map(|float| &float.scales) {
+            if let Some(expected) = choice.expected.as_ref().filter(|_| !choice.is_as_good()) {
+                let (found, site) = (&choice.found, &choice.site);
+                failures.push(format!(
+                    "{name}, scales of {site}: {found} with a score of {:e}, expected {expected} with {:e}",
+                    found.score, expected.score
+                ));
+            }
+        }
+        for site in model.integer.iter().flat_map(|integer| &integer.sites) {
+            let of_site = site.failure.iter();
+            failures.extend(of_site.map(|failure| format!("{name}, {}: {failure}", site.site)));
+        }
+    }
+    failures
 }
 
 impl KernelReport {
@@ -444,7 +524,10 @@ impl Codes {
         if self.differing <= self.all && self.largest_step >= 0.0 {
             return Ok(());
         }
-        Err(format!("{} of {} codes can't differ", self.differing, self.all))
+        Err(format!(
+            "{} of {} codes can't differ",
+            self.differing, self.all
+        ))
     }
 }
 
@@ -469,7 +552,8 @@ impl ModelReport {
             check_logits(&integer.logits)?;
             unique(integer.sites.iter().map(|site| &site.site))?;
             for site in &integer.sites {
-                check_sha256(&site.sha256).map_err(|problem| format!("{}: {problem}", site.site))?;
+                check_sha256(&site.sha256)
+                    .map_err(|problem| format!("{}: {problem}", site.site))?;
                 let codes = std::iter::once(&site.operands).chain(&site.next);
                 codes.into_iter().try_for_each(Codes::validate)?;
             }

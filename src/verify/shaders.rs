@@ -64,7 +64,10 @@ pub fn text_of(name: &str) -> Result<&'static str> {
     found.map(|(_, text)| *text).ok_or_else(|| {
         let known: Vec<&str> = SHADERS.iter().map(|(name, _)| *name).collect();
         let known = known.join(", ");
-        Error::usage("--shader", format!("there is no shader {name}; there are {known}"))
+        Error::usage(
+            "--shader",
+            format!("there is no shader {name}; there are {known}"),
+        )
     })
 }
 

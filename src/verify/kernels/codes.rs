@@ -85,7 +85,12 @@ fn quantizer(name: String, what: Quantize, len: usize) -> Case {
         let mut random = Random::new(1000 * len as u64 + u64::from(what.bits));
         let source = values(what.format, what.bits, len, &mut random);
         let scales = inverse_scales(&what, &mut random);
-        quantize(device, &what, &device.upload(&source), &device.upload(&scales))
+        quantize(
+            device,
+            &what,
+            &device.upload(&source),
+            &device.upload(&scales),
+        )
     })
 }
 
@@ -136,8 +141,16 @@ fn quantizers() -> Vec<Case> {
                 inner_groups,
                 ..matrix(rows, k, Format::Uniform, 8)
             };
-            let scales = if inner_groups == 0 { "one scale" } else { "a scale for each head" };
-            cases.push(quantizer(format!("{part}, {scales}"), what, images * tokens * width));
+            let scales = if inner_groups == 0 {
+                "one scale"
+            } else {
+                "a scale for each head"
+            };
+            cases.push(quantizer(
+                format!("{part}, {scales}"),
+                what,
+                images * tokens * width,
+            ));
         }
     }
     cases
@@ -169,8 +182,15 @@ fn simulated() -> Vec<Case> {
                 let values = values(format, bits, images * tokens * width, &mut random);
                 let inverses = inverse_scales(&what, &mut random);
                 let pairs = inverses.as_chunks::<2>().0.iter();
-                let scales: Vec<f32> = pairs.flat_map(|&[one, two]| [1.0 / one, 1.0 / two, one, two]).collect();
-                fake_quantize(device, &what, &device.upload(&values), &device.upload(&scales))
+                let scales: Vec<f32> = pairs
+                    .flat_map(|&[one, two]| [1.0 / one, 1.0 / two, one, two])
+                    .collect();
+                fake_quantize(
+                    device,
+                    &what,
+                    &device.upload(&values),
+                    &device.upload(&scales),
+                )
             }));
         }
     }
@@ -194,14 +214,18 @@ struct Rows {
 impl Rows {
     fn inverses(&self, groups: usize) -> Vec<f32> {
         let scales = self.scales.iter().cycle().take(groups);
-        scales.flat_map(|scale| [1.0 / scale, 1.0 / (scale * self.ratio)]).collect()
+        scales
+            .flat_map(|scale| [1.0 / scale, 1.0 / (scale * self.ratio)])
+            .collect()
     }
 
     /// Which words of the result are no padding.
     fn inside(&self) -> Vec<bool> {
         let words = self.rows / self.matrix_rows * self.width.div_ceil(4);
         let padded_rows = self.matrix_rows.next_multiple_of(4);
-        (0..words * padded_rows).map(|at| at % padded_rows < self.matrix_rows).collect()
+        (0..words * padded_rows)
+            .map(|at| at % padded_rows < self.matrix_rows)
+            .collect()
     }
 
     /// The codes of floats on the CPU.
@@ -233,7 +257,11 @@ impl Rows {
         bounds: impl Fn(&[f32]) -> Vec<f64> + Send + Sync + 'static,
         codes: impl Fn(&Device, &RowCodes) -> Buffer<u32> + Send + Sync + 'static,
     ) -> Case {
-        let name = format!("codes of {name}, {}, {} bits", format_name(self.format), self.bits);
+        let name = format!(
+            "codes of {name}, {}, {} bits",
+            format_name(self.format),
+            self.bits
+        );
         let tolerance = Tolerance::Codes(Box::new(move || {
             let cpu = Device::cpu();
             let floats = cpu.read(&floats(&cpu))?;
@@ -312,7 +340,9 @@ fn reordered(images: usize, tokens: usize, width: usize, format: Format, bits: u
     let norm = Normalised::shape(images * tokens, width);
     let data = Normalised::new(norm);
     // 5 has no factor in common with these sizes, so this visits every token.
-    let order: Vec<u32> = (0..tokens).map(|at| ((at * 5 + 2) % tokens) as u32).collect();
+    let order: Vec<u32> = (0..tokens)
+        .map(|at| ((at * 5 + 2) % tokens) as u32)
+        .collect();
     let rows = Rows {
         rows: norm.rows,
         width,
@@ -361,7 +391,11 @@ fn softmax_code_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (data, deviation) in scores() {
         // Three matrices where the rows allow it, so that scales take turns.
-        let matrix_rows = if data.rows.is_multiple_of(3) { data.rows / 3 } else { data.rows };
+        let matrix_rows = if data.rows.is_multiple_of(3) {
+            data.rows / 3
+        } else {
+            data.rows
+        };
         for (format, scales) in OF_PROBABILITIES {
             let rows = Rows {
                 rows: data.rows,
@@ -378,7 +412,13 @@ fn softmax_code_cases() -> Vec<Case> {
                 data.name(deviation),
                 move |device| {
                     let scores = device.upload(&of_floats.scores);
-                    softmax(device, of_floats.rows, of_floats.width, of_floats.factor, &scores)
+                    softmax(
+                        device,
+                        of_floats.rows,
+                        of_floats.width,
+                        of_floats.factor,
+                        &scores,
+                    )
                 },
                 move |expected| of_bounds.bounds(expected),
                 move |device, codes| {

@@ -15,7 +15,9 @@ const MANY_ROWS: usize = 70_000;
 /// From one tail to the other, and the awkward inputs: zeros, tiny ones that a device may take for zero, huge ones.
 fn gelu_inputs() -> Vec<f32> {
     let mut inputs: Vec<f32> = (-2_000..2_000).map(|step| step as f32 * 1e-2).collect();
-    inputs.extend([0.0, -0.0, 1e-20, -1e-20, 1e-40, -1e-40, 100.0, -100.0, 1e20, -1e20]);
+    inputs.extend([
+        0.0, -0.0, 1e-20, -1e-20, 1e-40, -1e-40, 100.0, -100.0, 1e20, -1e20,
+    ]);
     inputs.extend(Random::new(5).bell(197, 0.0, 3.0));
     inputs
 }
@@ -34,9 +36,17 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![gelu_case(), gelu_backward_case()];
     cases.extend(RAGGED.into_iter().chain([MANY]).flat_map(sums));
     cases.extend([(1, 1, 1, 1), (3, 3, 12, 4), (2, 3, 15, 3), (2, 2, 17, 5)].map(patches_case));
-    cases.extend([(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)].into_iter().flat_map(embeddings));
+    cases.extend(
+        [(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)]
+            .into_iter()
+            .flat_map(embeddings),
+    );
     cases.extend([(1, 1, 1), (3, 7, 65), (2, 197, 3)].map(permutation));
-    cases.extend([(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)].into_iter().flat_map(means));
+    cases.extend(
+        [(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)]
+            .into_iter()
+            .flat_map(means),
+    );
     cases.extend([(1, 1), (3, 65), (197, 64), (MANY_ROWS, 3)].map(gathering));
     cases
 }
@@ -55,7 +65,9 @@ fn gelu_case() -> Case {
     let of_inputs = inputs.clone();
     let bounds = move |expected: &[f32]| {
         let pairs = of_inputs.iter().zip(expected);
-        pairs.map(|(&x, &expected)| gelu_bound(x, expected)).collect()
+        pairs
+            .map(|(&x, &expected)| gelu_bound(x, expected))
+            .collect()
     };
     Case::close("gelu", "both tails", bounds, move |device| {
         gelu(device, &device.upload(&inputs))
@@ -88,7 +100,11 @@ fn gelu_backward_case() -> Case {
 /// Sums round once, halving is exact.
 fn sums(len: usize) -> [Case; 2] {
     let operands = move || {
-        let operand = |step: usize| (0..len).map(|at| (at * step % 1013) as f32 * 1e-3).collect();
+        let operand = |step: usize| {
+            (0..len)
+                .map(|at| (at * step % 1013) as f32 * 1e-3)
+                .collect()
+        };
         let operands: [Vec<f32>; 2] = [operand(1), operand(577)];
         operands
     };
@@ -146,7 +162,9 @@ fn embeddings((batch, patches, prefix, dim): (usize, usize, usize, usize)) -> [C
 
 fn permutation((images, tokens, dim): (usize, usize, usize)) -> Case {
     // 5 has no factor in common with these sizes, so this visits every token.
-    let order: Vec<u32> = (0..tokens).map(|at| ((at * 5 + 2) % tokens) as u32).collect();
+    let order: Vec<u32> = (0..tokens)
+        .map(|at| ((at * 5 + 2) % tokens) as u32)
+        .collect();
     let name = format!("{images}x{tokens}x{dim}");
     Case::exact("permute_tokens", name, move |device| {
         let input = Random::new(tokens as u64).unit(images * tokens * dim);
@@ -176,7 +194,9 @@ fn means((batch, tokens, dim): (usize, usize, usize)) -> [Case; 2] {
     // WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
     let of_division = |expected: &[f32]| {
         let shares = expected.iter();
-        shares.map(|share| 3.0 * EPSILON * f64::from(share.abs())).collect()
+        shares
+            .map(|share| 3.0 * EPSILON * f64::from(share.abs()))
+            .collect()
     };
     let name = format!("{batch}x{tokens}x{dim}");
     [

@@ -100,7 +100,9 @@ impl Data {
 
     /// The same with codes near the largest, whose sums are no round numbers.
     fn near_the_largest(mut self) -> Self {
-        self.a.iter_mut().for_each(|code| *code = *code & 0x87 | 0x78);
+        self.a
+            .iter_mut()
+            .for_each(|code| *code = *code & 0x87 | 0x78);
         self.b.iter_mut().for_each(|code| *code = *code & 7 | 120);
         self
     }
@@ -111,7 +113,14 @@ impl Data {
     }
 
     fn name(&self) -> String {
-        let IntegerProduct { batch: [outer, inner], m, k, n, jobs, .. } = self.product;
+        let IntegerProduct {
+            batch: [outer, inner],
+            m,
+            k,
+            n,
+            jobs,
+            ..
+        } = self.product;
         let matrices = match outer * inner * jobs {
             1 => String::new(),
             _ => format!("{jobs} jobs of {outer}x{inner} "),
@@ -121,7 +130,10 @@ impl Data {
             Width::Six => ", packed in 6 bits",
             Width::Four => ", packed in 4 bits",
         };
-        format!("{matrices}{m}x{k}x{n}, {}{width}", format_name(self.product.a_format))
+        format!(
+            "{matrices}{m}x{k}x{n}, {}{width}",
+            format_name(self.product.a_format)
+        )
     }
 
     /// What strategies of this product are set by.
@@ -134,13 +146,24 @@ impl Data {
 
     /// Calls `run` with everything on `device`.
     fn with_operands<T>(&self, device: &Device, run: impl FnOnce(&Operands) -> T) -> T {
-        let IntegerProduct { m, k, n, b_width, .. } = self.product;
+        let IntegerProduct {
+            m, k, n, b_width, ..
+        } = self.product;
         let left: Vec<i8> = self.a.iter().map(|&code| code as i8).collect();
-        let a: Vec<u32> = left.chunks(m * k).flat_map(|codes| Width::Eight.pack(codes, k)).collect();
-        let b: Vec<u32> = self.b.chunks(n * k).flat_map(|codes| b_width.pack(codes, k)).collect();
+        let a: Vec<u32> = left
+            .chunks(m * k)
+            .flat_map(|codes| Width::Eight.pack(codes, k))
+            .collect();
+        let b: Vec<u32> = self
+            .b
+            .chunks(n * k)
+            .flat_map(|codes| b_width.pack(codes, k))
+            .collect();
         let of_jobs = self.scales.chunks(self.groups).zip(&self.shifts);
         let scales: Vec<f32> = of_jobs
-            .flat_map(|(scales, &shift)| scales.iter().flat_map(move |&scale| [scale, shift as f32]))
+            .flat_map(|(scales, &shift)| {
+                scales.iter().flat_map(move |&scale| [scale, shift as f32])
+            })
             .collect();
         let bias = self.bias.as_ref().map(|bias| device.upload(bias));
         run(&Operands {
@@ -165,9 +188,15 @@ impl Data {
     /// Bounds where scales are no powers of two or there is a bias: the product with the scale may be rounded or be fused
     /// into the sum, which is rounded on both sides.
     fn bounds(&self, values: &[f32]) -> Vec<f64> {
-        let largest = self.bias.iter().flatten().fold(0.0f32, |a, x| a.max(x.abs()));
+        let largest = self
+            .bias
+            .iter()
+            .flatten()
+            .fold(0.0f32, |a, x| a.max(x.abs()));
         let values = values.iter().map(|value| f64::from(value.abs()));
-        values.map(|value| EPSILON * (1.5 * value + 0.5 * f64::from(largest))).collect()
+        values
+            .map(|value| EPSILON * (1.5 * value + 0.5 * f64::from(largest)))
+            .collect()
     }
 
     /// The integers, times powers of two.
@@ -181,13 +210,20 @@ impl Data {
         let (name, strategies) = (format!("{what}{}", self.name()), self.strategies());
         let of_bounds = self.clone();
         let bounds = move |expected: &[f32]| of_bounds.bounds(expected);
-        let case = Case::close("integer_product", name, bounds, move |device| self.values(device));
+        let case = Case::close("integer_product", name, bounds, move |device| {
+            self.values(device)
+        });
         case.by_strategy(strategies)
     }
 
     /// Codes of the next product, all heads side by side.
     fn codes(self, what: &str, next: NextCodes) -> Case {
-        let name = format!("{what}{} to {} of {} bits", self.name(), format_name(next.format), next.bits);
+        let name = format!(
+            "{what}{} to {} of {} bits",
+            self.name(),
+            format_name(next.format),
+            next.bits
+        );
         let strategies = self.strategies();
         let of_range = self.clone();
         let exact = !next.gelu && self.bias.is_none();
@@ -196,8 +232,14 @@ impl Data {
             false => Tolerance::Codes(Box::new(move || of_range.code_range(&next))),
         };
         let case = Case::new("integer_product", name, tolerance, move |device| {
-            let (out, len) = self.product.words_of_rows().expect("no word spans two heads");
-            let product = IntegerProduct { out, ..self.product };
+            let (out, len) = self
+                .product
+                .words_of_rows()
+                .expect("no word spans two heads");
+            let product = IntegerProduct {
+                out,
+                ..self.product
+            };
             let codes = device.zeros(len);
             self.with_operands(device, |operands| {
                 integer_product_codes(device, &product, operands, &next, &codes);
@@ -212,7 +254,12 @@ impl Data {
     /// The codes of what the values may be.
     fn code_range(&self, next: &NextCodes) -> Result<CodeRange> {
         let cpu = Device::cpu();
-        let IntegerProduct { batch: [outer, inner], m, n, .. } = self.product;
+        let IntegerProduct {
+            batch: [outer, inner],
+            m,
+            n,
+            ..
+        } = self.product;
         let width = inner * n;
         let mut side_by_side = self.clone();
         side_by_side.product.out = View::new(0, [m * width, n], width, 1);
@@ -241,8 +288,15 @@ impl Data {
         };
         let moved = |by: f64| -> Result<Vec<u32>> {
             let pairs = results.iter().zip(&bounds);
-            let moved: Vec<f32> = pairs.map(|(&x, bound)| (f64::from(x) + by * bound) as f32).collect();
-            cpu.read(&quantize(&cpu, &quantizer, &cpu.upload(&moved), &cpu.upload(&next.inverses)))
+            let moved: Vec<f32> = pairs
+                .map(|(&x, bound)| (f64::from(x) + by * bound) as f32)
+                .collect();
+            cpu.read(&quantize(
+                &cpu,
+                &quantizer,
+                &cpu.upload(&moved),
+                &cpu.upload(&next.inverses),
+            ))
         };
         Ok(CodeRange {
             format: next.format,
@@ -255,12 +309,16 @@ impl Data {
     /// The score of candidates.
     fn errors(self, weighted: bool) -> Case {
         let weights = if weighted { "weighted " } else { "" };
-        let (name, strategies) = (format!("{weights}errors of {}", self.name()), self.strategies());
+        let (name, strategies) = (
+            format!("{weights}errors of {}", self.name()),
+            self.strategies(),
+        );
         let len = self.product.job_stride;
         let mut random = Random::new(3);
         let reference = random.bell(len, 0.0, 3e4);
         let weight = weighted.then(|| random.bell(len, 0.0, 1.0));
-        let (of_bounds, of_reference, of_weight) = (self.clone(), reference.clone(), weight.clone());
+        let (of_bounds, of_reference, of_weight) =
+            (self.clone(), reference.clone(), weight.clone());
         let bounds = move |_: &[f32]| of_bounds.error_bounds(&of_reference, of_weight.as_deref());
         let case = Case::close("integer_product", name, bounds, move |device| {
             let reference = device.upload(&reference);
@@ -275,9 +333,22 @@ impl Data {
     /// Each term errs by the roundings of the value and of the difference; a line's terms are summed one after the other.
     fn error_bounds(&self, reference: &[f32], weight: Option<&[f32]>) -> Vec<f64> {
         let cpu = Device::cpu();
-        let values = cpu.read(&self.values(&cpu)).expect("the CPU's memory can be read");
-        let largest = self.bias.iter().flatten().fold(0.0f32, |a, x| a.max(x.abs()));
-        let IntegerProduct { batch, m, n, jobs, job_stride, .. } = self.product;
+        let values = cpu
+            .read(&self.values(&cpu))
+            .expect("the CPU's memory can be read");
+        let largest = self
+            .bias
+            .iter()
+            .flatten()
+            .fold(0.0f32, |a, x| a.max(x.abs()));
+        let IntegerProduct {
+            batch,
+            m,
+            n,
+            jobs,
+            job_stride,
+            ..
+        } = self.product;
         let mut bounds = vec![0.0; jobs * self.groups];
         for (at, &value) in values.iter().enumerate() {
             let (job, at) = (at / job_stride, at % job_stride);
@@ -341,8 +412,20 @@ fn packed() -> Vec<Case> {
     let mut cases = Vec::new();
     for format in FORMATS {
         for (bits, width) in [(6, Width::Six), (4, Width::Four)] {
-            for shape in [[1, 1, 1], [3, 4, 7], [19, 13, 3], [18, 16, 65], [65, 197, 7], [17, 4100, 5]] {
-                cases.push(Data::single(shape, format).narrow(bits, width).shifted(2).exact(""));
+            for shape in [
+                [1, 1, 1],
+                [3, 4, 7],
+                [19, 13, 3],
+                [18, 16, 65],
+                [65, 197, 7],
+                [17, 4100, 5],
+            ] {
+                cases.push(
+                    Data::single(shape, format)
+                        .narrow(bits, width)
+                        .shifted(2)
+                        .exact(""),
+                );
             }
             let jobs = Data::new([19, 13, 5], [2, 3], 4, [true; 2], format);
             cases.push(jobs.narrow(bits, width).exact(""));
@@ -368,9 +451,15 @@ fn longest_sums() -> Vec<Case> {
         }
         for format in [Format::SoftmaxTwin, Format::GeluTwin] {
             // All in R1, all in R2, and both in turn.
-            for (what, left) in [("R1", [0x7f; 2]), ("R2", [0xff; 2]), ("R1 and R2", [0x7f, 0xff])] {
+            for (what, left) in [
+                ("R1", [0x7f; 2]),
+                ("R2", [0xff; 2]),
+                ("R1 and R2", [0x7f, 0xff]),
+            ] {
                 for right in [-128, 127] {
-                    let data = Data::single([17, k, 5], format).shifted(11).filled(left, right);
+                    let data = Data::single([17, k, 5], format)
+                        .shifted(11)
+                        .filled(left, right);
                     cases.push(data.exact(&format!("all 127 of {what} times {right}, ")));
                 }
             }
@@ -381,7 +470,10 @@ fn longest_sums() -> Vec<Case> {
                     let data = Data::single([18, k, 9], format).shifted(shift);
                     let what = format!("shift {shift}, ");
                     cases.push(data.clone().exact(&format!("any codes, {what}")));
-                    cases.push(data.near_the_largest().exact(&format!("large codes, {what}")));
+                    cases.push(
+                        data.near_the_largest()
+                            .exact(&format!("large codes, {what}")),
+                    );
                 }
             }
         }
@@ -392,7 +484,8 @@ fn longest_sums() -> Vec<Case> {
 /// Scales of heads and of blocks of columns, outputs side by side and transposed, a bias and any scale.
 fn groups() -> Vec<Case> {
     let (images, tokens, heads, dim, jobs) = (2, 17, 3, 6, 2);
-    let powers = |len: usize| -> Vec<f32> { (0..len).map(|at| (1u32 << at) as f32 / 16.0).collect() };
+    let powers =
+        |len: usize| -> Vec<f32> { (0..len).map(|at| (1u32 << at) as f32 / 16.0).collect() };
     let mut cases = Vec::new();
     for format in FORMATS {
         // The heads' outputs lie side by side, and jobs apart with a gap between them.
@@ -447,7 +540,8 @@ fn epilogues() -> Vec<Case> {
             for (what, mut data) in [("", side_by_side), ("", single), ("bias, ", biased)] {
                 // GELU bends between -4 and 4; the integers reach some thousands.
                 data.scales = vec![if gelu { 1.0 / 1024.0 } else { 1.0 }];
-                cases.push(data.codes(&format!("{}{what}", if gelu { "GELU, " } else { "" }), next));
+                cases
+                    .push(data.codes(&format!("{}{what}", if gelu { "GELU, " } else { "" }), next));
             }
         }
         let mut thirds = Data::new([65, 9, 24], [1, 1], 3, [false, true], format);
@@ -474,7 +568,11 @@ fn residual(format: Format, reordered: bool) -> Case {
     let (m, n) = (4 * ORDER.len(), 7);
     let mut data = Data::single([m, 9, n], format);
     data.scales = vec![0.25];
-    let what = if reordered { "residual, reordered, " } else { "residual, " };
+    let what = if reordered {
+        "residual, reordered, "
+    } else {
+        "residual, "
+    };
     let (name, strategies) = (format!("{what}{}", data.name()), data.strategies());
     let case = Case::exact("integer_product", name, move |device| {
         let out = device.zeros(m * n);

@@ -50,7 +50,9 @@ impl Readable for Buffer<f32> {
 impl Readable for Buffer<f16> {
     fn values(self, device: &Device) -> Result<Values> {
         let halves = device.read(&self)?;
-        Ok(Values::Floats(halves.into_iter().map(f16::to_f32).collect()))
+        Ok(Values::Floats(
+            halves.into_iter().map(f16::to_f32).collect(),
+        ))
     }
 }
 
@@ -141,7 +143,12 @@ impl Case {
 
     /// Whether it is a case of `kernel`. Cooperative matrices compute what the integer product does.
     fn is_of(&self, kernel: &str) -> bool {
-        self.kernel == if kernel == COOPERATIVE { "integer_product" } else { kernel }
+        self.kernel
+            == if kernel == COOPERATIVE {
+                "integer_product"
+            } else {
+                kernel
+            }
     }
 
     /// To be run under every strategy that a device offers for products of this name.
@@ -235,7 +242,9 @@ impl Suite {
             if case.needs_f16 && !device.has_f16() {
                 continue;
             }
-            let usual = case.strategies.and_then(|name| Some((name, device.strategy(name)?)));
+            let usual = case
+                .strategies
+                .and_then(|name| Some((name, device.strategy(name)?)));
             let Some((name, usual)) = usual else {
                 if !cooperative {
                     cases.push(prepared.check(device, case.name.clone()));
@@ -289,7 +298,9 @@ impl Prepared {
                 let [found, expected] = [found.len(), self.expected.len()];
                 report.failure = Some(Failure::of(format!("{found} values instead of {expected}")));
             }
-            (Limits::Bounds(bounds), Values::Floats(found), Values::Floats(expected)) if !repeats => {
+            (Limits::Bounds(bounds), Values::Floats(found), Values::Floats(expected))
+                if !repeats =>
+            {
                 compare_floats(found, expected, bounds, &mut report);
             }
             (Limits::Codes(range), Values::Words(found), Values::Words(expected)) if !repeats => {
@@ -355,7 +366,8 @@ pub(super) fn sha256(words: impl Iterator<Item = u32>) -> String {
 
 fn compare_floats(found: &[f32], expected: &[f32], bounds: &[f64], report: &mut CaseReport) {
     let mut worst = 0.0f64;
-    for (index, ((&found, &expected), &bound)) in found.iter().zip(expected).zip(bounds).enumerate() {
+    for (index, ((&found, &expected), &bound)) in found.iter().zip(expected).zip(bounds).enumerate()
+    {
         let error = (f64::from(found) - f64::from(expected)).abs();
         // So written that NaN fails.
         if error <= bound {
@@ -378,10 +390,11 @@ fn compare_floats(found: &[f32], expected: &[f32], bounds: &[f64], report: &mut 
 fn compare_codes(found: &[u32], expected: &[u32], range: &CodeRange, report: &mut CaseReport) {
     let mut codes = Codes::default();
     for word in 0..found.len() {
-        let lanes = [found, expected, &range.low, &range.high].map(|words| words[word].to_le_bytes());
+        let lanes =
+            [found, expected, &range.low, &range.high].map(|words| words[word].to_le_bytes());
         for lane in 0..4 {
             let [found, expected, low, high] = lanes.map(|lanes| lanes[lane]);
-            codes.count(step(range.format, range.ratio, found, expected), found != expected);
+            codes.count(step(range.format, range.ratio, found, expected));
             let worth = |code| worth(range.format, range.ratio, code);
             let between = worth(low) <= worth(found) && worth(found) <= worth(high);
             if between {
@@ -454,8 +467,17 @@ mod tests {
         }
         let mut names = HashSet::new();
         for case in &cases {
-            assert!(kernel_names().any(|kernel| kernel == case.kernel), "{}", case.kernel);
-            assert!(names.insert((case.kernel, &case.name)), "{}: {}", case.kernel, case.name);
+            assert!(
+                kernel_names().any(|kernel| kernel == case.kernel),
+                "{}",
+                case.kernel
+            );
+            assert!(
+                names.insert((case.kernel, &case.name)),
+                "{}: {}",
+                case.kernel,
+                case.name
+            );
         }
     }
 
@@ -475,7 +497,11 @@ mod tests {
             (GeluTwin, 0x01, 0x80, 1.0 / 8.0),
             (GeluTwin, 0x00, 0x81, 1.0),
         ] {
-            assert_eq!(step(format, 8.0, one, other), expected, "{format:?} {one:x} {other:x}");
+            assert_eq!(
+                step(format, 8.0, one, other),
+                expected,
+                "{format:?} {one:x} {other:x}"
+            );
             assert_eq!(step(format, 8.0, other, one), expected);
         }
     }

@@ -41,11 +41,15 @@ impl Data {
         let magnitudes = |values: &[f32]| -> Vec<f32> { values.iter().map(|x| x.abs()).collect() };
         let out = cpu.zeros(self.len);
         let bias = self.bias.as_ref().map(|bias| cpu.upload(&magnitudes(bias)));
-        let (a, b) = (cpu.upload(&magnitudes(&self.a)), cpu.upload(&magnitudes(&self.b)));
+        let (a, b) = (
+            cpu.upload(&magnitudes(&self.a)),
+            cpu.upload(&magnitudes(&self.b)),
+        );
         float_product(&cpu, &self.product, &a, &b, bias.as_ref(), &out);
         let sums = cpu.read(&out).expect("the CPU's memory can be read");
         let sums = sums.into_iter().map(f64::from);
-        sums.map(|sum| (self.product.k + 2) as f64 * EPSILON * sum).collect()
+        sums.map(|sum| (self.product.k + 2) as f64 * EPSILON * sum)
+            .collect()
     }
 
     fn float_case(self, name: &str) -> Case {
@@ -216,7 +220,10 @@ fn rounded() -> Vec<Case> {
         let name = format!("{rows}x{columns}");
         let case = Case::close("to_half", name, bounds, move |device| {
             let mut values = Random::new(5).bell(2 * rows * columns, 0.0, 3.0);
-            values.iter_mut().zip(special).for_each(|(value, special)| *value = special);
+            values
+                .iter_mut()
+                .zip(special)
+                .for_each(|(value, special)| *value = special);
             to_half(device, &what, &device.upload(&values))
         });
         cases.push(case.in_f16());
@@ -228,5 +235,9 @@ fn rounded() -> Vec<Case> {
 fn half_step(value: f32) -> f64 {
     let magnitude = f64::from(value).abs().max(f16::MIN_POSITIVE.to_f64());
     let step = f64::from(f16::EPSILON) * 2f64.powi(magnitude.log2().floor() as i32);
-    if value.abs() < f16::MIN_POSITIVE.to_f32() { f16::MIN_POSITIVE.to_f64() } else { step }
+    if value.abs() < f16::MIN_POSITIVE.to_f32() {
+        f16::MIN_POSITIVE.to_f64()
+    } else {
+        step
+    }
 }

@@ -168,13 +168,21 @@ impl Scores {
     }
 
     pub fn name(&self, deviation: f32) -> String {
-        let Self { rows, width, factor, .. } = self;
+        let Self {
+            rows,
+            width,
+            factor,
+            ..
+        } = self;
         format!("{rows}x{width}, scores to {deviation:e} times {factor}")
     }
 
     /// Bounds on both sides' errors of the `expected` probabilities.
     pub fn bounds(&self, expected: &[f32]) -> Vec<f64> {
-        let rows = self.scores.chunks(self.width).zip(expected.chunks(self.width));
+        let rows = self
+            .scores
+            .chunks(self.width)
+            .zip(expected.chunks(self.width));
         let factor = f64::from(self.factor);
         rows.flat_map(|(scores, expected)| {
             let exponents: Vec<f64> = scores.iter().map(|&x| factor * f64::from(x)).collect();
@@ -296,10 +304,15 @@ pub(super) fn cases() -> Vec<Case> {
         let data = Normalised::new(norm);
         let of_bounds = data.clone();
         let bounds = move |_: &[f32]| of_bounds.bounds();
-        cases.push(Case::close("layer_norm", norm_name(&norm), bounds, move |device| {
-            let [input, weight, bias] = data.upload(device);
-            layer_norm(device, &norm, &input, &weight, &bias)
-        }));
+        cases.push(Case::close(
+            "layer_norm",
+            norm_name(&norm),
+            bounds,
+            move |device| {
+                let [input, weight, bias] = data.upload(device);
+                layer_norm(device, &norm, &input, &weight, &bias)
+            },
+        ));
         cases.push(norm_gradient(norm));
     }
     for (data, deviation) in scores() {
@@ -320,7 +333,12 @@ pub(super) fn cases() -> Vec<Case> {
             window_softmax(device, &data.shape, &scores, &bias, &mask)
         }));
     }
-    cases.extend(RAGGED.into_iter().zip(RAGGED.into_iter().rev()).map(softmax_gradient));
+    cases.extend(
+        RAGGED
+            .into_iter()
+            .zip(RAGGED.into_iter().rev())
+            .map(softmax_gradient),
+    );
     for (rows, classes) in [(1, 1), (3, 197), (65, 10), (7, 1000)] {
         // At 40, 1 - p is about 1e-15 and a winner's p - 1 would be zero in f32. Without a lead, ties are likely enough.
         for lead in [0.0, 10.0, 40.0] {
@@ -340,7 +358,9 @@ fn norm_gradient(norm: LayerNorm) -> Case {
             let start = norm.input_offset + row * norm.input_stride;
             let grads = of_grad[row * norm.width..][..norm.width].iter();
             let scaled = grads.zip(&of_bounds.weight);
-            let h: Vec<f64> = scaled.map(|(grad, weight)| f64::from(*grad) * f64::from(*weight)).collect();
+            let h: Vec<f64> = scaled
+                .map(|(grad, weight)| f64::from(*grad) * f64::from(*weight))
+                .collect();
             let row = of_bounds.row(row);
             let width = norm.width as f64;
             let n = &row.elements;
@@ -356,28 +376,43 @@ fn norm_gradient(norm: LayerNorm) -> Case {
                 let elements = n_error * (h_size * n[at].abs() + hn_size);
                 let steps = 4.0 * EPSILON * (h[at].abs() + mean_h.abs() + (n[at] * mean_hn).abs());
                 let scale = (width / 4.0 + 6.0) * EPSILON * exact + n_error * exact;
-                bounds[start + at] = 2.0 * ((sums + elements + steps) / row.deviation + scale + SMALLEST);
+                bounds[start + at] =
+                    2.0 * ((sums + elements + steps) / row.deviation + scale + SMALLEST);
             }
         }
         bounds
     };
-    Case::close("layer_norm_backward", norm_name(&norm), bounds, move |device| {
-        let [input, weight, _] = data.upload(device);
-        layer_norm_backward(device, &norm, &input, &weight, &device.upload(&grad))
-    })
+    Case::close(
+        "layer_norm_backward",
+        norm_name(&norm),
+        bounds,
+        move |device| {
+            let [input, weight, _] = data.upload(device);
+            layer_norm_backward(device, &norm, &input, &weight, &device.upload(&grad))
+        },
+    )
 }
 
 fn softmax_gradient((rows, width): (usize, usize)) -> Case {
     const FACTOR: f32 = 0.125;
     let mut random = Random::new(width as u64);
     // Any rows that sum to about 1 will do; nothing here depends on how they came about.
-    let given: Vec<f32> = random.unit(rows * width).iter().map(|p| p * 2.0 / width as f32).collect();
+    let given: Vec<f32> = random
+        .unit(rows * width)
+        .iter()
+        .map(|p| p * 2.0 / width as f32)
+        .collect();
     let grad = random.bell(rows * width, 0.0, 1.0);
     let (of_given, of_grad) = (given.clone(), grad.clone());
     let bounds = move |_: &[f32]| {
         let rows = of_given.chunks(width).zip(of_grad.chunks(width));
         rows.flat_map(|(given, grad)| {
-            let pairs = || given.iter().zip(grad).map(|(p, g)| (f64::from(*p), f64::from(g.abs())));
+            let pairs = || {
+                given
+                    .iter()
+                    .zip(grad)
+                    .map(|(p, g)| (f64::from(*p), f64::from(g.abs())))
+            };
             let magnitude: f64 = pairs().map(|(p, g)| p * g).sum();
             // A sum of `width` products, then four steps.
             let sum = (width as f64 + 1.0) / 2.0 * EPSILON * magnitude;
@@ -389,17 +424,24 @@ fn softmax_gradient((rows, width): (usize, usize)) -> Case {
         })
         .collect()
     };
-    Case::close("softmax_backward", format!("{rows}x{width}"), bounds, move |device| {
-        let (given, grad) = (device.upload(&given), device.upload(&grad));
-        softmax_backward(device, rows, width, FACTOR, &given, &grad)
-    })
+    Case::close(
+        "softmax_backward",
+        format!("{rows}x{width}"),
+        bounds,
+        move |device| {
+            let (given, grad) = (device.upload(&given), device.upload(&grad));
+            softmax_backward(device, rows, width, FACTOR, &given, &grad)
+        },
+    )
 }
 
 /// Logits in quarters, so that some are equal, with a winner `lead` above the others' usual size.
 fn loss_gradient(rows: usize, classes: usize, lead: f32) -> Case {
     let mut logits = Random::new((rows * classes) as u64).bell(rows * classes, 0.0, 2.0);
     for (row, logits) in logits.chunks_mut(classes).enumerate() {
-        logits.iter_mut().for_each(|logit| *logit = (4.0 * *logit).floor() / 4.0);
+        logits
+            .iter_mut()
+            .for_each(|logit| *logit = (4.0 * *logit).floor() / 4.0);
         logits[row * 31 % classes] += lead;
     }
     let of_logits = logits.clone();
@@ -408,7 +450,11 @@ fn loss_gradient(rows: usize, classes: usize, lead: f32) -> Case {
         rows.flat_map(|(logits, expected)| {
             let exponents: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
             let magnitudes: Vec<f32> = expected.iter().map(|p| p.abs()).collect();
-            probability_bounds(&exponents, &magnitudes, exponents.iter().fold(0.0, |a, x| x.abs().max(a)))
+            probability_bounds(
+                &exponents,
+                &magnitudes,
+                exponents.iter().fold(0.0, |a, x| x.abs().max(a)),
+            )
         })
         .collect()
     };

@@ -2,9 +2,7 @@
 
 use super::super::random::Random;
 use super::{Case, EPSILON, RAGGED};
-use crate::kernels::{
-    Lines, RowMaximum, View, row_error, row_maximum, sum_rows, weighted_error,
-};
+use crate::kernels::{Lines, RowMaximum, View, row_error, row_maximum, sum_rows, weighted_error};
 
 const JOBS: usize = 5;
 
@@ -41,7 +39,12 @@ impl Data {
         let mut outputs = Vec::new();
         for noise in noises {
             let noise = random.bell(shape.elements(), 0.0, noise);
-            outputs.extend(reference.iter().zip(noise).map(|(value, noise)| value + noise));
+            outputs.extend(
+                reference
+                    .iter()
+                    .zip(noise)
+                    .map(|(value, noise)| value + noise),
+            );
         }
         // Lines without a direction: of the reference, of one output, of both.
         if shape.rows >= 4 {
@@ -68,19 +71,22 @@ pub(super) fn cases() -> Vec<Case> {
             let steps = (shape.group_columns + shape.lines()) as f64;
             let bounds = move |expected: &[f32]| {
                 let sums = expected.iter();
-                sums.map(|sum| 2.0 * (5.0 + steps / 2.0) * EPSILON * f64::from(*sum)).collect()
+                sums.map(|sum| 2.0 * (5.0 + steps / 2.0) * EPSILON * f64::from(*sum))
+                    .collect()
             };
             cases.push(Case::close("weighted_error", name, bounds, move |device| {
                 let data = Data::new(&shape);
                 let weight = flag.then(|| device.upload(&data.weight));
-                let (outputs, reference) = (device.upload(&data.outputs), device.upload(&data.reference));
+                let (outputs, reference) =
+                    (device.upload(&data.outputs), device.upload(&data.reference));
                 weighted_error(device, &shape, JOBS, &outputs, &reference, weight.as_ref())
             }));
             let name = format!("{title}, {}", if flag { "correlations" } else { "cosines" });
             let bounds = move |expected: &[f32]| angle_bounds(&shape, flag, expected);
             cases.push(Case::close("row_error", name, bounds, move |device| {
                 let data = Data::new(&shape);
-                let (outputs, reference) = (device.upload(&data.outputs), device.upload(&data.reference));
+                let (outputs, reference) =
+                    (device.upload(&data.outputs), device.upload(&data.reference));
                 row_error(device, &shape, JOBS, flag, &outputs, &reference)
             }));
         }
@@ -97,9 +103,12 @@ pub(super) fn cases() -> Vec<Case> {
             })
             .collect()
         };
-        cases.push(Case::close("sum_rows", format!("{rows}x{width}"), bounds, move |device| {
-            sum_rows(device, rows, width, &device.upload(&values))
-        }));
+        cases.push(Case::close(
+            "sum_rows",
+            format!("{rows}x{width}"),
+            bounds,
+            move |device| sum_rows(device, rows, width, &device.upload(&values)),
+        ));
     }
     cases.extend(maxima());
     cases
