@@ -2,8 +2,11 @@
 //! may.
 
 use super::models::{distance, top1_flips};
-use super::report::{DeviceReport, FloatReport, IntegerReport, KernelReport, Kind, ModelReport};
+use super::report::{
+    CaseReport, DeviceReport, FloatReport, IntegerReport, KernelReport, Kind, ModelReport,
+};
 use serde::Serialize;
+use std::collections::HashSet;
 
 /// How much a difference matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -59,14 +62,16 @@ impl Differences {
         let name = &first.kernel;
         let (mut shared, mut floats, mut codes) = (0, 0, 0);
         for case in &first.cases {
-            let Some(other) = other.cases.iter().find(|other| other.name == case.name) else {
-                continue;
-            };
+            // Divided in the same way, if both can; results don't depend on it.
+            let same = |of: &&CaseReport| of.name == case.name;
+            let alike = |of: &&CaseReport| same(of) && of.strategy == case.strategy;
+            let mut cases = other.cases.iter();
+            let other = cases.clone().find(alike).or_else(|| cases.find(same));
+            let Some(other) = other else { continue };
             shared += 1;
-            let failures = [("first", &case.failure), ("other", &other.failure)];
-            for (whose, failure) in failures {
-                if let Some(failure) = failure {
-                    let what = format!("{}: wrong in the {whose} report: {failure}", case.name);
+            for (whose, case) in [("first", case), ("other", other)] {
+                if let Some(failure) = &case.failure {
+                    let what = format!("{}: wrong in the {whose} report: {failure}", case.title());
                     self.push(Level::Failure, name, what);
                 }
             }
@@ -75,7 +80,7 @@ impl Differences {
             }
             match case.kind {
                 Kind::Exact => {
-                    let what = format!("{}: exact results differ", case.name);
+                    let what = format!("{}: exact results differ", case.title());
                     self.push(Level::Failure, name, what);
                 }
                 Kind::Close => floats += 1,
@@ -90,12 +95,15 @@ impl Differences {
             let what = format!("codes differ by no more than a step in {codes} of {shared} cases");
             self.push(Level::Allowed, name, what);
         }
-        let only = first.cases.len() + other.cases.len() - 2 * shared;
+        let names = |report: &KernelReport| -> HashSet<String> {
+            report.cases.iter().map(|case| case.name.clone()).collect()
+        };
+        let only = names(first).symmetric_difference(&names(other)).count();
         if only > 0 {
             self.push(
                 Level::Missing,
                 name,
-                format!("{only} cases are only in one report"),
+                format!("{only} cases are in one report only"),
             );
         }
     }

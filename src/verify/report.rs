@@ -97,8 +97,10 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseReport {
-    /// Sizes, formats, and how work was divided.
+    /// Sizes and formats.
     pub name: String,
+    /// How work was divided, where that can be chosen.
+    pub strategy: Option<String>,
     /// How it is compared.
     pub kind: Kind,
     /// Values of the result.
@@ -339,8 +341,8 @@ pub fn failures(device: &DeviceReport) -> Vec<String> {
                 .iter()
                 .filter(|case| case.failure.is_some())
                 .count();
-            let (kernel, name) = (&kernel.kernel, &case.name);
-            failures.push(format!("{kernel}, {name}: {failure}; {all} cases fail"));
+            let (kernel, title) = (&kernel.kernel, case.title());
+            failures.push(format!("{kernel}, {title}: {failure}; {all} cases fail"));
         }
     }
     for model in &device.models {
@@ -463,10 +465,11 @@ impl Report {
             let name = &device.name;
             unique(device.kernels.iter().map(|kernel| &kernel.kernel))?;
             for kernel in &device.kernels {
-                unique(kernel.cases.iter().map(|case| &case.name))?;
+                let titles: Vec<String> = kernel.cases.iter().map(CaseReport::title).collect();
+                unique(titles.iter())?;
                 for case in &kernel.cases {
                     case.validate().map_err(|problem| {
-                        format!("{name}: {}, {}: {problem}", kernel.kernel, case.name)
+                        format!("{name}: {}, {}: {problem}", kernel.kernel, case.title())
                     })?;
                 }
             }
@@ -504,6 +507,12 @@ fn check_sha256(text: &str) -> std::result::Result<(), String> {
 }
 
 impl CaseReport {
+    /// Its name, and how work was divided.
+    pub fn title(&self) -> String {
+        let strategy = self.strategy.iter().map(|strategy| format!(", {strategy}"));
+        self.name.clone() + &strategy.collect::<String>()
+    }
+
     fn validate(&self) -> std::result::Result<(), String> {
         match (&self.sha256, &self.failure) {
             (Some(sha256), _) => check_sha256(sha256)?,

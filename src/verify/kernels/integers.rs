@@ -432,7 +432,7 @@ fn packed() -> Vec<Case> {
         }
     }
     for (width, q) in [(Width::Six, 32), (Width::Four, 8)] {
-        for (left, right) in [(0x80, -q), (0x80, q - 1), (0x7f, -q), (0x7f, q - 1)] {
+        for (left, right) in [(0x80, -q), (0x7f, -q)] {
             let mut data = Data::single([17, MAX_K, 5], Format::Uniform).filled([left; 2], right);
             data.product.b_width = width;
             cases.push(data.exact(&format!("all {} times {right}, ", left as i8)));
@@ -445,37 +445,28 @@ fn packed() -> Vec<Case> {
 fn longest_sums() -> Vec<Case> {
     let mut cases = Vec::new();
     for k in [1024, 1025, MAX_K] {
-        for (left, right) in [(0x80, -128), (0x80, 127), (0x7f, -128), (0x7f, 127)] {
+        for (left, right) in [(0x80, -128), (0x7f, -128)] {
             let data = Data::single([17, k, 5], Format::Uniform).filled([left; 2], right);
             cases.push(data.exact(&format!("all {} times {right}, ", left as i8)));
         }
         for format in [Format::SoftmaxTwin, Format::GeluTwin] {
-            // All in R1, all in R2, and both in turn.
-            for (what, left) in [
+            let ranges = [
                 ("R1", [0x7f; 2]),
                 ("R2", [0xff; 2]),
-                ("R1 and R2", [0x7f, 0xff]),
-            ] {
-                for right in [-128, 127] {
-                    let data = Data::single([17, k, 5], format)
-                        .shifted(11)
-                        .filled(left, right);
-                    cases.push(data.exact(&format!("all 127 of {what} times {right}, ")));
-                }
+                ("R1 and R2 in turn", [0x7f, 0xff]),
+            ];
+            for (what, left) in ranges {
+                let data = Data::single([17, k, 5], format)
+                    .shifted(11)
+                    .filled(left, -128);
+                cases.push(data.exact(&format!("all 127 of {what} times -128, ")));
             }
         }
+        // Sums that are no round numbers, so that an f32 couldn't hold them on the way; of either sign.
         for format in FORMATS {
-            for shift in [0, 11] {
-                if shift == 0 || format.is_twin() {
-                    let data = Data::single([18, k, 9], format).shifted(shift);
-                    let what = format!("shift {shift}, ");
-                    cases.push(data.clone().exact(&format!("any codes, {what}")));
-                    cases.push(
-                        data.near_the_largest()
-                            .exact(&format!("large codes, {what}")),
-                    );
-                }
-            }
+            let data = Data::single([17, k, 5], format).shifted(11);
+            cases.push(data.clone().exact("any codes, "));
+            cases.push(data.near_the_largest().exact("large codes, "));
         }
     }
     cases

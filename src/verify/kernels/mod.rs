@@ -247,7 +247,7 @@ impl Suite {
                 .and_then(|name| Some((name, device.strategy(name)?)));
             let Some((name, usual)) = usual else {
                 if !cooperative {
-                    cases.push(prepared.check(device, case.name.clone()));
+                    cases.push(prepared.check(device, None));
                 }
                 continue;
             };
@@ -255,7 +255,7 @@ impl Suite {
                 let wanted = cooperative == (strategy == Strategy::Cooperative);
                 if wanted && device.offers(strategy) {
                     device.set_strategy(name, strategy);
-                    cases.push(prepared.check(device, format!("{}, {strategy}", case.name)));
+                    cases.push(prepared.check(device, Some(strategy)));
                 }
             }
             device.set_strategy(name, usual);
@@ -268,9 +268,10 @@ impl Suite {
 }
 
 impl Prepared {
-    fn check(&self, device: &Device, name: String) -> CaseReport {
+    fn check(&self, device: &Device, strategy: Option<Strategy>) -> CaseReport {
         let mut report = CaseReport {
-            name,
+            name: self.case.name.clone(),
+            strategy: strategy.map(|strategy| strategy.to_string()),
             kind: match self.tolerance {
                 Limits::None => Kind::Exact,
                 Limits::Bounds(_) => Kind::Close,
