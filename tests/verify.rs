@@ -18,7 +18,7 @@ const CHECK: i32 = 1;
 const USAGE: i32 = 2;
 const INPUT: i32 = 3;
 
-static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new().expect("the CPU computes"));
+static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new(&[]).expect("the CPU computes"));
 
 /// The first adapter, which is enough to show that a broken kernel is caught; whether a sound one passes, every adapter
 /// has to show.
@@ -28,8 +28,13 @@ fn adapter() -> Device {
         .device
 }
 
-fn run(device: &Device) -> Vec<KernelReport> {
-    SUITE.run(device, &mut |_| {})
+fn run(suite: &Suite, device: &Device) -> Vec<KernelReport> {
+    suite.run(device, &mut |_| {})
+}
+
+/// Some of the kernels.
+fn suite(kernels: &[&str]) -> Suite {
+    Suite::new(kernels).expect("the CPU computes")
 }
 
 fn failing(reports: &[KernelReport]) -> BTreeSet<&str> {
@@ -57,7 +62,7 @@ fn with_mistakes(mistakes: &[(&str, &str, &str)]) -> Device {
 #[test]
 fn sound_kernels_pass_everywhere() {
     for device in common::devices() {
-        let reports = run(&device);
+        let reports = run(&SUITE, &device);
         for report in &reports {
             let failure = report
                 .failure()
@@ -194,7 +199,7 @@ fn a_mistake_in_any_kernel_is_caught_and_no_other_kernel_is_named() {
     let mut seen = BTreeSet::new();
     for mistakes in [&MISTAKES[..], &MORE_MISTAKES] {
         let device = with_mistakes(mistakes);
-        let reports = run(&device);
+        let reports = run(&SUITE, &device);
         let broken = mistakes.iter().map(|(shader, ..)| *shader);
         let runs =
             |kernel: &&str| device.has_f16() || !["half_product", "to_half"].contains(kernel);
@@ -207,41 +212,24 @@ fn a_mistake_in_any_kernel_is_caught_and_no_other_kernel_is_named() {
     assert_eq!(seen, kernels);
 }
 
-/// Half up where it should be half to even: in the piece that all quantizers share, and that `quantize` alone gets values
-/// for that lie halfway.
+/// In the piece that all quantizers share: half up where it should be half to even shows where values lie halfway, which is
+/// in `quantize` alone; cut off where it should be rounded shows everywhere.
 #[test]
 fn a_mistake_in_a_shared_piece_is_caught_where_it_shows() {
-    let half_up = [(
-        "shared/codes",
-        "vec4(q - 1.0)) + ROUNDER;\n    } else",
-        "vec4(q - 1.0)); rounded = floor(rounded + 0.5) + ROUNDER;\n    } else",
-    )];
-    let device = with_mistakes(&half_up);
-    let reports = run(&device);
-    let failing = failing(&reports);
-    assert!(failing.contains("quantize"), "{failing:?}");
-    let users = [
-        "integer_product",
-        "layer_norm",
-        "quantize",
-        "softmax",
-        "window_softmax",
-    ];
-    assert!(
-        failing.iter().all(|kernel| users.contains(kernel)),
-        "{failing:?}"
-    );
-
-    let truncated = [(
-        "shared/codes",
-        "vec4(q - 1.0)) + ROUNDER;\n    } else",
-        "vec4(q - 1.0)); rounded = trunc(rounded) + ROUNDER;\n    } else",
-    )];
-    let reports = run(&with_mistakes(&truncated));
-    assert_eq!(self::failing(&reports), users.into_iter().collect());
+    let users = ["layer_norm", "quantize", "softmax", "window_softmax"];
+    let suite = suite(&[&users[..], &["fake_quantize"]].concat());
+    let right = "vec4(q - 1.0)) + ROUNDER;\n    } else";
+    for (wrong, caught) in [
+        ("floor(rounded + 0.5)", &["quantize"][..]),
+        ("trunc(rounded)", &users),
+    ] {
+        let wrong = format!("vec4(q - 1.0));\n    rounded = {wrong} + ROUNDER;\n    }} else");
+        let reports = run(&suite, &with_mistakes(&[("shared/codes", right, &wrong)]));
+        assert_eq!(failing(&reports), caught.iter().copied().collect());
+    }
 }
 
-/// A product in one of its strategies only, at one size only: the last row of a tile.
+/// A product that is wrong under some strategies and for some formats.
 #[test]
 fn the_strategy_that_fails_is_named_with_the_place() {
     let device = with_mistakes(&[(
@@ -250,7 +238,7 @@ fn the_strategy_that_fails_is_named_with_the_place() {
         "above & above_r2",
     )]);
     let usual = device.strategy("integer_product_twin");
-    let reports = run(&device);
+    let reports = run(&suite(&["integer_product"]), &device);
     assert_eq!(device.strategy("integer_product_twin"), usual);
     assert_eq!(failing(&reports), ["integer_product"].into());
     let report = reports
@@ -270,7 +258,7 @@ fn the_strategy_that_fails_is_named_with_the_place() {
 fn a_shader_that_is_none_fails_by_name_and_leaves_the_others() {
     let device = adapter();
     device.replace_shader_text(text_of("softmax").unwrap(), "nonsense".to_owned());
-    let reports = run(&device);
+    let reports = run(&suite(&["gelu", "softmax", "sum_rows"]), &device);
     assert_eq!(failing(&reports), ["softmax"].into());
     let (_, failure) = reports.iter().find_map(KernelReport::failure).unwrap();
     assert!(failure.to_string().contains("softmax"), "{failure}");
@@ -405,7 +393,11 @@ fn differences_of_reports_are_named() {
     );
     finds(
         &|device| {
-            device["models"][1]["float"]["logits"][2] = json!([9, 9, 9, 9, 9, 9, 9, 9, 9, 9.5])
+            let logits = &mut device["models"][1]["float"]["logits"][2];
+            let value = |class: usize| logits[class].as_f64().unwrap();
+            let winner = (0..10).fold(0, |a, b| if value(b) > value(a) { b } else { a });
+            let greater = json!(value(winner) + 1.0);
+            logits[(winner + 1) % 10] = greater;
         },
         CHECK,
         &[
@@ -458,7 +450,7 @@ fn reports_of_something_else_are_refused() {
         &|report| report["subject"]["models"][0]["quantized_sha256"] = sha256.clone(),
         &[
             "is not of the same verification as",
-            "subject.models",
+            "models.vit_mnist.quantized_sha256 is",
             "ffff",
         ],
     );
@@ -539,6 +531,7 @@ fn a_shader_of_the_users_is_tried() {
         let of_file = format!("row_maximum={}", file.display());
         program("verify")
             .with("--device", "0")
+            .with("--kernel", "row_maximum")
             .with("--shader", of_file)
     };
     // Another text that computes the same.
@@ -565,9 +558,9 @@ fn a_shader_of_the_users_is_tried() {
     let outcome = verify().with("--out", &out).run();
     assert_eq!(outcome.code, Some(CHECK), "{outcome}");
     assert!(
-        outcome
-            .stdout
-            .contains("\nwrong:\n  row_maximum, rows, values: ["),
+        outcome.stdout.contains(
+            "\nwrong:\n  row_maximum, columns, values: [4] is -1.0312781e0, expected -7.2375286e-1"
+        ),
         "{outcome}"
     );
     assert!(outcome.stderr.contains("error: "), "{outcome}");

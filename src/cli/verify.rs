@@ -12,9 +12,11 @@ use crate::output;
 use crate::quant::QuantizedModel;
 use crate::verify::{
     CaseReport, Codes, DeviceReport, Difference, Event, Figure, FloatReport, Images, IntegerReport,
-    KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, text_of,
+    KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, kernel_names,
+    text_of,
 };
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +34,9 @@ pub struct Verify {
     /// An adapter's number or part of its name (see `devices`), or `cpu`. Default: every adapter, and `cpu`.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+    /// Check the kernel of this name in `shaders` alone, and no demo models; may be repeated.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(kernel_names()), hide_possible_values = true)]
+    kernel: Vec<String>,
     /// FP model in the place of the demo models: a timm checkpoint, named as in `calibrate`.
     #[arg(long, value_name = "MODEL")]
     model: Option<ModelSource>,
@@ -54,7 +59,7 @@ pub struct Verify {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Compare reports, of one version and the same models, instead: the first device of the first with all others.
-    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["device", "model", "quantized", "shader", "out"])]
+    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["device", "kernel", "model", "quantized", "shader", "out"])]
     against: Vec<PathBuf>,
     /// Print JSON.
     #[arg(long)]
@@ -107,7 +112,8 @@ impl Verify {
         let requests = self.requests()?;
 
         eprintln!("computing what is expected, on the CPU");
-        let verification = Verification::new(subjects)?;
+        let kernels: Vec<&str> = self.kernel.iter().map(String::as_str).collect();
+        let verification = Verification::new(&kernels, subjects)?;
         let hashes = shaders
             .iter()
             .map(|(name, text)| (name.clone(), format!("{:x}", Sha256::digest(text))));
@@ -150,7 +156,10 @@ impl Verify {
     /// The models that are asked for, or those that come with the program.
     fn subjects(&self) -> Result<Vec<Subject>> {
         if self.model.is_none() && self.quantized.is_none() {
-            return Subject::demo();
+            return match self.kernel.is_empty() {
+                true => Subject::demo(),
+                false => Ok(Vec::new()),
+            };
         }
         let float = match &self.model {
             Some(source) => {

@@ -34,15 +34,14 @@ pub struct Difference {
 /// The differences of `other` from `first`, which are of the same subject.
 pub fn compare(first: &DeviceReport, other: &DeviceReport) -> Vec<Difference> {
     let mut differences = Differences(Vec::new());
-    for kernel in &first.kernels {
-        let same = |candidate: &&KernelReport| candidate.kernel == kernel.kernel;
-        match other.kernels.iter().find(same) {
-            Some(other) => differences.kernel(kernel, other),
-            None => differences.push(Level::Missing, &kernel.kernel, "only in the first report"),
-        }
+    // Both have the kernels and the models of their subject.
+    for (kernel, other) in first.kernels.iter().zip(&other.kernels) {
+        differences.kernel(kernel, other);
     }
-    for (model, other) in first.models.iter().zip(&other.models) {
-        differences.model(model, other);
+    for model in &first.models {
+        if let Some(other) = other.models.iter().find(|other| other.name == model.name) {
+            differences.model(model, other);
+        }
     }
     differences.0
 }

@@ -35,13 +35,13 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Computes what is expected of every kernel and of `subjects`.
+    /// Computes what is expected of the kernels of these names, or of all where none are named, and of `subjects`.
     ///
     /// # Errors
     /// Weights or activations of a subject that are not finite.
-    pub fn new(subjects: Vec<Subject>) -> Result<Self> {
+    pub fn new(kernels: &[&str], subjects: Vec<Subject>) -> Result<Self> {
         Ok(Self {
-            suite: Suite::new()?,
+            suite: Suite::new(kernels)?,
             models: subjects
                 .into_iter()
                 .map(Reference::new)
@@ -53,11 +53,17 @@ impl Verification {
     pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
         SubjectRecord {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: self
+                .suite
+                .kernels()
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect(),
             shaders,
             models: self
                 .models
                 .iter()
-                .map(|model| model.subject.record.clone())
+                .map(|model| model.subject.named_record())
                 .collect(),
         }
     }

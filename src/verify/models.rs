@@ -61,7 +61,7 @@ impl Reference {
     /// Computes everything on `device` and compares.
     pub fn check(&self, device: &Device) -> ModelReport {
         let mut report = ModelReport {
-            name: self.subject.record.name.clone(),
+            name: self.subject.name.clone(),
             float: None,
             integer: None,
             failure: None,

@@ -31,18 +31,18 @@ pub struct Report {
 pub struct SubjectRecord {
     /// The version of this program.
     pub tool_version: String,
+    /// The kernels' names.
+    pub kernels: Vec<String>,
     /// SHA-256 of the shaders that were replaced, by name.
     pub shaders: BTreeMap<String, String>,
-    /// The models.
-    pub models: Vec<ModelRecord>,
+    /// The models, by name.
+    pub models: BTreeMap<String, ModelRecord>,
 }
 
 /// A model and its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
-    /// The architecture's name.
-    pub name: String,
     /// SHA-256 of the FP weights' file, where there is one.
     pub model_sha256: Option<String>,
     /// SHA-256 of the quantized file, where there is one.
@@ -473,14 +473,25 @@ impl Report {
                     })?;
                 }
             }
-            let models = device.models.iter().map(|model| &model.name);
-            if !models.eq(self.subject.models.iter().map(|model| &model.name)) {
+            if !device
+                .kernels
+                .iter()
+                .map(|report| &report.kernel)
+                .eq(&self.subject.kernels)
+            {
+                return Err(format!("{name}: its kernels are not those of `subject`"));
+            }
+            unique(device.models.iter().map(|model| &model.name))?;
+            if device.models.len() != self.subject.models.len() {
                 return Err(format!("{name}: its models are not those of `subject`"));
             }
-            for (model, record) in device.models.iter().zip(&self.subject.models) {
-                model
-                    .validate(record)
-                    .map_err(|problem| format!("{name}: {}: {problem}", model.name))?;
+            for model in &device.models {
+                let record = self.subject.models.get(&model.name);
+                let checked = match record {
+                    Some(record) => model.validate(record),
+                    None => Err("is no model of `subject`".to_owned()),
+                };
+                checked.map_err(|problem| format!("{name}: {}: {problem}", model.name))?;
             }
         }
         Ok(())

@@ -40,7 +40,8 @@ pub(super) fn settings() -> Settings {
 
 /// A model in floats, in integers or both, and images for it.
 pub struct Subject {
-    pub(super) record: ModelRecord,
+    pub(super) name: String,
+    record: ModelRecord,
     pub(super) float: Option<(Weights, Resolved)>,
     pub(super) quantized: Option<QuantizedModel>,
     /// Preprocessed.
@@ -93,8 +94,8 @@ impl Subject {
         let images = images.load(architecture, preprocessing)?;
         let words = images.iter().flatten().map(|value| value.to_bits());
         Ok(Self {
+            name,
             record: ModelRecord {
-                name,
                 model_sha256: float.as_ref().map(|(weights, _)| weights.sha256()),
                 quantized_sha256: quantized.as_ref().map(|(_, sha256)| sha256.clone()),
                 images: images.len(),
@@ -104,6 +105,11 @@ impl Subject {
             quantized: quantized.map(|(model, _)| model),
             images,
         })
+    }
+
+    /// What reports say of it, by its name.
+    pub(super) fn named_record(&self) -> (String, ModelRecord) {
+        (self.name.clone(), self.record.clone())
     }
 
     /// The models that come with the program, in floats and in integers.

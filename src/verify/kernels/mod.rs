@@ -194,17 +194,24 @@ enum Limits {
     Codes(CodeRange),
 }
 
-/// All kernels' cases, with the results of their CPU versions.
-pub struct Suite(Vec<Prepared>);
+/// Kernels' cases, with the results of their CPU versions.
+pub struct Suite {
+    kernels: Vec<&'static str>,
+    cases: Vec<Prepared>,
+}
 
 impl Suite {
-    /// Runs the CPU versions.
+    /// Runs the CPU versions of the kernels of these names, or of all where none are named.
     ///
     /// # Errors
     /// None that a CPU has.
-    pub fn new() -> Result<Self> {
+    pub fn new(kernels: &[&str]) -> Result<Self> {
         let cpu = Device::cpu();
-        let prepared = cases().into_iter().map(|case| {
+        let wanted = |kernel: &&str| kernels.is_empty() || kernels.contains(kernel);
+        let kernels: Vec<&str> = kernel_names().filter(wanted).collect();
+        let mut cases = cases();
+        cases.retain(|case| kernels.iter().any(|kernel| case.is_of(kernel)));
+        let prepared = cases.into_iter().map(|case| {
             let expected = (case.run)(&cpu)?;
             let tolerance = match (&case.tolerance, &expected) {
                 (Tolerance::Bounds(bounds), Values::Floats(expected)) => {
@@ -220,13 +227,21 @@ impl Suite {
                 tolerance,
             })
         });
-        Ok(Self(prepared.collect::<Result<_>>()?))
+        Ok(Self {
+            cases: prepared.collect::<Result<_>>()?,
+            kernels,
+        })
+    }
+
+    /// The kernels' names.
+    pub fn kernels(&self) -> &[&'static str] {
+        &self.kernels
     }
 
     /// Runs every kernel on `device`, and tells of each when it is done. What goes wrong on the device is a failure of the
     /// kernel that it happens with.
     pub fn run(&self, device: &Device, done: &mut dyn FnMut(&KernelReport)) -> Vec<KernelReport> {
-        let reports = kernel_names().map(|kernel| {
+        let reports = self.kernels.iter().map(|kernel| {
             let report = self.run_kernel(kernel, device);
             done(&report);
             report
@@ -237,7 +252,11 @@ impl Suite {
     fn run_kernel(&self, kernel: &str, device: &Device) -> KernelReport {
         let cooperative = kernel == COOPERATIVE;
         let mut cases = Vec::new();
-        for prepared in self.0.iter().filter(|prepared| prepared.case.is_of(kernel)) {
+        for prepared in self
+            .cases
+            .iter()
+            .filter(|prepared| prepared.case.is_of(kernel))
+        {
             let case = &prepared.case;
             if case.needs_f16 && !device.has_f16() {
                 continue;
