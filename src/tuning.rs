@@ -66,6 +66,7 @@ pub fn apply(device: &Device) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::input(path, format!("can't be read: {error}"))),
     };
+    log::debug!("tuning: as {} says", path.display());
     let offers = |strategy| device.offers(strategy);
     let strategies = parse(&text, &key, offers).map_err(|problem| Error::input(&path, problem))?;
     for (name, strategy) in strategies {
