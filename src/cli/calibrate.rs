@@ -151,6 +151,17 @@ impl Calibrate {
 
     fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
+        // Curves and histograms are for the page.
+        let sites = calibration.reports.iter().map(|report| {
+            json!({
+                "site": report.site,
+                "score": report.score,
+                "rounds": report.rounds,
+                "work": report.work,
+                "seconds": report.seconds,
+                "evidence": report.evidence,
+            })
+        });
         json!({
             // Not the path itself: as JSON it has to be text, which not every path is.
             "out": self.out.to_string_lossy(),
@@ -159,10 +170,11 @@ impl Calibrate {
                 "forward": calibration.forward.as_secs_f64(),
                 "backward": calibration.backward.as_secs_f64(),
                 "search": calibration.search.as_secs_f64(),
+                "evidence": calibration.evidence.as_secs_f64(),
             },
             "peak_device_bytes": calibration.peak_device_bytes,
             "multiply_adds": work,
-            "sites": calibration.reports,
+            "sites": sites.collect::<Vec<_>>(),
         })
     }
 }
@@ -199,11 +211,12 @@ fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
     let work = |part: &str| report["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
     print_line!("wrote {}", report["out"].as_str().unwrap_or_default())?;
     print_line!(
-        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}; {:.0} MiB of device memory at most",
-        seconds("forward") + seconds("backward") + seconds("search"),
+        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}, evidence {:.1}; {:.0} MiB of device memory at most",
+        seconds("forward") + seconds("backward") + seconds("search") + seconds("evidence"),
         seconds("forward"),
         seconds("backward"),
         seconds("search"),
+        seconds("evidence"),
         report["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
     )?;
     print_line!(

@@ -4,6 +4,7 @@
 
 use super::calibrate::Calibration;
 use super::candidates::{MAX_SHIFT, Scale};
+use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
 use super::packing::{pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
@@ -106,6 +107,8 @@ pub struct QuantizedModel {
     pub settings: Settings,
     /// Every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
+    /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
+    pub evidence: Option<BTreeMap<String, SiteEvidence>>,
     /// What stays float, by timm's names: norms, class token, positions.
     pub floats: BTreeMap<String, Vec<f32>>,
 }
@@ -118,6 +121,7 @@ mod key {
     pub const PREPROCESSING: &str = "preprocessing";
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
+    pub const EVIDENCE: &str = "evidence";
 }
 
 /// The tensors that stay float: those that belong to no site.
@@ -154,12 +158,15 @@ impl QuantizedModel {
             .into_iter()
             .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
             .collect::<Result<_>>()?;
+        let reports = calibration.reports.into_iter();
+        let evidence = reports.map(|report| (report.site, report.evidence));
         Ok(Self {
             provenance,
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
             settings,
             sites: calibration.sites,
+            evidence: Some(evidence.collect()),
             floats,
         })
     }
@@ -209,7 +216,7 @@ impl QuantizedModel {
                 }
             }
         }
-        let metadata = [
+        let mut metadata: BTreeMap<String, String> = [
             (key::FORMAT, FORMAT_NAME.to_owned()),
             (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
             (key::ARCHITECTURE, to_json(&self.architecture)),
@@ -217,8 +224,12 @@ impl QuantizedModel {
             (key::SETTINGS, to_json(&self.settings)),
             (key::PROVENANCE, to_json(&self.provenance)),
         ]
-        .map(|(key, value)| (key.to_owned(), value));
-        weights::save(path, tensors, metadata.into())
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        if let Some(evidence) = &self.evidence {
+            metadata.insert(key::EVIDENCE.to_owned(), to_json(evidence));
+        }
+        weights::save(path, tensors, metadata)
     }
 
     /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
@@ -290,6 +301,7 @@ impl QuantizedModel {
             .collect::<Result<_>>()?;
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
+            evidence: read_evidence(file, &plans, &settings)?,
             architecture,
             preprocessing,
             settings,
@@ -406,6 +418,36 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         },
         weight,
     })
+}
+
+/// What the file tells of how well the scales did, if it does: of every site, and what can be true.
+fn read_evidence(
+    file: &Weights,
+    plans: &[SitePlan],
+    settings: &Settings,
+) -> Result<Option<BTreeMap<String, SiteEvidence>>> {
+    if !file.metadata().contains_key(key::EVIDENCE) {
+        return Ok(None);
+    }
+    let evidence: BTreeMap<String, SiteEvidence> = from_json(file, key::EVIDENCE)?;
+    let refuse = |problem: String| {
+        let problem = format!("metadata `{}`: {problem}", key::EVIDENCE);
+        Err(Error::input(file.path(), problem))
+    };
+    for plan in plans {
+        let site = &plan.site.name;
+        let Some(figures) = evidence.get(site) else {
+            return refuse(format!("{site} is missing"));
+        };
+        if let Err(problem) = figures.validate(plan, settings.metric) {
+            return refuse(format!("{site}: {problem}"));
+        }
+    }
+    let is_site = |name: &&String| plans.iter().any(|plan| plan.site.name == **name);
+    match evidence.keys().find(|name| !is_site(name)) {
+        Some(name) => refuse(format!("{name} is no site of the model")),
+        None => Ok(Some(evidence)),
+    }
 }
 
 fn to_json(value: &impl Serialize) -> String {
