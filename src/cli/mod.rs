@@ -16,6 +16,7 @@ mod demo;
 mod devices;
 mod eval;
 mod figures;
+mod inspect;
 mod logging;
 mod merge;
 mod models;
@@ -49,6 +50,7 @@ enum Command {
     Devices(devices::Devices),
     Models(models::Models),
     Calibrate(calibrate::Calibrate),
+    Inspect(inspect::Inspect),
     Eval(eval::Eval),
     Merge(merge::Merge),
     Sweep(sweep::Sweep),
@@ -67,6 +69,7 @@ pub fn run() -> Result<()> {
         Command::Devices(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Calibrate(command) => command.run(),
+        Command::Inspect(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Merge(command) => command.run(),
         Command::Sweep(command) => command.run(),

@@ -252,7 +252,7 @@ impl QuantizedModel {
                 path,
                 format!(
                     "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
-                     an FP checkpoint is passed as --model"
+                     `calibrate` and `eval` take an FP checkpoint as --model"
                 ),
             ));
         }

@@ -2,6 +2,8 @@
 
 mod accuracy;
 mod exact_sum;
+mod inspection;
 
 pub use accuracy::{Accuracy, Tally};
 pub use exact_sum::ExactSum;
+pub use inspection::{Inspection, SiteInspection};
