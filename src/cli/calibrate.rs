@@ -1,6 +1,7 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
+use super::report::{Outcome, ReportOptions};
 use super::source::ModelSource;
 use super::{open_checkpoint, progress};
 use crate::data::samples::{calibration_set, load_all};
@@ -93,6 +94,8 @@ pub struct Calibrate {
     /// model's largest matrix product needs.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    #[command(flatten)]
+    report: ReportOptions,
     /// Print a report as JSON.
     #[arg(long)]
     json: bool,
@@ -102,12 +105,13 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        output::check(&self.out, &[("--model", Some(self.model.name()))])?;
+        output::check("--out", &self.out, &[("--model", Some(self.model.name()))])?;
         let mut weights = open_checkpoint(&self.model)?;
         let recipe = self.recipe.as_deref();
         let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
         log::info!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
+        let page = self.report.open(&self.out, self.model.name(), &resolved)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let images = load_all(&samples, &resolved.preprocessing)
             .into_iter()
@@ -122,11 +126,23 @@ impl Calibrate {
             &images,
             self.memory_budget,
         )?;
-        let report = self.report(&calibration, device.name());
+        let report = self.figures(&calibration, device.name());
+        let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
+        if let Some(page) = page {
+            page.write(&Outcome {
+                device: &device,
+                weights: &weights,
+                resolved: &resolved,
+                quantized: &self.out,
+                reports: &reports,
+                seconds,
+                images: &images,
+            })?;
+        }
         print_report(&report, self.json)
     }
 
@@ -149,7 +165,7 @@ impl Calibrate {
         }
     }
 
-    fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
+    fn figures(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
         // Curves and histograms are for the page.
         let sites = calibration.reports.iter().map(|report| {

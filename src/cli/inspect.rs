@@ -1,7 +1,6 @@
 //! `inspect`: what a quantized file says of itself.
 
 use crate::error::Result;
-use crate::quant::Settings;
 use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -59,16 +58,10 @@ fn print_header(inspection: &Inspection) -> Result<()> {
         settings,
         ..
     } = inspection;
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    let seed = provenance.seed;
+    let mebibytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     print_line!("model        {}", provenance.name)?;
     print_line!("source       {}", provenance.source_sha256)?;
-    print_line!(
-        "images       {}, {}, {}",
-        provenance.images,
-        seed.map_or("from a list".to_owned(), |seed| format!("seed {seed}")),
-        provenance.calibration_sha256,
-    )?;
+    print_line!("images       {}", provenance.images_in_words())?;
     print_line!(
         "format       {} {}, by version {}",
         inspection.format,
@@ -89,26 +82,7 @@ fn print_header(inspection: &Inspection) -> Result<()> {
     print_line!(
         "preset       {}: {}",
         provenance.preset.name(),
-        choices(settings)
-    )
-}
-
-/// What decided the scales, in words.
-fn choices(settings: &Settings) -> String {
-    let metric = settings.metric.to_possible_value();
-    let twins = match (settings.softmax_twin, settings.gelu_twin) {
-        (true, true) => "softmax and GELU twins",
-        (true, false) => "softmax twin",
-        (false, true) => "GELU twin",
-        (false, false) => "no twins",
-    };
-    format!(
-        "{} metric, {twins}, {} candidates from {} to {}, rounds {}",
-        metric.expect("no value is hidden").get_name(),
-        settings.candidates,
-        settings.alpha,
-        settings.beta,
-        settings.rounds,
+        settings.choices()
     )
 }
 

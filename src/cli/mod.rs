@@ -22,6 +22,7 @@ mod merge;
 mod models;
 mod options;
 mod progress;
+mod report;
 mod source;
 mod sweep;
 

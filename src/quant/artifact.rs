@@ -92,6 +92,18 @@ impl Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }
+
+    /// The calibration images in words.
+    pub fn images_in_words(&self) -> String {
+        let drawn = match self.seed {
+            Some(seed) => format!("drawn with seed {seed}"),
+            None => "named by a list".to_owned(),
+        };
+        format!(
+            "{} {drawn}, SHA-256 {}",
+            self.images, self.calibration_sha256
+        )
+    }
 }
 
 /// A quantized model on the host: everything that its file holds.

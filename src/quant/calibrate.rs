@@ -84,6 +84,11 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// Seconds of all phases.
+    pub fn seconds(&self) -> f64 {
+        (self.forward + self.backward + self.search + self.evidence).as_secs_f64()
+    }
+
     /// Multiply-adds of all searches.
     pub fn work(&self) -> Work {
         let mut total = Work::default();

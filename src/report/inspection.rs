@@ -1,6 +1,6 @@
 //! What a quantized file says of itself: where it comes from, how large it is, and how well each site does.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::sites;
 use crate::model::weights::Weights;
@@ -21,9 +21,9 @@ pub struct Inspection {
     /// SHA-256 of the file.
     pub sha256: String,
     /// Bytes of the file.
-    pub bytes: u64,
+    pub bytes: usize,
     /// Bytes of the FP model's parameters in f32.
-    pub fp32_bytes: u64,
+    pub fp32_bytes: usize,
     /// Family and sizes.
     pub architecture: Architecture,
     /// Where the model comes from.
@@ -59,13 +59,12 @@ impl Inspection {
     pub fn open(path: &Path) -> Result<Self> {
         let file = Weights::open(path)?;
         let model = QuantizedModel::read(&file)?;
-        let bytes = std::fs::metadata(path).map_err(|error| Error::input(path, error))?;
         Ok(Self {
             format: FORMAT_NAME.to_owned(),
             format_version: FORMAT_VERSION.to_owned(),
             sha256: file.sha256(),
-            bytes: bytes.len(),
-            fp32_bytes: (model.architecture.parameters() * size_of::<f32>()) as u64,
+            bytes: file.file_len(),
+            fp32_bytes: model.architecture.parameters() * size_of::<f32>(),
             sites: inspect_sites(&model),
             architecture: model.architecture,
             provenance: model.provenance,
