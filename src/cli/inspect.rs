@@ -62,6 +62,7 @@ fn print_header(inspection: &Inspection) -> Result<()> {
     print_line!("model        {}", provenance.name)?;
     print_line!("source       {}", provenance.source_sha256)?;
     print_line!("images       {}", provenance.images_in_words())?;
+    print_line!("             {}", provenance.calibration_sha256)?;
     print_line!(
         "format       {} {}, by version {}",
         inspection.format,

@@ -93,16 +93,13 @@ impl Provenance {
         })
     }
 
-    /// The calibration images in words.
+    /// How many calibration images there were, and who chose them, in words.
     pub fn images_in_words(&self) -> String {
         let drawn = match self.seed {
             Some(seed) => format!("drawn with seed {seed}"),
             None => "named by a list".to_owned(),
         };
-        format!(
-            "{} {drawn}, SHA-256 {}",
-            self.images, self.calibration_sha256
-        )
+        format!("{} {drawn}", self.images)
     }
 }
 

@@ -80,9 +80,10 @@ impl Page<'_> {
                     (fact("Preset", &format!("{}: {}", provenance.preset.name(), settings.choices())))
                     (fact("Images", &provenance.images_in_words()))
                     (fact("Device", &format!("{} ({})", self.device, self.driver)))
-                    (fact("Time", &format!("{:.1} s", self.seconds)))
-                    (fact("Source", &format!("SHA-256 {}", provenance.source_sha256)))
                     (fact("Program", &format!("ptq4vit-gpu {}", provenance.tool_version)))
+                    (fact("Time", &format!("{:.1} s", self.seconds)))
+                    (fact("SHA-256 of the source", &provenance.source_sha256))
+                    (fact("SHA-256 of the images", &provenance.calibration_sha256))
                 }
             }
         }
@@ -149,7 +150,7 @@ impl Page<'_> {
             let histograms = report.histograms.as_ref()?;
             let plan = SitePlan::new(site, &model.settings);
             let scale = model.sites[&site.name].scales.a[0];
-            Some((plan, scale, histograms))
+            Some((plan, scale, report, histograms))
         });
         let (softmax, gelu): (Vec<_>, Vec<_>) =
             shown.partition(|(plan, ..)| !plan.site.has_weight());
@@ -165,9 +166,14 @@ impl Page<'_> {
                 @for (heading, sites) in [("After softmax", softmax), ("After GELU", gelu)] {
                     h3 { (heading) }
                     div.wide {
-                        @for (plan, scale, histograms) in sites {
+                        @for (plan, scale, report, histograms) in sites {
                             figure {
-                                figcaption { (plan.site.name) }
+                                figcaption {
+                                    b { (plan.site.name) }
+                                    @if let Some(share) = report.evidence.a_in_r2 {
+                                        ": m = " (scale.shift) ", " (percent(share, 1)) " of the codes in R2"
+                                    }
+                                }
                                 (value_histograms(&plan, scale, histograms))
                             }
                         }
@@ -188,12 +194,12 @@ impl Page<'_> {
                     (key(ink::COMPLETE, "dark")) ". The others were out as soon as their error had passed the "
                     "chosen one's whole error; what is drawn of them is " (key(ink::ESTIMATE, "an estimate"))
                     ", which assumes that the rest of their error would have been to the rest of the chosen one's as "
-                    "it was so far. Above 100 nothing is drawn."
+                    "it was so far. Ten times the chosen one's score is the most that is drawn."
                 }
                 div.small {
                     @for report in self.reports {
                         figure {
-                            figcaption { (report.site) }
+                            figcaption { b { (report.site) } }
                             (score_curves(report))
                         }
                     }
@@ -210,8 +216,7 @@ fn fact(name: &str, value: &str) -> Markup {
 
 /// A word in the ink that it stands for.
 fn key(ink: Ink, word: &str) -> Markup {
-    let style = format!("color:{}", ink.css());
-    html! { b.key style=(style) { (word) } }
+    html! { b.key style=(ink.style()) { (word) } }
 }
 
 fn errors(sites: &[SiteInspection]) -> Markup {

@@ -63,7 +63,7 @@ fn bars(
             .max_light_lines(0)
             .bold_line_style(line(ink::GRID, 3))
             .axis_style(line(ink::AXIS, 3))
-            .set_all_tick_mark_size(0)
+            .set_all_tick_mark_size(4 * PIXEL)
             .x_labels(0)
             .y_labels(5)
             .y_label_formatter(&|value| format!("{value} {unit}"))

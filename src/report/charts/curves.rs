@@ -10,14 +10,14 @@ use plotters::style::text_anchor::{HPos, VPos};
 const SIZE: [u32; 2] = [260, 116];
 
 /// The scores that are shown, as multiples of the chosen candidate's.
-const LEAST: f64 = 0.9;
-const MOST: f64 = 100.0;
+const LEAST: f64 = 0.93;
+const MOST: f64 = 10.0;
 
 /// The scores of the candidates for A's scales on the left, and for B's on the right.
 pub(in crate::report) fn score_curves(report: &SiteReport) -> Markup {
     let label = format!("Scores of the candidates for the scales of {}", report.site);
     svg(SIZE, &label, |canvas, _| {
-        let left = 26 * PIXEL;
+        let left = 30 * PIXEL;
         let half = (SIZE[0] as i32 * PIXEL - left) / 2;
         let (a, b) = canvas.split_horizontally(left + half);
         draw(canvas, &a, left, &of_side(report, Side::A))?;
@@ -46,7 +46,7 @@ fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Dr
         .max_light_lines(0)
         .bold_line_style(line(ink::GRID, 3))
         .axis_style(line(ink::AXIS, 3))
-        .set_all_tick_mark_size(0)
+        .set_all_tick_mark_size(4 * PIXEL)
         .x_labels(0)
         .y_labels(3)
         .y_label_formatter(&|multiple| match left {
@@ -64,10 +64,10 @@ fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Dr
     for curve in curves {
         let all = |_: &CandidateScore| true;
         for run in runs(curve, &all) {
-            area.draw(&PathElement::new(run, line(ink::ESTIMATE, 4)))?;
+            area.draw(&PathElement::new(run, line(ink::ESTIMATE, 5)))?;
         }
         for run in runs(curve, &|candidate| candidate.complete) {
-            area.draw(&PathElement::new(run, line(ink::COMPLETE, 7)))?;
+            area.draw(&PathElement::new(run, line(ink::COMPLETE, 9)))?;
         }
     }
     for curve in curves {

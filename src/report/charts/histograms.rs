@@ -77,7 +77,7 @@ fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) 
         .max_light_lines(0)
         .bold_line_style(line(ink::GRID, 3))
         .axis_style(line(ink::AXIS, 3))
-        .set_all_tick_mark_size(0)
+        .set_all_tick_mark_size(4 * PIXEL)
         .x_labels(0)
         .y_labels(4)
         .y_label_formatter(&|count| power(*count))
@@ -115,7 +115,8 @@ fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) 
         ))?;
     }
     let y = bottom + (codes.len() as i32 * ROW + 5) * PIXEL;
-    let zero = (*low < 0.0).then_some((0.0, HPos::Center));
+    // Unless it would be written over the smallest value.
+    let zero = (at(0.0).0 - left > 45 * PIXEL).then_some((0.0, HPos::Center));
     for (value, anchor) in [(*low, HPos::Left), (*high, HPos::Right)]
         .into_iter()
         .chain(zero)

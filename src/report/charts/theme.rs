@@ -27,7 +27,7 @@ pub(in crate::report) mod ink {
     pub const R2: Ink = colors(0x0B7A70, 0x3CCDBD);
     pub const CODES: Ink = colors(0x5B4BB5, 0xA99CF5);
     pub const COMPLETE: Ink = colors(0x2B63AE, 0x7FB2F5);
-    pub const ESTIMATE: Ink = colors(0xA3BEE0, 0x3E5C82);
+    pub const ESTIMATE: Ink = colors(0x9DB6D6, 0x56759F);
     pub const CHOSEN: Ink = colors(0xD1242F, 0xFF7B72);
     pub const QKV: Ink = colors(0x3B6FB6, 0x7AA6E8);
     pub const QK: Ink = colors(0x4FB0DE, 0x8CCBF0);
@@ -61,9 +61,9 @@ impl Ink {
         RGBColor(red, green, blue)
     }
 
-    /// Its light colour as CSS has it.
-    pub(in crate::report) fn css(self) -> String {
-        format!("#{:06X}", self.light)
+    /// The style of a text that has its light colour.
+    pub(in crate::report) fn style(self) -> String {
+        format!("color:#{:06X}", self.light)
     }
 }
 
@@ -71,13 +71,12 @@ impl Ink {
 pub(in crate::report) fn dark_style() -> String {
     let mut rules = String::new();
     for Ink { light, dark } in ink::ALL {
-        for property in ["fill", "stroke"] {
-            write!(
-                rules,
-                "svg [{property}=\"#{light:06X}\"]{{{property}:#{dark:06X}}}"
-            )
-            .expect("a string takes whatever is written");
-        }
+        write!(
+            rules,
+            "[fill=\"#{light:06X}\"]{{fill:#{dark:06X}}}[stroke=\"#{light:06X}\"]{{stroke:#{dark:06X}}}\
+             [style=\"color:#{light:06X}\"]{{color:#{dark:06X}!important}}"
+        )
+        .expect("a string takes whatever is written");
     }
     rules
 }
