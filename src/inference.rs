@@ -138,12 +138,15 @@ impl Model {
             let mut run = || network.logits(products.as_mut(), images, &pixels);
             *program = match device.record(&mut run) {
                 None => return device.read(&run()),
-                Some((logits, recording)) => Some(Program {
-                    images,
-                    pixels,
-                    logits,
-                    recording,
-                }),
+                Some((logits, recording)) => {
+                    log::debug!("recorded the network for {images} images at once");
+                    Some(Program {
+                        images,
+                        pixels,
+                        logits,
+                        recording,
+                    })
+                }
             };
         }
         let recorded = program.as_ref().expect("it was recorded above");

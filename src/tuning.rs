@@ -65,6 +65,7 @@ pub fn apply(device: &Device) -> Result<()> {
     let Some(text) = input::text_if_any(&path)? else {
         return Ok(());
     };
+    log::debug!("tuning: as {} says", path.display());
     let offers = |strategy| device.offers(strategy);
     let strategies = parse(&text, &key, offers).map_err(|problem| Error::input(&path, problem))?;
     for (name, strategy) in strategies {

@@ -336,6 +336,43 @@ fn eval_of_the_fp_network() {
 }
 
 #[test]
+fn stderr_has_the_notices_that_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let stderr = |flag: Option<&str>, directives: Option<&str>| {
+        let mut run = calibrate("cpu", &folder.path().join("out.safetensors"))
+            .with("--count", "2")
+            .with("--candidates", "5");
+        let directives = directives.map(|value| ("RUST_LOG", value.into()));
+        run.environment.extend(directives);
+        let run = match flag {
+            Some(flag) => run.flag(flag),
+            None => run,
+        };
+        run.run().success().1
+    };
+    // Nothing else, so no progress bar either: stderr is no terminal.
+    let notices =
+        "model: vit_mnist (config.json beside the file (architecture `vit_mnist`))\ndevice: cpu\n";
+    assert_eq!(stderr(None, None), notices);
+    assert_eq!(stderr(Some("-q"), None), "");
+    assert_eq!(stderr(None, Some("off")), "");
+    // The command line is nearer than the environment.
+    assert_eq!(stderr(Some("-q"), Some("debug")), "");
+    for more in [
+        stderr(Some("-v"), Some("off")),
+        stderr(None, Some("ptq4vit_gpu=debug")),
+    ] {
+        let segment = format!("{notices}debug: segment 5: 2 images at once, 1 sites searched");
+        assert!(more.starts_with(&segment), "{more}");
+    }
+
+    let gpus = program("devices").flag("-vv").run().success().1;
+    assert!(gpus.contains("debug: wgpu_"), "{gpus}");
+    let both = program("devices").flag("-q").flag("-v").run();
+    assert_eq!(both.code, Some(2), "{both}");
+}
+
+#[test]
 fn eval_of_quantized_networks() {
     let report = evaluated(&PTQ4VIT_8);
     let expected = [
@@ -552,6 +589,7 @@ fn skipped_images_are_counted_and_named() {
     assert_eq!(failed.code, Some(1), "{failed}");
     assert_eq!(failed.stdout, "");
     assert!(failed.stderr.contains("4/corrupt.png: "), "{failed}");
+    assert!(failed.stderr.contains("warning: skipped: "), "{failed}");
     assert!(
         failed.stderr.contains("1 images could not be read"),
         "{failed}"

@@ -604,9 +604,11 @@ fn unusual_and_broken_images() {
     );
     for (name, _, problem) in broken {
         assert!(
-            stderr.lines().any(|line| line.starts_with("skipped: ")
-                && line.contains(name)
-                && line.contains(problem)),
+            stderr
+                .lines()
+                .any(|line| line.starts_with("warning: skipped: ")
+                    && line.contains(name)
+                    && line.contains(problem)),
             "{name} {problem}: {stderr}"
         );
     }

@@ -309,7 +309,7 @@ impl Bench {
 
 /// Says what isn't measured.
 fn without_f16(device: &Device, what: &str) {
-    eprintln!("{} has no f16, so not measured: {what}", device.name());
+    log::info!("{} has no f16, so not measured: {what}", device.name());
 }
 
 fn print_head(report: &Report) -> Result<()> {

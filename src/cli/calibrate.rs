@@ -106,7 +106,7 @@ impl Calibrate {
         let mut weights = open_checkpoint(&self.model)?;
         let recipe = self.recipe.as_deref();
         let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
-        eprintln!("model: {} ({})", resolved.name, resolved.source);
+        log::info!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let images = load_all(&samples, &resolved.preprocessing)

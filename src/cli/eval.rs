@@ -97,7 +97,7 @@ impl Eval {
         }
         let report = summarize([&part])?;
         part.save(out)?;
-        eprintln!("wrote {}", out.display());
+        log::info!("wrote {}", out.display());
         figures::print(&report, self.json)
     }
 
@@ -108,7 +108,7 @@ impl Eval {
             let mut weights = open_checkpoint(source.expect("clap asks for one of the models"))?;
             let recipe = self.recipe.as_deref();
             let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
-            eprintln!("model: {} ({})", resolved.name, resolved.source);
+            log::info!("model: {} ({})", resolved.name, resolved.source);
             resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
             return Models::float(device, &weights, &resolved);
         };

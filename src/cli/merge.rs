@@ -35,7 +35,7 @@ impl Merge {
         for (path, part) in &parts {
             skipped += part.skipped.len();
             for image in &part.skipped {
-                eprintln!("skipped: {image} (in {})", path.display());
+                log::warn!("skipped: {image} (in {})", path.display());
             }
         }
         check_skipped(skipped, "--max-skipped", self.max_skipped)?;
@@ -45,7 +45,7 @@ impl Merge {
             .collect();
         if devices.len() > 1 {
             let devices: Vec<String> = devices.into_iter().collect();
-            eprintln!("devices: {}", devices.join("; "));
+            log::info!("devices: {}", devices.join("; "));
         }
         figures::print(&summarize(parts.iter().map(|(_, part)| part))?, self.json)
     }

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, which parses and orchestrates and computes nothing itself.
 //!
-//! Results go to stdout, progress and notices to stderr. Exit codes are those of [`Error`].
+//! Results go to stdout, progress and notices to stderr: notices through `log`, which is set up here ([`run`]) and
+//! nowhere else in the library. Exit codes are those of [`Error`].
 
 /// `println!`, but a stdout that can't be written to is an error instead of a panic.
 macro_rules! print_line {
@@ -15,6 +16,7 @@ mod demo;
 mod devices;
 mod eval;
 mod figures;
+mod logging;
 mod merge;
 mod models;
 mod options;
@@ -27,6 +29,8 @@ use crate::model;
 use crate::model::weights::Weights;
 use crate::quant::is_quantized;
 use clap::{Parser, Subcommand};
+use clap_verbosity_flag::Verbosity;
+use logging::Notices;
 use source::ModelSource;
 use std::io::Write;
 
@@ -34,6 +38,8 @@ use std::io::Write;
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity<Notices>,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,7 +61,9 @@ enum Command {
 /// # Errors
 /// What the subcommand could not do. Usage errors that clap finds end the process with exit code 2.
 pub fn run() -> Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    logging::set_up(&cli.verbosity);
+    match cli.command {
         Command::Devices(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Calibrate(command) => command.run(),

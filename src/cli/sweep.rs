@@ -87,7 +87,7 @@ impl Sweep {
     /// The figures of a task, which are found out unless they are known.
     fn carry_out(&self, plan: &Plan, task: &Task) -> Result<Report> {
         let (number, name) = (task.number, task.model.name());
-        eprintln!(
+        log::info!(
             "task {number}: {name}, {}, {} bits",
             task.preset.name(),
             task.bits
@@ -95,7 +95,7 @@ impl Sweep {
         let source = ModelSource::from(task.model.model.clone().into_os_string());
         let weights = open_checkpoint(&source)?;
         let resolved = resolve(&weights, task.model.recipe.as_deref())?;
-        eprintln!("model: {} ({})", resolved.name, resolved.source);
+        log::info!("model: {} ({})", resolved.name, resolved.source);
         let samples = plan.calibration_samples()?;
         let images = plan.evaluation_images()?;
         images.check(resolved.architecture.classes())?;
@@ -117,7 +117,7 @@ impl Sweep {
                 ));
             }
             check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
-            eprintln!("finished already: {}", part_path.display());
+            log::info!("finished already: {}", part_path.display());
             return summarize([&part]);
         }
 
@@ -142,7 +142,7 @@ impl Sweep {
         check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
         let report = summarize([&part])?;
         part.save(&part_path)?;
-        eprintln!(
+        log::info!(
             "wrote {} and {}",
             quantized_path.display(),
             part_path.display()
@@ -203,7 +203,7 @@ fn row(task: &Task) -> Result<Row> {
         if row.differences.is_empty() {
             row.report = Some(summarize([&part])?);
         } else {
-            eprintln!(
+            log::warn!(
                 "task {}: {} is not this plan's result: {}",
                 task.number,
                 task.part_path().display(),
