@@ -6,7 +6,7 @@ use super::calibrate::Calibration;
 use super::candidates::{MAX_SHIFT, Scale};
 use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
-use super::packing::{pack, packed_len, unpack};
+use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
 use crate::data::preprocess::Preprocessing;
@@ -19,7 +19,7 @@ use crate::model::weights::{self, TensorData, Weights};
 use crate::model::{Linear, Network, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// The value of the metadata key `format`, which tells a quantized file from any other.
@@ -135,11 +135,11 @@ mod key {
 
 /// The tensors that stay float: those that belong to no site.
 fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let sites = sites(architecture);
+    let sites: HashSet<String> = sites(architecture).into_iter().map(|s| s.name).collect();
     let mut tensors = architecture.expected_tensors();
     tensors.retain(|(name, _)| {
         let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
-        !sites.iter().any(|site| site.name == layer)
+        !sites.contains(layer)
     });
     tensors
 }
@@ -155,7 +155,7 @@ impl QuantizedModel {
     /// What `calibration` made of the FP model `resolved` in `weights`.
     ///
     /// # Errors
-    /// A tensor that holds a NaN or an infinity.
+    /// A tensor that holds a NaN or an infinity, and values so large or small that their scales leave f32's range.
     pub fn new(
         weights: &Weights,
         resolved: &Resolved,
@@ -167,6 +167,10 @@ impl QuantizedModel {
             .into_iter()
             .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
             .collect::<Result<_>>()?;
+        for site in sites(&resolved.architecture) {
+            let plan = SitePlan::new(&site, &settings);
+            check_scales(weights, &plan, &calibration.sites[&site.name].scales)?;
+        }
         let reports = calibration.reports.into_iter();
         let evidence = reports.map(|report| (report.site, report.evidence));
         Ok(Self {
@@ -407,25 +411,35 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         Vec::new()
     };
     let weight = match plan.site.weight() {
-        Some(sizes) => Some(QuantizedWeight {
-            codes: unpack(
-                file.bytes(&name("b.codes"))?,
-                sizes.outputs * sizes.inputs,
-                plan.b_bits,
-            ),
-            bias: sizes
-                .has_bias
-                .then(|| file.float(&name("bias")))
-                .transpose()?,
-        }),
+        Some(sizes) => {
+            let name = name("b.codes");
+            let (packed, count) = (file.bytes(&name)?, sizes.outputs * sizes.inputs);
+            if !is_padded_with_zeros(packed, count, plan.b_bits) {
+                let problem = format!("tensor `{name}`: expected zeros behind the last code");
+                return Err(Error::input(file.path(), problem));
+            }
+            Some(QuantizedWeight {
+                codes: unpack(packed, count, plan.b_bits),
+                bias: sizes
+                    .has_bias
+                    .then(|| file.float(&format!("{}.bias", plan.site.name)))
+                    .transpose()?,
+            })
+        }
         None => None,
     };
-    Ok(QuantizedSite {
-        scales: SiteScales {
-            a: scales("a", shifts)?,
-            b: scales("b", Vec::new())?,
-        },
-        weight,
+    let scales = SiteScales {
+        a: scales("a", shifts)?,
+        b: scales("b", Vec::new())?,
+    };
+    check_scales(file, plan, &scales)?;
+    Ok(QuantizedSite { scales, weight })
+}
+
+fn check_scales(file: &Weights, plan: &SitePlan, scales: &SiteScales) -> Result<()> {
+    plan.check_scales(scales).map_err(|problem| {
+        let problem = format!("site `{}`: {problem}", plan.site.name);
+        Error::input(file.path(), problem)
     })
 }
 

@@ -24,7 +24,7 @@ pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
 pub use memory::parse_bytes;
-pub use packing::{pack, packed_len, unpack};
+pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};
 pub use scan::Scan;
