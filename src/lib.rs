@@ -9,6 +9,7 @@ pub mod error;
 pub mod evaluation;
 pub mod hub;
 pub mod inference;
+mod input;
 pub mod kernels;
 pub mod model;
 mod output;

@@ -35,10 +35,10 @@ impl DeviceOption {
 /// Those of [`open`].
 pub fn open_tuned(request: Option<&str>) -> Result<Device> {
     let selection = open(request)?;
-    eprintln!("device: {}", selection.notice);
+    log::info!("device: {}", selection.notice);
     if let Err(error) = tuning::apply(&selection.device) {
         // The results are the same without it.
-        eprintln!("tuning: not used: {error}; bench --tune makes it anew");
+        log::warn!("tuning: not used: {error}; bench --tune makes it anew");
     }
     Ok(selection.device)
 }
@@ -79,7 +79,7 @@ impl ImageSizeOptions {
             && let Some(from) = interpolate_positions(weights, architecture)?
         {
             let to = architecture.image_size();
-            eprintln!("positions: resampled from images of {from} pixels to {to}");
+            log::info!("positions: resampled from images of {from} pixels to {to}");
         }
         Ok(())
     }

@@ -1,8 +1,24 @@
-//! Progress bars, on stderr.
+//! Progress bars, on stderr where that is a terminal.
 
 use crate::evaluation::Event;
+use crate::hub::Transfer;
 use crate::quant::{Phase, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use crate::verify::Step;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::sync::LazyLock;
+
+/// All bars, which make way for lines of the log.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Where bars are shown.
+pub(super) fn bars() -> &'static MultiProgress {
+    &BARS
+}
+
+/// Shows no bar from now on.
+pub(super) fn hide() {
+    BARS.set_draw_target(ProgressDrawTarget::hidden());
+}
 
 /// The bar of a calibration.
 pub(super) fn calibration() -> ProgressBar {
@@ -29,11 +45,37 @@ pub(super) fn evaluation(images: usize) -> ProgressBar {
 pub(super) fn tell(bar: &ProgressBar, event: &Event) {
     match event {
         Event::Done(images) => bar.inc(*images as u64),
-        Event::Skipped(error) => bar.suspend(|| eprintln!("skipped: {error}")),
+        Event::Skipped(error) => log::warn!("skipped: {error}"),
     }
+}
+
+/// The bar of a verification of so many kernels and models.
+pub(super) fn verification(steps: usize) -> ProgressBar {
+    bar(steps as u64, "{bar:30} {pos}/{len}  {elapsed}  {msg}")
+}
+
+/// Shows what a verification tells.
+pub(super) fn count(bar: &ProgressBar, event: &Step) {
+    let (Step::Kernel(name) | Step::Model(name)) = event;
+    bar.set_message((*name).to_owned());
+    bar.inc(1);
+}
+
+/// The bar of files on their way from the hub.
+pub(super) fn transfer() -> ProgressBar {
+    bar(0, "{bar:30} {bytes}/{total_bytes}  {elapsed} + {eta}")
+}
+
+/// Shows how much of a file is there.
+pub(super) fn show_transfer(bar: &ProgressBar, transfer: &Transfer) {
+    match transfer.size {
+        Some(size) => bar.set_length(size),
+        None => bar.unset_length(),
+    }
+    bar.set_position(transfer.bytes);
 }
 
 fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the template is valid");
-    ProgressBar::new(length).with_style(style)
+    BARS.add(ProgressBar::new(length).with_style(style))
 }

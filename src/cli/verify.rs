@@ -1,17 +1,18 @@
 //! `verify`: whether devices compute what the CPU versions compute, and the same as each other.
 
-use super::open_checkpoint;
 use super::options::open_tuned;
 use super::source::ModelSource;
+use super::{open_checkpoint, progress};
 use crate::device::{Device, adapters};
 use crate::error::{Error, Result};
 use crate::evaluation::differences;
+use crate::input;
 use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
 use crate::output;
 use crate::quant::QuantizedModel;
 use crate::verify::{
-    CaseReport, Codes, DeviceReport, Difference, Event, Figure, FloatReport, Images, IntegerReport,
+    CaseReport, Codes, DeviceReport, Difference, Figure, FloatReport, Images, IntegerReport,
     KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, kernel_names,
     text_of,
 };
@@ -21,14 +22,25 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Checks every kernel and whole models against their CPU versions, on every adapter and on the CPU itself; or compares
-/// what this said on several machines. Ends with 1 if something is wrong.
+/// Checks that devices compute the same: every kernel and whole models against their CPU versions.
+///
+/// Integers are compared bit for bit, floats by bounds, codes that follow from floats by steps; the demo models' logits,
+/// gradients and chosen scales by what rounding can do. What is wrong is named, with the first value, and the exit code
+/// is 1. Reports of several machines can be compared with each other.
 #[derive(Args)]
 #[group(skip)]
 #[command(
     group = clap::ArgGroup::new("models").args(["model", "quantized"]).multiple(true),
-    after_help = "Examples:\n  ptq4vit-gpu verify --out here.json\n  ptq4vit-gpu verify --against here.json there.json\n  \
-                        ptq4vit-gpu verify --device 0 --shader softmax=edited/softmax.wgsl"
+    after_help = "\
+Examples:
+  # Every adapter and the CPU; keep what was found
+  ptq4vit-gpu verify --out here.json
+
+  # What another machine computes differently
+  ptq4vit-gpu verify --against here.json there.json
+
+  # An edited kernel, without building the program anew
+  ptq4vit-gpu verify --device 0 --kernel softmax --shader softmax=edited.wgsl"
 )]
 pub struct Verify {
     /// An adapter's number or part of its name (see `devices`), or `cpu`. Default: every adapter, and `cpu`.
@@ -105,13 +117,13 @@ impl Verify {
                     .iter()
                     .map(|shader| ("--shader", Some(&*shader.file))),
             );
-            output::check(out, &inputs)?;
+            output::check("--out", out, &inputs)?;
         }
         let subjects = self.subjects()?;
         let shaders = self.shaders()?;
         let requests = self.requests()?;
 
-        eprintln!("computing what is expected, on the CPU");
+        log::info!("computing what is expected, on the CPU");
         let kernels: Vec<&str> = self.kernel.iter().map(String::as_str).collect();
         let verification = Verification::new(&kernels, subjects)?;
         let hashes = shaders
@@ -132,7 +144,10 @@ impl Verify {
             for (name, text) in &shaders {
                 device.replace_shader_text(text_of(name)?, text.clone());
             }
-            let device_report = verification.run(&device, &mut |event| tell(&event));
+            let bar = progress::verification(verification.steps());
+            let device_report =
+                verification.run(&device, &mut |event| progress::count(&bar, &event));
+            bar.finish_and_clear();
             if !self.json {
                 print_device(&device_report)?;
             }
@@ -140,7 +155,7 @@ impl Verify {
         }
         if let Some(out) = &self.out {
             report.save(out)?;
-            eprintln!("wrote {}", out.display());
+            log::info!("wrote {}", out.display());
         }
         if self.json {
             print_line!("{}", report.to_json())?;
@@ -188,8 +203,7 @@ impl Verify {
         let mut texts = BTreeMap::new();
         for Replacement { name, file } in &self.shader {
             text_of(name)?;
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| Error::input(file, format!("can't be read: {error}")))?;
+            let text = input::text(file)?;
             if texts.insert(name.clone(), text).is_some() {
                 return Err(Error::usage("--shader", format!("{name} is there twice")));
             }
@@ -273,13 +287,6 @@ fn conclude(failures: usize, what: &str) -> Result<()> {
     match failures {
         0 => Ok(()),
         _ => Err(Error::Check(format!("{failures} {what}"))),
-    }
-}
-
-fn tell(event: &Event) {
-    match event {
-        Event::Kernel(report) => eprintln!("  {}", report.kernel),
-        Event::Model(report) => eprintln!("  {}", report.name),
     }
 }
 

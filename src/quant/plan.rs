@@ -8,9 +8,11 @@ use crate::kernels::{
     integer_product_error, quantize, vectors_lie_within,
 };
 use crate::model::{Site, SiteKind};
+use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The left operand.
     A,
@@ -79,6 +81,41 @@ impl SitePlan {
             },
             site: site.clone(),
         }
+    }
+
+    /// That the site can be computed with these scales, one per group: what quantizers multiply by and what one unit of a
+    /// product is worth are normal numbers, because devices differ in what they make of smaller ones, and the largest
+    /// sum of products stays within f32's range.
+    ///
+    /// # Errors
+    /// The scales that are too small or too large.
+    pub fn check_scales(&self, scales: &SiteScales) -> Result<(), String> {
+        for (side, scales) in [("a", &scales.a), ("b", &scales.b)] {
+            let usable =
+                |scale: &&Scale| scale.inverses().iter().all(|inverse| inverse.is_normal());
+            if let Some(scale) = scales.iter().find(|scale| !usable(scale)) {
+                return Err(format!(
+                    "expected {side}.scale within f32's range, as is its inverse, found {} · 2^{}",
+                    scale.scale, scale.shift
+                ));
+            }
+        }
+        let k = self.site.product(1).k as f64;
+        for (group, b) in scales.b.iter().enumerate() {
+            let a = scales.a[group % scales.a.len()];
+            let unit = a.scale * b.scale;
+            let largest_code = |bits: u32| f64::from(1u32 << (bits - 1));
+            let largest = f64::from(unit)
+                * (k * largest_code(self.a_bits) * largest_code(self.b_bits))
+                * f64::from(1u32 << a.shift);
+            if !unit.is_normal() || largest > f64::from(f32::MAX) {
+                return Err(format!(
+                    "expected products within f32's range, found scales of {} · 2^{} and {}",
+                    a.scale, a.shift, b.scale
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The number of scales of one operand.

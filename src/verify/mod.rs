@@ -20,12 +20,12 @@ use crate::error::Result;
 use models::Reference;
 use std::collections::BTreeMap;
 
-/// What a verification has to tell while it runs.
-pub enum Event<'a> {
-    /// A kernel is done.
-    Kernel(&'a KernelReport),
-    /// A model is done.
-    Model(&'a ModelReport),
+/// What is being done on a device, by its name.
+pub enum Step<'a> {
+    /// A kernel.
+    Kernel(&'a str),
+    /// A model.
+    Model(&'a str),
 }
 
 /// Everything that devices are compared with, computed once on the CPU.
@@ -68,15 +68,19 @@ impl Verification {
         }
     }
 
+    /// Kernels and models.
+    pub fn steps(&self) -> usize {
+        self.suite.kernels().len() + self.models.len()
+    }
+
     /// Computes everything on `device` and compares. What goes wrong there is part of the report.
-    pub fn run(&self, device: &Device, on_event: &mut dyn FnMut(Event)) -> DeviceReport {
+    pub fn run(&self, device: &Device, on_step: &mut dyn FnMut(Step)) -> DeviceReport {
         let kernels = self
             .suite
-            .run(device, &mut |kernel| on_event(Event::Kernel(kernel)));
+            .run(device, &mut |kernel| on_step(Step::Kernel(kernel)));
         let models = self.models.iter().map(|model| {
-            let report = model.check(device);
-            on_event(Event::Model(&report));
-            report
+            on_step(Step::Model(&model.subject.name));
+            model.check(device)
         });
         DeviceReport {
             name: device.name().to_owned(),

@@ -1,13 +1,13 @@
 //! What a verification found, as `--out` stores it and `--against` reads it.
 
 use crate::error::{Error, Result};
+use crate::input;
 use crate::output;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 
 /// The value of the field `format`, which tells a report from any other JSON.
@@ -434,14 +434,20 @@ impl Report {
     /// # Errors
     /// A file that is no report, of another version, or contradicts itself.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::parse(path, &input::text(path)?)
+    }
+
+    /// [`open`](Self::open) for the text of the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
-        let file =
-            File::open(path).map_err(|error| problem(format!("can't be opened: {error}")))?;
         let no_report = |why: &dyn Display| {
             problem(format!("is no report, as `verify --out` writes it: {why}"))
         };
         let mut stored: BTreeMap<String, Value> =
-            serde_json::from_reader(BufReader::new(file)).map_err(|error| no_report(&error))?;
+            serde_json::from_str(text).map_err(|error| no_report(&error))?;
         if stored.remove("format") != Some(FORMAT_NAME.into()) {
             return Err(no_report(&format!("its `format` is not `{FORMAT_NAME}`")));
         }

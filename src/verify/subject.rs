@@ -214,8 +214,13 @@ fn quantized(
         forward: Duration::ZERO,
         backward: Duration::ZERO,
         search: Duration::ZERO,
+        evidence: Duration::ZERO,
         peak_device_bytes: 0,
     };
     let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
-    QuantizedModel::new(weights, resolved, settings, calibration, provenance)
+    let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;
+    Ok(QuantizedModel {
+        evidence: None,
+        ..model
+    })
 }

@@ -54,6 +54,8 @@ impl Program {
     pub fn run_with_stdout(self, stdout: impl Into<Stdio>) -> Outcome {
         let output = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
             .args(&self.arguments)
+            // What is said is compared with what is said by default.
+            .env_remove("RUST_LOG")
             .envs(self.environment)
             .current_dir(self.folder)
             .stdin(Stdio::null())

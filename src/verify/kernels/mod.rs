@@ -74,14 +74,21 @@ impl Readable for Counted {
     }
 }
 
+/// Runs a kernel.
+type Run = Box<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
+/// Finds a bound for each value that the CPU computed.
+type FindBounds = Box<dyn Fn(&[f32]) -> Vec<f64> + Send + Sync>;
+/// Finds the codes that may be.
+type FindCodes = Box<dyn Fn() -> Result<CodeRange> + Send + Sync>;
+
 /// How far a device may be from the CPU version.
 enum Tolerance {
     /// Not at all. Zeros of either sign are the same.
     None,
     /// So far, given what the CPU computed.
-    Bounds(Box<dyn Fn(&[f32]) -> Vec<f64> + Send + Sync>),
+    Bounds(FindBounds),
     /// Packed codes of floats that may be so far: from the codes of the least to those of the greatest.
-    Codes(Box<dyn Fn() -> Result<CodeRange> + Send + Sync>),
+    Codes(FindCodes),
 }
 
 /// Between which codes a device's may lie.
@@ -102,7 +109,7 @@ struct Case {
     /// The products whose division of work matters here.
     strategies: Option<&'static str>,
     needs_f16: bool,
-    run: Box<dyn Fn(&Device) -> Result<Values> + Send + Sync>,
+    run: Run,
 }
 
 impl Case {
@@ -238,13 +245,12 @@ impl Suite {
         &self.kernels
     }
 
-    /// Runs every kernel on `device`, and tells of each when it is done. What goes wrong on the device is a failure of the
+    /// Runs every kernel on `device`, and tells of each before it does. What goes wrong on the device is a failure of the
     /// kernel that it happens with.
-    pub fn run(&self, device: &Device, done: &mut dyn FnMut(&KernelReport)) -> Vec<KernelReport> {
+    pub fn run(&self, device: &Device, on_kernel: &mut dyn FnMut(&str)) -> Vec<KernelReport> {
         let reports = self.kernels.iter().map(|kernel| {
-            let report = self.run_kernel(kernel, device);
-            done(&report);
-            report
+            on_kernel(kernel);
+            self.run_kernel(kernel, device)
         });
         reports.collect()
     }

@@ -186,26 +186,28 @@ impl Scores {
         let factor = f64::from(self.factor);
         rows.flat_map(|(scores, expected)| {
             let exponents: Vec<f64> = scores.iter().map(|&x| factor * f64::from(x)).collect();
-            probability_bounds(&exponents, expected, 0.0)
+            probability_bounds(&exponents, expected, &vec![0.0; exponents.len()])
         })
         .collect()
     }
 }
 
 /// Bounds on both sides' errors of one row's probabilities. WGSL allows exp(z) 3 + 2 |z| epsilons, z the distance to the
-/// largest exponent, which errs by |z| itself and by what the exponents err (`of_exponents`, in epsilons); the sum of the
-/// exponentials errs by as many half-epsilons as there are and by its terms' errors, on average over the probabilities;
-/// four more for the division.
-fn probability_bounds(exponents: &[f64], expected: &[f32], of_exponents: f64) -> Vec<f64> {
+/// largest exponent, which errs by |z| itself and by what the exponent errs (`of_exponents`, in epsilons each); the sum of
+/// the exponentials errs by as many half-epsilons as there are and by its terms' errors, on average over the
+/// probabilities; four more for the division.
+fn probability_bounds(exponents: &[f64], expected: &[f32], of_exponents: &[f64]) -> Vec<f64> {
     let largest = exponents.iter().fold(f64::NEG_INFINITY, |a, &x| a.max(x));
     // Beyond a distance of 200 all is zero, and its error too.
     let distance = |x: f64| (largest - x).min(200.0);
-    let of_one = |x: f64| 3.0 + 3.0 * distance(x) + of_exponents;
-    let pairs = || exponents.iter().zip(expected);
-    let of_sum: f64 = pairs().map(|(&x, &p)| f64::from(p) * of_one(x)).sum();
-    pairs()
-        .map(|(&x, &p)| {
-            let error = of_one(x) + of_sum + exponents.len() as f64 / 2.0 + 4.0;
+    let of_one = |at: usize| 3.0 + 3.0 * distance(exponents[at]) + of_exponents[at];
+    let probabilities = || expected.iter().enumerate();
+    let of_sum: f64 = probabilities()
+        .map(|(at, &p)| f64::from(p) * of_one(at))
+        .sum();
+    probabilities()
+        .map(|(at, &p)| {
+            let error = of_one(at) + of_sum + exponents.len() as f64 / 2.0 + 4.0;
             2.0 * (EPSILON * error * f64::from(p) + 2.0 * SMALLEST)
         })
         .collect()
@@ -268,7 +270,7 @@ impl Windows {
         [&self.scores, &self.bias, &self.mask].map(|data| device.upload(data))
     }
 
-    /// The biased score itself is rounded three times, at a magnitude of at most 120.
+    /// The biased score itself is rounded three times, in proportion to its parts.
     pub fn bounds(&self, expected: &[f32]) -> Vec<f64> {
         let WindowSoftmax {
             windows,
@@ -282,14 +284,18 @@ impl Windows {
             .flat_map(|(row, (scores, expected))| {
                 let (query, head) = (row % tokens, row / tokens % heads);
                 let window = row / (tokens * heads) % windows;
-                let biased: Vec<f64> = (0..tokens)
+                let (biased, errors): (Vec<f64>, Vec<f64>) = (0..tokens)
                     .map(|key| {
-                        f64::from(factor) * f64::from(scores[key])
-                            + f64::from(self.bias[(head * tokens + query) * tokens + key])
-                            + f64::from(self.mask[(window * tokens + query) * tokens + key])
+                        let parts = [
+                            f64::from(factor) * f64::from(scores[key]),
+                            f64::from(self.bias[(head * tokens + query) * tokens + key]),
+                            f64::from(self.mask[(window * tokens + query) * tokens + key]),
+                        ];
+                        let magnitude: f64 = parts.iter().map(|part| part.abs()).sum();
+                        (parts.iter().sum::<f64>(), 1.5 * magnitude)
                     })
-                    .collect();
-                probability_bounds(&biased, expected, 360.0)
+                    .unzip();
+                probability_bounds(&biased, expected, &errors)
             })
             .collect()
     }
@@ -450,11 +456,7 @@ fn loss_gradient(rows: usize, classes: usize, lead: f32) -> Case {
         rows.flat_map(|(logits, expected)| {
             let exponents: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
             let magnitudes: Vec<f32> = expected.iter().map(|p| p.abs()).collect();
-            probability_bounds(
-                &exponents,
-                &magnitudes,
-                exponents.iter().fold(0.0, |a, x| x.abs().max(a)),
-            )
+            probability_bounds(&exponents, &magnitudes, &vec![0.0; classes])
         })
         .collect()
     };
