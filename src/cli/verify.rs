@@ -135,7 +135,7 @@ impl Verify {
         };
         for request in requests {
             let device = open_tuned(Some(&request))?;
-            if !shaders.is_empty() && matches!(device, Device::Cpu(_)) && self.device.is_some() {
+            if !shaders.is_empty() && matches!(device, Device::Cpu(_)) {
                 return Err(Error::usage(
                     "--shader",
                     "the CPU has no shaders; pass another --device",
@@ -226,6 +226,9 @@ impl Verify {
         }
         if self.shader.is_empty() {
             requests.push("cpu".to_owned());
+        } else if requests.is_empty() {
+            let problem = "there is no adapter, and the CPU has no shaders";
+            return Err(Error::usage("--shader", problem));
         }
         Ok(requests)
     }
