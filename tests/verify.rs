@@ -507,7 +507,10 @@ fn reports_of_something_else_are_refused() {
     for (text, says) in [
         ("", "is no report"),
         ("[1, 2]", "is no report"),
-        (&*"[".repeat(100_000), "recursion limit"),
+        (
+            &*format!("{{\"a\":{}", "[".repeat(100_000)),
+            "recursion limit",
+        ),
         (
             "{\"format\": \"ptq4vit-gpu verification\", \"format_version\": 1e999}",
             "is no report",
@@ -602,7 +605,7 @@ fn what_can_not_be_verified_is_refused() {
     fails(
         verify().with("--against", "missing.json"),
         INPUT,
-        &["missing.json: can't be opened"],
+        &["missing.json: can't be read"],
     );
     fails(
         verify().with("--against", "x.json").with("--device", "cpu"),
