@@ -2,11 +2,13 @@
 
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Device, Recording};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, HalfProducts, Network, Products};
 use crate::quant::QuantizedModel;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
 const BATCH: usize = 8;
@@ -17,6 +19,8 @@ pub struct Model {
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
     program: Option<Program>,
+    /// The number of images of the batch that was timed last.
+    timed: Option<usize>,
 }
 
 /// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
@@ -47,6 +51,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            timed: None,
         })
     }
 
@@ -67,6 +72,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            timed: None,
         })
     }
 
@@ -81,6 +87,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: model.preprocessing.clone(),
             program: None,
+            timed: None,
         })
     }
 
@@ -117,6 +124,32 @@ impl Model {
             );
         }
         Ok(logits)
+    }
+
+    /// [`logits_by`](Self::logits_by), and how long each image took: an equal share of its batch's time, which is that of
+    /// upload, network and read-back. The first batch of its size is run without a clock before, since that compiles and
+    /// records the network.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn timed_logits(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Vec<(Vec<f32>, Duration)>> {
+        let mut timed = Vec::with_capacity(images.len());
+        for images in images.chunks(self.network.max_images().min(batch)) {
+            let count = images.len();
+            if self.timed != Some(count) {
+                self.logits_by(count, images)?;
+                self.timed = Some(count);
+            }
+            let start = Instant::now();
+            let logits = self.logits_by(count, images)?;
+            let share = start.elapsed() / count as u32;
+            timed.extend(logits.into_iter().map(|logits| (logits, share)));
+        }
+        Ok(timed)
     }
 
     /// `[images, classes]`, from pixels `[images, 3, S, S]`.
@@ -158,6 +191,22 @@ impl Model {
             *program = None;
         }
         logits
+    }
+}
+
+/// That a model's logits for the image at `path` are finite: against a NaN every comparison is false, so it would count
+/// as any class.
+///
+/// # Errors
+/// [`Error::Check`] that names the first that is not.
+pub fn check_finite(logits: &[f32], path: &Path) -> Result<()> {
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        Some(logit) => Err(Error::Check(format!(
+            "the model gives {} a logit of {logit}, where finite values are expected: its weights or scales are too \
+             large for f32",
+            path.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -119,7 +119,10 @@ fn every_subcommand_helps() {
         ),
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
-        ("demo", &["--device", "--export"]),
+        ("classify", &["--quantized", "--classes", "--top", "--json"]),
+        ("demo", &["--device", "--export", "--json"]),
+        ("completions", &["bash", "zsh", "fish"]),
+        ("man", &["--out"]),
         (
             "bench",
             &["--kernel", "--model", "--shape", "--tune", "--json"],
@@ -157,6 +160,65 @@ fn the_demo_is_inside() {
     }
     // Two models of two files, 32 and 500 images, and their licence.
     assert_eq!(files, 537);
+}
+
+/// The subcommands, as the program's help lists them.
+fn subcommands() -> Vec<String> {
+    let (help, _) = program("--help").run().success();
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let names = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|&name| name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_subcommand() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("share/man1");
+    let (stdout, _) = program("man").with("--out", &out).run().success();
+    let mut pages: Vec<String> = subcommands();
+    for name in &mut pages {
+        *name = format!("ptq4vit-gpu-{name}");
+    }
+    pages.push("ptq4vit-gpu".to_owned());
+    assert_eq!(
+        stdout,
+        format!("wrote {} pages to {}\n", pages.len(), out.display())
+    );
+    for name in &pages {
+        let page = std::fs::read_to_string(out.join(format!("{name}.1"))).unwrap();
+        for part in [
+            ".SH NAME\nptq4vit\\-gpu",
+            ".SH OPTIONS\n",
+            "\\-\\-quiet",
+            ".SH EXAMPLES\n.nf\n#",
+            ".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n",
+            ".SH ENVIRONMENT\n.TP\n\\fBRUST_LOG\\fR\n",
+        ] {
+            assert!(page.contains(part), "{name} lacks {part}: {page}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), pages.len());
+    let taken = program("man").with("--out", "Cargo.toml").run();
+    assert_eq!(taken.code, Some(3), "{taken}");
+}
+
+#[test]
+fn shells_complete_subcommands_and_flags() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (script, stderr) = program("completions").flag(shell).run().success();
+        assert_eq!(stderr, "");
+        let flags = ["memory-budget", "quantized"].map(str::to_owned);
+        for part in subcommands().iter().chain(&flags) {
+            assert!(script.contains(part), "{shell} lacks {part}");
+        }
+    }
+    assert_eq!(program("completions").flag("tcsh").run().code, Some(2));
 }
 
 #[test]
@@ -402,6 +464,50 @@ fn eval_of_quantized_networks() {
         assert!(figure(better, "kl") < figure(worse, "kl"));
         assert!(figure(better, "logit_sqnr_db") > figure(worse, "logit_sqnr_db"));
     }
+}
+
+#[test]
+fn shards_and_the_demo_are_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("part.json");
+    let shard = |index: usize| {
+        program("eval")
+            .with("--model", VIT)
+            .with("--images", "models/demo/test")
+            .with("--device", "cpu")
+            .with("--shard", format!("{index}/8"))
+            .with("--out", &out)
+    };
+    let report = shard(0).flag("--json").run().json();
+    let expected = json!({"out": out, "shard": "0/8", "images": 64, "of": 500});
+    assert_eq!(report, expected);
+    let (text, _) = shard(0).run().success();
+    assert_eq!(
+        text,
+        format!("wrote {}: shard 0/8, 64 of 500 images\n", out.display())
+    );
+
+    let report = program("demo")
+        .with("--device", "cpu")
+        .with("--count", "1")
+        .flag("--json")
+        .run()
+        .json();
+    assert_eq!(report["calibration_images"], 1);
+    assert_eq!(report["test_images"], 500);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 * (1 + 2 * 3));
+    for (row, model) in rows
+        .iter()
+        .zip([["vit_mnist"; 7], ["swin_mnist"; 7]].as_flattened())
+    {
+        assert_eq!(row["model"], *model);
+        // From a single image; 8 of them give at least 96%.
+        assert!(figure(row, "accuracy") > 0.9, "{row}");
+        assert!(figure(row, "file_bytes") > 90_000.0, "{row}");
+        assert_eq!(row["agreement"].is_null(), row["method"] == "FP32");
+    }
+    assert_eq!(figure(&rows[0], "accuracy"), 0.994);
 }
 
 #[test]

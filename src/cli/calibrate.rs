@@ -2,7 +2,7 @@
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{open_checkpoint, progress};
+use super::{open_float, progress};
 use crate::data::samples::{calibration_set, load_all};
 use crate::device::Device;
 use crate::error::Result;
@@ -18,12 +18,19 @@ use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Chooses the scales of every matrix product on a few images, and writes the quantized model.
+/// Quantizes a model: chooses each product's scales on a few images, and writes integers.
+///
+/// The images need no labels. The same inputs, seed and device give the same bytes.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  ptq4vit-gpu calibrate --model deit_tiny_patch16_224.safetensors --images photos \
-                        --bits 6 --out deit_tiny_w6a6.safetensors"
-)]
+#[command(after_help = "\
+Examples:
+  # A file, in 6 bits
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224.safetensors --images photos --bits 6 \\
+      --out deit_tiny_w6a6.safetensors
+
+  # A model of the hub, on the images that a list names, within a small GPU's memory
+  ptq4vit-gpu calibrate --model vit_base_patch16_224 --images photos --list photos.txt \\
+      --memory-budget 800MiB --out vit_base_w8a8.safetensors")]
 pub struct Calibrate {
     /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
     /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
@@ -103,11 +110,12 @@ impl Calibrate {
         let settings = self.settings();
         settings.validate()?;
         output::check(&self.out, &[("--model", Some(self.model.name()))])?;
-        let mut weights = open_checkpoint(&self.model)?;
-        let recipe = self.recipe.as_deref();
-        let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
-        log::info!("model: {} ({})", resolved.name, resolved.source);
-        resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
+        let (weights, resolved) = open_float(
+            &self.model,
+            self.recipe.as_deref(),
+            &self.image_size,
+            &self.preprocessing,
+        )?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let images = load_all(&samples, &resolved.preprocessing)
             .into_iter()

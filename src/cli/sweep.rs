@@ -18,21 +18,30 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Calibrates and evaluates every combination of models, presets and bits that a plan names, one with each call. Without
-/// --task it lists them, with the figures of those that are finished.
+/// Calibrates and evaluates the combinations of models, presets and bits of a plan.
+///
+/// Each call does one of them, and none that is finished. Without --task it lists them, with the figures of those that
+/// are finished.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  ptq4vit-gpu sweep --plan plan.toml --task 0\n\nA plan:\n  \
-out = \"sweep\"\n  \
-presets = [\"ptq4vit\", \"base-ptq\"]\n  \
-bits = [8, 6]\n\n  \
-[[models]]\n  \
-model = \"deit_tiny_patch16_224.safetensors\"\n\n  \
-[calibration]\n  \
-images = \"photos\"\n\n  \
-[evaluation]\n  \
-images = \"imagenet/val\""
-)]
+#[command(after_help = "\
+Examples:
+  # The first task, and what the finished ones found
+  ptq4vit-gpu sweep --plan plan.toml --task 0
+  ptq4vit-gpu sweep --plan plan.toml
+
+  # plan.toml
+  out = \"sweep\"
+  presets = [\"ptq4vit\", \"base-ptq\"]
+  bits = [8, 6]
+
+  [[models]]
+  model = \"deit_tiny_patch16_224.safetensors\"
+
+  [calibration]
+  images = \"photos\"
+
+  [evaluation]
+  images = \"imagenet/val\"")]
 pub struct Sweep {
     /// What to sweep over (TOML).
     #[arg(long, value_name = "FILE")]
@@ -44,7 +53,7 @@ pub struct Sweep {
     #[arg(long, requires = "task")]
     redo: bool,
     /// Print the number of tasks only.
-    #[arg(long, conflicts_with_all = ["task", "json"])]
+    #[arg(long, conflicts_with = "task")]
     count: bool,
     #[command(flatten)]
     device: DeviceOption,

@@ -12,7 +12,7 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::load_all;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::inference::Model;
+use crate::inference::{Model, check_finite};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
@@ -206,14 +206,7 @@ impl Models {
             };
             let all = logits.iter().chain(reference.iter().flatten());
             for (logits, sample) in all.zip(shown.iter().cycle()) {
-                // Against a NaN every comparison is false: it would count as right.
-                if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-                    return Err(Error::Check(format!(
-                        "the model gives {} a logit of {logit}, where finite values are expected: its weights or \
-                         scales are too large for f32",
-                        sample.path.display()
-                    )));
-                }
+                check_finite(logits, &sample.path)?;
             }
             let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();
             part.tally
