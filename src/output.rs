@@ -7,26 +7,26 @@ use std::path::Path;
 /// How the names begin of what isn't complete yet.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Finds out before the work, not after it, that the result can't be written. `inputs` are the files, and the flags
+/// Finds out before the work, not after it, that the result can't be written to `out`, which `flag` says. `inputs` are the files, and the flags
 /// that name them, which the result would otherwise replace.
 ///
 /// # Errors
 /// A folder in the place of `out`, a folder that can't be written to, or one of `inputs` in the place of `out`.
-pub fn check(out: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
+pub fn check(flag: &str, out: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
     if out.is_dir() {
         return Err(Error::input(
             out,
             "is a folder, where a file to write is expected",
         ));
     }
-    for (flag, input) in inputs {
+    for (its_flag, input) in inputs {
         if let Some(input) = input
             && let (Ok(out), Ok(input)) = (out.canonicalize(), input.canonicalize())
             && out == input
         {
             return Err(Error::usage(
-                "--out",
-                format!("would replace the {flag} {}", input.display()),
+                flag,
+                format!("would replace the {its_flag} {}", input.display()),
             ));
         }
     }

@@ -1,6 +1,7 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
+use super::report::{Outcome, ReportOptions};
 use super::source::ModelSource;
 use super::{open_float, progress};
 use crate::data::samples::{calibration_set, load_all};
@@ -105,6 +106,8 @@ pub struct Calibrate {
     /// model's largest matrix product needs.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    #[command(flatten)]
+    report: ReportOptions,
     /// Print a report as JSON.
     #[arg(long)]
     json: bool,
@@ -114,13 +117,14 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        output::check(&self.out, &[("--model", Some(self.model.name()))])?;
+        output::check("--out", &self.out, &[("--model", Some(self.model.name()))])?;
         let (weights, resolved) = open_float(
             &self.model,
             self.recipe.as_deref(),
             &self.image_size,
             &self.preprocessing,
         )?;
+        let page = self.report.open(&self.out, self.model.name(), &resolved)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let images = load_all(&samples, &resolved.preprocessing)
             .into_iter()
@@ -135,11 +139,23 @@ impl Calibrate {
             &images,
             self.memory_budget,
         )?;
-        let report = self.report(&calibration, device.name());
+        let report = self.figures(&calibration, device.name());
+        let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
+        if let Some(page) = page {
+            page.write(&Outcome {
+                device: &device,
+                weights: &weights,
+                resolved: &resolved,
+                quantized: &self.out,
+                reports: &reports,
+                seconds,
+                images: &images,
+            })?;
+        }
         print_report(&report, self.json)
     }
 
@@ -162,8 +178,19 @@ impl Calibrate {
         }
     }
 
-    fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
+    fn figures(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
+        // Curves and histograms are for the page.
+        let sites = calibration.reports.iter().map(|report| {
+            json!({
+                "site": report.site,
+                "score": report.score,
+                "rounds": report.rounds,
+                "work": report.work,
+                "seconds": report.seconds,
+                "evidence": report.evidence,
+            })
+        });
         json!({
             // Not the path itself: as JSON it has to be text, which not every path is.
             "out": self.out.to_string_lossy(),
@@ -172,10 +199,11 @@ impl Calibrate {
                 "forward": calibration.forward.as_secs_f64(),
                 "backward": calibration.backward.as_secs_f64(),
                 "search": calibration.search.as_secs_f64(),
+                "evidence": calibration.evidence.as_secs_f64(),
             },
             "peak_device_bytes": calibration.peak_device_bytes,
             "multiply_adds": work,
-            "sites": calibration.reports,
+            "sites": sites.collect::<Vec<_>>(),
         })
     }
 }
@@ -212,11 +240,12 @@ fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
     let work = |part: &str| report["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
     print_line!("wrote {}", report["out"].as_str().unwrap_or_default())?;
     print_line!(
-        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}; {:.0} MiB of device memory at most",
-        seconds("forward") + seconds("backward") + seconds("search"),
+        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}, evidence {:.1}; {:.0} MiB of device memory at most",
+        seconds("forward") + seconds("backward") + seconds("search") + seconds("evidence"),
         seconds("forward"),
         seconds("backward"),
         seconds("search"),
+        seconds("evidence"),
         report["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
     )?;
     print_line!(

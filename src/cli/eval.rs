@@ -79,7 +79,7 @@ impl Eval {
                 ("--quantized", self.quantized.as_deref()),
                 ("--labels", self.labels.as_deref()),
             ];
-            output::check(out, &inputs)?;
+            output::check("--out", out, &inputs)?;
         }
         let device = self.device.open()?;
         let mut models = self.models(&device)?;

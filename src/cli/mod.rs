@@ -19,12 +19,14 @@ mod demo;
 mod devices;
 mod eval;
 mod figures;
+mod inspect;
 mod logging;
 mod man;
 mod merge;
 mod models;
 mod options;
 mod progress;
+mod report;
 mod source;
 mod sweep;
 
@@ -58,6 +60,7 @@ enum Command {
     Devices(devices::Devices),
     Models(models::Models),
     Calibrate(calibrate::Calibrate),
+    Inspect(inspect::Inspect),
     Eval(eval::Eval),
     Classify(classify::Classify),
     Merge(merge::Merge),
@@ -79,6 +82,7 @@ pub fn run() -> Result<()> {
         Command::Devices(command) => command.run(),
         Command::Models(command) => command.run(),
         Command::Calibrate(command) => command.run(),
+        Command::Inspect(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Classify(command) => command.run(),
         Command::Merge(command) => command.run(),

@@ -136,7 +136,7 @@ impl Sweep {
         std::fs::create_dir_all(plan.out())
             .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
         let quantized_path = task.quantized_path();
-        output::check(&quantized_path, &[("model", Some(weights.path()))])?;
+        output::check("--out", &quantized_path, &[("model", Some(weights.path()))])?;
         let device = self.device.open()?;
         let settings = task.settings();
         let calibration = show_calibration(&device, &weights, &resolved, &settings, &inputs, None)?;

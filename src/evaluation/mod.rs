@@ -148,6 +148,21 @@ impl Models {
         })
     }
 
+    /// How well the quantized model agrees with the FP model on preprocessed images, whatever these show.
+    ///
+    /// # Errors
+    /// Those of the device.
+    ///
+    /// # Panics
+    /// Without an FP model, or without images.
+    pub fn agreement(&mut self, images: &[Vec<f32>]) -> Result<Accuracy> {
+        let float = self.reference.as_mut().expect("there is an FP model");
+        let reference = float.logits(images)?;
+        let logits = self.evaluated.logits(images)?;
+        let tally = Tally::unlabelled(&logits, &reference);
+        Ok(tally.accuracy().expect("there are images"))
+    }
+
     /// Number of logits.
     pub fn classes(&self) -> usize {
         self.evaluated.classes()

@@ -122,6 +122,11 @@ impl Weights {
         };
     }
 
+    /// Bytes of the whole file.
+    pub fn file_len(&self) -> usize {
+        self.file_len
+    }
+
     /// The metadata strings of the header; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata

@@ -4,6 +4,7 @@
 
 use super::calibrate::Calibration;
 use super::candidates::{MAX_SHIFT, Scale};
+use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
@@ -91,6 +92,15 @@ impl Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }
+
+    /// How many calibration images there were, and who chose them, in words.
+    pub fn images_in_words(&self) -> String {
+        let drawn = match self.seed {
+            Some(seed) => format!("drawn with seed {seed}"),
+            None => "named by a list".to_owned(),
+        };
+        format!("{} {drawn}", self.images)
+    }
 }
 
 /// A quantized model on the host: everything that its file holds.
@@ -106,6 +116,8 @@ pub struct QuantizedModel {
     pub settings: Settings,
     /// Every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
+    /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
+    pub evidence: Option<BTreeMap<String, SiteEvidence>>,
     /// What stays float, by timm's names: norms, class token, positions.
     pub floats: BTreeMap<String, Vec<f32>>,
 }
@@ -118,6 +130,7 @@ mod key {
     pub const PREPROCESSING: &str = "preprocessing";
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
+    pub const EVIDENCE: &str = "evidence";
 }
 
 /// The tensors that stay float: those that belong to no site.
@@ -158,12 +171,15 @@ impl QuantizedModel {
             let plan = SitePlan::new(&site, &settings);
             check_scales(weights, &plan, &calibration.sites[&site.name].scales)?;
         }
+        let reports = calibration.reports.into_iter();
+        let evidence = reports.map(|report| (report.site, report.evidence));
         Ok(Self {
             provenance,
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
             settings,
             sites: calibration.sites,
+            evidence: Some(evidence.collect()),
             floats,
         })
     }
@@ -213,7 +229,7 @@ impl QuantizedModel {
                 }
             }
         }
-        let metadata = [
+        let mut metadata: BTreeMap<String, String> = [
             (key::FORMAT, FORMAT_NAME.to_owned()),
             (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
             (key::ARCHITECTURE, to_json(&self.architecture)),
@@ -221,8 +237,12 @@ impl QuantizedModel {
             (key::SETTINGS, to_json(&self.settings)),
             (key::PROVENANCE, to_json(&self.provenance)),
         ]
-        .map(|(key, value)| (key.to_owned(), value));
-        weights::save(path, tensors, metadata.into())
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        if let Some(evidence) = &self.evidence {
+            metadata.insert(key::EVIDENCE.to_owned(), to_json(evidence));
+        }
+        weights::save(path, tensors, metadata)
     }
 
     /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
@@ -245,7 +265,7 @@ impl QuantizedModel {
                 path,
                 format!(
                     "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
-                     an FP checkpoint is passed as --model"
+                     `calibrate` and `eval` take an FP checkpoint as --model"
                 ),
             ));
         }
@@ -294,6 +314,7 @@ impl QuantizedModel {
             .collect::<Result<_>>()?;
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
+            evidence: read_evidence(file, &plans, &settings)?,
             architecture,
             preprocessing,
             settings,
@@ -420,6 +441,36 @@ fn check_scales(file: &Weights, plan: &SitePlan, scales: &SiteScales) -> Result<
         let problem = format!("site `{}`: {problem}", plan.site.name);
         Error::input(file.path(), problem)
     })
+}
+
+/// What the file tells of how well the scales did, if it does: of every site, and what can be true.
+fn read_evidence(
+    file: &Weights,
+    plans: &[SitePlan],
+    settings: &Settings,
+) -> Result<Option<BTreeMap<String, SiteEvidence>>> {
+    if !file.metadata().contains_key(key::EVIDENCE) {
+        return Ok(None);
+    }
+    let evidence: BTreeMap<String, SiteEvidence> = from_json(file, key::EVIDENCE)?;
+    let refuse = |problem: String| {
+        let problem = format!("metadata `{}`: {problem}", key::EVIDENCE);
+        Err(Error::input(file.path(), problem))
+    };
+    for plan in plans {
+        let site = &plan.site.name;
+        let Some(figures) = evidence.get(site) else {
+            return refuse(format!("{site} is missing"));
+        };
+        if let Err(problem) = figures.validate(plan, settings.metric) {
+            return refuse(format!("{site}: {problem}"));
+        }
+    }
+    let is_site = |name: &&String| plans.iter().any(|plan| plan.site.name == **name);
+    match evidence.keys().find(|name| !is_site(name)) {
+        Some(name) => refuse(format!("{name} is no site of the model")),
+        None => Ok(Some(evidence)),
+    }
 }
 
 fn to_json(value: &impl Serialize) -> String {

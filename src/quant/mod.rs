@@ -3,6 +3,8 @@
 mod artifact;
 mod calibrate;
 mod candidates;
+mod curve;
+mod evidence;
 mod execution;
 mod memory;
 mod packing;
@@ -18,6 +20,8 @@ pub use artifact::{
 };
 pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use curve::{CandidateScore, ScoreCurve};
+pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
 pub use memory::parse_bytes;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};

@@ -8,9 +8,11 @@ use crate::kernels::{
     integer_product_error, quantize, vectors_lie_within,
 };
 use crate::model::{Site, SiteKind};
+use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The left operand.
     A,

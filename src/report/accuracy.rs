@@ -49,6 +49,12 @@ impl Tally {
         tally
     }
 
+    /// Counts images whose labels nobody knows, by their logits and the FP network's: its answers stand for the labels.
+    pub fn unlabelled(logits: &[Vec<f32>], reference: &[Vec<f32>]) -> Self {
+        let labels = reference.iter().filter_map(|reference| largest(reference));
+        Self::of(&labels.collect::<Vec<_>>(), logits, Some(reference))
+    }
+
     fn add(&mut self, label: usize, logits: &[f32], reference: Option<&[f32]>) {
         self.images += 1;
         let rank = rank(logits, label);
