@@ -50,13 +50,13 @@ pub struct Calibrate {
     #[arg(long, value_enum, default_value = "ptq4vit")]
     preset: Preset,
     /// Bits of weights and activations, 2 to 8.
-    #[arg(long, default_value_t = 8, value_parser = bits())]
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits())]
     bits: u32,
     /// Bits of weights, if not --bits.
-    #[arg(long, value_parser = bits())]
+    #[arg(long, value_name = "BITS", value_parser = bits())]
     weight_bits: Option<u32>,
     /// Bits of activations, if not --bits.
-    #[arg(long, value_parser = bits())]
+    #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
     /// How candidate scales are compared, if not as the preset says.
     #[arg(long, value_enum)]
@@ -68,25 +68,30 @@ pub struct Calibrate {
     #[arg(long, value_name = "BOOL")]
     gelu_twin: Option<bool>,
     /// Smallest candidate, as a fraction of the scale that clips nothing.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "FRACTION", allow_hyphen_values = true)]
     alpha: Option<f64>,
     /// Largest candidate, likewise.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "FRACTION", allow_hyphen_values = true)]
     beta: Option<f64>,
     /// Candidates for each scale.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     candidates: Option<usize>,
     /// Rounds of choosing A's scale, then B's.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Evaluate every candidate on every image, even those that can't win any more. The choice is the same.
     #[arg(long)]
     exhaustive: bool,
     /// Number of calibration images.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     count: usize,
     /// Seed of the draw of images.
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_hyphen_values = true
+    )]
     seed: u64,
     /// File that names the images, one a line, relative to --images; the first --count of them are taken.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
