@@ -11,7 +11,13 @@ use std::path::PathBuf;
 /// product's share of the sum over all products of Σ G² (Ô - O)², with G the gradient of the loss there: which layers
 /// hurt. Clipped values lie beyond the largest or smallest code.
 #[derive(Args)]
-#[command(after_help = "Example:\n  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error")]
+#[command(after_help = "\
+Examples:
+  # Which products hurt most
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error
+
+  # Every scale, for a program
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --json")]
 pub struct Inspect {
     /// Quantized model: what `calibrate` wrote.
     #[arg(value_name = "FILE")]

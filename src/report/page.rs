@@ -146,7 +146,8 @@ impl Page<'_> {
     fn histograms(&self) -> Markup {
         let model = self.model;
         let sites = sites(&model.architecture);
-        let shown = sites.iter().zip(self.reports).filter_map(|(site, report)| {
+        let shown = self.reports.iter().filter_map(|report| {
+            let site = sites.iter().find(|site| site.name == report.site)?;
             let histograms = report.histograms.as_ref()?;
             let plan = SitePlan::new(site, &model.settings);
             let scale = model.sites[&site.name].scales.a[0];

@@ -52,7 +52,8 @@ fn chosen(curves: &[&ScoreCurve]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// On `part` of `canvas`, the curves of one operand's scales, over the numbers of the candidates, each as a multiple of its chosen score.
+/// On `part` of `canvas`, the curves of one operand's scales, over the numbers of the candidates, each as a multiple of
+/// its chosen score.
 fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Drawn {
     let count = curves.iter().map(|curve| curve.candidates.len()).max();
     let last = count.unwrap_or(1).max(2) as f64;
@@ -108,7 +109,7 @@ fn runs(curve: &ScoreCurve, wanted: &dyn Fn(&CandidateScore) -> bool) -> Vec<Vec
         .enumerate()
         .map(|(index, candidate)| {
             let multiple = candidate.estimate()? / chosen;
-            let shown = wanted(candidate) && (0.0..=MOST).contains(&multiple);
+            let shown = wanted(candidate) && (LEAST..=MOST).contains(&multiple);
             shown.then_some((index as f64 + 1.0, multiple))
         });
     let points: Vec<Option<(f64, f64)>> = points.collect();
