@@ -31,7 +31,11 @@ Examples:
 
   # A model of the hub, on the images that a list names, within a small GPU's memory
   ptq4vit-gpu calibrate --model vit_base_patch16_224 --images photos --list photos.txt \\
-      --memory-budget 800MiB --out vit_base_w8a8.safetensors")]
+      --memory-budget 800MiB --out vit_base_w8a8.safetensors
+
+  # With a page that shows how well each product does
+  ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
+      --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
 pub struct Calibrate {
     /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
     /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.

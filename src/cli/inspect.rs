@@ -13,8 +13,11 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  # What hurts most, first
-  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error")]
+  # Which products hurt most
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error
+
+  # Every scale, for a program
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --json")]
 pub struct Inspect {
     /// Quantized model: what `calibrate` wrote.
     #[arg(value_name = "FILE")]
