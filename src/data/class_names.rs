@@ -9,6 +9,8 @@ use std::path::Path;
 /// The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k model's
 /// logits. Ids and words are WordNet 3.0's.
 const IMAGENET: &str = include_str!("../../models/imagenet_classes.tsv");
+/// How many classes ImageNet has.
+pub const IMAGENET_CLASSES: usize = 1000;
 /// The first line of a list with ids, if it is there.
 const HEADER: &str = "index\twnid\tname";
 
@@ -22,7 +24,7 @@ pub struct ClassName {
     pub name: String,
 }
 
-/// ImageNet's 1000 classes.
+/// ImageNet's [`IMAGENET_CLASSES`].
 pub fn imagenet() -> Vec<ClassName> {
     parse(IMAGENET).expect("a test parses it")
 }
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn imagenet_has_its_thousand_classes_in_order() {
         let classes = imagenet();
-        assert_eq!(classes.len(), 1000);
+        assert_eq!(classes.len(), IMAGENET_CLASSES);
         assert!(classes.is_sorted_by(|left, right| left.wnid < right.wnid));
         for (index, wnid, name) in [
             (0, "n01440764", "tench, Tinca tinca"),
