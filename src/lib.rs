@@ -92,3 +92,4 @@ pub mod quant;
 pub mod report;
 pub mod sweep;
 pub mod tuning;
+pub mod verify;

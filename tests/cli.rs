@@ -122,6 +122,7 @@ fn every_subcommand_helps() {
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("classify", &["--quantized", "--classes", "--top", "--json"]),
         ("demo", &["--device", "--export", "--json"]),
+        ("verify", &["--device", "--kernel", "--shader", "--against"]),
         ("completions", &["bash", "zsh", "fish"]),
         ("man", &["--out"]),
         (
