@@ -117,6 +117,7 @@ fn every_subcommand_helps() {
                 "--out",
             ],
         ),
+        ("inspect", &["--sort", "--json"]),
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("classify", &["--quantized", "--classes", "--top", "--json"]),

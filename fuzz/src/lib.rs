@@ -11,6 +11,7 @@ mod tiny;
 
 use container::Container;
 use edits::{EDIT, edited};
+use ptq4vit_gpu::data::class_names::{self, ClassName};
 use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
@@ -155,7 +156,7 @@ pub fn recipe(input: &[u8]) {
     }
 }
 
-/// A list of labels, or of images.
+/// A list of labels, of images, or of names of classes.
 pub fn labels(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -163,6 +164,11 @@ pub fn labels(input: &[u8]) {
     for entries in [label_entries(text), list_entries(text)].iter().flatten() {
         let names: HashSet<&str> = entries.iter().map(|(name, _)| *name).collect();
         assert!(!names.is_empty() && names.len() == entries.len());
+    }
+    if let Ok(classes) = class_names::parse(text) {
+        // They are shown on a terminal.
+        let shown = |class: &ClassName| !class.name.is_empty() && !class.name.contains('\u{1b}');
+        assert!(!classes.is_empty() && classes.iter().all(shown));
     }
 }
 
