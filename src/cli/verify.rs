@@ -165,7 +165,7 @@ impl Verify {
             .iter()
             .map(|device| failures(device).len())
             .sum();
-        conclude(failures, "checks failed")
+        conclude(failures, "checks that failed")
     }
 
     /// The models that are asked for, or those that come with the program.
@@ -282,14 +282,14 @@ impl Verify {
         }
         let all = compared.iter().flat_map(|(_, differences)| differences);
         let failures = all.filter(|difference| difference.level == Level::Failure);
-        conclude(failures.count(), "differences should not be")
+        conclude(failures.count(), "differences that should not be")
     }
 }
 
 fn conclude(failures: usize, what: &str) -> Result<()> {
     match failures {
         0 => Ok(()),
-        _ => Err(Error::Check(format!("{failures} {what}"))),
+        _ => Err(Error::Check(format!("{what}: {failures}"))),
     }
 }
 
