@@ -176,7 +176,7 @@ impl Session {
             &self.calibration_images,
             None,
             wanted,
-            &mut |_| {},
+            &mut |_| Ok(()),
         )
     }
 

@@ -100,7 +100,7 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         images_used,
         arguments.memory_budget,
         &|_| true,
-        &mut |_| {},
+        &mut |_| Ok(()),
     )?;
     let calibration_figures = in_full.then(|| {
         let Calibration {

@@ -2,7 +2,7 @@
 
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Device, Recording};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, HalfProducts, Network, Products};
@@ -17,6 +17,8 @@ pub struct Model {
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
     program: Option<Program>,
+    /// The most images that [`logits`](Model::logits) runs at once.
+    at_once: usize,
 }
 
 /// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
@@ -47,6 +49,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            at_once: BATCH,
         })
     }
 
@@ -67,6 +70,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            at_once: BATCH,
         })
     }
 
@@ -81,6 +85,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: model.preprocessing.clone(),
             program: None,
+            at_once: BATCH,
         })
     }
 
@@ -94,15 +99,31 @@ impl Model {
         self.network.classes()
     }
 
-    /// The logits of each of `images`, preprocessed, `[3, S, S]` each.
+    /// The logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer images are
+    /// run at once from then on: an image's logits don't depend on the others.
     ///
     /// # Errors
     /// Those of the device.
     pub fn logits(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        self.logits_by(BATCH, images)
+        let mut logits = Vec::with_capacity(images.len());
+        while let rest = &images[logits.len()..]
+            && !rest.is_empty()
+        {
+            let at_once = self.at_once.min(self.network.max_images());
+            let batch = &rest[..at_once.min(rest.len())];
+            match self.logits_by(batch.len(), batch) {
+                Ok(values) => logits.extend(values),
+                Err(error @ Error::OutOfMemory { .. }) if batch.len() > 1 => {
+                    self.at_once = batch.len() / 2;
+                    eprintln!("{error}; going on: {} images at once", self.at_once);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(logits)
     }
 
-    /// [`logits`](Self::logits), with `batch` images at once, or as many as the device's binding limit allows.
+    /// The same, with `batch` images at once and no fewer, unless the device's binding limit allows only fewer.
     ///
     /// # Errors
     /// As there.

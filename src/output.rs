@@ -1,6 +1,7 @@
 //! Files that are written whole or not at all.
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -54,7 +55,12 @@ fn write_and_rename(
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
 
-    let file = builder.tempfile_in(folder_of(path))?;
+    let (file, _unfinished) = {
+        let mut stakes = interrupt::hold_off();
+        let file = builder.tempfile_in(folder_of(path))?;
+        let unfinished = stakes.unfinished(file.path());
+        (file, unfinished)
+    };
     let mut writer = BufWriter::new(file.as_file());
     contents(&mut writer)?;
     writer.flush()?;
@@ -65,6 +71,7 @@ fn write_and_rename(
     Ok(())
 }
 
+/// Where a file lies.
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -305,7 +305,7 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
                 &images,
                 None,
                 &|_| true,
-                &mut |_| {},
+                &mut |_| Ok(()),
             )
             .unwrap_or_else(|error| panic!("{error}"));
             let provenance = Provenance {

@@ -378,7 +378,7 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 &images,
                 None,
                 &|_| true,
-                &mut |_| {},
+                &mut |_| Ok(()),
             )
             .unwrap();
             for site in network.sites() {
@@ -447,7 +447,7 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                     &images,
                     None,
                     &|_| true,
-                    &mut |_| {},
+                    &mut |_| Ok(()),
                 )
                 .unwrap()
             };

@@ -270,7 +270,7 @@ fn abandoning_candidates_early_changes_no_choice() {
             &images,
             budget,
             &|site| SITES.contains(&site.name.as_str()),
-            &mut |_| {},
+            &mut |_| Ok(()),
         )
         .unwrap()
     };

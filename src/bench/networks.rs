@@ -116,7 +116,7 @@ impl Subject {
             &random_images(architecture, 1),
             None,
             &|_| true,
-            &mut |_| {},
+            &mut |_| Ok(()),
         )?;
         let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
         let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;

@@ -3,15 +3,15 @@
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
 use super::{open_checkpoint, progress};
-use crate::data::samples::{calibration_set, load_all};
+use crate::data::samples::{Sample, calibration_set, load_all};
 use crate::device::Device;
-use crate::error::Result;
-use crate::inference::build;
+use crate::error::{Error, Result};
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::output;
 use crate::quant::{
-    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+    Calibration, Calibrator, Event, Journal, JournalLock, Metric, Preset, Provenance,
+    QuantizedModel, Settings, Subject, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -93,6 +93,9 @@ pub struct Calibrate {
     /// model's largest matrix product needs.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    /// Discard what an unfinished run has left in FILE.journal, instead of going on from there.
+    #[arg(long)]
+    restart: bool,
     /// Print a report as JSON.
     #[arg(long)]
     json: bool,
@@ -103,30 +106,31 @@ impl Calibrate {
         let settings = self.settings();
         settings.validate()?;
         output::check(&self.out, &[("--model", Some(self.model.name()))])?;
+        let lock = JournalLock::take(&self.out)?;
         let mut weights = open_checkpoint(&self.model)?;
         let recipe = self.recipe.as_deref();
         let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
         eprintln!("model: {} ({})", resolved.name, resolved.source);
         resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
-        let images = load_all(&samples, &resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-        let device = self.device.open()?;
-
-        let calibration = show_calibration(
-            &device,
-            &weights,
-            &resolved,
-            &settings,
-            &images,
-            self.memory_budget,
-        )?;
-        let report = self.report(&calibration, device.name());
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
+
+        let calibrating = Calibrating {
+            weights: &weights,
+            resolved: &resolved,
+            settings: &settings,
+            samples: &samples,
+            provenance: &provenance,
+            memory_budget: self.memory_budget,
+            restart: self.restart,
+        };
+        let mut device = self.device.open()?;
+        let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
+        let report = self.report(&calibration, device.name());
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
+        journal.close()?;
         print_report(&report, self.json)
     }
 
@@ -167,28 +171,66 @@ impl Calibrate {
     }
 }
 
-/// Calibrates the FP model in `weights` on preprocessed images, and shows how far it is.
-pub(super) fn show_calibration(
-    device: &Device,
-    weights: &Weights,
-    resolved: &Resolved,
-    settings: &Settings,
-    images: &[Vec<f32>],
-    budget: Option<u64>,
-) -> Result<Calibration> {
-    let network = build(device, weights, &resolved.architecture)?;
-    let bar = progress::calibration();
-    let calibration = calibrate(
-        &network,
-        weights,
-        settings,
-        images,
-        budget,
-        &|_| true,
-        &mut |state| progress::show(&bar, &state),
-    )?;
-    bar.finish_and_clear();
-    Ok(calibration)
+/// A calibration with its journal.
+pub(super) struct Calibrating<'a> {
+    pub weights: &'a Weights,
+    pub resolved: &'a Resolved,
+    pub settings: &'a Settings,
+    pub samples: &'a [Sample],
+    pub provenance: &'a Provenance,
+    pub memory_budget: Option<u64>,
+    pub restart: bool,
+}
+
+impl Calibrating<'_> {
+    /// Calibrates, going on from where the journal ends, and shows how far it is. `device` is what `option` opened; if it is
+    /// lost, another takes its place.
+    pub(super) fn run(
+        &self,
+        lock: JournalLock,
+        option: &DeviceOption,
+        device: &mut Device,
+    ) -> Result<(Calibration, Journal)> {
+        let subject = Subject::new(self.provenance, self.resolved, self.settings, device);
+        let (mut journal, findings) = lock.open(&subject, self.restart)?;
+        if journal.done() > 0 {
+            eprintln!("journal: {}", journal.progress());
+        }
+        let images = load_all(self.samples, &self.resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let calibrator = Calibrator {
+            architecture: &self.resolved.architecture,
+            weights: self.weights,
+            settings: self.settings,
+            images: &images,
+            budget: self.memory_budget,
+            reopen: &|| option.open(),
+        };
+        let bar = progress::calibration();
+        let calibration = calibrator.run(device, findings, &mut |event| {
+            progress::show(&bar, &event);
+            match event {
+                Event::Found(report, scales) => journal.add(report, scales),
+                _ => Ok(()),
+            }
+        });
+        bar.finish_and_clear();
+        match calibration {
+            Ok(calibration) => Ok((calibration, journal)),
+            Err(error) => {
+                if journal.done() > 0 {
+                    eprintln!("journal: the same command goes on: {}", journal.progress());
+                }
+                Err(match error {
+                    Error::NotFinite { image, problem } => {
+                        Error::input(&self.samples[image].path, problem)
+                    }
+                    other => other,
+                })
+            }
+        }
+    }
 }
 
 fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {

@@ -131,7 +131,7 @@ impl DemoModel {
                     &self.calibration_images,
                     None,
                     &|_| true,
-                    &mut |_| {},
+                    &mut |_| Ok(()),
                 )?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
                 let provenance = Provenance::new(

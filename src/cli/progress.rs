@@ -1,7 +1,7 @@
 //! Progress bars, on stderr.
 
-use crate::evaluation::Event;
-use crate::quant::{Phase, Progress};
+use crate::evaluation;
+use crate::quant::{self, Phase};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The bar of a calibration.
@@ -9,15 +9,21 @@ pub(super) fn calibration() -> ProgressBar {
     bar(1000, "{bar:30} {percent:>3}%  {elapsed} + {eta}  {msg}")
 }
 
-/// Shows how far a calibration is.
-pub(super) fn show(bar: &ProgressBar, progress: &Progress) {
-    let doing = match progress.phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Search => "search",
-    };
-    bar.set_message(format!("{doing} {}", progress.site));
-    bar.set_position((1000.0 * progress.done) as u64);
+/// Shows what a calibration tells.
+pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
+    match event {
+        quant::Event::Progress(progress) => {
+            let doing = match progress.phase {
+                Phase::Forward => "forward",
+                Phase::Backward => "backward",
+                Phase::Search => "search",
+            };
+            bar.set_message(format!("{doing} {}", progress.site));
+            bar.set_position((1000.0 * progress.done) as u64);
+        }
+        quant::Event::Found(..) => {}
+        quant::Event::Recovery(what) => bar.suspend(|| eprintln!("{what}")),
+    }
 }
 
 /// The bar of an evaluation of so many images.
@@ -26,10 +32,10 @@ pub(super) fn evaluation(images: usize) -> ProgressBar {
 }
 
 /// Shows what an evaluation tells.
-pub(super) fn tell(bar: &ProgressBar, event: &Event) {
+pub(super) fn tell(bar: &ProgressBar, event: &evaluation::Event) {
     match event {
-        Event::Done(images) => bar.inc(*images as u64),
-        Event::Skipped(error) => bar.suspend(|| eprintln!("skipped: {error}")),
+        evaluation::Event::Done(images) => bar.inc(*images as u64),
+        evaluation::Event::Skipped(error) => bar.suspend(|| eprintln!("skipped: {error}")),
     }
 }
 

@@ -5,7 +5,7 @@ mod part;
 mod shard;
 
 pub use images::{ImagesRecord, LabelledImages};
-pub use part::{Part, Subject, check_complete, check_skipped, differences, summarize};
+pub use part::{Part, Subject, check_complete, check_skipped, summarize};
 pub use shard::Shard;
 
 use crate::data::preprocess::Preprocessing;
@@ -156,7 +156,7 @@ impl Models {
     /// Runs the models on every image of `shard` that can be read.
     ///
     /// # Errors
-    /// Those of the device, and [`Error::Check`] for logits that are not finite.
+    /// Those of the device, and [`Error::Input`] for an image whose logits are not finite.
     pub fn evaluate(
         &mut self,
         images: &LabelledImages,
@@ -208,11 +208,14 @@ impl Models {
             for (logits, sample) in all.zip(shown.iter().cycle()) {
                 // Against a NaN every comparison is false: it would count as right.
                 if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-                    return Err(Error::Check(format!(
-                        "the model gives {} a logit of {logit}, where finite values are expected: its weights or \
-                         scales are too large for f32",
-                        sample.path.display()
-                    )));
+                    return Err(Error::input(
+                        &sample.path,
+                        format!(
+                            "the model gives it a logit of {logit} on {}, where finite values are expected: its \
+                             weights or scales are too large for f32",
+                            self.device.name()
+                        ),
+                    ));
                 }
             }
             let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();

@@ -7,7 +7,7 @@
 use super::artifact::QuantizedSite;
 use super::memory::{Memory, Pass};
 use super::pieces::Batch;
-use super::plan::{Side, SitePlan};
+use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
 use super::settings::{Metric, Settings};
 use crate::device::Device;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,19 @@ pub struct Progress<'a> {
     pub done: f64,
 }
 
+/// What a calibration has to tell while it runs.
+pub enum Event<'a> {
+    /// What it is at.
+    Progress(Progress<'a>),
+    /// A site is finished: its scales, and what else was found out.
+    Found(&'a SiteReport, &'a SiteScales),
+    /// Something went wrong, and it goes on nevertheless.
+    Recovery(&'a str),
+}
+
 /// What the search found out about one site.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SiteReport {
     /// The site.
     pub site: String,
@@ -57,7 +68,7 @@ pub struct SiteReport {
 }
 
 /// The outcome of a calibration.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
@@ -88,7 +99,8 @@ impl Calibration {
 struct Checkpoints {
     /// Per segment, `[images][input_len]`.
     inputs: Vec<Vec<f32>>,
-    logits: Vec<f32>,
+    /// Of the last segment: the logits, if all were gone through.
+    outputs: Vec<f32>,
 }
 
 /// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
@@ -97,7 +109,7 @@ struct Checkpoints {
 ///
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient is zero for every image
-/// (`hessian` only), and the device's errors.
+/// (`hessian` only), the device's errors, and those of `on_event`.
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
@@ -105,7 +117,7 @@ pub fn calibrate(
     images: &[Vec<f32>],
     budget: Option<u64>,
     wanted: &dyn Fn(&Site) -> bool,
-    on_progress: &mut dyn FnMut(Progress),
+    on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Calibration> {
     settings.validate()?;
     if images.is_empty() {
@@ -114,26 +126,34 @@ pub fn calibrate(
             "expected at least 1 image, found 0",
         ));
     }
+    let mut calibration = Calibration::default();
+    // What lies before the first segment with a wanted site needs no way back; what lies after the last, no way there
+    // unless the loss is asked for.
+    let segments = network.segments();
+    let has_wanted = |segment: &Box<dyn Segment>| segment.sites().iter().any(wanted);
+    let Some(first) = segments.iter().position(has_wanted) else {
+        return Ok(calibration);
+    };
+    let needs_gradients = settings.metric == Metric::Hessian;
+    let last = segments.iter().rposition(has_wanted).unwrap_or(first);
+    let needed = if needs_gradients {
+        segments
+    } else {
+        &segments[..=last]
+    };
+
     let device = network.device();
     let memory = Memory::new(network, weights, settings, images.len(), budget, wanted)?;
     device.memory().reset_peak();
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(network, weights, images, at_once, on_progress)?;
-    let mut calibration = Calibration {
-        sites: HashMap::new(),
-        reports: Vec::new(),
-        forward: start.elapsed(),
-        backward: Duration::ZERO,
-        search: Duration::ZERO,
-        peak_device_bytes: 0,
-    };
+    let checkpoints = forward(device, needed, weights, images, at_once, on_event)?;
+    calibration.forward = start.elapsed();
 
-    let needs_gradients = settings.metric == Metric::Hessian;
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(device, network.classes(), &checkpoints.logits)?
+        loss_gradients(device, network.classes(), &checkpoints.outputs)?
     } else {
-        (vec![0.0; checkpoints.logits.len()], 0)
+        (Vec::new(), 0)
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
@@ -145,17 +165,17 @@ pub fn calibrate(
         .map(|site| site.product(images.len()).multiply_adds())
         .sum();
     let mut searched = 0u64;
-    let segments = network.segments().iter().zip(&checkpoints.inputs);
-    for (index, (segment, inputs)) in segments.enumerate().rev() {
+    let needed = needed.iter().zip(&checkpoints.inputs);
+    for (index, (segment, inputs)) in needed.enumerate().skip(first).rev() {
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut gradients_before = Vec::new();
         for pass in memory.passes(index, wanted) {
             let start = Instant::now();
-            on_progress(Progress {
+            on_event(Event::Progress(Progress {
                 phase: Phase::Backward,
                 site: &segment.sites()[0].name,
                 done: searched as f64 / total as f64,
-            });
+            }))?;
             let segment = segment.as_ref();
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
@@ -164,11 +184,11 @@ pub fn calibrate(
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
-                on_progress(Progress {
+                on_event(Event::Progress(Progress {
                     phase: Phase::Search,
                     site: &site.name,
                     done: searched as f64 / total as f64,
-                });
+                }))?;
                 let start = Instant::now();
                 let plan = SitePlan::new(site, settings);
                 let linear = site.has_weight().then(|| products.linear(site));
@@ -186,13 +206,15 @@ pub fn calibrate(
                 };
                 let elapsed = start.elapsed();
                 calibration.search += elapsed;
-                calibration.reports.push(SiteReport {
+                let report = SiteReport {
                     site: site.name.clone(),
                     score: found.score * score_unit,
                     rounds: found.rounds,
                     work: found.work,
                     seconds: elapsed.as_secs_f64(),
-                });
+                };
+                on_event(Event::Found(&report, &found.scales))?;
+                calibration.reports.push(report);
                 calibration.sites.insert(
                     site.name.clone(),
                     QuantizedSite {
@@ -250,23 +272,24 @@ fn run(
     Ok((batches, gradients_before))
 }
 
-/// The FP network on all images, segment by segment, so that one segment's weights are on the device at a time.
+/// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
+/// device at a time.
 fn forward(
-    network: &Network,
+    device: &Device,
+    segments: &[Box<dyn Segment>],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
-    on_progress: &mut dyn FnMut(Progress),
+    on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Checkpoints> {
-    let device = network.device();
     let mut values: Vec<f32> = images.concat();
     let mut inputs = Vec::new();
-    for segment in network.segments() {
-        on_progress(Progress {
+    for segment in segments {
+        on_event(Event::Progress(Progress {
             phase: Phase::Forward,
             site: &segment.sites()[0].name,
             done: 0.0,
-        });
+        }))?;
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut outputs = Vec::new();
         for chunk in values.chunks(at_once * segment.input_len()) {
@@ -276,23 +299,46 @@ fn forward(
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
-            return Err(Error::input(
-                weights.path(),
-                format!(
-                    "the FP network gives {} after {} on calibration image {image} (on {}), where finite values are \
-                     expected",
-                    outputs[at],
-                    segment.sites()[0].name,
+            let input = &values[image * segment.input_len()..][..segment.input_len()];
+            let place = first_not_finite(device, segment.as_ref(), &mut products, input)?;
+            return Err(Error::NotFinite {
+                image,
+                problem: format!(
+                    "in the FP network {} on {}, {place}, where finite values are expected",
+                    weights.path().display(),
                     device.name()
                 ),
-            ));
+            });
         }
         inputs.push(std::mem::replace(&mut values, outputs));
     }
     Ok(Checkpoints {
         inputs,
-        logits: values,
+        outputs: values,
     })
+}
+
+/// Where in a segment one image's values cease to be finite, in words.
+fn first_not_finite(
+    device: &Device,
+    segment: &dyn Segment,
+    products: &mut FloatProducts,
+    input: &[f32],
+) -> Result<String> {
+    let mut recorder = Recorder::new(products);
+    segment.forward(device, &mut recorder, 1, &device.upload(input));
+    let records = recorder.into_records();
+    for site in segment.sites() {
+        let record = &records[&site.name];
+        for (what, values) in [("is given", &record.a), ("gives", &record.out)] {
+            let values = device.read(values)?;
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Ok(format!("{} {what} {value}", site.name));
+            }
+        }
+    }
+    let last = segment.sites().last().expect("a segment has sites");
+    Ok(format!("what follows {} is not finite", last.name))
 }
 
 /// ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and that exponent. It
@@ -319,7 +365,7 @@ fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Ve
 }
 
 /// The codes `[outputs, inputs]` of a weight, and its bias, on the host.
-fn weight_codes(
+pub(super) fn weight_codes(
     device: &Device,
     plan: &SitePlan,
     linear: &LinearWeights,

@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 use crate::kernels::Format;
+use serde::{Deserialize, Serialize};
 
 /// Minus the smallest value of GELU: what R1 of the GELU twin has to reach.
 pub const GELU_MINIMUM: f64 = 0.169_971_242_547_035_22;
@@ -10,7 +11,8 @@ pub const GELU_MINIMUM: f64 = 0.169_971_242_547_035_22;
 pub const MAX_SHIFT: u32 = 11;
 
 /// What a code's unit is worth. A twin's R2 is worth `scale · 2^shift`; uniform formats have no shift.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Δ of a uniform format, Δ1 of a twin.
     pub scale: f32,

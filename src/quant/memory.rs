@@ -80,10 +80,7 @@ impl<'a> Memory<'a> {
             budget: budget.unwrap_or(DEFAULT_BYTES),
             needs,
         };
-        let (least, site) = (0..segments.len())
-            .map(|segment| memory.least(segment, wanted))
-            .max_by_key(|&(bytes, _)| bytes)
-            .unwrap_or((0, ""));
+        let (least, site) = memory.least(wanted);
         if memory.budget < least {
             if budget.is_some() {
                 let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -99,8 +96,15 @@ impl<'a> Memory<'a> {
         Ok(memory)
     }
 
-    /// The least that the wanted sites of a segment can be searched in, and the site that needs it.
-    fn least(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> (u64, &str) {
+    /// The least that the wanted sites can be searched in, and the site that needs it.
+    pub fn least(&self, wanted: &dyn Fn(&Site) -> bool) -> (u64, &str) {
+        (0..self.needs.len())
+            .map(|segment| self.segment_least(segment, wanted))
+            .max_by_key(|&(bytes, _)| bytes)
+            .unwrap_or((0, ""))
+    }
+
+    fn segment_least(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> (u64, &str) {
         let sites = self.network.segments()[segment].sites();
         sites
             .iter()

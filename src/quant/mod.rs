@@ -4,10 +4,12 @@ mod artifact;
 mod calibrate;
 mod candidates;
 mod execution;
+mod journal;
 mod memory;
 mod packing;
 mod pieces;
 mod plan;
+mod recovery;
 mod scan;
 mod search;
 mod settings;
@@ -16,13 +18,15 @@ pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
     is_quantized,
 };
-pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate};
+pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
+pub use journal::{Finding, Journal, JournalLock, Subject};
 pub use memory::parse_bytes;
 pub use packing::{pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};
+pub use recovery::Calibrator;
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

@@ -1,6 +1,6 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
-use super::candidates::Scale;
+use super::candidates::{MAX_SHIFT, Scale};
 use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::kernels::{
@@ -8,6 +8,7 @@ use crate::kernels::{
     integer_product_error, quantize, vectors_lie_within,
 };
 use crate::model::{Site, SiteKind};
+use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub enum Side {
 }
 
 /// The scales of one site, one per group of each operand.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
     pub a: Vec<Scale>,
@@ -88,6 +90,41 @@ impl SitePlan {
             (Side::A, _) if self.a_format == Format::SoftmaxTwin => 1,
             _ => self.site.groups(),
         }
+    }
+
+    /// Finds out whether `scales` can be this site's: as many as there are groups, positive, with shifts that the formats
+    /// have.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub(super) fn check(&self, scales: &SiteScales) -> Result<(), String> {
+        for (side, scales) in [(Side::A, &scales.a), (Side::B, &scales.b)] {
+            let expected = self.groups(side);
+            if scales.len() != expected {
+                let found = scales.len();
+                return Err(format!(
+                    "expected {expected} scales of {side:?}, found {found}"
+                ));
+            }
+            let most = if self.format(side).is_twin() {
+                MAX_SHIFT
+            } else {
+                0
+            };
+            for Scale { scale, shift } in scales {
+                if !scale.is_normal() || *scale < 0.0 {
+                    return Err(format!(
+                        "expected positive scales of {side:?}, found {scale}"
+                    ));
+                }
+                if *shift > most {
+                    return Err(format!(
+                        "expected shifts of {side:?} up to {most}, found {shift}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The format of one operand.

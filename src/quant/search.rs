@@ -38,7 +38,7 @@ pub struct Found {
 }
 
 /// Work of a search, in multiply-adds of integer products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Work {
     /// Computed.
     pub done: u64,
