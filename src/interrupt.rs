@@ -28,6 +28,13 @@ impl Stakes {
         self.unfinished.push(path.to_owned());
         Unfinished(path.to_owned())
     }
+
+    /// Has an interruption leave what is there, which is worth it now.
+    pub(crate) fn keep(&mut self, Unfinished(path): &Unfinished) {
+        if let Some(at) = self.unfinished.iter().position(|other| other == path) {
+            self.unfinished.swap_remove(at);
+        }
+    }
 }
 
 /// A file or folder that an interruption removes.
@@ -35,10 +42,7 @@ pub(crate) struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let unfinished = &mut hold_off().unfinished;
-        if let Some(at) = unfinished.iter().position(|path| *path == self.0) {
-            unfinished.swap_remove(at);
-        }
+        hold_off().keep(self);
     }
 }
 

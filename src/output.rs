@@ -2,8 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::interrupt;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+
+/// How the names of temporary files begin; what they become is how they end.
+const PREFIX: &str = ".unfinished-";
 
 /// Finds out before the work, not after it, that the result can't be written. `inputs` are the files, and the flags
 /// that name them, which the result would otherwise replace.
@@ -49,8 +53,9 @@ fn write_and_rename(
     path: &Path,
     contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
 ) -> io::Result<()> {
+    let suffix = unfinished_suffix(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".unfinished-");
+    builder.prefix(PREFIX).suffix(&suffix);
     // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -72,6 +77,38 @@ fn write_and_rename(
 }
 
 /// Where a file lies.
+/// Removes what processes that were killed have left of `path`. No other may be writing it.
+///
+/// # Errors
+/// A folder that can't be read, a file that can't be removed.
+pub fn remove_unfinished(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    let suffix = unfinished_suffix(path);
+    let is_unfinished = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        let random = name.strip_prefix(PREFIX.as_bytes());
+        let random = random.and_then(|rest| rest.strip_suffix(suffix.as_encoded_bytes()));
+        random.is_some_and(|random| random.iter().all(u8::is_ascii_alphanumeric))
+    };
+    let remove = || {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if is_unfinished(&entry.file_name()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|error: io::Error| Error::input(folder, format!("can't be cleaned: {error}")))
+}
+
+/// How the name of a temporary file ends that becomes `path`.
+fn unfinished_suffix(path: &Path) -> OsString {
+    let mut suffix = OsString::from("-");
+    suffix.push(path.file_name().unwrap_or_default());
+    suffix
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -16,7 +16,7 @@ use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{recipes, resolve};
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Metric, Preset, Provenance, QuantizedModel, Settings, calibrate as calibrate_on,
+    Budget, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate as calibrate_on,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -303,7 +303,7 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
                 &weights,
                 settings,
                 &images,
-                None,
+                Budget::default(),
                 &|_| true,
                 &mut |_| Ok(()),
             )

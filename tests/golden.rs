@@ -12,8 +12,8 @@ use ptq4vit_gpu::model::{
     FloatProducts, Network, Products, Record, Recorder, SiteKind, open_checkpoint,
 };
 use ptq4vit_gpu::quant::{
-    Batch, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale, Settings,
-    SitePlan, SiteScales, SiteSearch, calibrate,
+    Batch, Budget, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale,
+    Settings, SitePlan, SiteScales, SiteSearch, calibrate,
 };
 use std::collections::HashMap;
 
@@ -376,7 +376,7 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 &golden.weights,
                 &settings,
                 &images,
-                None,
+                Budget::default(),
                 &|_| true,
                 &mut |_| Ok(()),
             )
@@ -445,7 +445,7 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                     &golden.weights,
                     settings,
                     &images,
-                    None,
+                    Budget::default(),
                     &|_| true,
                     &mut |_| Ok(()),
                 )

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::weights::Weights;
-use crate::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ impl DemoModel {
                     weights,
                     &settings,
                     &self.calibration_images,
-                    None,
+                    Budget::default(),
                     &|_| true,
                     &mut |_| Ok(()),
                 )?;

@@ -5,7 +5,7 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 use super::artifact::QuantizedSite;
-use super::memory::{Memory, Pass};
+use super::memory::{Budget, Memory, Pass};
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
@@ -105,7 +105,7 @@ struct Checkpoints {
 
 /// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
 /// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted. `budget` bounds the
-/// bytes that the device holds, without changing what is found; by default it is 1 GiB, or more where that isn't enough.
+/// bytes that the device holds, without changing what is found.
 ///
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient is zero for every image
@@ -115,7 +115,7 @@ pub fn calibrate(
     weights: &Weights,
     settings: &Settings,
     images: &[Vec<f32>],
-    budget: Option<u64>,
+    budget: Budget,
     wanted: &dyn Fn(&Site) -> bool,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Calibration> {

@@ -19,6 +19,7 @@ use crate::interrupt::{self, Unfinished};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::sites;
+use crate::output;
 use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -136,6 +137,7 @@ impl JournalLock {
             // a name keeps nobody out.
             let is_current = is_at(&file, &path).map_err(|error| cannot("opened", error))?;
             if is_current {
+                output::remove_unfinished(out)?;
                 let metadata = file.metadata().map_err(|error| cannot("read", error))?;
                 let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
                 return Ok(Self { path, file, empty });
@@ -176,7 +178,7 @@ impl JournalLock {
             journal.lock.empty.get_or_insert_with(unfinished);
             journal.append(subject)?;
         } else {
-            journal.notify();
+            interrupt::hold_off().notice = Some(journal.notice());
         }
         Ok((journal, read.findings))
     }
@@ -202,10 +204,15 @@ impl Journal {
             report: &'a SiteReport,
             scales: &'a SiteScales,
         }
+        let mut stakes = interrupt::hold_off();
         self.append(&Entry { report, scales })?;
         self.done += 1;
+        stakes.notice = Some(self.notice());
+        if let Some(empty) = &self.lock.empty {
+            stakes.keep(empty);
+        }
+        drop(stakes);
         self.lock.empty = None;
-        self.notify();
         Ok(())
     }
 
@@ -214,9 +221,8 @@ impl Journal {
         format!("{} of {} sites are done", self.done, self.sites)
     }
 
-    fn notify(&self) {
-        let notice = format!("the same command goes on: {}", self.progress());
-        interrupt::hold_off().notice = Some(notice);
+    fn notice(&self) -> String {
+        format!("the same command goes on: {}", self.progress())
     }
 
     /// The number of sites that are finished.
@@ -239,11 +245,9 @@ impl Journal {
         let entry = json(entry);
         let sha256 = chained(&self.sha256, &entry);
         let line = line(&entry, &sha256);
-        let stakes = interrupt::hold_off();
         let written = (&self.lock.file)
             .write_all(line.as_bytes())
             .and_then(|()| self.lock.file.sync_data());
-        drop(stakes);
         if let Err(error) = written {
             // A line that isn't whole is no harm; without it the journal takes no more room than before.
             let _ = self.cut();

@@ -22,7 +22,7 @@ pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
 pub use journal::{Finding, Journal, JournalLock, Subject};
-pub use memory::parse_bytes;
+pub use memory::{Budget, parse_bytes};
 pub use packing::{pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};

@@ -7,7 +7,7 @@
 use super::artifact::QuantizedSite;
 use super::calibrate::{Calibration, Event, calibrate, weight_codes};
 use super::journal::Finding;
-use super::memory::Memory;
+use super::memory::{Budget, Memory};
 use super::plan::SitePlan;
 use super::settings::Settings;
 use crate::device::Device;
@@ -26,7 +26,7 @@ pub struct Calibrator<'a> {
     pub settings: &'a Settings,
     /// The preprocessed images, `[3, S, S]` each.
     pub images: &'a [Vec<f32>],
-    /// As [`calibrate`] takes it.
+    /// The most bytes that the device may hold, if not as many as [`Budget`] says.
     pub budget: Option<u64>,
     /// Opens the device again.
     pub reopen: &'a dyn Fn() -> Result<Device>,
@@ -45,7 +45,10 @@ impl Calibrator<'_> {
         mut findings: Vec<Finding>,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Calibration> {
-        let mut budget = self.budget;
+        let mut budget = Budget {
+            bytes: self.budget,
+            halvings: 0,
+        };
         let mut replaced = false;
         loop {
             let error = match self.attempt(device, budget, &mut findings, on_event) {
@@ -55,17 +58,16 @@ impl Calibrator<'_> {
             let measure = match error {
                 Error::DeviceLost { .. } => {
                     self.replace(device, &error, &mut replaced)?;
-                    "it is opened anew".to_owned()
+                    "it is opened anew"
                 }
                 Error::OutOfMemory { .. } => {
-                    let held = device.memory().peak();
                     // Some drivers lose the device with the memory.
                     if let Err(lost @ Error::DeviceLost { .. }) = device.synchronize() {
                         self.replace(device, &lost, &mut replaced)?;
                     }
-                    let less = self.less(device, held.min(budget.unwrap_or(held)), &error)?;
-                    budget = Some(less);
-                    format!("fewer images at once, in {} MiB", less.div_ceil(1 << 20))
+                    self.check_divisible(device, budget, &error)?;
+                    budget.halvings += 1;
+                    "half as many images and sites at once"
                 }
                 error => return Err(error),
             };
@@ -77,7 +79,7 @@ impl Calibrator<'_> {
     fn attempt(
         &self,
         device: &Device,
-        budget: Option<u64>,
+        budget: Budget,
         findings: &mut Vec<Finding>,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Calibration> {
@@ -156,19 +158,21 @@ impl Calibrator<'_> {
         })
     }
 
-    /// Half of `held` bytes, or the least that can do.
-    fn less(&self, device: &Device, held: u64, error: &Error) -> Result<u64> {
+    /// Finds out whether less than `budget` allows can be gone through at once.
+    ///
+    /// # Errors
+    /// If not, what `error` says.
+    fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device)?;
         let images = self.images.len();
         let all = |_: &Site| true;
-        let memory = Memory::new(&network, self.weights, self.settings, images, None, &all)?;
-        let (least, site) = memory.least(&all);
-        if held <= least {
-            return Err(Error::device(
-                device.name(),
-                format!("{error}; one image at a time takes {least} bytes at {site}"),
-            ));
+        let memory = Memory::new(&network, self.weights, self.settings, images, budget, &all)?;
+        if memory.is_divisible(&all) {
+            return Ok(());
         }
-        Ok((held / 2).max(least))
+        Err(Error::device(
+            device.name(),
+            format!("{error}, with one image and one site at a time"),
+        ))
     }
 }
