@@ -115,7 +115,7 @@ impl Model {
                 Ok(values) => logits.extend(values),
                 Err(error @ Error::OutOfMemory { .. }) if batch.len() > 1 => {
                     self.at_once = batch.len() / 2;
-                    eprintln!("{error}; going on: {} images at once", self.at_once);
+                    eprintln!("{error}; going on with batches of {}", self.at_once);
                 }
                 Err(error) => return Err(error),
             }

@@ -130,12 +130,16 @@ pub fn calibrate(
     // What lies before the first segment with a wanted site needs no way back; what lies after the last, no way there
     // unless the loss is asked for.
     let segments = network.segments();
-    let has_wanted = |segment: &Box<dyn Segment>| segment.sites().iter().any(wanted);
-    let Some(first) = segments.iter().position(has_wanted) else {
+    let is_wanted = || {
+        segments
+            .iter()
+            .map(|segment| segment.sites().iter().any(wanted))
+    };
+    let Some(first) = is_wanted().position(|wanted| wanted) else {
         return Ok(calibration);
     };
+    let last = is_wanted().rposition(|wanted| wanted).unwrap_or(first);
     let needs_gradients = settings.metric == Metric::Hessian;
-    let last = segments.iter().rposition(has_wanted).unwrap_or(first);
     let needed = if needs_gradients {
         segments
     } else {
