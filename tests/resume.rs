@@ -20,7 +20,7 @@ use ptq4vit_gpu::quant::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -495,26 +495,21 @@ fn a_journal_of_another_calibration_is_refused() {
     }
 
     // What the files hold counts, not what they are called.
-    let changes: [(&str, fn(&Path)); 2] = [
-        ("provenance.source_sha256 is", |folder| {
-            let path = folder.join("model.safetensors");
-            let mut model = std::fs::read(&path).unwrap();
-            let last = model.len() - 4;
-            model[last] ^= 1;
-            std::fs::write(path, model).unwrap();
-        }),
-        ("provenance.calibration_sha256 is", |folder| {
-            for number in 0..5 {
-                let image = RgbImage::from_pixel(32, 32, Rgb([9, 9, 9]));
-                image
-                    .save(folder.join(format!("images/{number}.png")))
-                    .unwrap();
-            }
-        }),
-    ];
-    for (says, change) in changes {
-        let other = Scene::new();
-        change(other.folder.path());
+    let other_model = Scene::new();
+    let path = other_model.path("model.safetensors");
+    let mut model = std::fs::read(&path).unwrap();
+    *model.iter_mut().nth_back(3).unwrap() ^= 1;
+    std::fs::write(path, model).unwrap();
+    let other_images = Scene::new();
+    for number in 0..5 {
+        let path = other_images.path(&format!("images/{number}.png"));
+        let image = RgbImage::from_pixel(32, 32, Rgb([9, 9, 9]));
+        image.save(path).unwrap();
+    }
+    for (other, says) in [
+        (other_model, "provenance.source_sha256 is"),
+        (other_images, "provenance.calibration_sha256 is"),
+    ] {
         std::fs::write(other.journal(), &kept).unwrap();
         refused(&other.calibrate("cpu").run(), &[says]);
     }

@@ -171,6 +171,9 @@ pub fn calibrate(
     let mut searched = 0u64;
     let needed = needed.iter().zip(&checkpoints.inputs);
     for (index, (segment, inputs)) in needed.enumerate().skip(first).rev() {
+        if !needs_gradients && !segment.sites().iter().any(wanted) {
+            continue;
+        }
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut gradients_before = Vec::new();
         for pass in memory.passes(index, wanted) {
