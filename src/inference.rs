@@ -7,6 +7,8 @@ use crate::model::config::Architecture;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, HalfProducts, Network, Products};
 use crate::quant::QuantizedModel;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
 const BATCH: usize = 8;
@@ -17,6 +19,8 @@ pub struct Model {
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
     program: Option<Program>,
+    /// The number of images of the batch that was timed last.
+    timed: Option<usize>,
     /// The most images that [`logits`](Model::logits) runs at once.
     at_once: usize,
 }
@@ -49,6 +53,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            timed: None,
             at_once: BATCH,
         })
     }
@@ -70,6 +75,7 @@ impl Model {
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
+            timed: None,
             at_once: BATCH,
         })
     }
@@ -85,8 +91,14 @@ impl Model {
             products: Box::new(products),
             preprocessing: model.preprocessing.clone(),
             program: None,
+            timed: None,
             at_once: BATCH,
         })
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        self.network.device()
     }
 
     /// How images are prepared for this model.
@@ -115,7 +127,7 @@ impl Model {
                 Ok(values) => logits.extend(values),
                 Err(error @ Error::OutOfMemory { .. }) if batch.len() > 1 => {
                     self.at_once = batch.len() / 2;
-                    eprintln!("{error}; going on with batches of {}", self.at_once);
+                    log::warn!("{error}; going on with batches of {}", self.at_once);
                 }
                 Err(error) => return Err(error),
             }
@@ -140,6 +152,32 @@ impl Model {
         Ok(logits)
     }
 
+    /// [`logits_by`](Self::logits_by), and how long each image took: an equal share of its batch's time, which is that of
+    /// upload, network and read-back. The first batch of its size is run without a clock before, since that compiles and
+    /// records the network.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn timed_logits(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Vec<(Vec<f32>, Duration)>> {
+        let mut timed = Vec::with_capacity(images.len());
+        for images in images.chunks(self.network.max_images().min(batch)) {
+            let count = images.len();
+            if self.timed != Some(count) {
+                self.logits_by(count, images)?;
+                self.timed = Some(count);
+            }
+            let start = Instant::now();
+            let logits = self.logits_by(count, images)?;
+            let share = start.elapsed() / count as u32;
+            timed.extend(logits.into_iter().map(|logits| (logits, share)));
+        }
+        Ok(timed)
+    }
+
     /// `[images, classes]`, from pixels `[images, 3, S, S]`.
     fn batch_logits(&mut self, images: usize, values: &[f32]) -> Result<Vec<f32>> {
         let Self {
@@ -159,12 +197,15 @@ impl Model {
             let mut run = || network.logits(products.as_mut(), images, &pixels);
             *program = match device.record(&mut run) {
                 None => return device.read(&run()),
-                Some((logits, recording)) => Some(Program {
-                    images,
-                    pixels,
-                    logits,
-                    recording,
-                }),
+                Some((logits, recording)) => {
+                    log::debug!("recorded the network for {images} images at once");
+                    Some(Program {
+                        images,
+                        pixels,
+                        logits,
+                        recording,
+                    })
+                }
             };
         }
         let recorded = program.as_ref().expect("it was recorded above");
@@ -176,6 +217,25 @@ impl Model {
             *program = None;
         }
         logits
+    }
+}
+
+/// That a model's logits for the image at `path`, computed on `device`, are finite: against a NaN every comparison is
+/// false, so it would count as any class.
+///
+/// # Errors
+/// [`Error::Input`] that names the first that is not.
+pub fn check_finite(logits: &[f32], path: &Path, device: &Device) -> Result<()> {
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        Some(logit) => Err(Error::input(
+            path,
+            format!(
+                "the model gives it a logit of {logit} on {}, where finite values are expected: its weights or scales \
+                 are too large for f32",
+                device.name()
+            ),
+        )),
+        None => Ok(()),
     }
 }
 

@@ -3,12 +3,14 @@
 pub mod bench;
 pub mod cli;
 pub mod data;
+pub mod demo;
 pub mod device;
 mod differences;
 pub mod error;
 pub mod evaluation;
 pub mod hub;
 pub mod inference;
+mod input;
 pub mod interrupt;
 pub mod kernels;
 pub mod model;

@@ -6,29 +6,29 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// How the names of temporary files begin; what they become is how they end.
-const PREFIX: &str = ".unfinished-";
+/// How the names begin of what isn't complete yet.
+const UNFINISHED: &str = ".unfinished-";
 
-/// Finds out before the work, not after it, that the result can't be written. `inputs` are the files, and the flags
+/// Finds out before the work, not after it, that the result can't be written to `out`, which `flag` says. `inputs` are the files, and the flags
 /// that name them, which the result would otherwise replace.
 ///
 /// # Errors
 /// A folder in the place of `out`, a folder that can't be written to, or one of `inputs` in the place of `out`.
-pub fn check(out: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
+pub fn check(flag: &str, out: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
     if out.is_dir() {
         return Err(Error::input(
             out,
             "is a folder, where a file to write is expected",
         ));
     }
-    for (flag, input) in inputs {
+    for (its_flag, input) in inputs {
         if let Some(input) = input
             && let (Ok(out), Ok(input)) = (out.canonicalize(), input.canonicalize())
             && out == input
         {
             return Err(Error::usage(
-                "--out",
-                format!("would replace the {flag} {}", input.display()),
+                flag,
+                format!("would replace the {its_flag} {}", input.display()),
             ));
         }
     }
@@ -49,13 +49,32 @@ pub fn write(
     write_and_rename(path, contents).map_err(|error| cannot_write(path, error))
 }
 
+/// Writes a new folder, which appears under its name only when `fill` has filled it.
+///
+/// # Errors
+/// Something under that name already, a folder above it that can't be written to, and those of `fill`.
+pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::input(path, "exists, where a new folder is expected"));
+    }
+    let unfinished = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(folder_of(path))
+        .map_err(|error| cannot_write(path, error))?;
+    let _interrupted = interrupt::hold_off().unfinished(unfinished.path());
+    let inside = unfinished.path().join("files");
+    std::fs::create_dir(&inside).map_err(|error| cannot_write(path, error))?;
+    fill(&inside)?;
+    std::fs::rename(&inside, path).map_err(|error| cannot_write(path, error))
+}
+
 fn write_and_rename(
     path: &Path,
     contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let suffix = unfinished_suffix(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(PREFIX).suffix(&suffix);
+    builder.prefix(UNFINISHED).suffix(&suffix);
     // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -76,7 +95,6 @@ fn write_and_rename(
     Ok(())
 }
 
-/// Where a file lies.
 /// Removes what processes that were killed have left of `path`. No other may be writing it.
 ///
 /// # Errors
@@ -86,7 +104,7 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
     let suffix = unfinished_suffix(path);
     let is_unfinished = |name: &OsStr| {
         let name = name.as_encoded_bytes();
-        let random = name.strip_prefix(PREFIX.as_bytes());
+        let random = name.strip_prefix(UNFINISHED.as_bytes());
         let random = random.and_then(|rest| rest.strip_suffix(suffix.as_encoded_bytes()));
         random.is_some_and(|random| random.iter().all(u8::is_ascii_alphanumeric))
     };

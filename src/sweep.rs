@@ -4,6 +4,7 @@ use crate::data::samples::{Sample, calibration_set};
 use crate::differences::differences;
 use crate::error::{Error, Result};
 use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject};
+use crate::input;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::quant::{Preset, Provenance, Settings};
@@ -102,9 +103,15 @@ impl Plan {
     /// # Errors
     /// A file that can't be read or understood, and values out of range, twice, or none; the message names the field.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::input(path, format!("can't be read: {error}")))?;
-        let form: Form = toml::from_str(&text)
+        Self::parse(path, &input::text(path)?)
+    }
+
+    /// [`open`](Self::open) for the text of the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let form: Form = toml::from_str(text)
             .map_err(|error| Error::input(path, error.to_string().trim_end()))?;
         let plan = Self {
             path: path.to_owned(),

@@ -2,6 +2,7 @@
 
 use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
+use crate::input;
 use crate::kernels::{STRATEGY_NAMES, adopt};
 use crate::output;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 const FORMAT: &str = "ptq4vit-gpu tuning";
@@ -61,11 +62,10 @@ pub fn apply(device: &Device) -> Result<()> {
     let Some(path) = cache().map(|folder| folder.join(key.file_name())) else {
         return Ok(());
     };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::input(path, format!("can't be read: {error}"))),
+    let Some(text) = input::text_if_any(&path)? else {
+        return Ok(());
     };
+    log::debug!("tuning: as {} says", path.display());
     let offers = |strategy| device.offers(strategy);
     let strategies = parse(&text, &key, offers).map_err(|problem| Error::input(&path, problem))?;
     for (name, strategy) in strategies {

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use tempfile::TempDir;
+use walkdir::WalkDir;
 
 const VIT: &str = "models/demo/vit_mnist/model.safetensors";
 const SWIN: &str = "models/demo/swin_mnist/model.safetensors";
@@ -118,7 +119,10 @@ fn every_subcommand_helps() {
         ),
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
-        ("demo", &["--device"]),
+        ("classify", &["--quantized", "--classes", "--top", "--json"]),
+        ("demo", &["--device", "--export", "--json"]),
+        ("completions", &["bash", "zsh", "fish"]),
+        ("man", &["--out"]),
         (
             "bench",
             &["--kernel", "--model", "--shape", "--tune", "--json"],
@@ -137,6 +141,84 @@ fn every_subcommand_helps() {
         version,
         concat!("ptq4vit-gpu ", env!("CARGO_PKG_VERSION"), "\n")
     );
+}
+
+#[test]
+fn the_demo_is_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    program("demo").with("--export", &out).run().success();
+    let mut files = 0;
+    for entry in WalkDir::new(&out) {
+        let path = entry.unwrap().into_path();
+        if path.is_file() {
+            let original = here("models/demo").join(path.strip_prefix(&out).unwrap());
+            let same = std::fs::read(&path).unwrap() == std::fs::read(&original).unwrap();
+            assert!(same, "{}", original.display());
+            files += 1;
+        }
+    }
+    // Two models of two files, 32 and 500 images, and their licence.
+    assert_eq!(files, 537);
+}
+
+/// The subcommands, as the program's help lists them.
+fn subcommands() -> Vec<String> {
+    let (help, _) = program("--help").run().success();
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let names = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    names
+        .filter(|&name| name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_subcommand() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("share/man1");
+    let (stdout, _) = program("man").with("--out", &out).run().success();
+    let mut pages: Vec<String> = subcommands();
+    for name in &mut pages {
+        *name = format!("ptq4vit-gpu-{name}");
+    }
+    pages.push("ptq4vit-gpu".to_owned());
+    assert_eq!(
+        stdout,
+        format!("wrote {} pages to {}\n", pages.len(), out.display())
+    );
+    for name in &pages {
+        let page = std::fs::read_to_string(out.join(format!("{name}.1"))).unwrap();
+        for part in [
+            ".SH NAME\nptq4vit\\-gpu",
+            ".SH OPTIONS\n",
+            "\\-\\-quiet",
+            ".SH EXAMPLES\n.nf\n#",
+            ".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n",
+            ".SH ENVIRONMENT\n.TP\n\\fBRUST_LOG\\fR\n",
+        ] {
+            assert!(page.contains(part), "{name} lacks {part}: {page}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), pages.len());
+    let taken = program("man").with("--out", "Cargo.toml").run();
+    assert_eq!(taken.code, Some(3), "{taken}");
+}
+
+#[test]
+fn shells_complete_subcommands_and_flags() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (script, stderr) = program("completions").flag(shell).run().success();
+        assert_eq!(stderr, "");
+        let flags = ["memory-budget", "quantized"].map(str::to_owned);
+        for part in subcommands().iter().chain(&flags) {
+            assert!(script.contains(part), "{shell} lacks {part}");
+        }
+    }
+    assert_eq!(program("completions").flag("tcsh").run().code, Some(2));
 }
 
 #[test]
@@ -316,6 +398,43 @@ fn eval_of_the_fp_network() {
 }
 
 #[test]
+fn stderr_has_the_notices_that_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let stderr = |flag: Option<&str>, directives: Option<&str>| {
+        let mut run = calibrate("cpu", &folder.path().join("out.safetensors"))
+            .with("--count", "2")
+            .with("--candidates", "5");
+        let directives = directives.map(|value| ("RUST_LOG", value.into()));
+        run.environment.extend(directives);
+        let run = match flag {
+            Some(flag) => run.flag(flag),
+            None => run,
+        };
+        run.run().success().1
+    };
+    // Nothing else, so no progress bar either: stderr is no terminal.
+    let notices =
+        "model: vit_mnist (config.json beside the file (architecture `vit_mnist`))\ndevice: cpu\n";
+    assert_eq!(stderr(None, None), notices);
+    assert_eq!(stderr(Some("-q"), None), "");
+    assert_eq!(stderr(None, Some("off")), "");
+    // The command line is nearer than the environment.
+    assert_eq!(stderr(Some("-q"), Some("debug")), "");
+    for more in [
+        stderr(Some("-v"), Some("off")),
+        stderr(None, Some("ptq4vit_gpu=debug")),
+    ] {
+        let segment = format!("{notices}debug: segment 5: 2 images at once, 1 sites searched");
+        assert!(more.starts_with(&segment), "{more}");
+    }
+
+    let gpus = program("devices").flag("-vv").run().success().1;
+    assert!(gpus.contains("debug: wgpu_"), "{gpus}");
+    let both = program("devices").flag("-q").flag("-v").run();
+    assert_eq!(both.code, Some(2), "{both}");
+}
+
+#[test]
 fn eval_of_quantized_networks() {
     let report = evaluated(&PTQ4VIT_8);
     let expected = [
@@ -345,6 +464,50 @@ fn eval_of_quantized_networks() {
         assert!(figure(better, "kl") < figure(worse, "kl"));
         assert!(figure(better, "logit_sqnr_db") > figure(worse, "logit_sqnr_db"));
     }
+}
+
+#[test]
+fn shards_and_the_demo_are_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("part.json");
+    let shard = |index: usize| {
+        program("eval")
+            .with("--model", VIT)
+            .with("--images", "models/demo/test")
+            .with("--device", "cpu")
+            .with("--shard", format!("{index}/8"))
+            .with("--out", &out)
+    };
+    let report = shard(0).flag("--json").run().json();
+    let expected = json!({"out": out, "shard": "0/8", "images": 64, "of": 500});
+    assert_eq!(report, expected);
+    let (text, _) = shard(0).run().success();
+    assert_eq!(
+        text,
+        format!("wrote {}: shard 0/8, 64 of 500 images\n", out.display())
+    );
+
+    let report = program("demo")
+        .with("--device", "cpu")
+        .with("--count", "1")
+        .flag("--json")
+        .run()
+        .json();
+    assert_eq!(report["calibration_images"], 1);
+    assert_eq!(report["test_images"], 500);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 * (1 + 2 * 3));
+    for (row, model) in rows
+        .iter()
+        .zip([["vit_mnist"; 7], ["swin_mnist"; 7]].as_flattened())
+    {
+        assert_eq!(row["model"], *model);
+        // From a single image; 8 of them give at least 96%.
+        assert!(figure(row, "accuracy") > 0.9, "{row}");
+        assert!(figure(row, "file_bytes") > 90_000.0, "{row}");
+        assert_eq!(row["agreement"].is_null(), row["method"] == "FP32");
+    }
+    assert_eq!(figure(&rows[0], "accuracy"), 0.994);
 }
 
 #[test]
@@ -532,6 +695,7 @@ fn skipped_images_are_counted_and_named() {
     assert_eq!(failed.code, Some(1), "{failed}");
     assert_eq!(failed.stdout, "");
     assert!(failed.stderr.contains("4/corrupt.png: "), "{failed}");
+    assert!(failed.stderr.contains("warning: skipped: "), "{failed}");
     assert!(
         failed.stderr.contains("1 images could not be read"),
         "{failed}"

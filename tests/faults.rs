@@ -276,12 +276,11 @@ fn values_that_overflow_on_the_way() {
     let says = ["b.png", "blocks.1.mlp.fc1 gives ", "where finite"];
     scene.fails(scene.calibrate(), INPUT, &says);
 
+    // The products alone are finite, but not when the bias is added.
     let mut quantized = QUANTIZED.clone();
-    for side in ["a", "b"] {
-        quantized
-            .tensor(&format!("head.{side}.scale"))
-            .words()
-            .fill(1e30f32.to_le_bytes());
+    for (tensor, value) in [("head.b.scale", 1e33), ("head.bias", f32::MAX)] {
+        let value = value.to_le_bytes();
+        quantized.tensor(tensor).words().fill(value);
     }
     scene.write("quantized.safetensors", quantized.file());
     let says = [
@@ -548,9 +547,20 @@ fn folders_without_the_images() {
     let says = ["images", "expected a folder"];
     scene.fails(scene.calibrate(), INPUT, &says);
     scene.fails(scene.eval("--model", "model.safetensors"), INPUT, &says);
-    let says = ["images/calibration", "expected a folder"];
-    let demo = program("demo").with("--files", scene.path("images"));
-    scene.fails(demo, INPUT, &says);
+}
+
+#[test]
+fn demo_files_go_to_a_new_folder_only() {
+    let scene = Scene::new();
+    let export = |to: &str| program("demo").with("--export", scene.path(to));
+    scene.fails(export("images"), INPUT, &["images", "expected"]);
+    scene.fails(
+        export("none/demo"),
+        INPUT,
+        &["none/demo", "can't be written"],
+    );
+    let both = export("demo").with("--device", "cpu");
+    scene.fails(both, USAGE, &["--export", "cannot be used"]);
 }
 
 #[test]
@@ -615,9 +625,11 @@ fn unusual_and_broken_images() {
     );
     for (name, _, problem) in broken {
         assert!(
-            stderr.lines().any(|line| line.starts_with("skipped: ")
-                && line.contains(name)
-                && line.contains(problem)),
+            stderr
+                .lines()
+                .any(|line| line.starts_with("warning: skipped: ")
+                    && line.contains(name)
+                    && line.contains(problem)),
             "{name} {problem}: {stderr}"
         );
     }
@@ -812,10 +824,10 @@ fn damaged_parts() {
     scene.write("1.json", &whole[..whole.len() / 2]);
     refused(no_part);
     scene.write("1.json", MICRO.file());
-    refused(no_part);
+    refused("is no text in UTF-8");
     let merge = scene.merge(&["0.json", "none.json"]);
-    scene.fails(merge, INPUT, &["none.json: can't be opened"]);
-    scene.fails(scene.merge(&["images"]), INPUT, &["images: ", no_part]);
+    scene.fails(merge, INPUT, &["none.json: can't be read"]);
+    scene.fails(scene.merge(&["images"]), INPUT, &["images: is a folder"]);
 
     type Change = fn(&mut Value);
     let edits: [(Change, &str); 14] = [
@@ -969,7 +981,7 @@ labels = "labels.tsv"
     scene.fails(
         task(),
         INPUT,
-        &["out.safetensors/model-ptq4vit", "can't be opened"],
+        &["out.safetensors/model-ptq4vit", "can't be read"],
     );
     let says = ["out.safetensors: can't be made"];
     scene.fails(task().flag("--redo"), INPUT, &says);
@@ -1073,7 +1085,7 @@ fn labels_that_do_not_fit() {
         scene.fails(eval(), INPUT, &["labels.tsv", says]);
     }
     std::fs::remove_file(scene.path("labels.tsv")).unwrap();
-    scene.fails(eval(), INPUT, &["labels.tsv", "can't read it"]);
+    scene.fails(eval(), INPUT, &["labels.tsv", "can't be read"]);
 
     let unlabelled = || {
         program("eval")
@@ -1160,7 +1172,12 @@ fn damaged_quantized_files() {
     let scale = "blocks.1.attn.qkv.b.scale";
     let shift = "blocks.0.mlp.fc2.a.shift";
     type Change<'a> = &'a dyn Fn(&mut Container);
-    let cases: [(Change, &[&str]); 16] = [
+    let largest = |sizes: &mut Value| {
+        for size in ["dim", "depth", "mlp_dim", "classes"] {
+            sizes[size] = json!(1u64 << 60);
+        }
+    };
+    let cases: [(Change, &[&str]); 23] = [
         (
             &|file| {
                 let codes = file.tensor(codes);
@@ -1252,6 +1269,58 @@ fn damaged_quantized_files() {
         (
             &|file| edit(file, "architecture", |sizes| sizes["heads"] = json!(5)),
             &["metadata `architecture`", "not divisible"],
+        ),
+        (
+            &|file| edit(file, "architecture", largest),
+            &["dim is 1152921504606846976, where 1 to 65535"],
+        ),
+        // The most that is believed: its tensors are listed, but no memory is taken for them.
+        (
+            &|file| {
+                edit(file, "architecture", |sizes| {
+                    sizes["depth"] = json!(1024);
+                    sizes["dim"] = json!(65_535);
+                    sizes["mlp_dim"] = json!(65_535);
+                    sizes["classes"] = json!(1 << 20);
+                })
+            },
+            &["missing: `blocks.2.norm1.bias`"],
+        ),
+        // More than an integer product can add up.
+        (
+            &|file| {
+                edit(file, "architecture", |sizes| {
+                    sizes["image_size"] = json!(148);
+                    sizes["patch_size"] = json!(148);
+                })
+            },
+            &["patch_size is 148, where 1 to 147"],
+        ),
+        // Products of the scales that are no longer normal, or whose sums are infinite.
+        (
+            &|file| file.tensor(scale).words()[1] = 2e-38f32.to_le_bytes(),
+            &["site `blocks.1.attn.qkv`: expected products within"],
+        ),
+        (
+            &|file| {
+                for side in ["a", "b"] {
+                    let scale = file.tensor(&format!("head.{side}.scale"));
+                    scale.words()[0] = 1e30f32.to_le_bytes();
+                }
+            },
+            &["site `head`: expected products within f32's range"],
+        ),
+        // An inverse that is none: R2's unit is infinite.
+        (
+            &|file| {
+                file.tensor("blocks.0.mlp.fc2.a.scale").words()[0] = 3e38f32.to_le_bytes();
+                file.tensor(shift).words()[0] = 11i32.to_le_bytes();
+            },
+            &["site `blocks.0.mlp.fc2`: expected a.scale within f32's range"],
+        ),
+        (
+            &|file| file.tensor("head.bias").words()[0] = f32::INFINITY.to_le_bytes(),
+            &["head.bias", "inf", "must be finite"],
         ),
     ];
     for (change, says) in cases {

@@ -608,7 +608,7 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
                 record: records.remove(&site.name).unwrap(),
             };
             let linear = site.has_weight().then(|| float.linear(site));
-            let search = SiteSearch::new(&device, &plan, &settings, linear, vec![batch]).unwrap();
+            let search = SiteSearch::new(&device, &plan, &settings, linear, &[batch]).unwrap();
             let found = search.run().unwrap();
             let expected = golden_scales(golden, &setting, &plan);
             let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);

@@ -286,3 +286,55 @@ fn abandoning_candidates_early_changes_no_choice() {
     assert_eq!(frugal.work(), quick.work());
     assert!(frugal.peak_device_bytes <= BUDGET);
 }
+
+#[test]
+fn classify_names_what_eval_counts() {
+    let Some(shared) = Shared::open(DEIT, NIPS) else {
+        return;
+    };
+    let some: Vec<&Sample> = shared.samples.iter().step_by(60).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let labels = folder.path().join("labels.tsv");
+    let line = |sample: &&Sample| {
+        let name = sample.path.file_name().unwrap().to_string_lossy();
+        format!("{name}\t{}\n", sample.label.unwrap())
+    };
+    std::fs::write(&labels, some.iter().map(line).collect::<String>()).unwrap();
+    let eval = program("eval")
+        .with("--model", &shared.path)
+        .with("--images", &shared.images)
+        .with("--labels", &labels)
+        .with("--device", "cpu")
+        .flag("--json")
+        .run()
+        .json();
+
+    let classify = program("classify")
+        .with("--model", &shared.path)
+        .with("--device", "cpu")
+        .flag("--json");
+    let classify = some.iter().fold(classify, |run, sample| {
+        run.flag(sample.path.to_str().unwrap())
+    });
+    let report = classify.run().json();
+    let (mut top1, mut top5) = (0, 0);
+    for (image, sample) in report["images"].as_array().unwrap().iter().zip(&some) {
+        let name = sample.path.file_name().unwrap().to_string_lossy();
+        let is_right = |class: &serde_json::Value| {
+            let is_right = class["index"].as_u64() == sample.label.map(|label| label as u64);
+            // The files' names have their class's id: 0002_n01484850_668bc83a884d24f9.jpg.
+            let is_named = name.contains(class["wnid"].as_str().unwrap());
+            assert_eq!(is_right, is_named, "{name}: {class}");
+            is_right
+        };
+        let classes = image["classes"].as_array().unwrap();
+        assert_eq!(classes.len(), 5);
+        top1 += usize::from(is_right(&classes[0]));
+        top5 += usize::from(classes.iter().any(is_right));
+    }
+    let fraction = |count| Some(count as f64 / some.len() as f64);
+    assert_eq!(eval["top1"].as_f64(), fraction(top1), "{report}");
+    assert_eq!(eval["top5"].as_f64(), fraction(top5), "{report}");
+    // 72% on ImageNet; with another list of classes or other pixels it would be near none.
+    assert!(2 * top1 > some.len(), "{report}");
+}

@@ -31,10 +31,17 @@ const MAX_SIDE: usize = 1 << 15;
 /// read around repetitions that are submitted together; what an empty submission takes is taken off, what allocating the
 /// results takes is not. The output says which. A multiply-add is two operations.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  ptq4vit-gpu bench\n  ptq4vit-gpu bench --model vit_base_patch16_224 --json\n  \
-                        ptq4vit-gpu bench --kernel integer_product --shape 1600,384,1536"
-)]
+#[command(after_help = "\
+Examples:
+  # The device's ceilings, and every kernel against them
+  ptq4vit-gpu bench
+
+  # A whole network, and one kernel at one shape
+  ptq4vit-gpu bench --model vit_base_patch16_224 --json
+  ptq4vit-gpu bench --kernel integer_product --shape 1600,384,1536
+
+  # The fastest way for this device, once for all later runs
+  ptq4vit-gpu bench --tune")]
 pub struct Bench {
     #[command(flatten)]
     device: DeviceOption,
@@ -309,7 +316,7 @@ impl Bench {
 
 /// Says what isn't measured.
 fn without_f16(device: &Device, what: &str) {
-    eprintln!("{} has no f16, so not measured: {what}", device.name());
+    log::info!("{} has no f16, so not measured: {what}", device.name());
 }
 
 fn print_head(report: &Report) -> Result<()> {

@@ -1,8 +1,9 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
+use super::report::{Outcome, ReportOptions};
 use super::source::ModelSource;
-use super::{open_checkpoint, progress};
+use super::{open_float, progress};
 use crate::data::samples::{Sample, calibration_set, load_all};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,12 +19,19 @@ use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Chooses the scales of every matrix product on a few images, and writes the quantized model.
+/// Quantizes a model: chooses each product's scales on a few images, and writes integers.
+///
+/// The images need no labels. The same inputs, seed and device give the same bytes.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  ptq4vit-gpu calibrate --model deit_tiny_patch16_224.safetensors --images photos \
-                        --bits 6 --out deit_tiny_w6a6.safetensors"
-)]
+#[command(after_help = "\
+Examples:
+  # A file, in 6 bits
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224.safetensors --images photos --bits 6 \\
+      --out deit_tiny_w6a6.safetensors
+
+  # A model of the hub, on the images that a list names, within a small GPU's memory
+  ptq4vit-gpu calibrate --model vit_base_patch16_224 --images photos --list photos.txt \\
+      --memory-budget 800MiB --out vit_base_w8a8.safetensors")]
 pub struct Calibrate {
     /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
     /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
@@ -96,6 +104,8 @@ pub struct Calibrate {
     /// Discard what an unfinished run has left in FILE.journal, instead of going on from there.
     #[arg(long)]
     restart: bool,
+    #[command(flatten)]
+    report: ReportOptions,
     /// Print a report as JSON.
     #[arg(long)]
     json: bool,
@@ -105,31 +115,49 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        output::check(&self.out, &[("--model", Some(self.model.name()))])?;
+        output::check("--out", &self.out, &[("--model", Some(self.model.name()))])?;
         let lock = JournalLock::take(&self.out)?;
-        let mut weights = open_checkpoint(&self.model)?;
-        let recipe = self.recipe.as_deref();
-        let mut resolved = self.image_size.resolve(&mut weights, recipe)?;
-        eprintln!("model: {} ({})", resolved.name, resolved.source);
-        resolved.preprocessing = self.preprocessing.apply(&resolved.preprocessing)?;
+        let (weights, resolved) = open_float(
+            &self.model,
+            self.recipe.as_deref(),
+            &self.image_size,
+            &self.preprocessing,
+        )?;
+        let page = self.report.open(&self.out, self.model.name(), &resolved)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
+        let images = load_all(&samples, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let mut device = self.device.open()?;
 
         let calibrating = Calibrating {
             weights: &weights,
             resolved: &resolved,
             settings: &settings,
-            samples: &samples,
             provenance: &provenance,
+            samples: &samples,
+            images: &images,
             memory_budget: self.memory_budget,
             restart: self.restart,
         };
-        let mut device = self.device.open()?;
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
-        let report = self.report(&calibration, device.name());
+        let report = self.figures(&calibration, device.name());
+        let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
+        if let Some(page) = page {
+            page.write(&Outcome {
+                device: &device,
+                weights: &weights,
+                resolved: &resolved,
+                quantized: &self.out,
+                reports: &reports,
+                seconds,
+                images: &images,
+            })?;
+        }
         journal.close()?;
         print_report(&report, self.json)
     }
@@ -153,8 +181,19 @@ impl Calibrate {
         }
     }
 
-    fn report(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
+    fn figures(&self, calibration: &Calibration, device: &str) -> serde_json::Value {
         let work = calibration.work();
+        // Curves and histograms are for the page.
+        let sites = calibration.reports.iter().map(|report| {
+            json!({
+                "site": report.site,
+                "score": report.score,
+                "rounds": report.rounds,
+                "work": report.work,
+                "seconds": report.seconds,
+                "evidence": report.evidence,
+            })
+        });
         json!({
             // Not the path itself: as JSON it has to be text, which not every path is.
             "out": self.out.to_string_lossy(),
@@ -163,10 +202,11 @@ impl Calibrate {
                 "forward": calibration.forward.as_secs_f64(),
                 "backward": calibration.backward.as_secs_f64(),
                 "search": calibration.search.as_secs_f64(),
+                "evidence": calibration.evidence.as_secs_f64(),
             },
             "peak_device_bytes": calibration.peak_device_bytes,
             "multiply_adds": work,
-            "sites": calibration.reports,
+            "sites": sites.collect::<Vec<_>>(),
         })
     }
 }
@@ -176,8 +216,10 @@ pub(super) struct Calibrating<'a> {
     pub weights: &'a Weights,
     pub resolved: &'a Resolved,
     pub settings: &'a Settings,
-    pub samples: &'a [Sample],
     pub provenance: &'a Provenance,
+    pub samples: &'a [Sample],
+    /// The samples, preprocessed.
+    pub images: &'a [Vec<f32>],
     pub memory_budget: Option<u64>,
     pub restart: bool,
 }
@@ -194,16 +236,13 @@ impl Calibrating<'_> {
         let subject = Subject::new(self.provenance, self.resolved, self.settings, device);
         let (mut journal, findings) = lock.open(&subject, self.restart)?;
         if journal.done() > 0 {
-            eprintln!("journal: {}", journal.progress());
+            log::info!("journal: {}", journal.progress());
         }
-        let images = load_all(self.samples, &self.resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
         let calibrator = Calibrator {
             architecture: &self.resolved.architecture,
             weights: self.weights,
             settings: self.settings,
-            images: &images,
+            images: self.images,
             budget: self.memory_budget,
             reopen: &|| option.open(),
         };
@@ -220,7 +259,7 @@ impl Calibrating<'_> {
             Ok(calibration) => Ok((calibration, journal)),
             Err(error) => {
                 if journal.done() > 0 {
-                    eprintln!("journal: the same command goes on: {}", journal.progress());
+                    log::warn!("journal: the same command goes on: {}", journal.progress());
                 }
                 Err(match error {
                     Error::NotFinite { image, problem } => {
@@ -241,11 +280,12 @@ fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
     let work = |part: &str| report["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
     print_line!("wrote {}", report["out"].as_str().unwrap_or_default())?;
     print_line!(
-        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}; {:.0} MiB of device memory at most",
-        seconds("forward") + seconds("backward") + seconds("search"),
+        "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}, evidence {:.1}; {:.0} MiB of device memory at most",
+        seconds("forward") + seconds("backward") + seconds("search") + seconds("evidence"),
         seconds("forward"),
         seconds("backward"),
         seconds("search"),
+        seconds("evidence"),
         report["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
     )?;
     print_line!(

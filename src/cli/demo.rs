@@ -2,63 +2,135 @@
 
 use super::options::DeviceOption;
 use crate::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
+use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::inference::{Model, build};
+use crate::interrupt;
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::weights::Weights;
+use crate::output;
 use crate::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tempfile::TempDir;
 
-/// The demo models: folders with `model.safetensors` and timm's `config.json`.
-const MODELS: [&str; 2] = ["vit_mnist", "swin_mnist"];
-
-/// Calibrates and evaluates a small ViT and a small Swin, trained on MNIST, with both presets at 8, 6 and 4 bits.
+/// Quantizes a small ViT and a small Swin, trained on MNIST, and tells how well they do.
+///
+/// Both are calibrated with both presets at 8, 6 and 4 bits, and evaluated on 500 images. Models and images are inside
+/// the program.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  # The table, on the best device there is
+  ptq4vit-gpu demo
+
+  # Files to try the other subcommands on
+  ptq4vit-gpu demo --export demo
+  ptq4vit-gpu calibrate --model demo/vit_mnist/model.safetensors --images demo/calibration \\
+      --out vit_mnist_w8a8.safetensors")]
 pub struct Demo {
-    /// Folder of the demo models and their images.
-    #[arg(long, value_name = "DIR", default_value = "models/demo")]
-    files: PathBuf,
+    /// Write the models and their images to a new folder, to try the other subcommands on, and end.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["count", "device", "json"])]
+    export: Option<PathBuf>,
     /// Number of calibration images.
     #[arg(long, default_value_t = 8)]
     count: usize,
     #[command(flatten)]
     device: DeviceOption,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that was found.
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    calibration_images: usize,
+    test_images: usize,
+    rows: Vec<Row>,
+    seconds: f64,
+}
+
+/// One way of computing one model.
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    /// A preset, or `FP32`.
+    method: &'static str,
+    bits: u32,
+    /// Fractions of the test images.
+    accuracy: f64,
+    agreement: Option<f64>,
+    file_bytes: u64,
 }
 
 impl Demo {
     pub fn run(&self) -> Result<()> {
+        if let Some(folder) = &self.export {
+            output::write_folder(folder, unpack)?;
+            return print_line!("wrote {}", folder.display());
+        }
         let start = Instant::now();
+        let folder = temporary_folder()?;
+        let _interrupted = interrupt::hold_off().unfinished(folder.path());
+        let files = folder.path();
+        unpack(files)?;
         // All input is read before anything is computed.
         let samples = Samples {
-            calibration: choose(flat_folder(&self.files.join("calibration"))?, self.count, 0)?,
-            test: image_folder(&self.files.join("test"))?,
+            calibration: choose(flat_folder(&files.join(CALIBRATION))?, self.count, 0)?,
+            test: image_folder(&files.join(TEST))?,
         };
         let models = MODELS
             .iter()
-            .map(|name| DemoModel::open(&self.files.join(name), &samples))
+            .map(|name| DemoModel::open(&files.join(name), &samples))
             .collect::<Result<Vec<_>>>()?;
         let device = self.device.open()?;
 
-        print_line!(
-            "{} images to calibrate on, {} to test on\n",
-            samples.calibration.len(),
-            samples.test.len()
-        )?;
-        print_line!("model        method     bits   accuracy   agreement with FP32      file")?;
+        let mut report = Report {
+            device: device.name().to_owned(),
+            calibration_images: samples.calibration.len(),
+            test_images: samples.test.len(),
+            rows: Vec::new(),
+            seconds: 0.0,
+        };
+        self.show(|| {
+            print_line!(
+                "{} images to calibrate on, {} to test on\n",
+                report.calibration_images,
+                report.test_images
+            )?;
+            print_line!("model        method     bits   accuracy   agreement with FP32      file")
+        })?;
         for model in &models {
-            model.print_rows(&samples, &device)?;
+            model.rows(&samples, &device, &mut |row| {
+                self.show(|| print_row(&row))?;
+                report.rows.push(row);
+                Ok(())
+            })?;
         }
-        print_line!(
-            "\n{:.0} s on {}",
-            start.elapsed().as_secs_f64(),
-            device.name()
-        )?;
-        Ok(())
+        report.seconds = start.elapsed().as_secs_f64();
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).expect("plain data");
+            return print_line!("{json}");
+        }
+        print_line!("\n{:.0} s on {}", report.seconds, report.device)
     }
+
+    /// Prints lines of text as they come, unless JSON is wanted.
+    fn show(&self, print: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.json { Ok(()) } else { print() }
+    }
+}
+
+/// A folder that is removed when it is dropped.
+fn temporary_folder() -> Result<TempDir> {
+    tempfile::tempdir()
+        .map_err(|error| Error::input(std::env::temp_dir(), format!("can't be written: {error}")))
 }
 
 /// The images, the same for all models.
@@ -95,8 +167,13 @@ impl DemoModel {
         })
     }
 
-    /// Prints the FP32 row, then one of each preset and width.
-    fn print_rows(&self, samples: &Samples, device: &Device) -> Result<()> {
+    /// Finds out the FP32 row, then one of each preset and width.
+    fn rows(
+        &self,
+        samples: &Samples,
+        device: &Device,
+        on_row: &mut dyn FnMut(Row) -> Result<()>,
+    ) -> Result<()> {
         let Self {
             weights, resolved, ..
         } = self;
@@ -115,11 +192,10 @@ impl DemoModel {
         )?;
         let float_logits = float.logits(&self.test_images)?;
         let accuracy = Tally::of(&labels, &float_logits, None).accuracy();
-        self.print_row("FP32", 32, accuracy.as_ref(), &self.path)?;
+        on_row(self.row("FP32", 32, accuracy, &self.path)?)?;
 
-        let folder = tempfile::tempdir().map_err(|error| {
-            Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
-        })?;
+        let folder = temporary_folder()?;
+        let _interrupted = interrupt::hold_off().unfinished(folder.path());
         for preset in [Preset::BasePtq, Preset::Ptq4vit] {
             let name = preset.name();
             for bits in [8, 6, 4] {
@@ -147,34 +223,41 @@ impl DemoModel {
                 let quantized = QuantizedModel::open(&path)?;
                 let logits = Model::quantized(device, &quantized)?.logits(&self.test_images)?;
                 let accuracy = Tally::of(&labels, &logits, Some(&float_logits)).accuracy();
-                self.print_row(name, bits, accuracy.as_ref(), &path)?;
+                on_row(self.row(name, bits, accuracy, &path)?)?;
             }
         }
         Ok(())
     }
 
-    fn print_row(
+    fn row(
         &self,
-        method: &str,
+        method: &'static str,
         bits: u32,
-        accuracy: Option<&Accuracy>,
+        accuracy: Option<Accuracy>,
         file: &Path,
-    ) -> Result<()> {
-        let percent = |fraction: Option<f64>| {
-            fraction.map_or("-".to_owned(), |fraction| {
-                format!("{:.1}%", 100.0 * fraction)
-            })
-        };
-        let bytes = std::fs::metadata(file)
-            .map_err(|error| Error::input(file, error))?
-            .len();
-        print_line!(
-            "{:<12} {method:<10} {bits:>4} {:>10} {:>21} {:>6} KiB",
-            self.resolved.name,
-            percent(accuracy.map(|accuracy| accuracy.top1)),
-            percent(accuracy.and_then(|accuracy| accuracy.agreement)),
-            bytes / 1024,
-        )?;
-        Ok(())
+    ) -> Result<Row> {
+        let accuracy = accuracy.expect("there are images to test on");
+        let metadata = std::fs::metadata(file).map_err(|error| Error::input(file, error))?;
+        Ok(Row {
+            model: self.resolved.name.clone(),
+            method,
+            bits,
+            accuracy: accuracy.top1,
+            agreement: accuracy.agreement,
+            file_bytes: metadata.len(),
+        })
     }
+}
+
+fn print_row(row: &Row) -> Result<()> {
+    let percent = |fraction: f64| format!("{:.1}%", 100.0 * fraction);
+    print_line!(
+        "{:<12} {:<10} {:>4} {:>10} {:>21} {:>6} KiB",
+        row.model,
+        row.method,
+        row.bits,
+        percent(row.accuracy),
+        row.agreement.map_or("-".to_owned(), percent),
+        row.file_bytes / 1024,
+    )
 }

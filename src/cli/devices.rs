@@ -6,6 +6,11 @@ use clap::Args;
 
 /// Lists the adapters, their limits and features, and the self-test's verdict on each.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  # What there is to compute on, as text and for programs
+  ptq4vit-gpu devices
+  ptq4vit-gpu devices --json")]
 pub struct Devices {
     /// Print JSON.
     #[arg(long)]

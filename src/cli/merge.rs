@@ -7,10 +7,14 @@ use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Puts the parts that `eval --shard` wrote together, and prints what `eval` prints of all images. They must be all
-/// parts of one evaluation, each once; the devices may differ.
+/// Puts together what `eval --shard` wrote, and prints what `eval` prints of all images.
+///
+/// They must be all parts of one evaluation, each once; the devices may differ.
 #[derive(Args)]
-#[command(after_help = "Example:\n  ptq4vit-gpu merge parts/*.json")]
+#[command(after_help = "\
+Examples:
+  # The figures of all images
+  ptq4vit-gpu merge parts/*.json")]
 pub struct Merge {
     /// Parts, in any order.
     #[arg(required = true, value_name = "PART")]
@@ -35,7 +39,7 @@ impl Merge {
         for (path, part) in &parts {
             skipped += part.skipped.len();
             for image in &part.skipped {
-                eprintln!("skipped: {image} (in {})", path.display());
+                log::warn!("skipped: {image} (in {})", path.display());
             }
         }
         check_skipped(skipped, "--max-skipped", self.max_skipped)?;
@@ -45,7 +49,7 @@ impl Merge {
             .collect();
         if devices.len() > 1 {
             let devices: Vec<String> = devices.into_iter().collect();
-            eprintln!("devices: {}", devices.join("; "));
+            log::info!("devices: {}", devices.join("; "));
         }
         figures::print(&summarize(parts.iter().map(|(_, part)| part))?, self.json)
     }

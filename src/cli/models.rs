@@ -5,10 +5,15 @@ use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, recipes};
 use clap::{Args, ValueEnum};
 
-/// Lists the models that are known by name: sizes, preprocessing, and where the hub has them.
+/// Lists the models that are known by name.
 ///
-/// Other sizes of the same kinds work too, where timm's config.json beside the weights tells what they are.
+/// Of each: sizes, preprocessing, and where the hub has it. Other sizes of the same kinds work too, where timm's config.json beside the weights tells what they are.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  # What --model takes by name, as text and for programs
+  ptq4vit-gpu models
+  ptq4vit-gpu models --json")]
 pub struct Models {
     /// Print JSON.
     #[arg(long)]

@@ -26,10 +26,10 @@ impl DeviceOption {
     /// Those of [`open`].
     pub fn open(&self) -> Result<Device> {
         let selection = open(self.device.as_deref())?;
-        eprintln!("device: {}", selection.notice);
+        log::info!("device: {}", selection.notice);
         if let Err(error) = tuning::apply(&selection.device) {
             // The results are the same without it.
-            eprintln!("tuning: not used: {error}; bench --tune makes it anew");
+            log::warn!("tuning: not used: {error}; bench --tune makes it anew");
         }
         Ok(selection.device)
     }
@@ -71,7 +71,7 @@ impl ImageSizeOptions {
             && let Some(from) = interpolate_positions(weights, architecture)?
         {
             let to = architecture.image_size();
-            eprintln!("positions: resampled from images of {from} pixels to {to}");
+            log::info!("positions: resampled from images of {from} pixels to {to}");
         }
         Ok(())
     }

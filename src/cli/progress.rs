@@ -1,8 +1,23 @@
-//! Progress bars, on stderr.
+//! Progress bars, on stderr where that is a terminal.
 
 use crate::evaluation;
+use crate::hub::Transfer;
 use crate::quant::{self, Phase};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::sync::LazyLock;
+
+/// All bars, which make way for lines of the log.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Where bars are shown.
+pub(super) fn bars() -> &'static MultiProgress {
+    &BARS
+}
+
+/// Shows no bar from now on.
+pub(super) fn hide() {
+    BARS.set_draw_target(ProgressDrawTarget::hidden());
+}
 
 /// The bar of a calibration.
 pub(super) fn calibration() -> ProgressBar {
@@ -22,7 +37,7 @@ pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
             bar.set_position((1000.0 * progress.done) as u64);
         }
         quant::Event::Found(..) => {}
-        quant::Event::Recovery(what) => bar.suspend(|| eprintln!("{what}")),
+        quant::Event::Recovery(what) => log::warn!("{what}"),
     }
 }
 
@@ -35,11 +50,25 @@ pub(super) fn evaluation(images: usize) -> ProgressBar {
 pub(super) fn tell(bar: &ProgressBar, event: &evaluation::Event) {
     match event {
         evaluation::Event::Done(images) => bar.inc(*images as u64),
-        evaluation::Event::Skipped(error) => bar.suspend(|| eprintln!("skipped: {error}")),
+        evaluation::Event::Skipped(error) => log::warn!("skipped: {error}"),
     }
+}
+
+/// The bar of files on their way from the hub.
+pub(super) fn transfer() -> ProgressBar {
+    bar(0, "{bar:30} {bytes}/{total_bytes}  {elapsed} + {eta}")
+}
+
+/// Shows how much of a file is there.
+pub(super) fn show_transfer(bar: &ProgressBar, transfer: &Transfer) {
+    match transfer.size {
+        Some(size) => bar.set_length(size),
+        None => bar.unset_length(),
+    }
+    bar.set_position(transfer.bytes);
 }
 
 fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the template is valid");
-    ProgressBar::new(length).with_style(style)
+    BARS.add(ProgressBar::new(length).with_style(style))
 }

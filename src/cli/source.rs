@@ -1,5 +1,6 @@
 //! Where a model comes from: what `--model` can name.
 
+use super::progress;
 use crate::error::{Error, Result};
 use crate::hub::{self, Repository};
 use crate::model::recipe::{known_names, recipe_named};
@@ -32,7 +33,12 @@ impl ModelSource {
     /// [`Error::Input`] for a folder, a name that means nothing, and whatever goes wrong with the hub.
     pub fn locate(&self) -> Result<PathBuf> {
         match self.repository()? {
-            Some(repository) => hub::fetch(&repository),
+            Some(repository) => {
+                let bar = progress::transfer();
+                hub::fetch(&repository, &mut |transfer| {
+                    progress::show_transfer(&bar, &transfer)
+                })
+            }
             None => Ok(self.0.clone()),
         }
     }

@@ -5,6 +5,7 @@ use super::eval::evaluate;
 use super::options::DeviceOption;
 use super::source::ModelSource;
 use super::{figures, open_checkpoint};
+use crate::data::samples::load_all;
 use crate::error::{Error, Result};
 use crate::evaluation::{Models, Report, Shard, check_skipped, summarize};
 use crate::model::recipe::resolve;
@@ -17,21 +18,30 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Calibrates and evaluates every combination of models, presets and bits that a plan names, one with each call. Without
-/// --task it lists them, with the figures of those that are finished.
+/// Calibrates and evaluates the combinations of models, presets and bits of a plan.
+///
+/// Each call does one of them, and none that is finished. Without --task it lists them, with the figures of those that
+/// are finished.
 #[derive(Args)]
-#[command(
-    after_help = "Example:\n  ptq4vit-gpu sweep --plan plan.toml --task 0\n\nA plan:\n  \
-out = \"sweep\"\n  \
-presets = [\"ptq4vit\", \"base-ptq\"]\n  \
-bits = [8, 6]\n\n  \
-[[models]]\n  \
-model = \"deit_tiny_patch16_224.safetensors\"\n\n  \
-[calibration]\n  \
-images = \"photos\"\n\n  \
-[evaluation]\n  \
-images = \"imagenet/val\""
-)]
+#[command(after_help = "\
+Examples:
+  # The first task, and what the finished ones found
+  ptq4vit-gpu sweep --plan plan.toml --task 0
+  ptq4vit-gpu sweep --plan plan.toml
+
+  # plan.toml
+  out = \"sweep\"
+  presets = [\"ptq4vit\", \"base-ptq\"]
+  bits = [8, 6]
+
+  [[models]]
+  model = \"deit_tiny_patch16_224.safetensors\"
+
+  [calibration]
+  images = \"photos\"
+
+  [evaluation]
+  images = \"imagenet/val\"")]
 pub struct Sweep {
     /// What to sweep over (TOML).
     #[arg(long, value_name = "FILE")]
@@ -43,7 +53,7 @@ pub struct Sweep {
     #[arg(long, requires = "task")]
     redo: bool,
     /// Print the number of tasks only.
-    #[arg(long, conflicts_with_all = ["task", "json"])]
+    #[arg(long, conflicts_with = "task")]
     count: bool,
     /// Discard what an unfinished run of the task has left in its journal, instead of going on from there.
     #[arg(long, requires = "task")]
@@ -92,7 +102,7 @@ impl Sweep {
     /// The figures of a task, which are found out unless they are known.
     fn carry_out(&self, plan: &Plan, task: &Task) -> Result<Report> {
         let (number, name) = (task.number, task.model.name());
-        eprintln!(
+        log::info!(
             "task {number}: {name}, {}, {} bits",
             task.preset.name(),
             task.bits
@@ -100,7 +110,7 @@ impl Sweep {
         let source = ModelSource::from(task.model.model.clone().into_os_string());
         let weights = open_checkpoint(&source)?;
         let resolved = resolve(&weights, task.model.recipe.as_deref())?;
-        eprintln!("model: {} ({})", resolved.name, resolved.source);
+        log::info!("model: {} ({})", resolved.name, resolved.source);
         let samples = plan.calibration_samples()?;
         let images = plan.evaluation_images()?;
         images.check(resolved.architecture.classes())?;
@@ -122,26 +132,30 @@ impl Sweep {
                 ));
             }
             check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
-            eprintln!("finished already: {}", part_path.display());
+            log::info!("finished already: {}", part_path.display());
             return summarize([&part]);
         }
 
         std::fs::create_dir_all(plan.out())
             .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
         let quantized_path = task.quantized_path();
-        output::check(&quantized_path, &[("model", Some(weights.path()))])?;
+        output::check("--out", &quantized_path, &[("model", Some(weights.path()))])?;
         let lock = JournalLock::take(&quantized_path)?;
+        let inputs = load_all(&samples, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let mut device = self.device.open()?;
         let settings = task.settings();
         let calibrating = Calibrating {
             weights: &weights,
             resolved: &resolved,
             settings: &settings,
-            samples: &samples,
             provenance: &provenance,
+            samples: &samples,
+            images: &inputs,
             memory_budget: self.memory_budget,
             restart: self.restart,
         };
-        let mut device = self.device.open()?;
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&quantized_path)?;
@@ -155,7 +169,7 @@ impl Sweep {
         let report = summarize([&part])?;
         part.save(&part_path)?;
         journal.close()?;
-        eprintln!(
+        log::info!(
             "wrote {} and {}",
             quantized_path.display(),
             part_path.display()
@@ -216,7 +230,7 @@ fn row(task: &Task) -> Result<Row> {
         if row.differences.is_empty() {
             row.report = Some(summarize([&part])?);
         } else {
-            eprintln!(
+            log::warn!(
                 "task {}: {} is not this plan's result: {}",
                 task.number,
                 task.part_path().display(),

@@ -36,7 +36,11 @@ pub fn load_rgb(path: &Path) -> Result<RgbImage> {
     decode(&bytes).map_err(|problem| Error::input(path, problem))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of an image file, whatever they are.
+///
+/// # Errors
+/// An [`Error::Input`] about `path` when it can't be read, is no regular file, or is larger than 256 MiB.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     let cannot_read = |error| Error::input(path, format!("{EXPECTED}, can't read it: {error}"));
     let metadata = fs::metadata(path).map_err(cannot_read)?;
     // A pipe or a device would block or never end.
@@ -60,7 +64,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(cannot_read)
 }
 
-fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
+/// [`load_rgb`] for a file that is in memory.
+///
+/// # Errors
+/// As there, without the file's name.
+pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err(format!("{EXPECTED}, found an empty file"));
     }

@@ -1,8 +1,9 @@
-//! From image files to network input: folders and lists, decoding, preprocessing.
+//! From image files to network input: folders and lists, decoding, preprocessing; and the names of classes.
 //!
 //! Everything here follows what the checkpoints were evaluated with (timm on torchvision on
 //! Pillow), so that a difference in accuracy comes from quantization and not from the pixels.
 
+pub mod class_names;
 pub mod image_file;
 pub mod preprocess;
 pub(crate) mod resample;

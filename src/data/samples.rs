@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
-use super::image_file::load_rgb;
+use super::image_file::{load_rgb, read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result};
+use crate::input;
 
 /// What makes a file in a folder an image, in any case.
 const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
@@ -107,28 +108,66 @@ pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
 /// An [`Error::Input`] about `labels_tsv` that names the line that is malformed or repeats a file,
 /// or the files that don't exist; about `dir` when it is no folder.
 pub fn labelled(dir: &Path, labels_tsv: &Path) -> Result<Vec<Sample>> {
-    let text = read_list(labels_tsv)?;
-    let mut entries = Vec::new();
-    for (line, content) in lines(&text) {
-        let malformed = |found: &str| {
-            Error::input(
-                labels_tsv,
-                format!("line {line}: expected \"file<TAB>class index\", found {found}"),
-            )
-        };
-        let Some((name, label)) = content.split_once('\t') else {
-            return Err(malformed(&format!("no tab in {content:?}")));
-        };
-        if name.is_empty() {
-            return Err(malformed("no file name"));
-        }
-        let label = label
-            .trim()
-            .parse()
-            .map_err(|_| malformed(&format!("the class index {label:?}")))?;
-        entries.push((line, name, Some(label)));
-    }
+    expect_folder(dir)?;
+    let text = input::text(labels_tsv)?;
+    let entries = label_entries(&text).map_err(|problem| Error::input(labels_tsv, problem))?;
     resolve(dir, labels_tsv, entries)
+}
+
+/// What a list names: a file and, in a list of labels, the index of its class.
+pub type Entry<'a> = (&'a str, Option<usize>);
+
+/// The entries of a list of labels: a file name, a tab and a class index on each line.
+///
+/// # Errors
+/// The line that is malformed or repeats a file; a list of blank lines.
+pub fn label_entries(text: &str) -> std::result::Result<Vec<Entry<'_>>, String> {
+    entries(text, |content| {
+        let (name, label) = content
+            .split_once('\t')
+            .ok_or_else(|| format!("no tab in {content:?}"))?;
+        if name.is_empty() {
+            return Err("no file name".into());
+        }
+        let class = label.trim().parse();
+        let class = class.map_err(|_| format!("the class index {label:?}"))?;
+        Ok((name, Some(class)))
+    })
+}
+
+/// The entries of a list of images: a file name on each line.
+///
+/// # Errors
+/// The line that repeats a file; a list of blank lines.
+pub fn list_entries(text: &str) -> std::result::Result<Vec<Entry<'_>>, String> {
+    entries(text, |name| Ok((name, None)))
+}
+
+/// What `entry` makes of each line that is not blank, or what it finds there instead of "file<TAB>class index".
+fn entries<'a>(
+    text: &'a str,
+    entry: impl Fn(&'a str) -> std::result::Result<Entry<'a>, String>,
+) -> std::result::Result<Vec<Entry<'a>>, String> {
+    let mut entries = Vec::new();
+    let mut first_lines = HashMap::new();
+    for (line, content) in (1..).zip(text.lines()) {
+        if content.trim().is_empty() {
+            continue;
+        }
+        let (name, label) = entry(content).map_err(|found| {
+            format!("line {line}: expected \"file<TAB>class index\", found {found}")
+        })?;
+        if let Some(first) = first_lines.insert(name, line) {
+            return Err(format!(
+                "line {line}: expected each file once, found {name:?} on line {first} too"
+            ));
+        }
+        entries.push((name, label));
+    }
+    if entries.is_empty() {
+        return Err("expected a list of image files, found only blank lines".into());
+    }
+    Ok(entries)
 }
 
 /// All images in `dir` at any depth, in order of their paths, without labels.
@@ -160,10 +199,9 @@ pub fn flat_folder(dir: &Path) -> Result<Vec<Sample>> {
 /// An [`Error::Input`] about `list_file` that names the line that repeats a file, or the files that
 /// don't exist; about `dir` when it is no folder.
 pub fn listed(dir: &Path, list_file: &Path) -> Result<Vec<Sample>> {
-    let text = read_list(list_file)?;
-    let entries = lines(&text)
-        .map(|(line, name)| (line, name, None))
-        .collect();
+    expect_folder(dir)?;
+    let text = input::text(list_file)?;
+    let entries = list_entries(&text).map_err(|problem| Error::input(list_file, problem))?;
     resolve(dir, list_file, entries)
 }
 
@@ -235,8 +273,7 @@ pub fn calibration_set(
 pub fn contents_sha256(samples: &[Sample]) -> Result<String> {
     let mut hash = Sha256::new();
     for sample in samples {
-        let bytes = fs::read(&sample.path).map_err(|error| Error::input(&sample.path, error))?;
-        hash.update(Sha256::digest(bytes));
+        hash.update(Sha256::digest(read(&sample.path)?));
     }
     Ok(format!("{:x}", hash.finalize()))
 }
@@ -304,48 +341,11 @@ fn expect_folder(dir: &Path) -> Result<()> {
     }
 }
 
-fn read_list(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| {
-        Error::input(
-            path,
-            format!("expected a list of image files in UTF-8, can't read it: {error}"),
-        )
-    })
-}
-
-/// The lines of a list that are not blank, numbered from 1.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..)
-        .zip(text.lines())
-        .filter(|(_, content)| !content.trim().is_empty())
-}
-
-/// The samples for a list's entries (line, name, label), once every name is known to be a file and
-/// unique.
-fn resolve(
-    dir: &Path,
-    list: &Path,
-    entries: Vec<(usize, &str, Option<usize>)>,
-) -> Result<Vec<Sample>> {
-    expect_folder(dir)?;
-    if entries.is_empty() {
-        return Err(Error::input(
-            list,
-            "expected a list of image files, found only blank lines",
-        ));
-    }
-    let mut first_lines = HashMap::new();
-    for (line, name, _) in &entries {
-        if let Some(first) = first_lines.insert(*name, *line) {
-            return Err(Error::input(
-                list,
-                format!("line {line}: expected each file once, found {name:?} on line {first} too"),
-            ));
-        }
-    }
+/// The samples for a list's entries, once every name is known to be a file.
+fn resolve(dir: &Path, list: &Path, entries: Vec<Entry>) -> Result<Vec<Sample>> {
     let missing: Vec<&str> = entries
         .iter()
-        .map(|(_, name, _)| *name)
+        .map(|(name, _)| *name)
         .filter(|name| !dir.join(name).is_file())
         .collect();
     if !missing.is_empty() {
@@ -362,7 +362,7 @@ fn resolve(
     }
     Ok(entries
         .into_iter()
-        .map(|(_, name, label)| Sample {
+        .map(|(name, label)| Sample {
             path: dir.join(name),
             label,
         })

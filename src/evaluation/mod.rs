@@ -12,7 +12,7 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::load_all;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::inference::Model;
+use crate::inference::{Model, check_finite};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
@@ -148,6 +148,21 @@ impl Models {
         })
     }
 
+    /// How well the quantized model agrees with the FP model on preprocessed images, whatever these show.
+    ///
+    /// # Errors
+    /// Those of the device.
+    ///
+    /// # Panics
+    /// Without an FP model, or without images.
+    pub fn agreement(&mut self, images: &[Vec<f32>]) -> Result<Accuracy> {
+        let float = self.reference.as_mut().expect("there is an FP model");
+        let reference = float.logits(images)?;
+        let logits = self.evaluated.logits(images)?;
+        let tally = Tally::unlabelled(&logits, &reference);
+        Ok(tally.accuracy().expect("there are images"))
+    }
+
     /// Number of logits.
     pub fn classes(&self) -> usize {
         self.evaluated.classes()
@@ -206,17 +221,7 @@ impl Models {
             };
             let all = logits.iter().chain(reference.iter().flatten());
             for (logits, sample) in all.zip(shown.iter().cycle()) {
-                // Against a NaN every comparison is false: it would count as right.
-                if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
-                    return Err(Error::input(
-                        &sample.path,
-                        format!(
-                            "the model gives it a logit of {logit} on {}, where finite values are expected: its \
-                             weights or scales are too large for f32",
-                            self.device.name()
-                        ),
-                    ));
-                }
+                check_finite(logits, &sample.path, &self.device)?;
             }
             let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();
             part.tally

@@ -3,13 +3,13 @@
 use super::{ImagesRecord, ModelsRecord, Report, Shard};
 use crate::differences::differences;
 use crate::error::{Error, Result};
+use crate::input;
 use crate::output;
 use crate::report::Tally;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The value of the field `format`, which tells a part from any other JSON.
@@ -82,16 +82,22 @@ impl Part {
     /// # Errors
     /// A file that is no part, of another version, or contradicts itself.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::parse(path, &input::text(path)?)
+    }
+
+    /// [`open`](Self::open) for the text of the file.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
-        let file =
-            File::open(path).map_err(|error| problem(format!("can't be opened: {error}")))?;
         let no_part = |why: &dyn std::fmt::Display| {
             problem(format!(
                 "is no part of an evaluation, as `eval --out` writes it: {why}"
             ))
         };
         let mut stored: BTreeMap<String, Value> =
-            serde_json::from_reader(BufReader::new(file)).map_err(|error| no_part(&error))?;
+            serde_json::from_str(text).map_err(|error| no_part(&error))?;
         if stored.remove("format") != Some(FORMAT_NAME.into()) {
             return Err(no_part(&format!("its `format` is not `{FORMAT_NAME}`")));
         }

@@ -63,7 +63,9 @@ impl Shard {
         let start = |index: usize| {
             let stretch = index as u128 * stretches / self.count as u128;
             // At most `stretches`, which was a usize.
-            (stretch as usize * IMAGES_AT_ONCE).min(images)
+            (stretch as usize)
+                .saturating_mul(IMAGES_AT_ONCE)
+                .min(images)
         };
         start(self.index)..start(self.index + 1)
     }

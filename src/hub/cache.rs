@@ -123,7 +123,7 @@ impl Folder {
         let locked = match lock.try_lock() {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => {
-                eprintln!("hub: another process fetches the same file, waiting for it");
+                log::info!("hub: another process fetches the same file, waiting for it");
                 lock.lock()
             }
             Err(TryLockError::Error(error)) => Err(error),

@@ -151,6 +151,7 @@ impl<'a> Client<'a> {
     ) -> Result<Response<Body>, Failure> {
         let unreachable =
             |why: &dyn std::fmt::Display| Failure::Unreachable(format!("{url}: {why}"));
+        log::debug!("hub: {method} {url}");
         let hub: Uri = url.parse().map_err(|error| unreachable(&error))?;
         let mut uri = hub.clone();
         for _ in 0..=REDIRECTS {

@@ -3,9 +3,9 @@
 use super::cache::{Folder, cannot_write};
 use super::client::{Client, Entry, Failure};
 use super::settings::Settings;
-use super::{CONFIG, Repository, WEIGHTS};
+use super::{CONFIG, Repository, Transfer, WEIGHTS};
 use crate::error::Error;
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,20 +21,24 @@ const CHUNK: usize = 1 << 16;
 /// The [`WEIGHTS`] of `repository`, with its config.json beside it if it has one, both of one commit.
 ///
 /// The hub is asked which commit the revision is now, and what the cache lacks of it is fetched. Where the hub can't be
-/// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. Notices go to stderr.
+/// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. `on_transfer` hears of each part that comes.
 ///
 /// # Errors
 /// [`Error::Input`] that names the repository, the URL or the file, and what to do.
-pub fn fetch(repository: &Repository) -> Result<PathBuf, Error> {
+pub fn fetch(
+    repository: &Repository,
+    on_transfer: &mut dyn FnMut(Transfer),
+) -> Result<PathBuf, Error> {
     let settings = Settings::from_environment()?;
     let folder = Folder::new(&settings.cache, repository);
     if settings.offline {
         return cached(repository, &folder, "HF_HUB_OFFLINE is set");
     }
-    let download = Download {
+    let mut download = Download {
         repository,
         folder: &folder,
         client: &Client::new(&settings, repository)?,
+        on_transfer,
     };
     match download.checkpoint() {
         Ok(path) => Ok(path),
@@ -59,7 +63,7 @@ fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf
         );
         Error::input(repository.to_string(), problem)
     })?;
-    eprintln!(
+    log::warn!(
         "hub: {why}; {repository} comes from the cache, {}",
         path.display()
     );
@@ -71,11 +75,12 @@ struct Download<'a> {
     repository: &'a Repository,
     folder: &'a Folder,
     client: &'a Client<'a>,
+    on_transfer: &'a mut dyn FnMut(Transfer),
 }
 
 impl Download<'_> {
     /// Brings what the cache lacks of the checkpoint.
-    fn checkpoint(&self) -> Result<PathBuf, Failure> {
+    fn checkpoint(&mut self) -> Result<PathBuf, Failure> {
         let (repository, folder) = (self.repository, self.folder);
         let weights = match self.client.look_up(&repository.revision, WEIGHTS) {
             Err(Failure::Absent(url)) => return Err(self.without_weights(&url)),
@@ -91,14 +96,14 @@ impl Download<'_> {
         }
         let path = match folder.file(commit, WEIGHTS) {
             Some(path) => {
-                eprintln!("hub: {repository} is in the cache, {}", path.display());
+                log::info!("hub: {repository} is in the cache, {}", path.display());
                 path
             }
             None => self.bring(WEIGHTS, &weights)?,
         };
         // Only runs without the hub need this, and a cache that is shared may be read-only.
         if let Err(error) = folder.set_commit(&repository.revision, commit) {
-            eprintln!("hub: {error}");
+            log::warn!("hub: {error}");
         }
         Ok(path)
     }
@@ -115,7 +120,7 @@ impl Download<'_> {
     }
 
     /// Fetches `file`, which takes its place in the snapshot once it is whole.
-    fn bring(&self, file: &str, entry: &Entry) -> Result<PathBuf, Failure> {
+    fn bring(&mut self, file: &str, entry: &Entry) -> Result<PathBuf, Failure> {
         let _lock = self.folder.lock(&entry.etag)?;
         // By the process that had the lock before.
         if let Some(path) = self.folder.file(&entry.commit, file) {
@@ -143,7 +148,7 @@ impl Download<'_> {
 
     /// Fetches what the file at `path` lacks. If the transfer breaks off, what has come stays.
     fn complete(
-        &self,
+        &mut self,
         file: &str,
         entry: &Entry,
         path: &Path,
@@ -162,14 +167,13 @@ impl Download<'_> {
         let url = self.client.url(&entry.commit, file);
         let size = entry.size.map(|size| format!(" ({})", HumanBytes(size)));
         let rest = if have > 0 { "the rest of " } else { "" };
-        eprintln!("hub: fetching {rest}{url}{}", size.unwrap_or_default());
+        log::info!("hub: fetching {rest}{url}{}", size.unwrap_or_default());
 
         let (mut at, body) = self.client.fetch(&entry.commit, file, have)?;
         incomplete
             .set_len(at)
             .and_then(|()| incomplete.seek(SeekFrom::Start(at)))
             .map_err(cannot_write)?;
-        let bar = progress_bar(entry.size).with_position(at);
         // One byte more than there should be, to notice a file that is too long.
         let most = entry.size.map_or(u64::MAX, |size| size - at + 1);
         let mut body = body.into_reader().take(most);
@@ -180,7 +184,6 @@ impl Download<'_> {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    bar.finish_and_clear();
                     return Err(Failure::Unreachable(format!(
                         "{url} broke off after {at} bytes ({error}), another run fetches the rest"
                     )));
@@ -190,9 +193,11 @@ impl Download<'_> {
                 .write_all(&chunk[..count])
                 .map_err(cannot_write)?;
             at += count as u64;
-            bar.set_position(at);
+            (self.on_transfer)(Transfer {
+                bytes: at,
+                size: entry.size,
+            });
         }
-        bar.finish_and_clear();
         Ok(())
     }
 }
@@ -214,11 +219,4 @@ fn check(entry: &Entry, file: &mut File) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn progress_bar(size: Option<u64>) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {elapsed} + {eta}")
-        .expect("the template is valid");
-    let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    bar.with_style(style)
 }

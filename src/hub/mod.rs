@@ -29,6 +29,15 @@ const MAIN: &str = "main";
 /// The longest owner, name or revision that the hub takes.
 const MAX_NAME: usize = 96;
 
+/// How much of a file has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// Bytes that are there.
+    pub bytes: u64,
+    /// Bytes in all, where the hub tells.
+    pub size: Option<u64>,
+}
+
 /// A model repository of the hub, at a revision. Both are safe as parts of a path and of a URL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
@@ -90,7 +99,10 @@ impl fmt::Display for Repository {
 /// # Errors
 /// Always [`Error::Input`](crate::error::Error::Input).
 #[cfg(not(feature = "hub"))]
-pub fn fetch(repository: &Repository) -> crate::error::Result<std::path::PathBuf> {
+pub fn fetch(
+    repository: &Repository,
+    _on_transfer: &mut dyn FnMut(Transfer),
+) -> crate::error::Result<std::path::PathBuf> {
     Err(crate::error::Error::input(
         repository.to_string(),
         format!(

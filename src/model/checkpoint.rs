@@ -11,7 +11,14 @@ use crate::model::weights::Weights;
 /// # Errors
 /// Those of [`Weights::open`], and a file that has a tensor under both names.
 pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
-    let mut weights = Weights::open(path)?;
+    with_todays_names(Weights::open(path)?)
+}
+
+/// [`open_checkpoint`] for a file that is open.
+///
+/// # Errors
+/// A tensor under both names.
+pub fn with_todays_names(mut weights: Weights) -> Result<Weights> {
     if Family::of(&weights) == Family::Swin {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights

@@ -16,7 +16,7 @@ mod vit;
 pub mod weights;
 
 pub use block::Probabilities;
-pub use checkpoint::open_checkpoint;
+pub use checkpoint::{open_checkpoint, with_todays_names};
 pub use half_products::HalfProducts;
 pub use network::{Network, Segment, sites};
 pub use norm::Normed;

@@ -24,7 +24,7 @@ pub fn interpolate_positions(
     let Architecture::Vit(wanted) = architecture else {
         return Ok(None);
     };
-    if Family::of(weights) != Family::Vit {
+    if Family::of(weights) != Family::Vit || architecture.validate().is_err() {
         return Ok(None);
     }
     // One head divides every width.

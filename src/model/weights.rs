@@ -55,8 +55,23 @@ impl Weights {
     /// missing or left over.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let (bytes, data_start, header) =
-            read(path).map_err(|problem| Error::input(path, problem))?;
+        Self::parsed(
+            path,
+            open(path).and_then(|(mut file, len)| parse(&mut file, len)),
+        )
+    }
+
+    /// [`open`](Self::open) for a file that is in memory and goes by `path`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_bytes(path: impl AsRef<Path>, mut bytes: &[u8]) -> Result<Self> {
+        let len = bytes.len();
+        Self::parsed(path.as_ref(), parse(&mut bytes, len))
+    }
+
+    fn parsed(path: &Path, parsed: std::result::Result<Parsed, String>) -> Result<Self> {
+        let (bytes, data_start, header) = parsed.map_err(|problem| Error::input(path, problem))?;
         Ok(Self {
             path: path.to_owned(),
             file_len: bytes.len(),
@@ -105,6 +120,11 @@ impl Weights {
             shape,
             data_offsets: (start, start + values.len()),
         };
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_len(&self) -> usize {
+        self.file_len
     }
 
     /// The metadata strings of the header; empty if it has none.
@@ -302,7 +322,8 @@ impl<'de> Deserialize<'de> for Header {
                 let mut tensors = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let repeated = if name == METADATA {
-                        metadata.replace(map.next_value()?).is_some()
+                        let Unique(strings) = map.next_value()?;
+                        metadata.replace(strings).is_some()
                     } else {
                         tensors.insert(name.clone(), map.next_value()?).is_some()
                     };
@@ -318,6 +339,38 @@ impl<'de> Deserialize<'de> for Header {
         }
 
         deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A JSON object of strings in which no name occurs twice.
+struct Unique(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Strings;
+
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Unique;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of strings by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Unique, A::Error> {
+                let mut strings = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    if strings.insert(name.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("`{name}` occurs twice")));
+                    }
+                }
+                Ok(Unique(strings))
+            }
+        }
+
+        deserializer.deserialize_map(Strings)
     }
 }
 
@@ -355,9 +408,11 @@ fn byte_len(info: &TensorInfo) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// Reads `path` as far as what was read so far holds true: its whole bytes, where the data starts in them,
-/// and the header.
-fn read(path: &Path) -> std::result::Result<(Vec<u8>, usize, Header), String> {
+/// A whole file, where the data starts in it, and its header.
+type Parsed = (Vec<u8>, usize, Header);
+
+/// The file at `path`, and its length.
+fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
     let found = path
         .metadata()
@@ -368,11 +423,15 @@ fn read(path: &Path) -> std::result::Result<(Vec<u8>, usize, Header), String> {
     if !found.is_file() {
         return Err("is not a regular file".into());
     }
-    let mut file = File::open(path).map_err(|error| format!("can't be opened: {error}"))?;
-    let file_len = usize::try_from(found.len()).map_err(|_| "is too large for this machine")?;
+    let file = File::open(path).map_err(|error| format!("can't be opened: {error}"))?;
+    let len = usize::try_from(found.len()).map_err(|_| "is too large for this machine")?;
+    Ok((file, len))
+}
 
+/// Reads a file of `file_len` bytes as far as what was read so far holds true.
+fn parse(file: &mut impl Read, file_len: usize) -> std::result::Result<Parsed, String> {
     let mut bytes = Vec::new();
-    extend(&mut bytes, &mut file, file_len.min(MAGIC_BYTES))?;
+    extend(&mut bytes, file, file_len.min(MAGIC_BYTES))?;
     // Only what fails as a safetensors file is compared with other kinds: a header of 640 bytes, say, makes
     // a good file begin like a pickle.
     let explained = |problem: String, bytes: &[u8]| match other_kind(bytes) {
@@ -380,7 +439,7 @@ fn read(path: &Path) -> std::result::Result<(Vec<u8>, usize, Header), String> {
         None => problem,
     };
     let data_start = data_start(&bytes, file_len).map_err(|problem| explained(problem, &bytes))?;
-    extend(&mut bytes, &mut file, data_start)?;
+    extend(&mut bytes, file, data_start)?;
     let header: Header =
         serde_json::from_slice(&bytes[LENGTH_BYTES..data_start]).map_err(|error| {
             let problem = format!("the header is not that of a safetensors file: {error}");
@@ -401,12 +460,16 @@ fn read(path: &Path) -> std::result::Result<(Vec<u8>, usize, Header), String> {
             }
         ));
     }
-    extend(&mut bytes, &mut file, file_len)?;
+    extend(&mut bytes, file, file_len)?;
     Ok((bytes, data_start, header))
 }
 
 /// Reads on until `bytes` has `len` bytes, if it has fewer.
-fn extend(bytes: &mut Vec<u8>, file: &mut File, len: usize) -> std::result::Result<(), String> {
+fn extend(
+    bytes: &mut Vec<u8>,
+    file: &mut impl Read,
+    len: usize,
+) -> std::result::Result<(), String> {
     let more = len.saturating_sub(bytes.len());
     bytes
         .try_reserve_exact(more)
@@ -890,6 +953,8 @@ mod tests {
         // The crate keeps the last of two equal names.
         let twice = two("[0,8]", "[0,8]").replace(r#""b""#, r#""a""#);
         assert!(refusal(&container(&twice, &[0; 8])).contains("`a` occurs twice"));
+        let twice = r#"{"__metadata__":{"k":"1","k":"2"}}"#;
+        assert!(refusal(&container(twice, &[])).contains("`k` occurs twice"));
     }
 
     #[test]

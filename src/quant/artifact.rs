@@ -4,8 +4,9 @@
 
 use super::calibrate::Calibration;
 use super::candidates::{MAX_SHIFT, Scale};
+use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
-use super::packing::{pack, packed_len, unpack};
+use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
 use crate::data::preprocess::Preprocessing;
@@ -18,7 +19,7 @@ use crate::model::weights::{self, TensorData, Weights};
 use crate::model::{Linear, Network, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// The value of the metadata key `format`, which tells a quantized file from any other.
@@ -91,6 +92,15 @@ impl Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }
+
+    /// How many calibration images there were, and who chose them, in words.
+    pub fn images_in_words(&self) -> String {
+        let drawn = match self.seed {
+            Some(seed) => format!("drawn with seed {seed}"),
+            None => "named by a list".to_owned(),
+        };
+        format!("{} {drawn}", self.images)
+    }
 }
 
 /// A quantized model on the host: everything that its file holds.
@@ -106,6 +116,8 @@ pub struct QuantizedModel {
     pub settings: Settings,
     /// Every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
+    /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
+    pub evidence: Option<BTreeMap<String, SiteEvidence>>,
     /// What stays float, by timm's names: norms, class token, positions.
     pub floats: BTreeMap<String, Vec<f32>>,
 }
@@ -118,15 +130,16 @@ mod key {
     pub const PREPROCESSING: &str = "preprocessing";
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
+    pub const EVIDENCE: &str = "evidence";
 }
 
 /// The tensors that stay float: those that belong to no site.
 fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let sites = sites(architecture);
+    let sites: HashSet<String> = sites(architecture).into_iter().map(|s| s.name).collect();
     let mut tensors = architecture.expected_tensors();
     tensors.retain(|(name, _)| {
         let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
-        !sites.iter().any(|site| site.name == layer)
+        !sites.contains(layer)
     });
     tensors
 }
@@ -142,7 +155,7 @@ impl QuantizedModel {
     /// What `calibration` made of the FP model `resolved` in `weights`.
     ///
     /// # Errors
-    /// A tensor that holds a NaN or an infinity.
+    /// A tensor that holds a NaN or an infinity, and values so large or small that their scales leave f32's range.
     pub fn new(
         weights: &Weights,
         resolved: &Resolved,
@@ -154,12 +167,19 @@ impl QuantizedModel {
             .into_iter()
             .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
             .collect::<Result<_>>()?;
+        for site in sites(&resolved.architecture) {
+            let plan = SitePlan::new(&site, &settings);
+            check_scales(weights, &plan, &calibration.sites[&site.name].scales)?;
+        }
+        let reports = calibration.reports.into_iter();
+        let evidence = reports.map(|report| (report.site, report.evidence));
         Ok(Self {
             provenance,
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
             settings,
             sites: calibration.sites,
+            evidence: Some(evidence.collect()),
             floats,
         })
     }
@@ -209,7 +229,7 @@ impl QuantizedModel {
                 }
             }
         }
-        let metadata = [
+        let mut metadata: BTreeMap<String, String> = [
             (key::FORMAT, FORMAT_NAME.to_owned()),
             (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
             (key::ARCHITECTURE, to_json(&self.architecture)),
@@ -217,8 +237,12 @@ impl QuantizedModel {
             (key::SETTINGS, to_json(&self.settings)),
             (key::PROVENANCE, to_json(&self.provenance)),
         ]
-        .map(|(key, value)| (key.to_owned(), value));
-        weights::save(path, tensors, metadata.into())
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        if let Some(evidence) = &self.evidence {
+            metadata.insert(key::EVIDENCE.to_owned(), to_json(evidence));
+        }
+        weights::save(path, tensors, metadata)
     }
 
     /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
@@ -241,7 +265,7 @@ impl QuantizedModel {
                 path,
                 format!(
                     "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
-                     an FP checkpoint is passed as --model"
+                     `calibrate` and `eval` take an FP checkpoint as --model"
                 ),
             ));
         }
@@ -290,6 +314,7 @@ impl QuantizedModel {
             .collect::<Result<_>>()?;
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
+            evidence: read_evidence(file, &plans, &settings)?,
             architecture,
             preprocessing,
             settings,
@@ -386,26 +411,66 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         Vec::new()
     };
     let weight = match plan.site.weight() {
-        Some(sizes) => Some(QuantizedWeight {
-            codes: unpack(
-                file.bytes(&name("b.codes"))?,
-                sizes.outputs * sizes.inputs,
-                plan.b_bits,
-            ),
-            bias: sizes
-                .has_bias
-                .then(|| file.float(&name("bias")))
-                .transpose()?,
-        }),
+        Some(sizes) => {
+            let name = name("b.codes");
+            let (packed, count) = (file.bytes(&name)?, sizes.outputs * sizes.inputs);
+            if !is_padded_with_zeros(packed, count, plan.b_bits) {
+                let problem = format!("tensor `{name}`: expected zeros behind the last code");
+                return Err(Error::input(file.path(), problem));
+            }
+            Some(QuantizedWeight {
+                codes: unpack(packed, count, plan.b_bits),
+                bias: sizes
+                    .has_bias
+                    .then(|| file.float(&format!("{}.bias", plan.site.name)))
+                    .transpose()?,
+            })
+        }
         None => None,
     };
-    Ok(QuantizedSite {
-        scales: SiteScales {
-            a: scales("a", shifts)?,
-            b: scales("b", Vec::new())?,
-        },
-        weight,
+    let scales = SiteScales {
+        a: scales("a", shifts)?,
+        b: scales("b", Vec::new())?,
+    };
+    check_scales(file, plan, &scales)?;
+    Ok(QuantizedSite { scales, weight })
+}
+
+fn check_scales(file: &Weights, plan: &SitePlan, scales: &SiteScales) -> Result<()> {
+    plan.check_scales(scales).map_err(|problem| {
+        let problem = format!("site `{}`: {problem}", plan.site.name);
+        Error::input(file.path(), problem)
     })
+}
+
+/// What the file tells of how well the scales did, if it does: of every site, and what can be true.
+fn read_evidence(
+    file: &Weights,
+    plans: &[SitePlan],
+    settings: &Settings,
+) -> Result<Option<BTreeMap<String, SiteEvidence>>> {
+    if !file.metadata().contains_key(key::EVIDENCE) {
+        return Ok(None);
+    }
+    let evidence: BTreeMap<String, SiteEvidence> = from_json(file, key::EVIDENCE)?;
+    let refuse = |problem: String| {
+        let problem = format!("metadata `{}`: {problem}", key::EVIDENCE);
+        Err(Error::input(file.path(), problem))
+    };
+    for plan in plans {
+        let site = &plan.site.name;
+        let Some(figures) = evidence.get(site) else {
+            return refuse(format!("{site} is missing"));
+        };
+        if let Err(problem) = figures.validate(plan, settings.metric) {
+            return refuse(format!("{site}: {problem}"));
+        }
+    }
+    let is_site = |name: &&String| plans.iter().any(|plan| plan.site.name == **name);
+    match evidence.keys().find(|name| !is_site(name)) {
+        Some(name) => refuse(format!("{name} is no site of the model")),
+        None => Ok(Some(evidence)),
+    }
 }
 
 fn to_json(value: &impl Serialize) -> String {

@@ -5,6 +5,8 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 use super::artifact::QuantizedSite;
+use super::curve::ScoreCurve;
+use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::memory::{Budget, Memory, Pass};
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
@@ -52,8 +54,7 @@ pub enum Event<'a> {
 }
 
 /// What the search found out about one site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// The site.
     pub site: String,
@@ -65,6 +66,12 @@ pub struct SiteReport {
     pub work: Work,
     /// Seconds of the search.
     pub seconds: f64,
+    /// How well the chosen scales do.
+    pub evidence: SiteEvidence,
+    /// What the candidates of each scale reached: A's scales, then B's.
+    pub curves: Vec<ScoreCurve>,
+    /// How A's values lie, where they are a softmax's or a GELU's.
+    pub histograms: Option<Histograms>,
 }
 
 /// The outcome of a calibration.
@@ -80,11 +87,18 @@ pub struct Calibration {
     pub backward: Duration,
     /// Time of the search.
     pub search: Duration,
+    /// Time of finding out how well the chosen scales do.
+    pub evidence: Duration,
     /// The most bytes that device buffers held at once.
     pub peak_device_bytes: u64,
 }
 
 impl Calibration {
+    /// Seconds of all phases.
+    pub fn seconds(&self) -> f64 {
+        (self.forward + self.backward + self.search + self.evidence).as_secs_f64()
+    }
+
     /// Multiply-adds of all searches.
     pub fn work(&self) -> Work {
         let mut total = Work::default();
@@ -205,20 +219,39 @@ pub fn calibrate(
                         .remove(&site.name)
                         .expect("the forward pass visits every site"),
                 });
-                let batches = batches.collect();
-                let found = SiteSearch::new(device, &plan, settings, linear, batches)?.run()?;
+                let batches: Vec<Batch> = batches.collect();
+                let mut found =
+                    SiteSearch::new(device, &plan, settings, linear, &batches)?.run()?;
                 let weight = match linear {
                     Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
                     None => None,
                 };
                 let elapsed = start.elapsed();
                 calibration.search += elapsed;
+                let start = Instant::now();
+                let chosen = Chosen {
+                    device,
+                    plan: &plan,
+                    metric: settings.metric,
+                    linear,
+                    batches: &batches,
+                    found: &found,
+                    score_unit,
+                };
+                let (evidence, histograms) = chosen.evidence()?;
+                calibration.evidence += start.elapsed();
+                for curve in &mut found.curves {
+                    curve.scale_scores(score_unit);
+                }
                 let report = SiteReport {
                     site: site.name.clone(),
                     score: found.score * score_unit,
                     rounds: found.rounds,
                     work: found.work,
                     seconds: elapsed.as_secs_f64(),
+                    evidence,
+                    curves: found.curves,
+                    histograms,
                 };
                 on_event(Event::Found(&report, &found.scales))?;
                 calibration.reports.push(report);

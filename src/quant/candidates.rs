@@ -12,7 +12,6 @@ pub const MAX_SHIFT: u32 = 11;
 
 /// What a code's unit is worth. A twin's R2 is worth `scale · 2^shift`; uniform formats have no shift.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Δ of a uniform format, Δ1 of a twin.
     pub scale: f32,

@@ -9,6 +9,7 @@
 
 use super::artifact::Provenance;
 use super::calibrate::SiteReport;
+use super::curve::ScoreCurve;
 use super::plan::{SitePlan, SiteScales};
 use super::settings::Settings;
 use crate::data::preprocess::Preprocessing;
@@ -79,6 +80,24 @@ pub struct Finding {
     pub report: SiteReport,
     /// Its scales.
     pub scales: SiteScales,
+}
+
+impl Finding {
+    /// That this can be of the site of `plan`.
+    fn check(&self, plan: &SitePlan, settings: &Settings) -> std::result::Result<(), String> {
+        plan.check_formats(&self.scales)?;
+        plan.check_scales(&self.scales)?;
+        self.report.evidence.validate(plan, settings.metric)?;
+        let is_whole = |curve: &&ScoreCurve| curve.chosen < curve.candidates.len();
+        match self.report.curves.iter().find(|curve| !is_whole(curve)) {
+            Some(curve) => Err(format!(
+                "candidate {} was chosen of {}",
+                curve.chosen,
+                curve.candidates.len()
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The right to write an output, held from before the work until the journal is closed.
@@ -322,8 +341,8 @@ fn read(
         sha256: String::new(),
     };
     // By way of the text, as floats are written shorter than they are.
-    let subject = json(subject);
-    let expected: Value = serde_json::from_str(&subject).expect("it has just been written");
+    let begun = json(subject);
+    let expected: Value = serde_json::from_str(&begun).expect("it has just been written");
     let mut contents = nothing();
     let mut found_subject = None;
     let mut lines = (1..)
@@ -331,7 +350,7 @@ fn read(
         .peekable();
     while let Some((number, line)) = lines.next() {
         let Some((entry, sha256)) = parse(line, &contents.sha256) else {
-            if number == 1 && !is_begun(line, &subject) {
+            if number == 1 && !is_begun(line, &begun) {
                 return Err("is no journal of a calibration, or its first line is damaged".into());
             }
             if lines.peek().is_none() {
@@ -368,7 +387,8 @@ fn read(
         if contents.findings.iter().any(is_known) {
             return Err(problem(format!("`{site}` is there twice")));
         }
-        plan.check(&finding.scales)
+        finding
+            .check(plan, &subject.settings)
             .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
         contents.findings.push(finding);
     }

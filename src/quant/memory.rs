@@ -204,6 +204,10 @@ impl<'a> Memory<'a> {
                 .take_while(|&images| fits(&rest, images))
                 .last()
                 .unwrap_or(1);
+            log::debug!(
+                "segment {segment}: {images} images at once, {} sites searched before it is computed anew",
+                rest.len()
+            );
             passes.push(Pass {
                 images: self.halved(images),
                 sites: std::mem::replace(&mut rest, left),

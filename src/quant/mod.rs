@@ -3,6 +3,8 @@
 mod artifact;
 mod calibrate;
 mod candidates;
+mod curve;
+mod evidence;
 mod execution;
 mod journal;
 mod memory;
@@ -20,10 +22,12 @@ pub use artifact::{
 };
 pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use curve::{CandidateScore, ScoreCurve};
+pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
 pub use journal::{Finding, Journal, JournalLock, Subject};
 pub use memory::{Budget, parse_bytes};
-pub use packing::{pack, packed_len, unpack};
+pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};
 pub use recovery::Calibrator;

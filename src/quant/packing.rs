@@ -37,6 +37,14 @@ pub fn unpack(packed: &[u8], count: usize, bits: u32) -> Vec<i8> {
         .collect()
 }
 
+/// Whether the bits of the last byte that belong to no code are zero, as [`pack`] leaves them.
+pub fn is_padded_with_zeros(packed: &[u8], count: usize, bits: u32) -> bool {
+    match (packed.last(), count * bits as usize % 8) {
+        (Some(last), used @ 1..) => last >> used == 0,
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,8 +60,19 @@ mod tests {
                 let packed = pack(&codes[..count], bits);
                 assert_eq!(packed.len(), packed_len(count, bits));
                 assert_eq!(unpack(&packed, count, bits), &codes[..count], "{bits} bits");
+                assert!(is_padded_with_zeros(&packed, count, bits));
             }
         }
+    }
+
+    #[test]
+    fn bits_behind_the_last_code_are_seen() {
+        let packed = pack(&[-1; 3], 6);
+        assert_eq!(packed, [0xFF, 0xFF, 0b11]);
+        for bit in 2..8 {
+            assert!(!is_padded_with_zeros(&[0xFF, 0xFF, 0b11 | 1 << bit], 3, 6));
+        }
+        assert!(is_padded_with_zeros(&[0xFF; 3], 4, 6));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::model::{Site, SiteKind};
 use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The left operand.
     A,
@@ -21,7 +22,6 @@ pub enum Side {
 
 /// The scales of one site, one per group of each operand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
     pub a: Vec<Scale>,
@@ -83,6 +83,69 @@ impl SitePlan {
         }
     }
 
+    /// That these are as many scales as there are groups, and of the site's formats.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check_formats(&self, scales: &SiteScales) -> Result<(), String> {
+        for (side, name, scales) in [(Side::A, "a", &scales.a), (Side::B, "b", &scales.b)] {
+            let (expected, found) = (self.groups(side), scales.len());
+            if found != expected {
+                return Err(format!(
+                    "expected {expected} of {name}.scale, found {found}"
+                ));
+            }
+            let most = match self.format(side) {
+                Format::Uniform => 0,
+                _ => MAX_SHIFT,
+            };
+            for &Scale { scale, shift } in scales {
+                if !scale.is_normal() || scale < 0.0 {
+                    return Err(format!("expected positive {name}.scale, found {scale}"));
+                }
+                if shift > most {
+                    return Err(format!("expected {name}.shift up to {most}, found {shift}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// That the site can be computed with these scales, one per group: what quantizers multiply by and what one unit of a
+    /// product is worth are normal numbers, because devices differ in what they make of smaller ones, and the largest
+    /// sum of products stays within f32's range.
+    ///
+    /// # Errors
+    /// The scales that are too small or too large.
+    pub fn check_scales(&self, scales: &SiteScales) -> Result<(), String> {
+        for (side, scales) in [("a", &scales.a), ("b", &scales.b)] {
+            let usable =
+                |scale: &&Scale| scale.inverses().iter().all(|inverse| inverse.is_normal());
+            if let Some(scale) = scales.iter().find(|scale| !usable(scale)) {
+                return Err(format!(
+                    "expected {side}.scale within f32's range, as is its inverse, found {} · 2^{}",
+                    scale.scale, scale.shift
+                ));
+            }
+        }
+        let k = self.site.product(1).k as f64;
+        for (group, b) in scales.b.iter().enumerate() {
+            let a = scales.a[group % scales.a.len()];
+            let unit = a.scale * b.scale;
+            let largest_code = |bits: u32| f64::from(1u32 << (bits - 1));
+            let largest = f64::from(unit)
+                * (k * largest_code(self.a_bits) * largest_code(self.b_bits))
+                * f64::from(1u32 << a.shift);
+            if !unit.is_normal() || largest > f64::from(f32::MAX) {
+                return Err(format!(
+                    "expected products within f32's range, found scales of {} · 2^{} and {}",
+                    a.scale, a.shift, b.scale
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The number of scales of one operand.
     pub fn groups(&self, side: Side) -> usize {
         match (side, &self.site.kind) {
@@ -90,41 +153,6 @@ impl SitePlan {
             (Side::A, _) if self.a_format == Format::SoftmaxTwin => 1,
             _ => self.site.groups(),
         }
-    }
-
-    /// Finds out whether `scales` can be this site's: as many as there are groups, positive, with shifts that the formats
-    /// have.
-    ///
-    /// # Errors
-    /// What was expected and what was found.
-    pub(super) fn check(&self, scales: &SiteScales) -> Result<(), String> {
-        for (side, scales) in [(Side::A, &scales.a), (Side::B, &scales.b)] {
-            let expected = self.groups(side);
-            if scales.len() != expected {
-                let found = scales.len();
-                return Err(format!(
-                    "expected {expected} scales of {side:?}, found {found}"
-                ));
-            }
-            let most = if self.format(side).is_twin() {
-                MAX_SHIFT
-            } else {
-                0
-            };
-            for Scale { scale, shift } in scales {
-                if !scale.is_normal() || *scale < 0.0 {
-                    return Err(format!(
-                        "expected positive scales of {side:?}, found {scale}"
-                    ));
-                }
-                if *shift > most {
-                    return Err(format!(
-                        "expected shifts of {side:?} up to {most}, found {shift}"
-                    ));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The format of one operand.

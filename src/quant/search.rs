@@ -9,6 +9,7 @@
 //! side, so that a step of all of them waits for the device once.
 
 use super::candidates::{Scale, candidates, covering};
+use super::curve::{CandidateScore, ScoreCurve};
 use super::pieces::{Batch, Cutter, FIRST_SHARE, GROWTH, Part};
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::scan::Scan;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::kernels::row_maximum;
 use crate::model::LinearWeights;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
@@ -35,10 +37,14 @@ pub struct Found {
     pub rounds: usize,
     /// What was computed.
     pub work: Work,
+    /// What the candidates reached when each scale was last searched: A's scales, then B's.
+    pub curves: Vec<ScoreCurve>,
+    /// The largest of A's values, or of their magnitudes where A's format is signed.
+    pub largest_a: f32,
 }
 
 /// Work of a search, in multiply-adds of integer products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Computed.
     pub done: u64,
@@ -189,12 +195,42 @@ impl Contest {
         self.leader = self.best_after(self.steps.len());
     }
 
+    /// Without any steps all candidates are equal.
+    fn winner(&self) -> usize {
+        self.leader.unwrap_or(0)
+    }
+
     fn answer(&self) -> Answer {
-        // Without any steps all candidates are equal.
-        let winner = self.leader.unwrap_or(0);
+        let winner = self.winner();
         Answer {
             scale: self.candidates[winner],
             score: self.sum(winner),
+        }
+    }
+
+    /// What all candidates reached.
+    fn curve(&self) -> ScoreCurve {
+        let winner = self.winner();
+        let winners = &self.sums[winner];
+        let complete = |candidate: usize| self.sums[candidate].len() == self.steps.len();
+        let reached = |candidate: usize| match winners.last() {
+            _ if complete(candidate) => 1.0,
+            Some(&total) if total > 0.0 => winners[self.sums[candidate].len() - 1] / total,
+            _ => 0.0,
+        };
+        let candidates = self.candidates.iter().enumerate();
+        ScoreCurve {
+            side: self.question.side,
+            group: self.question.group,
+            chosen: winner,
+            candidates: candidates
+                .map(|(candidate, &scale)| CandidateScore {
+                    scale,
+                    sum: self.sum(candidate),
+                    reached: reached(candidate),
+                    complete: complete(candidate),
+                })
+                .collect(),
         }
     }
 }
@@ -210,11 +246,11 @@ impl<'a> SiteSearch<'a> {
         plan: &'a SitePlan,
         settings: &'a Settings,
         linear: Option<&'a LinearWeights>,
-        batches: Vec<Batch>,
+        batches: &[Batch],
     ) -> Result<Self> {
         let maxima = [
-            maxima(device, plan, Side::A, linear, &batches)?,
-            maxima(device, plan, Side::B, linear, &batches)?,
+            maxima(device, plan, Side::A, linear, batches)?,
+            maxima(device, plan, Side::B, linear, batches)?,
         ];
         let cutter = Cutter {
             device,
@@ -223,7 +259,7 @@ impl<'a> SiteSearch<'a> {
             linear,
             maxima: &maxima,
         };
-        let (parts, done) = cutter.cut(&batches)?;
+        let (parts, done) = cutter.cut(batches)?;
         let images = batches.iter().map(|batch| batch.images).sum();
         let count = |side| candidates(plan.format(side), plan.bits(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
@@ -257,13 +293,15 @@ impl<'a> SiteSearch<'a> {
             score: f64::NAN,
             rounds: 0,
             work: self.work,
+            curves: Vec::new(),
+            largest_a: maxima_a.iter().copied().fold(f32::NEG_INFINITY, f32::max),
         };
-        let mut known: Vec<(Question, Answer)> = Vec::new();
+        let mut known: Vec<(Question, Answer, ScoreCurve)> = Vec::new();
         for round in 1..=self.settings.rounds {
             for side in [Side::A, Side::B] {
                 let questions = self.questions(side, &found.scales);
                 // A half-round whose fixed scales have not changed since one before asks nothing new.
-                let is_new = |question: &&Question| known.iter().all(|(old, _)| old != *question);
+                let is_new = |question: &&Question| known.iter().all(|(old, ..)| old != *question);
                 let mut contests: Vec<Contest> = questions
                     .iter()
                     .filter(is_new)
@@ -274,14 +312,15 @@ impl<'a> SiteSearch<'a> {
                     found.rounds = round;
                 }
                 known.extend(contests.into_iter().map(|contest| {
-                    let answer = contest.answer();
-                    (contest.question, answer)
+                    let (answer, curve) = (contest.answer(), contest.curve());
+                    (contest.question, answer, curve)
                 }));
                 found.score = 0.0;
+                found.curves.retain(|curve| curve.side != side);
                 for question in &questions {
-                    let (_, answer) = known
+                    let (_, answer, curve) = known
                         .iter()
-                        .find(|(old, _)| old == question)
+                        .find(|(old, ..)| old == question)
                         .expect("every question has been answered");
                     let scales = match side {
                         Side::A => &mut found.scales.a,
@@ -289,6 +328,7 @@ impl<'a> SiteSearch<'a> {
                     };
                     scales[question.group] = answer.scale;
                     found.score += answer.score;
+                    found.curves.push(curve.clone());
                 }
             }
         }
@@ -552,7 +592,12 @@ fn maxima(
     Ok(maxima)
 }
 
-fn not_finite(device: &Device, plan: &SitePlan, what: &str, value: f32) -> Error {
+pub(super) fn not_finite(
+    device: &Device,
+    plan: &SitePlan,
+    what: &str,
+    value: impl std::fmt::Display,
+) -> Error {
     Error::device(
         device.name(),
         format!("{what} of {} is {value}", plan.site.name),

@@ -22,6 +22,18 @@ pub enum Metric {
     Pearson,
 }
 
+impl Metric {
+    /// Its name, as `--metric` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hessian => "hessian",
+            Self::Mse => "mse",
+            Self::Cosine => "cosine",
+            Self::Pearson => "pearson",
+        }
+    }
+}
+
 /// A named set of choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +105,24 @@ impl Settings {
                 ..paper
             },
         }
+    }
+
+    /// What decides the scales besides the bits, in words.
+    pub fn choices(&self) -> String {
+        let twins = match (self.softmax_twin, self.gelu_twin) {
+            (true, true) => "softmax and GELU twins",
+            (true, false) => "softmax twin",
+            (false, true) => "GELU twin",
+            (false, false) => "no twins",
+        };
+        format!(
+            "{} metric, {twins}, {} candidates from {} to {}, rounds: {}",
+            self.metric.name(),
+            self.candidates,
+            self.alpha,
+            self.beta,
+            self.rounds,
+        )
     }
 
     /// # Errors

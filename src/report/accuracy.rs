@@ -49,6 +49,12 @@ impl Tally {
         tally
     }
 
+    /// Counts images whose labels nobody knows, by their logits and the FP network's: its answers stand for the labels.
+    pub fn unlabelled(logits: &[Vec<f32>], reference: &[Vec<f32>]) -> Self {
+        let labels = reference.iter().filter_map(|reference| largest(reference));
+        Self::of(&labels.collect::<Vec<_>>(), logits, Some(reference))
+    }
+
     fn add(&mut self, label: usize, logits: &[f32], reference: Option<&[f32]>) {
         self.images += 1;
         let rank = rank(logits, label);
@@ -156,18 +162,20 @@ fn largest(logits: &[f32]) -> Option<usize> {
 
 /// KL(softmax(reference) ‖ softmax(logits)).
 fn divergence(reference: &[f32], logits: &[f32]) -> f64 {
-    let log_softmax = |logits: &[f32]| {
-        // In f64, where the difference of no two f32s overflows: an infinity here would make the sum a NaN.
-        let logits = logits.iter().copied().map(f64::from);
-        let max = logits.clone().fold(f64::NEG_INFINITY, f64::max);
-        let shifted: Vec<f64> = logits.map(|x| x - max).collect();
-        let log_sum = shifted.iter().map(|x| x.exp()).sum::<f64>().ln();
-        shifted.into_iter().map(move |x| x - log_sum)
-    };
     log_softmax(reference)
         .zip(log_softmax(logits))
         .map(|(p, q)| p.exp() * (p - q))
         .sum()
+}
+
+/// The logarithm of each class's softmax.
+pub(super) fn log_softmax(logits: &[f32]) -> impl Iterator<Item = f64> {
+    // In f64, where the difference of no two f32s overflows: an infinity here would make the sum a NaN.
+    let logits = logits.iter().copied().map(f64::from);
+    let max = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+    let shifted: Vec<f64> = logits.map(|x| x - max).collect();
+    let log_sum = shifted.iter().map(|x| x.exp()).sum::<f64>().ln();
+    shifted.into_iter().map(move |x| x - log_sum)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The method is Shewchuk's ("Adaptive Precision Floating-Point Arithmetic", 1997), as Python's `math.fsum` has it. Terms
 /// must be finite, and sums within f64's range. As JSON it is the list of its parts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(from = "Vec<f64>", into = "Vec<f64>")]
+#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
 pub struct ExactSum {
     /// Floats whose bits don't overlap, from the smallest to the largest; together they are the sum.
     parts: Vec<f64>,
@@ -70,14 +70,20 @@ impl ExactSum {
     }
 }
 
-impl From<Vec<f64>> for ExactSum {
-    /// The sum of `terms`: parts that someone else wrote down need not be free of overlap.
-    fn from(terms: Vec<f64>) -> Self {
+impl TryFrom<Vec<f64>> for ExactSum {
+    type Error = String;
+
+    /// The sum of `terms`: parts that someone else wrote down need not be free of overlap, nor their sum within range.
+    fn try_from(terms: Vec<f64>) -> Result<Self, String> {
         let mut sum = Self::default();
         for term in terms {
             sum.add(term);
+            // Beyond it nothing is lost, and so every further term would be kept.
+            if sum.parts.iter().any(|part| !part.is_finite()) {
+                return Err("expected finite sums, found one that leaves f64's range".into());
+            }
         }
-        sum
+        Ok(sum)
     }
 }
 
@@ -95,7 +101,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     fn sum(terms: &[f64]) -> f64 {
-        ExactSum::from(terms.to_vec()).value()
+        ExactSum::try_from(terms.to_vec()).unwrap().value()
     }
 
     #[test]
@@ -108,6 +114,13 @@ mod tests {
         assert_eq!(sum(&[0.1; 10]), 1.0);
         let halves: Vec<f64> = (0..1000).map(|power| 0.5f64.powi(power)).collect();
         assert_eq!(sum(&halves), 2.0);
+    }
+
+    #[test]
+    fn a_sum_beyond_range_is_refused() {
+        let terms = vec![f64::MAX; 100_000];
+        assert!(ExactSum::try_from(terms).unwrap_err().contains("range"));
+        assert!(ExactSum::try_from(vec![1.0, f64::NAN]).is_err());
     }
 
     #[test]
@@ -151,7 +164,8 @@ mod tests {
 
             let mut merged = ExactSum::default();
             for share in floats.chunks(random.random_range(1..150)) {
-                let written = serde_json::to_string(&ExactSum::from(share.to_vec())).unwrap();
+                let share = ExactSum::try_from(share.to_vec()).unwrap();
+                let written = serde_json::to_string(&share).unwrap();
                 merged.merge(&serde_json::from_str(&written).unwrap());
             }
             assert_eq!(merged.value().to_bits(), expected.to_bits());

@@ -65,6 +65,8 @@ impl Program {
     pub fn start(self, stdout: impl Into<Stdio>) -> Running {
         let child = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
             .args(&self.arguments)
+            // What is said is compared with what is said by default.
+            .env_remove("RUST_LOG")
             .envs(self.environment)
             .current_dir(self.folder)
             .stdin(Stdio::null())

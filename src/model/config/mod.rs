@@ -7,13 +7,21 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::kernels::MAX_K;
 use crate::model::weights::Weights;
 
 pub use swin::{Stage, SwinConfig};
 pub use vit::VitConfig;
 
-/// The largest size that is believed (pixels, features, classes): products of three of them can't overflow.
+/// The largest size that is believed (pixels, heads, classes): products of three of them can't overflow.
 const MAX_SIZE: usize = 1 << 20;
+/// The most features that are believed: an integer product sums over them.
+const MAX_FEATURES: usize = MAX_K;
+/// The largest side of a patch that is believed: an integer product sums over its values.
+const MAX_PATCH: usize = (MAX_K / CHANNELS).isqrt();
+/// The most elements that are believed of what a block makes of one image, 4 GiB in f32: a little more than the scores of
+/// a ViT-L/16 on images of 1440 pixels.
+const MAX_ELEMENTS: usize = 1 << 30;
 /// The largest number of blocks that is believed.
 const MAX_DEPTH: usize = 1 << 10;
 /// Red, green and blue.
@@ -124,7 +132,7 @@ impl Architecture {
     }
 
     /// What speaks against the sizes, if anything does.
-    fn validate(&self) -> std::result::Result<(), String> {
+    pub(super) fn validate(&self) -> std::result::Result<(), String> {
         match self {
             Self::Vit(config) => config.validate(),
             Self::Swin(config) => config.validate(),
@@ -170,6 +178,36 @@ fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
         }
         None => Ok(()),
     }
+}
+
+/// That what a block makes of one image is no larger than is believed: attention within `windows` of `tokens` each, and an
+/// MLP. `part` says for the error of which part of the network.
+fn block_within(
+    part: &str,
+    windows: usize,
+    tokens: usize,
+    [heads, dim, mlp_dim]: [usize; 3],
+) -> std::result::Result<(), String> {
+    let elements = |per_token: usize| windows.saturating_mul(tokens).saturating_mul(per_token);
+    let what = |elements: &str| format!("the number of {elements}{part}");
+    within(&[
+        (&what("tokens that attend to each other"), tokens, MAX_K),
+        (
+            &what("an image's scores"),
+            elements(tokens.saturating_mul(heads)),
+            MAX_ELEMENTS,
+        ),
+        (
+            &what("an image's queries, keys and values"),
+            elements(dim.saturating_mul(3)),
+            MAX_ELEMENTS,
+        ),
+        (
+            &what("an image's hidden features"),
+            elements(mlp_dim),
+            MAX_ELEMENTS,
+        ),
+    ])
 }
 
 /// That the parts of something make a whole: (what, size, part, count).

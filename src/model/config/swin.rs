@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_SIZE, divisible, has_part, patch_embedding, positive_eps, same_sizes, scaled,
-    sizes, within,
+    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, divisible, has_part,
+    patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
@@ -249,7 +249,7 @@ impl SwinConfig {
         }
         within(&[
             ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_SIZE),
+            ("patch_size", self.patch_size, MAX_PATCH),
             ("window", self.window, MAX_SIZE),
             ("dim", self.dim, MAX_SIZE >> MAX_STAGES),
             ("the number of stages", stages, MAX_STAGES),
@@ -261,7 +261,9 @@ impl SwinConfig {
             within(&[
                 (&what("depth"), stage.depth, MAX_DEPTH),
                 (&what("heads"), stage.heads, MAX_SIZE),
-                (&what("mlp_dim"), stage.mlp_dim, MAX_SIZE),
+                // A merging sums over twice as many.
+                (&what("dim"), stage.dim, MAX_FEATURES / 2),
+                (&what("mlp_dim"), stage.mlp_dim, MAX_FEATURES),
                 (&what("the resolution"), stage.resolution, MAX_SIZE),
             ])?;
             // timm pads what doesn't divide, in which no published Swin ends up at the size it was trained for.
@@ -274,6 +276,12 @@ impl SwinConfig {
                     stage.window,
                 ),
             ])?;
+            block_within(
+                &format!(" in stage {index}"),
+                stage.windows(),
+                stage.window.saturating_mul(stage.window),
+                [stage.heads, stage.dim, stage.mlp_dim],
+            )?;
             if index + 1 < stages {
                 divisible(&[(
                     &what("the resolution"),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHANNELS, MAX_DEPTH, MAX_SIZE, divisible, has_part, patch_embedding, positive_eps, same_sizes,
-    scaled, sizes, within,
+    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, divisible, has_part,
+    patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
@@ -197,17 +197,18 @@ impl VitConfig {
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
         within(&[
             ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_SIZE),
-            ("dim", self.dim, MAX_SIZE),
+            ("patch_size", self.patch_size, MAX_PATCH),
+            ("dim", self.dim, MAX_FEATURES),
             ("depth", self.depth, MAX_DEPTH),
             ("heads", self.heads, MAX_SIZE),
-            ("mlp_dim", self.mlp_dim, MAX_SIZE),
+            ("mlp_dim", self.mlp_dim, MAX_FEATURES),
             ("classes", self.classes, MAX_SIZE),
         ])?;
         divisible(&[
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
         ])?;
+        block_within("", 1, self.tokens(), [self.heads, self.dim, self.mlp_dim])?;
         positive_eps(self.layer_norm_eps)
     }
 

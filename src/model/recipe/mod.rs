@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 use crate::model::weights::Weights;
 use timm_config::by_timm_config;
+pub use timm_config::told_by_config;
 
 /// `models/*.toml`, in the order in which they are listed to the user.
 const FILES: [&str; 20] = [
@@ -735,7 +736,10 @@ mod tests {
                 "--image-size: image_size 230 is not divisible by patch_size 16",
             ),
             (0, "--image-size: image_size is 0, where 1 to"),
-            (8192, "--image-size: image_size: expected 1 to 4096 pixels"),
+            (
+                8192,
+                "--image-size: the number of tokens that attend to each other is 262145, where 1 to 65535",
+            ),
         ] {
             let error = told().with_image_size(image_size).unwrap_err();
             assert_eq!(error.exit_code(), 2);

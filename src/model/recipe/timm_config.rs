@@ -1,6 +1,5 @@
 //! timm's `config.json`, which its hub repositories have beside the weights.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -9,25 +8,29 @@ use serde::de::IgnoredAny;
 use super::{FLAG, Told, known_names, recipe_named, same};
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
+use crate::input;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
 use crate::model::weights::Weights;
-
-/// The largest config.json that is read: room for a description of each of some 20,000 classes.
-const MAX_JSON: u64 = 1 << 26;
 
 /// What the config.json beside `weights` tells, if there is one. Of a known architecture the recipe tells what it leaves
 /// out, of an unknown one the tensors do.
 pub(super) fn by_timm_config(weights: &Weights) -> Result<Option<Told>> {
     let path = weights.path().with_file_name("config.json");
+    let text = input::text_if_any(&path)?;
+    text.map(|text| told_by_config(weights, &path, &text))
+        .transpose()
+}
+
+/// What `text`, the timm config.json at `path`, tells of `weights`.
+///
+/// # Errors
+/// What can't be understood, is not supported, or contradicts itself.
+pub fn told_by_config(weights: &Weights, path: &Path, text: &str) -> Result<Told> {
     let problem = |problem: String| {
         let cure = format!("`{FLAG} NAME` goes by a known recipe instead");
-        Error::input(&path, format!("{problem}; {cure}"))
+        Error::input(path, format!("{problem}; {cure}"))
     };
-    let text = match read_text(&path).map_err(problem)? {
-        Some(text) => text,
-        None => return Ok(None),
-    };
-    let mut config: TimmConfig = serde_json::from_str(&text)
+    let mut config: TimmConfig = serde_json::from_str(text)
         .map_err(|error| problem(format!("can't be understood as timm's: {error}")))?;
     let name = config
         .architecture
@@ -71,29 +74,14 @@ pub(super) fn by_timm_config(weights: &Weights) -> Result<Option<Told>> {
             .map(Architecture::Swin),
     };
     let architecture = architecture.map_err(problem)?;
-    Ok(Some(Told {
+    Ok(Told {
         classes: config.classes(&args).map_err(problem)?,
         architecture,
         preprocessing,
         by: format!("config.json beside the file (architecture `{name}`)"),
         remark: None,
         name,
-    }))
-}
-
-/// The text of a small file, if there is one.
-fn read_text(path: &Path) -> std::result::Result<Option<String>, String> {
-    let found = match path.metadata() {
-        Ok(found) => found,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("can't be read: {error}")),
-    };
-    if !found.is_file() || found.len() > MAX_JSON {
-        return Err(format!("is not a file of at most {MAX_JSON} bytes"));
-    }
-    let text = std::fs::read_to_string(path);
-    text.map(Some)
-        .map_err(|error| format!("can't be read: {error}"))
+    })
 }
 
 /// timm's `config.json`, as far as it tells what is computed. Older files have the fields of

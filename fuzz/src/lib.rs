@@ -1,0 +1,201 @@
+//! What each fuzz target does with its input: no input may panic, hang, or take memory out of proportion, and what is
+//! accepted can be used.
+//!
+//! `tests/fuzz` runs the targets, `cargo test --test hostile` gives the same functions the files in `seeds`.
+
+#[expect(dead_code, reason = "the tests of faults use the rest")]
+#[path = "../../tests/common/container.rs"]
+mod container;
+mod edits;
+mod tiny;
+
+use container::Container;
+use edits::{EDIT, edited};
+use ptq4vit_gpu::data::image_file::decode;
+use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
+use ptq4vit_gpu::data::samples::{label_entries, list_entries};
+use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
+use ptq4vit_gpu::inference::Model;
+use ptq4vit_gpu::model::config::Architecture;
+use ptq4vit_gpu::model::recipe::{Recipe, resolve, told_by_config};
+use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
+use ptq4vit_gpu::quant::QuantizedModel;
+use ptq4vit_gpu::sweep::Plan;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// A target's name, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 7] = [
+    ("weights", weights),
+    ("checkpoint", checkpoint),
+    ("quantized", quantized),
+    ("recipe", recipe),
+    ("labels", labels),
+    ("plan", plan),
+    ("image", image),
+];
+
+/// The largest image that an accepted model is run on: what is larger takes its time, as it should.
+const RUN: usize = 16;
+
+/// Where a file would be that is in memory only. No config.json lies beside it.
+fn nowhere() -> &'static Path {
+    Path::new("nowhere/model.safetensors")
+}
+
+/// Any bytes, as a weights file of either kind.
+pub fn weights(input: &[u8]) {
+    if let Ok(weights) = Weights::from_bytes(nowhere(), input) {
+        for name in weights.names() {
+            let shape = weights.shape(name).expect("one of its tensors");
+            if let Ok(values) = weights.float(name) {
+                assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}");
+            }
+        }
+        use_quantized(&weights);
+        use_checkpoint(weights);
+    }
+}
+
+/// Edits of FP checkpoints.
+pub fn checkpoint(input: &[u8]) {
+    static FILES: LazyLock<[Container; 2]> =
+        LazyLock::new(|| tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::checkpoint(told))));
+    let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
+    let accepted = weights.is_ok_and(use_checkpoint);
+    assert!(accepted || input.len() > EDIT, "a sound file is refused");
+}
+
+/// Edits of quantized files.
+pub fn quantized(input: &[u8]) {
+    static FILES: LazyLock<[Container; 2]> =
+        LazyLock::new(|| tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::quantized(told))));
+    let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
+    let accepted = weights.is_ok_and(|weights| use_quantized(&weights));
+    assert!(accepted || input.len() > EDIT, "a sound file is refused");
+}
+
+/// Finds out what a checkpoint holds, as every subcommand with `--model` does, and whether that is accepted.
+fn use_checkpoint(weights: Weights) -> bool {
+    let Ok(weights) = with_todays_names(weights) else {
+        return false;
+    };
+    let Ok(resolved) = resolve(&weights, None) else {
+        return false;
+    };
+    for (name, shape) in resolved.architecture.expected_tensors() {
+        assert_eq!(weights.shape(&name), Some(&shape[..]), "{name}");
+    }
+    true
+}
+
+/// Reads a quantized model, runs what is accepted, and says whether it was.
+fn use_quantized(weights: &Weights) -> bool {
+    let Ok(model) = QuantizedModel::read(weights) else {
+        return false;
+    };
+    let size = model.architecture.image_size();
+    if size <= RUN {
+        let mut model = Model::quantized(&Device::cpu(), &model).expect("a model that was checked");
+        let logits = model
+            .logits(&[vec![0.5; 3 * size * size]])
+            .expect("a CPU computes");
+        assert_eq!(logits[0].len(), model.classes());
+    }
+    true
+}
+
+/// A recipe in TOML, timm's config.json, and what files' metadata have in JSON.
+pub fn recipe(input: &[u8]) {
+    static FILES: LazyLock<[Vec<u8>; 2]> =
+        LazyLock::new(|| tiny::ARCHITECTURES.map(tiny::checkpoint));
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let recipe = toml::from_str::<Recipe>(text);
+    let told = serde_json::from_str::<Architecture>(text);
+    for architecture in told
+        .into_iter()
+        .chain(recipe.map(|recipe| recipe.architecture))
+    {
+        // Every size in bounds, so every product too.
+        for site in sites(&architecture) {
+            assert!(site.out_len() > 0, "{}", site.name);
+        }
+        assert!(architecture.parameters() > 0);
+    }
+    if let Ok(preprocessing) = serde_json::from_str::<Preprocessing>(text) {
+        let _ = preprocessing.validate();
+    }
+    for file in &*FILES {
+        let open = || Weights::from_bytes(nowhere(), file).expect("a sound file");
+        let mut weights = open();
+        let Ok(told) = told_by_config(&weights, Path::new("config.json"), text) else {
+            continue;
+        };
+        let _ = told.clone().fitted(&weights);
+        // As with --interpolate-positions, and with --image-size.
+        let _ = interpolate_positions(&mut weights, &told.architecture);
+        let _ = told.clone().fitted(&weights);
+        for size in [6, 8, 4096] {
+            if let Ok(told) = told.clone().with_image_size(size) {
+                let mut weights = open();
+                let _ = interpolate_positions(&mut weights, &told.architecture);
+                let _ = told.fitted(&weights);
+            }
+        }
+    }
+}
+
+/// A list of labels, or of images.
+pub fn labels(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    for entries in [label_entries(text), list_entries(text)].iter().flatten() {
+        let names: HashSet<&str> = entries.iter().map(|(name, _)| *name).collect();
+        assert!(!names.is_empty() && names.len() == entries.len());
+    }
+}
+
+/// A sweep's plan, or a part of an evaluation.
+pub fn plan(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    if let Ok(plan) = Plan::parse(Path::new("plan.toml"), text) {
+        for task in plan.tasks() {
+            assert!(task.part_path().starts_with(plan.out()));
+        }
+    }
+    if let Ok(part) = Part::parse(Path::new("part.json"), text) {
+        let parts = [("part.json".into(), part)];
+        if check_complete(&parts).is_ok()
+            && let Ok(report) = summarize(parts.iter().map(|(_, part)| part))
+        {
+            assert!((0.0..=1.0).contains(&report.accuracy.top1));
+        }
+    }
+}
+
+/// An image file, decoded and preprocessed.
+pub fn image(input: &[u8]) {
+    let preprocessing = Preprocessing {
+        image_size: 8,
+        crop_pct: 0.9,
+        interpolation: Interpolation::Bicubic,
+        mean: [0.5; 3],
+        std: [0.5; 3],
+    };
+    if let Ok(image) = decode(input) {
+        let values = preprocessing.apply(&image);
+        assert_eq!(values.len(), 3 * 8 * 8);
+        assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
+}

@@ -1,0 +1,66 @@
+//! Files of networks that are as small as they can be and still have everything: a distilled ViT, and a Swin with shifted
+//! windows and a merging.
+
+use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::inference::build;
+use ptq4vit_gpu::model::config::Architecture;
+use ptq4vit_gpu::model::recipe::{CONFIG_KEY, resolve};
+use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use std::collections::BTreeMap;
+
+/// As files tell them.
+pub const ARCHITECTURES: [&str; 2] = [
+    r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"distilled":true}"#,
+    r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
+];
+
+/// An FP checkpoint with random-looking values.
+pub fn checkpoint(told: &str) -> Vec<u8> {
+    let architecture: Architecture = serde_json::from_str(told).expect("an architecture");
+    let tensors = architecture.expected_tensors().into_iter();
+    let tensors = tensors.map(|(name, shape)| {
+        let data = (0..shape.iter().product())
+            .map(|at: usize| ((at * 37 + name.len()) % 101) as f32 / 64.0 - 0.75)
+            .collect();
+        (name, TensorData::F32 { shape, data })
+    });
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    let metadata = BTreeMap::from([(CONFIG_KEY.to_owned(), told.to_owned())]);
+    save(&path, tensors.collect(), metadata).expect("it is written");
+    std::fs::read(path).expect("it is there")
+}
+
+/// What `calibrate` makes of [`checkpoint`]: with twins, and with weights of 5 bits, so that not every byte is full.
+pub fn quantized(told: &str) -> Vec<u8> {
+    let weights = Weights::from_bytes(super::nowhere(), &checkpoint(told)).expect("a sound file");
+    let resolved = resolve(&weights, None).expect("it says what it is");
+    let settings = Settings {
+        candidates: 4,
+        rounds: 1,
+        ..Settings::preset(Preset::Ptq4vit, 5, 6)
+    };
+    let pixels = 3 * resolved.architecture.image_size().pow(2);
+    let images = [(0..pixels).map(|at| (at as f32).sin()).collect()];
+    let network =
+        build(&Device::cpu(), &weights, &resolved.architecture).expect("a network that fits");
+    let calibration = calibrate(
+        &network,
+        &weights,
+        &settings,
+        &images,
+        Budget::default(),
+        &|_| true,
+        &mut |_| Ok(()),
+    );
+    let calibration = calibration.expect("a calibration");
+    let provenance = Provenance::new(&weights, "tiny", Preset::Ptq4vit, None, &[]);
+    let provenance = provenance.expect("no image has to be read");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("quantized.safetensors");
+    QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)
+        .and_then(|model| model.save(&path))
+        .expect("it is written");
+    std::fs::read(path).expect("it is there")
+}

@@ -1,0 +1,266 @@
+//! `classify`: what a model sees in images.
+
+use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
+use super::source::ModelSource;
+use super::{open_float, progress};
+use crate::data::class_names::{self, ClassName};
+use crate::data::samples::{Sample, flat_folder, load_all};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::inference::{Model, check_finite};
+use crate::quant::QuantizedModel;
+use crate::report::{Guess, guesses};
+use clap::builder::RangedU64ValueParser;
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Images that are decoded at once.
+const DECODED: usize = 64;
+/// Classes that are shown, where the user doesn't say how many.
+const TOP: usize = 5;
+/// The number of classes that ImageNet's names are for.
+const IMAGENET: usize = 1000;
+
+/// Shows what a model sees in images: the likeliest classes, and how long it takes.
+///
+/// Each image's classes come with their probabilities. The time is that of upload, network and read-back, without reading
+/// and decoding the file; the first image is run twice, since what it takes longer at first says nothing of the others.
+///
+/// An image that can't be read is named on stderr, the others are classified, and the exit code is 3.
+#[derive(Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("either").required(true))]
+#[command(after_help = "\
+Examples:
+  # The five likeliest of ImageNet's classes
+  ptq4vit-gpu classify --quantized deit_tiny_w6a6.safetensors cat.jpg dog.png
+
+  # A model with classes of its own, on a folder of images, for a program
+  ptq4vit-gpu classify --quantized birds_w8a8.safetensors --classes birds.txt --top 1 --json photos")]
+pub struct Classify {
+    /// Images, and folders of images, which are searched to any depth.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Quantized model: what `calibrate` wrote.
+    #[arg(long, value_name = "FILE", group = "either", conflicts_with = "recipe")]
+    quantized: Option<PathBuf>,
+    /// FP model instead: a timm checkpoint, named as in `calibrate`.
+    #[arg(long, value_name = "MODEL", group = "either")]
+    model: Option<ModelSource>,
+    /// The FP model's architecture, where neither the file nor its neighbours tell.
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// File with the classes' names: one a line, or lines `index<TAB>wnid<TAB>name`. Default: ImageNet's for a model with
+    /// 1000 classes, none for others.
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Number of classes to show. Default: 5, or all if there are fewer.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    top: Option<usize>,
+    /// Images that are run at once; each is then said to take an equal share of their time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    batch: usize,
+    #[command(flatten)]
+    image_size: ImageSizeOptions,
+    #[command(flatten)]
+    preprocessing: PreprocessingOptions,
+    #[command(flatten)]
+    device: DeviceOption,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that was found.
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    images: Vec<Row>,
+}
+
+/// What was found in one image.
+#[derive(Serialize)]
+struct Row {
+    image: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Classified { ms: f64, classes: Vec<Class> },
+    Unreadable { error: String },
+}
+
+/// A class that an image may be of.
+#[derive(Serialize)]
+struct Class {
+    #[serde(flatten)]
+    guess: Guess,
+    #[serde(flatten)]
+    name: Option<ClassName>,
+}
+
+impl Classify {
+    pub fn run(&self) -> Result<()> {
+        let samples = self.samples()?;
+        let device = self.device.open()?;
+        let mut model = self.open(&device)?;
+        let names = self.names(model.classes())?;
+        let top = self.top(model.classes())?;
+
+        let mut report = Report {
+            device: device.name().to_owned(),
+            images: Vec::new(),
+        };
+        let mut unreadable = Vec::new();
+        // As text the results themselves show how far it is.
+        let bar = self.json.then(|| progress::evaluation(samples.len()));
+        for samples in samples.chunks(DECODED) {
+            let rows = self.rows(&mut model, samples, top, names.as_deref(), &mut unreadable)?;
+            if let Some(bar) = &bar {
+                bar.inc(rows.len() as u64);
+                report.images.extend(rows);
+            } else {
+                rows.iter().try_for_each(print_row)?;
+            }
+        }
+        drop(bar);
+        if self.json {
+            let json = serde_json::to_string_pretty(&report).expect("plain data");
+            print_line!("{json}")?;
+        }
+        // Each is an error of its own; the last one is the program's.
+        let Some(last) = unreadable.pop() else {
+            return Ok(());
+        };
+        for error in unreadable {
+            log::error!("{error}");
+        }
+        Err(last)
+    }
+
+    /// The images, in the order of the command line.
+    fn samples(&self) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        for path in &self.images {
+            if path.is_dir() {
+                samples.extend(flat_folder(path)?);
+            } else {
+                let path = path.clone();
+                samples.push(Sample { path, label: None });
+            }
+        }
+        Ok(samples)
+    }
+
+    fn open(&self, device: &Device) -> Result<Model> {
+        let (image_size, preprocessing) = (&self.image_size, &self.preprocessing);
+        if let Some(path) = &self.quantized {
+            let mut model = QuantizedModel::open(path)?;
+            image_size.check_quantized(&model.architecture)?;
+            model.preprocessing = preprocessing.apply(&model.preprocessing)?;
+            return Model::quantized(device, &model);
+        }
+        let source = self.model.as_ref();
+        let source = source.expect("clap asks for one of the models");
+        let (weights, resolved) =
+            open_float(source, self.recipe.as_deref(), image_size, preprocessing)?;
+        Model::float(
+            device,
+            &weights,
+            &resolved.architecture,
+            &resolved.preprocessing,
+        )
+    }
+
+    fn names(&self, classes: usize) -> Result<Option<Vec<ClassName>>> {
+        match &self.classes {
+            Some(path) => class_names::open(path, classes).map(Some),
+            None if classes == IMAGENET => {
+                log::info!("classes: ImageNet's, since there are {IMAGENET}");
+                Ok(Some(class_names::imagenet()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn top(&self, classes: usize) -> Result<usize> {
+        match self.top {
+            Some(top) if top > classes => Err(Error::usage(
+                "--top",
+                format!("expected at most the model's {classes} classes, found {top}"),
+            )),
+            Some(top) => Ok(top),
+            None => Ok(TOP.min(classes)),
+        }
+    }
+
+    /// Classifies a few images at once, and keeps the errors of those that can't be read.
+    fn rows(
+        &self,
+        model: &mut Model,
+        samples: &[Sample],
+        top: usize,
+        names: Option<&[ClassName]>,
+        unreadable: &mut Vec<Error>,
+    ) -> Result<Vec<Row>> {
+        let loaded = load_all(samples, model.preprocessing());
+        let images: Vec<Vec<f32>> = loaded.iter().flatten().cloned().collect();
+        let mut timed = model.timed_logits(self.batch, &images)?.into_iter();
+        let mut rows = Vec::new();
+        for (sample, loaded) in samples.iter().zip(loaded) {
+            let outcome = match loaded {
+                Ok(_) => {
+                    let (logits, time) = timed.next().expect("logits of every image");
+                    check_finite(&logits, &sample.path, model.device())?;
+                    let class = |guess: Guess| Class {
+                        guess,
+                        name: names.map(|names| names[guess.class].clone()),
+                    };
+                    Outcome::Classified {
+                        ms: 1e3 * time.as_secs_f64(),
+                        classes: guesses(&logits, top).into_iter().map(class).collect(),
+                    }
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    unreadable.push(error);
+                    Outcome::Unreadable { error: text }
+                }
+            };
+            rows.push(Row {
+                image: sample.path.to_string_lossy().into_owned(),
+                outcome,
+            });
+        }
+        Ok(rows)
+    }
+}
+
+/// Prints what was found in an image; one that can't be read is stderr's.
+fn print_row(row: &Row) -> Result<()> {
+    let Outcome::Classified { ms, classes } = &row.outcome else {
+        return Ok(());
+    };
+    print_line!("{}  {ms:.1} ms", row.image)?;
+    for Class { guess, name } in classes {
+        let Guess { class, probability } = guess;
+        let percent = 100.0 * probability;
+        match name {
+            Some(ClassName {
+                wnid: Some(wnid),
+                name,
+            }) => {
+                print_line!("  {percent:>6.2}%  {class:>4}  {wnid}  {name}")
+            }
+            Some(ClassName { wnid: None, name }) => {
+                print_line!("  {percent:>6.2}%  {class:>4}  {name}")
+            }
+            None => print_line!("  {percent:>6.2}%  {class:>4}"),
+        }?;
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `calibrate --report`: the page that shows what a calibration found.
+
+use super::eval::evaluate;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::evaluation::{LabelledImages, Models, Shard, check_skipped, summarize};
+use crate::model::recipe::Resolved;
+use crate::model::weights::Weights;
+use crate::output;
+use crate::quant::{QuantizedModel, SiteReport};
+use crate::report::{Accuracy, Page};
+use clap::Args;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What to show for people who would rather look.
+#[derive(Args)]
+pub struct ReportOptions {
+    /// Also write a page of HTML: each product's error, the scores of all candidates, the values after softmax and GELU
+    /// with the codes, the agreement with the FP model.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Folder of labelled images, as `eval` takes them; the page then tells the accuracy before and after.
+    #[arg(long, value_name = "DIR", requires = "report")]
+    report_images: Option<PathBuf>,
+    /// File with a line `file<TAB>class index` per image, relative to --report-images.
+    #[arg(long, value_name = "FILE", requires = "report_images")]
+    report_labels: Option<PathBuf>,
+}
+
+/// A page that is to be written once there is something to tell.
+pub struct Report {
+    path: PathBuf,
+    labelled: Option<LabelledImages>,
+}
+
+/// What a calibration left.
+pub struct Outcome<'a> {
+    /// Where it ran.
+    pub device: &'a Device,
+    /// The FP model.
+    pub weights: &'a Weights,
+    /// What that is.
+    pub resolved: &'a Resolved,
+    /// The quantized model's file.
+    pub quantized: &'a Path,
+    /// What was found, in the order of the network.
+    pub reports: &'a [SiteReport],
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The calibration images, preprocessed.
+    pub images: &'a [Vec<f32>],
+}
+
+impl ReportOptions {
+    /// Finds out before the calibration whether there can be a page, if one is asked for. `out` is where the quantized
+    /// model goes, `model` is where the FP model comes from.
+    ///
+    /// # Errors
+    /// A place that can't be written to or has something else, and images or labels that can't be used.
+    pub fn open(&self, out: &Path, model: &Path, resolved: &Resolved) -> Result<Option<Report>> {
+        let Some(path) = &self.report else {
+            return Ok(None);
+        };
+        let inputs = [
+            ("--model", Some(model)),
+            ("--report-labels", self.report_labels.as_deref()),
+        ];
+        output::check("--report", path, &inputs)?;
+        let absolute = |path: &Path| std::path::absolute(path).ok();
+        if absolute(path) == absolute(out) {
+            return Err(Error::usage("--report", "is the same file as --out"));
+        }
+        let labelled = match &self.report_images {
+            Some(folder) => {
+                let images = LabelledImages::open(folder, self.report_labels.as_deref())?;
+                images.check(resolved.architecture.classes())?;
+                Some(images)
+            }
+            None => None,
+        };
+        Ok(Some(Report {
+            path: path.clone(),
+            labelled,
+        }))
+    }
+}
+
+impl Report {
+    /// Runs the models and writes the page.
+    ///
+    /// # Errors
+    /// Those of the device and of the models, and a file that can't be written.
+    pub fn write(&self, outcome: &Outcome) -> Result<()> {
+        let Outcome {
+            device, weights, ..
+        } = *outcome;
+        let file = Weights::open(outcome.quantized)?;
+        let model = QuantizedModel::read(&file)?;
+        let mut after = Models::quantized(device, &file, &model, Some(weights))?;
+        let page = Page {
+            model: &model,
+            bytes: file.file_len(),
+            reports: outcome.reports,
+            device: device.name(),
+            driver: device.driver(),
+            seconds: outcome.seconds,
+            calibration: after.agreement(outcome.images)?,
+            labelled: match &self.labelled {
+                Some(images) => {
+                    let mut before = Models::float(device, weights, outcome.resolved)?;
+                    Some([
+                        accuracy(&mut before, images)?,
+                        accuracy(&mut after, images)?,
+                    ])
+                }
+                None => None,
+            },
+        };
+        output::write(&self.path, |out| out.write_all(page.html().as_bytes()))
+    }
+}
+
+fn accuracy(models: &mut Models, images: &LabelledImages) -> Result<Accuracy> {
+    let part = evaluate(models, images, Shard::WHOLE)?;
+    check_skipped(part.skipped.len(), "--report-images", 0)?;
+    Ok(summarize([&part])?.accuracy)
+}

@@ -1,0 +1,437 @@
+//! What a calibration knows of a site once its scales are chosen: how far the integers' Ô is from O, how well the codes
+//! are used, and how the values lie that a twin is for.
+//!
+//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that end
+//! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
+//! images were divided.
+
+use super::candidates::{GELU_MINIMUM, Scale};
+use super::pieces::Batch;
+use super::plan::{Side, SitePlan};
+use super::scan::Scan;
+use super::search::{Found, not_finite};
+use super::settings::Metric;
+use crate::device::Device;
+use crate::error::Result;
+use crate::kernels::{Format, Quantize};
+use crate::model::{LinearWeights, SiteKind};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::ops::{AddAssign, Range};
+
+/// Elements that are added up by one task.
+const BLOCK: usize = 1 << 14;
+
+/// Bars of a histogram.
+const BARS: usize = 96;
+
+/// How well a site's chosen scales do on the calibration images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteEvidence {
+    /// 10 log10(Σ O² / Σ (Ô - O)²), in dB. Absent where either sum is zero.
+    pub sqnr_db: Option<f64>,
+    /// Σ O Ô / √(Σ O² Σ Ô²). Absent where O or Ô is zero throughout.
+    pub cosine: Option<f64>,
+    /// Σ G² (Ô - O)², with G the gradient of the loss at O. Absent where the metric asked for no gradients.
+    pub hessian_error: Option<f64>,
+    /// The share of A's codes that are in R2, where A is a twin.
+    pub a_in_r2: Option<f64>,
+    /// The share of A's values that lie beyond the largest or smallest code.
+    pub a_clipped: f64,
+    /// Likewise of B's, which are the weight's or an activation's.
+    pub b_clipped: f64,
+}
+
+impl SiteEvidence {
+    /// Whether figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
+    ///
+    /// # Errors
+    /// What can't be.
+    pub(super) fn validate(
+        &self,
+        plan: &SitePlan,
+        metric: Metric,
+    ) -> std::result::Result<(), String> {
+        let any = f64::NEG_INFINITY..=f64::INFINITY;
+        for (name, value, range) in [
+            ("sqnr_db", self.sqnr_db, any),
+            ("cosine", self.cosine, -1.0..=1.0),
+            ("hessian_error", self.hessian_error, 0.0..=f64::INFINITY),
+            ("a_in_r2", self.a_in_r2, 0.0..=1.0),
+            ("a_clipped", Some(self.a_clipped), 0.0..=1.0),
+            ("b_clipped", Some(self.b_clipped), 0.0..=1.0),
+        ] {
+            if let Some(value) = value
+                && !(value.is_finite() && range.contains(&value))
+            {
+                return Err(format!(
+                    "{name}: expected a finite number from {} to {}, found {value}",
+                    range.start(),
+                    range.end()
+                ));
+            }
+        }
+        for (name, found, expected) in [
+            (
+                "hessian_error",
+                self.hessian_error.is_some(),
+                metric == Metric::Hessian,
+            ),
+            ("a_in_r2", self.a_in_r2.is_some(), plan.a_format.is_twin()),
+        ] {
+            if found != expected {
+                let is = if found { "there" } else { "missing" };
+                return Err(format!("{name} is {is}, which doesn't fit the settings"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How A's values lie, where they are a softmax's or a GELU's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histograms {
+    /// From the smallest value that there can be to the largest that there is; for a softmax, that there can be.
+    pub whole: Histogram,
+    /// Where R1 lies, and as much again.
+    pub near_zero: Histogram,
+}
+
+/// Counts of values between two ends, in bars of equal width.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Where the first bar begins.
+    pub low: f64,
+    /// Where the last bar ends; what lies there belongs to it.
+    pub high: f64,
+    /// The values in each bar.
+    pub counts: Vec<u64>,
+}
+
+impl Eq for Histogram {}
+
+impl Histogram {
+    fn new(low: f64, high: f64) -> Self {
+        let counts = vec![0; BARS];
+        Self { low, high, counts }
+    }
+
+    /// Counts `value` if it lies between the ends.
+    fn add(&mut self, value: f64) {
+        if (self.low..=self.high).contains(&value) {
+            let bar = (value - self.low) / (self.high - self.low) * BARS as f64;
+            self.counts[(bar as usize).min(BARS - 1)] += 1;
+        }
+    }
+}
+
+impl AddAssign<&Self> for Histogram {
+    fn add_assign(&mut self, other: &Self) {
+        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
+            *count += other;
+        }
+    }
+}
+
+impl Histograms {
+    /// Empty ones for the left operand of `plan`, if that is a softmax's or a GELU's, whose values reach `max`.
+    fn new(plan: &SitePlan, scale: Scale, max: f32) -> Option<Self> {
+        let q = f64::from(1u32 << (plan.a_bits - 1));
+        let reach = 2.0 * q * f64::from(scale.scale);
+        match plan.site.kind {
+            SiteKind::Context(_) => Some(Self {
+                whole: Histogram::new(0.0, 1.0),
+                near_zero: Histogram::new(0.0, reach.min(1.0)),
+            }),
+            SiteKind::Linear(linear) if linear.after_gelu => Some(Self {
+                whole: Histogram::new(-GELU_MINIMUM, f64::from(max).max(GELU_MINIMUM)),
+                near_zero: Histogram::new(-GELU_MINIMUM, 2.0 * GELU_MINIMUM),
+            }),
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.whole.add(value);
+        self.near_zero.add(value);
+    }
+}
+
+/// How the codes of an operand are used.
+#[derive(Clone, Default)]
+struct Usage {
+    values: u64,
+    clipped: u64,
+    in_r2: u64,
+    histograms: Option<Histograms>,
+}
+
+impl Usage {
+    fn share(&self, count: u64) -> f64 {
+        count as f64 / self.values.max(1) as f64
+    }
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.values += other.values;
+        self.clipped += other.clipped;
+        self.in_r2 += other.in_r2;
+        if let (Some(sum), Some(other)) = (&mut self.histograms, &other.histograms) {
+            sum.whole += &other.whole;
+            sum.near_zero += &other.near_zero;
+        }
+    }
+}
+
+/// Sums over elements of O.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    out: f64,
+    estimate: f64,
+    both: f64,
+    error: f64,
+    weighted_error: f64,
+}
+
+impl Sums {
+    fn of(out: &[f32], estimate: &[f32], grad: Option<&[f32]>) -> Self {
+        let mut sums = Self::default();
+        for (index, (&out, &estimate)) in out.iter().zip(estimate).enumerate() {
+            let (out, estimate) = (f64::from(out), f64::from(estimate));
+            let error = estimate - out;
+            sums.out += out * out;
+            sums.estimate += estimate * estimate;
+            sums.both += out * estimate;
+            sums.error += error * error;
+            if let Some(grad) = grad {
+                sums.weighted_error += (f64::from(grad[index]) * error).powi(2);
+            }
+        }
+        sums
+    }
+}
+
+impl AddAssign for Sums {
+    fn add_assign(&mut self, other: Self) {
+        self.out += other.out;
+        self.estimate += other.estimate;
+        self.both += other.both;
+        self.error += other.error;
+        self.weighted_error += other.weighted_error;
+    }
+}
+
+/// A site whose scales are chosen, and what they were chosen on.
+pub(super) struct Chosen<'a> {
+    pub device: &'a Device,
+    pub plan: &'a SitePlan,
+    pub metric: Metric,
+    pub linear: Option<&'a LinearWeights>,
+    pub batches: &'a [Batch],
+    pub found: &'a Found,
+    /// What a sum of squares of the gradients has to be multiplied by.
+    pub score_unit: f64,
+}
+
+impl Chosen<'_> {
+    /// The site's figures, and histograms of A if a twin is for such values.
+    ///
+    /// # Errors
+    /// Those of the device, and sums that are not finite.
+    pub fn evidence(&self) -> Result<(SiteEvidence, Option<Histograms>)> {
+        let (plan, scales) = (self.plan, &self.found.scales);
+        let histograms = Histograms::new(plan, scales.a[0], self.found.largest_a);
+        let (mut sums, mut a, mut b) = (
+            Sums::default(),
+            Usage {
+                histograms: histograms.clone(),
+                ..Usage::default()
+            },
+            Usage::default(),
+        );
+        for (index, batch) in self.batches.iter().enumerate() {
+            self.add_errors(batch, &mut sums)?;
+            let values = self.device.read(&batch.record.a)?;
+            a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
+            // One stands for all where B is a weight.
+            if let Some(activation) = &batch.record.b {
+                let values = self.device.read(activation)?;
+                b += usage(plan, Side::B, &scales.b, &values, batch.images, &None);
+            } else if let (0, Some(linear)) = (index, self.linear) {
+                let values = self.device.read(&linear.weight)?;
+                b += usage(plan, Side::B, &scales.b, &values, 1, &None);
+            }
+        }
+        let hessian_error = sums.weighted_error * self.score_unit;
+        for sum in [sums.out, sums.estimate, sums.error, hessian_error] {
+            if !sum.is_finite() {
+                let what = "a sum of squares of the chosen product";
+                return Err(not_finite(self.device, plan, what, sum));
+            }
+        }
+        let positive = |value: f64| (value > 0.0).then_some(value);
+        let evidence = SiteEvidence {
+            sqnr_db: positive(sums.out)
+                .zip(positive(sums.error))
+                .map(|(out, error)| 10.0 * (out / error).log10()),
+            // By rounding it might end up a bit outside.
+            cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
+                .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
+            hessian_error: (self.metric == Metric::Hessian).then_some(hessian_error),
+            a_in_r2: plan.a_format.is_twin().then(|| a.share(a.in_r2)),
+            a_clipped: a.share(a.clipped),
+            b_clipped: b.share(b.clipped),
+        };
+        Ok((evidence, a.histograms))
+    }
+
+    /// Adds what the elements of O of some images contribute.
+    fn add_errors(&self, batch: &Batch, sums: &mut Sums) -> Result<()> {
+        let Batch { images, record } = batch;
+        let scales = std::slice::from_ref(&self.found.scales);
+        let scan = Scan {
+            device: self.device,
+            plan: self.plan,
+            metric: self.metric,
+            units: *images,
+            record,
+            linear: self.linear,
+        };
+        let a = scan.codes(Side::A, std::slice::from_ref(&scales[0].a));
+        let b = scan.codes(Side::B, std::slice::from_ref(&scales[0].b));
+        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
+        let estimate = self
+            .plan
+            .integer_product(self.device, *images, &a, &b, scales, bias);
+        let estimate = self.device.read(&estimate)?;
+        let out = self.device.read(&record.out)?;
+        let grad = match (self.metric, &record.grad) {
+            (Metric::Hessian, Some(grad)) => Some(self.device.read(grad)?),
+            _ => None,
+        };
+        let block_sums: Vec<Sums> = blocks(*images, self.plan.site.out_len())
+            .into_par_iter()
+            .map(|block| {
+                let grad = grad.as_ref().map(|grad| &grad[block.clone()]);
+                Sums::of(&out[block.clone()], &estimate[block], grad)
+            })
+            .collect();
+        for block in block_sums {
+            *sums += block;
+        }
+        Ok(())
+    }
+}
+
+/// The elements of `images` images of `len` elements, in blocks that belong to one image each.
+fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
+    let of_image = |image: usize| {
+        let start = image * len;
+        let ends = (0..len).step_by(BLOCK);
+        ends.map(move |first| start + first..start + (first + BLOCK).min(len))
+    };
+    (0..images).flat_map(of_image).collect()
+}
+
+/// How the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`. Values are
+/// counted in histograms like `histograms`.
+fn usage(
+    plan: &SitePlan,
+    side: Side,
+    scales: &[Scale],
+    values: &[f32],
+    images: usize,
+    histograms: &Option<Histograms>,
+) -> Usage {
+    let image = plan.quantizer(side, 1, 1);
+    let len = values.len() / images;
+    let matrices = image.batch[0] * image.batch[1];
+    let rows = images * matrices * image.rows;
+    let empty = || Usage {
+        histograms: histograms.clone(),
+        ..Usage::default()
+    };
+    let add_row = |mut usage: Usage, row: usize| {
+        let (matrix, of_matrix) = (row / image.rows, row % image.rows);
+        let values = &values[matrix / matrices * len..][..len];
+        count_row(
+            &mut usage,
+            &image,
+            scales,
+            matrix % matrices,
+            of_matrix,
+            values,
+        );
+        usage
+    };
+    (0..rows)
+        .into_par_iter()
+        .with_min_len(BLOCK.div_ceil(image.k))
+        .fold(empty, add_row)
+        .reduce(empty, |mut sum, other| {
+            sum += other;
+            sum
+        })
+}
+
+/// Counts one row of a matrix of an image, whose elements are `values`.
+fn count_row(
+    usage: &mut Usage,
+    image: &Quantize,
+    scales: &[Scale],
+    matrix: usize,
+    row: usize,
+    values: &[f32],
+) {
+    let batch = [matrix / image.batch[1], matrix % image.batch[1]];
+    let group = batch[1] * image.inner_groups + row / image.group_rows;
+    let inverses = scales[group].inverses();
+    let q = (1u32 << (image.bits - 1)) as f32;
+    let start = image.source.at(batch, row, 0);
+    let row = values[start..].iter().step_by(image.source.column as usize);
+    for &value in row.take(image.k) {
+        let Place { clipped, in_r2 } = place(image.format, value, inverses, q);
+        usage.clipped += u64::from(clipped);
+        usage.in_r2 += u64::from(in_r2);
+        if let Some(histograms) = &mut usage.histograms {
+            histograms.add(f64::from(value));
+        }
+    }
+    usage.values += image.k as u64;
+}
+
+/// Where a value's code is.
+struct Place {
+    /// Whether it is the nearest to a value beyond all codes.
+    clipped: bool,
+    /// Whether it is one of R2.
+    in_r2: bool,
+}
+
+/// The place of a value, as the quantizer decides it. Whole numbers are even where q is, so that a half above the largest
+/// code q - 1 is rounded up to q and one below the smallest, -q, is rounded to it.
+fn place(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
+    let beyond = q - 0.5;
+    match format {
+        Format::Uniform => {
+            let x = x * inverse_1;
+            Place {
+                clipped: x >= beyond || x < -q - 0.5,
+                in_r2: false,
+            }
+        }
+        Format::GeluTwin if x < 0.0 => Place {
+            clipped: -x * inverse_1 >= beyond,
+            in_r2: false,
+        },
+        Format::SoftmaxTwin if x.abs() * inverse_1 < beyond => Place {
+            clipped: false,
+            in_r2: false,
+        },
+        Format::SoftmaxTwin | Format::GeluTwin => Place {
+            clipped: x * inverse_2 >= beyond,
+            in_r2: true,
+        },
+    }
+}

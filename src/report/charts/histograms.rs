@@ -1,0 +1,137 @@
+//! How the values lie that a twin is for, and where the codes are: the paper's Figures 2 and 3.
+
+use super::{Canvas, Drawn, Ink, PIXEL, ink, letters, line, svg};
+use crate::kernels::Format;
+use crate::quant::{Histogram, Histograms, Scale, Side, SitePlan};
+use maud::Markup;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+
+/// The chart's size, in pixels.
+const SIZE: [u32; 2] = [530, 168];
+
+/// Height of the values' part, of a row of codes, and of a code, in pixels.
+const VALUES: i32 = 112;
+const ROW: i32 = 17;
+const TOOTH: i32 = 11;
+
+/// Where an axis of counts begins, below 1, so that one value is seen.
+const NOTHING: f64 = 0.5;
+
+/// What a row of codes stands for.
+struct Codes {
+    name: &'static str,
+    ink: Ink,
+    points: Vec<f64>,
+}
+
+/// All values on the left, those near zero on the right, and below them the values that have a code.
+pub(in crate::report) fn value_histograms(
+    plan: &SitePlan,
+    scale: Scale,
+    histograms: &Histograms,
+) -> Markup {
+    let label = format!(
+        "Values of the left operand of {}, and codes",
+        plan.site.name
+    );
+    let codes = codes(plan, scale);
+    svg(SIZE, &label, |canvas, _| {
+        let (left, right) = canvas.split_horizontally(SIZE[0] as i32 * PIXEL / 2);
+        draw(canvas, &left, &histograms.whole, &codes)?;
+        draw(canvas, &right, &histograms.near_zero, &codes)
+    })
+}
+
+/// The values that codes stand for, range by range.
+fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
+    let q = 1i32 << (plan.bits(Side::A) - 1);
+    let row = |name, ink, codes: std::ops::Range<i32>, unit: f32| Codes {
+        name,
+        ink,
+        points: codes
+            .map(|code| f64::from(code) * f64::from(unit))
+            .collect(),
+    };
+    let r2 = || row("R2", ink::R2, 0..q, scale.scale_2());
+    match plan.format(Side::A) {
+        Format::Uniform => vec![row("codes", ink::CODES, -q..q, scale.scale)],
+        Format::SoftmaxTwin => vec![row("R1", ink::R1, 0..q, scale.scale), r2()],
+        Format::GeluTwin => vec![row("R1", ink::R1, 1 - q..1, scale.scale), r2()],
+    }
+}
+
+/// One histogram on `part` of `canvas`, and its codes.
+fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) -> Drawn {
+    let Histogram { low, high, counts } = histogram;
+    let most = counts.iter().copied().max().unwrap_or(0).max(10) as f64;
+    let mut chart = ChartBuilder::on(part)
+        .margin_top(8 * PIXEL)
+        .margin_right(16 * PIXEL)
+        .x_label_area_size(SIZE[1] as i32 * PIXEL - VALUES * PIXEL)
+        .y_label_area_size(40 * PIXEL)
+        .build_cartesian_2d(*low..*high, (NOTHING..2.0 * most).log_scale())?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .max_light_lines(0)
+        .bold_line_style(line(ink::GRID, 3))
+        .axis_style(line(ink::AXIS, 3))
+        .set_all_tick_mark_size(4 * PIXEL)
+        .x_labels(0)
+        .y_labels(4)
+        .y_label_formatter(&|count| power(*count))
+        .y_label_style(letters(ink::FAINT_TEXT, (HPos::Right, VPos::Center)))
+        .draw()?;
+    let width = (high - low) / counts.len() as f64;
+    let mut outline = vec![(*low, NOTHING)];
+    for (bar, &count) in counts.iter().enumerate() {
+        let height = if count == 0 { NOTHING } else { count as f64 };
+        outline.push((low + bar as f64 * width, height));
+        outline.push((low + (bar + 1) as f64 * width, height));
+    }
+    outline.push((*high, NOTHING));
+    let area = chart.plotting_area();
+    area.draw(&Polygon::new(outline, ink::VALUES.color().filled()))?;
+
+    let at = |value: f64| area.map_coordinate(&(value, NOTHING));
+    let (left, bottom) = at(*low);
+    for (index, row) in codes.iter().enumerate() {
+        let baseline = bottom + (index as i32 + 1) * ROW * PIXEL;
+        let name = letters(row.ink, (HPos::Right, VPos::Bottom));
+        canvas.draw_text(row.name, &name, (left - 5 * PIXEL, baseline))?;
+        // A comb, in one stroke.
+        let shown = row
+            .points
+            .iter()
+            .filter(|point| (low..=high).contains(point));
+        let teeth = shown.flat_map(|&point| {
+            let (x, _) = at(point);
+            [(x, baseline), (x, baseline - TOOTH * PIXEL), (x, baseline)]
+        });
+        canvas.draw(&PathElement::new(
+            teeth.collect::<Vec<_>>(),
+            line(row.ink, 3),
+        ))?;
+    }
+    let y = bottom + (codes.len() as i32 * ROW + 5) * PIXEL;
+    // Unless it would be written over the smallest value.
+    let zero = (at(0.0).0 - left > 45 * PIXEL).then_some((0.0, HPos::Center));
+    for (value, anchor) in [(*low, HPos::Left), (*high, HPos::Right)]
+        .into_iter()
+        .chain(zero)
+    {
+        let letters = letters(ink::FAINT_TEXT, (anchor, VPos::Top));
+        canvas.draw_text(&format!("{value:.2}"), &letters, (at(value).0, y))?;
+    }
+    Ok(())
+}
+
+/// A count in few letters, where it is a power of ten.
+fn power(count: f64) -> String {
+    match count {
+        ..1e3 => format!("{count}"),
+        ..1e6 => format!("{}k", count / 1e3),
+        _ => format!("{}M", count / 1e6),
+    }
+}

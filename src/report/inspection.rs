@@ -1,0 +1,105 @@
+//! What a quantized file says of itself: where it comes from, how large it is, and how well each site does.
+
+use crate::error::Result;
+use crate::model::config::Architecture;
+use crate::model::sites;
+use crate::model::weights::Weights;
+use crate::quant::{
+    FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, Scale, Settings, SiteEvidence,
+    SitePlan,
+};
+use serde::Serialize;
+use std::path::Path;
+
+/// A quantized model in figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The file's `format`.
+    pub format: String,
+    /// The file's `format_version`.
+    pub format_version: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Bytes of the file.
+    pub bytes: usize,
+    /// Bytes of the FP model's parameters in f32.
+    pub fp32_bytes: usize,
+    /// Family and sizes.
+    pub architecture: Architecture,
+    /// Where the model comes from.
+    pub provenance: Provenance,
+    /// Bit widths, formats and what decided the scales.
+    pub settings: Settings,
+    /// All sites, in the order of the network.
+    pub sites: Vec<SiteInspection>,
+}
+
+/// A site in figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SiteInspection {
+    /// Its name.
+    pub site: String,
+    /// A's scales; Δ1 of a twin.
+    pub a_scales: Vec<f32>,
+    /// m of each of A's scales, where A is a twin.
+    pub a_shifts: Option<Vec<u32>>,
+    /// B's scales.
+    pub b_scales: Vec<f32>,
+    /// How well the scales did in the calibration. Absent where the file doesn't tell.
+    pub evidence: Option<SiteEvidence>,
+    /// The site's share of the Hessian errors of all sites. Absent where they are not known, or all zero.
+    pub error_share: Option<f64>,
+}
+
+impl Inspection {
+    /// Opens a quantized file and looks into it.
+    ///
+    /// # Errors
+    /// Those of [`QuantizedModel::read`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = Weights::open(path)?;
+        let model = QuantizedModel::read(&file)?;
+        Ok(Self {
+            format: FORMAT_NAME.to_owned(),
+            format_version: FORMAT_VERSION.to_owned(),
+            sha256: file.sha256(),
+            bytes: file.file_len(),
+            fp32_bytes: model.architecture.parameters() * size_of::<f32>(),
+            sites: inspect_sites(&model),
+            architecture: model.architecture,
+            provenance: model.provenance,
+            settings: model.settings,
+        })
+    }
+}
+
+/// The sites of a model, in the order of the network.
+pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
+    let evidence = |site: &str| model.evidence.as_ref().map(|evidence| &evidence[site]);
+    let sites = sites(&model.architecture);
+    let errors = sites
+        .iter()
+        .filter_map(|site| evidence(&site.name)?.hessian_error);
+    let total: f64 = errors.sum();
+    let values = |scales: &[Scale]| scales.iter().map(|scale| scale.scale).collect();
+    let inspect = |plan: SitePlan| {
+        let scales = &model.sites[&plan.site.name].scales;
+        let evidence = evidence(&plan.site.name);
+        let shifts = || scales.a.iter().map(|scale| scale.shift).collect();
+        SiteInspection {
+            a_scales: values(&scales.a),
+            a_shifts: plan.a_format.is_twin().then(shifts),
+            b_scales: values(&scales.b),
+            error_share: evidence
+                .and_then(|evidence| evidence.hessian_error)
+                .filter(|_| total > 0.0)
+                .map(|error| error / total),
+            evidence: evidence.cloned(),
+            site: plan.site.name,
+        }
+    };
+    sites
+        .iter()
+        .map(|site| inspect(SitePlan::new(site, &model.settings)))
+        .collect()
+}

@@ -1,0 +1,319 @@
+//! The page of a calibration: one HTML file with everything in it, for people who would rather look.
+
+use super::accuracy::Accuracy;
+use super::charts::{
+    Ink, KINDS, dark_style, error_shares, ink, ratios, score_curves, value_histograms,
+};
+use super::inspection::{SiteInspection, inspect_sites};
+use crate::model::sites;
+use crate::quant::{QuantizedModel, SitePlan, SiteReport};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+/// What the page tells.
+pub struct Page<'a> {
+    /// The quantized model.
+    pub model: &'a QuantizedModel,
+    /// Bytes of its file.
+    pub bytes: usize,
+    /// What the calibration found, in the order of the network.
+    pub reports: &'a [SiteReport],
+    /// Where it ran.
+    pub device: &'a str,
+    /// The device's driver.
+    pub driver: &'a str,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// How well the quantized network agrees with the FP network on the calibration images.
+    pub calibration: Accuracy,
+    /// How well the FP network and the quantized one do on labelled images.
+    pub labelled: Option<[Accuracy; 2]>,
+}
+
+const STYLE: &str = include_str!("page.css");
+
+impl Page<'_> {
+    /// The file.
+    pub fn html(&self) -> String {
+        let name = &self.model.provenance.name;
+        let sites = inspect_sites(self.model);
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="color-scheme" content="light dark";
+                    title { "Calibration of " (name) }
+                    style {
+                        (PreEscaped(STYLE))
+                        "@media (prefers-color-scheme: dark){" (PreEscaped(dark_style())) "}"
+                    }
+                }
+                body {
+                    main {
+                        (self.header())
+                        (self.accuracy())
+                        (errors(&sites))
+                        (self.histograms())
+                        (self.curves())
+                        (table(&sites))
+                    }
+                }
+            }
+        };
+        page.into_string()
+    }
+
+    fn header(&self) -> Markup {
+        let model = self.model;
+        let (provenance, settings) = (&model.provenance, &model.settings);
+        let fp32 = model.architecture.parameters() * size_of::<f32>();
+        html! {
+            header {
+                h1 { (provenance.name) }
+                p {
+                    "Weights in " (settings.weight_bits) " bits, activations in " (settings.activation_bits)
+                    ": " (mebibytes(self.bytes)) " instead of " (mebibytes(fp32)) " in FP32, "
+                    (percent(self.bytes as f64 / fp32 as f64, 1)) "."
+                }
+                dl {
+                    (fact("Preset", &format!("{}: {}", provenance.preset.name(), settings.choices())))
+                    (fact("Images", &provenance.images_in_words()))
+                    (fact("Device", &format!("{} ({})", self.device, self.driver)))
+                    (fact("Program", &format!("ptq4vit-gpu {}", provenance.tool_version)))
+                    (fact("Time", &format!("{:.1} s", self.seconds)))
+                    (fact("SHA-256 of the source", &provenance.source_sha256))
+                    (fact("SHA-256 of the images", &provenance.calibration_sha256))
+                }
+            }
+        }
+    }
+
+    fn accuracy(&self) -> Markup {
+        let column = |accuracy: &Accuracy| {
+            [
+                accuracy.agreement.map(|share| percent(share, 1)),
+                accuracy.kl.map(|kl| format!("{kl:.4}")),
+                accuracy.logit_sqnr_db.map(|sqnr| format!("{sqnr:.1} dB")),
+            ]
+        };
+        let rows = |heading: &str, accuracy: &Accuracy| {
+            let cells = column(accuracy);
+            html! {
+                tr {
+                    th scope="row" { (heading) }
+                    td { (accuracy.images) }
+                    @for cell in &cells { td { (cell.as_deref().unwrap_or("–")) } }
+                }
+            }
+        };
+        html! {
+            section {
+                h2 { "Before and after" }
+                @if let Some([before, after]) = &self.labelled {
+                    table {
+                        thead { tr { th {} th { "images" } th { "top-1" } th { "top-5" } } }
+                        tbody {
+                            @for (name, accuracy) in [("FP32", before), ("quantized", after)] {
+                                tr {
+                                    th scope="row" { (name) }
+                                    td { (accuracy.images) }
+                                    td { (percent(accuracy.top1, 2)) }
+                                    td { (percent(accuracy.top5, 2)) }
+                                }
+                            }
+                        }
+                    }
+                }
+                table {
+                    thead {
+                        tr {
+                            th { "the quantized network's answers, compared with FP32's" }
+                            th { "images" } th { "agreement" } th { "KL" } th { "logit SQNR" }
+                        }
+                    }
+                    tbody {
+                        (rows("on the calibration images", &self.calibration))
+                        @if let Some([_, after]) = &self.labelled {
+                            (rows("on the labelled images", after))
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn histograms(&self) -> Markup {
+        let model = self.model;
+        let sites = sites(&model.architecture);
+        let shown = sites.iter().zip(self.reports).filter_map(|(site, report)| {
+            let histograms = report.histograms.as_ref()?;
+            let plan = SitePlan::new(site, &model.settings);
+            let scale = model.sites[&site.name].scales.a[0];
+            Some((plan, scale, report, histograms))
+        });
+        let (softmax, gelu): (Vec<_>, Vec<_>) =
+            shown.partition(|(plan, ..)| !plan.site.has_weight());
+        html! {
+            section {
+                h2 { "Values and codes" }
+                p {
+                    "Counts of the values after softmax and after GELU on all calibration images, on a logarithmic "
+                    "axis, and below them the values that codes stand for. On the left all values, on the right "
+                    "those near zero. A twin has a fine range, "
+                    (key(ink::R1, "R1")) ", and a coarse one, " (key(ink::R2, "R2")) "."
+                }
+                @for (heading, sites) in [("After softmax", softmax), ("After GELU", gelu)] {
+                    h3 { (heading) }
+                    div.wide {
+                        @for (plan, scale, report, histograms) in sites {
+                            figure {
+                                figcaption {
+                                    b { (plan.site.name) }
+                                    @if let Some(share) = report.evidence.a_in_r2 {
+                                        ": m = " (scale.shift) ", " (percent(share, 1)) " of the codes in R2"
+                                    }
+                                }
+                                (value_histograms(&plan, scale, histograms))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn curves(&self) -> Markup {
+        html! {
+            section {
+                h2 { "Scores of the candidates" }
+                p {
+                    "What the candidates for a scale scored when it was last searched, as multiples of the "
+                    (key(ink::CHOSEN, "chosen")) " one's score: A's scales on the left, B's on the right, by the "
+                    "numbers of the candidates. Those that were evaluated on everything are "
+                    (key(ink::COMPLETE, "dark")) ". The others were out as soon as their error had passed the "
+                    "chosen one's whole error; what is drawn of them is " (key(ink::ESTIMATE, "an estimate"))
+                    ", which assumes that the rest of their error would have been to the rest of the chosen one's as "
+                    "it was so far. Ten times the chosen one's score is the most that is drawn."
+                }
+                div.small {
+                    @for report in self.reports {
+                        figure {
+                            figcaption { b { (report.site) } }
+                            (score_curves(report))
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A fact of the header.
+fn fact(name: &str, value: &str) -> Markup {
+    html! { div { dt { (name) } dd { (value) } } }
+}
+
+/// A word in the ink that it stands for.
+fn key(ink: Ink, word: &str) -> Markup {
+    html! { b.key style=(ink.style()) { (word) } }
+}
+
+fn errors(sites: &[SiteInspection]) -> Markup {
+    let mut worst: Vec<(&str, f64)> = sites
+        .iter()
+        .filter_map(|site| Some((&*site.site, site.error_share?)))
+        .collect();
+    worst.sort_by(|(_, left), (_, right)| right.total_cmp(left));
+    worst.truncate(5);
+    html! {
+        section {
+            h2 { "Which products hurt" }
+            p.legend {
+                @for (name, ink) in KINDS { (key(ink, name)) " " }
+                (key(ink::OTHER, "others"))
+            }
+            figure.scrolls {
+                figcaption {
+                    "SQNR of each matrix product's result against the FP network's, in dB: higher is better."
+                }
+                (ratios(sites))
+            }
+            @if !worst.is_empty() {
+                figure.scrolls {
+                    figcaption {
+                        "Share of the total Hessian error, Σ G² (Ô − O)² over all products, with G the gradient of the "
+                        "loss: lower is better. The worst are "
+                        @for (index, (site, share)) in worst.iter().enumerate() {
+                            @if index > 0 { ", " }
+                            b { (site) } " " (percent(*share, 1))
+                        }
+                        "."
+                    }
+                    (error_shares(sites))
+                }
+            }
+        }
+    }
+}
+
+fn table(sites: &[SiteInspection]) -> Markup {
+    let scales = |scales: &[f32]| {
+        let scales: Vec<String> = scales.iter().map(|scale| format!("{scale:.3e}")).collect();
+        scales.join(" ")
+    };
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let share = |value: Option<f64>, digits: usize| {
+        value.map_or("–".to_owned(), |value| percent(value, digits))
+    };
+    html! {
+        section {
+            h2 { "All matrix products" }
+            div.scrolls {
+                table.sites {
+                    thead {
+                        tr {
+                            th { "product" } th { "scales of A" } th { "m" } th { "scales of B" }
+                            th { "in R2" } th { "A clipped" } th { "B clipped" }
+                            th { "SQNR, dB" } th { "cosine" } th { "Hessian error" } th { "share" }
+                        }
+                    }
+                    tbody {
+                        @for site in sites {
+                            @let evidence = site.evidence.as_ref();
+                            tr {
+                                th scope="row" { (site.site) }
+                                td { (scales(&site.a_scales)) }
+                                td {
+                                    @for shift in site.a_shifts.iter().flatten() { (shift) " " }
+                                }
+                                td { (scales(&site.b_scales)) }
+                                td { (share(evidence.and_then(|figures| figures.a_in_r2), 1)) }
+                                td { (share(evidence.map(|figures| figures.a_clipped), 3)) }
+                                td { (share(evidence.map(|figures| figures.b_clipped), 3)) }
+                                td { (number(evidence.and_then(|figures| figures.sqnr_db), 1)) }
+                                td { (number(evidence.and_then(|figures| figures.cosine), 5)) }
+                                td {
+                                    @if let Some(error) = evidence.and_then(|figures| figures.hessian_error) {
+                                        (format!("{error:.2e}"))
+                                    } @else { "–" }
+                                }
+                                td { (share(site.error_share, 1)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn percent(share: f64, digits: usize) -> String {
+    format!("{:.digits$}%", 100.0 * share)
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
+}
