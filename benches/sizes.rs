@@ -110,9 +110,11 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
             forward,
             backward,
             search,
+            evidence,
             ..
         } = calibration;
-        figures(forward + backward + search, calibration.peak_device_bytes)
+        let time = forward + backward + search + evidence;
+        figures(time, calibration.peak_device_bytes)
     });
     let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
     let model = QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?;

@@ -1,4 +1,79 @@
 //! Post-training quantization of vision transformers (PTQ4ViT), computed in integers on any GPU.
+//!
+//! From a timm checkpoint and a few images to a quantized model, and to what it sees in a batch of images:
+//!
+//! ```
+//! use ptq4vit_gpu::data::samples::{choose, flat_folder, load_all};
+//! use ptq4vit_gpu::device::open;
+//! use ptq4vit_gpu::error::Result;
+//! use ptq4vit_gpu::inference::{Model, build};
+//! use ptq4vit_gpu::model::open_checkpoint;
+//! use ptq4vit_gpu::model::recipe::resolve;
+//! use ptq4vit_gpu::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+//! use ptq4vit_gpu::report::guesses;
+//! use std::path::Path;
+//!
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let out = &folder.path().join("vit_mnist_w6a6.safetensors");
+//! // `None` is the best device there is.
+//! let device = open(Some("cpu"))?.device;
+//!
+//! // Load: the weights, and what the config.json beside them tells of the architecture and its images.
+//! let weights = open_checkpoint(Path::new("models/demo/vit_mnist/model.safetensors"))?;
+//! let resolved = resolve(&weights, None)?;
+//! let samples = choose(flat_folder(Path::new("models/demo/calibration"))?, 4, 0)?;
+//! let images: Vec<Vec<f32>> = load_all(&samples, &resolved.preprocessing)
+//!     .into_iter()
+//!     .collect::<Result<_>>()?;
+//!
+//! // Calibrate, with fewer candidates than the paper's 100 for each scale.
+//! let settings = Settings {
+//!     candidates: 20,
+//!     ..Settings::preset(Preset::Ptq4vit, 6, 6)
+//! };
+//! let network = build(&device, &weights, &resolved.architecture)?;
+//! let calibration = calibrate(
+//!     &network,
+//!     &weights,
+//!     &settings,
+//!     &images,
+//!     None,
+//!     &|_| true,
+//!     &mut |progress| println!("{:.0}%", 100.0 * progress.done),
+//! )?;
+//!
+//! // Save: one file with everything that running it takes.
+//! let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, Some(0), &samples)?;
+//! QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?.save(out)?;
+//!
+//! // Run a batch.
+//! let mut model = Model::quantized(&device, &QuantizedModel::open(out)?)?;
+//! for (sample, logits) in samples.iter().zip(model.logits(&images)?) {
+//!     let best = guesses(&logits, 1)[0];
+//!     println!("{}: {} ({:.1}%)", sample.path.display(), best.class, 100.0 * best.probability);
+//! #   assert!(best.probability > 0.5);
+//! }
+//! # Ok::<(), ptq4vit_gpu::error::Error>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! | to | there is |
+//! |---|---|
+//! | find and open a device | [`device::open`], [`device::adapters`] |
+//! | read a checkpoint, a file or the hub's | [`model::open_checkpoint`], [`hub::fetch`] |
+//! | know its architecture and preprocessing | [`model::recipe::resolve`] |
+//! | read images, folders and lists | [`data::samples`], [`data::preprocess::Preprocessing`] |
+//! | quantize | [`quant::calibrate`], [`quant::Settings`], [`quant::QuantizedModel`] |
+//! | run a model, in floats or integers | [`inference::Model`] |
+//! | know how good it is | [`evaluation::Models`], [`report::Tally`], [`report::guesses`] |
+//! | know how fast it is | [`mod@bench`] |
+//!
+//! What else is public is what these are made of, for tests and for whoever builds on it: [`kernels`] with their CPU
+//! versions, the networks in [`model`], the search in [`quant`].
+//!
+//! Errors ([`error::Error`]) name the file, tensor or flag that they are about. Nothing is printed: notices go to the
+//! `log` facade. The same inputs, seed and device give the same bytes.
 
 pub mod bench;
 pub mod cli;
@@ -19,3 +94,4 @@ pub mod quant;
 pub mod report;
 pub mod sweep;
 pub mod tuning;
+pub mod verify;

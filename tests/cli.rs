@@ -117,10 +117,12 @@ fn every_subcommand_helps() {
                 "--out",
             ],
         ),
+        ("inspect", &["--sort", "--json"]),
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("classify", &["--quantized", "--classes", "--top", "--json"]),
         ("demo", &["--device", "--export", "--json"]),
+        ("verify", &["--device", "--kernel", "--shader", "--against"]),
         ("completions", &["bash", "zsh", "fish"]),
         ("man", &["--out"]),
         (

@@ -683,8 +683,6 @@ fn parts_that_cannot_be_written() {
         let says = ["--out", "would replace the ", flag];
         scene.fails(to(out), USAGE, &says);
     }
-    let says = ["--shard", "--json", "cannot be used with"];
-    scene.fails(to("part.json").with("--shard", "0/2"), USAGE, &says);
     let eval = || {
         program("eval")
             .with("--model", scene.path("model.safetensors"))

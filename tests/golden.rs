@@ -9,11 +9,12 @@ use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::model::{
-    FloatProducts, Network, Products, Record, Recorder, SiteKind, open_checkpoint,
+    FloatProducts, FloatingProducts, Network, Products, Record, Recorder, Site, SiteKind,
+    open_checkpoint,
 };
 use ptq4vit_gpu::quant::{
-    Batch, Budget, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale,
-    Settings, SitePlan, SiteScales, SiteSearch, calibrate,
+    Batch, Budget, Calibration, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric,
+    Preset, Scale, Settings, Side, SitePlan, SiteReport, SiteScales, SiteSearch, calibrate,
 };
 use std::collections::HashMap;
 
@@ -35,6 +36,9 @@ tests! {
         the_literal_score_is_the_oracles
         every_setting_reaches_the_golden_scores
         abandoning_candidates_early_changes_no_choice
+        what_candidates_reached_is_what_the_exhaustive_search_finds
+        the_evidence_is_that_of_plain_sums
+        the_evidence_does_not_depend_on_the_memory
         the_search_finds_the_golden_scales_of_a_single_site
         quantized_inference_from_the_golden_scales;
     // Without the exhaustive search, which knows nothing of networks and takes minutes here.
@@ -42,6 +46,7 @@ tests! {
         forward_and_backward
         the_literal_score_is_the_oracles
         every_setting_reaches_the_golden_scores
+        the_evidence_is_that_of_plain_sums
         the_search_finds_the_golden_scales_of_a_single_site
         quantized_inference_from_the_golden_scales
         an_older_checkpoint_is_the_same_network;
@@ -455,6 +460,244 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
             assert_eq!(quick.sites, full.sites, "{}: {setting}", device.name());
             assert!(quick.work().done <= full.work().done);
         }
+    }
+}
+
+/// A candidate that was left early has, as far as it came, no more than the exhaustive search finds, and would have lost.
+fn what_candidates_reached_is_what_the_exhaustive_search_finds(golden: &Golden) {
+    let network = golden.network(&Device::cpu());
+    let images = golden.images("input");
+    let run = |exhaustive| {
+        let settings = Settings {
+            exhaustive,
+            ..Settings::preset(Preset::Ptq4vit, 6, 6)
+        };
+        let weights = &golden.weights;
+        let found = calibrate(
+            &network,
+            weights,
+            &settings,
+            &images,
+            Budget::default(),
+            &|_| true,
+            &mut |_| Ok(()),
+        );
+        found.unwrap().reports
+    };
+    let mut early = 0;
+    for (quick, full) in run(false).iter().zip(&run(true)) {
+        assert_eq!(quick.curves.len(), full.curves.len(), "{}", quick.site);
+        let mut chosen_scores = 0.0;
+        for (quick, full) in quick.curves.iter().zip(&full.curves) {
+            assert_eq!((quick.side, quick.group), (full.side, full.group));
+            assert_eq!(quick.chosen, full.chosen);
+            let best = full.candidates[full.chosen].sum;
+            assert_eq!(quick.candidates[full.chosen].sum, best);
+            for (index, (quick, full)) in quick.candidates.iter().zip(&full.candidates).enumerate()
+            {
+                assert!(full.complete);
+                assert_eq!((full.reached, full.estimate()), (1.0, Some(full.sum)));
+                assert_eq!(quick.scale, full.scale);
+                assert!(best <= full.sum, "candidate {index}");
+                if quick.complete {
+                    assert_eq!(quick.sum, full.sum);
+                } else {
+                    early += 1;
+                    assert!(quick.sum <= full.sum && full.sum > best);
+                    assert!((0.0..=1.0).contains(&quick.reached));
+                    // What it was out for is a part of its error alone.
+                    assert!(quick.estimate().is_none_or(|estimate| estimate > best));
+                }
+            }
+            chosen_scores += if matches!(quick.side, Side::B) {
+                best
+            } else {
+                0.0
+            };
+        }
+        assert!(
+            (chosen_scores / quick.score - 1.0).abs() < 1e-12,
+            "{}",
+            quick.site
+        );
+    }
+    assert!(early > 1000, "{early} were left early");
+}
+
+/// The evidence of every site, computed again from records of a forward and backward pass of all images together, from
+/// products of rounded floats instead of integers, and in plain sums.
+fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
+    for device in common::devices() {
+        let network = golden.network(&device);
+        let images = golden.images("input");
+        let (_, records) = golden.records(&network);
+        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
+            let settings = Settings {
+                candidates: 10,
+                ..Settings::preset(preset, 6, 6)
+            };
+            let found = calibrate(
+                &network,
+                &golden.weights,
+                &settings,
+                &images,
+                Budget::default(),
+                &|_| true,
+                &mut |_| Ok(()),
+            )
+            .unwrap();
+            let plans = network.sites().map(|site| SitePlan::new(site, &settings));
+            let plans = plans.map(|plan| {
+                let scales = found.sites[&plan.site.name].scales.clone();
+                (plan, scales)
+            });
+            let mut rounded =
+                FakeQuantizedProducts::new(&device, golden.float_products(&network), plans);
+            for (site, report) in network.sites().zip(&found.reports) {
+                let record = &records[&site.name];
+                let estimate = rounded.multiply(site, images.len(), &record.a, record.b.as_ref());
+                let read = |buffer: &Buffer<f32>| -> Vec<f64> {
+                    let values = device.read(buffer).unwrap();
+                    values.into_iter().map(f64::from).collect()
+                };
+                let (out, estimate) = (read(&record.out), read(&estimate));
+                let grad = read(record.grad.as_ref().unwrap());
+                let sum = |term: &dyn Fn(usize) -> f64| (0..out.len()).map(term).sum::<f64>();
+                let signal = sum(&|at| out[at].powi(2));
+                let noise = sum(&|at| (estimate[at] - out[at]).powi(2));
+                let evidence = &report.evidence;
+                let about = |found: Option<f64>, expected: f64, what: &str| {
+                    let found = found.unwrap_or_else(|| panic!("{} has no {what}", site.name));
+                    // f32's rounding of an error that is some hundredth of O.
+                    assert!(
+                        (found / expected - 1.0).abs() < 1e-4,
+                        "{}: {}: {what} {found}, expected {expected}",
+                        device.name(),
+                        site.name
+                    );
+                };
+                about(evidence.sqnr_db, 10.0 * (signal / noise).log10(), "SQNR");
+                let norms = signal * sum(&|at| estimate[at].powi(2));
+                let cosine = sum(&|at| out[at] * estimate[at]) / norms.sqrt();
+                about(evidence.cosine, cosine, "cosine");
+                match preset {
+                    Preset::Ptq4vit => {
+                        let error = sum(&|at| (grad[at] * (estimate[at] - out[at])).powi(2));
+                        about(evidence.hessian_error, error, "Hessian error");
+                        about(evidence.hessian_error, report.score, "score");
+                    }
+                    Preset::BasePtq => assert_eq!(evidence.hessian_error, None),
+                }
+                codes_are_counted(&device, golden, &settings, site, record, &found, report);
+            }
+        }
+    }
+}
+
+/// That codes are counted as their definition says, value by value.
+fn codes_are_counted(
+    device: &Device,
+    golden: &Golden,
+    settings: &Settings,
+    site: &Site,
+    record: &Record,
+    found: &Calibration,
+    report: &SiteReport,
+) {
+    let (plan, scales) = (
+        SitePlan::new(site, settings),
+        &found.sites[&site.name].scales,
+    );
+    let images = golden.images("input").len();
+    let (mut in_r2, mut histogram) = (0, 0);
+    let mut clipped_shares = Vec::new();
+    for (side, scales) in [(Side::A, &scales.a), (Side::B, &scales.b)] {
+        let what = plan.quantizer(side, images, 1);
+        let values = match (side, &record.b) {
+            (Side::A, _) => device.read(&record.a).unwrap(),
+            (Side::B, Some(b)) => device.read(b).unwrap(),
+            (Side::B, None) => golden
+                .weights
+                .float(&format!("{}.weight", site.name))
+                .unwrap(),
+        };
+        let q = (1 << (what.bits - 1)) as f32;
+        let (mut count, mut clipped) = (0, 0);
+        for problem in 0..what.batch[0] * what.batch[1] {
+            let (outer, inner) = (problem / what.batch[1], problem % what.batch[1]);
+            for (row, column) in (0..what.rows).flat_map(|row| (0..what.k).map(move |k| (row, k))) {
+                let view = what.source;
+                let at = view.offset as usize
+                    + outer * view.outer as usize
+                    + inner * view.inner as usize
+                    + row * view.row as usize
+                    + column * view.column as usize;
+                let x = values[at];
+                let scale = scales[inner * what.inner_groups + row / what.group_rows];
+                let [code_1, code_2] = scale
+                    .inverses()
+                    .map(|inverse| (x * inverse).round_ties_even());
+                let second = match what.format {
+                    Format::Uniform => false,
+                    Format::SoftmaxTwin => code_1 > q - 1.0,
+                    Format::GeluTwin => x >= 0.0,
+                };
+                let out_of_reach = match (what.format, second) {
+                    (Format::Uniform, _) => !(-q..=q - 1.0).contains(&code_1),
+                    (_, true) => code_2 > q - 1.0,
+                    (_, false) => code_1.abs() > q - 1.0,
+                };
+                count += 1;
+                clipped += usize::from(out_of_reach);
+                in_r2 += usize::from(second);
+                histogram += usize::from(side == Side::A);
+            }
+        }
+        clipped_shares.push(clipped as f64 / count as f64);
+    }
+    let evidence = &report.evidence;
+    assert_eq!(
+        [evidence.a_clipped, evidence.b_clipped],
+        clipped_shares[..],
+        "{}",
+        site.name
+    );
+    let in_r2 = plan
+        .a_format
+        .is_twin()
+        .then(|| in_r2 as f64 / histogram as f64);
+    assert_eq!(evidence.a_in_r2, in_r2, "{}", site.name);
+    if let Some(histograms) = &report.histograms {
+        let counted: u64 = histograms.whole.counts.iter().sum();
+        assert_eq!(counted, histogram as u64, "{}", site.name);
+    }
+}
+
+/// Nor do the curves and histograms.
+fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
+    for device in common::devices() {
+        let network = golden.network(&device);
+        let settings = Settings::preset(Preset::Ptq4vit, 6, 6);
+        let run = |bytes| {
+            let images = golden.images("input");
+            let weights = &golden.weights;
+            let found = calibrate(
+                &network,
+                weights,
+                &settings,
+                &images,
+                Budget { bytes, halvings: 0 },
+                &|_| true,
+                &mut |_| Ok(()),
+            );
+            let mut reports = found.unwrap().reports;
+            for report in &mut reports {
+                report.seconds = 0.0;
+            }
+            reports
+        };
+        // Little enough that images go through one by one.
+        assert_eq!(run(None), run(Some(73 << 20)), "{}", device.name());
     }
 }
 

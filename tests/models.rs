@@ -284,6 +284,11 @@ fn abandoning_candidates_early_changes_no_choice() {
     let frugal = run(false, Some(BUDGET));
     assert_eq!(frugal.sites, quick.sites);
     assert_eq!(frugal.work(), quick.work());
+    for (frugal, quick) in frugal.reports.iter().zip(&quick.reports) {
+        assert_eq!(frugal.evidence, quick.evidence);
+        assert_eq!(frugal.histograms, quick.histograms);
+        assert_eq!(frugal.curves, quick.curves);
+    }
     assert!(frugal.peak_device_bytes <= BUDGET);
 }
 

@@ -11,6 +11,7 @@ mod tiny;
 
 use container::Container;
 use edits::{EDIT, edited};
+use ptq4vit_gpu::data::class_names::{self, ClassName};
 use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
@@ -23,6 +24,7 @@ use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
 use ptq4vit_gpu::sweep::Plan;
+use ptq4vit_gpu::verify::{Report, compare};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -31,13 +33,14 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("weights", weights),
     ("checkpoint", checkpoint),
     ("quantized", quantized),
     ("recipe", recipe),
     ("labels", labels),
     ("plan", plan),
+    ("report", report),
     ("image", image),
 ];
 
@@ -153,7 +156,7 @@ pub fn recipe(input: &[u8]) {
     }
 }
 
-/// A list of labels, or of images.
+/// A list of labels, of images, or of names of classes.
 pub fn labels(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -161,6 +164,11 @@ pub fn labels(input: &[u8]) {
     for entries in [label_entries(text), list_entries(text)].iter().flatten() {
         let names: HashSet<&str> = entries.iter().map(|(name, _)| *name).collect();
         assert!(!names.is_empty() && names.len() == entries.len());
+    }
+    if let Ok(classes) = class_names::parse(text) {
+        // They are shown on a terminal.
+        let shown = |class: &ClassName| !class.name.is_empty() && !class.name.contains('\u{1b}');
+        assert!(!classes.is_empty() && classes.iter().all(shown));
     }
 }
 
@@ -181,6 +189,21 @@ pub fn plan(input: &[u8]) {
         {
             assert!((0.0..=1.0).contains(&report.accuracy.top1));
         }
+    }
+}
+
+/// What `verify` writes: compared with itself, and written again.
+pub fn report(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let path = Path::new("report.json");
+    if let Ok(report) = Report::parse(path, text) {
+        for device in &report.devices {
+            compare(&report.devices[0], device);
+        }
+        let again = Report::parse(path, &report.to_json());
+        assert_eq!(again.expect("it was accepted"), report);
     }
 }
 

@@ -31,7 +31,11 @@ Examples:
 
   # A model of the hub, on the images that a list names, within a small GPU's memory
   ptq4vit-gpu calibrate --model vit_base_patch16_224 --images photos --list photos.txt \\
-      --memory-budget 800MiB --out vit_base_w8a8.safetensors")]
+      --memory-budget 800MiB --out vit_base_w8a8.safetensors
+
+  # With a page that shows how well each product does
+  ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
+      --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
 pub struct Calibrate {
     /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
     /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
@@ -50,13 +54,13 @@ pub struct Calibrate {
     #[arg(long, value_enum, default_value = "ptq4vit")]
     preset: Preset,
     /// Bits of weights and activations, 2 to 8.
-    #[arg(long, default_value_t = 8, value_parser = bits())]
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits())]
     bits: u32,
     /// Bits of weights, if not --bits.
-    #[arg(long, value_parser = bits())]
+    #[arg(long, value_name = "BITS", value_parser = bits())]
     weight_bits: Option<u32>,
     /// Bits of activations, if not --bits.
-    #[arg(long, value_parser = bits())]
+    #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
     /// How candidate scales are compared, if not as the preset says.
     #[arg(long, value_enum)]
@@ -68,25 +72,30 @@ pub struct Calibrate {
     #[arg(long, value_name = "BOOL")]
     gelu_twin: Option<bool>,
     /// Smallest candidate, as a fraction of the scale that clips nothing.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "FRACTION", allow_hyphen_values = true)]
     alpha: Option<f64>,
     /// Largest candidate, likewise.
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, value_name = "FRACTION", allow_hyphen_values = true)]
     beta: Option<f64>,
     /// Candidates for each scale.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     candidates: Option<usize>,
     /// Rounds of choosing A's scale, then B's.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Evaluate every candidate on every image, even those that can't win any more. The choice is the same.
     #[arg(long)]
     exhaustive: bool,
     /// Number of calibration images.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 32)]
     count: usize,
     /// Seed of the draw of images.
-    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_hyphen_values = true
+    )]
     seed: u64,
     /// File that names the images, one a line, relative to --images; the first --count of them are taken.
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]

@@ -3,7 +3,7 @@
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
 use super::{open_float, progress};
-use crate::data::class_names::{self, ClassName};
+use crate::data::class_names::{self, ClassName, IMAGENET_CLASSES};
 use crate::data::samples::{Sample, flat_folder, load_all};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -19,13 +19,11 @@ use std::path::PathBuf;
 const DECODED: usize = 64;
 /// Classes that are shown, where the user doesn't say how many.
 const TOP: usize = 5;
-/// The number of classes that ImageNet's names are for.
-const IMAGENET: usize = 1000;
 
 /// Shows what a model sees in images: the likeliest classes, and how long it takes.
 ///
 /// Each image's classes come with their probabilities. The time is that of upload, network and read-back, without reading
-/// and decoding the file; the first image is run twice, since what it takes longer at first says nothing of the others.
+/// and decoding the file. The first image is run once before without a clock: it would pay for what is compiled once.
 ///
 /// An image that can't be read is named on stderr, the others are classified, and the exit code is 3.
 #[derive(Args)]
@@ -179,8 +177,8 @@ impl Classify {
     fn names(&self, classes: usize) -> Result<Option<Vec<ClassName>>> {
         match &self.classes {
             Some(path) => class_names::open(path, classes).map(Some),
-            None if classes == IMAGENET => {
-                log::info!("classes: ImageNet's, since there are {IMAGENET}");
+            None if classes == IMAGENET_CLASSES => {
+                log::info!("classes: ImageNet's, since there are {classes}");
                 Ok(Some(class_names::imagenet()))
             }
             None => Ok(None),
@@ -207,13 +205,16 @@ impl Classify {
         names: Option<&[ClassName]>,
         unreadable: &mut Vec<Error>,
     ) -> Result<Vec<Row>> {
-        let loaded = load_all(samples, model.preprocessing());
-        let images: Vec<Vec<f32>> = loaded.iter().flatten().cloned().collect();
+        let mut images = Vec::new();
+        let failures: Vec<Option<Error>> = load_all(samples, model.preprocessing())
+            .into_iter()
+            .map(|loaded| loaded.map(|image| images.push(image)).err())
+            .collect();
         let mut timed = model.timed_logits(self.batch, &images)?.into_iter();
         let mut rows = Vec::new();
-        for (sample, loaded) in samples.iter().zip(loaded) {
-            let outcome = match loaded {
-                Ok(_) => {
+        for (sample, failure) in samples.iter().zip(failures) {
+            let outcome = match failure {
+                None => {
                     let (logits, time) = timed.next().expect("logits of every image");
                     check_finite(&logits, &sample.path, model.device())?;
                     let class = |guess: Guess| Class {
@@ -225,7 +226,7 @@ impl Classify {
                         classes: guesses(&logits, top).into_iter().map(class).collect(),
                     }
                 }
-                Err(error) => {
+                Some(error) => {
                     let text = error.to_string();
                     unreadable.push(error);
                     Outcome::Unreadable { error: text }

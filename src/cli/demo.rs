@@ -37,7 +37,7 @@ pub struct Demo {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["count", "device", "json"])]
     export: Option<PathBuf>,
     /// Number of calibration images.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     count: usize,
     #[command(flatten)]
     device: DeviceOption,

@@ -5,13 +5,19 @@ use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// Shows what a quantized file holds: where it comes from, its size, and how well each matrix product does.
+/// Shows what a quantized file holds, and how well each of its matrix products does.
 ///
-/// SQNR and cosine compare the integers' result with the FP network's on the calibration images. The error is a
-/// product's share of the sum over all products of Σ G² (Ô - O)², with G the gradient of the loss there: which layers
-/// hurt. Clipped values lie beyond the largest or smallest code.
+/// It tells where the model comes from and its size, too. SQNR and cosine compare the integers' result with the FP
+/// network's on the calibration images. The error is a product's share of the sum over all products of Σ G² (Ô - O)²,
+/// with G the gradient of the loss there: which layers hurt. Clipped values lie beyond the largest or smallest code.
 #[derive(Args)]
-#[command(after_help = "Example:\n  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error")]
+#[command(after_help = "\
+Examples:
+  # Which products hurt most
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --sort error
+
+  # Every scale, for a program
+  ptq4vit-gpu inspect deit_tiny_w6a6.safetensors --json")]
 pub struct Inspect {
     /// Quantized model: what `calibrate` wrote.
     #[arg(value_name = "FILE")]

@@ -31,7 +31,7 @@ impl LogLevel for Notices {
     }
 }
 
-/// Sets up the log for the rest of the process.
+/// Sets up the log for the rest of the process, unless it is already.
 ///
 /// `-v` and `-q` win over `RUST_LOG`, which wins over the default: all notices of this program, and of others only
 /// errors.
@@ -41,10 +41,10 @@ pub fn set_up(verbosity: &Verbosity<Notices>) {
     }
     let logger = logger(verbosity);
     let most = logger.filter();
-    LogWrapper::new(progress::bars().clone(), logger)
-        .try_init()
-        .expect("the log is set up once");
-    log::set_max_level(most);
+    let logger = LogWrapper::new(progress::bars().clone(), logger);
+    if logger.try_init().is_ok() {
+        log::set_max_level(most);
+    }
 }
 
 fn logger(verbosity: &Verbosity<Notices>) -> Logger {

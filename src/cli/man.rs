@@ -65,7 +65,7 @@ fn render(command: &Command, page: &clap_mangen::Man, out: &mut dyn Write) -> io
     };
     let mut roff = Roff::new();
     roff.control("SH", ["EXAMPLES"]).control("nf", []);
-    for line in examples.trim_start_matches(HEADING).lines() {
+    for line in examples.strip_prefix(HEADING).unwrap_or(&examples).lines() {
         roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
     }
     roff.control("fi", []);

@@ -29,6 +29,7 @@ mod progress;
 mod report;
 mod source;
 mod sweep;
+mod verify;
 
 use crate::error::{Error, Result};
 use crate::model;
@@ -67,6 +68,7 @@ enum Command {
     Sweep(sweep::Sweep),
     Bench(bench::Bench),
     Demo(demo::Demo),
+    Verify(verify::Verify),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -89,6 +91,7 @@ pub fn run() -> Result<()> {
         Command::Sweep(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Verify(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }

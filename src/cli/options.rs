@@ -25,14 +25,22 @@ impl DeviceOption {
     /// # Errors
     /// Those of [`open`].
     pub fn open(&self) -> Result<Device> {
-        let selection = open(self.device.as_deref())?;
-        log::info!("device: {}", selection.notice);
-        if let Err(error) = tuning::apply(&selection.device) {
-            // The results are the same without it.
-            log::warn!("tuning: not used: {error}; bench --tune makes it anew");
-        }
-        Ok(selection.device)
+        open_tuned(self.device.as_deref())
     }
+}
+
+/// Opens the device that `request` names, tuned as `bench --tune` left it, and says on stderr which one it is.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_tuned(request: Option<&str>) -> Result<Device> {
+    let selection = open(request)?;
+    log::info!("device: {}", selection.notice);
+    if let Err(error) = tuning::apply(&selection.device) {
+        // The results are the same without it.
+        log::warn!("tuning: not used: {error}; bench --tune makes it anew");
+    }
+    Ok(selection.device)
 }
 
 /// The size of the images that the network takes.

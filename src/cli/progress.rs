@@ -3,6 +3,7 @@
 use crate::evaluation;
 use crate::hub::Transfer;
 use crate::quant::{self, Phase};
+use crate::verify::Step;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::LazyLock;
 
@@ -52,6 +53,18 @@ pub(super) fn tell(bar: &ProgressBar, event: &evaluation::Event) {
         evaluation::Event::Done(images) => bar.inc(*images as u64),
         evaluation::Event::Skipped(error) => log::warn!("skipped: {error}"),
     }
+}
+
+/// The bar of a verification of so many kernels and models.
+pub(super) fn verification(steps: usize) -> ProgressBar {
+    bar(steps as u64, "{bar:30} {pos}/{len}  {elapsed}  {msg}")
+}
+
+/// Shows what a verification tells.
+pub(super) fn count(bar: &ProgressBar, event: &Step) {
+    let (Step::Kernel(name) | Step::Model(name)) = event;
+    bar.set_message((*name).to_owned());
+    bar.inc(1);
 }
 
 /// The bar of files on their way from the hub.

@@ -1,19 +1,18 @@
 //! What a model's classes are called: a list from a file, or ImageNet's.
 
 use crate::error::{Error, Result};
+use crate::input;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k model's
 /// logits. Ids and words are WordNet 3.0's.
 const IMAGENET: &str = include_str!("../../models/imagenet_classes.tsv");
+/// How many classes ImageNet has.
+pub const IMAGENET_CLASSES: usize = 1000;
 /// The first line of a list with ids, if it is there.
 const HEADER: &str = "index\twnid\tname";
-/// The most bytes of a list: room for 21,841 classes with a paragraph each.
-const MAX_BYTES: u64 = 16 << 20;
 
 /// What a class is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,9 +24,9 @@ pub struct ClassName {
     pub name: String,
 }
 
-/// ImageNet's 1000 classes.
+/// ImageNet's [`IMAGENET_CLASSES`].
 pub fn imagenet() -> Vec<ClassName> {
-    parse(IMAGENET.as_bytes()).expect("a test parses it")
+    parse(IMAGENET).expect("a test parses it")
 }
 
 /// The names in a file, of a model with so many classes.
@@ -35,19 +34,8 @@ pub fn imagenet() -> Vec<ClassName> {
 /// # Errors
 /// A file that can't be read, one of another form than [`parse`] takes, or another number of names.
 pub fn open(path: &Path, classes: usize) -> Result<Vec<ClassName>> {
-    let cannot_read = |error| Error::input(path, format!("can't be read: {error}"));
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(cannot_read)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let problem = format!(
-            "has more than the {} MiB that a list of classes may have",
-            MAX_BYTES >> 20
-        );
-        return Err(Error::input(path, problem));
-    }
-    let names = parse(&bytes).map_err(|problem| Error::input(path, problem))?;
+    let text = input::text(path)?;
+    let names = parse(&text).map_err(|problem| Error::input(path, problem))?;
     if names.len() != classes {
         let problem = format!("names {} classes, but the model has {classes}", names.len());
         return Err(Error::input(path, problem));
@@ -55,18 +43,12 @@ pub fn open(path: &Path, classes: usize) -> Result<Vec<ClassName>> {
     Ok(names)
 }
 
-/// Reads a list of classes in UTF-8: a name on each line, or, where the first line has tabs, `index<TAB>wnid<TAB>name`
+/// Reads a list of classes: a name on each line, or, where the first line has tabs, `index<TAB>wnid<TAB>name`
 /// with indices that count from 0, and maybe these words above them.
 ///
 /// # Errors
 /// What was expected and what was found, with the line.
-pub fn parse(bytes: &[u8]) -> std::result::Result<Vec<ClassName>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        format!(
-            "expected UTF-8, found other bytes at {}",
-            error.valid_up_to()
-        )
-    })?;
+pub fn parse(text: &str) -> std::result::Result<Vec<ClassName>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = (1..).zip(text.lines()).peekable();
     let Some(&(_, first)) = lines.peek() else {
@@ -139,14 +121,14 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> std::result::Result<Vec<String>, String> {
-        let classes = parse(text.as_bytes())?;
+        let classes = parse(text)?;
         Ok(classes.into_iter().map(|class| class.name).collect())
     }
 
     #[test]
     fn imagenet_has_its_thousand_classes_in_order() {
         let classes = imagenet();
-        assert_eq!(classes.len(), 1000);
+        assert_eq!(classes.len(), IMAGENET_CLASSES);
         assert!(classes.is_sorted_by(|left, right| left.wnid < right.wnid));
         for (index, wnid, name) in [
             (0, "n01440764", "tench, Tinca tinca"),
@@ -214,10 +196,6 @@ mod tests {
             let problem = names(text).unwrap_err();
             assert!(problem.contains(says), "{text:?}: {problem}");
         }
-        assert_eq!(
-            parse(b"cat\xff").unwrap_err(),
-            "expected UTF-8, found other bytes at 3"
-        );
     }
 
     #[test]

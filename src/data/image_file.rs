@@ -107,6 +107,14 @@ fn decode_jpeg(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
         .ok_or("can't decode this JPEG: it has no frame header")?;
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     let size = check_size(width, height, 3)?;
+    // A block of 8 by 8 pixels takes a bit at the very least. The decoder makes grey ones where there are none.
+    let least = u64::from(width.div_ceil(8)) * u64::from(height.div_ceil(8)) / 8;
+    let found = bytes.len() as u64;
+    if found < least {
+        return Err(format!(
+            "this JPEG is truncated: {width}x{height} pixels take at least {least} bytes, found {found}"
+        ));
+    }
     // The decoder puts up with a baseline scan whose last few bytes are cut off.
     if !has_end_of_image(bytes) {
         return Err("this JPEG is truncated: expected an end-of-image marker, found none".into());
@@ -370,6 +378,10 @@ mod tests {
             .unwrap();
         jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF, 0xDC, 0xFF, 0xDC]);
         assert!(problem(&jpeg).contains("65500x65500"), "{}", problem(&jpeg));
+        // What it claims would fit, but there is no data for it.
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x20, 0x00, 0x20, 0x00]);
+        let expected = "this JPEG is truncated: 8192x8192 pixels take at least 131072 bytes";
+        assert!(problem(&jpeg).starts_with(expected), "{}", problem(&jpeg));
         // Each side is within bounds, the product is not.
         jpeg[frame + 5..frame + 9].copy_from_slice(&[0x40, 0x00, 0x40, 0x00]);
         assert!(problem(&jpeg).contains("16384x16384"), "{}", problem(&jpeg));

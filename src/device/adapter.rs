@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 use std::sync::Arc;
 
+/// What stands in a backend's place where the CPU computes.
+pub(super) const CPU_BACKEND: &str = "none";
 /// What stands in a driver's place where the CPU computes.
 pub(super) const CPU_DRIVER: &str = "the kernels' CPU versions";
 
@@ -95,6 +97,7 @@ fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
     let mut traits = Traits {
         driver: driver(&info),
+        backend: info.backend.to_string(),
         name: info.name,
         software: info.device_type == wgpu::DeviceType::Cpu,
         cooperative_side: cooperative_side(adapter),
@@ -214,7 +217,7 @@ pub fn cpu_report() -> AdapterReport {
     AdapterReport {
         index: None,
         name: "cpu".to_owned(),
-        backend: "none".to_owned(),
+        backend: CPU_BACKEND.to_owned(),
         kind: "cpu",
         driver: CPU_DRIVER.to_owned(),
         max_binding_bytes: u64::MAX,

@@ -6,6 +6,7 @@ use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use half::f16;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, RwLock};
@@ -119,6 +120,8 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// What is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
+    /// The name of wgpu's backend.
+    pub(super) backend: String,
     /// The driver's name and version.
     pub(super) driver: String,
     /// Whether it is a driver that computes on the CPU.
@@ -136,6 +139,8 @@ pub struct Gpu {
     memory: Arc<MemoryUse>,
     pool: Arc<Pool>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    /// Parts of shaders' texts, and what stands in their place.
+    replacements: RwLock<Vec<(&'static str, String)>>,
     recorded: Mutex<Vec<Recorded>>,
     /// The pool of the recording that is being made.
     recording: Mutex<Option<Arc<Pool>>>,
@@ -196,6 +201,7 @@ impl Gpu {
             pool: Pool::new(memory.clone()),
             memory,
             pipelines: Mutex::default(),
+            replacements: RwLock::default(),
             recorded: Mutex::default(),
             recording: Mutex::default(),
             faults,
@@ -204,6 +210,10 @@ impl Gpu {
 
     pub(super) fn name(&self) -> &str {
         &self.traits.name
+    }
+
+    pub(super) fn backend(&self) -> &str {
+        &self.traits.backend
     }
 
     pub(super) fn driver(&self) -> &str {
@@ -229,6 +239,27 @@ impl Gpu {
     pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
         let mut strategies = self.strategies.write().expect("the strategies' lock");
         strategies.insert(kernel, strategy);
+    }
+
+    /// Has kernels that are recorded from now on be built with `text` where their shader has `original`.
+    pub(super) fn replace_text(&self, original: &'static str, text: String) {
+        let mut replacements = self.replacements.write().expect("the replacements' lock");
+        replacements.retain(|(replaced, _)| *replaced != original);
+        replacements.push((original, text));
+        let mut pipelines = self.pipelines.lock().expect("the pipeline cache's lock");
+        pipelines.clear();
+    }
+
+    /// The text that a shader is built from.
+    fn source(&self, shader: &Shader) -> Cow<'static, str> {
+        let replacements = self.replacements.read().expect("the replacements' lock");
+        let mut source = Cow::Borrowed(shader.source);
+        for (original, text) in replacements.iter() {
+            if source.contains(original) {
+                source = source.replace(original, text).into();
+            }
+        }
+        source
     }
 
     pub(super) fn memory(&self) -> &MemoryUse {
@@ -462,7 +493,7 @@ impl Gpu {
                     .device
                     .create_shader_module(wgpu::ShaderModuleDescriptor {
                         label: Some(shader.name),
-                        source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+                        source: wgpu::ShaderSource::Wgsl(self.source(shader)),
                     });
                 self.device
                     .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

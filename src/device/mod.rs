@@ -45,6 +45,14 @@ impl Device {
         }
     }
 
+    /// `vulkan`, `metal`, `dx12`, or `none` for the CPU.
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::Cpu(_) => adapter::CPU_BACKEND,
+            Self::Gpu(gpu) => gpu.backend(),
+        }
+    }
+
     /// The driver's name and version, as far as the backend tells them.
     pub fn driver(&self) -> &str {
         match self {
@@ -186,6 +194,23 @@ impl Device {
     pub fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
         if let Self::Gpu(gpu) = self {
             gpu.set_strategy(kernel, strategy);
+        }
+    }
+
+    /// How `kernel` divides its work here; `None` on the CPU.
+    pub fn strategy(&self, kernel: &'static str) -> Option<Strategy> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => Some(gpu.strategy(kernel)),
+        }
+    }
+
+    /// Has kernels that are recorded from now on be built with `text` where their shader has `original`, one of the files
+    /// in `shaders`: to try an edited one without building the program anew. What of it isn't WGSL shows at the next read.
+    /// The CPU has no shaders.
+    pub fn replace_shader_text(&self, original: &'static str, text: String) {
+        if let Self::Gpu(gpu) = self {
+            gpu.replace_text(original, text);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::quant::{Provenance, QuantizedModel, Settings};
 use crate::report::{Accuracy, Tally};
 use serde::{Deserialize, Serialize};
 use shard::IMAGES_AT_ONCE;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The models to run, prepared for the same images.
@@ -151,7 +152,7 @@ impl Models {
     /// How well the quantized model agrees with the FP model on preprocessed images, whatever these show.
     ///
     /// # Errors
-    /// Those of the device.
+    /// Those of the device, and [`Error::Input`] for logits that are not finite.
     ///
     /// # Panics
     /// Without an FP model, or without images.
@@ -159,6 +160,9 @@ impl Models {
         let float = self.reference.as_mut().expect("there is an FP model");
         let reference = float.logits(images)?;
         let logits = self.evaluated.logits(images)?;
+        for logits in logits.iter().chain(&reference) {
+            check_finite(logits, Path::new("a calibration image"), &self.device)?;
+        }
         let tally = Tally::unlabelled(&logits, &reference);
         Ok(tally.accuracy().expect("there are images"))
     }

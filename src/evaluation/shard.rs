@@ -102,6 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn counts_that_a_file_claims_overflow_nothing() {
+        assert_eq!(Shard::WHOLE.range(usize::MAX), 0..usize::MAX);
+        let last = Shard::new(usize::MAX - 1, usize::MAX).unwrap();
+        assert_eq!(last.range(usize::MAX).end, usize::MAX);
+    }
+
+    #[test]
     fn shards_tile_the_images_on_the_grid() {
         for images in [0, 1, 63, 64, 65, 500, 50_000] {
             for count in [1, 2, 3, 4, 7, 16, 1000] {

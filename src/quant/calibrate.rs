@@ -404,8 +404,11 @@ fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Ve
     Ok((gradients, exponent))
 }
 
-/// The codes `[outputs, inputs]` of a weight, and its bias, on the host.
-pub(super) fn weight_codes(
+/// The codes `[outputs, inputs]` of a weight of `device` under `scales`, and its bias, on the host.
+///
+/// # Errors
+/// Those of the device.
+pub fn weight_codes(
     device: &Device,
     plan: &SitePlan,
     linear: &LinearWeights,

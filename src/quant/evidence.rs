@@ -5,7 +5,7 @@
 //! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
 //! images were divided.
 
-use super::candidates::{GELU_MINIMUM, Scale};
+use super::candidates::Scale;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan};
 use super::scan::Scan;
@@ -24,6 +24,9 @@ const BLOCK: usize = 1 << 14;
 
 /// Bars of a histogram.
 const BARS: usize = 96;
+
+/// Below it no GELU has a value, however it is rounded.
+const GELU_LOW: f64 = -0.17;
 
 /// How well a site's chosen scales do on the calibration images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,7 +92,7 @@ impl SiteEvidence {
 }
 
 /// How A's values lie, where they are a softmax's or a GELU's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Histograms {
     /// From the smallest value that there can be to the largest that there is; for a softmax, that there can be.
     pub whole: Histogram,
@@ -107,8 +110,6 @@ pub struct Histogram {
     /// The values in each bar.
     pub counts: Vec<u64>,
 }
-
-impl Eq for Histogram {}
 
 impl Histogram {
     fn new(low: f64, high: f64) -> Self {
@@ -144,8 +145,8 @@ impl Histograms {
                 near_zero: Histogram::new(0.0, reach.min(1.0)),
             }),
             SiteKind::Linear(linear) if linear.after_gelu => Some(Self {
-                whole: Histogram::new(-GELU_MINIMUM, f64::from(max).max(GELU_MINIMUM)),
-                near_zero: Histogram::new(-GELU_MINIMUM, 2.0 * GELU_MINIMUM),
+                whole: Histogram::new(GELU_LOW, f64::from(max).max(-GELU_LOW)),
+                near_zero: Histogram::new(GELU_LOW, -2.0 * GELU_LOW),
             }),
             _ => None,
         }
@@ -235,21 +236,18 @@ pub(super) struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// The site's figures, and histograms of A if a twin is for such values.
+    /// The site's figures, and histograms of A if it is a softmax or what GELU gives.
     ///
     /// # Errors
     /// Those of the device, and sums that are not finite.
     pub fn evidence(&self) -> Result<(SiteEvidence, Option<Histograms>)> {
         let (plan, scales) = (self.plan, &self.found.scales);
         let histograms = Histograms::new(plan, scales.a[0], self.found.largest_a);
-        let (mut sums, mut a, mut b) = (
-            Sums::default(),
-            Usage {
-                histograms: histograms.clone(),
-                ..Usage::default()
-            },
-            Usage::default(),
-        );
+        let (mut sums, mut b) = (Sums::default(), Usage::default());
+        let mut a = Usage {
+            histograms: histograms.clone(),
+            ..Usage::default()
+        };
         for (index, batch) in self.batches.iter().enumerate() {
             self.add_errors(batch, &mut sums)?;
             let values = self.device.read(&batch.record.a)?;

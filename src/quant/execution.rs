@@ -1,5 +1,6 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
+use super::candidates::Scale;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Device};
 use crate::kernels::{
@@ -79,6 +80,18 @@ impl IntegerSite {
         Codes::shared(quantize(device, &quantizer, b.values(), &self.inverses[1]))
     }
 
+    /// What A is multiplied by, and the bias.
+    fn right_operand<'a>(
+        &'a self,
+        codes: &'a OperandCodes,
+    ) -> (&'a Codes, Option<&'a Buffer<f32>>) {
+        match (&self.linear, &codes.b) {
+            (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
+            (None, Some(codes)) => (codes, None),
+            (None, None) => unreachable!("a site has a weight or two activations"),
+        }
+    }
+
     /// A's codes, as another product's epilogue can write them: where one scale serves them all.
     fn next_codes(&self, gelu: bool) -> Option<NextCodes> {
         let [scale] = self.scales.a[..] else {
@@ -91,6 +104,14 @@ impl IntegerSite {
             inverses: scale.inverses(),
         })
     }
+}
+
+/// Codes of a site's operands.
+pub struct OperandCodes {
+    /// The left operand's.
+    pub a: Codes,
+    /// The right operand's, where it is an activation.
+    pub b: Option<Codes>,
 }
 
 /// Products on integers: activations are quantized as they are made, sums are exact, scale and bias come last.
@@ -124,26 +145,50 @@ impl IntegerProducts {
     }
 }
 
-impl Products for IntegerProducts {
-    fn product(
-        &mut self,
+impl IntegerProducts {
+    /// The codes of what a site multiplies.
+    pub fn codes(
+        &self,
         site: &Site,
         images: usize,
         a: Activation,
         b: Option<&Output>,
-        then: Then,
-    ) -> Output {
+    ) -> OperandCodes {
+        let site = &self.sites[&site.name];
+        OperandCodes {
+            a: site.left(&self.device, images, a),
+            b: b.map(|b| site.right(&self.device, images, b)),
+        }
+    }
+
+    /// The site's integers as floats, laid out as O is: what they are worth, and the bias, are left out.
+    pub fn integers(&self, site: &Site, images: usize, codes: &OperandCodes) -> Buffer<f32> {
+        let site = &self.sites[&site.name];
+        let (b, _) = site.right_operand(codes);
+        let units = |scales: &[Scale]| -> Vec<Scale> {
+            scales
+                .iter()
+                .map(|&scale| Scale {
+                    scale: 1.0,
+                    ..scale
+                })
+                .collect()
+        };
+        let units = SiteScales {
+            a: units(&site.scales.a),
+            b: units(&site.scales.b),
+        };
+        let plan = &site.plan;
+        plan.integer_product(&self.device, images, &codes.a, b, &[units], None)
+    }
+
+    /// O of a site, with its bias, from the codes of its operands, and what `then` says.
+    pub fn multiply(&self, site: &Site, images: usize, codes: &OperandCodes, then: Then) -> Output {
         let device = &self.device;
         let site = &self.sites[&site.name];
-        let a = site.left(device, images, a);
-        let of_activation = b.map(|b| site.right(device, images, b));
-        let (b, bias) = match (&site.linear, &of_activation) {
-            (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
-            (None, Some(codes)) => (codes, None),
-            (None, None) => unreachable!("a site has a weight or two activations"),
-        };
-        let shape = site.plan.shape(images, 1, &a, b);
-        let operands = site.plan.operands(&a, b, &site.output_scales, bias);
+        let (b, bias) = site.right_operand(codes);
+        let shape = site.plan.shape(images, 1, &codes.a, b);
+        let operands = site.plan.operands(&codes.a, b, &site.output_scales, bias);
 
         let next = match then {
             Then::Gelu(next) => self.sites[&next.name].next_codes(true),
@@ -169,6 +214,20 @@ impl Products for IntegerProducts {
             Then::Gelu(_) => gelu(device, &out),
             _ => out,
         })
+    }
+}
+
+impl Products for IntegerProducts {
+    fn product(
+        &mut self,
+        site: &Site,
+        images: usize,
+        a: Activation,
+        b: Option<&Output>,
+        then: Then,
+    ) -> Output {
+        let codes = self.codes(site, images, a, b);
+        self.multiply(site, images, &codes, then)
     }
 }
 

@@ -156,8 +156,11 @@ impl JournalLock {
             // a name keeps nobody out.
             let is_current = is_at(&file, &path).map_err(|error| cannot("opened", error))?;
             if is_current {
-                output::remove_unfinished(out)?;
                 let metadata = file.metadata().map_err(|error| cannot("read", error))?;
+                if !metadata.is_file() {
+                    return Err(Error::input(&path, "is not a regular file"));
+                }
+                output::remove_unfinished(out)?;
                 let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
                 return Ok(Self { path, file, empty });
             }

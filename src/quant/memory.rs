@@ -145,7 +145,7 @@ impl<'a> Memory<'a> {
     }
 
     /// What the search at one site takes besides the records: the pieces, and what is computed with them; or what putting
-    /// them in order takes, for one batch at a time.
+    /// them in order takes, for one batch at a time. The evidence takes no more than that.
     fn search_bytes(&self, site: &Site, at_once: usize) -> u64 {
         let plan = SitePlan::new(site, self.settings);
         let pieces = pieces::bytes(&plan, self.images, self.settings.metric);

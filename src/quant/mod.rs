@@ -20,11 +20,11 @@ pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
     is_quantized,
 };
-pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate};
+pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate, weight_codes};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
-pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes};
+pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
 pub use journal::{Finding, Journal, JournalLock, Subject};
 pub use memory::{Budget, parse_bytes};
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};

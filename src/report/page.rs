@@ -146,7 +146,8 @@ impl Page<'_> {
     fn histograms(&self) -> Markup {
         let model = self.model;
         let sites = sites(&model.architecture);
-        let shown = sites.iter().zip(self.reports).filter_map(|(site, report)| {
+        let shown = self.reports.iter().filter_map(|report| {
+            let site = sites.iter().find(|site| site.name == report.site)?;
             let histograms = report.histograms.as_ref()?;
             let plan = SitePlan::new(site, &model.settings);
             let scale = model.sites[&site.name].scales.a[0];
@@ -159,8 +160,8 @@ impl Page<'_> {
                 h2 { "Values and codes" }
                 p {
                     "Counts of the values after softmax and after GELU on all calibration images, on a logarithmic "
-                    "axis, and below them the values that codes stand for. On the left all values, on the right "
-                    "those near zero. A twin has a fine range, "
+                    "axis, and below them the values that codes stand for: the paper's Figures 2 and 3. On the left "
+                    "all values, on the right those near zero. A twin has a fine range, "
                     (key(ink::R1, "R1")) ", and a coarse one, " (key(ink::R2, "R2")) "."
                 }
                 @for (heading, sites) in [("After softmax", softmax), ("After GELU", gelu)] {
@@ -189,12 +190,11 @@ impl Page<'_> {
                 h2 { "Scores of the candidates" }
                 p {
                     "What the candidates for a scale scored when it was last searched, as multiples of the "
-                    (key(ink::CHOSEN, "chosen")) " one's score: A's scales on the left, B's on the right, by the "
-                    "numbers of the candidates. Those that were evaluated on everything are "
-                    (key(ink::COMPLETE, "dark")) ". The others were out as soon as their error had passed the "
-                    "chosen one's whole error; what is drawn of them is " (key(ink::ESTIMATE, "an estimate"))
-                    ", which assumes that the rest of their error would have been to the rest of the chosen one's as "
-                    "it was so far. Ten times the chosen one's score is the most that is drawn."
+                    (key(ink::CHOSEN, "chosen")) " one's score, up to ten: A's scales on the left, B's on the right, by "
+                    "the numbers of the candidates. Those that were evaluated on everything are "
+                    (key(ink::COMPLETE, "bold")) ". The others were left as soon as their error had passed the best "
+                    "one's whole error, and are " (key(ink::ESTIMATE, "faint")) ": an estimate, as if the rest of their "
+                    "error were to the rest of the chosen one's as it was until then."
                 }
                 div.small {
                     @for report in self.reports {

@@ -482,6 +482,21 @@ mod tests {
                 "dim is 1000000000000, where 1 to 4096",
             ),
             (
+                r#""mlp_ratio":4"#,
+                r#""mlp_ratio":1025"#,
+                "mlp_dim of stage 1 is 65600, where 1 to 65535",
+            ),
+            (
+                r#""image_size":56,"patch_size":4,"window":7"#,
+                r#""image_size":4096,"patch_size":1,"window":4096"#,
+                "the number of tokens that attend to each other in stage 0 is 16777216, where 1 to 65535",
+            ),
+            (
+                r#""image_size":56,"patch_size":4,"window":7"#,
+                r#""image_size":4096,"patch_size":1,"window":64"#,
+                "the number of an image's scores in stage 0 is 137438953472, where",
+            ),
+            (
                 r#""classes""#,
                 r#""layer_norm_eps":0,"classes""#,
                 "layer_norm_eps is 0, where",

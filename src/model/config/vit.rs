@@ -377,6 +377,26 @@ mod tests {
                 r#""mlp_ratio":1e300"#,
                 "mlp_dim is 18446744073709551615,",
             ),
+            (
+                r#""image_size":32,"patch_size":8"#,
+                r#""image_size":296,"patch_size":148"#,
+                "patch_size is 148, where 1 to 147",
+            ),
+            (
+                r#""image_size":32,"patch_size":8"#,
+                r#""image_size":1048576,"patch_size":1"#,
+                "the number of tokens that attend to each other is 1099511627777, where 1 to 65535",
+            ),
+            (
+                r#""image_size":32,"patch_size":8,"dim":48"#,
+                r#""image_size":255,"patch_size":1,"dim":48"#,
+                "the number of an image's scores is 12685142028, where",
+            ),
+            (
+                r#""dim":48"#,
+                r#""dim":65538"#,
+                "dim is 65538, where 1 to 65535",
+            ),
             (r#""mlp_ratio":4,"#, "", "one of `mlp_dim` and `mlp_ratio`"),
             (
                 r#""mlp_ratio":4"#,

@@ -55,7 +55,7 @@ fn bars(
             .margin_top(8 * PIXEL)
             .margin_right(2 * PIXEL)
             .x_label_area_size(20 * PIXEL)
-            .y_label_area_size(38 * PIXEL)
+            .y_label_area_size(46 * PIXEL)
             .build_cartesian_2d(0.0..width, low..high)?;
         chart
             .configure_mesh()

@@ -1,7 +1,7 @@
 //! What the candidates for a site's scales scored.
 
-use super::{Canvas, Drawn, PIXEL, ink, letters, line, svg};
-use crate::quant::{CandidateScore, ScoreCurve, Side, SiteReport};
+use super::{Canvas, Drawn, Hover, PIXEL, ink, letters, line, svg};
+use crate::quant::{CandidateScore, Scale, ScoreCurve, Side, SiteReport};
 use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -16,12 +16,20 @@ const MOST: f64 = 10.0;
 /// The scores of the candidates for A's scales on the left, and for B's on the right.
 pub(in crate::report) fn score_curves(report: &SiteReport) -> Markup {
     let label = format!("Scores of the candidates for the scales of {}", report.site);
-    svg(SIZE, &label, |canvas, _| {
+    svg(SIZE, &label, |canvas, hovers| {
         let left = 30 * PIXEL;
         let half = (SIZE[0] as i32 * PIXEL - left) / 2;
         let (a, b) = canvas.split_horizontally(left + half);
-        draw(canvas, &a, left, &of_side(report, Side::A))?;
-        draw(canvas, &b, 0, &of_side(report, Side::B))
+        for (part, left, side) in [(a, left, Side::A), (b, 0, Side::B)] {
+            let curves = of_side(report, side);
+            draw(canvas, &part, left, &curves)?;
+            let (columns, rows) = part.get_pixel_range();
+            hovers.push(Hover {
+                corners: [columns.start, rows.start, columns.end, rows.end],
+                text: chosen(&curves),
+            });
+        }
+        Ok(())
     })
 }
 
@@ -30,7 +38,22 @@ fn of_side(report: &SiteReport, side: Side) -> Vec<&ScoreCurve> {
     curves.filter(|curve| curve.side == side).collect()
 }
 
-/// On `part` of `canvas`, the curves of one operand's scales, over the numbers of the candidates, each as a multiple of its chosen score.
+/// The chosen candidates in words.
+fn chosen(curves: &[&ScoreCurve]) -> String {
+    let lines = curves.iter().map(|curve| {
+        let Scale { scale, shift } = curve.candidates[curve.chosen].scale;
+        let shift = match shift {
+            0 => String::new(),
+            m => format!(", m = {m}"),
+        };
+        let (number, count) = (curve.chosen + 1, curve.candidates.len());
+        format!("candidate {number} of {count}: Δ = {scale:.4e}{shift}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// On `part` of `canvas`, the curves of one operand's scales, over the numbers of the candidates, each as a multiple of
+/// its chosen score.
 fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Drawn {
     let count = curves.iter().map(|curve| curve.candidates.len()).max();
     let last = count.unwrap_or(1).max(2) as f64;
@@ -86,7 +109,7 @@ fn runs(curve: &ScoreCurve, wanted: &dyn Fn(&CandidateScore) -> bool) -> Vec<Vec
         .enumerate()
         .map(|(index, candidate)| {
             let multiple = candidate.estimate()? / chosen;
-            let shown = wanted(candidate) && (0.0..=MOST).contains(&multiple);
+            let shown = wanted(candidate) && (LEAST..=MOST).contains(&multiple);
             shown.then_some((index as f64 + 1.0, multiple))
         });
     let points: Vec<Option<(f64, f64)>> = points.collect();

@@ -122,9 +122,18 @@ fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) 
         .chain(zero)
     {
         let letters = letters(ink::FAINT_TEXT, (anchor, VPos::Top));
-        canvas.draw_text(&format!("{value:.2}"), &letters, (at(value).0, y))?;
+        canvas.draw_text(&end(value), &letters, (at(value).0, y))?;
     }
     Ok(())
+}
+
+/// An end of an axis in few letters.
+fn end(value: f64) -> String {
+    if value < 1e3 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.1e}")
+    }
 }
 
 /// A count in few letters, where it is a power of ten.

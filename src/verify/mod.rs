@@ -1,0 +1,94 @@
+//! Whether devices compute what the CPU versions compute, and whether they compute the same as each other.
+
+mod compare;
+mod kernels;
+mod models;
+mod random;
+mod report;
+mod shaders;
+mod subject;
+mod trace;
+
+pub use compare::{Difference, Level, compare};
+pub use kernels::Suite;
+pub use report::*;
+pub use shaders::{SHADERS, kernel_names, text_of};
+pub use subject::{Images, Subject};
+
+use crate::device::Device;
+use crate::error::Result;
+use models::Reference;
+use std::collections::BTreeMap;
+
+/// What is being done on a device, by its name.
+pub enum Step<'a> {
+    /// A kernel.
+    Kernel(&'a str),
+    /// A model.
+    Model(&'a str),
+}
+
+/// Everything that devices are compared with, computed once on the CPU.
+pub struct Verification {
+    suite: Suite,
+    models: Vec<Reference>,
+}
+
+impl Verification {
+    /// Computes what is expected of the kernels of these names, or of all where none are named, and of `subjects`.
+    ///
+    /// # Errors
+    /// Weights or activations of a subject that are not finite.
+    pub fn new(kernels: &[&str], subjects: Vec<Subject>) -> Result<Self> {
+        Ok(Self {
+            suite: Suite::new(kernels)?,
+            models: subjects
+                .into_iter()
+                .map(Reference::new)
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// What is computed; `shaders` has the hashes of those that were replaced.
+    pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
+        SubjectRecord {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: self
+                .suite
+                .kernels()
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect(),
+            shaders,
+            models: self
+                .models
+                .iter()
+                .map(|model| model.subject.named_record())
+                .collect(),
+        }
+    }
+
+    /// Kernels and models.
+    pub fn steps(&self) -> usize {
+        self.suite.kernels().len() + self.models.len()
+    }
+
+    /// Computes everything on `device` and compares. What goes wrong there is part of the report.
+    pub fn run(&self, device: &Device, on_step: &mut dyn FnMut(Step)) -> DeviceReport {
+        let kernels = self
+            .suite
+            .run(device, &mut |kernel| on_step(Step::Kernel(kernel)));
+        let models = self.models.iter().map(|model| {
+            on_step(Step::Model(&model.subject.name));
+            model.check(device)
+        });
+        DeviceReport {
+            name: device.name().to_owned(),
+            backend: device.backend().to_owned(),
+            driver: device.driver().to_owned(),
+            strategies: models::strategy_names(device),
+            models: models.collect(),
+            kernels,
+        }
+    }
+}

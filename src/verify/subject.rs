@@ -1,0 +1,226 @@
+//! What is verified besides kernels: models and their images.
+
+use super::kernels::sha256;
+use super::random::Random;
+use super::report::ModelRecord;
+use crate::data::preprocess::Preprocessing;
+use crate::data::samples::{choose, flat_folder, load_all};
+use crate::demo;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::FloatProducts;
+use crate::model::config::Architecture;
+use crate::model::recipe::{Resolved, resolve};
+use crate::model::sites;
+use crate::model::weights::Weights;
+use crate::quant::{
+    Calibration, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings, SitePlan,
+    SiteScales, weight_codes,
+};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+/// Images of the demo models.
+const DEMO_IMAGES: usize = 8;
+/// Scales that a search on the CPU once chose for the demo models. Every machine computes with these, so that all have the
+/// same integers, whatever their own searches would choose.
+const DEMO_SCALES: &str = include_str!("demo_scales.json");
+
+/// What a search with few candidates is made with, and what the demo models' scales are for: weights of 6 bits, which are
+/// packed, and activations of 8.
+pub(super) fn settings() -> Settings {
+    Settings {
+        candidates: 10,
+        rounds: 1,
+        ..Settings::preset(Preset::Ptq4vit, 6, 8)
+    }
+}
+
+/// A model in floats, in integers or both, and images for it.
+pub struct Subject {
+    pub(super) name: String,
+    record: ModelRecord,
+    pub(super) float: Option<(Weights, Resolved)>,
+    pub(super) quantized: Option<QuantizedModel>,
+    /// Preprocessed.
+    pub(super) images: Vec<Vec<f32>>,
+}
+
+/// Where a subject's images come from.
+pub enum Images<'a> {
+    /// So many of a folder's, which are drawn the same every time.
+    Folder(&'a Path, usize),
+    /// So many of random pixels, the same every time.
+    Random(usize),
+}
+
+impl Subject {
+    /// A model of the user's. Of the quantized one, the hash of its file is given too; where both are there, it says how
+    /// images are prepared.
+    ///
+    /// # Errors
+    /// An FP model of another architecture than the quantized one, and images that can't be read.
+    pub fn new(
+        float: Option<(Weights, Resolved)>,
+        quantized: Option<(QuantizedModel, String)>,
+        images: &Images,
+    ) -> Result<Self> {
+        let mut float = float;
+        let (name, architecture, preprocessing) = match (&mut float, &quantized) {
+            (Some((weights, resolved)), Some((model, _))) => {
+                resolved.architecture =
+                    model.architecture.fitted(weights, "the quantized model")?;
+                resolved.preprocessing = model.preprocessing.clone();
+                (
+                    resolved.name.clone(),
+                    &model.architecture,
+                    &model.preprocessing,
+                )
+            }
+            (None, Some((model, _))) => (
+                model.provenance.name.clone(),
+                &model.architecture,
+                &model.preprocessing,
+            ),
+            (Some((_, resolved)), None) => (
+                resolved.name.clone(),
+                &resolved.architecture,
+                &resolved.preprocessing,
+            ),
+            (None, None) => return Err(Error::usage("--model", "expected a model, found none")),
+        };
+        let images = images.load(architecture, preprocessing)?;
+        let words = images.iter().flatten().map(|value| value.to_bits());
+        Ok(Self {
+            name,
+            record: ModelRecord {
+                model_sha256: float.as_ref().map(|(weights, _)| weights.sha256()),
+                quantized_sha256: quantized.as_ref().map(|(_, sha256)| sha256.clone()),
+                images: images.len(),
+                images_sha256: sha256(words),
+            },
+            float,
+            quantized: quantized.map(|(model, _)| model),
+            images,
+        })
+    }
+
+    /// What reports say of it, by its name.
+    pub(super) fn named_record(&self) -> (String, ModelRecord) {
+        (self.name.clone(), self.record.clone())
+    }
+
+    /// The models that come with the program, in floats and in integers.
+    ///
+    /// # Errors
+    /// A temporary folder that can't be written to.
+    pub fn demo() -> Result<Vec<Self>> {
+        let folder = tempfile::tempdir().map_err(|error| {
+            Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
+        })?;
+        demo::unpack(folder.path())?;
+        let scales: BTreeMap<String, Vec<StoredScales>> =
+            serde_json::from_str(DEMO_SCALES).expect("the program's own file is right");
+        let images = folder.path().join(demo::CALIBRATION);
+        let subjects = demo::MODELS.iter().map(|name| {
+            let weights = Weights::open(folder.path().join(name).join("model.safetensors"))?;
+            let resolved = resolve(&weights, None)?;
+            let model = quantized(&weights, &resolved, &scales[*name])?;
+            // By its file, as a user's.
+            let path = folder.path().join(format!("{name}.safetensors"));
+            model.save(&path)?;
+            let file = Weights::open(&path)?;
+            let model = QuantizedModel::read(&file)?;
+            let images = Images::Folder(&images, DEMO_IMAGES);
+            Self::new(
+                Some((weights, resolved)),
+                Some((model, file.sha256())),
+                &images,
+            )
+        });
+        subjects.collect()
+    }
+}
+
+impl Images<'_> {
+    fn load(
+        &self,
+        architecture: &Architecture,
+        preprocessing: &Preprocessing,
+    ) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Self::Folder(folder, count) => {
+                let samples = choose(flat_folder(folder)?, *count, 0)?;
+                load_all(&samples, preprocessing).into_iter().collect()
+            }
+            Self::Random(count) => {
+                let pixels = 3 * architecture.image_size().pow(2);
+                let mut random = Random::new(0);
+                Ok((0..*count).map(|_| random.bell(pixels, 0.0, 1.0)).collect())
+            }
+        }
+    }
+}
+
+/// A site's scales as `demo_scales.json` has them: each with its shift.
+#[derive(Deserialize)]
+struct StoredScales {
+    site: String,
+    a: Vec<(f32, u32)>,
+    b: Vec<(f32, u32)>,
+}
+
+impl StoredScales {
+    fn scales(&self) -> SiteScales {
+        let scales = |stored: &[(f32, u32)]| {
+            let scales = stored.iter().map(|&(scale, shift)| Scale { scale, shift });
+            scales.collect()
+        };
+        SiteScales {
+            a: scales(&self.a),
+            b: scales(&self.b),
+        }
+    }
+}
+
+/// The quantized model of these scales.
+fn quantized(
+    weights: &Weights,
+    resolved: &Resolved,
+    stored: &[StoredScales],
+) -> Result<QuantizedModel> {
+    let cpu = Device::cpu();
+    let settings = settings();
+    let sites = sites(&resolved.architecture);
+    let products = FloatProducts::load(&cpu, weights, &sites)?;
+    let mut quantized = HashMap::new();
+    for site in &sites {
+        let of_site = stored.iter().find(|stored| stored.site == site.name);
+        let scales = of_site
+            .expect("every site of the demo models has scales")
+            .scales();
+        let plan = SitePlan::new(site, &settings);
+        let weight = match site.has_weight() {
+            true => Some(weight_codes(&cpu, &plan, products.linear(site), &scales.b)?),
+            false => None,
+        };
+        quantized.insert(site.name.clone(), QuantizedSite { scales, weight });
+    }
+    let calibration = Calibration {
+        sites: quantized,
+        reports: Vec::new(),
+        forward: Duration::ZERO,
+        backward: Duration::ZERO,
+        search: Duration::ZERO,
+        evidence: Duration::ZERO,
+        peak_device_bytes: 0,
+    };
+    let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
+    let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;
+    Ok(QuantizedModel {
+        evidence: None,
+        ..model
+    })
+}

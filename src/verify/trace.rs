@@ -1,0 +1,308 @@
+//! An integer network site by site. On a device every site is given what the CPU gave it, so what is found at one does not
+//! depend on what happened at another. And every site multiplies random codes, the same on every machine, because what the
+//! CPU of one gives may differ from another's in a code that follows from floats.
+
+use super::kernels::{sha256, step};
+use super::random::Random;
+use super::report::{Codes, Failure, SiteIntegers};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::kernels::Format;
+use crate::model::{Activation, Network, Output, Products, Site, Then};
+use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel, SitePlan};
+
+/// What codes may differ, of the codes that follow from floats: a device's float may err by some epsilons (2^-23), a code's
+/// step is no less than 2^-8 of the largest, so about one in 2^15 for each epsilon lies between two codes. One in a
+/// thousand is 30 times that; and two always may.
+const MOST_DIFFERING: u64 = 1000;
+/// Scale, bias and residual are rounded once each, each in proportion to a sum's largest part.
+const VALUE_ERROR: f64 = 8.0 * f32::EPSILON as f64;
+
+/// Every site, in the order in which the network comes to them.
+pub(super) struct Trace(Vec<SiteTrace>);
+
+/// What was computed at a site.
+struct SiteTrace {
+    site: Site,
+    images: usize,
+    /// The left operand's codes.
+    a: Vec<u32>,
+    /// The right operand's, where it is an activation.
+    b: Option<Vec<u32>>,
+    /// The integers of these codes, laid out as O is.
+    integers: Vec<f32>,
+    /// Those of random codes.
+    of_random: Vec<f32>,
+    out: Out,
+}
+
+/// What a site left.
+enum Out {
+    Values(Vec<f32>),
+    /// Codes for the site of this name.
+    Codes(Vec<u32>, String),
+}
+
+/// Products that are looked at.
+struct Traced<'a> {
+    device: &'a Device,
+    products: IntegerProducts,
+    given: Option<&'a Trace>,
+    sites: Vec<SiteTrace>,
+    /// The first thing that went wrong.
+    error: Option<Error>,
+}
+
+impl Traced<'_> {
+    fn read<T: bytemuck::Pod>(&mut self, buffer: &crate::device::Buffer<T>) -> Vec<T> {
+        self.device.read(buffer).unwrap_or_else(|error| {
+            self.error.get_or_insert(error);
+            Vec::new()
+        })
+    }
+}
+
+impl Products for Traced<'_> {
+    fn product(
+        &mut self,
+        site: &Site,
+        images: usize,
+        a: Activation,
+        b: Option<&Output>,
+        then: Then,
+    ) -> Output {
+        let device = self.device;
+        let given = self.given.map(|given| &given.0[self.sites.len()]);
+        let codes = self.products.codes(site, images, a, b);
+        let found_a = self.read(&codes.a.words);
+        let found_b = codes.b.as_ref().map(|b| self.read(&b.words));
+        let codes = match given {
+            Some(given) => OperandCodes {
+                a: Packed::shared(device.upload(&given.a)),
+                b: given.b.as_ref().map(|b| Packed::shared(device.upload(b))),
+            },
+            None => codes,
+        };
+        let integers = self.products.integers(site, images, &codes);
+        let integers = self.read(&integers);
+        let random = random_codes(device, site, images, &codes);
+        let of_random = self.products.integers(site, images, &random);
+        let of_random = self.read(&of_random);
+        let out = self.products.multiply(site, images, &codes, then);
+        let found = match (&out, then) {
+            (Output::Codes(words), Then::Gelu(next) | Then::Feed(next)) => {
+                Out::Codes(self.read(words), next.name.clone())
+            }
+            (Output::Codes(_), _) => unreachable!("codes are for a site"),
+            (Output::Values(values), _) => Out::Values(self.read(values)),
+        };
+        self.sites.push(SiteTrace {
+            site: site.clone(),
+            images,
+            a: found_a,
+            b: found_b,
+            integers,
+            of_random,
+            out: found,
+        });
+        match given.map(|given| &given.out) {
+            Some(Out::Values(values)) => Output::Values(device.upload(values)),
+            Some(Out::Codes(words, _)) => Output::Codes(device.upload(words)),
+            None => out,
+        }
+    }
+}
+
+/// Codes in the place of a site's.
+fn random_codes(device: &Device, site: &Site, images: usize, like: &OperandCodes) -> OperandCodes {
+    let product = site.product(images);
+    let mut random = Random::new(product.multiply_adds());
+    let mut words = |len: usize| -> Vec<u32> {
+        let bytes = random.bytes(4 * len);
+        bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|word| u32::from_le_bytes(*word))
+            .collect()
+    };
+    let mut a = words(like.a.words.len());
+    // Lanes past k are zero.
+    let (count, padded) = (product.k.div_ceil(4), product.m.next_multiple_of(4));
+    let lanes = product.k - 4 * (count - 1);
+    for (at, word) in a.iter_mut().enumerate() {
+        if at / padded % count == count - 1 {
+            *word &= u32::MAX >> (32 - 8 * lanes);
+        }
+    }
+    OperandCodes {
+        a: Packed::shared(device.upload(&a)),
+        b: like
+            .b
+            .as_ref()
+            .map(|b| Packed::shared(device.upload(&words(b.words.len())))),
+    }
+}
+
+/// Runs `model` on `images`; where a trace is `given`, each site on what that one had.
+pub(super) fn record(
+    device: &Device,
+    model: &QuantizedModel,
+    images: &[Vec<f32>],
+    given: Option<&Trace>,
+) -> Result<Trace> {
+    let (network, products): (Network, _) = model.load(device)?;
+    let mut traced = Traced {
+        device,
+        products,
+        given,
+        sites: Vec::new(),
+        error: None,
+    };
+    let pixels = device.upload(&images.concat());
+    network.logits(&mut traced, images.len(), &pixels);
+    device.synchronize()?;
+    match traced.error {
+        Some(error) => Err(error),
+        None => Ok(Trace(traced.sites)),
+    }
+}
+
+/// A device's trace against the CPU's, which it was given.
+pub(super) fn compare(
+    model: &QuantizedModel,
+    found: &Trace,
+    expected: &Trace,
+) -> Vec<SiteIntegers> {
+    let sites = found.0.iter().zip(&expected.0);
+    sites
+        .map(|(found, expected)| compare_site(model, found, expected))
+        .collect()
+}
+
+/// How the codes of an operand are compared.
+struct Operand {
+    format: Format,
+    /// What a code of R2 is worth, in units of R1.
+    ratio: f64,
+    /// Rows of a matrix; those that pad it hold anything.
+    rows: usize,
+}
+
+impl Operand {
+    fn left(model: &QuantizedModel, site: &Site, images: usize) -> Self {
+        let plan = SitePlan::new(site, &model.settings);
+        // A twin has one scale.
+        let shift = model.sites[&site.name].scales.a[0].shift;
+        Self {
+            format: plan.a_format,
+            ratio: f64::from(1u32 << shift),
+            rows: site.product(images).m,
+        }
+    }
+
+    fn right(site: &Site, images: usize) -> Self {
+        Self {
+            format: Format::Uniform,
+            ratio: 1.0,
+            rows: site.product(images).n,
+        }
+    }
+
+    fn compare(&self, found: &[u32], expected: &[u32]) -> (Codes, Option<Failure>) {
+        let mut codes = Codes::default();
+        let mut failure: Option<Failure> = None;
+        let padded = self.rows.next_multiple_of(4);
+        let words = found.iter().zip(expected).enumerate();
+        for (word, (found, expected)) in words.filter(|(word, _)| word % padded < self.rows) {
+            let lanes = found.to_le_bytes().into_iter().zip(expected.to_le_bytes());
+            for (lane, (found, expected)) in lanes.enumerate() {
+                let step = step(self.format, self.ratio, found, expected);
+                codes.count(step);
+                if step > 1.0 {
+                    let failure = failure.get_or_insert_with(|| Failure {
+                        index: Some(4 * word + lane),
+                        found: format!("code {found:#04x}"),
+                        expected: Some(format!("{expected:#04x} or a step from it")),
+                        wrong: 0,
+                    });
+                    failure.wrong += 1;
+                }
+            }
+        }
+        let allowed = 2 + codes.all / MOST_DIFFERING;
+        if codes.differing > allowed && failure.is_none() {
+            failure = Some(Failure {
+                index: None,
+                found: format!("{} of {} codes are a step off", codes.differing, codes.all),
+                expected: Some(format!("at most {allowed}")),
+                wrong: codes.differing as usize,
+            });
+        }
+        (codes, failure)
+    }
+}
+
+fn compare_site(model: &QuantizedModel, found: &SiteTrace, expected: &SiteTrace) -> SiteIntegers {
+    let (site, images) = (&found.site, found.images);
+    let left = Operand::left(model, site, images);
+    let (mut operands, mut failure) = left.compare(&found.a, &expected.a);
+    if let (Some(found), Some(expected)) = (&found.b, &expected.b) {
+        let (codes, of_b) = Operand::right(site, images).compare(found, expected);
+        operands.add(&codes);
+        failure = failure.or(of_b);
+    }
+    failure = failure
+        .or_else(|| compare_integers(&found.integers, &expected.integers))
+        .or_else(|| compare_integers(&found.of_random, &expected.of_random));
+    let mut next = None;
+    match (&found.out, &expected.out) {
+        (Out::Values(found), Out::Values(expected)) => {
+            failure = failure.or_else(|| compare_values(found, expected));
+        }
+        (Out::Codes(found, name), Out::Codes(expected, _)) => {
+            let sites = crate::model::sites(&model.architecture);
+            let site = sites.iter().find(|site| site.name == *name);
+            let site = site.expect("codes are for a site of this network");
+            let (codes, of_next) = Operand::left(model, site, images).compare(found, expected);
+            next = Some(codes);
+            failure = failure.or(of_next);
+        }
+        _ => failure = failure.or(Some(Failure::of("codes in the place of floats"))),
+    }
+    SiteIntegers {
+        site: site.name.clone(),
+        sha256: sha256(found.of_random.iter().map(|value| (value + 0.0).to_bits())),
+        operands,
+        next,
+        failure,
+    }
+}
+
+fn compare_integers(found: &[f32], expected: &[f32]) -> Option<Failure> {
+    let differ = || (0..expected.len()).filter(|&at| found.get(at) != Some(&expected[at]));
+    let index = differ().next()?;
+    Some(Failure {
+        index: Some(index),
+        found: found
+            .get(index)
+            .map_or("missing".to_owned(), |value| format!("the integer {value}")),
+        expected: Some(expected[index].to_string()),
+        wrong: differ().count(),
+    })
+}
+
+fn compare_values(found: &[f32], expected: &[f32]) -> Option<Failure> {
+    let largest = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+    let bound = VALUE_ERROR * f64::from(largest);
+    // So written that NaN fails.
+    let holds = |at: usize| (f64::from(found[at]) - f64::from(expected[at])).abs() <= bound;
+    let wrong = || (0..expected.len()).filter(|&at| !holds(at));
+    let index = wrong().next()?;
+    Some(Failure {
+        index: Some(index),
+        found: format!("{:e}", found[index]),
+        expected: Some(format!("{:e}, to within {bound:.1e}", expected[index])),
+        wrong: wrong().count(),
+    })
+}
