@@ -17,7 +17,9 @@ use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::Site;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use ptq4vit_gpu::quant::{
+    Budget, Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate,
+};
 use ptq4vit_gpu::report::{Accuracy, Tally};
 use std::path::PathBuf;
 
@@ -174,9 +176,9 @@ impl Session {
             &self.weights,
             settings,
             &self.calibration_images,
-            None,
+            Budget::default(),
             wanted,
-            &mut |_| {},
+            &mut |_| Ok(()),
         )
     }
 

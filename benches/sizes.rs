@@ -14,7 +14,7 @@ use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
 use ptq4vit_gpu::quant::{
-    Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+    Budget, Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
 };
 use std::time::{Duration, Instant};
 
@@ -98,9 +98,12 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         &weights,
         &settings,
         images_used,
-        arguments.memory_budget,
+        Budget {
+            bytes: arguments.memory_budget,
+            halvings: 0,
+        },
         &|_| true,
-        &mut |_| {},
+        &mut |_| Ok(()),
     )?;
     let calibration_figures = in_full.then(|| {
         let Calibration {

@@ -1,6 +1,10 @@
-//! The one error type. Its variants are the documented exit codes of the program.
+//! The one error type. Its variants are the documented exit codes of the program; a run that a signal ends has another,
+//! [`INTERRUPTED`].
 
 use std::path::{Path, PathBuf};
+
+/// The program's exit code after Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 
 /// What went wrong, named so that the reader knows which file, tensor or flag to look at.
 #[derive(Debug, thiserror::Error)]
@@ -24,12 +28,36 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A device that is missing, computes wrong or was lost (exit code 4).
+    /// A value that is not finite where a network of finite weights computes on one of the images (exit code 3).
+    #[error("image {image}: {problem}")]
+    NotFinite {
+        /// Which of the images.
+        image: usize,
+        /// Where it appears, and on which device.
+        problem: String,
+    },
+    /// A device that is missing or computes wrong (exit code 4).
     #[error("device {device}: {problem}")]
     Device {
         /// The adapter's name, or what the user asked for.
         device: String,
         /// What was expected and what was found.
+        problem: String,
+    },
+    /// A device that went away while it was used (exit code 4). Another one may be opened in its place.
+    #[error("device {device}: was lost: {problem}")]
+    DeviceLost {
+        /// The adapter's name.
+        device: String,
+        /// What its driver says.
+        problem: String,
+    },
+    /// A device without room for what is computed (exit code 4). Less at once may fit.
+    #[error("device {device}: is out of memory: {problem}")]
+    OutOfMemory {
+        /// The adapter's name.
+        device: String,
+        /// What did not fit.
         problem: String,
     },
 }
@@ -67,8 +95,8 @@ impl Error {
         match self {
             Self::Check(_) => 1,
             Self::Usage { .. } => 2,
-            Self::Input { .. } => 3,
-            Self::Device { .. } => 4,
+            Self::Input { .. } | Self::NotFinite { .. } => 3,
+            Self::Device { .. } | Self::DeviceLost { .. } | Self::OutOfMemory { .. } => 4,
         }
     }
 }

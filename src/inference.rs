@@ -21,6 +21,8 @@ pub struct Model {
     program: Option<Program>,
     /// The number of images of the batch that was timed last.
     timed: Option<usize>,
+    /// The most images that [`logits`](Model::logits) runs at once.
+    at_once: usize,
 }
 
 /// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
@@ -52,6 +54,7 @@ impl Model {
             preprocessing: preprocessing.clone(),
             program: None,
             timed: None,
+            at_once: BATCH,
         })
     }
 
@@ -73,6 +76,7 @@ impl Model {
             preprocessing: preprocessing.clone(),
             program: None,
             timed: None,
+            at_once: BATCH,
         })
     }
 
@@ -88,7 +92,13 @@ impl Model {
             preprocessing: model.preprocessing.clone(),
             program: None,
             timed: None,
+            at_once: BATCH,
         })
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        self.network.device()
     }
 
     /// How images are prepared for this model.
@@ -101,15 +111,31 @@ impl Model {
         self.network.classes()
     }
 
-    /// The logits of each of `images`, preprocessed, `[3, S, S]` each.
+    /// The logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer images are
+    /// run at once from then on: an image's logits don't depend on the others.
     ///
     /// # Errors
     /// Those of the device.
     pub fn logits(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        self.logits_by(BATCH, images)
+        let mut logits = Vec::with_capacity(images.len());
+        while let rest = &images[logits.len()..]
+            && !rest.is_empty()
+        {
+            let at_once = self.at_once.min(self.network.max_images());
+            let batch = &rest[..at_once.min(rest.len())];
+            match self.logits_by(batch.len(), batch) {
+                Ok(values) => logits.extend(values),
+                Err(error @ Error::OutOfMemory { .. }) if batch.len() > 1 => {
+                    self.at_once = batch.len() / 2;
+                    log::warn!("{error}; going on with batches of {}", self.at_once);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(logits)
     }
 
-    /// [`logits`](Self::logits), with `batch` images at once, or as many as the device's binding limit allows.
+    /// The same, with `batch` images at once and no fewer, unless the device's binding limit allows only fewer.
     ///
     /// # Errors
     /// As there.
@@ -194,18 +220,21 @@ impl Model {
     }
 }
 
-/// That a model's logits for the image at `path` are finite: against a NaN every comparison is false, so it would count
-/// as any class.
+/// That a model's logits for the image at `path`, computed on `device`, are finite: against a NaN every comparison is
+/// false, so it would count as any class.
 ///
 /// # Errors
-/// [`Error::Check`] that names the first that is not.
-pub fn check_finite(logits: &[f32], path: &Path) -> Result<()> {
+/// [`Error::Input`] that names the first that is not.
+pub fn check_finite(logits: &[f32], path: &Path, device: &Device) -> Result<()> {
     match logits.iter().find(|logit| !logit.is_finite()) {
-        Some(logit) => Err(Error::Check(format!(
-            "the model gives {} a logit of {logit}, where finite values are expected: its weights or scales are too \
-             large for f32",
-            path.display()
-        ))),
+        Some(logit) => Err(Error::input(
+            path,
+            format!(
+                "the model gives it a logit of {logit} on {}, where finite values are expected: its weights or scales \
+                 are too large for f32",
+                device.name()
+            ),
+        )),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    ptq4vit_gpu::interrupt::listen();
     match ptq4vit_gpu::cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

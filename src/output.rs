@@ -1,6 +1,8 @@
 //! Files that are written whole or not at all.
 
 use crate::error::{Error, Result};
+use crate::interrupt;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -59,6 +61,7 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
         .prefix(UNFINISHED)
         .tempdir_in(folder_of(path))
         .map_err(|error| cannot_write(path, error))?;
+    let _interrupted = interrupt::hold_off().unfinished(unfinished.path());
     let inside = unfinished.path().join("files");
     std::fs::create_dir(&inside).map_err(|error| cannot_write(path, error))?;
     fill(&inside)?;
@@ -69,13 +72,19 @@ fn write_and_rename(
     path: &Path,
     contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
 ) -> io::Result<()> {
+    let suffix = unfinished_suffix(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED);
+    builder.prefix(UNFINISHED).suffix(&suffix);
     // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
 
-    let file = builder.tempfile_in(folder_of(path))?;
+    let (file, _unfinished) = {
+        let mut stakes = interrupt::hold_off();
+        let file = builder.tempfile_in(folder_of(path))?;
+        let unfinished = stakes.unfinished(file.path());
+        (file, unfinished)
+    };
     let mut writer = BufWriter::new(file.as_file());
     contents(&mut writer)?;
     writer.flush()?;
@@ -84,6 +93,38 @@ fn write_and_rename(
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// Removes what processes that were killed have left of `path`. No other may be writing it.
+///
+/// # Errors
+/// A folder that can't be read, a file that can't be removed.
+pub fn remove_unfinished(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    let suffix = unfinished_suffix(path);
+    let is_unfinished = |name: &OsStr| {
+        let name = name.as_encoded_bytes();
+        let random = name.strip_prefix(UNFINISHED.as_bytes());
+        let random = random.and_then(|rest| rest.strip_suffix(suffix.as_encoded_bytes()));
+        random.is_some_and(|random| random.iter().all(u8::is_ascii_alphanumeric))
+    };
+    let remove = || {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if is_unfinished(&entry.file_name()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(|error: io::Error| Error::input(folder, format!("can't be cleaned: {error}")))
+}
+
+/// How the name of a temporary file ends that becomes `path`.
+fn unfinished_suffix(path: &Path) -> OsString {
+    let mut suffix = OsString::from("-");
+    suffix.push(path.file_name().unwrap_or_default());
+    suffix
 }
 
 fn folder_of(path: &Path) -> &Path {

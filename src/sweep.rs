@@ -1,10 +1,9 @@
 //! A sweep: calibrations of models × presets × bits, each a task of its own that leaves its results in one folder.
 
 use crate::data::samples::{Sample, calibration_set};
+use crate::differences::differences;
 use crate::error::{Error, Result};
-use crate::evaluation::{
-    LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject, differences,
-};
+use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject};
 use crate::input;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;

@@ -13,8 +13,8 @@ use ptq4vit_gpu::model::{
     open_checkpoint,
 };
 use ptq4vit_gpu::quant::{
-    Batch, Calibration, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric, Preset, Scale,
-    Settings, Side, SitePlan, SiteReport, SiteScales, SiteSearch, calibrate,
+    Batch, Budget, Calibration, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric,
+    Preset, Scale, Settings, Side, SitePlan, SiteReport, SiteScales, SiteSearch, calibrate,
 };
 use std::collections::HashMap;
 
@@ -381,9 +381,9 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 &golden.weights,
                 &settings,
                 &images,
-                None,
+                Budget::default(),
                 &|_| true,
-                &mut |_| {},
+                &mut |_| Ok(()),
             )
             .unwrap();
             for site in network.sites() {
@@ -450,9 +450,9 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                     &golden.weights,
                     settings,
                     &images,
-                    None,
+                    Budget::default(),
                     &|_| true,
-                    &mut |_| {},
+                    &mut |_| Ok(()),
                 )
                 .unwrap()
             };
@@ -478,9 +478,9 @@ fn what_candidates_reached_is_what_the_exhaustive_search_finds(golden: &Golden) 
             weights,
             &settings,
             &images,
-            None,
+            Budget::default(),
             &|_| true,
-            &mut |_| {},
+            &mut |_| Ok(()),
         );
         found.unwrap().reports
     };
@@ -541,9 +541,9 @@ fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                 &golden.weights,
                 &settings,
                 &images,
-                None,
+                Budget::default(),
                 &|_| true,
-                &mut |_| {},
+                &mut |_| Ok(()),
             )
             .unwrap();
             let plans = network.sites().map(|site| SitePlan::new(site, &settings));
@@ -678,7 +678,7 @@ fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
     for device in common::devices() {
         let network = golden.network(&device);
         let settings = Settings::preset(Preset::Ptq4vit, 6, 6);
-        let run = |budget| {
+        let run = |bytes| {
             let images = golden.images("input");
             let weights = &golden.weights;
             let found = calibrate(
@@ -686,9 +686,9 @@ fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
                 weights,
                 &settings,
                 &images,
-                budget,
+                Budget { bytes, halvings: 0 },
                 &|_| true,
-                &mut |_| {},
+                &mut |_| Ok(()),
             );
             let mut reports = found.unwrap().reports;
             for report in &mut reports {

@@ -14,7 +14,7 @@ use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{Preset, Settings, calibrate};
+use ptq4vit_gpu::quant::{Budget, Preset, Settings, calibrate};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -256,7 +256,7 @@ fn abandoning_candidates_early_changes_no_choice() {
     let images = shared.inputs(&shared.samples[..3]);
     let device = Device::cpu();
     let network = build(&device, &shared.weights, &shared.resolved.architecture).unwrap();
-    let run = |exhaustive, budget| {
+    let run = |exhaustive, bytes| {
         let settings = Settings {
             exhaustive,
             candidates: 40,
@@ -268,9 +268,9 @@ fn abandoning_candidates_early_changes_no_choice() {
             &shared.weights,
             &settings,
             &images,
-            budget,
+            Budget { bytes, halvings: 0 },
             &|site| SITES.contains(&site.name.as_str()),
-            &mut |_| {},
+            &mut |_| Ok(()),
         )
         .unwrap()
     };

@@ -6,7 +6,7 @@ use ptq4vit_gpu::inference::build;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{CONFIG_KEY, resolve};
 use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
-use ptq4vit_gpu::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+use ptq4vit_gpu::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use std::collections::BTreeMap;
 
 /// As files tell them.
@@ -50,9 +50,9 @@ pub fn quantized(told: &str) -> Vec<u8> {
         &weights,
         &settings,
         &images,
-        None,
+        Budget::default(),
         &|_| true,
-        &mut |_| {},
+        &mut |_| Ok(()),
     );
     let calibration = calibration.expect("a calibration");
     let provenance = Provenance::new(&weights, "tiny", Preset::Ptq4vit, None, &[]);

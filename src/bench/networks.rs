@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::model::recipe::{Recipe, Resolved};
 use crate::model::weights::Weights;
-use crate::quant::{Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{Budget, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -114,9 +114,9 @@ impl Subject {
             weights,
             &settings,
             &random_images(architecture, 1),
-            None,
+            Budget::default(),
             &|_| true,
-            &mut |_| {},
+            &mut |_| Ok(()),
         )?;
         let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
         let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;

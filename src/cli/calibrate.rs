@@ -4,15 +4,15 @@ use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::report::{Outcome, ReportOptions};
 use super::source::ModelSource;
 use super::{open_float, progress};
-use crate::data::samples::{calibration_set, load_all};
+use crate::data::samples::{Sample, calibration_set, load_all};
 use crate::device::Device;
-use crate::error::Result;
-use crate::inference::build;
+use crate::error::{Error, Result};
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::output;
 use crate::quant::{
-    Calibration, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+    Calibration, Calibrator, Event, Journal, JournalLock, Metric, Preset, Provenance,
+    QuantizedModel, Settings, Subject, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -110,6 +110,9 @@ pub struct Calibrate {
     /// model's largest matrix product needs.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_budget: Option<u64>,
+    /// Discard what an unfinished run has left in FILE.journal, instead of going on from there.
+    #[arg(long)]
+    restart: bool,
     #[command(flatten)]
     report: ReportOptions,
     /// Print a report as JSON.
@@ -122,6 +125,7 @@ impl Calibrate {
         let settings = self.settings();
         settings.validate()?;
         output::check("--out", &self.out, &[("--model", Some(self.model.name()))])?;
+        let lock = JournalLock::take(&self.out)?;
         let (weights, resolved) = open_float(
             &self.model,
             self.recipe.as_deref(),
@@ -130,23 +134,26 @@ impl Calibrate {
         )?;
         let page = self.report.open(&self.out, self.model.name(), &resolved)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
+        let seed = self.list.is_none().then_some(self.seed);
+        let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         let images = load_all(&samples, &resolved.preprocessing)
             .into_iter()
             .collect::<Result<Vec<_>>>()?;
-        let device = self.device.open()?;
+        let mut device = self.device.open()?;
 
-        let calibration = show_calibration(
-            &device,
-            &weights,
-            &resolved,
-            &settings,
-            &images,
-            self.memory_budget,
-        )?;
+        let calibrating = Calibrating {
+            weights: &weights,
+            resolved: &resolved,
+            settings: &settings,
+            provenance: &provenance,
+            samples: &samples,
+            images: &images,
+            memory_budget: self.memory_budget,
+            restart: self.restart,
+        };
+        let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
         let report = self.figures(&calibration, device.name());
         let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
-        let seed = self.list.is_none().then_some(self.seed);
-        let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&self.out)?;
         if let Some(page) = page {
@@ -160,6 +167,7 @@ impl Calibrate {
                 images: &images,
             })?;
         }
+        journal.close()?;
         print_report(&report, self.json)
     }
 
@@ -212,28 +220,65 @@ impl Calibrate {
     }
 }
 
-/// Calibrates the FP model in `weights` on preprocessed images, and shows how far it is.
-pub(super) fn show_calibration(
-    device: &Device,
-    weights: &Weights,
-    resolved: &Resolved,
-    settings: &Settings,
-    images: &[Vec<f32>],
-    budget: Option<u64>,
-) -> Result<Calibration> {
-    let network = build(device, weights, &resolved.architecture)?;
-    let bar = progress::calibration();
-    let calibration = calibrate(
-        &network,
-        weights,
-        settings,
-        images,
-        budget,
-        &|_| true,
-        &mut |state| progress::show(&bar, &state),
-    )?;
-    bar.finish_and_clear();
-    Ok(calibration)
+/// A calibration with its journal.
+pub(super) struct Calibrating<'a> {
+    pub weights: &'a Weights,
+    pub resolved: &'a Resolved,
+    pub settings: &'a Settings,
+    pub provenance: &'a Provenance,
+    pub samples: &'a [Sample],
+    /// The samples, preprocessed.
+    pub images: &'a [Vec<f32>],
+    pub memory_budget: Option<u64>,
+    pub restart: bool,
+}
+
+impl Calibrating<'_> {
+    /// Calibrates, going on from where the journal ends, and shows how far it is. `device` is what `option` opened; if it is
+    /// lost, another takes its place.
+    pub(super) fn run(
+        &self,
+        lock: JournalLock,
+        option: &DeviceOption,
+        device: &mut Device,
+    ) -> Result<(Calibration, Journal)> {
+        let subject = Subject::new(self.provenance, self.resolved, self.settings, device);
+        let (mut journal, findings) = lock.open(&subject, self.restart)?;
+        if journal.done() > 0 {
+            log::info!("journal: {}", journal.progress());
+        }
+        let calibrator = Calibrator {
+            architecture: &self.resolved.architecture,
+            weights: self.weights,
+            settings: self.settings,
+            images: self.images,
+            budget: self.memory_budget,
+            reopen: &|| option.open(),
+        };
+        let bar = progress::calibration();
+        let calibration = calibrator.run(device, findings, &mut |event| {
+            progress::show(&bar, &event);
+            match event {
+                Event::Found(report, scales) => journal.add(report, scales),
+                _ => Ok(()),
+            }
+        });
+        bar.finish_and_clear();
+        match calibration {
+            Ok(calibration) => Ok((calibration, journal)),
+            Err(error) => {
+                if journal.done() > 0 {
+                    log::warn!("journal: the same command goes on: {}", journal.progress());
+                }
+                Err(match error {
+                    Error::NotFinite { image, problem } => {
+                        Error::input(&self.samples[image].path, problem)
+                    }
+                    other => other,
+                })
+            }
+        }
+    }
 }
 
 fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {

@@ -216,7 +216,7 @@ impl Classify {
             let outcome = match failure {
                 None => {
                     let (logits, time) = timed.next().expect("logits of every image");
-                    check_finite(&logits, &sample.path)?;
+                    check_finite(&logits, &sample.path, model.device())?;
                     let class = |guess: Guess| Class {
                         guess,
                         name: names.map(|names| names[guess.class].clone()),

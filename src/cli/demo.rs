@@ -6,10 +6,11 @@ use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::inference::{Model, build};
+use crate::interrupt;
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::weights::Weights;
 use crate::output;
-use crate::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
 use serde::Serialize;
@@ -75,8 +76,9 @@ impl Demo {
             return print_line!("wrote {}", folder.display());
         }
         let start = Instant::now();
-        let files = temporary_folder()?;
-        let files = files.path();
+        let folder = temporary_folder()?;
+        let _interrupted = interrupt::hold_off().unfinished(folder.path());
+        let files = folder.path();
         unpack(files)?;
         // All input is read before anything is computed.
         let samples = Samples {
@@ -193,6 +195,7 @@ impl DemoModel {
         on_row(self.row("FP32", 32, accuracy, &self.path)?)?;
 
         let folder = temporary_folder()?;
+        let _interrupted = interrupt::hold_off().unfinished(folder.path());
         for preset in [Preset::BasePtq, Preset::Ptq4vit] {
             let name = preset.name();
             for bits in [8, 6, 4] {
@@ -202,9 +205,9 @@ impl DemoModel {
                     weights,
                     &settings,
                     &self.calibration_images,
-                    None,
+                    Budget::default(),
                     &|_| true,
-                    &mut |_| {},
+                    &mut |_| Ok(()),
                 )?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
                 let provenance = Provenance::new(

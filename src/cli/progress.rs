@@ -1,8 +1,8 @@
 //! Progress bars, on stderr where that is a terminal.
 
-use crate::evaluation::Event;
+use crate::evaluation;
 use crate::hub::Transfer;
-use crate::quant::{Phase, Progress};
+use crate::quant::{self, Phase};
 use crate::verify::Step;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::LazyLock;
@@ -25,15 +25,21 @@ pub(super) fn calibration() -> ProgressBar {
     bar(1000, "{bar:30} {percent:>3}%  {elapsed} + {eta}  {msg}")
 }
 
-/// Shows how far a calibration is.
-pub(super) fn show(bar: &ProgressBar, progress: &Progress) {
-    let doing = match progress.phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Search => "search",
-    };
-    bar.set_message(format!("{doing} {}", progress.site));
-    bar.set_position((1000.0 * progress.done) as u64);
+/// Shows what a calibration tells.
+pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
+    match event {
+        quant::Event::Progress(progress) => {
+            let doing = match progress.phase {
+                Phase::Forward => "forward",
+                Phase::Backward => "backward",
+                Phase::Search => "search",
+            };
+            bar.set_message(format!("{doing} {}", progress.site));
+            bar.set_position((1000.0 * progress.done) as u64);
+        }
+        quant::Event::Found(..) => {}
+        quant::Event::Recovery(what) => log::warn!("{what}"),
+    }
 }
 
 /// The bar of an evaluation of so many images.
@@ -42,10 +48,10 @@ pub(super) fn evaluation(images: usize) -> ProgressBar {
 }
 
 /// Shows what an evaluation tells.
-pub(super) fn tell(bar: &ProgressBar, event: &Event) {
+pub(super) fn tell(bar: &ProgressBar, event: &evaluation::Event) {
     match event {
-        Event::Done(images) => bar.inc(*images as u64),
-        Event::Skipped(error) => log::warn!("skipped: {error}"),
+        evaluation::Event::Done(images) => bar.inc(*images as u64),
+        evaluation::Event::Skipped(error) => log::warn!("skipped: {error}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `sweep`: a plan's tasks, and what they found.
 
-use super::calibrate::show_calibration;
+use super::calibrate::Calibrating;
 use super::eval::evaluate;
 use super::options::DeviceOption;
 use super::source::ModelSource;
@@ -11,7 +11,7 @@ use crate::evaluation::{Models, Report, Shard, check_skipped, summarize};
 use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
 use crate::output;
-use crate::quant::{Preset, Provenance, QuantizedModel};
+use crate::quant::{JournalLock, Preset, Provenance, QuantizedModel, parse_bytes};
 use crate::report::Accuracy;
 use crate::sweep::{Plan, Task};
 use clap::Args;
@@ -55,8 +55,14 @@ pub struct Sweep {
     /// Print the number of tasks only.
     #[arg(long, conflicts_with = "task")]
     count: bool,
+    /// Discard what an unfinished run of the task has left in its journal, instead of going on from there.
+    #[arg(long, requires = "task")]
+    restart: bool,
     #[command(flatten)]
     device: DeviceOption,
+    /// Most memory to take on the device for a calibration, as in 800MiB; the result doesn't depend on it.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_budget: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -130,16 +136,27 @@ impl Sweep {
             return summarize([&part]);
         }
 
-        let inputs = load_all(&samples, &resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
         std::fs::create_dir_all(plan.out())
             .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
         let quantized_path = task.quantized_path();
         output::check("--out", &quantized_path, &[("model", Some(weights.path()))])?;
-        let device = self.device.open()?;
+        let lock = JournalLock::take(&quantized_path)?;
+        let inputs = load_all(&samples, &resolved.preprocessing)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let mut device = self.device.open()?;
         let settings = task.settings();
-        let calibration = show_calibration(&device, &weights, &resolved, &settings, &inputs, None)?;
+        let calibrating = Calibrating {
+            weights: &weights,
+            resolved: &resolved,
+            settings: &settings,
+            provenance: &provenance,
+            samples: &samples,
+            images: &inputs,
+            memory_budget: self.memory_budget,
+            restart: self.restart,
+        };
+        let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
         QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
             .save(&quantized_path)?;
 
@@ -151,6 +168,7 @@ impl Sweep {
         check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
         let report = summarize([&part])?;
         part.save(&part_path)?;
+        journal.close()?;
         log::info!(
             "wrote {} and {}",
             quantized_path.display(),

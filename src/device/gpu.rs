@@ -8,6 +8,7 @@ use bytemuck::Pod;
 use half::f16;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -146,7 +147,16 @@ pub struct Gpu {
     clock: Option<Clock>,
     /// The submissions of a profile, while one is being made.
     profile: Mutex<Option<Vec<Timed>>>,
-    fault: Arc<Mutex<Option<String>>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+/// What went wrong on a device since the last read: of each kind the first, the others follow from it.
+#[derive(Default)]
+struct Faults {
+    /// The device is gone, now and for good. May follow from a lack of memory, and other faults from it.
+    lost: Option<String>,
+    out_of_memory: Option<String>,
+    other: Option<String>,
 }
 
 /// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
@@ -161,19 +171,24 @@ fn byte_len<T>(len: usize) -> u64 {
 
 impl Gpu {
     pub(super) fn new(traits: Traits, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let fault = Arc::new(Mutex::new(None::<String>));
-        let on_error = fault.clone();
+        let faults = Arc::<Mutex<Faults>>::default();
+        let on_error = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            let mut fault = on_error.lock().expect("the fault slot's lock");
-            fault.get_or_insert(error.to_string());
+            let mut faults = on_error.lock().expect("the faults' lock");
+            let slot = match error {
+                wgpu::Error::OutOfMemory { .. } => &mut faults.out_of_memory,
+                _ => &mut faults.other,
+            };
+            slot.get_or_insert(error.to_string());
         }));
-        let on_lost = fault.clone();
+        let on_lost = faults.clone();
+        // Called too when the device is dropped, but then nobody reads any more.
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device at the end of the program is reported here too, and is no fault.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let mut fault = on_lost.lock().expect("the fault slot's lock");
-                fault.get_or_insert(format!("the device was lost: {message}"));
-            }
+            let mut faults = on_lost.lock().expect("the faults' lock");
+            faults.lost = Some(match reason {
+                wgpu::DeviceLostReason::Destroyed => "it was destroyed".to_owned(),
+                _ => message,
+            });
         });
         let memory = Arc::<MemoryUse>::default();
         Self {
@@ -189,7 +204,7 @@ impl Gpu {
             replacements: RwLock::default(),
             recorded: Mutex::default(),
             recording: Mutex::default(),
-            fault,
+            faults,
         }
     }
 
@@ -256,8 +271,50 @@ impl Gpu {
     }
 
     fn report_fault(&self, problem: String) {
-        let mut fault = self.fault.lock().expect("the fault slot's lock");
-        fault.get_or_insert(problem);
+        let mut faults = self.faults.lock().expect("the faults' lock");
+        faults.other.get_or_insert(problem);
+    }
+
+    pub(super) fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// Finds out whether anything went wrong since the last call.
+    fn check(&self) -> Result<()> {
+        let mut faults = self.faults.lock().expect("the faults' lock");
+        let (out_of_memory, other) = (faults.out_of_memory.take(), faults.other.take());
+        let device = self.name().to_owned();
+        if let Some(problem) = out_of_memory {
+            return Err(Error::OutOfMemory { device, problem });
+        }
+        if let Some(problem) = faults.lost.clone() {
+            return Err(Error::DeviceLost { device, problem });
+        }
+        match other {
+            Some(problem) => Err(Error::device(device, problem)),
+            None => self.memory.check(&device),
+        }
+    }
+
+    /// Waits until `submission` has been carried out, or can't be.
+    fn wait(&self, submission: wgpu::SubmissionIndex) {
+        let poll = |submission_index| {
+            // wgpu panics where the driver loses the device meanwhile, after it has told the callback.
+            catch_unwind(AssertUnwindSafe(|| {
+                self.device.poll(wgpu::PollType::Wait {
+                    submission_index,
+                    timeout: None,
+                })
+            }))
+        };
+        let problem = match poll(Some(submission)) {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it failed".to_owned(),
+        };
+        self.report_fault(format!("waiting for the device: {problem}"));
+        // A device that was lost earlier takes no submission, and tells the callback when what it had taken is done.
+        let _ = poll(None);
     }
 
     fn create(&self, bytes: u64, mapped_at_creation: bool) -> wgpu::Buffer {
@@ -583,17 +640,9 @@ impl Gpu {
             self.submit(std::mem::take(&mut *recorded), copy)
         };
         staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        let waited = self.device.poll(wgpu::PollType::Wait {
-            submission_index: Some(submission),
-            timeout: None,
-        });
-        if let Err(error) = waited {
-            self.report_fault(format!("waiting for the device: {error}"));
-        }
+        self.wait(submission);
         // A fault explains a failed mapping better than the mapping's own error does.
-        if let Some(problem) = self.fault.lock().expect("the fault slot's lock").take() {
-            return Err(Error::device(self.name(), problem));
-        }
+        self.check()?;
         let mapped = staging
             .get_mapped_range(..)
             .map_err(|error| Error::device(self.name(), format!("reading back: {error}")))?;

@@ -15,6 +15,8 @@ pub use buffer::{Buffer, MemoryUse};
 pub use gpu::{Binding, EntryPoint, Gpu, Recording, Shader};
 pub use strategy::{Strategy, Tile};
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use bytemuck::Pod;
 use std::sync::Arc;
@@ -98,10 +100,13 @@ impl Device {
     ///
     /// # Errors
     /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
-    /// had, a binding over the adapter's limit.
+    /// had or is beyond the limit, a binding over the adapter's limit.
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
         match self {
-            Self::Cpu(_) => Ok(buffer.host_slice().to_vec()),
+            Self::Cpu(memory) => {
+                memory.check(self.name())?;
+                Ok(buffer.host_slice().to_vec())
+            }
             Self::Gpu(gpu) => gpu.read(buffer),
         }
     }
@@ -123,7 +128,7 @@ impl Device {
     /// As [`read`](Self::read).
     pub fn synchronize(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) => Ok(()),
+            Self::Cpu(memory) => memory.check(self.name()),
             Self::Gpu(gpu) => gpu.synchronize(),
         }
     }
@@ -214,6 +219,14 @@ impl Device {
         match self {
             Self::Cpu(_) => usize::MAX,
             Self::Gpu(gpu) => gpu.max_binding_bytes(),
+        }
+    }
+
+    /// Loses the device, as a driver that fails does: every read from now on is an [`Error::DeviceLost`]. The CPU can't be
+    /// lost.
+    pub fn destroy(&self) {
+        if let Self::Gpu(gpu) = self {
+            gpu.destroy();
         }
     }
 

@@ -5,7 +5,7 @@ mod part;
 mod shard;
 
 pub use images::{ImagesRecord, LabelledImages};
-pub use part::{Part, Subject, check_complete, check_skipped, differences, summarize};
+pub use part::{Part, Subject, check_complete, check_skipped, summarize};
 pub use shard::Shard;
 
 use crate::data::preprocess::Preprocessing;
@@ -152,7 +152,7 @@ impl Models {
     /// How well the quantized model agrees with the FP model on preprocessed images, whatever these show.
     ///
     /// # Errors
-    /// Those of the device, and [`Error::Check`] for logits that are not finite.
+    /// Those of the device, and [`Error::Input`] for logits that are not finite.
     ///
     /// # Panics
     /// Without an FP model, or without images.
@@ -161,7 +161,7 @@ impl Models {
         let reference = float.logits(images)?;
         let logits = self.evaluated.logits(images)?;
         for logits in logits.iter().chain(&reference) {
-            check_finite(logits, Path::new("a calibration image"))?;
+            check_finite(logits, Path::new("a calibration image"), &self.device)?;
         }
         let tally = Tally::unlabelled(&logits, &reference);
         Ok(tally.accuracy().expect("there are images"))
@@ -175,7 +175,7 @@ impl Models {
     /// Runs the models on every image of `shard` that can be read.
     ///
     /// # Errors
-    /// Those of the device, and [`Error::Check`] for logits that are not finite.
+    /// Those of the device, and [`Error::Input`] for an image whose logits are not finite.
     pub fn evaluate(
         &mut self,
         images: &LabelledImages,
@@ -225,7 +225,7 @@ impl Models {
             };
             let all = logits.iter().chain(reference.iter().flatten());
             for (logits, sample) in all.zip(shown.iter().cycle()) {
-                check_finite(logits, &sample.path)?;
+                check_finite(logits, &sample.path, &self.device)?;
             }
             let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();
             part.tally

@@ -7,9 +7,9 @@
 use super::artifact::QuantizedSite;
 use super::curve::ScoreCurve;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
-use super::memory::{Memory, Pass};
+use super::memory::{Budget, Memory, Pass};
 use super::pieces::Batch;
-use super::plan::{Side, SitePlan};
+use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
 use super::settings::{Metric, Settings};
 use crate::device::Device;
@@ -43,6 +43,16 @@ pub struct Progress<'a> {
     pub done: f64,
 }
 
+/// What a calibration has to tell while it runs.
+pub enum Event<'a> {
+    /// What it is at.
+    Progress(Progress<'a>),
+    /// A site is finished: its scales, and what else was found out.
+    Found(&'a SiteReport, &'a SiteScales),
+    /// Something went wrong, and it goes on nevertheless.
+    Recovery(&'a str),
+}
+
 /// What the search found out about one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
@@ -65,7 +75,7 @@ pub struct SiteReport {
 }
 
 /// The outcome of a calibration.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
@@ -103,24 +113,25 @@ impl Calibration {
 struct Checkpoints {
     /// Per segment, `[images][input_len]`.
     inputs: Vec<Vec<f32>>,
-    logits: Vec<f32>,
+    /// Of the last segment: the logits, if all were gone through.
+    outputs: Vec<f32>,
 }
 
 /// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
 /// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted. `budget` bounds the
-/// bytes that the device holds, without changing what is found; by default it is 1 GiB, or more where that isn't enough.
+/// bytes that the device holds, without changing what is found.
 ///
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient is zero for every image
-/// (`hessian` only), and the device's errors.
+/// (`hessian` only), the device's errors, and those of `on_event`.
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
     settings: &Settings,
     images: &[Vec<f32>],
-    budget: Option<u64>,
+    budget: Budget,
     wanted: &dyn Fn(&Site) -> bool,
-    on_progress: &mut dyn FnMut(Progress),
+    on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Calibration> {
     settings.validate()?;
     if images.is_empty() {
@@ -129,27 +140,38 @@ pub fn calibrate(
             "expected at least 1 image, found 0",
         ));
     }
+    let mut calibration = Calibration::default();
+    // What lies before the first segment with a wanted site needs no way back; what lies after the last, no way there
+    // unless the loss is asked for.
+    let segments = network.segments();
+    let is_wanted = || {
+        segments
+            .iter()
+            .map(|segment| segment.sites().iter().any(wanted))
+    };
+    let Some(first) = is_wanted().position(|wanted| wanted) else {
+        return Ok(calibration);
+    };
+    let last = is_wanted().rposition(|wanted| wanted).unwrap_or(first);
+    let needs_gradients = settings.metric == Metric::Hessian;
+    let needed = if needs_gradients {
+        segments
+    } else {
+        &segments[..=last]
+    };
+
     let device = network.device();
     let memory = Memory::new(network, weights, settings, images.len(), budget, wanted)?;
     device.memory().reset_peak();
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(network, weights, images, at_once, on_progress)?;
-    let mut calibration = Calibration {
-        sites: HashMap::new(),
-        reports: Vec::new(),
-        forward: start.elapsed(),
-        backward: Duration::ZERO,
-        search: Duration::ZERO,
-        evidence: Duration::ZERO,
-        peak_device_bytes: 0,
-    };
+    let checkpoints = forward(device, needed, weights, images, at_once, on_event)?;
+    calibration.forward = start.elapsed();
 
-    let needs_gradients = settings.metric == Metric::Hessian;
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(device, network.classes(), &checkpoints.logits)?
+        loss_gradients(device, network.classes(), &checkpoints.outputs)?
     } else {
-        (vec![0.0; checkpoints.logits.len()], 0)
+        (Vec::new(), 0)
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
@@ -161,17 +183,20 @@ pub fn calibrate(
         .map(|site| site.product(images.len()).multiply_adds())
         .sum();
     let mut searched = 0u64;
-    let segments = network.segments().iter().zip(&checkpoints.inputs);
-    for (index, (segment, inputs)) in segments.enumerate().rev() {
+    let needed = needed.iter().zip(&checkpoints.inputs);
+    for (index, (segment, inputs)) in needed.enumerate().skip(first).rev() {
+        if !needs_gradients && !segment.sites().iter().any(wanted) {
+            continue;
+        }
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut gradients_before = Vec::new();
         for pass in memory.passes(index, wanted) {
             let start = Instant::now();
-            on_progress(Progress {
+            on_event(Event::Progress(Progress {
                 phase: Phase::Backward,
                 site: &segment.sites()[0].name,
                 done: searched as f64 / total as f64,
-            });
+            }))?;
             let segment = segment.as_ref();
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
@@ -180,11 +205,11 @@ pub fn calibrate(
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
-                on_progress(Progress {
+                on_event(Event::Progress(Progress {
                     phase: Phase::Search,
                     site: &site.name,
                     done: searched as f64 / total as f64,
-                });
+                }))?;
                 let start = Instant::now();
                 let plan = SitePlan::new(site, settings);
                 let linear = site.has_weight().then(|| products.linear(site));
@@ -218,7 +243,7 @@ pub fn calibrate(
                 for curve in &mut found.curves {
                     curve.scale_scores(score_unit);
                 }
-                calibration.reports.push(SiteReport {
+                let report = SiteReport {
                     site: site.name.clone(),
                     score: found.score * score_unit,
                     rounds: found.rounds,
@@ -227,7 +252,9 @@ pub fn calibrate(
                     evidence,
                     curves: found.curves,
                     histograms,
-                });
+                };
+                on_event(Event::Found(&report, &found.scales))?;
+                calibration.reports.push(report);
                 calibration.sites.insert(
                     site.name.clone(),
                     QuantizedSite {
@@ -285,23 +312,24 @@ fn run(
     Ok((batches, gradients_before))
 }
 
-/// The FP network on all images, segment by segment, so that one segment's weights are on the device at a time.
+/// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
+/// device at a time.
 fn forward(
-    network: &Network,
+    device: &Device,
+    segments: &[Box<dyn Segment>],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
-    on_progress: &mut dyn FnMut(Progress),
+    on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Checkpoints> {
-    let device = network.device();
     let mut values: Vec<f32> = images.concat();
     let mut inputs = Vec::new();
-    for segment in network.segments() {
-        on_progress(Progress {
+    for segment in segments {
+        on_event(Event::Progress(Progress {
             phase: Phase::Forward,
             site: &segment.sites()[0].name,
             done: 0.0,
-        });
+        }))?;
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let mut outputs = Vec::new();
         for chunk in values.chunks(at_once * segment.input_len()) {
@@ -311,23 +339,46 @@ fn forward(
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
-            return Err(Error::input(
-                weights.path(),
-                format!(
-                    "the FP network gives {} after {} on calibration image {image} (on {}), where finite values are \
-                     expected",
-                    outputs[at],
-                    segment.sites()[0].name,
+            let input = &values[image * segment.input_len()..][..segment.input_len()];
+            let place = first_not_finite(device, segment.as_ref(), &mut products, input)?;
+            return Err(Error::NotFinite {
+                image,
+                problem: format!(
+                    "in the FP network {} on {}, {place}, where finite values are expected",
+                    weights.path().display(),
                     device.name()
                 ),
-            ));
+            });
         }
         inputs.push(std::mem::replace(&mut values, outputs));
     }
     Ok(Checkpoints {
         inputs,
-        logits: values,
+        outputs: values,
     })
+}
+
+/// Where in a segment one image's values cease to be finite, in words.
+fn first_not_finite(
+    device: &Device,
+    segment: &dyn Segment,
+    products: &mut FloatProducts,
+    input: &[f32],
+) -> Result<String> {
+    let mut recorder = Recorder::new(products);
+    segment.forward(device, &mut recorder, 1, &device.upload(input));
+    let records = recorder.into_records();
+    for site in segment.sites() {
+        let record = &records[&site.name];
+        for (what, values) in [("is given", &record.a), ("gives", &record.out)] {
+            let values = device.read(values)?;
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Ok(format!("{} {what} {value}", site.name));
+            }
+        }
+    }
+    let last = segment.sites().last().expect("a segment has sites");
+    Ok(format!("what follows {} is not finite", last.name))
 }
 
 /// ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and that exponent. It

@@ -19,6 +19,15 @@ use std::collections::HashMap;
 /// WebGPU keeps their memory's size to itself.
 const DEFAULT_BYTES: u64 = 1 << 30;
 
+/// How much of a device's memory a calibration takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    /// The most bytes; by default 1 GiB, or more where that isn't enough.
+    pub bytes: Option<u64>,
+    /// How often to halve what should fit at once, because it doesn't.
+    pub halvings: u32,
+}
+
 /// What one segment takes, in bytes.
 struct Needs {
     /// The weights of its matrix products.
@@ -45,6 +54,7 @@ pub(super) struct Memory<'a> {
     /// What the network's parameters take.
     resident: u64,
     budget: u64,
+    halvings: u32,
     /// Per segment.
     needs: Vec<Needs>,
 }
@@ -59,7 +69,7 @@ impl<'a> Memory<'a> {
         weights: &Weights,
         settings: &'a Settings,
         images: usize,
-        budget: Option<u64>,
+        budget: Budget,
         wanted: &dyn Fn(&Site) -> bool,
     ) -> Result<Self> {
         let resident = network.device().memory().current();
@@ -77,7 +87,8 @@ impl<'a> Memory<'a> {
             settings,
             images,
             resident,
-            budget: budget.unwrap_or(DEFAULT_BYTES),
+            budget: budget.bytes.unwrap_or(DEFAULT_BYTES),
+            halvings: budget.halvings,
             needs,
         };
         let (least, site) = (0..segments.len())
@@ -85,7 +96,7 @@ impl<'a> Memory<'a> {
             .max_by_key(|&(bytes, _)| bytes)
             .unwrap_or((0, ""));
         if memory.budget < least {
-            if budget.is_some() {
+            if budget.bytes.is_some() {
                 let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
                 let problem = format!(
                     "is {} MiB, but {site} takes {} MiB with {images} images",
@@ -153,7 +164,19 @@ impl<'a> Memory<'a> {
             let free = self.budget.saturating_sub(self.fixed(segment));
             (free / self.needs[segment].image.max(1)) as usize
         });
-        most.min().unwrap_or(1).clamp(1, self.most_images())
+        let most = most.min().unwrap_or(1).clamp(1, self.most_images());
+        self.halved(most)
+    }
+
+    /// Whether less than this can be gone through at once.
+    pub fn is_divisible(&self, wanted: &dyn Fn(&Site) -> bool) -> bool {
+        let passes = (0..self.needs.len()).flat_map(|segment| self.passes(segment, wanted));
+        let largest = passes.map(|pass| pass.images.max(pass.sites.len())).max();
+        self.forward_images().max(largest.unwrap_or(1)) > 1
+    }
+
+    fn halved(&self, count: usize) -> usize {
+        count.checked_shr(self.halvings).unwrap_or(0).max(1)
     }
 
     fn most_images(&self) -> usize {
@@ -175,7 +198,7 @@ impl<'a> Memory<'a> {
             let count = (1..=rest.len())
                 .take_while(|&count| fits(&rest[..count], 1))
                 .last()
-                .unwrap_or(rest.len().min(1));
+                .map_or(rest.len().min(1), |count| self.halved(count));
             let left = rest.split_off(count);
             let images = (1..=self.most_images())
                 .take_while(|&images| fits(&rest, images))
@@ -186,7 +209,7 @@ impl<'a> Memory<'a> {
                 rest.len()
             );
             passes.push(Pass {
-                images,
+                images: self.halved(images),
                 sites: std::mem::replace(&mut rest, left),
             });
             if rest.is_empty() {

@@ -6,10 +6,12 @@ mod candidates;
 mod curve;
 mod evidence;
 mod execution;
+mod journal;
 mod memory;
 mod packing;
 mod pieces;
 mod plan;
+mod recovery;
 mod scan;
 mod search;
 mod settings;
@@ -18,15 +20,17 @@ pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
     is_quantized,
 };
-pub use calibrate::{Calibration, Phase, Progress, SiteReport, calibrate, weight_codes};
+pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate, weight_codes};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
-pub use memory::parse_bytes;
+pub use journal::{Finding, Journal, JournalLock, Subject};
+pub use memory::{Budget, parse_bytes};
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use pieces::Batch;
 pub use plan::{Codes, Side, SitePlan, SiteScales};
+pub use recovery::Calibrator;
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

@@ -1,6 +1,6 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
-use super::candidates::Scale;
+use super::candidates::{MAX_SHIFT, Scale};
 use super::settings::Settings;
 use crate::device::{Buffer, Device};
 use crate::kernels::{
@@ -21,7 +21,7 @@ pub enum Side {
 }
 
 /// The scales of one site, one per group of each operand.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
     pub a: Vec<Scale>,
@@ -81,6 +81,34 @@ impl SitePlan {
             },
             site: site.clone(),
         }
+    }
+
+    /// That these are as many scales as there are groups, and of the site's formats.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn check_formats(&self, scales: &SiteScales) -> Result<(), String> {
+        for (side, name, scales) in [(Side::A, "a", &scales.a), (Side::B, "b", &scales.b)] {
+            let (expected, found) = (self.groups(side), scales.len());
+            if found != expected {
+                return Err(format!(
+                    "expected {expected} of {name}.scale, found {found}"
+                ));
+            }
+            let most = match self.format(side) {
+                Format::Uniform => 0,
+                _ => MAX_SHIFT,
+            };
+            for &Scale { scale, shift } in scales {
+                if !scale.is_normal() || scale < 0.0 {
+                    return Err(format!("expected positive {name}.scale, found {scale}"));
+                }
+                if shift > most {
+                    return Err(format!("expected {name}.shift up to {most}, found {shift}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// That the site can be computed with these scales, one per group: what quantizers multiply by and what one unit of a

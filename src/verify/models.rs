@@ -13,7 +13,7 @@ use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Recorder, sites};
-use crate::quant::{Scale, SiteScales, calibrate};
+use crate::quant::{Budget, Scale, SiteScales, calibrate};
 
 /// Images that go backwards, are searched on and are traced: enough to be a batch.
 pub(super) const TRACED: usize = 2;
@@ -220,15 +220,14 @@ fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResul
     let traced = &subject.images[..subject.images.len().min(TRACED)];
     let network = build(device, weights, architecture)?;
     let settings = settings();
-    let ignore = &mut |_: crate::quant::Progress| {};
     let calibration = calibrate(
         &network,
         weights,
         &settings,
         traced,
-        None,
+        Budget::default(),
         &|_| true,
-        ignore,
+        &mut |_| Ok(()),
     )?;
     let choices = calibration.reports.iter().map(|report| {
         let scales = &calibration.sites[&report.site].scales;

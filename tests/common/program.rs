@@ -2,15 +2,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A command line under construction.
 pub struct Program {
-    arguments: Vec<OsString>,
+    pub arguments: Vec<OsString>,
     /// Variables of its environment besides this process's.
     pub environment: Vec<(&'static str, OsString)>,
     /// Where it runs, by default in the crate's folder.
     pub folder: PathBuf,
+}
+
+/// A run.
+pub struct Running {
+    arguments: Vec<OsString>,
+    pub child: Child,
 }
 
 /// What a run left behind.
@@ -52,7 +58,12 @@ impl Program {
 
     /// Runs the program to its end, with another stdout.
     pub fn run_with_stdout(self, stdout: impl Into<Stdio>) -> Outcome {
-        let output = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
+        self.start(stdout).finish()
+    }
+
+    /// Starts the program.
+    pub fn start(self, stdout: impl Into<Stdio>) -> Running {
+        let child = Command::new(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
             .args(&self.arguments)
             // What is said is compared with what is said by default.
             .env_remove("RUST_LOG")
@@ -62,9 +73,18 @@ impl Program {
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
-            .expect("cargo built the program")
-            .wait_with_output()
-            .expect("the program ends");
+            .expect("cargo built the program");
+        Running {
+            arguments: self.arguments,
+            child,
+        }
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    pub fn finish(self) -> Outcome {
+        let output = self.child.wait_with_output().expect("the program ends");
         let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
         let outcome = Outcome {
             arguments: self.arguments,

@@ -1,0 +1,414 @@
+//! The journal of a calibration: a file beside the output that keeps what is found, site by site. However a run ends,
+//! the next one of the same command goes on from there.
+//!
+//! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry is
+//! the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes on, so
+//! that only the last one can be incomplete, if the machine or the process stops meanwhile.
+//!
+//! The file is locked as long as its run lasts: two runs never write one output.
+
+use super::artifact::Provenance;
+use super::calibrate::SiteReport;
+use super::curve::ScoreCurve;
+use super::plan::{SitePlan, SiteScales};
+use super::settings::Settings;
+use crate::data::preprocess::Preprocessing;
+use crate::device::Device;
+use crate::differences::differences;
+use crate::error::{Error, Result};
+use crate::interrupt::{self, Unfinished};
+use crate::model::config::Architecture;
+use crate::model::recipe::Resolved;
+use crate::model::sites;
+use crate::output;
+use same_file::Handle;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The value of the field `format`.
+const FORMAT_NAME: &str = "ptq4vit-gpu journal";
+/// The value of the field `format_version` that this program writes and reads.
+const FORMAT_VERSION: u64 = 1;
+/// How the way out of a journal that can't be used is called.
+const RESTART: &str = "--restart discards it";
+
+/// What a calibration is of: everything that decides its bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject {
+    format: &'static str,
+    format_version: u64,
+    provenance: Provenance,
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    /// Floats differ in the last bits from device to device, so others would find other scales.
+    device: String,
+    driver: String,
+}
+
+impl Subject {
+    /// A calibration of the model `resolved` on `device`.
+    pub fn new(
+        provenance: &Provenance,
+        resolved: &Resolved,
+        settings: &Settings,
+        device: &Device,
+    ) -> Self {
+        Self {
+            format: FORMAT_NAME,
+            format_version: FORMAT_VERSION,
+            provenance: provenance.clone(),
+            architecture: resolved.architecture.clone(),
+            preprocessing: resolved.preprocessing.clone(),
+            settings: settings.clone(),
+            device: device.name().to_owned(),
+            driver: device.driver().to_owned(),
+        }
+    }
+}
+
+/// What was found at one site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The site, and what the search says of it.
+    pub report: SiteReport,
+    /// Its scales.
+    pub scales: SiteScales,
+}
+
+impl Finding {
+    /// That this can be of the site of `plan`.
+    fn check(&self, plan: &SitePlan, settings: &Settings) -> std::result::Result<(), String> {
+        plan.check_formats(&self.scales)?;
+        plan.check_scales(&self.scales)?;
+        self.report.evidence.validate(plan, settings.metric)?;
+        let is_whole = |curve: &&ScoreCurve| curve.chosen < curve.candidates.len();
+        match self.report.curves.iter().find(|curve| !is_whole(curve)) {
+            Some(curve) => Err(format!(
+                "candidate {} was chosen of {}",
+                curve.chosen,
+                curve.candidates.len()
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The right to write an output, held from before the work until the journal is closed.
+pub struct JournalLock {
+    path: PathBuf,
+    file: File,
+    /// As long as there is nothing in the file that is worth keeping: it is removed with the lock.
+    empty: Option<Unfinished>,
+}
+
+/// An open journal.
+pub struct Journal {
+    lock: JournalLock,
+    /// Bytes of the complete lines.
+    len: u64,
+    /// The last line's.
+    sha256: String,
+    /// Sites of the network.
+    sites: usize,
+    /// Those that are finished.
+    done: usize,
+}
+
+impl JournalLock {
+    /// Locks the journal of the output `out`, which is `out` with `.journal` appended.
+    ///
+    /// # Errors
+    /// Another process that holds it; a file that can't be opened or locked.
+    pub fn take(out: &Path) -> Result<Self> {
+        let mut path = out.as_os_str().to_owned();
+        path.push(".journal");
+        let path = PathBuf::from(path);
+        // Until it is known whose file it is, it must not be left behind.
+        let mut stakes = interrupt::hold_off();
+        loop {
+            let cannot = |what: &str, error: io::Error| {
+                Error::input(&path, format!("can't be {what}: {error}"))
+            };
+            let mut options = OpenOptions::new();
+            let file = options.read(true).append(true).create(true).open(&path);
+            let file = file.map_err(|error| cannot("opened", error))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::input(
+                        out,
+                        format!(
+                            "another process writes it, and has locked {}",
+                            path.display()
+                        ),
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(cannot("locked", error)),
+            }
+            // Whoever had the lock before may have removed the file since it was opened here, and a lock on a file without
+            // a name keeps nobody out.
+            let is_current = is_at(&file, &path).map_err(|error| cannot("opened", error))?;
+            if is_current {
+                let metadata = file.metadata().map_err(|error| cannot("read", error))?;
+                if !metadata.is_file() {
+                    return Err(Error::input(&path, "is not a regular file"));
+                }
+                output::remove_unfinished(out)?;
+                let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
+                return Ok(Self { path, file, empty });
+            }
+        }
+    }
+
+    /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded, begins
+    /// the journal.
+    ///
+    /// # Errors
+    /// A journal of another calibration, and in what it differs; one that is damaged before its last line; a file that
+    /// can't be read or written.
+    pub fn open(mut self, subject: &Subject, restart: bool) -> Result<(Journal, Vec<Finding>)> {
+        let mut bytes = Vec::new();
+        if !restart {
+            self.file
+                .read_to_end(&mut bytes)
+                .map_err(|error| Error::input(&self.path, format!("can't be read: {error}")))?;
+        }
+        let sites = sites(&subject.architecture).into_iter();
+        let plans: HashMap<String, SitePlan> = sites
+            .map(|site| (site.name.clone(), SitePlan::new(&site, &subject.settings)))
+            .collect();
+        let read = read(&bytes, subject, &plans)
+            .map_err(|problem| Error::input(&self.path, format!("{problem}; {RESTART}")))?;
+        let mut journal = Journal {
+            lock: self,
+            len: read.len as u64,
+            sha256: read.sha256,
+            sites: plans.len(),
+            done: read.findings.len(),
+        };
+        journal.cut()?;
+        if read.findings.is_empty() {
+            let path = &journal.lock.path;
+            let unfinished = || interrupt::hold_off().unfinished(path);
+            journal.lock.empty.get_or_insert_with(unfinished);
+            journal.append(subject)?;
+        } else {
+            interrupt::hold_off().notice = Some(journal.notice());
+        }
+        Ok((journal, read.findings))
+    }
+}
+
+impl Drop for JournalLock {
+    fn drop(&mut self) {
+        if self.empty.is_some() {
+            // What stays is an empty file, which is nobody's.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Journal {
+    /// Adds a line for a site. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// A file that can't be written to. It is still a sound journal then.
+    pub fn add(&mut self, report: &SiteReport, scales: &SiteScales) -> Result<()> {
+        #[derive(Serialize)]
+        struct Entry<'a> {
+            report: &'a SiteReport,
+            scales: &'a SiteScales,
+        }
+        let mut stakes = interrupt::hold_off();
+        self.append(&Entry { report, scales })?;
+        self.done += 1;
+        stakes.notice = Some(self.notice());
+        if let Some(empty) = &self.lock.empty {
+            stakes.keep(empty);
+        }
+        drop(stakes);
+        self.lock.empty = None;
+        Ok(())
+    }
+
+    /// How far it is, in words.
+    pub fn progress(&self) -> String {
+        format!("{} of {} sites are done", self.done, self.sites)
+    }
+
+    fn notice(&self) -> String {
+        format!("the same command goes on: {}", self.progress())
+    }
+
+    /// The number of sites that are finished.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Removes the journal of a calibration whose output is in its place.
+    ///
+    /// # Errors
+    /// A file that can't be removed.
+    pub fn close(self) -> Result<()> {
+        let mut stakes = interrupt::hold_off();
+        stakes.notice = None;
+        std::fs::remove_file(&self.lock.path)
+            .map_err(|error| Error::input(&self.lock.path, format!("can't be removed: {error}")))
+    }
+
+    fn append(&mut self, entry: &impl Serialize) -> Result<()> {
+        let entry = json(entry);
+        let sha256 = chained(&self.sha256, &entry);
+        let line = line(&entry, &sha256);
+        let written = (&self.lock.file)
+            .write_all(line.as_bytes())
+            .and_then(|()| self.lock.file.sync_data());
+        if let Err(error) = written {
+            // A line that isn't whole is no harm; without it the journal takes no more room than before.
+            let _ = self.cut();
+            return Err(self.cannot_write(error));
+        }
+        self.len += line.len() as u64;
+        self.sha256 = sha256;
+        Ok(())
+    }
+
+    /// Removes what follows the complete lines.
+    fn cut(&mut self) -> Result<()> {
+        let file = &self.lock.file;
+        file.set_len(self.len)
+            .map_err(|error| self.cannot_write(error))
+    }
+
+    fn cannot_write(&self, error: io::Error) -> Error {
+        Error::input(&self.lock.path, format!("can't be written: {error}"))
+    }
+}
+
+/// Whether `path` is the name of the open `file`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match Handle::from_path(path) {
+        Ok(there) => Ok(there == Handle::from_file(file.try_clone()?)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A line's checksum.
+fn chained(before: &str, entry: &str) -> String {
+    format!("{:x}", Sha256::digest([before, entry].concat()))
+}
+
+const BEFORE_ENTRY: &str = r#"{"entry":"#;
+const AFTER_ENTRY: &str = r#","sha256":""#;
+const END: &str = "\"}\n";
+
+fn line(entry: &str, sha256: &str) -> String {
+    [BEFORE_ENTRY, entry, AFTER_ENTRY, sha256, END].concat()
+}
+
+/// The entry and the checksum of a line that is whole.
+fn parse<'a>(line: &'a [u8], before: &str) -> Option<(&'a str, String)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let inner = line.strip_prefix(BEFORE_ENTRY)?.strip_suffix(END)?;
+    let (entry, sha256) = inner.rsplit_once(AFTER_ENTRY)?;
+    let expected = chained(before, entry);
+    (sha256 == expected).then_some((entry, expected))
+}
+
+/// What a journal holds.
+struct Contents {
+    findings: Vec<Finding>,
+    /// Bytes of the lines that stay.
+    len: usize,
+    /// The last such line's checksum; empty if there is none.
+    sha256: String,
+}
+
+/// Reads a journal of `subject`, whose sites have these `plans`. The last line may be incomplete, and is left out then.
+fn read(
+    bytes: &[u8],
+    subject: &Subject,
+    plans: &HashMap<String, SitePlan>,
+) -> std::result::Result<Contents, String> {
+    let nothing = || Contents {
+        findings: Vec::new(),
+        len: 0,
+        sha256: String::new(),
+    };
+    // By way of the text, as floats are written shorter than they are.
+    let begun = json(subject);
+    let expected: Value = serde_json::from_str(&begun).expect("it has just been written");
+    let mut contents = nothing();
+    let mut found_subject = None;
+    let mut lines = (1..)
+        .zip(bytes.split_inclusive(|&byte| byte == b'\n'))
+        .peekable();
+    while let Some((number, line)) = lines.next() {
+        let Some((entry, sha256)) = parse(line, &contents.sha256) else {
+            if number == 1 && !is_begun(line, &begun) {
+                return Err("is no journal of a calibration, or its first line is damaged".into());
+            }
+            if lines.peek().is_none() {
+                break;
+            }
+            return Err(format!("line {number} is damaged"));
+        };
+        contents.len += line.len();
+        contents.sha256 = sha256;
+        let problem = |problem: String| format!("line {number}: {problem}");
+        if number == 1 {
+            let found: Value =
+                serde_json::from_str(entry).map_err(|error| problem(error.to_string()))?;
+            found_subject = Some(found);
+            continue;
+        }
+        // Whether it is of this calibration comes first: another's sites are other ones.
+        if number == 2
+            && let Some(found) = &found_subject
+        {
+            let differences = differences(&expected, found);
+            if !differences.is_empty() {
+                let differences = differences.join("; ");
+                return Err(format!("is of another calibration: {differences}"));
+            }
+        }
+        let finding: Finding =
+            serde_json::from_str(entry).map_err(|error| problem(error.to_string()))?;
+        let site = &finding.report.site;
+        let plan = plans
+            .get(site)
+            .ok_or_else(|| problem(format!("there is no site `{site}`")))?;
+        let is_known = |known: &Finding| known.report.site == *site;
+        if contents.findings.iter().any(is_known) {
+            return Err(problem(format!("`{site}` is there twice")));
+        }
+        finding
+            .check(plan, &subject.settings)
+            .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
+        contents.findings.push(finding);
+    }
+    // Without a finding there is nothing to keep, whosever it is.
+    Ok(if contents.findings.is_empty() {
+        nothing()
+    } else {
+        contents
+    })
+}
+
+/// Whether an incomplete first line is what a run of `subject` wrote that was cut short.
+fn is_begun(begun: &[u8], subject: &str) -> bool {
+    let whole = line(subject, &chained("", subject));
+    whole.as_bytes().starts_with(begun)
+}
+
+fn json(entry: &impl Serialize) -> String {
+    serde_json::to_string(entry).expect("plain data is always JSON")
+}

@@ -1,0 +1,178 @@
+//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew, and
+//! where memory runs out, fewer images go through the network at once.
+//!
+//! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
+//! divided.
+
+use super::artifact::QuantizedSite;
+use super::calibrate::{Calibration, Event, calibrate, weight_codes};
+use super::journal::Finding;
+use super::memory::{Budget, Memory};
+use super::plan::SitePlan;
+use super::settings::Settings;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::config::Architecture;
+use crate::model::weights::Weights;
+use crate::model::{FloatProducts, Network, Site};
+
+/// What to calibrate, and with what.
+pub struct Calibrator<'a> {
+    /// Family and sizes of the network.
+    pub architecture: &'a Architecture,
+    /// Its parameters.
+    pub weights: &'a Weights,
+    /// What decides the scales.
+    pub settings: &'a Settings,
+    /// The preprocessed images, `[3, S, S]` each.
+    pub images: &'a [Vec<f32>],
+    /// The most bytes that the device may hold, if not as many as [`Budget`] says.
+    pub budget: Option<u64>,
+    /// Opens the device again.
+    pub reopen: &'a dyn Fn() -> Result<Device>,
+}
+
+impl Calibrator<'_> {
+    /// Chooses the scales of every site that is not among the `findings` of an earlier run, and puts both together. If
+    /// `device` is lost, there is another in its place afterwards.
+    ///
+    /// # Errors
+    /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for one
+    /// image at a time.
+    pub fn run(
+        &self,
+        device: &mut Device,
+        mut findings: Vec<Finding>,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Calibration> {
+        let mut budget = Budget {
+            bytes: self.budget,
+            halvings: 0,
+        };
+        let mut replaced = false;
+        loop {
+            let error = match self.attempt(device, budget, &mut findings, on_event) {
+                Ok(calibration) => return Ok(calibration),
+                Err(error) => error,
+            };
+            let measure = match error {
+                Error::DeviceLost { .. } => {
+                    self.replace(device, &error, &mut replaced)?;
+                    "it is opened anew"
+                }
+                Error::OutOfMemory { .. } => {
+                    // Some drivers lose the device with the memory.
+                    if let Err(lost @ Error::DeviceLost { .. }) = device.synchronize() {
+                        self.replace(device, &lost, &mut replaced)?;
+                    }
+                    self.check_divisible(device, budget, &error)?;
+                    budget.halvings += 1;
+                    "half as many images and sites at once"
+                }
+                error => return Err(error),
+            };
+            on_event(Event::Recovery(&format!("{error}; going on: {measure}")))?;
+        }
+    }
+
+    /// One run to its end or to the first fault. What it finds is among the `findings` either way.
+    fn attempt(
+        &self,
+        device: &Device,
+        budget: Budget,
+        findings: &mut Vec<Finding>,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Calibration> {
+        let network = self.network(device)?;
+        let known = findings.clone();
+        let is_known = |site: &Site| known.iter().any(|found| found.report.site == site.name);
+        let mut calibration = calibrate(
+            &network,
+            self.weights,
+            self.settings,
+            self.images,
+            budget,
+            &|site| !is_known(site),
+            &mut |event| {
+                if let Event::Found(report, scales) = &event {
+                    findings.push(Finding {
+                        report: (*report).clone(),
+                        scales: (*scales).clone(),
+                    });
+                }
+                on_event(event)
+            },
+        )?;
+        for segment in network.segments() {
+            let sites = || segment.sites().iter().filter(|site| is_known(site));
+            let products = FloatProducts::load(device, self.weights, sites())?;
+            for site in sites() {
+                let finding = known.iter().find(|found| found.report.site == site.name);
+                let Finding { report, scales } = finding.expect("it is a known one").clone();
+                let weight = match site.has_weight() {
+                    true => {
+                        let plan = SitePlan::new(site, self.settings);
+                        Some(weight_codes(
+                            device,
+                            &plan,
+                            products.linear(site),
+                            &scales.b,
+                        )?)
+                    }
+                    false => None,
+                };
+                let site = QuantizedSite { scales, weight };
+                calibration.sites.insert(report.site.clone(), site);
+                calibration.reports.push(report);
+            }
+        }
+        let order: Vec<&str> = network.sites().map(|site| site.name.as_str()).collect();
+        let place = |site: &str| order.iter().position(|name| *name == site);
+        calibration
+            .reports
+            .sort_by_key(|report| place(&report.site));
+        Ok(calibration)
+    }
+
+    fn network(&self, device: &Device) -> Result<Network> {
+        Network::new(device, self.architecture, |name| self.weights.float(name))
+    }
+
+    /// Opens another device in the place of the one that was lost, once.
+    fn replace(&self, device: &mut Device, lost: &Error, replaced: &mut bool) -> Result<()> {
+        let problem = if std::mem::replace(replaced, true) {
+            format!("{lost}, for the second time")
+        } else {
+            let opened = (self.reopen)()?;
+            let [before, now] = [&*device, &opened].map(|device| (device.name(), device.driver()));
+            if before == now {
+                *device = opened;
+                return Ok(());
+            }
+            // Its floats differ in the last bits.
+            format!("{lost}, and there is only {} in its place", opened.name())
+        };
+        Err(Error::DeviceLost {
+            device: device.name().to_owned(),
+            problem,
+        })
+    }
+
+    /// Finds out whether less than `budget` allows can be gone through at once.
+    ///
+    /// # Errors
+    /// If not, what `error` says.
+    fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
+        let network = self.network(device)?;
+        let images = self.images.len();
+        let all = |_: &Site| true;
+        let memory = Memory::new(&network, self.weights, self.settings, images, budget, &all)?;
+        if memory.is_divisible(&all) {
+            return Ok(());
+        }
+        Err(Error::device(
+            device.name(),
+            format!("{error}, with one image and one site at a time"),
+        ))
+    }
+}
