@@ -437,8 +437,15 @@ fn a_sweep_by_a_slurm_array() {
 fn a_task_is_done_again_only_when_asked() {
     let scene = Scene::new();
     let task = "ptq4vit-gpu sweep --plan plan.toml --task 1 --device cpu";
-    // Two at once don't get in each other's way.
-    scene.stdout(&format!("{task} & {task}; wait $!"));
+    // Of two at once, one does it; the other refuses, or comes late enough to find it finished.
+    let (_, _, stderr) = scene.bash(&format!("{task} & {task} || true; wait $! || true"));
+    assert!(
+        stderr.contains("another process writes it") || stderr.contains("finished already"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = scene.bash(task);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("finished already"), "{stderr}");
     let results = scene.results();
     assert_eq!(results.len(), 2);
     let refused = |says: &str| {
