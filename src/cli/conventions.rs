@@ -16,7 +16,7 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "All went well."),
     (
         "1",
-        "A check failed: too many images were skipped, say, or logits are not finite.",
+        "A check failed: devices differ, say, or too many images were skipped.",
     ),
     (
         "2",
@@ -24,9 +24,13 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ),
     (
         "3",
-        "A file or folder that can't be read, understood or written, or the hub.",
+        "A file or folder that can't be read, understood or written, the hub, or values not finite.",
     ),
-    ("4", "A device that is missing, computes wrong or was lost."),
+    (
+        "4",
+        "A device that is missing, computes wrong, was lost or has too little memory.",
+    ),
+    ("130", "Interrupted by Ctrl-C or SIGTERM."),
 ];
 
 /// The variables that are read.

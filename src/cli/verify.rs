@@ -121,7 +121,7 @@ impl Verify {
         }
         let subjects = self.subjects()?;
         let shaders = self.shaders()?;
-        let requests = self.requests()?;
+        let (requests, broken) = self.requests()?;
 
         log::info!("computing what is expected, on the CPU");
         let kernels: Vec<&str> = self.kernel.iter().map(String::as_str).collect();
@@ -165,7 +165,7 @@ impl Verify {
             .iter()
             .map(|device| failures(device).len())
             .sum();
-        conclude(failures, "checks that failed")
+        conclude(failures + broken, "checks that failed")
     }
 
     /// The models that are asked for, or those that come with the program.
@@ -211,26 +211,33 @@ impl Verify {
         Ok(texts)
     }
 
-    /// What to open, as `--device` takes it.
-    fn requests(&self) -> Result<Vec<String>> {
+    /// What to open, as `--device` takes it, and how many adapters can't be: those that fail the self-test, which no
+    /// subcommand uses. They are named.
+    fn requests(&self) -> Result<(Vec<String>, usize)> {
         if let Some(device) = &self.device {
-            return Ok(vec![device.clone()]);
+            return Ok((vec![device.clone()], 0));
         }
-        let mut requests = Vec::new();
-        for adapter in adapters() {
-            // What computes wrong is used by no subcommand, and verified by none.
-            if adapter.self_test != "ok" {
-                return Err(Error::device(adapter.name, adapter.self_test));
-            }
-            requests.extend(adapter.index.map(|index| index.to_string()));
+        let (sound, broken): (Vec<_>, Vec<_>) = adapters()
+            .into_iter()
+            .partition(|adapter| adapter.self_test == "ok");
+        for adapter in &broken {
+            log::warn!(
+                "{} fails the self-test: {}",
+                adapter.name,
+                adapter.self_test
+            );
         }
+        let mut requests: Vec<String> = sound
+            .iter()
+            .filter_map(|adapter| Some(adapter.index?.to_string()))
+            .collect();
         if self.shader.is_empty() {
             requests.push("cpu".to_owned());
         } else if requests.is_empty() {
             let problem = "there is no adapter, and the CPU has no shaders";
             return Err(Error::usage("--shader", problem));
         }
-        Ok(requests)
+        Ok((requests, broken.len()))
     }
 
     fn compare(&self) -> Result<()> {
