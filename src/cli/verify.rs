@@ -22,11 +22,11 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Checks that devices compute the same: every kernel and whole models against their CPU versions.
+/// Checks that devices compute the same, kernel by kernel and in whole models.
 ///
-/// Integers are compared bit for bit, floats by bounds, codes that follow from floats by steps; the demo models' logits,
-/// gradients and chosen scales by what rounding can do. What is wrong is named, with the first value, and the exit code
-/// is 1. Reports of several machines can be compared with each other.
+/// Everything is compared with the CPU versions: integers bit for bit, floats by bounds, codes that follow from floats by
+/// steps; the demo models' logits, gradients and chosen scales by what rounding can do. What is wrong is named, with the
+/// first value, and the exit code is 1. Reports of several machines can be compared with each other.
 #[derive(Args)]
 #[group(skip)]
 #[command(

@@ -107,6 +107,53 @@ impl Calibration {
         }
         total
     }
+
+    /// Chooses the scales of the site of `plan` and finds out how well they do; the time is counted. Scores and errors are
+    /// multiplied by `score_unit`.
+    fn search_site(
+        &mut self,
+        device: &Device,
+        plan: &SitePlan,
+        settings: &Settings,
+        linear: Option<&LinearWeights>,
+        batches: &[Batch],
+        score_unit: f64,
+    ) -> Result<(SiteReport, QuantizedSite)> {
+        let start = Instant::now();
+        let mut found = SiteSearch::new(device, plan, settings, linear, batches)?.run()?;
+        let weight = match linear {
+            Some(linear) => Some(weight_codes(device, plan, linear, &found.scales.b)?),
+            None => None,
+        };
+        let searching = start.elapsed();
+        let chosen = Chosen {
+            device,
+            plan,
+            metric: settings.metric,
+            linear,
+            batches,
+            found: &found,
+            score_unit,
+        };
+        let (evidence, histograms) = chosen.evidence()?;
+        self.search += searching;
+        self.evidence += start.elapsed() - searching;
+        for curve in &mut found.curves {
+            curve.scale_scores(score_unit);
+        }
+        let report = SiteReport {
+            site: plan.site.name.clone(),
+            score: found.score * score_unit,
+            rounds: found.rounds,
+            work: found.work,
+            seconds: searching.as_secs_f64(),
+            evidence,
+            curves: found.curves,
+            histograms,
+        };
+        let scales = found.scales;
+        Ok((report, QuantizedSite { scales, weight }))
+    }
 }
 
 /// The calibration images inside the network: each segment's input, on the host.
@@ -122,8 +169,8 @@ struct Checkpoints {
 /// bytes that the device holds, without changing what is found.
 ///
 /// # Errors
-/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient is zero for every image
-/// (`hessian` only), the device's errors, and those of `on_event`.
+/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
+/// is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
@@ -210,58 +257,20 @@ pub fn calibrate(
                     site: &site.name,
                     done: searched as f64 / total as f64,
                 }))?;
-                let start = Instant::now();
-                let plan = SitePlan::new(site, settings);
-                let linear = site.has_weight().then(|| products.linear(site));
-                let batches = batches.iter_mut().map(|(images, records)| Batch {
+                let records = batches.iter_mut().map(|(images, records)| Batch {
                     images: *images,
                     record: records
                         .remove(&site.name)
                         .expect("the forward pass visits every site"),
                 });
-                let batches: Vec<Batch> = batches.collect();
-                let mut found =
-                    SiteSearch::new(device, &plan, settings, linear, &batches)?.run()?;
-                let weight = match linear {
-                    Some(linear) => Some(weight_codes(device, &plan, linear, &found.scales.b)?),
-                    None => None,
-                };
-                let elapsed = start.elapsed();
-                calibration.search += elapsed;
-                let start = Instant::now();
-                let chosen = Chosen {
-                    device,
-                    plan: &plan,
-                    metric: settings.metric,
-                    linear,
-                    batches: &batches,
-                    found: &found,
-                    score_unit,
-                };
-                let (evidence, histograms) = chosen.evidence()?;
-                calibration.evidence += start.elapsed();
-                for curve in &mut found.curves {
-                    curve.scale_scores(score_unit);
-                }
-                let report = SiteReport {
-                    site: site.name.clone(),
-                    score: found.score * score_unit,
-                    rounds: found.rounds,
-                    work: found.work,
-                    seconds: elapsed.as_secs_f64(),
-                    evidence,
-                    curves: found.curves,
-                    histograms,
-                };
-                on_event(Event::Found(&report, &found.scales))?;
+                let records: Vec<Batch> = records.collect();
+                let plan = SitePlan::new(site, settings);
+                let linear = site.has_weight().then(|| products.linear(site));
+                let (report, quantized) = calibration
+                    .search_site(device, &plan, settings, linear, &records, score_unit)?;
+                on_event(Event::Found(&report, &quantized.scales))?;
                 calibration.reports.push(report);
-                calibration.sites.insert(
-                    site.name.clone(),
-                    QuantizedSite {
-                        scales: found.scales,
-                        weight,
-                    },
-                );
+                calibration.sites.insert(site.name.clone(), quantized);
                 searched += site.product(images.len()).multiply_adds();
             }
         }
