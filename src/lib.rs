@@ -9,7 +9,9 @@
 //! use ptq4vit_gpu::inference::{Model, build};
 //! use ptq4vit_gpu::model::open_checkpoint;
 //! use ptq4vit_gpu::model::recipe::resolve;
-//! use ptq4vit_gpu::quant::{Preset, Provenance, QuantizedModel, Settings, calibrate};
+//! use ptq4vit_gpu::quant::{
+//!     Budget, Event, Preset, Provenance, QuantizedModel, Settings, calibrate,
+//! };
 //! use ptq4vit_gpu::report::guesses;
 //! use std::path::Path;
 //!
@@ -37,9 +39,14 @@
 //!     &weights,
 //!     &settings,
 //!     &images,
-//!     None,
+//!     Budget::default(),
 //!     &|_| true,
-//!     &mut |progress| println!("{:.0}%", 100.0 * progress.done),
+//!     &mut |event| {
+//!         if let Event::Progress(progress) = event {
+//!             println!("{:.0}%", 100.0 * progress.done);
+//!         }
+//!         Ok(())
+//!     },
 //! )?;
 //!
 //! // Save: one file with everything that running it takes.
