@@ -51,7 +51,15 @@ impl Calibrator<'_> {
         };
         let mut replaced = false;
         loop {
-            let error = match self.attempt(device, budget, &mut findings, on_event) {
+            // Should the plan for the user's budget fall short, it is as if the device had no more memory.
+            if let Some(bytes) = self.budget {
+                device.memory().set_limit(bytes);
+            }
+            let outcome = self.attempt(device, budget, &mut findings, on_event);
+            if self.budget.is_some() {
+                device.memory().set_limit(u64::MAX);
+            }
+            let error = match outcome {
                 Ok(calibration) => return Ok(calibration),
                 Err(error) => error,
             };
