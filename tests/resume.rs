@@ -12,9 +12,10 @@ use ptq4vit_gpu::device::{Device, adapters, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Preset, Provenance, Settings,
+    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Method, Preset, Provenance,
     SiteReport, SiteScales, Subject,
 };
 use rand::{Rng, SeedableRng};
@@ -231,7 +232,7 @@ fn signalled(signal: &str, run: &program::Running) {
 struct Inside {
     weights: Weights,
     resolved: Resolved,
-    settings: Settings,
+    method: Method,
     provenance: Provenance,
     images: Vec<Vec<f32>>,
 }
@@ -242,11 +243,10 @@ impl Inside {
         let resolved = resolve(&weights, None).unwrap();
         let samples = calibration_set(&scene.path("images"), None, 4, 0).unwrap();
         let preset = Preset::Ptq4vit;
-        let settings = Settings {
-            candidates: 60,
-            exhaustive: true,
-            ..Settings::preset(preset, 6, 6)
-        };
+        let sites = sites(&resolved.architecture);
+        let mut method = Method::preset(preset, 6, 6, &sites).unwrap();
+        method.settings.candidates = 60;
+        method.settings.exhaustive = true;
         Self {
             provenance: Provenance::new(&weights, &resolved.name, preset, Some(0), &samples)
                 .unwrap(),
@@ -256,12 +256,12 @@ impl Inside {
                 .collect(),
             weights,
             resolved,
-            settings,
+            method,
         }
     }
 
     fn subject(&self, device: &Device) -> Subject {
-        Subject::new(&self.provenance, &self.resolved, &self.settings, device)
+        Subject::new(&self.provenance, &self.resolved, &self.method, device)
     }
 
     fn open(&self, scene: &Scene, device: &Device) -> Result<(Journal, Vec<Finding>)> {
@@ -290,7 +290,7 @@ impl Inside {
         let calibrator = Calibrator {
             architecture: &self.resolved.architecture,
             weights: &self.weights,
-            settings: &self.settings,
+            method: &self.method,
             images: &self.images,
             budget: None,
             reopen,
@@ -475,8 +475,8 @@ fn a_journal_of_another_calibration_is_refused() {
         (
             scene.calibrate_with("cpu", 60, 4, 7),
             &[
-                "settings.weight_bits is 6, where 7 is expected",
-                "settings.activation_bits is 6, where 7 is expected",
+                "plan.blocks.0.attn.pv.a.bits is 6, where 7 is expected",
+                "and 22 more",
             ],
         ),
         (
@@ -568,7 +568,7 @@ fn a_full_disk() {
     // With few candidates, whose scores it keeps, the journal is smaller than the output.
     let calibrate = || scene.calibrate_with("cpu", 2, 4, 6);
     let mut inside = Inside::new(&scene);
-    inside.settings.candidates = 2;
+    inside.method.settings.candidates = 2;
     inside.leave_journal(&scene, SITES);
     let journal = std::fs::metadata(scene.journal()).unwrap().len();
     calibrate().run().success();
@@ -692,7 +692,7 @@ fn less_memory_gives_the_same_scales() {
     let scene = Scene::new();
     let mut inside = Inside::new(&scene);
     // Images are what takes the memory, not candidates.
-    inside.settings.candidates = 4;
+    inside.method.settings.candidates = 4;
     inside.images = vec![inside.images; 5].concat();
     for mut device in common::devices() {
         let expected = inside.undisturbed(&device);

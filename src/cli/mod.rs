@@ -60,7 +60,7 @@ struct Cli {
 enum Command {
     Devices(devices::Devices),
     Models(models::Models),
-    Calibrate(calibrate::Calibrate),
+    Calibrate(Box<calibrate::Calibrate>),
     Inspect(inspect::Inspect),
     Eval(eval::Eval),
     Classify(classify::Classify),

@@ -31,7 +31,7 @@ impl BlockShape {
         let (dim, mlp_dim) = (self.attention.dim(), self.mlp_dim);
         let linear = |inputs, outputs| Linear::new(self.attention.image_tokens(), inputs, outputs);
         let qkv = Linear {
-            weight_groups: 3,
+            is_qkv: true,
             ..linear(dim, 3 * dim)
         };
         let fc2 = Linear {

@@ -8,6 +8,7 @@ use super::artifact::QuantizedSite;
 use super::curve::ScoreCurve;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::memory::{Budget, Memory, Pass};
+use super::method::Method;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
@@ -164,9 +165,9 @@ struct Checkpoints {
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
-/// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted. `budget` bounds the
-/// bytes that the device holds, without changing what is found.
+/// Chooses the scales of every site of `network` that is `wanted` and not to stay in floats, by `method`, on the
+/// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
+/// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
@@ -174,13 +175,15 @@ struct Checkpoints {
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
-    settings: &Settings,
+    method: &Method,
     images: &[Vec<f32>],
     budget: Budget,
     wanted: &dyn Fn(&Site) -> bool,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Calibration> {
+    let Method { plan, settings } = method;
     settings.validate()?;
+    let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::usage(
             "--count",
@@ -208,7 +211,7 @@ pub fn calibrate(
     };
 
     let device = network.device();
-    let memory = Memory::new(network, weights, settings, images.len(), budget, wanted)?;
+    let memory = Memory::new(network, weights, method, images.len(), budget, wanted)?;
     device.memory().reset_peak();
     let start = Instant::now();
     let at_once = memory.forward_images();
@@ -264,7 +267,7 @@ pub fn calibrate(
                         .expect("the forward pass visits every site"),
                 });
                 let records: Vec<Batch> = records.collect();
-                let plan = SitePlan::new(site, settings);
+                let plan = plan.of(site).expect("a wanted site has a plan");
                 let linear = site.has_weight().then(|| products.linear(site));
                 let (report, quantized) = calibration
                     .search_site(device, &plan, settings, linear, &records, score_unit)?;

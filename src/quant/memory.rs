@@ -4,11 +4,12 @@
 //! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
 //! adds up (`pieces.rs`) don't depend on how the images were divided.
 
+use super::method::Method;
 use super::pieces;
-use super::plan::{Side, SitePlan};
+use super::plan::Side;
 use super::scan::JOB_BYTES;
 use super::search::STEP_BYTES;
-use super::settings::{Metric, Settings};
+use super::settings::Metric;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
@@ -49,7 +50,7 @@ pub(super) struct Pass {
 /// What the device may hold, and what the segments need.
 pub(super) struct Memory<'a> {
     network: &'a Network,
-    settings: &'a Settings,
+    method: &'a Method,
     images: usize,
     /// What the network's parameters take.
     resident: u64,
@@ -67,7 +68,7 @@ impl<'a> Memory<'a> {
     pub fn new(
         network: &'a Network,
         weights: &Weights,
-        settings: &'a Settings,
+        method: &'a Method,
         images: usize,
         budget: Budget,
         wanted: &dyn Fn(&Site) -> bool,
@@ -79,12 +80,12 @@ impl<'a> Memory<'a> {
             let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
             needs.push(match alike {
                 Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
-                None => Needs::measure(network, weights, settings, index)?,
+                None => Needs::measure(network, weights, method.settings.metric, index)?,
             });
         }
         let mut memory = Self {
             network,
-            settings,
+            method,
             images,
             resident,
             budget: budget.bytes.unwrap_or(DEFAULT_BYTES),
@@ -147,8 +148,9 @@ impl<'a> Memory<'a> {
     /// What the search at one site takes besides the records: the pieces, and what is computed with them; or what putting
     /// them in order takes, for one batch at a time. The evidence takes no more than that.
     fn search_bytes(&self, site: &Site, at_once: usize) -> u64 {
-        let plan = SitePlan::new(site, self.settings);
-        let pieces = pieces::bytes(&plan, self.images, self.settings.metric);
+        let Method { plan, settings } = self.method;
+        let plan = plan.of(site).expect("a site that is searched has a plan");
+        let pieces = pieces::bytes(&plan, self.images, settings.metric);
         let codes = |images: usize| {
             let len = |side| plan.quantizer(side, images, 1).len();
             ((len(Side::A) + len(Side::B)) * size_of::<u32>()) as u64
@@ -220,12 +222,7 @@ impl<'a> Memory<'a> {
 }
 
 impl Needs {
-    fn measure(
-        network: &Network,
-        weights: &Weights,
-        settings: &Settings,
-        index: usize,
-    ) -> Result<Self> {
+    fn measure(network: &Network, weights: &Weights, metric: Metric, index: usize) -> Result<Self> {
         let device = network.device();
         let segment: &dyn Segment = network.segments()[index].as_ref();
         let memory = device.memory();
@@ -236,7 +233,7 @@ impl Needs {
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut recorder = Recorder::new(&mut products);
         let output = segment.forward(device, &mut recorder, 1, &input);
-        if settings.metric == Metric::Hessian {
+        if metric == Metric::Hessian {
             let grad = device.zeros(output.len());
             segment.backward(device, &mut recorder, 1, &input, grad);
         }

@@ -74,7 +74,7 @@ impl Scan<'_> {
             let grad = self.record.grad.as_ref();
             grad.expect("the backward pass has been at this site")
         });
-        if self.sums_errors() && *lines == plan.site.lines(units) {
+        if self.sums_errors() && *lines == plan.lines(units) {
             return plan.integer_product_error(device, units, a, b, scales, bias, out, weight);
         }
         let outputs = plan.integer_product(device, units, a, b, scales, bias);

@@ -261,7 +261,7 @@ impl<'a> SiteSearch<'a> {
         };
         let (parts, done) = cutter.cut(batches)?;
         let images = batches.iter().map(|batch| batch.images).sum();
-        let count = |side| candidates(plan.format(side), plan.bits(side), 1.0, settings).len();
+        let count = |side| candidates(plan.operand(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
         let work = Work {
             done,
@@ -283,7 +283,7 @@ impl<'a> SiteSearch<'a> {
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
     pub fn run(&self) -> Result<Found> {
-        let bits = self.plan.bits(Side::B);
+        let bits = self.plan.b.bits;
         let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
             scales: SiteScales {
@@ -364,7 +364,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => self.maxima[0][question.group],
             Side::B => self.maxima[1][question.group],
         };
-        let candidates = candidates(plan.format(side), plan.bits(side), max, self.settings);
+        let candidates = candidates(plan.operand(side), max, self.settings);
         Contest {
             question: question.clone(),
             steps: self.steps(question.parts.clone()),
@@ -551,7 +551,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        scan.scores(&scan.plan.site.lines(scan.units), a, b, &scales)
+        scan.scores(&scan.plan.lines(scan.units), a, b, &scales)
     }
 }
 
