@@ -22,6 +22,8 @@ mod layer_norm;
 mod layer_norm_backward;
 #[cfg(test)]
 mod layout_test;
+#[cfg(test)]
+mod loop_variables_test;
 mod mean_tokens;
 mod mean_tokens_backward;
 mod pack_quads;
