@@ -697,7 +697,7 @@ fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
             reports
         };
         // Little enough that images go through one by one.
-        assert_eq!(run(None), run(Some(73 << 20)), "{}", device.name());
+        assert_eq!(run(None), run(Some(440 << 10)), "{}", device.name());
     }
 }
 
@@ -851,7 +851,8 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
                 record: records.remove(&site.name).unwrap(),
             };
             let linear = site.has_weight().then(|| float.linear(site));
-            let search = SiteSearch::new(&device, &plan, &settings, linear, &[batch]).unwrap();
+            let search =
+                SiteSearch::new(&device, &plan, &settings, linear, &[batch], 64 << 20).unwrap();
             let found = search.run().unwrap();
             let expected = golden_scales(golden, &setting, &plan);
             let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
