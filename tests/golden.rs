@@ -50,9 +50,13 @@ tests! {
         the_search_finds_the_golden_scales_of_a_single_site
         quantized_inference_from_the_golden_scales
         an_older_checkpoint_is_the_same_network;
-    // Of a distilled network timm gave the answers, which quantizes nothing.
+    // Of these timm gave the answers, which quantizes nothing.
     distilled_micro:
         forward_and_backward;
+    ragged_micro:
+        forward_and_backward
+        the_evidence_is_that_of_plain_sums
+        integers_give_what_rounded_floats_give;
 }
 
 /// A golden network and the oracle's answers for it.
@@ -758,6 +762,68 @@ fn quantized_inference_from_the_golden_scales(golden: &Golden) {
                     "{what}: only {at_once} match at once"
                 );
             }
+        }
+    }
+}
+
+/// Where no oracle tells the quantized network's logits, its two ways of computing them agree within 1e-4, image by image,
+/// with scales that differ by rounding if need be, as above.
+fn integers_give_what_rounded_floats_give(golden: &Golden) {
+    let images = golden.images("input");
+    for device in common::devices() {
+        let network = golden.network(&device);
+        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
+            let settings = Settings {
+                candidates: 20,
+                ..Settings::preset(preset, 6, 6)
+            };
+            let found = calibrate(
+                &network,
+                &golden.weights,
+                &settings,
+                &images,
+                Budget::default(),
+                &|_| true,
+                &mut |_| Ok(()),
+            )
+            .unwrap();
+            let sites = |attempt| {
+                let plans = network.sites().map(|site| SitePlan::new(site, &settings));
+                let sites = plans.map(|plan| {
+                    let scales = found.sites[&plan.site.name].scales.clone();
+                    (plan, nudged(scales, attempt))
+                });
+                sites.collect::<Vec<_>>()
+            };
+            let pixels = device.upload(&images.concat());
+            let logits = |products: &mut dyn Products| {
+                let logits = network.logits(products, images.len(), &pixels);
+                device.read(&logits).unwrap()
+            };
+            let mut unmatched: Vec<usize> = (0..images.len()).collect();
+            for attempt in 0..20 {
+                let integer = logits(&mut integer_products(golden, &device, sites(attempt)));
+                let float = golden.float_products(&network);
+                let rounded = logits(&mut FakeQuantizedProducts::new(
+                    &device,
+                    float,
+                    sites(attempt),
+                ));
+                unmatched.retain(|&image| {
+                    let row = |logits: &[f32]| {
+                        logits[image * network.classes()..][..network.classes()].to_vec()
+                    };
+                    relative_error(&row(&integer), &row(&rounded)) >= 1e-4
+                });
+                if unmatched.is_empty() {
+                    break;
+                }
+            }
+            assert!(
+                unmatched.is_empty(),
+                "{}: {preset:?}: images {unmatched:?} are off",
+                device.name()
+            );
         }
     }
 }
