@@ -502,11 +502,11 @@ fn image_sizes_that_the_model_does_not_take() {
 
     let swin = here("tests/golden/swin_micro.safetensors");
     scene.write("model.safetensors", std::fs::read(swin).unwrap());
-    for run in both("112") {
+    for run in both("48") {
         let run = run.flag("--interpolate-positions");
         let says = [
             "--image-size",
-            "a Swin transformer takes images of its own size only, 56",
+            "images of 48 pixels have windows of 6 tokens in stage 1",
         ];
         scene.fails(run, USAGE, &says);
     }
@@ -1115,6 +1115,9 @@ fn flags_out_of_range() {
         ("--preset", "guess", "base-ptq"),
         ("--alpha", "1.5", "0 <= alpha < beta"),
         ("--beta", "inf", "0 <= alpha < beta"),
+        ("--beta", "1e38", "to 256.0 times"),
+        ("--beta", "256.1", "to 256.0 times"),
+        ("--beta", "1e-38", "expected candidates from"),
         ("--softmax-twin", "maybe", "true, false"),
         ("--seed", "first", "invalid digit"),
         ("--seed", "-1", "invalid digit"),

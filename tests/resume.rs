@@ -235,6 +235,7 @@ struct Inside {
     method: Method,
     provenance: Provenance,
     images: Vec<Vec<f32>>,
+    budget: Option<u64>,
 }
 
 impl Inside {
@@ -257,6 +258,7 @@ impl Inside {
             weights,
             resolved,
             method,
+            budget: None,
         }
     }
 
@@ -287,16 +289,8 @@ impl Inside {
         reopen: &dyn Fn() -> Result<Device>,
         on_site: &mut dyn FnMut(&SiteReport, &SiteScales) -> Result<()>,
     ) -> (Result<Calibration>, Vec<String>) {
-        let calibrator = Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: &self.weights,
-            method: &self.method,
-            images: &self.images,
-            budget: None,
-            reopen,
-        };
         let mut recoveries = Vec::new();
-        let outcome = calibrator.run(device, findings, &mut |event| {
+        let outcome = self.calibrator(reopen).run(device, findings, &mut |event| {
             match event {
                 Event::Found(report, scales) => return on_site(report, scales),
                 Event::Recovery(what) => recoveries.push(what.to_owned()),
@@ -305,6 +299,32 @@ impl Inside {
             Ok(())
         });
         (outcome, recoveries)
+    }
+
+    fn calibrator<'a>(&'a self, reopen: &'a dyn Fn() -> Result<Device>) -> Calibrator<'a> {
+        Calibrator {
+            architecture: &self.resolved.architecture,
+            weights: &self.weights,
+            method: &self.method,
+            images: &self.images,
+            budget: self.budget,
+            reopen,
+        }
+    }
+
+    /// Whether a calibration begins with this budget.
+    fn is_enough(&mut self, device: &Device, bytes: u64) -> bool {
+        self.budget = Some(bytes);
+        let reopen = || panic!("it isn't lost");
+        let begun = &mut |_: Event| Err(Error::Check("it begins".into()));
+        let outcome = self
+            .calibrator(&reopen)
+            .run(&mut device.clone(), Vec::new(), begun);
+        match outcome.map(drop).unwrap_err() {
+            Error::Check(_) => true,
+            Error::Usage { .. } => false,
+            other => panic!("{other}"),
+        }
     }
 
     fn undisturbed(&self, device: &Device) -> Calibration {
@@ -712,6 +732,47 @@ fn less_memory_gives_the_same_scales() {
         let error = outcome.map(drop).unwrap_err();
         assert_eq!(error.exit_code(), DEVICE as u8);
         assert!(error.to_string().contains("out of memory"), "{error}");
+    }
+}
+
+/// The plan of a calibration is what it takes: the least that is accepted is enough, and hardly more than what is held.
+#[test]
+fn the_least_budget_is_what_is_held() {
+    let scene = Scene::new();
+    let mut inside = Inside::new(&scene);
+    let images = inside.images.clone();
+    for device in common::devices() {
+        for (preset, count) in [
+            (Preset::Ptq4vit, 1),
+            (Preset::Ptq4vit, 4),
+            (Preset::BasePtq, 4),
+        ] {
+            inside.method =
+                Method::preset(preset, 6, 6, &sites(&inside.resolved.architecture)).unwrap();
+            inside.method.settings.candidates = 30;
+            inside.images = images[..count].to_vec();
+            inside.budget = None;
+            let expected = inside.undisturbed(&device);
+            let (mut too_little, mut least) = (0, 1 << 30);
+            while too_little + 1 < least {
+                let middle = (too_little + least) / 2;
+                match inside.is_enough(&device, middle) {
+                    true => least = middle,
+                    false => too_little = middle,
+                }
+            }
+            let peaks = [least, least + least / 4, 2 * least, 5 * least].map(|budget| {
+                inside.budget = Some(budget);
+                let found = inside.undisturbed(&device);
+                assert_eq!(found.sites, expected.sites, "{}", device.name());
+                let peak = found.peak_device_bytes;
+                assert!(peak <= budget, "{peak} bytes for {budget}");
+                peak
+            });
+            // It leaves 64 KiB for scales and scores, which these few need little of.
+            let most = peaks[0] + peaks[0] / 8 + (64 << 10);
+            assert!(least < most, "{least} bytes for {peaks:?}");
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Attention {
         self.heads * self.head_dim
     }
 
-    /// Tokens of one image, all windows together.
+    /// Tokens of one image, all windows together, with what pads them.
     pub fn image_tokens(&self) -> usize {
         self.windows * self.tokens
     }

@@ -17,7 +17,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
+use crate::model::{
+    FloatProducts, FloatingProducts, LinearWeights, Network, Record, Recorder, Segment, Site,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -110,18 +112,21 @@ impl Calibration {
     }
 
     /// Chooses the scales of the site of `plan` and finds out how well they do; the time is counted. Scores and errors are
-    /// multiplied by `score_unit`.
+    /// multiplied by `score_unit`. Candidates take `step_bytes` at once.
     fn search_site(
         &mut self,
-        device: &Device,
+        products: &FloatProducts,
         plan: &SitePlan,
         settings: &Settings,
-        linear: Option<&LinearWeights>,
         batches: &[Batch],
         score_unit: f64,
+        step_bytes: usize,
     ) -> Result<(SiteReport, QuantizedSite)> {
         let start = Instant::now();
-        let mut found = SiteSearch::new(device, plan, settings, linear, batches)?.run()?;
+        let device = products.device();
+        let linear = plan.site.has_weight().then(|| products.linear(&plan.site));
+        let search = SiteSearch::new(device, plan, settings, linear, batches, step_bytes)?;
+        let mut found = search.run()?;
         let weight = match linear {
             Some(linear) => Some(weight_codes(device, plan, linear, &found.scales.b)?),
             None => None,
@@ -268,9 +273,9 @@ pub fn calibrate(
                 });
                 let records: Vec<Batch> = records.collect();
                 let plan = plan.of(site).expect("a wanted site has a plan");
-                let linear = site.has_weight().then(|| products.linear(site));
+                let step = pass.step_bytes;
                 let (report, quantized) = calibration
-                    .search_site(device, &plan, settings, linear, &records, score_unit)?;
+                    .search_site(&products, &plan, settings, &records, score_unit, step)?;
                 on_event(Event::Found(&report, &quantized.scales))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);

@@ -222,7 +222,12 @@ impl IntegerProducts {
             integer_product_codes(device, &shape, &operands, &next, &codes);
             return Output::Codes(codes);
         }
-        let out = device.uninitialized(shape.job_stride);
+        // Where rows are put back in an image's order, padding is left out.
+        let len = match then {
+            Then::Add(values, Some(_)) => values.len(),
+            _ => shape.job_stride,
+        };
+        let out = device.uninitialized(len);
         let residual = match then {
             Then::Add(values, order) => Some(Residual {
                 values,

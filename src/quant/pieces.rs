@@ -8,7 +8,7 @@
 
 use super::candidates::candidates;
 use super::plan::{Granularity, OperandScheme, Side, SitePlan, SiteScales};
-use super::scan::Scan;
+use super::scan::{Scan, job_bytes};
 use super::settings::{Metric, Settings};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
@@ -188,21 +188,9 @@ impl Cutter<'_> {
             unit.live.extend(fill);
             unit.live.sort_unstable();
         }
-        let one_scale = |operand: OperandScheme| OperandScheme {
-            granularity: Granularity::Tensor,
-            ..operand
-        };
-        let plan = SitePlan {
-            site: Site {
-                name: site.name.clone(),
-                kind: unit_kind(site, rows, self.plan.output_groups()),
-            },
-            a: one_scale(self.plan.a),
-            b: one_scale(self.plan.b),
-        };
+        let plan = unit_plan(self.plan, rows);
         let product = plan.site.product(1);
-        let widest = product.m * product.n.max(product.k) * size_of::<f32>();
-        let most = (CHUNK_BYTES / widest.max(1)).max(1);
+        let most = most_units(&plan.site);
         let mut chunks = Vec::new();
         let mut start = 0;
         for end in ends(units.len(), most) {
@@ -378,6 +366,41 @@ fn unit_rows(site: &Site) -> usize {
         SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.tokens,
         SiteKind::Matrices(matrices) => matrices.m,
     }
+}
+
+/// One unit of one part, with `rows` of its rows.
+fn unit_plan(plan: &SitePlan, rows: usize) -> SitePlan {
+    let one_scale = |operand: OperandScheme| OperandScheme {
+        granularity: Granularity::Tensor,
+        ..operand
+    };
+    SitePlan {
+        site: Site {
+            name: plan.site.name.clone(),
+            kind: unit_kind(&plan.site, rows, plan.output_groups()),
+        },
+        a: one_scale(plan.a),
+        b: one_scale(plan.b),
+    }
+}
+
+/// The most units of this product in a chunk.
+fn most_units(unit: &Site) -> usize {
+    let product = unit.product(1);
+    let widest = product.m * product.n.max(product.k) * size_of::<f32>();
+    (CHUNK_BYTES / widest.max(1)).max(1)
+}
+
+/// The most bytes that one candidate takes while it is computed on a chunk.
+pub(super) fn candidate_bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+    let unit = unit_plan(plan, unit_rows(&plan.site));
+    // A chunk is no larger than half of what comes before it, rounded up.
+    let units = images * units_of_an_image(&plan.site) / 3 + 1;
+    let of = |side| job_bytes(&unit, metric, side, units.min(most_units(&unit.site)));
+    // Where rows are left out, more units make a chunk, and of B no rows are.
+    let codes_b = unit.quantizer(Side::B, units, 1).len() * size_of::<u32>();
+    let codes_b = if plan.site.has_weight() { 0 } else { codes_b };
+    (of(Side::A).max(of(Side::B)) + codes_b) as u64
 }
 
 /// The product of one unit of one of a site's `parts`, with `rows` of its rows.

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 const MAX_CANDIDATES: usize = 10_000;
 /// The most rounds: a search settles after a few.
 const MAX_ROUNDS: usize = 100;
+/// The finest candidate, as a fraction of the scale that covers the largest value: what an f32 of that size is rounded by.
+const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
+/// The coarsest: beyond it 8 bits round everything to zero.
+const MAX_FRACTION: f64 = 256.0;
 
 /// How a candidate's output Ô is compared with the FP network's O (ALGORITHM: the paper's equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -119,13 +123,18 @@ impl Settings {
                 ));
             }
         }
-        if !(self.alpha >= 0.0 && self.alpha < self.beta && self.beta.is_finite()) {
-            return Err(Error::usage(
-                "--alpha, --beta",
-                format!(
-                    "expected 0 <= alpha < beta, found alpha {} and beta {}",
-                    self.alpha, self.beta
-                ),
+        let Self { alpha, beta, .. } = *self;
+        let usage = |problem| Err(Error::usage("--alpha, --beta", problem));
+        if !(alpha >= 0.0 && alpha < beta && beta.is_finite()) {
+            return usage(format!(
+                "expected 0 <= alpha < beta, found alpha {alpha:?} and beta {beta:?}"
+            ));
+        }
+        // The smallest candidate, of which `alpha` is no part.
+        let first = alpha + (beta - alpha) / self.candidates as f64;
+        if first < MIN_FRACTION || beta > MAX_FRACTION {
+            return usage(format!(
+                "expected candidates from {MIN_FRACTION:?} to {MAX_FRACTION:?} times the scale that covers the largest value, found {first:?} to {beta:?}"
             ));
         }
         Ok(())
