@@ -89,29 +89,21 @@ pub fn tell_beside(
     if let Some(name) = request.recipe {
         sources.push(by_request(weights, name)?);
     }
-    let mut remarks = Vec::new();
+    // Where a source is expected and another program has left something.
+    let mut foreign = Vec::new();
     match by_metadata(weights)? {
         Metadata::Own(source) => sources.push(*source),
-        Metadata::Foreign => {
-            remarks.push(format!(
-                "its metadata key `{CONFIG_KEY}` is another program's"
-            ));
-        }
+        Metadata::Foreign => foreign.push(format!(
+            "metadata key `{CONFIG_KEY}` isn't this program's: it has no `family`"
+        )),
         Metadata::None => {}
     }
     if let Some((path, text)) = config {
         match timm_config::read(weights, path, text)? {
             Config::Timm(source) => sources.push(*source),
-            // Somebody else has told.
-            Config::Foreign if !sources.is_empty() => {
-                remarks.push("config.json beside the file isn't timm's".to_owned());
-            }
-            Config::Foreign => {
-                let problem = format!(
-                    "isn't timm's: it has no `architecture`; `{FLAG} NAME` goes by a known recipe instead"
-                );
-                return Err(Error::input(path, problem));
-            }
+            Config::Foreign => foreign.push(
+                "config.json beside the file isn't timm's: it has no `architecture`".to_owned(),
+            ),
         }
     }
     // A name is less than a recipe that the user names.
@@ -119,9 +111,13 @@ pub fn tell_beside(
         sources.extend(by_file_name(weights));
     }
     if sources.is_empty() {
+        if let Some(foreign) = foreign.first() {
+            let problem = format!("{foreign}; `{FLAG} NAME` goes by a known recipe instead");
+            return Err(Error::input(weights.path(), problem));
+        }
         sources.push(by_shapes(weights)?);
     }
-    Agreement::of(&sources, request).told(weights, remarks)
+    Agreement::of(&sources, request).told(weights, foreign)
 }
 
 /// What is said of a weights file, where all agree.
@@ -233,7 +229,7 @@ impl<'a> Agreement<'a> {
         }
     }
 
-    /// What all sources say together. `remarks` are what else is known of them.
+    /// What all sources say together. `remarks` is what the user should know besides.
     fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Told> {
         let first = &self.sources[0];
         let chosen = self.request.preprocessing;
@@ -747,16 +743,25 @@ mod tests {
         let sizes = one_class("deit_tiny_patch16_224");
         let metadata = [(CONFIG_KEY, json!({"learning_rate": 0.1}).to_string())];
         let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("metadata key `config` isn't this program's: it has no `family`; `--recipe NAME` goes by a known recipe instead"),
+            "{message}"
+        );
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
         let (code, message) = refusal(file.beside(&json!({"name": "my model"})));
         assert_eq!(code, 3);
         assert!(
             message.ends_with("isn't timm's: it has no `architecture`; `--recipe NAME` goes by a known recipe instead"),
             "{message}"
         );
+        let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
+        file.write_config("{}");
         let resolved = file.requested(&recipe("deit_tiny_patch16_224")).unwrap();
         assert_eq!(
             resolved.source,
-            "recipe `deit_tiny_patch16_224` (named by --recipe); its metadata key `config` is another program's; config.json beside the file isn't timm's"
+            "recipe `deit_tiny_patch16_224` (named by --recipe); metadata key `config` isn't this program's: it has no `family`; config.json beside the file isn't timm's: it has no `architecture`"
         );
 
         // Transformers' says something of a network, but not in timm's words. So does a part of timm's.
