@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs and codes that are recorded before the device is waited for, where memory isn't scarce:
+/// Bytes of candidates' outputs and codes that are appended before the device is waited for, where memory isn't scarce:
 /// until then it holds them all.
 pub(super) const STEP_BYTES: usize = 64 << 20;
 
@@ -64,7 +64,7 @@ impl AddAssign for Work {
 pub struct SiteSearch<'a> {
     plan: &'a SitePlan,
     settings: &'a Settings,
-    /// Bytes of candidates that may be recorded before the device is waited for.
+    /// Bytes of candidates that may be appended before the device is waited for.
     step_bytes: usize,
     parts: Vec<Part>,
     /// The largest values of A's and of B's groups.
