@@ -8,7 +8,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ptq4vit_gpu::bench::{Case, Kernel, cases_of_shape};
-use ptq4vit_gpu::device::{Device, open};
+use ptq4vit_gpu::device::{Commands, Device, open};
 use std::time::{Duration, Instant};
 
 /// Rows of one image's tokens, outputs, inputs.
@@ -27,15 +27,16 @@ fn devices() -> Vec<Device> {
 }
 
 /// The time of `runs` runs, all carried out at the end.
-fn time(device: &Device, runs: u64, run: &dyn Fn()) -> Duration {
+fn time(device: &Device, runs: u64, run: &dyn Fn(&mut Commands)) -> Duration {
+    let mut commands = Commands::new(device);
     let start = Instant::now();
     for at in 0..runs {
-        run();
+        run(&mut commands);
         if at % TOGETHER == TOGETHER - 1 {
-            device.synchronize().expect("the kernels run");
+            commands.synchronize().expect("the kernels run");
         }
     }
-    device.synchronize().expect("the kernels run");
+    commands.synchronize().expect("the kernels run");
     start.elapsed()
 }
 

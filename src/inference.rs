@@ -1,7 +1,7 @@
 //! A model that is ready to run: a network with its products, in f32, f16 or integers.
 
 use crate::data::preprocess::Preprocessing;
-use crate::device::{Buffer, Device, Recording};
+use crate::device::{Buffer, Commands, Device, Recording};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
@@ -24,6 +24,14 @@ pub struct Model {
     /// The most images that [`logits`](Model::logits) runs at once.
     at_once: usize,
 }
+
+// Devices and networks are shared between threads, and models move from one to another.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<Device>();
+    is_shared::<Network>();
+    is_shared::<Model>();
+};
 
 /// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
 struct Program {
@@ -178,8 +186,28 @@ impl Model {
         Ok(timed)
     }
 
+    /// The kernels that compute the logits of `images`, one after the other, and the time that each took by the device's own
+    /// clock; empty on a device without one.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub fn kernel_times(&mut self, images: &[Vec<f32>]) -> Result<Vec<(&'static str, Duration)>> {
+        let device = self.device().clone();
+        Commands::profile(&device, |commands| {
+            for batch in images.chunks(self.network.max_images()) {
+                self.run(commands, batch.len(), &batch.concat())?;
+            }
+            Ok(())
+        })
+    }
+
     /// `[images, classes]`, from pixels `[images, 3, S, S]`.
     fn batch_logits(&mut self, images: usize, values: &[f32]) -> Result<Vec<f32>> {
+        let mut commands = Commands::new(self.device());
+        self.run(&mut commands, images, values)
+    }
+
+    fn run(&mut self, commands: &mut Commands, images: usize, values: &[f32]) -> Result<Vec<f32>> {
         let Self {
             network,
             products,
@@ -194,9 +222,14 @@ impl Model {
             // What the last one holds is free for the new one.
             *program = None;
             let pixels = device.upload(values);
-            let mut run = || network.logits(products.as_mut(), images, &pixels);
-            *program = match device.record(&mut run) {
-                None => return device.read(&run()),
+            let mut append = |commands: &mut Commands| {
+                network.logits(commands, products.as_mut(), images, &pixels)
+            };
+            *program = match Commands::record(device, &mut append) {
+                None => {
+                    let logits = append(commands);
+                    return commands.read(&logits);
+                }
                 Some((logits, recording)) => {
                     log::debug!("recorded the network for {images} images at once");
                     Some(Program {
@@ -210,8 +243,8 @@ impl Model {
         }
         let recorded = program.as_ref().expect("it was recorded above");
         device.write(&recorded.pixels, values);
-        device.replay(&recorded.recording);
-        let logits = device.read(&recorded.logits);
+        commands.replay(&recorded.recording);
+        let logits = commands.read(&recorded.logits);
         if logits.is_err() {
             // What couldn't be recorded would be missing from every replay, without a word.
             *program = None;

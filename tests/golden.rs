@@ -3,7 +3,7 @@
 
 mod common;
 
-use ptq4vit_gpu::device::{Buffer, Device};
+use ptq4vit_gpu::device::{Buffer, Commands, Device};
 use ptq4vit_gpu::kernels::{Format, cross_entropy_backward};
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
@@ -106,19 +106,21 @@ impl Golden {
     fn records(&self, network: &Network) -> (Buffer<f32>, HashMap<String, Record>) {
         let device = network.device();
         let images = self.images("input");
+        let commands = &mut Commands::new(device);
         let mut products = self.float_products(network);
         let mut inputs = vec![device.upload(&images.concat())];
         for segment in network.segments() {
             let input = inputs.last().expect("the network's or the last segment's");
-            inputs.push(segment.forward(device, &mut products, images.len(), input));
+            inputs.push(segment.forward(commands, &mut products, images.len(), input));
         }
         let logits = inputs.pop().expect("the last segment's output");
-        let mut grad = cross_entropy_backward(device, images.len(), network.classes(), &logits);
+        let mut grad = cross_entropy_backward(commands, images.len(), network.classes(), &logits);
         let mut records = HashMap::new();
         for (segment, input) in network.segments().iter().zip(&inputs).rev() {
             let mut recorder = Recorder::new(&mut products);
-            segment.forward(device, &mut recorder, images.len(), input);
-            let before = segment.backward(device, &mut recorder, images.len(), input, grad.clone());
+            segment.forward(commands, &mut recorder, images.len(), input);
+            let before =
+                segment.backward(commands, &mut recorder, images.len(), input, grad.clone());
             if let Some(before) = before {
                 grad = before;
             }
@@ -558,13 +560,14 @@ fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
             });
-            let mut rounded =
-                FakeQuantizedProducts::new(&device, golden.float_products(&network), plans);
+            let mut rounded = FakeQuantizedProducts::new(golden.float_products(&network), plans);
+            let commands = &mut Commands::new(&device);
             for (site, report) in network.sites().zip(&found.reports) {
                 let record = &records[&site.name];
-                let estimate = rounded.multiply(site, images.len(), &record.a, record.b.as_ref());
-                let read = |buffer: &Buffer<f32>| -> Vec<f64> {
-                    let values = device.read(buffer).unwrap();
+                let estimate =
+                    rounded.multiply(commands, site, images.len(), &record.a, record.b.as_ref());
+                let mut read = |buffer: &Buffer<f32>| -> Vec<f64> {
+                    let values = commands.read(buffer).unwrap();
                     values.into_iter().map(f64::from).collect()
                 };
                 let (out, estimate) = (read(&record.out), read(&estimate));
@@ -737,15 +740,17 @@ fn quantized_inference_from_the_golden_scales(golden: &Golden) {
                         Box::new(integer_products(golden, &device, sites))
                     } else {
                         let float = golden.float_products(&network);
-                        Box::new(FakeQuantizedProducts::new(&device, float, sites))
+                        Box::new(FakeQuantizedProducts::new(float, sites))
                     };
                     let chosen: Vec<f32> = unmatched
                         .iter()
                         .flat_map(|&image| images[image].clone())
                         .collect();
                     let pixels = device.upload(&chosen);
-                    let logits = network.logits(products.as_mut(), unmatched.len(), &pixels);
-                    let logits = device.read(&logits).unwrap();
+                    let commands = &mut Commands::new(&device);
+                    let logits =
+                        network.logits(commands, products.as_mut(), unmatched.len(), &pixels);
+                    let logits = commands.read(&logits).unwrap();
                     let mut rows = logits.chunks_exact(network.classes());
                     unmatched.retain(|&image| {
                         let expected = &expected[image * network.classes()..][..network.classes()];
@@ -799,18 +804,15 @@ fn integers_give_what_rounded_floats_give(golden: &Golden) {
             };
             let pixels = device.upload(&images.concat());
             let logits = |products: &mut dyn Products| {
-                let logits = network.logits(products, images.len(), &pixels);
-                device.read(&logits).unwrap()
+                let mut commands = Commands::new(&device);
+                let logits = network.logits(&mut commands, products, images.len(), &pixels);
+                commands.read(&logits).unwrap()
             };
             let mut unmatched: Vec<usize> = (0..images.len()).collect();
             for attempt in 0..20 {
                 let integer = logits(&mut integer_products(golden, &device, sites(attempt)));
                 let float = golden.float_products(&network);
-                let rounded = logits(&mut FakeQuantizedProducts::new(
-                    &device,
-                    float,
-                    sites(attempt),
-                ));
+                let rounded = logits(&mut FakeQuantizedProducts::new(float, sites(attempt)));
                 unmatched.retain(|&image| {
                     let row = |logits: &[f32]| {
                         logits[image * network.classes()..][..network.classes()].to_vec()
@@ -912,6 +914,7 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
         let (_, mut records) = golden.records(&network);
         let (setting, method) = methods(&network).remove(2);
         let float = golden.float_products(&network);
+        let commands = &mut Commands::new(&device);
         for site in network.sites() {
             let plan = method.plan.of(site).unwrap();
             let batch = Batch {
@@ -919,10 +922,16 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
                 record: records.remove(&site.name).unwrap(),
             };
             let linear = site.has_weight().then(|| float.linear(site));
-            let search =
-                SiteSearch::new(&device, &plan, &method.settings, linear, &[batch], 64 << 20)
-                    .unwrap();
-            let found = search.run().unwrap();
+            let search = SiteSearch::new(
+                commands,
+                &plan,
+                &method.settings,
+                linear,
+                &[batch],
+                64 << 20,
+            )
+            .unwrap();
+            let found = search.run(commands).unwrap();
             let expected = golden_scales(golden, &setting, &plan);
             let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
             assert!(
@@ -976,8 +985,9 @@ fn an_older_checkpoint_is_the_same_network(golden: &Golden) {
     let [new, old] = [golden, &old].map(|golden| {
         let network = golden.network(&device);
         let mut products = golden.float_products(&network);
-        let logits = network.logits(&mut products, images.len(), &pixels);
-        device.read(&logits).unwrap()
+        let mut commands = Commands::new(&device);
+        let logits = network.logits(&mut commands, &mut products, images.len(), &pixels);
+        commands.read(&logits).unwrap()
     });
     assert_eq!(new, old);
 }

@@ -107,7 +107,7 @@ fn f32(device: &Device) -> Result<Ceiling> {
     computing(
         "peak_f32",
         &|rounds| work(rounds).multiply_adds(INVOCATIONS),
-        &|rounds| time(device, &|| peak_f32(device, &work(rounds), &out)),
+        &|rounds| time(device, &|commands| peak_f32(commands, &work(rounds), &out)),
     )
 }
 
@@ -120,7 +120,7 @@ fn int8(device: &Device) -> Result<Ceiling> {
     computing(
         "peak_int8",
         &|rounds| work(rounds).multiply_adds(INVOCATIONS),
-        &|rounds| time(device, &|| peak_int8(device, &work(rounds), &out)),
+        &|rounds| time(device, &|commands| peak_int8(commands, &work(rounds), &out)),
     )
 }
 
@@ -147,7 +147,7 @@ fn computing(
 fn copy(device: &Device) -> Result<Ceiling> {
     let words = COPIED_BYTES / size_of::<u32>();
     let (input, out) = (device.upload(&vec![1u32; words]), device.zeros(words));
-    let timing = time(device, &|| peak_copy(device, &input, &out))?;
+    let timing = time(device, &|commands| peak_copy(commands, &input, &out))?;
     Ok(Ceiling {
         kernel: "peak_copy",
         rate: Rate::new(2.0 * COPIED_BYTES as f64, Unit::Bytes, &timing),

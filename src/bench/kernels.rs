@@ -3,7 +3,7 @@
 use super::ceilings::{Ceiling, Ceilings, Rate, Unit};
 use super::random::uniform;
 use super::timing::{Timing, time};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
@@ -267,11 +267,11 @@ struct Operands {
 }
 
 /// Runs a kernel on operands that it holds; on a GPU it records the dispatches.
-type Run = Box<dyn Fn()>;
+type Run = Box<dyn Fn(&mut Commands)>;
 
 /// A case with its operands on a device.
 pub struct Prepared {
-    /// Runs the kernel, or on a GPU records its dispatches.
+    /// Appends the kernel to commands.
     pub run: Run,
     /// Candidates of a scan; 1 otherwise.
     pub jobs: usize,
@@ -390,7 +390,7 @@ impl Case {
             Kernel::HalfProduct => self.half_product(device, operands),
             Kernel::IntegerProduct => self.integer_product(device, operands),
             Kernel::Quantize => self.quantize(device, operands),
-            Kernel::ToHalf => self.to_half(device, operands),
+            Kernel::ToHalf => self.to_half(operands),
             Kernel::Scan => return Ok(self.scan(device, operands)),
             _ => self.row_kernel(device, operands),
         };
@@ -480,9 +480,10 @@ impl Case {
         let [a, b] = self.operand_lens();
         let a = device.upload(&uniform(&mut random, a, 3.0));
         let product = self.site.product(self.images);
+        let commands = &mut Commands::new(device);
         let a = match self.format {
-            Some(Format::SoftmaxTwin) => softmax(device, a.len() / product.k, product.k, 1.0, &a),
-            Some(Format::GeluTwin) => gelu(device, &a),
+            Some(Format::SoftmaxTwin) => softmax(commands, a.len() / product.k, product.k, 1.0, &a),
+            Some(Format::GeluTwin) => gelu(commands, &a),
             _ => a,
         };
         let b = match self.site.kind {
@@ -498,25 +499,27 @@ impl Case {
         let Operands { a, b, bias } = operands;
         let product = self.site.product(self.images);
         let out = device.zeros(self.images * self.site.out_len());
-        Box::new(move || float_product(&device, &product, &a, &b, bias.as_ref(), &out))
+        Box::new(move |commands| float_product(commands, &product, &a, &b, bias.as_ref(), &out))
     }
 
     fn half_product(&self, device: Device, operands: Operands) -> Run {
         let Operands { a, b, bias } = operands;
         let product = self.site.product(self.images);
-        let a = to_half(&device, &ToHalf::left(&product), &a);
-        let b = to_half(&device, &ToHalf::right(&product), &b);
+        let commands = &mut Commands::new(&device);
+        let a = to_half(commands, &ToHalf::left(&product), &a);
+        let b = to_half(commands, &ToHalf::right(&product), &b);
         let out = device.zeros(self.images * self.site.out_len());
-        Box::new(move || half_product(&device, &product, &a, &b, bias.as_ref(), &out))
+        Box::new(move |commands| half_product(commands, &product, &a, &b, bias.as_ref(), &out))
     }
 
     fn integer_product(&self, device: Device, operands: Operands) -> Run {
         let Operands { a, b, bias } = operands;
         let (plan, images) = (self.plan(), self.images);
         let scales = scales(&plan, 1.0);
-        let codes = |side, source, scales: &Vec<Scale>| {
+        let commands = &mut Commands::new(&device);
+        let mut codes = |side, source, scales: &Vec<Scale>| {
             let one = std::slice::from_ref(scales);
-            plan.codes(&device, side, images, source, one)
+            plan.codes(commands, side, images, source, one)
         };
         let a = codes(Side::A, &a, &scales.a);
         let b = match self.site.weight() {
@@ -555,19 +558,19 @@ impl Case {
         };
         let next_codes = device.zeros(words.map_or(1, |(_, len)| len));
         let adds = self.epilogue == Epilogue::Residual;
-        Box::new(move || {
+        Box::new(move |commands| {
             let operands = plan.operands(&a, &b, &scales, bias.as_ref());
             match words {
                 Some((out, _)) => {
                     let shape = IntegerProduct { out, ..shape };
-                    integer_product_codes(&device, &shape, &operands, &next, &next_codes);
+                    integer_product_codes(commands, &shape, &operands, &next, &next_codes);
                 }
                 None => {
                     let residual = adds.then_some(Residual {
                         values: &residual,
                         order: None,
                     });
-                    integer_product(&device, &shape, &operands, residual, &values);
+                    integer_product(commands, &shape, &operands, residual, &values);
                 }
             }
         })
@@ -577,12 +580,12 @@ impl Case {
         let plan = self.plan();
         let quantizer = plan.quantizer(Side::A, self.images, 1);
         let inverses = plan.inverse_scales(&device, &[scales(&plan, 1.0).a]);
-        Box::new(move || drop(quantize(&device, &quantizer, &operands.a, &inverses)))
+        Box::new(move |commands| drop(quantize(commands, &quantizer, &operands.a, &inverses)))
     }
 
-    fn to_half(&self, device: Device, operands: Operands) -> Run {
+    fn to_half(&self, operands: Operands) -> Run {
         let what = ToHalf::left(&self.site.product(self.images));
-        Box::new(move || drop(to_half(&device, &what, &operands.a)))
+        Box::new(move |commands| drop(to_half(commands, &what, &operands.a)))
     }
 
     fn row_kernel(&self, device: Device, operands: Operands) -> Run {
@@ -607,12 +610,14 @@ impl Case {
                     eps: 1e-6,
                 };
                 let (weight, bias) = (device.upload(&vec![1.0; width]), device.zeros(width));
-                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
-                    None => drop(layer_norm(&device, &norm, &a, &weight, &bias)),
-                    Some(codes) => drop(layer_norm_codes(
-                        &device, &norm, None, &a, &weight, &bias, &codes,
-                    )),
-                })
+                Box::new(
+                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                        None => drop(layer_norm(commands, &norm, &a, &weight, &bias)),
+                        Some(codes) => drop(layer_norm_codes(
+                            commands, &norm, None, &a, &weight, &bias, &codes,
+                        )),
+                    },
+                )
             }
             (Kernel::WindowSoftmax, SiteKind::Context(attention)) => {
                 let matrix = attention.tokens.pow(2);
@@ -625,22 +630,26 @@ impl Case {
                 };
                 let bias = device.zeros(attention.heads * matrix);
                 let mask = device.zeros(attention.windows * matrix);
-                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
-                    None => drop(window_softmax(&device, &shape, &a, &bias, &mask)),
-                    Some(codes) => {
-                        drop(window_softmax_codes(
-                            &device, &shape, &a, &bias, &mask, &codes,
-                        ));
-                    }
-                })
+                Box::new(
+                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                        None => drop(window_softmax(commands, &shape, &a, &bias, &mask)),
+                        Some(codes) => {
+                            drop(window_softmax_codes(
+                                commands, &shape, &a, &bias, &mask, &codes,
+                            ));
+                        }
+                    },
+                )
             }
             (Kernel::Softmax, _) => {
-                Box::new(move || match row_codes(format, matrix_rows, &inverses) {
-                    None => drop(softmax(&device, rows, width, 1.0, &a)),
-                    Some(codes) => drop(softmax_codes(&device, rows, width, 1.0, &a, &codes)),
-                })
+                Box::new(
+                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                        None => drop(softmax(commands, rows, width, 1.0, &a)),
+                        Some(codes) => drop(softmax_codes(commands, rows, width, 1.0, &a, &codes)),
+                    },
+                )
             }
-            (Kernel::Gelu, _) => Box::new(move || drop(gelu(&device, &a))),
+            (Kernel::Gelu, _) => Box::new(move |commands| drop(gelu(commands, &a))),
             (kernel, kind) => unreachable!("{kernel:?} at {kind:?}"),
         }
     }
@@ -650,7 +659,8 @@ impl Case {
         let (plan, images) = (self.plan(), self.images);
         let Operands { a, b, bias } = operands;
         let fixed = scales(&plan, 1.0);
-        let fixed_codes = plan.codes(&device, Side::B, images, &b, std::slice::from_ref(&fixed.b));
+        let one = std::slice::from_ref(&fixed.b);
+        let fixed_codes = plan.codes(&mut Commands::new(&device), Side::B, images, &b, one);
         let (linear, b) = match self.site.weight() {
             Some(_) => (Some(LinearWeights { weight: b, bias }), None),
             None => (None, Some(b)),
@@ -667,7 +677,7 @@ impl Case {
             Format::SoftmaxTwin => MAX_SHIFT as usize,
             _ => CANDIDATES,
         };
-        let at_once = scan_of(&device, &plan, images, &record, linear.as_ref());
+        let at_once = scan_of(&plan, images, &record, linear.as_ref());
         let jobs = at_once.jobs_at_once(Side::A).min(candidates);
         let candidates: Vec<SiteScales> = (1..=jobs)
             .map(|job| SiteScales {
@@ -677,10 +687,10 @@ impl Case {
             .collect();
         let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
         let lines = plan.lines(images);
-        let run = move || {
-            let scan = scan_of(&device, &plan, images, &record, linear.as_ref());
-            let codes = scan.codes(Side::A, &searched);
-            drop(scan.scores(&lines, &codes, &fixed_codes, &candidates));
+        let run = move |commands: &mut Commands| {
+            let scan = scan_of(&plan, images, &record, linear.as_ref());
+            let codes = scan.codes(commands, Side::A, &searched);
+            drop(scan.scores(commands, &lines, &codes, &fixed_codes, &candidates));
         };
         Prepared {
             run: Box::new(run),
@@ -690,14 +700,12 @@ impl Case {
 }
 
 fn scan_of<'a>(
-    device: &'a Device,
     plan: &'a SitePlan,
     images: usize,
     record: &'a Record,
     linear: Option<&'a LinearWeights>,
 ) -> Scan<'a> {
     Scan {
-        device,
         plan,
         metric: Metric::Hessian,
         units: images,

@@ -1,6 +1,6 @@
 //! Times, by the best clock that there is.
 
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -65,40 +65,43 @@ impl Timing {
     }
 }
 
-/// Times what `run` does when it is called, which reads nothing back: kernels that are carried out or recorded. It is
-/// called once beforehand, because drivers compile late.
+/// Times what `run` appends to commands for `device`. It is called once beforehand, because drivers compile late.
 ///
 /// # Errors
 /// Those of the device; and something that takes no time by its clock.
-pub fn time(device: &Device, run: &dyn Fn()) -> Result<Timing> {
-    run();
-    device.synchronize()?;
+pub fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing> {
+    let mut commands = Commands::new(device);
+    run(&mut commands);
+    commands.synchronize()?;
     let start = Instant::now();
-    run();
-    device.synchronize()?;
+    run(&mut commands);
+    commands.synchronize()?;
     let once = start.elapsed().max(Duration::from_nanos(1));
     let together = SUBMISSION.div_duration_f64(once).ceil() as usize;
     let together = together.clamp(1, PER_SUBMISSION);
-    let record = || (0..together).for_each(|_| run());
+    let repeated = |commands: &mut Commands| (0..together).for_each(|_| run(commands));
 
-    let sample: &dyn Fn() -> Result<Vec<f64>> = match Clock::of(device) {
-        Clock::Device => &|| {
-            let dispatches = device.profile(record)?;
+    let sample: &mut dyn FnMut() -> Result<Vec<f64>> = match Clock::of(device) {
+        Clock::Device => &mut || {
+            let dispatches = Commands::profile(device, |commands| {
+                repeated(commands);
+                Ok(())
+            })?;
             let repetitions = dispatches.chunks(dispatches.len() / together);
             let seconds = |(_, time): &(_, Duration)| time.as_secs_f64();
             Ok(repetitions
                 .map(|dispatches| dispatches.iter().map(seconds).sum())
                 .collect())
         },
-        Clock::Host => &|| {
-            let submission = |record: &dyn Fn()| -> Result<f64> {
+        Clock::Host => &mut || {
+            let mut submission = |append: &dyn Fn(&mut Commands)| -> Result<f64> {
                 let start = Instant::now();
-                record();
-                device.synchronize()?;
+                append(&mut commands);
+                commands.synchronize()?;
                 Ok(start.elapsed().as_secs_f64())
             };
-            let empty = submission(&|| {})?;
-            Ok(vec![(submission(&record)? - empty) / together as f64])
+            let empty = submission(&|_| {})?;
+            Ok(vec![(submission(&repeated)? - empty) / together as f64])
         },
     };
     repeat(device, sample)

@@ -1,7 +1,9 @@
-//! One opened wgpu device: pipelines, recorded dispatches, transfers.
+//! One opened wgpu device: pipelines, buffers, faults. Nothing in it is about work in flight.
 
 use super::buffer::{Buffer, MemoryUse};
-use super::pool::{Allocation, Pool};
+use super::byte_len;
+use super::commands::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::pool::Allocation;
 use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
@@ -10,7 +12,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
 
 /// A kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for each, and all of
 /// them use the same bindings.
@@ -61,36 +62,11 @@ impl Binding<'_> {
     }
 }
 
-/// A dispatch that waits to be submitted.
-#[derive(Clone)]
-struct Recorded {
-    kernel: &'static str,
-    pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    grid: [u32; 3],
-}
-
-impl Recorded {
-    fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.grid;
-        pass.dispatch_workgroups(x, y, z);
-    }
-}
-
-/// Dispatches that can be carried out again and again, on the same buffers.
-pub struct Recording {
-    dispatches: Box<[Recorded]>,
-    /// The buffers between the dispatches are its own: nothing else may write them while the recording lives.
-    _pool: Arc<Pool>,
-}
-
 /// The device's own clock, on a device that has one.
-struct Clock {
+pub(super) struct Clock {
     /// Room for the start and the end of every dispatch of a submission.
-    queries: wgpu::QuerySet,
-    nanoseconds_per_tick: f64,
+    pub(super) queries: wgpu::QuerySet,
+    pub(super) nanoseconds_per_tick: f64,
 }
 
 impl Clock {
@@ -105,13 +81,6 @@ impl Clock {
             nanoseconds_per_tick: queue.get_timestamp_period().into(),
         })
     }
-}
-
-/// A submission whose dispatches were timed.
-struct Timed {
-    kernels: Vec<&'static str>,
-    /// `[kernels][2]`: start and end.
-    ticks: Buffer<u64>,
 }
 
 /// What a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as bits.
@@ -130,23 +99,17 @@ pub(super) struct Traits {
     pub(super) cooperative_side: Option<u32>,
 }
 
-/// A GPU that kernels are recorded for.
+/// A GPU that kernels run on.
 pub struct Gpu {
     traits: Traits,
     strategies: RwLock<HashMap<&'static str, Strategy>>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
-    pool: Arc<Pool>,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
-    recorded: Mutex<Vec<Recorded>>,
-    /// The pool of the recording that is being made.
-    recording: Mutex<Option<Arc<Pool>>>,
     clock: Option<Clock>,
-    /// The submissions of a profile, while one is being made.
-    profile: Mutex<Option<Vec<Timed>>>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -157,16 +120,6 @@ struct Faults {
     lost: Option<String>,
     out_of_memory: Option<String>,
     other: Option<String>,
-}
-
-/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
-/// only the recording still holds are freed soon.
-const DISPATCHES_PER_SUBMISSION: usize = 128;
-
-/// Bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some kernels take
-/// vectors of four words.
-fn byte_len<T>(len: usize) -> u64 {
-    (len.max(1) * size_of::<T>()).next_multiple_of(16) as u64
 }
 
 impl Gpu {
@@ -195,15 +148,11 @@ impl Gpu {
             traits,
             strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
-            profile: Mutex::default(),
             device,
             queue,
-            pool: Pool::new(memory.clone()),
             memory,
             pipelines: Mutex::default(),
             replacements: RwLock::default(),
-            recorded: Mutex::default(),
-            recording: Mutex::default(),
             faults,
         }
     }
@@ -241,7 +190,7 @@ impl Gpu {
         strategies.insert(kernel, strategy);
     }
 
-    /// Has kernels that are recorded from now on be built with `text` where their shader has `original`.
+    /// Has kernels that are dispatched from now on be built with `text` where their shader has `original`.
     pub(super) fn replace_text(&self, original: &'static str, text: String) {
         let mut replacements = self.replacements.write().expect("the replacements' lock");
         replacements.retain(|(replaced, _)| *replaced != original);
@@ -262,7 +211,7 @@ impl Gpu {
         source
     }
 
-    pub(super) fn memory(&self) -> &MemoryUse {
+    pub(super) fn memory(&self) -> &Arc<MemoryUse> {
         &self.memory
     }
 
@@ -280,7 +229,7 @@ impl Gpu {
     }
 
     /// Finds out whether anything went wrong since the last call.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let mut faults = self.faults.lock().expect("the faults' lock");
         let (out_of_memory, other) = (faults.out_of_memory.take(), faults.other.take());
         let device = self.name().to_owned();
@@ -296,8 +245,8 @@ impl Gpu {
         }
     }
 
-    /// Waits until `submission` has been carried out, or can't be.
-    fn wait(&self, submission: wgpu::SubmissionIndex) {
+    /// Waits until `submission`, or else everything submitted, has been carried out, or can't be.
+    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) {
         let poll = |submission_index| {
             // wgpu panics where the driver loses the device meanwhile, after it has told the callback.
             catch_unwind(AssertUnwindSafe(|| {
@@ -307,7 +256,7 @@ impl Gpu {
                 })
             }))
         };
-        let problem = match poll(Some(submission)) {
+        let problem = match poll(submission) {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it failed".to_owned(),
@@ -317,7 +266,7 @@ impl Gpu {
         let _ = poll(None);
     }
 
-    fn create(&self, bytes: u64, mapped_at_creation: bool) -> wgpu::Buffer {
+    pub(super) fn create(&self, bytes: u64, mapped_at_creation: bool) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size: bytes,
@@ -331,12 +280,6 @@ impl Gpu {
     pub(super) fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
         let buffer = self.create(byte_len::<T>(len), false);
         Buffer::gpu(len, Allocation::single(self.memory.clone(), buffer))
-    }
-
-    pub(super) fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
-        let bytes = byte_len::<T>(len);
-        let pool = self.recording_pool().unwrap_or_else(|| self.pool.clone());
-        Buffer::gpu(len, pool.take(bytes, || self.create(bytes, false)))
     }
 
     pub(super) fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
@@ -356,52 +299,19 @@ impl Gpu {
         self.queue.write_buffer(buffer.gpu_buffer(), 0, bytes);
     }
 
-    fn recording_pool(&self) -> Option<Arc<Pool>> {
-        let recording = self.recording.lock().expect("the recording's lock");
-        recording.clone()
-    }
-
-    /// What `record` records, to be carried out by [`replay`](Self::replay).
-    pub(super) fn record<T>(&self, record: impl FnOnce() -> T) -> (T, Recording) {
-        let pending = std::mem::take(&mut *self.recorded.lock().expect("the recording's lock"));
-        self.submit(pending, None);
-        let pool = Pool::pinned(self.memory.clone());
-        let slot = || self.recording.lock().expect("the recording's lock");
-        *slot() = Some(pool.clone());
-        let result = record();
-        *slot() = None;
-        let dispatches = std::mem::take(&mut *self.recorded.lock().expect("the recording's lock"));
-        let recording = Recording {
-            dispatches: dispatches.into(),
-            _pool: pool,
-        };
-        (result, recording)
-    }
-
-    /// Records everything in `recording` once more.
-    pub(super) fn replay(&self, recording: &Recording) {
-        for dispatch in &recording.dispatches {
-            self.push(dispatch.clone());
-        }
-    }
-
-    /// Records one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
-    ///
-    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
-    /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
-    /// surplus.
-    pub fn dispatch<P: Pod>(
+    /// What [`Commands::dispatch`](super::Commands::dispatch) appends: nothing where there are no workgroups, or where the
+    /// adapter's limits don't allow it, which the next read tells.
+    pub(super) fn prepare<P: Pod>(
         &self,
-        entry_point: impl Into<EntryPoint>,
+        entry_point: EntryPoint,
         constants: &[(&'static str, f64)],
         parameters: &P,
         bindings: &[Binding],
         workgroups: usize,
-    ) {
+    ) -> Option<Dispatch> {
         if workgroups == 0 {
-            return;
+            return None;
         }
-        let entry_point = entry_point.into();
         let shader = entry_point.shader;
         let limits = self.device.limits();
         let widest = limits.max_compute_workgroups_per_dimension as usize;
@@ -413,16 +323,18 @@ impl Gpu {
             .map(|binding| binding.buffer().size())
             .find(|&bytes| bytes > largest)
         {
-            return self.report_fault(format!(
+            self.report_fault(format!(
                 "kernel {}: a buffer of {bytes} bytes exceeds the adapter's binding limit of {largest}",
                 shader.name
             ));
+            return None;
         }
         if y > widest {
-            return self.report_fault(format!(
+            self.report_fault(format!(
                 "kernel {}: {workgroups} workgroups exceed the adapter's limit of {widest} squared",
                 shader.name
             ));
+            return None;
         }
         let pipeline = self.pipeline(entry_point, constants);
         let uniform = self.uniform(parameters);
@@ -439,21 +351,12 @@ impl Gpu {
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
-        self.push(Recorded {
+        Some(Dispatch {
             kernel: shader.name,
             pipeline,
             bind_group,
             grid: [x as u32, y as u32, 1],
-        });
-    }
-
-    /// Adds a dispatch to those that wait, and submits them when they are many.
-    fn push(&self, dispatch: Recorded) {
-        let mut recorded = self.recorded.lock().expect("the recording's lock");
-        recorded.push(dispatch);
-        if recorded.len() >= DISPATCHES_PER_SUBMISSION && self.recording_pool().is_none() {
-            self.submit(std::mem::take(&mut *recorded), None);
-        }
+        })
     }
 
     fn uniform<P: Pod>(&self, parameters: &P) -> wgpu::Buffer {
@@ -512,147 +415,40 @@ impl Gpu {
             .clone()
     }
 
-    /// Submits `recorded` in one pass (in one pass each while a profile is being made), then `copy`: sources, which
-    /// lie one after the other in the destination.
-    fn submit(
-        &self,
-        recorded: Vec<Recorded>,
-        copy: Option<(&[&wgpu::Buffer], &wgpu::Buffer)>,
-    ) -> wgpu::SubmissionIndex {
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        let mut profile = self.profile.lock().expect("the profile's lock");
-        match (&self.clock, profile.as_mut()) {
-            _ if recorded.is_empty() => {}
-            (Some(clock), Some(profile)) => {
-                profile.push(self.encode_timed(&mut encoder, clock, &recorded));
-            }
-            _ => {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                for dispatch in &recorded {
-                    dispatch.encode(&mut pass);
-                }
-            }
-        }
-        if let Some((sources, destination)) = copy {
-            let mut offset = 0;
-            for source in sources {
-                encoder.copy_buffer_to_buffer(source, 0, destination, offset, source.size());
-                offset += source.size();
-            }
-        }
+    pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&Default::default())
+    }
+
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.queue.submit([encoder.finish()])
     }
 
-    /// Encodes each dispatch in a pass of its own, between two readings of the clock.
-    fn encode_timed(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        clock: &Clock,
-        recorded: &[Recorded],
-    ) -> Timed {
-        for (index, dispatch) in recorded.iter().enumerate() {
-            let first = 2 * index as u32;
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: Some(dispatch.kernel),
-                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                    query_set: &clock.queries,
-                    beginning_of_pass_write_index: Some(first),
-                    end_of_pass_write_index: Some(first + 1),
-                }),
-            });
-            dispatch.encode(&mut pass);
-        }
-        let readings = 2 * recorded.len();
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+    /// A buffer of `bytes` to read back from.
+    pub(super) fn staging(&self, bytes: u64) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: bytes,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// A buffer for so many readings of the clock.
+    pub(super) fn ticks(&self, readings: usize) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("ticks"),
             size: (readings * size_of::<u64>()) as u64,
             usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
-        });
-        encoder.resolve_query_set(&clock.queries, 0..readings as u32, &buffer, 0);
-        Timed {
-            kernels: recorded.iter().map(|dispatch| dispatch.kernel).collect(),
-            ticks: Buffer::gpu(readings, Allocation::single(self.memory.clone(), buffer)),
-        }
+        })
     }
 
-    pub(super) fn has_clock(&self) -> bool {
-        self.clock.is_some()
+    /// The device's own clock, where it has one.
+    pub(super) fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref()
     }
 
     pub(super) fn has_f16(&self) -> bool {
         self.device.features().contains(wgpu::Features::SHADER_F16)
-    }
-
-    /// Carries out what was recorded so far, then what `record` records, and returns the kernel and the time of each of
-    /// its dispatches, in order. Nothing without a clock.
-    pub(super) fn profile(&self, record: impl FnOnce()) -> Result<Vec<(&'static str, Duration)>> {
-        let Some(clock) = &self.clock else {
-            return Ok(Vec::new());
-        };
-        self.synchronize()?;
-        let slot = || self.profile.lock().expect("the profile's lock");
-        *slot() = Some(Vec::new());
-        record();
-        let carried_out = self.synchronize();
-        let submissions = slot().take().unwrap_or_default();
-        carried_out?;
-        let mut times = Vec::new();
-        for Timed { kernels, ticks } in submissions {
-            let ticks = self.read(&ticks)?;
-            for (kernel, ticks) in kernels.into_iter().zip(ticks.as_chunks::<2>().0) {
-                let [start, end] = *ticks;
-                if end < start {
-                    let problem =
-                        format!("its clock went back from {start} to {end} during {kernel}");
-                    return Err(Error::device(self.name(), problem));
-                }
-                let nanoseconds = (end - start) as f64 * clock.nanoseconds_per_tick;
-                times.push((kernel, Duration::from_secs_f64(nanoseconds * 1e-9)));
-            }
-        }
-        Ok(times)
-    }
-
-    pub(super) fn synchronize(&self) -> Result<()> {
-        self.read(&self.zeros::<u32>(1)).map(drop)
-    }
-
-    pub(super) fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        let mut all = self.read_all(std::slice::from_ref(buffer))?;
-        Ok(all.swap_remove(0))
-    }
-
-    /// The contents of several buffers, for one wait.
-    pub(super) fn read_all<T: Pod>(&self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
-        let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: buffers.iter().map(size).sum(),
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
-        });
-        let submission = {
-            // Held until submission, so that what another thread records meanwhile can't overtake it.
-            let mut recorded = self.recorded.lock().expect("the recording's lock");
-            let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
-            let copy = Some((&sources[..], &staging));
-            self.submit(std::mem::take(&mut *recorded), copy)
-        };
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.wait(submission);
-        // A fault explains a failed mapping better than the mapping's own error does.
-        self.check()?;
-        let mapped = staging
-            .get_mapped_range(..)
-            .map_err(|error| Error::device(self.name(), format!("reading back: {error}")))?;
-        let mut rest = &mapped[..];
-        let contents = buffers.iter().map(|buffer| {
-            let bytes;
-            (bytes, rest) = rest.split_at(size(buffer) as usize);
-            // The mapping need not be aligned for `T`, so this copies rather than casts.
-            bytemuck::pod_collect_to_vec(&bytes[..buffer.len() * size_of::<T>()])
-        });
-        Ok(contents.collect())
     }
 }

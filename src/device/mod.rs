@@ -1,10 +1,11 @@
 //! Where kernels run: a GPU through wgpu, or the CPU versions of the same kernels.
 //!
-//! Only this folder speaks wgpu. A kernel sees a [`Device`] and typed [`Buffer`]s; work is recorded in order and
-//! carried out when a result is read.
+//! Only this folder speaks wgpu. A kernel sees [`Commands`], to which it appends its work, and typed [`Buffer`]s; commands
+//! are carried out in order, at the latest when a result is read.
 
 mod adapter;
 mod buffer;
+mod commands;
 mod gpu;
 mod pool;
 mod self_test;
@@ -12,7 +13,8 @@ mod strategy;
 
 pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
 pub use buffer::{Buffer, MemoryUse};
-pub use gpu::{Binding, EntryPoint, Gpu, Recording, Shader};
+pub use commands::{Commands, Recording};
+pub use gpu::{Binding, EntryPoint, Gpu, Shader};
 pub use strategy::{Strategy, Tile};
 
 #[cfg(doc)]
@@ -20,9 +22,14 @@ use crate::error::Error;
 use crate::error::Result;
 use bytemuck::Pod;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// A place where kernels run. Cheap to clone; clones share memory accounting and recorded work.
+/// Bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some kernels take
+/// vectors of four words.
+fn byte_len<T>(len: usize) -> u64 {
+    (len.max(1) * size_of::<T>()).next_multiple_of(16) as u64
+}
+
+/// A place where kernels run. Cheap to clone; clones share memory accounting, compiled kernels and strategies.
 #[derive(Clone)]
 pub enum Device {
     /// The CPU version of each kernel.
@@ -69,15 +76,6 @@ impl Device {
         }
     }
 
-    /// A buffer of `len` values for a kernel that writes them all: until then they are anything, for instance what another
-    /// buffer held that is no longer in use.
-    pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
-        match self {
-            Self::Cpu(_) => self.zeros(len),
-            Self::Gpu(gpu) => gpu.uninitialized(len),
-        }
-    }
-
     /// A buffer that holds a copy of `data`.
     pub fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
         match self {
@@ -86,8 +84,8 @@ impl Device {
         }
     }
 
-    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is recorded from now on. What
-    /// was recorded before must have been carried out.
+    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on. What
+    /// was submitted before must have been carried out.
     pub fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
         assert_eq!(buffer.len(), data.len(), "a buffer is written whole");
         match self {
@@ -96,65 +94,27 @@ impl Device {
         }
     }
 
-    /// Carries out everything recorded so far and returns the contents of `buffer`.
+    /// Returns the contents of `buffer`, which commands that were submitted have written.
     ///
     /// # Errors
-    /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
-    /// had or is beyond the limit, a binding over the adapter's limit.
+    /// Those of [`Commands::read`].
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        match self {
-            Self::Cpu(memory) => {
-                memory.check(self.name())?;
-                Ok(buffer.host_slice().to_vec())
-            }
-            Self::Gpu(gpu) => gpu.read(buffer),
-        }
+        Commands::new(self).read(buffer)
     }
 
-    /// [`read`](Self::read) for several buffers, with a single wait.
+    /// Waits for everything that was submitted.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_all<T: Pod>(&self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
-        match self {
-            Self::Cpu(_) => buffers.iter().map(|buffer| self.read(buffer)).collect(),
-            Self::Gpu(gpu) => gpu.read_all(buffers),
-        }
-    }
-
-    /// Carries out everything recorded so far and waits for it.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// Those of [`Commands::read`].
     pub fn synchronize(&self) -> Result<()> {
-        match self {
-            Self::Cpu(memory) => memory.check(self.name()),
-            Self::Gpu(gpu) => gpu.synchronize(),
-        }
-    }
-
-    /// What `record` records, kept to be carried out again and again on the same buffers; `None` on the CPU, which computes
-    /// at once. `record` reads nothing back.
-    pub fn record<T>(&self, record: impl FnOnce() -> T) -> Option<(T, Recording)> {
-        match self {
-            Self::Cpu(_) => None,
-            Self::Gpu(gpu) => Some(gpu.record(record)),
-        }
-    }
-
-    /// Records everything in `recording`, which is this device's, once more.
-    pub fn replay(&self, recording: &Recording) {
-        match self {
-            Self::Cpu(_) => unreachable!("nothing is recorded on the CPU"),
-            Self::Gpu(gpu) => gpu.replay(recording),
-        }
+        Commands::new(self).synchronize()
     }
 
     /// Whether the device has a clock of its own to time kernels by.
     pub fn has_clock(&self) -> bool {
         match self {
             Self::Cpu(_) => false,
-            Self::Gpu(gpu) => gpu.has_clock(),
+            Self::Gpu(gpu) => gpu.clock().is_some(),
         }
     }
 
@@ -166,19 +126,6 @@ impl Device {
         }
     }
 
-    /// Carries out everything recorded so far, then what `record` records, and returns the kernel of each of its
-    /// dispatches and the time that it took by the device's own clock, in order. Empty on a device without a clock, where
-    /// `record` isn't called.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read); and a clock that goes back.
-    pub fn profile(&self, record: impl FnOnce()) -> Result<Vec<(&'static str, Duration)>> {
-        match self {
-            Self::Cpu(_) => Ok(Vec::new()),
-            Self::Gpu(gpu) => gpu.profile(record),
-        }
-    }
-
     /// Whether kernels can divide their work like this here. Nothing is to be chosen on the CPU.
     pub fn offers(&self, strategy: Strategy) -> bool {
         match (self, strategy) {
@@ -186,6 +133,14 @@ impl Device {
             (Self::Gpu(_), Strategy::Registers) => true,
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
             (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_side().is_some(),
+        }
+    }
+
+    /// Rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_side(&self) -> Option<u32> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => gpu.cooperative_side(),
         }
     }
 
@@ -205,8 +160,8 @@ impl Device {
         }
     }
 
-    /// Has kernels that are recorded from now on be built with `text` where their shader has `original`, one of the files
-    /// in `shaders`: to try an edited one without building the program anew. What of it isn't WGSL shows at the next read.
+    /// Has kernels that are dispatched from now on be built with `text` where their shader has `original`, one of the files
+    /// in `shaders`: to try an edited one without building the program anew. Text that is no WGSL is an error of the next read.
     /// The CPU has no shaders.
     pub fn replace_shader_text(&self, original: &'static str, text: String) {
         if let Self::Gpu(gpu) = self {

@@ -1,13 +1,13 @@
 //! Buffers that nobody holds any more, kept for the next one who needs their size.
 //!
 //! A new buffer costs an allocation and is cleared before its first use, which takes as long as a kernel takes to write
-//! it. Work is carried out in the order in which it was recorded, so a buffer may be handed on while what was recorded
-//! with it still waits.
+//! it. Commands are carried out in their order, and have a pool to themselves, so a buffer may be handed on while the
+//! dispatches that use it still wait.
 
 use super::buffer::MemoryUse;
 use std::sync::{Arc, Mutex};
 
-/// Free buffers of one device.
+/// Free buffers of one value of commands.
 pub(super) struct Pool {
     memory: Arc<MemoryUse>,
     /// Oldest first.

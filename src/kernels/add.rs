@@ -1,7 +1,7 @@
 //! The sum of two tensors: residual connections and their gradients.
 
 use super::{PER_TASK, VECTOR, WORKGROUP};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -23,17 +23,17 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { count });
 
 /// `a + b`, element by element, of two buffers of one length.
-pub fn add(device: &Device, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32> {
+pub fn add(commands: &mut Commands, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32> {
     assert_eq!(a.len(), b.len(), "the terms of a sum have one length");
-    let out = device.uninitialized(a.len());
-    match device {
+    let out = commands.uninitialized(a.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(&a.host_slice(), &b.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let vectors = a.len().div_ceil(VECTOR);
             let parameters = Parameters {
                 count: vectors as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

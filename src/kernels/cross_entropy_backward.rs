@@ -1,7 +1,7 @@
 //! The gradient at the logits of the loss that weighs errors: cross-entropy against the network's own answer.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -23,20 +23,20 @@ super::layout_test::uniform!(Parameters { rows, classes });
 /// The gradient of `Σ cross_entropy(row, argmax(row))` over the rows of `logits`, `[rows, classes]`: the probabilities,
 /// less one at the first of the largest logits, where minus the sum of the other probabilities is kept exact.
 pub fn cross_entropy_backward(
-    device: &Device,
+    commands: &mut Commands,
     rows: usize,
     classes: usize,
     logits: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(rows * classes);
-    match device {
+    let out = commands.uninitialized(rows * classes);
+    match commands.device() {
         Device::Cpu(_) => cpu(classes, &logits.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 rows: rows as u32,
                 classes: classes as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -1,7 +1,7 @@
 //! Patch embeddings to tokens.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -50,14 +50,14 @@ super::layout_test::uniform!(Parameters {
 /// Tokens `[batch, prefix + patches, dim]`: the `prefix` tokens `[prefix, dim]`, then an image's `patch_embeddings`
 /// `[batch, patches, dim]`, with `positions` `[prefix + patches, dim]` added to all of them.
 pub fn embed(
-    device: &Device,
+    commands: &mut Commands,
     shape: &Embed,
     patch_embeddings: &Buffer<f32>,
     prefix: &Buffer<f32>,
     positions: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let tokens = device.uninitialized(shape.batch * shape.tokens() * shape.dim);
-    match device {
+    let tokens = commands.uninitialized(shape.batch * shape.tokens() * shape.dim);
+    match commands.device() {
         Device::Cpu(_) => cpu(
             shape,
             &patch_embeddings.host_slice(),
@@ -65,14 +65,14 @@ pub fn embed(
             &positions.host_slice(),
             &mut tokens.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 batch: shape.batch as u32,
                 patches: shape.patches as u32,
                 dim: shape.dim as u32,
                 prefix: shape.prefix as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

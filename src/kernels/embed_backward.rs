@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::embed::Embed;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -30,18 +30,18 @@ super::layout_test::uniform!(Parameters {
 
 /// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, prefix + patches,
 /// dim]`.
-pub fn embed_backward(device: &Device, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.uninitialized(shape.batch * shape.patches * shape.dim);
-    match device {
+pub fn embed_backward(commands: &mut Commands, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
+    let out = commands.uninitialized(shape.batch * shape.patches * shape.dim);
+    match commands.device() {
         Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 batch: shape.batch as u32,
                 patches: shape.patches as u32,
                 dim: shape.dim as u32,
                 prefix: shape.prefix as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

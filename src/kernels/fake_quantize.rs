@@ -3,7 +3,7 @@
 use super::WORKGROUP;
 use super::geometry::View;
 use super::quantize::{Format, Quantize, half_range};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -44,21 +44,21 @@ super::layout_test::uniform!(Parameters {
 /// `[outer][inner][rows][k]`: `source` rounded to what its codes stand for. Of `what`, one job is meant, and the layout
 /// of packed codes doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
 pub fn fake_quantize(
-    device: &Device,
+    commands: &mut Commands,
     what: &Quantize,
     source: &Buffer<f32>,
     scales: &Buffer<f32>,
 ) -> Buffer<f32> {
     let len = what.batch[0] * what.batch[1] * what.rows * what.k;
-    let out = device.uninitialized(len);
-    match device {
+    let out = commands.uninitialized(len);
+    match commands.device() {
         Device::Cpu(_) => cpu(
             what,
             &source.host_slice(),
             &scales.host_slice(),
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[("FORMAT", f64::from(what.format as u32))],
             &Parameters {

@@ -4,7 +4,7 @@ use super::WORKGROUP;
 use super::geometry::{Product, View};
 use super::pack_quads::{PackQuads, pack_quads};
 use super::strategy;
-use crate::device::{Binding, Buffer, Device, Gpu, Shader, Strategy};
+use crate::device::{Binding, Buffer, Commands, Device, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
@@ -47,14 +47,14 @@ super::layout_test::uniform!(Parameters {
 /// `out = a · b + bias` for every matrix of the batch; `bias` is `[n]` and optional. Elements of `out` that the view
 /// doesn't name keep their values.
 pub fn float_product(
-    device: &Device,
+    commands: &mut Commands,
     product: &Product,
     a: &Buffer<f32>,
     b: &Buffer<f32>,
     bias: Option<&Buffer<f32>>,
     out: &Buffer<f32>,
 ) {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => cpu(
             product,
             &a.host_slice(),
@@ -63,17 +63,18 @@ pub fn float_product(
             &mut out.host_slice_mut(),
         ),
         Device::Gpu(gpu) => {
+            let strategy = strategy::strategy(gpu, SHADER.name, product.m);
             for part in parts(*product) {
-                record(device, gpu, &part, a, b, bias, out);
+                append(commands, strategy, &part, a, b, bias, out);
             }
         }
     }
 }
 
-/// Records one part of a product: both operands packed, then multiplied.
-fn record(
-    device: &Device,
-    gpu: &Gpu,
+/// Appends one part of a product: both operands packed, then multiplied.
+fn append(
+    commands: &mut Commands,
+    strategy: Strategy,
     product: &Product,
     a: &Buffer<f32>,
     b: &Buffer<f32>,
@@ -81,7 +82,10 @@ fn record(
     out: &Buffer<f32>,
 ) {
     let [left, right] = operands(product);
-    let (left, right) = (pack_quads(device, &left, a), pack_quads(device, &right, b));
+    let (left, right) = (
+        pack_quads(commands, &left, a),
+        pack_quads(commands, &right, b),
+    );
     let parameters = Parameters {
         out: product.out,
         problems: product.problems() as u32,
@@ -99,14 +103,14 @@ fn record(
         Binding::F32(bias.unwrap_or(&left)),
         Binding::F32(out),
     ];
-    match strategy::strategy(gpu, SHADER.name, product.m) {
+    match strategy {
         // Matrices of f16 would round the operands.
         Strategy::Registers | Strategy::Cooperative => {
             let tiles = product.m.div_ceil(PackQuads::SIDE) * product.n.div_ceil(PackQuads::SIDE);
             let workgroups = (tiles * product.problems()).div_ceil(WORKGROUP);
-            gpu.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);
+            commands.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);
         }
-        Strategy::Tiled(tile) => gpu.dispatch(
+        Strategy::Tiled(tile) => commands.dispatch(
             SHADER.entry_point("tiled"),
             &strategy::constants(tile),
             &parameters,

@@ -1,7 +1,7 @@
 //! Rows of one matrix to consecutive rows of another: what the search puts its pieces together with.
 
 use super::PER_TASK;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -24,21 +24,21 @@ super::layout_test::uniform!(Parameters { count, dim, first });
 
 /// `out[first + i] = source[rows[i]]`, rows of `dim` elements. Other rows of `out` keep their values.
 pub fn gather_rows(
-    device: &Device,
+    commands: &mut Commands,
     dim: usize,
     source: &Buffer<f32>,
     rows: &[u32],
     out: &Buffer<f32>,
     first: usize,
 ) {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => cpu(
             dim,
             &source.host_slice(),
             rows,
             &mut out.host_slice_mut()[first * dim..],
         ),
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[],
             &Parameters {
@@ -49,7 +49,7 @@ pub fn gather_rows(
             },
             &[
                 Binding::F32(source),
-                Binding::U32(&device.upload(rows)),
+                Binding::U32(&commands.device().upload(rows)),
                 Binding::F32(out),
             ],
             rows.len(),

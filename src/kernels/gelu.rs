@@ -1,7 +1,7 @@
 //! GELU, the exact one.
 
 use super::{PER_TASK, VECTOR, WORKGROUP};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -26,16 +26,16 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { count });
 
 /// `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
-pub fn gelu(device: &Device, input: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.uninitialized(input.len());
-    match device {
+pub fn gelu(commands: &mut Commands, input: &Buffer<f32>) -> Buffer<f32> {
+    let out = commands.uninitialized(input.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let vectors = input.len().div_ceil(VECTOR);
             let parameters = Parameters {
                 count: vectors as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -2,7 +2,7 @@
 
 use super::gelu::normal;
 use super::{PER_TASK, VECTOR, WORKGROUP};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -30,21 +30,25 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { count });
 
 /// `grad · (Φ(x) + x · φ(x))` of each element x of `input`, φ the normal distribution's density.
-pub fn gelu_backward(device: &Device, input: &Buffer<f32>, grad: &Buffer<f32>) -> Buffer<f32> {
+pub fn gelu_backward(
+    commands: &mut Commands,
+    input: &Buffer<f32>,
+    grad: &Buffer<f32>,
+) -> Buffer<f32> {
     assert_eq!(input.len(), grad.len(), "a gradient for each input");
-    let out = device.uninitialized(input.len());
-    match device {
+    let out = commands.uninitialized(input.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(
             &input.host_slice(),
             &grad.host_slice(),
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let vectors = input.len().div_ceil(VECTOR);
             let parameters = Parameters {
                 count: vectors as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

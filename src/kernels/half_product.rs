@@ -4,7 +4,7 @@ use super::WORKGROUP;
 use super::float_product::dense;
 use super::geometry::{Product, View};
 use super::to_half::ToHalf;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -50,14 +50,14 @@ super::layout_test::uniform!(Parameters {
 /// the right operand of `product`; `bias` is `[n]` and optional. Elements of `out` that the view doesn't name keep their
 /// values.
 pub fn half_product(
-    device: &Device,
+    commands: &mut Commands,
     product: &Product,
     a: &Buffer<f16>,
     b: &Buffer<f16>,
     bias: Option<&Buffer<f32>>,
     out: &Buffer<f32>,
 ) {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => cpu(
             product,
             &a.host_slice(),
@@ -65,7 +65,7 @@ pub fn half_product(
             bias.map(Buffer::host_slice).as_deref(),
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
             let parameters = Parameters {
                 out: product.out,
@@ -77,7 +77,7 @@ pub fn half_product(
                 has_bias: bias.is_some().into(),
                 unused: [0; 2],
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -14,7 +14,7 @@ use super::quantize::{Format, code, half_range, padded};
 use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
-use crate::device::{Binding, Buffer, Device, Gpu, Shader, Strategy};
+use crate::device::{Binding, Buffer, Commands, Device, Gpu, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -230,13 +230,13 @@ pub fn vectors_lie_within(columns: usize, group_columns: usize) -> bool {
 /// `out = scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
 /// the view doesn't name keep their values.
 pub fn integer_product(
-    device: &Device,
+    commands: &mut Commands,
     product: &IntegerProduct,
     operands: &Operands,
     residual: Option<Residual>,
     out: &Buffer<f32>,
 ) {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => {
             let blocks = cpu_blocks(product, operands, &|block| block);
             let order = residual
@@ -265,7 +265,7 @@ pub fn integer_product(
         Device::Gpu(gpu) => {
             let out = Binding::F32(out);
             let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Values(residual));
-            dispatch(gpu, strategy, product, operands, epilogue, out);
+            dispatch(commands, strategy, product, operands, epilogue, out);
         }
     }
 }
@@ -274,14 +274,14 @@ pub fn integer_product(
 /// neighbouring columns in one: its strides count words, that of `column` from one word to the next. Lanes past the last
 /// column are zero.
 pub fn integer_product_codes(
-    device: &Device,
+    commands: &mut Commands,
     product: &IntegerProduct,
     operands: &Operands,
     next: &NextCodes,
     out: &Buffer<u32>,
 ) {
     assert_eq!(product.jobs, 1, "codes are for one set of scales");
-    match device {
+    match commands.device() {
         Device::Cpu(_) => {
             let q = half_range(next.bits);
             let blocks = cpu_blocks(product, operands, &|mut block| {
@@ -309,7 +309,7 @@ pub fn integer_product_codes(
         Device::Gpu(gpu) => {
             let out = Binding::U32(out);
             let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Codes(*next));
-            dispatch(gpu, strategy, product, operands, epilogue, out);
+            dispatch(commands, strategy, product, operands, epilogue, out);
         }
     }
 }
@@ -318,14 +318,14 @@ pub fn integer_product_codes(
 /// there is one, `weight` lie as one job's values would. Groups must be
 /// [made of whole vectors](vectors_lie_within).
 pub fn integer_product_error(
-    device: &Device,
+    commands: &mut Commands,
     product: &IntegerProduct,
     operands: &Operands,
     reference: &Buffer<f32>,
     weight: Option<&Buffer<f32>>,
 ) -> Buffer<f32> {
     assert!(vectors_lie_within(product.n, operands.group_columns));
-    match device {
+    match commands.device() {
         Device::Cpu(_) => {
             let (reference, weight) = (reference.host_slice(), weight.map(Buffer::host_slice));
             let errors = cpu_blocks(product, operands, &|block| {
@@ -338,24 +338,25 @@ pub fn integer_product_error(
                 }
             }
             let sums: Vec<f32> = sums.into_iter().map(|sum: f64| sum as f32).collect();
-            device.upload(&sums)
+            commands.device().upload(&sums)
         }
         Device::Gpu(gpu) => {
+            let strategy = product.strategy(gpu);
             let [down, across] =
                 [product.m, operands.group_columns].map(|side| side.div_ceil(VECTOR));
             let parts = product.batch[0] * down * across;
             let rows = product.jobs * operands.groups;
-            let partial = device.uninitialized(rows * parts);
+            let partial = commands.uninitialized(rows * parts);
             let epilogue = Epilogue::Error { reference, weight };
             let out = Binding::F32(&partial);
-            dispatch(gpu, product.strategy(gpu), product, operands, epilogue, out);
-            sum_rows(device, rows, parts, &partial)
+            dispatch(commands, strategy, product, operands, epilogue, out);
+            sum_rows(commands, rows, parts, &partial)
         }
     }
 }
 
 fn dispatch(
-    gpu: &Gpu,
+    commands: &mut Commands,
     strategy: Strategy,
     product: &IntegerProduct,
     operands: &Operands,
@@ -435,16 +436,16 @@ fn dispatch(
         Strategy::Registers => {
             let tiles = product.m.div_ceil(TILE[0]) * product.n.div_ceil(TILE[1]);
             let workgroups = (tiles * matrices).div_ceil(WORKGROUP);
-            gpu.dispatch(&SHADER, &constants, &parameters, &bindings, workgroups);
+            commands.dispatch(&SHADER, &constants, &parameters, &bindings, workgroups);
         }
         Strategy::Tiled(tile) => {
             constants.extend(strategy::constants(tile));
             let workgroups = strategy::workgroups(tile, product.m, product.n) * matrices;
             let tiled = SHADER.entry_point("tiled");
-            gpu.dispatch(tiled, &constants, &parameters, &bindings, workgroups);
+            commands.dispatch(tiled, &constants, &parameters, &bindings, workgroups);
         }
         Strategy::Cooperative => {
-            cooperative::dispatch(gpu, &constants, &parameters, &bindings, matrices);
+            cooperative::dispatch(commands, &constants, &parameters, &bindings, matrices);
         }
     }
 }

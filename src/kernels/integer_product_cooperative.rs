@@ -2,7 +2,7 @@
 //! [`integer_product`](super::integer_product()), which chooses between them.
 
 use super::integer_product::Parameters;
-use crate::device::{Binding, Gpu, Shader};
+use crate::device::{Binding, Commands, Shader};
 use std::sync::LazyLock;
 
 static SHADER: Shader = Shader {
@@ -31,20 +31,20 @@ static SHADER_16: LazyLock<Shader> = LazyLock::new(|| Shader {
 /// Rows and columns of a workgroup's tile, as in the shader.
 pub(super) const TILE: usize = 64;
 
-/// Records [`integer_product`](super::integer_product())'s dispatch for all `matrices`.
+/// Appends [`integer_product`](super::integer_product())'s dispatch for all `matrices`.
 pub(super) fn dispatch(
-    gpu: &Gpu,
+    commands: &mut Commands,
     constants: &[(&'static str, f64)],
     parameters: &Parameters,
     bindings: &[Binding],
     matrices: usize,
 ) {
-    let shader = match gpu.cooperative_side() {
+    let shader = match commands.device().cooperative_side() {
         Some(16) => &SHADER_16,
         _ => &SHADER,
     };
     let tiles = (parameters.m as usize).div_ceil(TILE) * (parameters.n as usize).div_ceil(TILE);
-    gpu.dispatch(shader, constants, parameters, bindings, tiles * matrices);
+    commands.dispatch(shader, constants, parameters, bindings, tiles * matrices);
 }
 
 #[cfg(test)]

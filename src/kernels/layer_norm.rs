@@ -3,7 +3,7 @@
 use super::WORKGROUP;
 use super::permute_tokens::TokenOrder;
 use super::quantize::{RowCodes, half_range};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -62,14 +62,14 @@ super::layout_test::uniform!(Parameters {
 
 /// `(x - mean) / sqrt(variance + eps) · weight + bias` of each row: `[rows, width]`. `weight` and `bias` are `[width]`.
 pub fn layer_norm(
-    device: &Device,
+    commands: &mut Commands,
     norm: &LayerNorm,
     input: &Buffer<f32>,
     weight: &Buffer<f32>,
     bias: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(norm.rows * norm.width);
-    match device {
+    let out = commands.uninitialized(norm.rows * norm.width);
+    match commands.device() {
         Device::Cpu(_) => {
             let (input, weight, bias) =
                 (input.host_slice(), weight.host_slice(), bias.host_slice());
@@ -78,7 +78,7 @@ pub fn layer_norm(
                 .enumerate()
                 .for_each(|(row, out)| normalise(norm, &input, &weight, &bias, row, out));
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[],
             &parameters(norm, None, None),
@@ -100,7 +100,7 @@ pub fn layer_norm(
 /// Codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does; with `order`, of what
 /// [`permute_tokens`](super::permute_tokens) makes of that.
 pub fn layer_norm_codes(
-    device: &Device,
+    commands: &mut Commands,
     norm: &LayerNorm,
     order: Option<TokenOrder>,
     input: &Buffer<f32>,
@@ -111,8 +111,8 @@ pub fn layer_norm_codes(
     let rows = order.map_or(norm.rows, |order| {
         norm.rows / order.tokens * order.from.len()
     });
-    let out = device.uninitialized(codes.len(rows, norm.width));
-    match device {
+    let out = commands.uninitialized(codes.len(rows, norm.width));
+    match commands.device() {
         Device::Cpu(_) => {
             let (input, weight, bias) =
                 (input.host_slice(), weight.host_slice(), bias.host_slice());
@@ -128,7 +128,7 @@ pub fn layer_norm_codes(
                 }
             });
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &codes.constants(),
             &Parameters {

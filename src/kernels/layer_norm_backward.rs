@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::layer_norm::{LayerNorm, statistics};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -33,14 +33,14 @@ super::layout_test::uniform!(Parameters {
 /// The gradient of `input`, given that of the output (`grad`, `[rows, width]`). Laid out as `input` is; zero wherever no
 /// row was normalised.
 pub fn layer_norm_backward(
-    device: &Device,
+    commands: &mut Commands,
     norm: &LayerNorm,
     input: &Buffer<f32>,
     weight: &Buffer<f32>,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.zeros(input.len());
-    match device {
+    let out = commands.device().zeros(input.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(
             norm,
             &input.host_slice(),
@@ -48,7 +48,7 @@ pub fn layer_norm_backward(
             &grad.host_slice(),
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 rows: norm.rows as u32,
                 width: norm.width as u32,
@@ -56,7 +56,7 @@ pub fn layer_norm_backward(
                 input_stride: norm.input_stride as u32,
                 eps: norm.eps,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -1,7 +1,7 @@
 //! The mean of an image's tokens.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -33,17 +33,21 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { batch, tokens, dim });
 
 /// `[batch, dim]`: the mean over the tokens of `[batch, tokens, dim]`.
-pub fn mean_tokens(device: &Device, shape: &MeanTokens, tokens: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.uninitialized(shape.batch * shape.dim);
-    match device {
+pub fn mean_tokens(
+    commands: &mut Commands,
+    shape: &MeanTokens,
+    tokens: &Buffer<f32>,
+) -> Buffer<f32> {
+    let out = commands.uninitialized(shape.batch * shape.dim);
+    match commands.device() {
         Device::Cpu(_) => cpu(shape, &tokens.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 batch: shape.batch as u32,
                 tokens: shape.tokens as u32,
                 dim: shape.dim as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

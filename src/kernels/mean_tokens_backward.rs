@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::mean_tokens::MeanTokens;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -24,20 +24,20 @@ super::layout_test::uniform!(Parameters { batch, tokens, dim });
 
 /// The gradient of the tokens, `[batch, tokens, dim]`, given that of their mean, `grad` `[batch, dim]`.
 pub fn mean_tokens_backward(
-    device: &Device,
+    commands: &mut Commands,
     shape: &MeanTokens,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(shape.batch * shape.tokens * shape.dim);
-    match device {
+    let out = commands.uninitialized(shape.batch * shape.tokens * shape.dim);
+    match commands.device() {
         Device::Cpu(_) => cpu(shape, &grad.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 batch: shape.batch as u32,
                 tokens: shape.tokens as u32,
                 dim: shape.dim as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::geometry::View;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -68,11 +68,15 @@ impl PackQuads {
 }
 
 /// `input` as `[problem][k][line]`, the lines padded to a multiple of [`PackQuads::SIDE`] with copies of the last one.
-pub fn pack_quads(device: &Device, operand: &PackQuads, input: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.uninitialized(operand.packed_len());
-    match device {
+pub fn pack_quads(
+    commands: &mut Commands,
+    operand: &PackQuads,
+    input: &Buffer<f32>,
+) -> Buffer<f32> {
+    let out = commands.uninitialized(operand.packed_len());
+    match commands.device() {
         Device::Cpu(_) => cpu(operand, &input.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let problems = operand.batch[0] * operand.batch[1];
             let quads = operand.padded_lines() / 4;
             let parameters = Parameters {
@@ -84,7 +88,7 @@ pub fn pack_quads(device: &Device, operand: &PackQuads, input: &Buffer<f32>) -> 
                 k: operand.k as u32,
                 unused: [0; 3],
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

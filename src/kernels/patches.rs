@@ -1,7 +1,7 @@
 //! Images to the rows that the patch embedding multiplies.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -61,11 +61,11 @@ super::layout_test::uniform!(Parameters {
 
 /// `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go row by row
 /// over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
-pub fn patches(device: &Device, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
-    let out = device.uninitialized(shape.rows() * shape.width());
-    match device {
+pub fn patches(commands: &mut Commands, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
+    let out = commands.uninitialized(shape.rows() * shape.width());
+    match commands.device() {
         Device::Cpu(_) => cpu(shape, &images.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 count: out.len() as u32,
                 channels: shape.channels as u32,
@@ -73,7 +73,7 @@ pub fn patches(device: &Device, shape: &Patches, images: &Buffer<f32>) -> Buffer
                 patch_size: shape.patch_size as u32,
                 grid: shape.grid() as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

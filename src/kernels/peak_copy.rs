@@ -1,7 +1,7 @@
 //! A ceiling that `bench` measures: memory that is read and written.
 
 use super::{PER_TASK, VECTOR, WORKGROUP};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -23,17 +23,17 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { count });
 
 /// Copies `input` to `out`; both have one length, a multiple of four.
-pub fn peak_copy(device: &Device, input: &Buffer<u32>, out: &Buffer<u32>) {
+pub fn peak_copy(commands: &mut Commands, input: &Buffer<u32>, out: &Buffer<u32>) {
     assert_eq!(input.len(), out.len(), "a copy has its original's length");
     assert!(input.len().is_multiple_of(VECTOR), "copies go in vectors");
-    match device {
+    match commands.device() {
         Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let vectors = input.len() / VECTOR;
             let parameters = Parameters {
                 count: vectors as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -1,7 +1,7 @@
 //! A ceiling that `bench` measures: multiply-adds in f32.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use multiversion::target::target_cfg_f;
@@ -53,8 +53,8 @@ super::layout_test::uniform!(Parameters {
 });
 
 /// Each element of `out` is the sum of one invocation's chains.
-pub fn peak_f32(device: &Device, what: &PeakF32, out: &Buffer<f32>) {
-    match device {
+pub fn peak_f32(commands: &mut Commands, what: &PeakF32, out: &Buffer<f32>) {
+    match commands.device() {
         Device::Cpu(_) => out
             .host_slice_mut()
             .par_chunks_mut(LANES)
@@ -62,14 +62,14 @@ pub fn peak_f32(device: &Device, what: &PeakF32, out: &Buffer<f32>) {
             .for_each(|(index, out)| {
                 out.copy_from_slice(&chains(index * LANES, what)[..out.len()])
             }),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 count: out.len() as u32,
                 rounds: what.rounds as u32,
                 factor: what.factor,
                 term: what.term,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -1,7 +1,7 @@
 //! A ceiling that `bench` measures: dot products of packed 8-bit integers.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -48,8 +48,8 @@ super::layout_test::uniform!(Parameters {
 });
 
 /// Each element of `out` is the sum of one invocation's chains. Sums wrap.
-pub fn peak_int8(device: &Device, what: &PeakInt8, out: &Buffer<u32>) {
-    match device {
+pub fn peak_int8(commands: &mut Commands, what: &PeakInt8, out: &Buffer<u32>) {
+    match commands.device() {
         Device::Cpu(_) => out
             .host_slice_mut()
             .par_chunks_mut(LANES)
@@ -57,13 +57,13 @@ pub fn peak_int8(device: &Device, what: &PeakInt8, out: &Buffer<u32>) {
             .for_each(|(index, out)| {
                 out.copy_from_slice(&chains(index * LANES, what)[..out.len()])
             }),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 count: out.len() as u32,
                 rounds: what.rounds as u32,
                 operand: what.operand,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -1,7 +1,7 @@
 //! Tokens in another order: Swin's windows and its merging of patches, with padding where an image doesn't fill them.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -47,23 +47,23 @@ super::layout_test::uniform!(Parameters {
 /// `tokens` `[images, order.tokens, dim]` with each image's tokens reordered, `[images, order.from.len(), dim]`:
 /// `out[b, t] = tokens[b, order.from[t]]`, or zero for padding. The inverse leads back, and is the gradient.
 pub fn permute_tokens(
-    device: &Device,
+    commands: &mut Commands,
     dim: usize,
     order: TokenOrder,
     tokens: &Buffer<f32>,
 ) -> Buffer<f32> {
     let images = tokens.len() / (order.tokens * dim);
-    let out = device.uninitialized(images * order.from.len() * dim);
-    match device {
+    let out = commands.uninitialized(images * order.from.len() * dim);
+    match commands.device() {
         Device::Cpu(_) => cpu(dim, order, &tokens.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 count: out.len() as u32,
                 tokens: order.from.len() as u32,
                 input_tokens: order.tokens as u32,
                 dim: dim as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

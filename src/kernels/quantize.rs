@@ -2,7 +2,7 @@
 
 use super::geometry::View;
 use super::{PER_TASK, WORKGROUP};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -197,20 +197,20 @@ super::layout_test::uniform!(Parameters {
 /// zeros, as an integer product takes both of its operands. `inverse_scales` is `[jobs][groups][2]`: the inverses of `scale_1` and
 /// `scale_2`, of which the uniform format uses the first.
 pub fn quantize(
-    device: &Device,
+    commands: &mut Commands,
     what: &Quantize,
     source: &Buffer<f32>,
     inverse_scales: &Buffer<f32>,
 ) -> Buffer<u32> {
-    let codes = device.uninitialized(what.len());
-    match device {
+    let codes = commands.uninitialized(what.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(
             what,
             &source.host_slice(),
             &inverse_scales.host_slice(),
             &mut codes.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 source: what.source,
                 outer: what.batch[0] as u32,
@@ -225,7 +225,7 @@ pub fn quantize(
                 unused: [0; 3],
             };
             let flag = |on: bool| f64::from(u8::from(on));
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[
                     ("FORMAT", f64::from(what.format as u32)),

@@ -4,7 +4,7 @@
 use super::WORKGROUP;
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -41,16 +41,16 @@ super::layout_test::uniform!(Parameters {
 /// `[jobs][groups]`: Σ over the lines of each group of 1 - cos(output, reference), for the `outputs`
 /// `[jobs][rows][columns]` of several candidates; of 1 - Pearson's correlation if `centered`.
 pub fn row_error(
-    device: &Device,
+    commands: &mut Commands,
     lines: &Lines,
     jobs: usize,
     centered: bool,
     outputs: &Buffer<f32>,
     reference: &Buffer<f32>,
 ) -> Buffer<f32> {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => {
-            let errors = device.zeros(jobs * lines.groups());
+            let errors = commands.device().zeros(jobs * lines.groups());
             cpu(
                 lines,
                 centered,
@@ -60,9 +60,9 @@ pub fn row_error(
             );
             errors
         }
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let rows = jobs * lines.groups() * lines.lines();
-            let errors = device.zeros(rows);
+            let errors = commands.device().zeros(rows);
             let parameters = Parameters {
                 jobs: jobs as u32,
                 columns: lines.columns as u32,
@@ -73,7 +73,7 @@ pub fn row_error(
                 lines: lines.lines() as u32,
                 job_stride: lines.elements() as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[("CENTERED", f64::from(u8::from(centered)))],
                 &parameters,
@@ -84,7 +84,7 @@ pub fn row_error(
                 ],
                 rows.div_ceil(WORKGROUP),
             );
-            sum_rows(device, jobs * lines.groups(), lines.lines(), &errors)
+            sum_rows(commands, jobs * lines.groups(), lines.lines(), &errors)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::geometry::View;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -49,12 +49,16 @@ super::layout_test::uniform!(Parameters {
 });
 
 /// `[outer][inner][rows]`: the maximum of each row of `source`.
-pub fn row_maximum(device: &Device, what: &RowMaximum, source: &Buffer<f32>) -> Buffer<f32> {
+pub fn row_maximum(
+    commands: &mut Commands,
+    what: &RowMaximum,
+    source: &Buffer<f32>,
+) -> Buffer<f32> {
     let len = what.batch[0] * what.batch[1] * what.rows;
-    let maxima = device.uninitialized(len);
-    match device {
+    let maxima = commands.uninitialized(len);
+    match commands.device() {
         Device::Cpu(_) => cpu(what, &source.host_slice(), &mut maxima.host_slice_mut()),
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[("ABSOLUTE", f64::from(u8::from(what.absolute)))],
             &Parameters {

@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::quantize::{RowCodes, half_range};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -37,14 +37,14 @@ super::layout_test::uniform!(Parameters {
 
 /// `softmax(factor · scores)` along each row of `[rows, width]`; `factor` is positive.
 pub fn softmax(
-    device: &Device,
+    commands: &mut Commands,
     rows: usize,
     width: usize,
     factor: f32,
     scores: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(rows * width);
-    match device {
+    let out = commands.uninitialized(rows * width);
+    match commands.device() {
         Device::Cpu(_) => {
             let scores = scores.host_slice();
             out.host_slice_mut()
@@ -52,7 +52,7 @@ pub fn softmax(
                 .zip(scores.par_chunks(width))
                 .for_each(|(out, scores)| probabilities(factor, scores, out));
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[],
             &parameters(rows, width, factor, None),
@@ -70,22 +70,22 @@ pub fn softmax(
 
 /// Codes of what [`softmax`] gives, laid out as [`quantize`](super::quantize) does.
 pub fn softmax_codes(
-    device: &Device,
+    commands: &mut Commands,
     rows: usize,
     width: usize,
     factor: f32,
     scores: &Buffer<f32>,
     codes: &RowCodes,
 ) -> Buffer<u32> {
-    let out = device.uninitialized(codes.len(rows, width));
-    match device {
+    let out = commands.uninitialized(codes.len(rows, width));
+    match commands.device() {
         Device::Cpu(_) => {
             let scores = scores.host_slice();
             codes.fill(width, &mut out.host_slice_mut(), |row, values| {
                 probabilities(factor, &scores[row * width..][..width], values);
             });
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &codes.constants(),
             &parameters(rows, width, factor, Some(codes)),

@@ -1,7 +1,7 @@
 //! The gradient of softmax's scores.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -28,15 +28,15 @@ super::layout_test::uniform!(Parameters {
 /// The gradient of the scores, `[rows, width]`, given softmax's result `probabilities` and that result's gradient
 /// `grad`: `factor · p · (grad - Σ p · grad)`.
 pub fn softmax_backward(
-    device: &Device,
+    commands: &mut Commands,
     rows: usize,
     width: usize,
     factor: f32,
     probabilities: &Buffer<f32>,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(rows * width);
-    match device {
+    let out = commands.uninitialized(rows * width);
+    match commands.device() {
         Device::Cpu(_) => cpu(
             width,
             factor,
@@ -44,13 +44,13 @@ pub fn softmax_backward(
             &grad.host_slice(),
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 rows: rows as u32,
                 width: width as u32,
                 factor,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

@@ -5,7 +5,7 @@ use super::geometry::{Product, View};
 use super::integer_product::{IntegerProduct, Operands, integer_product};
 use super::quantize::{Format, padded};
 use super::width::Width;
-use crate::device::{Device, Gpu, Strategy, Tile};
+use crate::device::{Commands, Device, Gpu, Strategy, Tile};
 use crate::error::{Error, Result};
 
 /// What a device can have a strategy of its own for.
@@ -77,6 +77,7 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state >> 8
     };
+    let mut commands = Commands::new(device);
     let out = device.zeros::<f32>(m * n);
     if name == super::float_product::SHADER.name {
         let mut floats = |len: usize| {
@@ -84,7 +85,7 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
             device.upload(&values)
         };
         let (a, b) = (floats(m * k), floats(n * k));
-        float_product(device, &Product::linear(m, k, n), &a, &b, None, &out);
+        float_product(&mut commands, &Product::linear(m, k, n), &a, &b, None, &out);
     } else {
         let twin = name == super::integer_product::TWIN;
         let words = k / 4;
@@ -127,8 +128,8 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
             group_columns: n,
             bias: None,
         };
-        integer_product(device, &product, &operands, None, &out);
+        integer_product(&mut commands, &product, &operands, None, &out);
     }
-    let values = device.read(&out)?;
+    let values = commands.read(&out)?;
     Ok(values.into_iter().map(f32::to_bits).collect())
 }

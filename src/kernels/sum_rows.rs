@@ -1,7 +1,7 @@
 //! Sums along rows: the last step of every score.
 
 use super::WORKGROUP;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 
 pub(crate) static SHADER: Shader = Shader {
@@ -21,9 +21,14 @@ struct Parameters {
 super::layout_test::uniform!(Parameters { rows, width });
 
 /// `[rows]`: the sum of each row of `values` `[rows, width]`.
-pub fn sum_rows(device: &Device, rows: usize, width: usize, values: &Buffer<f32>) -> Buffer<f32> {
-    let sums = device.uninitialized(rows);
-    match device {
+pub fn sum_rows(
+    commands: &mut Commands,
+    rows: usize,
+    width: usize,
+    values: &Buffer<f32>,
+) -> Buffer<f32> {
+    let sums = commands.uninitialized(rows);
+    match commands.device() {
         Device::Cpu(_) => {
             let values = values.host_slice();
             for (row, sum) in sums.host_slice_mut().iter_mut().enumerate() {
@@ -31,7 +36,7 @@ pub fn sum_rows(device: &Device, rows: usize, width: usize, values: &Buffer<f32>
                 *sum = row.iter().map(|&value| f64::from(value)).sum::<f64>() as f32;
             }
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[],
             &Parameters {

@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::geometry::{Product, View};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use rayon::prelude::*;
@@ -92,11 +92,11 @@ super::layout_test::uniform!(Parameters {
 /// `source` in f16, `[outer][inner][rows][columns]`, rows and columns padded to multiples of four with zeros. Values
 /// beyond the range of f16 become the nearest of its ends. Which neighbour a value is rounded to that f16 doesn't have is
 /// the driver's choice.
-pub fn to_half(device: &Device, what: &ToHalf, source: &Buffer<f32>) -> Buffer<f16> {
-    let out = device.uninitialized(what.len());
-    match device {
+pub fn to_half(commands: &mut Commands, what: &ToHalf, source: &Buffer<f32>) -> Buffer<f16> {
+    let out = commands.uninitialized(what.len());
+    match commands.device() {
         Device::Cpu(_) => cpu(what, &source.host_slice(), &mut out.host_slice_mut()),
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let parameters = Parameters {
                 source: what.source,
                 outer: what.batch[0] as u32,
@@ -104,7 +104,7 @@ pub fn to_half(device: &Device, what: &ToHalf, source: &Buffer<f32>) -> Buffer<f
                 rows: what.rows as u32,
                 columns: what.columns as u32,
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,

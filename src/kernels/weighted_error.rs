@@ -3,7 +3,7 @@
 use super::WORKGROUP;
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -48,16 +48,16 @@ super::layout_test::uniform!(Parameters {
 /// `[jobs][groups]`: Σ (weight · (output - reference))² over each group, for the `outputs` `[jobs][rows][columns]` of
 /// several candidates. Without a `weight` (both `[rows, columns]`), weights are 1.
 pub fn weighted_error(
-    device: &Device,
+    commands: &mut Commands,
     lines: &Lines,
     jobs: usize,
     outputs: &Buffer<f32>,
     reference: &Buffer<f32>,
     weight: Option<&Buffer<f32>>,
 ) -> Buffer<f32> {
-    match device {
+    match commands.device() {
         Device::Cpu(_) => {
-            let errors = device.zeros(jobs * lines.groups());
+            let errors = commands.device().zeros(jobs * lines.groups());
             cpu(
                 lines,
                 &outputs.host_slice(),
@@ -67,12 +67,12 @@ pub fn weighted_error(
             );
             errors
         }
-        Device::Gpu(gpu) => {
+        Device::Gpu(_) => {
             let lines_per_part = (ELEMENTS_PER_INVOCATION * WORKGROUP / lines.group_columns)
                 .clamp(1, lines.lines().max(1));
             let parts = lines.lines().div_ceil(lines_per_part);
             let workgroups = jobs * lines.groups() * parts;
-            let partial = device.uninitialized(workgroups * WORKGROUP);
+            let partial = commands.uninitialized(workgroups * WORKGROUP);
             let parameters = Parameters {
                 jobs: jobs as u32,
                 columns: lines.columns as u32,
@@ -86,7 +86,7 @@ pub fn weighted_error(
                 has_weight: weight.is_some().into(),
                 unused: [0; 2],
             };
-            gpu.dispatch(
+            commands.dispatch(
                 &SHADER,
                 &[],
                 &parameters,
@@ -99,7 +99,7 @@ pub fn weighted_error(
                 ],
                 workgroups,
             );
-            sum_rows(device, jobs * lines.groups(), parts * WORKGROUP, &partial)
+            sum_rows(commands, jobs * lines.groups(), parts * WORKGROUP, &partial)
         }
     }
 }

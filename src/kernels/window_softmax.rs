@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::quantize::{RowCodes, half_range};
-use crate::device::{Binding, Buffer, Device, Shader};
+use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -64,14 +64,14 @@ super::layout_test::uniform!(Parameters {
 /// `softmax(factor · scores + bias + mask)` along each row; `bias` is `[heads, tokens, tokens]`, `mask`
 /// `[windows, tokens, tokens]`.
 pub fn window_softmax(
-    device: &Device,
+    commands: &mut Commands,
     shape: &WindowSoftmax,
     scores: &Buffer<f32>,
     bias: &Buffer<f32>,
     mask: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(scores.len());
-    match device {
+    let out = commands.uninitialized(scores.len());
+    match commands.device() {
         Device::Cpu(_) => {
             let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
             out.host_slice_mut()
@@ -82,7 +82,7 @@ pub fn window_softmax(
                     probabilities(shape, row, scores, &bias, &mask, out);
                 });
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &[],
             &parameters(shape, None),
@@ -102,7 +102,7 @@ pub fn window_softmax(
 
 /// Codes of what [`window_softmax`] gives, laid out as [`quantize`](super::quantize) does.
 pub fn window_softmax_codes(
-    device: &Device,
+    commands: &mut Commands,
     shape: &WindowSoftmax,
     scores: &Buffer<f32>,
     bias: &Buffer<f32>,
@@ -110,8 +110,8 @@ pub fn window_softmax_codes(
     codes: &RowCodes,
 ) -> Buffer<u32> {
     let width = shape.tokens;
-    let out = device.uninitialized(codes.len(shape.rows(), width));
-    match device {
+    let out = commands.uninitialized(codes.len(shape.rows(), width));
+    match commands.device() {
         Device::Cpu(_) => {
             let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
             codes.fill(width, &mut out.host_slice_mut(), |row, values| {
@@ -119,7 +119,7 @@ pub fn window_softmax_codes(
                 probabilities(shape, row, scores, &bias, &mask, values);
             });
         }
-        Device::Gpu(gpu) => gpu.dispatch(
+        Device::Gpu(_) => commands.dispatch(
             &SHADER,
             &codes.constants(),
             &parameters(shape, Some(codes)),

@@ -8,7 +8,7 @@ use super::norm::Norm;
 use super::order::Order;
 use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site, SiteKind};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::error::Result;
 use crate::kernels::{
     Format, RowCodes, WindowSoftmax, add, gelu_backward, softmax, softmax_backward, softmax_codes,
@@ -80,16 +80,16 @@ pub struct Probabilities<'a> {
 
 impl Probabilities<'_> {
     /// `[images, W, H, N, N]` in floats.
-    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+    pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         match self.windows {
             None => {
                 let rows = score_rows(&self.attention, images);
                 let factor = factor(&self.attention);
-                softmax(device, rows, self.attention.tokens, factor, self.scores)
+                softmax(commands, rows, self.attention.tokens, factor, self.scores)
             }
             Some(windows) => {
                 let shape = self.in_windows(windows, images);
-                window_softmax(device, &shape, self.scores, &windows.bias, &windows.mask)
+                window_softmax(commands, &shape, self.scores, &windows.bias, &windows.mask)
             }
         }
     }
@@ -98,7 +98,7 @@ impl Probabilities<'_> {
     /// are those of one scale, or of one per head.
     pub fn codes(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         images: usize,
         format: Format,
         bits: u32,
@@ -116,12 +116,12 @@ impl Probabilities<'_> {
             None => {
                 let rows = score_rows(&self.attention, images);
                 let factor = factor(&self.attention);
-                softmax_codes(device, rows, tokens, factor, self.scores, &codes)
+                softmax_codes(commands, rows, tokens, factor, self.scores, &codes)
             }
             Some(windows) => {
                 let shape = self.in_windows(windows, images);
                 let Windows { bias, mask, .. } = windows;
-                window_softmax_codes(device, &shape, self.scores, bias, mask, &codes)
+                window_softmax_codes(commands, &shape, self.scores, bias, mask, &codes)
             }
         }
     }
@@ -187,6 +187,16 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Tokens of the attention, in the order of the image.
+    fn in_image_order(&self, commands: &mut Commands, tokens: Buffer<f32>) -> Buffer<f32> {
+        match self.order() {
+            None => tokens,
+            Some(order) => order.undo(commands, self.attention.dim(), &tokens),
+        }
+    }
+}
+
 impl Segment for Block {
     fn sites(&self) -> &[Site] {
         &self.sites
@@ -198,7 +208,7 @@ impl Segment for Block {
 
     fn forward(
         &self,
-        _device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         x: &Buffer<f32>,
@@ -206,30 +216,30 @@ impl Segment for Block {
         let [qkv, scores, context, proj, fc1, fc2] = &self.sites;
         let order = self.order();
         let normed = Activation::Norm(self.norm1.of(x).in_order(order));
-        let qkv = products.product(qkv, images, normed, None, Then::Keep);
+        let qkv = products.product(commands, qkv, images, normed, None, Then::Keep);
         let query = Activation::Output(&qkv);
-        let scores = products.product(scores, images, query, Some(&qkv), Then::Keep);
+        let scores = products.product(commands, scores, images, query, Some(&qkv), Then::Keep);
         let probabilities = Activation::Probabilities(Probabilities {
             attention: self.attention,
             windows: self.windows.as_ref(),
             scores: scores.values(),
         });
         let then = Then::Feed(proj);
-        let context = products.product(context, images, probabilities, Some(&qkv), then);
+        let context = products.product(commands, context, images, probabilities, Some(&qkv), then);
         let context = Activation::Output(&context);
-        let x = products.product(proj, images, context, None, Then::Add(x, order));
+        let x = products.product(commands, proj, images, context, None, Then::Add(x, order));
         let x = x.values();
 
         let normed = Activation::Norm(self.norm2.of(x));
-        let hidden = products.product(fc1, images, normed, None, Then::Gelu(fc2));
+        let hidden = products.product(commands, fc1, images, normed, None, Then::Gelu(fc2));
         let hidden = Activation::Output(&hidden);
-        let out = products.product(fc2, images, hidden, None, Then::Add(x, None));
+        let out = products.product(commands, fc2, images, hidden, None, Then::Add(x, None));
         out.into_values()
     }
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         x: &Buffer<f32>,
@@ -237,29 +247,34 @@ impl Segment for Block {
     ) -> Option<Buffer<f32>> {
         let [qkv, scores, context, proj, fc1, fc2] = &self.sites;
         let dim = self.attention.dim();
-        let to_image = |tokens: Buffer<f32>| match self.order() {
-            None => tokens,
-            Some(order) => order.undo(device, dim, &tokens),
-        };
         let attended = recorder.record(proj).out.clone();
-        let after_attention = add(device, x, &to_image(attended));
-        let grad_gelu = recorder.backward(fc2, images, grad.clone(), None, None);
+        let attended = self.in_image_order(commands, attended);
+        let after_attention = add(commands, x, &attended);
+        let grad_gelu = recorder.backward(commands, fc2, images, grad.clone(), None, None);
         let hidden = &recorder.record(fc1).out;
-        let grad_hidden = gelu_backward(device, hidden, &grad_gelu);
-        let grad_normed = recorder.backward(fc1, images, grad_hidden, None, None);
-        let through = self.norm2.backward(device, &after_attention, &grad_normed);
-        let grad = add(device, &grad, &through);
+        let grad_hidden = gelu_backward(commands, hidden, &grad_gelu);
+        let grad_normed = recorder.backward(commands, fc1, images, grad_hidden, None, None);
+        let through = self
+            .norm2
+            .backward(commands, &after_attention, &grad_normed);
+        let grad = add(commands, &grad, &through);
 
         let grad_attended = match self.order() {
             None => grad.clone(),
-            Some(order) => order.apply(device, dim, &grad),
+            Some(order) => order.apply(commands, dim, &grad),
         };
-        let grad_context = recorder.backward(proj, images, grad_attended, None, None);
-        let grad_qkv = device.zeros(recorder.record(qkv).out.len());
-        let grad_probabilities =
-            recorder.backward(context, images, grad_context, None, Some(&grad_qkv));
+        let grad_context = recorder.backward(commands, proj, images, grad_attended, None, None);
+        let grad_qkv = commands.device().zeros(recorder.record(qkv).out.len());
+        let grad_probabilities = recorder.backward(
+            commands,
+            context,
+            images,
+            grad_context,
+            None,
+            Some(&grad_qkv),
+        );
         let grad_scores = softmax_backward(
-            device,
+            commands,
             score_rows(&self.attention, images),
             self.attention.tokens,
             factor(&self.attention),
@@ -267,14 +282,16 @@ impl Segment for Block {
             &grad_probabilities,
         );
         recorder.backward(
+            commands,
             scores,
             images,
             grad_scores,
             Some(&grad_qkv),
             Some(&grad_qkv),
         );
-        let grad_normed = recorder.backward(qkv, images, grad_qkv, None, None);
-        let through = self.norm1.backward(device, x, &to_image(grad_normed));
-        Some(add(device, &grad, &through))
+        let grad_normed = recorder.backward(commands, qkv, images, grad_qkv, None, None);
+        let grad_normed = self.in_image_order(commands, grad_normed);
+        let through = self.norm1.backward(commands, x, &grad_normed);
+        Some(add(commands, &grad, &through))
     }
 }

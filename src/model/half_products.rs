@@ -3,7 +3,7 @@
 use super::products::FloatingProducts;
 use super::site::Site;
 use super::weights::Weights;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{ToHalf, half_product, to_half};
 use half::f16;
@@ -20,7 +20,6 @@ struct HalfWeights {
 /// Products of operands in f16, summed in f32. Weights lie on the device in f16, activations are rounded on the way into
 /// a product; what lies between the products stays in f32.
 pub struct HalfProducts {
-    device: Device,
     linear: HashMap<String, HalfWeights>,
 }
 
@@ -35,13 +34,14 @@ impl HalfProducts {
         sites: impl IntoIterator<Item = &'a Site>,
     ) -> Result<Self> {
         let host = Device::cpu();
+        let mut on_host = Commands::new(&host);
         let mut linear = HashMap::new();
         for site in sites {
             if let Some(sizes) = site.weight() {
                 let load = |part: &str| weights.float(&format!("{}.{part}", site.name));
                 // On the host, so that the device never holds the weight in f32.
                 let weight = host.upload(&load("weight")?);
-                let weight = to_half(&host, &ToHalf::right(&site.product(1)), &weight);
+                let weight = to_half(&mut on_host, &ToHalf::right(&site.product(1)), &weight);
                 let bias = sizes.has_bias.then(|| load("bias")).transpose()?;
                 let loaded = HalfWeights {
                     weight: device.upload(&host.read(&weight)?),
@@ -50,37 +50,30 @@ impl HalfProducts {
                 linear.insert(site.name.clone(), loaded);
             }
         }
-        Ok(Self {
-            device: device.clone(),
-            linear,
-        })
+        Ok(Self { linear })
     }
 }
 
 impl FloatingProducts for HalfProducts {
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
     fn multiply(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let device = &self.device;
         let product = site.product(images);
-        let a = to_half(device, &ToHalf::left(&product), a);
+        let a = to_half(commands, &ToHalf::left(&product), a);
         let (b, bias) = match b {
-            Some(b) => (to_half(device, &ToHalf::right(&product), b), None),
+            Some(b) => (to_half(commands, &ToHalf::right(&product), b), None),
             None => {
                 let HalfWeights { weight, bias } = &self.linear[&site.name];
                 (weight.clone(), bias.as_ref())
             }
         };
-        let out = device.uninitialized(images * site.out_len());
-        half_product(device, &product, &a, &b, bias, &out);
+        let out = commands.uninitialized(images * site.out_len());
+        half_product(commands, &product, &a, &b, bias, &out);
         out
     }
 }

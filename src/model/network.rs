@@ -4,12 +4,12 @@ use super::config::Architecture;
 use super::products::{Products, Recorder};
 use super::site::Site;
 use super::{swin, vit};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 
 /// A link of the chain: an embedding, a block, a merging, a head. It has all parameters but the weights of its matrix
 /// products, which [`Products`] hold.
-pub trait Segment {
+pub trait Segment: Send + Sync {
     /// The matrix products, in the order of the forward pass; at least one.
     fn sites(&self) -> &[Site];
 
@@ -19,7 +19,7 @@ pub trait Segment {
     /// Computes the segment for `images` images.
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         input: &Buffer<f32>,
@@ -30,7 +30,7 @@ pub trait Segment {
     /// gradient of pixels.
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         input: &Buffer<f32>,
@@ -112,13 +112,14 @@ impl Network {
     /// Logits `[images, classes]` of `pixels` `[images, 3, S, S]`.
     pub fn logits(
         &self,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         pixels: &Buffer<f32>,
     ) -> Buffer<f32> {
         let mut values = pixels.clone();
         for segment in &self.segments {
-            values = segment.forward(&self.device, products, images, &values);
+            values = segment.forward(commands, products, images, &values);
         }
         values
     }

@@ -2,7 +2,7 @@
 
 use super::network::Parameters;
 use super::order::Order;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::error::Result;
 use crate::kernels::{
     Format, LayerNorm, RowCodes, layer_norm, layer_norm_backward, layer_norm_codes,
@@ -41,26 +41,26 @@ impl Norm {
     /// The gradient of `input`, given that of all its tokens normalised.
     pub fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         input: &Buffer<f32>,
         grad: &Buffer<f32>,
     ) -> Buffer<f32> {
         let shape = self.of(input).shape(1);
-        layer_norm_backward(device, &shape, input, &self.weight, grad)
+        layer_norm_backward(commands, &shape, input, &self.weight, grad)
     }
 
     /// The gradient of `input` `[images, tokens, width]`, given that of one `token` of each image normalised: zero at all
     /// others.
     pub fn backward_token(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         images: usize,
         token: usize,
         input: &Buffer<f32>,
         grad: &Buffer<f32>,
     ) -> Buffer<f32> {
         let shape = self.of(input).only(token).shape(images);
-        layer_norm_backward(device, &shape, input, &self.weight, grad)
+        layer_norm_backward(commands, &shape, input, &self.weight, grad)
     }
 }
 
@@ -105,19 +105,19 @@ impl<'a> Normed<'a> {
     }
 
     /// `[rows, width]` in floats.
-    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+    pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         let Norm { weight, bias, .. } = self.norm;
-        let normed = layer_norm(device, &self.shape(images), self.input, weight, bias);
+        let normed = layer_norm(commands, &self.shape(images), self.input, weight, bias);
         match self.order {
             None => normed,
-            Some(order) => order.apply(device, weight.len(), &normed),
+            Some(order) => order.apply(commands, weight.len(), &normed),
         }
     }
 
     /// Their codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand of an integer product.
     pub fn codes(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         images: usize,
         format: Format,
         bits: u32,
@@ -135,6 +135,6 @@ impl<'a> Normed<'a> {
             }),
             groups: 1,
         };
-        layer_norm_codes(device, &shape, order, self.input, weight, bias, &codes)
+        layer_norm_codes(commands, &shape, order, self.input, weight, bias, &codes)
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens in another order: Swin's windows, and its merging of patches. What an image doesn't fill is padded with zeros.
 
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{TokenOrder, permute_tokens};
 
 /// An order of an image's tokens, each of which it has once, with padding between them.
@@ -38,18 +38,18 @@ impl Order {
 
     /// Tokens `[images, tokens, dim]` from the order of the image to this one, with its padding; also the gradient of
     /// [`Self::undo`].
-    pub fn apply(&self, device: &Device, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
-        permute_tokens(device, dim, self.forward(), tokens)
+    pub fn apply(&self, commands: &mut Commands, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
+        permute_tokens(commands, dim, self.forward(), tokens)
     }
 
     /// Tokens `[images, tokens, dim]` from this order to that of the image, without padding; also the gradient of
     /// [`Self::apply`].
-    pub fn undo(&self, device: &Device, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
+    pub fn undo(&self, commands: &mut Commands, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
         let order = TokenOrder {
             from: &self.inverse,
             tokens: self.forward.len(),
         };
-        permute_tokens(device, dim, order, tokens)
+        permute_tokens(commands, dim, order, tokens)
     }
 }
 
@@ -60,10 +60,11 @@ mod tests {
     #[test]
     fn undoing_an_order_restores_the_tokens() {
         let device = Device::cpu();
+        let mut commands = Commands::new(&device);
         let order = [Some(2), None, Some(0), Some(3), None, Some(1)];
         let order = Order::upload(&device, &order);
         let tokens: Vec<f32> = (1..=16).map(|value| value as f32).collect();
-        let applied = order.apply(&device, 2, &device.upload(&tokens));
+        let applied = order.apply(&mut commands, 2, &device.upload(&tokens));
         let found = device.read(&applied).expect("tokens");
         let first = [5.0, 6.0, 0.0, 0.0, 1.0, 2.0, 7.0, 8.0, 0.0, 0.0, 3.0, 4.0];
         assert_eq!(found[..12], first);
@@ -71,7 +72,7 @@ mod tests {
             found[12..],
             first.map(|value| if value > 0.0 { value + 8.0 } else { value })
         );
-        let undone = order.undo(&device, 2, &applied);
+        let undone = order.undo(&mut commands, 2, &applied);
         assert_eq!(device.read(&undone).expect("tokens"), tokens);
     }
 }

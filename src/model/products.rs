@@ -5,7 +5,7 @@ use super::norm::Normed;
 use super::order::Order;
 use super::site::Site;
 use super::weights::Weights;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{add, float_product, gelu};
 use std::collections::HashMap;
@@ -28,12 +28,12 @@ impl Activation<'_> {
     ///
     /// # Panics
     /// If it is what another product left as codes.
-    pub fn values(&self, device: &Device, images: usize) -> Buffer<f32> {
+    pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         match self {
             Self::Values(values) => (*values).clone(),
             Self::Output(output) => output.values().clone(),
-            Self::Norm(normed) => normed.values(device, images),
-            Self::Probabilities(probabilities) => probabilities.values(device, images),
+            Self::Norm(normed) => normed.values(commands, images),
+            Self::Probabilities(probabilities) => probabilities.values(commands, images),
         }
     }
 }
@@ -81,11 +81,12 @@ impl Output {
 }
 
 /// Computes the matrix products of a network. One definition of the network serves every way to compute them.
-pub trait Products {
+pub trait Products: Send + Sync {
     /// O of `site` for `images` images, and what `then` says. `b` is the right operand, or `None` where B is the site's
     /// weight. A bias, where the site has one, is added.
     fn product(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: Activation,
@@ -95,14 +96,12 @@ pub trait Products {
 }
 
 /// Products whose operands and results are floats. What comes before and after them, other kernels compute.
-pub trait FloatingProducts {
-    /// Where they are computed.
-    fn device(&self) -> &Device;
-
+pub trait FloatingProducts: Send + Sync {
     /// O of `site` for `images` images, with its bias. `a` is the left operand's buffer; `b` the right one's, or `None`
     /// where B is the site's weight.
     fn multiply(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
@@ -113,22 +112,23 @@ pub trait FloatingProducts {
 impl<P: FloatingProducts> Products for P {
     fn product(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: Activation,
         b: Option<&Output>,
         then: Then,
     ) -> Output {
-        let a = a.values(self.device(), images);
-        let out = self.multiply(site, images, &a, b.map(Output::values));
-        let device = self.device();
+        let a = a.values(commands, images);
+        let out = self.multiply(commands, site, images, &a, b.map(Output::values));
         Output::Values(match then {
             Then::Keep | Then::Feed(_) => out,
-            Then::Gelu(_) => gelu(device, &out),
-            Then::Add(residual, None) => add(device, residual, &out),
+            Then::Gelu(_) => gelu(commands, &out),
+            Then::Add(residual, None) => add(commands, residual, &out),
             Then::Add(residual, Some(order)) => {
                 let dim = site.product(images).n;
-                add(device, residual, &order.undo(device, dim, &out))
+                let out = order.undo(commands, dim, &out);
+                add(commands, residual, &out)
             }
         })
     }
@@ -144,20 +144,12 @@ pub struct LinearWeights {
 }
 
 /// Products in f32: the FP network.
+#[derive(Default)]
 pub struct FloatProducts {
-    device: Device,
     linear: HashMap<String, LinearWeights>,
 }
 
 impl FloatProducts {
-    /// Products of no weight yet.
-    pub fn new(device: &Device) -> Self {
-        Self {
-            device: device.clone(),
-            linear: HashMap::new(),
-        }
-    }
-
     /// Loads the weights of the linear ones among `sites` onto the device.
     ///
     /// # Errors
@@ -167,7 +159,7 @@ impl FloatProducts {
         weights: &Weights,
         sites: impl IntoIterator<Item = &'a Site>,
     ) -> Result<Self> {
-        let mut products = Self::new(device);
+        let mut products = Self::default();
         for site in sites {
             if let Some(sizes) = site.weight() {
                 let load = |part: &str| {
@@ -199,18 +191,15 @@ impl FloatProducts {
 }
 
 impl FloatingProducts for FloatProducts {
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
     fn multiply(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let out = self.device.uninitialized(images * site.out_len());
+        let out = commands.uninitialized(images * site.out_len());
         let (b, bias) = match b {
             Some(b) => (b, None),
             None => {
@@ -218,7 +207,7 @@ impl FloatingProducts for FloatProducts {
                 (&linear.weight, linear.bias.as_ref())
             }
         };
-        float_product(&self.device, &site.product(images), a, b, bias, &out);
+        float_product(commands, &site.product(images), a, b, bias, &out);
         out
     }
 }
@@ -268,13 +257,13 @@ impl<'a> Recorder<'a> {
     /// part of a larger buffer, as k and v are of qkv; likewise ∂L/∂A to `grad_a` where that is given.
     pub fn backward(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         grad: Buffer<f32>,
         grad_a: Option<&Buffer<f32>>,
         grad_b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let device = &self.products.device;
         let product = site.product(images);
         let record = &self.records[&site.name];
         let b = match &record.b {
@@ -283,12 +272,12 @@ impl<'a> Recorder<'a> {
         };
         let grad_a = match grad_a {
             Some(grad_a) => grad_a.clone(),
-            None => device.uninitialized(record.a.len()),
+            None => commands.uninitialized(record.a.len()),
         };
-        float_product(device, &product.backward_a(), &grad, b, None, &grad_a);
+        float_product(commands, &product.backward_a(), &grad, b, None, &grad_a);
         if let Some(grad_b) = grad_b {
             let backward = product.backward_b();
-            float_product(device, &backward, &record.a, &grad, None, grad_b);
+            float_product(commands, &backward, &record.a, &grad, None, grad_b);
         }
         self.keep_gradient(site, grad);
         grad_a
@@ -304,18 +293,15 @@ impl<'a> Recorder<'a> {
 }
 
 impl FloatingProducts for Recorder<'_> {
-    fn device(&self) -> &Device {
-        &self.products.device
-    }
-
     fn multiply(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let out = self.products.multiply(site, images, a, b);
+        let out = self.products.multiply(commands, site, images, a, b);
         self.records.insert(
             site.name.clone(),
             Record {

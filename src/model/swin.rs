@@ -7,7 +7,7 @@ use super::norm::Norm;
 use super::order::Order;
 use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::error::Result;
 use crate::kernels::{MeanTokens, Patches, mean_tokens, mean_tokens_backward, patches};
 
@@ -209,7 +209,7 @@ impl Segment for Embedding {
 
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         pixels: &Buffer<f32>,
@@ -220,22 +220,23 @@ impl Segment for Embedding {
             image_size: self.image_size,
             patch_size: self.patch_size,
         };
-        let columns = patches(device, &shape, pixels);
+        let columns = patches(commands, &shape, pixels);
         let columns = Activation::Values(&columns);
-        let embedded = products.product(&self.sites[0], images, columns, None, Then::Keep);
-        self.norm.of(embedded.values()).values(device, images)
+        let embedded =
+            products.product(commands, &self.sites[0], images, columns, None, Then::Keep);
+        self.norm.of(embedded.values()).values(commands, images)
     }
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         _images: usize,
         _pixels: &Buffer<f32>,
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
         let embedded = &recorder.record(&self.sites[0]).out;
-        let grad = self.norm.backward(device, embedded, &grad);
+        let grad = self.norm.backward(commands, embedded, &grad);
         recorder.keep_gradient(&self.sites[0], grad);
         None
     }
@@ -283,29 +284,29 @@ impl Segment for Merging {
 
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let merged = self.order.apply(device, self.dim, x);
+        let merged = self.order.apply(commands, self.dim, x);
         let normed = Activation::Norm(self.norm.of(&merged));
-        let reduced = products.product(&self.sites[0], images, normed, None, Then::Keep);
+        let reduced = products.product(commands, &self.sites[0], images, normed, None, Then::Keep);
         reduced.into_values()
     }
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         x: &Buffer<f32>,
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
-        let grad = recorder.backward(&self.sites[0], images, grad, None, None);
-        let merged = self.order.apply(device, self.dim, x);
-        let grad = self.norm.backward(device, &merged, &grad);
-        Some(self.order.undo(device, self.dim, &grad))
+        let grad = recorder.backward(commands, &self.sites[0], images, grad, None, None);
+        let merged = self.order.apply(commands, self.dim, x);
+        let grad = self.norm.backward(commands, &merged, &grad);
+        Some(self.order.undo(commands, self.dim, &grad))
     }
 }
 
@@ -348,29 +349,29 @@ impl Segment for Head {
 
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
-        let normed = self.norm.of(x).values(device, images);
-        let mean = mean_tokens(device, &self.mean(images), &normed);
+        let normed = self.norm.of(x).values(commands, images);
+        let mean = mean_tokens(commands, &self.mean(images), &normed);
         let mean = Activation::Values(&mean);
-        let logits = products.product(&self.sites[0], images, mean, None, Then::Keep);
+        let logits = products.product(commands, &self.sites[0], images, mean, None, Then::Keep);
         logits.into_values()
     }
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         x: &Buffer<f32>,
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
-        let grad = recorder.backward(&self.sites[0], images, grad, None, None);
-        let grad = mean_tokens_backward(device, &self.mean(images), &grad);
-        Some(self.norm.backward(device, x, &grad))
+        let grad = recorder.backward(commands, &self.sites[0], images, grad, None, None);
+        let grad = mean_tokens_backward(commands, &self.mean(images), &grad);
+        Some(self.norm.backward(commands, x, &grad))
     }
 }
 

@@ -6,7 +6,7 @@ use super::network::{Parameters, Segment};
 use super::norm::Norm;
 use super::products::{Activation, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::error::Result;
 use crate::kernels::{Embed, Patches, add, average, embed, embed_backward, patches};
 
@@ -114,7 +114,7 @@ impl Segment for Embedding {
 
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         pixels: &Buffer<f32>,
@@ -125,11 +125,12 @@ impl Segment for Embedding {
             image_size: self.config.image_size,
             patch_size: self.config.patch_size,
         };
-        let columns = patches(device, &shape, pixels);
+        let columns = patches(commands, &shape, pixels);
         let columns = Activation::Values(&columns);
-        let embedded = products.product(&self.sites[0], images, columns, None, Then::Keep);
+        let embedded =
+            products.product(commands, &self.sites[0], images, columns, None, Then::Keep);
         embed(
-            device,
+            commands,
             &self.shape(images),
             embedded.values(),
             &self.prefix,
@@ -139,13 +140,13 @@ impl Segment for Embedding {
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         _pixels: &Buffer<f32>,
         grad: Buffer<f32>,
     ) -> Option<Buffer<f32>> {
-        let grad = embed_backward(device, &self.shape(images), &grad);
+        let grad = embed_backward(commands, &self.shape(images), &grad);
         recorder.keep_gradient(&self.sites[0], grad);
         None
     }
@@ -180,24 +181,28 @@ impl Segment for Head {
 
     fn forward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         products: &mut dyn Products,
         images: usize,
         x: &Buffer<f32>,
     ) -> Buffer<f32> {
         // The heads look at no other token, so no other is normalised.
-        let mut logits = self.sites.iter().enumerate().map(|(token, site)| {
+        let mut average_logits = None;
+        for (token, site) in self.sites.iter().enumerate() {
             let normed = Activation::Norm(self.norm.of(x).only(token));
-            let logits = products.product(site, images, normed, None, Then::Keep);
-            logits.into_values()
-        });
-        let first = logits.next().expect("a network has a head");
-        logits.fold(first, |one, other| average(device, &one, &other))
+            let logits = products.product(commands, site, images, normed, None, Then::Keep);
+            let logits = logits.into_values();
+            average_logits = Some(match average_logits {
+                None => logits,
+                Some(other) => average(commands, &other, &logits),
+            });
+        }
+        average_logits.expect("a network has a head")
     }
 
     fn backward(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         recorder: &mut Recorder,
         images: usize,
         x: &Buffer<f32>,
@@ -206,12 +211,20 @@ impl Segment for Head {
         let grad = match self.sites.len() {
             1 => grad,
             // Each head has half of the average.
-            _ => average(device, &grad, &device.zeros(grad.len())),
+            _ => {
+                let nothing = commands.device().zeros(grad.len());
+                average(commands, &grad, &nothing)
+            }
         };
-        let through = self.sites.iter().enumerate().map(|(token, site)| {
-            let grad = recorder.backward(site, images, grad.clone(), None, None);
-            self.norm.backward_token(device, images, token, x, &grad)
-        });
-        through.reduce(|one, other| add(device, &one, &other))
+        let mut sum = None;
+        for (token, site) in self.sites.iter().enumerate() {
+            let grad = recorder.backward(commands, site, images, grad.clone(), None, None);
+            let through = self.norm.backward_token(commands, images, token, x, &grad);
+            sum = Some(match sum {
+                None => through,
+                Some(others) => add(commands, &others, &through),
+            });
+        }
+        sum
     }
 }

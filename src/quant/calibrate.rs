@@ -13,13 +13,11 @@ use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
 use super::settings::{Metric, Settings};
-use crate::device::Device;
+use crate::device::Commands;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{
-    FloatProducts, FloatingProducts, LinearWeights, Network, Record, Recorder, Segment, Site,
-};
+use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -115,6 +113,7 @@ impl Calibration {
     /// multiplied by `score_unit`. Candidates take `step_bytes` at once.
     fn search_site(
         &mut self,
+        commands: &mut Commands,
         products: &FloatProducts,
         plan: &SitePlan,
         settings: &Settings,
@@ -123,17 +122,15 @@ impl Calibration {
         step_bytes: usize,
     ) -> Result<(SiteReport, QuantizedSite)> {
         let start = Instant::now();
-        let device = products.device();
         let linear = plan.site.has_weight().then(|| products.linear(&plan.site));
-        let search = SiteSearch::new(device, plan, settings, linear, batches, step_bytes)?;
-        let mut found = search.run()?;
+        let search = SiteSearch::new(commands, plan, settings, linear, batches, step_bytes)?;
+        let mut found = search.run(commands)?;
         let weight = match linear {
-            Some(linear) => Some(weight_codes(device, plan, linear, &found.scales.b)?),
+            Some(linear) => Some(weight_codes(commands, plan, linear, &found.scales.b)?),
             None => None,
         };
         let searching = start.elapsed();
         let chosen = Chosen {
-            device,
             plan,
             metric: settings.metric,
             linear,
@@ -141,7 +138,7 @@ impl Calibration {
             found: &found,
             score_unit,
         };
-        let (evidence, histograms) = chosen.evidence()?;
+        let (evidence, histograms) = chosen.evidence(commands)?;
         self.search += searching;
         self.evidence += start.elapsed() - searching;
         for curve in &mut found.curves {
@@ -218,13 +215,14 @@ pub fn calibrate(
     let device = network.device();
     let memory = Memory::new(network, weights, method, images.len(), budget, wanted)?;
     device.memory().reset_peak();
+    let commands = &mut Commands::new(device);
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(device, needed, weights, images, at_once, on_event)?;
+    let checkpoints = forward(commands, needed, weights, images, at_once, on_event)?;
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(device, network.classes(), &checkpoints.outputs)?
+        loss_gradients(commands, network.classes(), &checkpoints.outputs)?
     } else {
         (Vec::new(), 0)
     };
@@ -256,7 +254,7 @@ pub fn calibrate(
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
             (batches, gradients_before) =
-                run(device, segment, &mut products, &pass, inputs, grads)?;
+                run(commands, segment, &mut products, &pass, inputs, grads)?;
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
@@ -274,8 +272,9 @@ pub fn calibrate(
                 let records: Vec<Batch> = records.collect();
                 let plan = plan.of(site).expect("a wanted site has a plan");
                 let step = pass.step_bytes;
-                let (report, quantized) = calibration
-                    .search_site(&products, &plan, settings, &records, score_unit, step)?;
+                let (report, quantized) = calibration.search_site(
+                    commands, &products, &plan, settings, &records, score_unit, step,
+                )?;
                 on_event(Event::Found(&report, &quantized.scales))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);
@@ -295,13 +294,14 @@ type BatchRecords = (usize, HashMap<String, Record>);
 /// Sends all images forward through a segment and, if the loss's `gradients` at its output are given, back. Returns the
 /// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.
 fn run(
-    device: &Device,
+    commands: &mut Commands,
     segment: &dyn Segment,
     products: &mut FloatProducts,
     pass: &Pass,
     inputs: &[f32],
     gradients: Option<&[f32]>,
 ) -> Result<(Vec<BatchRecords>, Vec<f32>)> {
+    let device = commands.device().clone();
     let images = inputs.len() / segment.input_len();
     let mut batches = Vec::new();
     let mut gradients_before = Vec::new();
@@ -313,18 +313,19 @@ fn run(
         };
         let input = batch(inputs);
         let mut recorder = Recorder::new(products);
-        segment.forward(device, &mut recorder, count, &input);
+        segment.forward(commands, &mut recorder, count, &input);
         if let Some(gradients) = gradients {
-            let before = segment.backward(device, &mut recorder, count, &input, batch(gradients));
+            let gradients = batch(gradients);
+            let before = segment.backward(commands, &mut recorder, count, &input, gradients);
             if let Some(before) = before {
-                gradients_before.extend(device.read(&before)?);
+                gradients_before.extend(commands.read(&before)?);
             }
         }
         let mut records = recorder.into_records();
         records.retain(|name, _| pass.sites.iter().any(|site| site.name == *name));
         batches.push((count, records));
         // What only this batch needed is freed before the next one comes.
-        device.synchronize()?;
+        commands.synchronize()?;
     }
     Ok((batches, gradients_before))
 }
@@ -332,13 +333,14 @@ fn run(
 /// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
 /// device at a time.
 fn forward(
-    device: &Device,
+    commands: &mut Commands,
     segments: &[Box<dyn Segment>],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Checkpoints> {
+    let device = commands.device().clone();
     let mut values: Vec<f32> = images.concat();
     let mut inputs = Vec::new();
     for segment in segments {
@@ -347,17 +349,18 @@ fn forward(
             site: &segment.sites()[0].name,
             done: 0.0,
         }))?;
-        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let mut products = FloatProducts::load(&device, weights, segment.sites())?;
         let mut outputs = Vec::new();
         for chunk in values.chunks(at_once * segment.input_len()) {
             let count = chunk.len() / segment.input_len();
-            let output = segment.forward(device, &mut products, count, &device.upload(chunk));
-            outputs.extend(device.read(&output)?);
+            let input = device.upload(chunk);
+            let output = segment.forward(commands, &mut products, count, &input);
+            outputs.extend(commands.read(&output)?);
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
             let input = &values[image * segment.input_len()..][..segment.input_len()];
-            let place = first_not_finite(device, segment.as_ref(), &mut products, input)?;
+            let place = first_not_finite(commands, segment.as_ref(), &mut products, input)?;
             return Err(Error::NotFinite {
                 image,
                 problem: format!(
@@ -377,18 +380,19 @@ fn forward(
 
 /// Where in a segment one image's values cease to be finite, in words.
 fn first_not_finite(
-    device: &Device,
+    commands: &mut Commands,
     segment: &dyn Segment,
     products: &mut FloatProducts,
     input: &[f32],
 ) -> Result<String> {
     let mut recorder = Recorder::new(products);
-    segment.forward(device, &mut recorder, 1, &device.upload(input));
+    let input = commands.device().upload(input);
+    segment.forward(commands, &mut recorder, 1, &input);
     let records = recorder.into_records();
     for site in segment.sites() {
         let record = &records[&site.name];
         for (what, values) in [("is given", &record.a), ("gives", &record.out)] {
-            let values = device.read(values)?;
+            let values = commands.read(values)?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Ok(format!("{} {what} {value}", site.name));
             }
@@ -401,10 +405,15 @@ fn first_not_finite(
 /// ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and that exponent. It
 /// brings the largest to about 1: confident images have gradients whose squares would leave f32's range, and a common
 /// factor doesn't change which candidate is best.
-fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Vec<f32>, i32)> {
-    let logits_buffer = device.upload(logits);
-    let gradients = cross_entropy_backward(device, logits.len() / classes, classes, &logits_buffer);
-    let mut gradients = device.read(&gradients)?;
+fn loss_gradients(
+    commands: &mut Commands,
+    classes: usize,
+    logits: &[f32],
+) -> Result<(Vec<f32>, i32)> {
+    let logits_buffer = commands.device().upload(logits);
+    let gradients =
+        cross_entropy_backward(commands, logits.len() / classes, classes, &logits_buffer);
+    let mut gradients = commands.read(&gradients)?;
     let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
     if largest == 0.0 {
         return Err(Error::usage(
@@ -421,20 +430,20 @@ fn loss_gradients(device: &Device, classes: usize, logits: &[f32]) -> Result<(Ve
     Ok((gradients, exponent))
 }
 
-/// The codes `[outputs, inputs]` of a weight of `device` under `scales`, and its bias, on the host.
+/// The codes `[outputs, inputs]` of a weight on the commands' device under `scales`, and its bias, on the host.
 ///
 /// # Errors
 /// Those of the device.
 pub fn weight_codes(
-    device: &Device,
+    commands: &mut Commands,
     plan: &SitePlan,
     linear: &LinearWeights,
     scales: &[super::Scale],
 ) -> Result<super::artifact::QuantizedWeight> {
     let quantizer = plan.quantizer(Side::B, 1, 1);
-    let inverses = plan.inverse_scales(device, &[scales.to_vec()]);
-    let words = quantize(device, &quantizer, &linear.weight, &inverses);
-    let words = device.read(&words)?;
+    let inverses = plan.inverse_scales(commands.device(), &[scales.to_vec()]);
+    let words = quantize(commands, &quantizer, &linear.weight, &inverses);
+    let words = commands.read(&words)?;
     let outputs = words.len() / quantizer.words();
     let code = |(output, input): (usize, usize)| {
         let word = words[input / 4 * outputs + output];
@@ -449,7 +458,7 @@ pub fn weight_codes(
         bias: linear
             .bias
             .as_ref()
-            .map(|bias| device.read(bias))
+            .map(|bias| commands.read(bias))
             .transpose()?,
     })
 }

@@ -11,7 +11,7 @@ use super::plan::{Side, SitePlan};
 use super::scan::Scan;
 use super::search::{Found, not_finite};
 use super::settings::Metric;
-use crate::device::Device;
+use crate::device::Commands;
 use crate::error::Result;
 use crate::kernels::{Format, Quantize};
 use crate::model::{LinearWeights, SiteKind};
@@ -225,7 +225,6 @@ impl AddAssign for Sums {
 
 /// A site whose scales are chosen, and what they were chosen on.
 pub(super) struct Chosen<'a> {
-    pub device: &'a Device,
     pub plan: &'a SitePlan,
     pub metric: Metric,
     pub linear: Option<&'a LinearWeights>,
@@ -240,7 +239,7 @@ impl Chosen<'_> {
     ///
     /// # Errors
     /// Those of the device, and sums that are not finite.
-    pub fn evidence(&self) -> Result<(SiteEvidence, Option<Histograms>)> {
+    pub fn evidence(&self, commands: &mut Commands) -> Result<(SiteEvidence, Option<Histograms>)> {
         let (plan, scales) = (self.plan, &self.found.scales);
         let histograms = Histograms::new(plan, scales.a[0], self.found.largest_a);
         let (mut sums, mut b) = (Sums::default(), Usage::default());
@@ -249,15 +248,15 @@ impl Chosen<'_> {
             ..Usage::default()
         };
         for (index, batch) in self.batches.iter().enumerate() {
-            self.add_errors(batch, &mut sums)?;
-            let values = self.device.read(&batch.record.a)?;
+            self.add_errors(commands, batch, &mut sums)?;
+            let values = commands.read(&batch.record.a)?;
             a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
             // One stands for all where B is a weight.
             if let Some(activation) = &batch.record.b {
-                let values = self.device.read(activation)?;
+                let values = commands.read(activation)?;
                 b += usage(plan, Side::B, &scales.b, &values, batch.images, &None);
             } else if let (0, Some(linear)) = (index, self.linear) {
-                let values = self.device.read(&linear.weight)?;
+                let values = commands.read(&linear.weight)?;
                 b += usage(plan, Side::B, &scales.b, &values, 1, &None);
             }
         }
@@ -265,7 +264,7 @@ impl Chosen<'_> {
         for sum in [sums.out, sums.estimate, sums.error, hessian_error] {
             if !sum.is_finite() {
                 let what = "a sum of squares of the chosen product";
-                return Err(not_finite(self.device, plan, what, sum));
+                return Err(not_finite(commands.device(), plan, what, sum));
             }
         }
         let positive = |value: f64| (value > 0.0).then_some(value);
@@ -285,27 +284,26 @@ impl Chosen<'_> {
     }
 
     /// Adds what the elements of O of some images contribute.
-    fn add_errors(&self, batch: &Batch, sums: &mut Sums) -> Result<()> {
+    fn add_errors(&self, commands: &mut Commands, batch: &Batch, sums: &mut Sums) -> Result<()> {
         let Batch { images, record } = batch;
         let scales = std::slice::from_ref(&self.found.scales);
         let scan = Scan {
-            device: self.device,
             plan: self.plan,
             metric: self.metric,
             units: *images,
             record,
             linear: self.linear,
         };
-        let a = scan.codes(Side::A, std::slice::from_ref(&scales[0].a));
-        let b = scan.codes(Side::B, std::slice::from_ref(&scales[0].b));
+        let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales[0].a));
+        let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales[0].b));
         let bias = self.linear.and_then(|linear| linear.bias.as_ref());
         let estimate = self
             .plan
-            .integer_product(self.device, *images, &a, &b, scales, bias);
-        let estimate = self.device.read(&estimate)?;
-        let out = self.device.read(&record.out)?;
+            .integer_product(commands, *images, &a, &b, scales, bias);
+        let estimate = commands.read(&estimate)?;
+        let out = commands.read(&record.out)?;
         let grad = match (self.metric, &record.grad) {
-            (Metric::Hessian, Some(grad)) => Some(self.device.read(grad)?),
+            (Metric::Hessian, Some(grad)) => Some(commands.read(grad)?),
             _ => None,
         };
         let block_sums: Vec<Sums> = blocks(*images, self.plan.site.out_len())

@@ -2,7 +2,7 @@
 
 use super::candidates::Scale;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
     IntegerProduct, NextCodes, Residual, View, Width, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
@@ -56,17 +56,17 @@ struct IntegerSite {
 
 impl IntegerSite {
     /// A's codes, by the kernel that computes A where it can write them.
-    fn left(&self, device: &Device, images: usize, a: Activation) -> Codes {
+    fn left(&self, commands: &mut Commands, images: usize, a: Activation) -> Codes {
         let (plan, inverses) = (&self.plan, &self.inverses[0]);
         let (format, bits) = (plan.a.format, plan.a.bits);
         let words = match a {
             Activation::Output(Output::Codes(words)) => words.clone(),
-            Activation::Norm(normed) => normed.codes(device, images, format, bits, inverses),
+            Activation::Norm(normed) => normed.codes(commands, images, format, bits, inverses),
             Activation::Probabilities(probabilities) => {
-                probabilities.codes(device, images, format, bits, inverses)
+                probabilities.codes(commands, images, format, bits, inverses)
             }
             Activation::Values(values) | Activation::Output(Output::Values(values)) => quantize(
-                device,
+                commands,
                 &plan.quantizer(Side::A, images, 1),
                 values,
                 inverses,
@@ -76,9 +76,14 @@ impl IntegerSite {
     }
 
     /// B's codes, where it is an activation.
-    fn right(&self, device: &Device, images: usize, b: &Output) -> Codes {
+    fn right(&self, commands: &mut Commands, images: usize, b: &Output) -> Codes {
         let quantizer = self.plan.quantizer(Side::B, images, 1);
-        Codes::shared(quantize(device, &quantizer, b.values(), &self.inverses[1]))
+        Codes::shared(quantize(
+            commands,
+            &quantizer,
+            b.values(),
+            &self.inverses[1],
+        ))
     }
 
     /// What A is multiplied by, and the bias.
@@ -129,7 +134,7 @@ impl IntegerProducts {
         Self {
             device: device.clone(),
             sites: HashMap::new(),
-            float: FloatProducts::new(device),
+            float: FloatProducts::default(),
         }
     }
 
@@ -165,6 +170,7 @@ impl IntegerProducts {
     /// The codes of what a site in integers multiplies.
     pub fn codes(
         &self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: Activation,
@@ -172,8 +178,8 @@ impl IntegerProducts {
     ) -> OperandCodes {
         let site = &self.sites[&site.name];
         OperandCodes {
-            a: site.left(&self.device, images, a),
-            b: b.map(|b| site.right(&self.device, images, b)),
+            a: site.left(commands, images, a),
+            b: b.map(|b| site.right(commands, images, b)),
         }
     }
 
@@ -183,7 +189,13 @@ impl IntegerProducts {
     }
 
     /// The site's integers as floats, laid out as O is: what they are worth, and the bias, are left out.
-    pub fn integers(&self, site: &Site, images: usize, codes: &OperandCodes) -> Buffer<f32> {
+    pub fn integers(
+        &self,
+        commands: &mut Commands,
+        site: &Site,
+        images: usize,
+        codes: &OperandCodes,
+    ) -> Buffer<f32> {
         let site = &self.sites[&site.name];
         let (b, _) = site.right_operand(codes);
         let units = |scales: &[Scale]| -> Vec<Scale> {
@@ -200,12 +212,18 @@ impl IntegerProducts {
             b: units(&site.scales.b),
         };
         let plan = &site.plan;
-        plan.integer_product(&self.device, images, &codes.a, b, &[units], None)
+        plan.integer_product(commands, images, &codes.a, b, &[units], None)
     }
 
     /// O of a site, with its bias, from the codes of its operands, and what `then` says.
-    pub fn multiply(&self, site: &Site, images: usize, codes: &OperandCodes, then: Then) -> Output {
-        let device = &self.device;
+    pub fn multiply(
+        &self,
+        commands: &mut Commands,
+        site: &Site,
+        images: usize,
+        codes: &OperandCodes,
+        then: Then,
+    ) -> Output {
         let site = &self.sites[&site.name];
         let (b, bias) = site.right_operand(codes);
         let shape = site.plan.shape(images, 1, &codes.a, b);
@@ -217,9 +235,9 @@ impl IntegerProducts {
             Then::Keep | Then::Add(..) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
-            let codes = device.uninitialized(words);
+            let codes = commands.uninitialized(words);
             let shape = IntegerProduct { out, ..shape };
-            integer_product_codes(device, &shape, &operands, &next, &codes);
+            integer_product_codes(commands, &shape, &operands, &next, &codes);
             return Output::Codes(codes);
         }
         // Where rows are put back in an image's order, padding is left out.
@@ -227,7 +245,7 @@ impl IntegerProducts {
             Then::Add(values, Some(_)) => values.len(),
             _ => shape.job_stride,
         };
-        let out = device.uninitialized(len);
+        let out = commands.uninitialized(len);
         let residual = match then {
             Then::Add(values, order) => Some(Residual {
                 values,
@@ -235,9 +253,9 @@ impl IntegerProducts {
             }),
             _ => None,
         };
-        integer_product(device, &shape, &operands, residual, &out);
+        integer_product(commands, &shape, &operands, residual, &out);
         Output::Values(match then {
-            Then::Gelu(_) => gelu(device, &out),
+            Then::Gelu(_) => gelu(commands, &out),
             _ => out,
         })
     }
@@ -246,6 +264,7 @@ impl IntegerProducts {
 impl Products for IntegerProducts {
     fn product(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: Activation,
@@ -253,17 +272,16 @@ impl Products for IntegerProducts {
         then: Then,
     ) -> Output {
         if !self.is_integer(site) {
-            return self.float.product(site, images, a, b, then);
+            return self.float.product(commands, site, images, a, b, then);
         }
-        let codes = self.codes(site, images, a, b);
-        self.multiply(site, images, &codes, then)
+        let codes = self.codes(commands, site, images, a, b);
+        self.multiply(commands, site, images, &codes, then)
     }
 }
 
 /// The same quantization in floats: both operands rounded to what their codes stand for, and an f32 product; of sites
 /// without a plan, only that. What published code runs; here the reference that [`IntegerProducts`] are compared with.
 pub struct FakeQuantizedProducts {
-    device: Device,
     float: FloatProducts,
     sites: HashMap<String, (SitePlan, SiteScales)>,
 }
@@ -271,12 +289,10 @@ pub struct FakeQuantizedProducts {
 impl FakeQuantizedProducts {
     /// Quantizes the products of `float` as `sites` say.
     pub fn new(
-        device: &Device,
         float: FloatProducts,
         sites: impl IntoIterator<Item = (SitePlan, SiteScales)>,
     ) -> Self {
         Self {
-            device: device.clone(),
             float,
             sites: sites
                 .into_iter()
@@ -287,22 +303,18 @@ impl FakeQuantizedProducts {
 }
 
 impl FloatingProducts for FakeQuantizedProducts {
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
     fn multiply(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let Some((plan, scales)) = self.sites.get(&site.name) else {
-            return self.float.multiply(site, images, a, b);
+            return self.float.multiply(commands, site, images, a, b);
         };
-        let device = &self.device;
-        let rounded = |side, source: &Buffer<f32>| {
+        let mut rounded = |side, source: &Buffer<f32>| {
             let quantizer = plan.quantizer(side, images, 1);
             let of_side = match side {
                 Side::A => &scales.a,
@@ -315,7 +327,8 @@ impl FloatingProducts for FakeQuantizedProducts {
                     [scale.scale, scale.scale_2(), inverse_1, inverse_2]
                 })
                 .collect();
-            fake_quantize(device, &quantizer, source, &device.upload(&values))
+            let values = commands.device().upload(&values);
+            fake_quantize(commands, &quantizer, source, &values)
         };
         let (b, bias) = match b {
             Some(b) => (b.clone(), None),
@@ -333,15 +346,9 @@ impl FloatingProducts for FakeQuantizedProducts {
         };
         product.a = compact(product.m, product.k);
         product.b = compact(product.n, product.k).transposed();
-        let out = device.uninitialized(images * site.out_len());
-        float_product(
-            device,
-            &product,
-            &rounded(Side::A, a),
-            &rounded(Side::B, &b),
-            bias.as_ref(),
-            &out,
-        );
+        let (a, b) = (rounded(Side::A, a), rounded(Side::B, &b));
+        let out = commands.uninitialized(images * site.out_len());
+        float_product(commands, &product, &a, &b, bias.as_ref(), &out);
         out
     }
 }

@@ -9,7 +9,7 @@ use super::pieces;
 use super::plan::Side;
 use super::search::STEP_BYTES;
 use super::settings::Metric;
-use crate::device::Buffer;
+use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
@@ -258,14 +258,15 @@ impl Needs {
         let mut products = FloatProducts::load(device, weights, segment.sites())?;
         let loaded = memory.current();
         memory.reset_peak();
+        let mut commands = Commands::new(device);
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut recorder = Recorder::new(&mut products);
-        let output = segment.forward(device, &mut recorder, 1, &input);
+        let output = segment.forward(&mut commands, &mut recorder, 1, &input);
         if metric == Metric::Hessian {
             let grad = device.zeros(output.len());
-            segment.backward(device, &mut recorder, 1, &input, grad);
+            segment.backward(&mut commands, &mut recorder, 1, &input, grad);
         }
-        device.synchronize()?;
+        commands.synchronize()?;
         let records = recorder.into_records().into_iter();
         Ok(Self {
             weights: loaded - before,

@@ -10,7 +10,7 @@ use super::candidates::candidates;
 use super::plan::{Granularity, OperandScheme, Side, SitePlan, SiteScales};
 use super::scan::{Scan, job_bytes};
 use super::settings::{Metric, Settings};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::error::Result;
 use crate::kernels::{Lines, RowMaximum, View, gather_rows, row_maximum};
 use crate::model::{Attention, Linear, LinearWeights, Matrices, Record, Site, SiteKind};
@@ -68,7 +68,6 @@ impl Part {
 
 /// Cuts a site.
 pub(super) struct Cutter<'a> {
-    pub device: &'a Device,
     pub plan: &'a SitePlan,
     pub settings: &'a Settings,
     pub linear: Option<&'a LinearWeights>,
@@ -89,14 +88,14 @@ struct Unit {
 
 impl Cutter<'_> {
     /// The site's parts, and the multiply-adds that it took to put their units in order.
-    pub fn cut(&self, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
+    pub fn cut(&self, commands: &mut Commands, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
         let site = &self.plan.site;
         let mut parts: Vec<Vec<Unit>> =
             (0..self.plan.output_groups()).map(|_| Vec::new()).collect();
         let mut work = 0;
         for (number, batch) in batches.iter().enumerate() {
             work += PILOTS.len() as u64 * site.product(batch.images).multiply_adds();
-            let rows = self.rows(batch)?;
+            let rows = self.rows(commands, batch)?;
             for (part, units) in parts.iter_mut().enumerate() {
                 for index in 0..batch.images * units_of_an_image(site) {
                     let unit = Unit::new(site, part, number, index, &rows);
@@ -116,13 +115,13 @@ impl Cutter<'_> {
             }
         }
         let parts = parts.into_iter().enumerate();
-        let parts = parts.map(|(part, units)| self.gather(part, units, batches));
+        let parts = parts.map(|(part, units)| self.gather(commands, part, units, batches));
         Ok((parts.collect(), work))
     }
 
     /// What each line of one row contributes to the pilots' scores, `[columns' group][row]`; `None` where the gradient is
     /// zero.
-    fn rows(&self, batch: &Batch) -> Result<Rows> {
+    fn rows(&self, commands: &mut Commands, batch: &Batch) -> Result<Rows> {
         let Batch { images, record } = batch;
         let plan = self.plan;
         let whole = plan.lines(*images);
@@ -143,17 +142,16 @@ impl Cutter<'_> {
                 b: b.iter().map(|max| scale(Side::B, max)).collect(),
             };
             let scan = Scan {
-                device: self.device,
                 plan,
                 metric: self.settings.metric,
                 units: *images,
                 record,
                 linear: self.linear,
             };
-            let a = scan.codes(Side::A, std::slice::from_ref(&scales.a));
-            let b = scan.codes(Side::B, std::slice::from_ref(&scales.b));
-            let errors = scan.scores(&lines, &a, &b, &[scales]);
-            shares.push(self.device.read(&errors)?);
+            let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales.a));
+            let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales.b));
+            let errors = scan.scores(commands, &lines, &a, &b, &[scales]);
+            shares.push(commands.read(&errors)?);
         }
         let gradients = match (self.settings.metric, &record.grad) {
             (Metric::Hessian, Some(grad)) => {
@@ -164,7 +162,8 @@ impl Cutter<'_> {
                     columns: whole.group_columns,
                     absolute: true,
                 };
-                Some(self.device.read(&row_maximum(self.device, &what, grad))?)
+                let maxima = row_maximum(commands, &what, grad);
+                Some(commands.read(&maxima)?)
             }
             _ => None,
         };
@@ -176,7 +175,13 @@ impl Cutter<'_> {
     }
 
     /// Puts `units` in order and gathers them from the batches.
-    fn gather(&self, part: usize, mut units: Vec<Unit>, batches: &[Batch]) -> Part {
+    fn gather(
+        &self,
+        commands: &mut Commands,
+        part: usize,
+        mut units: Vec<Unit>,
+        batches: &[Batch],
+    ) -> Part {
         let site = &self.plan.site;
         let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
         units.sort_by(|left, right| weight(right).total_cmp(&weight(left)));
@@ -202,20 +207,28 @@ impl Cutter<'_> {
             chunks.push(Chunk {
                 units: units.len(),
                 density,
-                record: self.chunk(part, units, batches),
+                record: self.chunk(commands, part, units, batches),
             });
             start = end;
         }
         Part {
-            linear: self.linear.map(|linear| self.weight(part, linear)),
+            linear: self
+                .linear
+                .map(|linear| self.weight(commands, part, linear)),
             plan,
             chunks,
         }
     }
 
     /// The tensors of `units`, which are in the order of the batches.
-    fn chunk(&self, part: usize, units: &[Unit], batches: &[Batch]) -> Record {
-        let gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
+    fn chunk(
+        &self,
+        commands: &mut Commands,
+        part: usize,
+        units: &[Unit],
+        batches: &[Batch],
+    ) -> Record {
+        let mut gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
             tensor(&batches[units[0].batch].record)?;
             let (dim, _) = rows_of(self.plan, part, place, &units[0]);
             let from: Vec<Vec<u32>> = units
@@ -227,12 +240,12 @@ impl Cutter<'_> {
                 })
                 .collect();
             let len: usize = from.iter().map(Vec::len).sum();
-            let out = self.device.zeros(len * dim);
+            let out = commands.device().zeros(len * dim);
             let mut first = 0;
             let runs = units.chunk_by(|one, other| one.batch == other.batch);
             for (run, rows) in runs.zip(&from) {
                 let source = tensor(&batches[run[0].batch].record)?;
-                gather_rows(self.device, dim, source, rows, &out, first);
+                gather_rows(commands, dim, source, rows, &out, first);
                 first += rows.len();
             }
             Some(out)
@@ -249,15 +262,20 @@ impl Cutter<'_> {
     }
 
     /// A part's rows of the weight.
-    fn weight(&self, part: usize, linear: &LinearWeights) -> LinearWeights {
+    fn weight(
+        &self,
+        commands: &mut Commands,
+        part: usize,
+        linear: &LinearWeights,
+    ) -> LinearWeights {
         let parts = self.plan.output_groups();
-        let slice = |whole: &Buffer<f32>| {
+        let mut slice = |whole: &Buffer<f32>| {
             if parts == 1 {
                 return whole.clone();
             }
             let dim = whole.len() / parts;
-            let out = self.device.zeros(dim);
-            gather_rows(self.device, dim, whole, &[part as u32], &out, 0);
+            let out = commands.device().zeros(dim);
+            gather_rows(commands, dim, whole, &[part as u32], &out, 0);
             out
         };
         LinearWeights {

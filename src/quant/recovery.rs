@@ -9,7 +9,7 @@ use super::calibrate::{Calibration, Event, calibrate, weight_codes};
 use super::journal::Finding;
 use super::memory::{Budget, Memory};
 use super::method::Method;
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
@@ -110,6 +110,7 @@ impl Calibrator<'_> {
                 on_event(event)
             },
         )?;
+        let mut commands = Commands::new(device);
         for segment in network.segments() {
             let sites = || segment.sites().iter().filter(|site| is_known(site));
             let products = FloatProducts::load(device, self.weights, sites())?;
@@ -124,7 +125,7 @@ impl Calibrator<'_> {
                             .of(site)
                             .expect("what was found has a plan");
                         Some(weight_codes(
-                            device,
+                            &mut commands,
                             &plan,
                             products.linear(site),
                             &scales.b,

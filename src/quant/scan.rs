@@ -3,7 +3,7 @@
 use super::candidates::Scale;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::settings::Metric;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands};
 use crate::kernels::{Lines, row_error, weighted_error};
 use crate::model::{LinearWeights, Record};
 
@@ -13,8 +13,6 @@ pub(super) const JOB_BYTES: usize = 32 << 20;
 
 /// The products that candidates are compared on.
 pub struct Scan<'a> {
-    /// Where they are computed.
-    pub device: &'a Device,
     /// Sizes and formats.
     pub plan: &'a SitePlan,
     /// How Ô is compared with O.
@@ -39,9 +37,9 @@ impl Scan<'_> {
     }
 
     /// Codes of one operand under the scales of each job.
-    pub fn codes(&self, side: Side, jobs: &[Vec<Scale>]) -> Codes {
+    pub fn codes(&self, commands: &mut Commands, side: Side, jobs: &[Vec<Scale>]) -> Codes {
         self.plan
-            .codes(self.device, side, self.units, self.source(side), jobs)
+            .codes(commands, side, self.units, self.source(side), jobs)
     }
 
     /// Bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in memory, and parts
@@ -58,12 +56,13 @@ impl Scan<'_> {
     /// `[job][group]`: the error of each job's Ô in the groups that `lines` makes of O's elements.
     pub fn scores(
         &self,
+        commands: &mut Commands,
         lines: &Lines,
         a: &Codes,
         b: &Codes,
         scales: &[SiteScales],
     ) -> Buffer<f32> {
-        let (device, plan, units) = (self.device, self.plan, self.units);
+        let (plan, units) = (self.plan, self.units);
         let bias = self.linear.and_then(|linear| linear.bias.as_ref());
         let out = &self.record.out;
         let weight = (self.metric == Metric::Hessian).then(|| {
@@ -71,17 +70,17 @@ impl Scan<'_> {
             grad.expect("the backward pass has been at this site")
         });
         if self.sums_errors() && *lines == plan.lines(units) {
-            return plan.integer_product_error(device, units, a, b, scales, bias, out, weight);
+            return plan.integer_product_error(commands, units, a, b, scales, bias, out, weight);
         }
-        let outputs = plan.integer_product(device, units, a, b, scales, bias);
+        let outputs = plan.integer_product(commands, units, a, b, scales, bias);
         let jobs = scales.len();
         match self.metric {
             Metric::Hessian | Metric::Mse => {
-                weighted_error(device, lines, jobs, &outputs, out, weight)
+                weighted_error(commands, lines, jobs, &outputs, out, weight)
             }
             Metric::Cosine | Metric::Pearson => {
                 let centered = self.metric == Metric::Pearson;
-                row_error(device, lines, jobs, centered, &outputs, out)
+                row_error(commands, lines, jobs, centered, &outputs, out)
             }
         }
     }

@@ -14,7 +14,7 @@ use super::pieces::{Batch, Cutter, FIRST_SHARE, GROWTH, Part};
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::scan::Scan;
 use super::settings::Settings;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::row_maximum;
 use crate::model::LinearWeights;
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs and codes that are recorded before the device is waited for, where memory isn't scarce:
+/// Bytes of candidates' outputs and codes that are appended before the device is waited for, where memory isn't scarce:
 /// until then it holds them all.
 pub(super) const STEP_BYTES: usize = 64 << 20;
 
@@ -62,10 +62,9 @@ impl AddAssign for Work {
 
 /// The search at one site.
 pub struct SiteSearch<'a> {
-    device: &'a Device,
     plan: &'a SitePlan,
     settings: &'a Settings,
-    /// Bytes of candidates that may be recorded before the device is waited for.
+    /// Bytes of candidates that may be appended before the device is waited for.
     step_bytes: usize,
     parts: Vec<Part>,
     /// The largest values of A's and of B's groups.
@@ -246,7 +245,7 @@ impl<'a> SiteSearch<'a> {
     /// # Errors
     /// Those of the device; and an activation that is not a number.
     pub fn new(
-        device: &'a Device,
+        commands: &mut Commands,
         plan: &'a SitePlan,
         settings: &'a Settings,
         linear: Option<&'a LinearWeights>,
@@ -254,17 +253,16 @@ impl<'a> SiteSearch<'a> {
         step_bytes: usize,
     ) -> Result<Self> {
         let maxima = [
-            maxima(device, plan, Side::A, linear, batches)?,
-            maxima(device, plan, Side::B, linear, batches)?,
+            maxima(commands, plan, Side::A, linear, batches)?,
+            maxima(commands, plan, Side::B, linear, batches)?,
         ];
         let cutter = Cutter {
-            device,
             plan,
             settings,
             linear,
             maxima: &maxima,
         };
-        let (parts, done) = cutter.cut(batches)?;
+        let (parts, done) = cutter.cut(commands, batches)?;
         let images = batches.iter().map(|batch| batch.images).sum();
         let count = |side| candidates(plan.operand(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
@@ -273,7 +271,6 @@ impl<'a> SiteSearch<'a> {
             exhaustive: evaluations as u64 * plan.site.product(images).multiply_adds(),
         };
         Ok(Self {
-            device,
             plan,
             settings,
             step_bytes,
@@ -288,7 +285,7 @@ impl<'a> SiteSearch<'a> {
     ///
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
-    pub fn run(&self) -> Result<Found> {
+    pub fn run(&self, commands: &mut Commands) -> Result<Found> {
         let bits = self.plan.b.bits;
         let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
@@ -314,7 +311,7 @@ impl<'a> SiteSearch<'a> {
                     .map(|question| self.contest(question))
                     .collect();
                 if !contests.is_empty() {
-                    self.play(&mut contests, &mut found.work)?;
+                    self.play(commands, &mut contests, &mut found.work)?;
                     found.rounds = round;
                 }
                 known.extend(contests.into_iter().map(|contest| {
@@ -409,7 +406,12 @@ impl<'a> SiteSearch<'a> {
     }
 
     /// Takes every contest to its end, all step by step together. They are of one side.
-    fn play(&self, contests: &mut [Contest], work: &mut Work) -> Result<()> {
+    fn play(
+        &self,
+        commands: &mut Commands,
+        contests: &mut [Contest],
+        work: &mut Work,
+    ) -> Result<()> {
         let mut fixed_codes: HashMap<Place, Codes> = HashMap::new();
         loop {
             let mut requests: Vec<(&mut Contest, Request)> = contests
@@ -440,32 +442,38 @@ impl<'a> SiteSearch<'a> {
                             count as u64 * self.parts[place.part].multiply_adds(place.chunk);
                         fixed_codes
                             .entry(self.fixed_place(question.side, place))
-                            .or_insert_with(|| self.fixed_codes(question, place));
+                            .or_insert_with(|| self.fixed_codes(commands, question, place));
                     }
                 }
             }
-            let evaluate = |task: &Task| {
+            let evaluate = |commands: &mut Commands, task: &Task| {
                 let (contest, request) = &requests[task.request];
                 let fixed = &fixed_codes[&self.fixed_place(contest.question.side, task.place)];
                 let candidates = &request.candidates[task.candidates.clone()];
-                self.evaluate(contest, task.place, candidates, fixed)
+                self.evaluate(commands, contest, task.place, candidates, fixed)
             };
             let mut scores: Vec<Vec<Vec<f64>>> = requests
                 .iter()
                 .map(|(_, request)| vec![vec![0.0; request.candidates.len()]; request.steps.len()])
                 .collect();
             for tasks in self.submissions(&tasks, &requests) {
-                let found: Vec<Buffer<f32>> = match self.device {
+                let found: Vec<Buffer<f32>> = match commands.device().clone() {
                     // What one of them leaves idle of the cores, another can use.
-                    Device::Cpu(_) => tasks.par_iter().map(evaluate).collect(),
-                    Device::Gpu(_) => tasks.iter().map(evaluate).collect(),
+                    cpu @ Device::Cpu(_) => tasks
+                        .par_iter()
+                        .map(|task| evaluate(&mut Commands::new(&cpu), task))
+                        .collect(),
+                    Device::Gpu(_) => {
+                        let found = tasks.iter().map(|task| evaluate(commands, task));
+                        found.collect()
+                    }
                 };
-                for (task, found) in tasks.iter().zip(self.device.read_all(&found)?) {
+                for (task, found) in tasks.iter().zip(commands.read_all(&found)?) {
                     let sums = &mut scores[task.request][task.step][task.candidates.clone()];
                     for (sum, score) in sums.iter_mut().zip(found) {
                         if !score.is_finite() {
                             let what = "the score of a candidate";
-                            return Err(not_finite(self.device, self.plan, what, score));
+                            return Err(not_finite(commands.device(), self.plan, what, score));
                         }
                         *sum += f64::from(score);
                     }
@@ -502,7 +510,6 @@ impl<'a> SiteSearch<'a> {
         let part = &self.parts[place.part];
         let chunk = &part.chunks[place.chunk];
         Scan {
-            device: self.device,
             plan: &part.plan,
             metric: self.settings.metric,
             units: chunk.units,
@@ -519,18 +526,19 @@ impl<'a> SiteSearch<'a> {
         }
     }
 
-    fn fixed_codes(&self, question: &Question, place: Place) -> Codes {
+    fn fixed_codes(&self, commands: &mut Commands, question: &Question, place: Place) -> Codes {
         let side = match question.side {
             Side::A => Side::B,
             Side::B => Side::A,
         };
         let scale = question.fixed[place.part - question.parts.start];
-        self.scan(place).codes(side, &[vec![scale]])
+        self.scan(place).codes(commands, side, &[vec![scale]])
     }
 
     /// The scores of some of a contest's candidates on one chunk.
     fn evaluate(
         &self,
+        commands: &mut Commands,
         contest: &Contest,
         place: Place,
         candidates: &[usize],
@@ -543,7 +551,7 @@ impl<'a> SiteSearch<'a> {
             .map(|&candidate| vec![contest.candidates[candidate]])
             .collect();
         let scan = self.scan(place);
-        let codes = scan.codes(question.side, &searched);
+        let codes = scan.codes(commands, question.side, &searched);
         let scales = |searched: Vec<Scale>| match question.side {
             Side::A => SiteScales {
                 a: searched,
@@ -559,13 +567,13 @@ impl<'a> SiteSearch<'a> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        scan.scores(&scan.plan.lines(scan.units), a, b, &scales)
+        scan.scores(commands, &scan.plan.lines(scan.units), a, b, &scales)
     }
 }
 
 /// The largest value or magnitude of each group of one operand.
 fn maxima(
-    device: &Device,
+    commands: &mut Commands,
     plan: &SitePlan,
     side: Side,
     linear: Option<&LinearWeights>,
@@ -585,14 +593,14 @@ fn maxima(
                 b.expect("a site has a weight or two activations")
             }
         };
-        let rows = row_maximum(device, &plan.maximum(side, batch.images), source);
-        for (index, max) in device.read(&rows)?.into_iter().enumerate() {
+        let rows = row_maximum(commands, &plan.maximum(side, batch.images), source);
+        for (index, max) in commands.read(&rows)?.into_iter().enumerate() {
             let inner = index / quantizer.rows % quantizer.batch[1];
             let group =
                 inner * quantizer.inner_groups + index % quantizer.rows / quantizer.group_rows;
             if !max.is_finite() {
                 let what = "the largest value of an operand";
-                return Err(not_finite(device, plan, what, max));
+                return Err(not_finite(commands.device(), plan, what, max));
             }
             maxima[group] = maxima[group].max(max);
         }

@@ -6,7 +6,7 @@ use super::report::{
 };
 use super::subject::{Subject, method};
 use super::trace::{self, Trace};
-use crate::device::{Device, Strategy};
+use crate::device::{Commands, Device, Strategy};
 use crate::error::Result;
 use crate::inference::{Model, build};
 use crate::kernels::cross_entropy_backward;
@@ -250,22 +250,23 @@ fn gradients(
     let network = build(device, weights, &resolved.architecture)?;
     let mut products = FloatProducts::load(device, weights, network.sites())?;
     let count = images.len();
+    let commands = &mut Commands::new(device);
     let mut values = device.upload(&images.concat());
     let mut inputs = Vec::new();
     for segment in network.segments() {
-        let output = segment.forward(device, &mut products, count, &values);
+        let output = segment.forward(commands, &mut products, count, &values);
         inputs.push(std::mem::replace(&mut values, output));
     }
-    let mut grad = cross_entropy_backward(device, count, network.classes(), &values);
+    let mut grad = cross_entropy_backward(commands, count, network.classes(), &values);
     let mut gradients = Vec::new();
     for (segment, input) in network.segments().iter().zip(&inputs).rev() {
         let mut recorder = Recorder::new(&mut products);
-        segment.forward(device, &mut recorder, count, input);
-        let before = segment.backward(device, &mut recorder, count, input, grad.clone());
+        segment.forward(commands, &mut recorder, count, input);
+        let before = segment.backward(commands, &mut recorder, count, input, grad.clone());
         for site in segment.sites().iter().rev() {
             let of_site = recorder.record(site).grad.as_ref();
             let of_site = of_site.expect("the backward pass goes through every site");
-            gradients.push((site.name.clone(), device.read(of_site)?));
+            gradients.push((site.name.clone(), commands.read(of_site)?));
         }
         if let Some(before) = before {
             grad = before;

@@ -6,7 +6,7 @@ use super::report::ModelRecord;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{choose, flat_folder, load_all};
 use crate::demo;
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::model::FloatProducts;
 use crate::model::config::Architecture;
@@ -197,6 +197,7 @@ fn quantized(
     stored: &[StoredScales],
 ) -> Result<QuantizedModel> {
     let cpu = Device::cpu();
+    let mut commands = Commands::new(&cpu);
     let method = method(&resolved.architecture);
     let sites = sites(&resolved.architecture);
     let products = FloatProducts::load(&cpu, weights, &sites)?;
@@ -211,7 +212,12 @@ fn quantized(
             .of(site)
             .expect("the preset leaves nothing in floats");
         let weight = match site.has_weight() {
-            true => Some(weight_codes(&cpu, &plan, products.linear(site), &scales.b)?),
+            true => Some(weight_codes(
+                &mut commands,
+                &plan,
+                products.linear(site),
+                &scales.b,
+            )?),
             false => None,
         };
         quantized.insert(site.name.clone(), QuantizedSite { scales, weight });

@@ -5,7 +5,7 @@
 use super::kernels::{sha256, step};
 use super::random::Random;
 use super::report::{Codes, Failure, SiteIntegers};
-use crate::device::Device;
+use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::Format;
 use crate::model::{Activation, Network, Output, Products, Site, Then};
@@ -62,8 +62,8 @@ struct Traced<'a> {
 }
 
 impl Traced<'_> {
-    fn read<T: bytemuck::Pod>(&mut self, buffer: &crate::device::Buffer<T>) -> Vec<T> {
-        self.device.read(buffer).unwrap_or_else(|error| {
+    fn read<T: bytemuck::Pod>(&mut self, commands: &mut Commands, buffer: &Buffer<T>) -> Vec<T> {
+        commands.read(buffer).unwrap_or_else(|error| {
             self.error.get_or_insert(error);
             Vec::new()
         })
@@ -73,6 +73,7 @@ impl Traced<'_> {
 impl Products for Traced<'_> {
     fn product(
         &mut self,
+        commands: &mut Commands,
         site: &Site,
         images: usize,
         a: Activation,
@@ -82,8 +83,8 @@ impl Products for Traced<'_> {
         let device = self.device;
         let given = self.given.map(|given| &given.0[self.sites.len()]);
         if !self.products.is_integer(site) {
-            let out = self.products.product(site, images, a, b, then);
-            let found = self.read(out.values());
+            let out = self.products.product(commands, site, images, a, b, then);
+            let found = self.read(commands, out.values());
             self.sites.push(SiteTrace {
                 site: site.clone(),
                 images,
@@ -96,9 +97,9 @@ impl Products for Traced<'_> {
             };
         }
         let given_codes = given.and_then(|given| given.integers.as_ref());
-        let codes = self.products.codes(site, images, a, b);
-        let found_a = self.read(&codes.a.words);
-        let found_b = codes.b.as_ref().map(|b| self.read(&b.words));
+        let codes = self.products.codes(commands, site, images, a, b);
+        let found_a = self.read(commands, &codes.a.words);
+        let found_b = codes.b.as_ref().map(|b| self.read(commands, &b.words));
         let codes = match given_codes {
             Some(given) => OperandCodes {
                 a: Packed::shared(device.upload(&given.a)),
@@ -106,18 +107,18 @@ impl Products for Traced<'_> {
             },
             None => codes,
         };
-        let integers = self.products.integers(site, images, &codes);
-        let integers = self.read(&integers);
+        let integers = self.products.integers(commands, site, images, &codes);
+        let integers = self.read(commands, &integers);
         let random = random_codes(device, site, images, &codes);
-        let of_random = self.products.integers(site, images, &random);
-        let of_random = self.read(&of_random);
-        let out = self.products.multiply(site, images, &codes, then);
+        let of_random = self.products.integers(commands, site, images, &random);
+        let of_random = self.read(commands, &of_random);
+        let out = self.products.multiply(commands, site, images, &codes, then);
         let found = match (&out, then) {
             (Output::Codes(words), Then::Gelu(next) | Then::Feed(next)) => {
-                Out::Codes(self.read(words), next.name.clone())
+                Out::Codes(self.read(commands, words), next.name.clone())
             }
             (Output::Codes(_), _) => unreachable!("codes are for a site"),
-            (Output::Values(values), _) => Out::Values(self.read(values)),
+            (Output::Values(values), _) => Out::Values(self.read(commands, values)),
         };
         self.sites.push(SiteTrace {
             site: site.clone(),
@@ -185,8 +186,9 @@ pub(super) fn record(
         error: None,
     };
     let pixels = device.upload(&images.concat());
-    network.logits(&mut traced, images.len(), &pixels);
-    device.synchronize()?;
+    let commands = &mut Commands::new(device);
+    network.logits(commands, &mut traced, images.len(), &pixels);
+    commands.synchronize()?;
     match traced.error {
         Some(error) => Err(error),
         None => Ok(Trace(traced.sites)),

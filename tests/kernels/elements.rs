@@ -42,8 +42,8 @@ fn gelu_is_the_exact_one() {
             (exact, bound + (1.0 + x.abs().min(20.0)) * SMALLEST)
         })
         .collect();
-    everywhere.close("gelu", &expected, |device| {
-        gelu(device, &device.upload(&inputs))
+    everywhere.close("gelu", &expected, |commands, device| {
+        gelu(commands, &device.upload(&inputs))
     });
 }
 
@@ -68,8 +68,8 @@ fn gelu_backward_is_its_derivative() {
             )
         })
         .collect();
-    everywhere.close("gelu_backward", &expected, |device| {
-        gelu_backward(device, &device.upload(&inputs), &device.upload(&grad))
+    everywhere.close("gelu_backward", &expected, |commands, device| {
+        gelu_backward(commands, &device.upload(&inputs), &device.upload(&grad))
     });
 
     // The formula above is indeed the derivative.
@@ -90,13 +90,13 @@ fn sums_round_once_and_reach_every_element() {
         let mut random = Random::new(len as u64);
         let (a, b) = (random.unit(len), random.unit(len));
         let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
-        everywhere.equal(&format!("add {len}"), &expected, |device| {
-            add(device, &device.upload(&a), &device.upload(&b))
+        everywhere.equal(&format!("add {len}"), &expected, |commands, device| {
+            add(commands, &device.upload(&a), &device.upload(&b))
         });
         // Halving is exact.
         let expected: Vec<f32> = expected.iter().map(|sum| sum / 2.0).collect();
-        everywhere.equal(&format!("average {len}"), &expected, |device| {
-            average(device, &device.upload(&a), &device.upload(&b))
+        everywhere.equal(&format!("average {len}"), &expected, |commands, device| {
+            average(commands, &device.upload(&a), &device.upload(&b))
         });
     }
 }
@@ -136,8 +136,8 @@ fn patches_are_in_the_order_of_a_convolution() {
             }
         }
         assert_eq!(expected.len(), shape.rows() * shape.width());
-        everywhere.equal(&format!("{shape:?}"), &expected, |device| {
-            patches(device, &shape, &device.upload(&images))
+        everywhere.equal(&format!("{shape:?}"), &expected, |commands, device| {
+            patches(commands, &shape, &device.upload(&images))
         });
     }
 }
@@ -174,18 +174,20 @@ fn embed_puts_the_prefix_first() {
                 }
             }
         }
-        everywhere.equal(&format!("{shape:?}"), &expected, |device| {
+        everywhere.equal(&format!("{shape:?}"), &expected, |commands, device| {
             embed(
-                device,
+                commands,
                 &shape,
                 &device.upload(&patch_embeddings),
                 &device.upload(&first),
                 &device.upload(&positions),
             )
         });
-        everywhere.equal(&format!("{shape:?} backward"), &patch_grad, |device| {
-            embed_backward(device, &shape, &device.upload(&grad))
-        });
+        everywhere.equal(
+            &format!("{shape:?} backward"),
+            &patch_grad,
+            |commands, device| embed_backward(commands, &shape, &device.upload(&grad)),
+        );
     }
 }
 
@@ -207,17 +209,17 @@ fn permute_tokens_follows_the_order_and_the_inverse_leads_back() {
         let input = Random::new(tokens as u64).unit(images * tokens * dim);
         let expected = reordered(&from, tokens, dim, &input);
         let what = format!("permute_tokens {images}x{tokens}x{dim}, padded: {padded}");
-        everywhere.equal(&what, &expected, |device| {
+        everywhere.equal(&what, &expected, |commands, device| {
             let from = &device.upload(&from);
             let order = TokenOrder { from, tokens };
-            permute_tokens(device, dim, order, &device.upload(&input))
+            permute_tokens(commands, dim, order, &device.upload(&input))
         });
-        everywhere.equal(&format!("{what} back"), &input, |device| {
+        everywhere.equal(&format!("{what} back"), &input, |commands, device| {
             let order = TokenOrder {
                 from: &device.upload(&inverse),
                 tokens: from.len(),
             };
-            permute_tokens(device, dim, order, &device.upload(&expected))
+            permute_tokens(commands, dim, order, &device.upload(&expected))
         });
     }
 }
@@ -240,8 +242,8 @@ fn mean_tokens_and_its_gradient() {
                 expected.push((values().sum::<f64>() / tokens as f64, bound));
             }
         }
-        everywhere.close(&format!("{shape:?}"), &expected, |device| {
-            mean_tokens(device, &shape, &device.upload(&input))
+        everywhere.close(&format!("{shape:?}"), &expected, |commands, device| {
+            mean_tokens(commands, &shape, &device.upload(&input))
         });
         // WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
         let expected: Vec<_> = grad
@@ -250,9 +252,11 @@ fn mean_tokens_and_its_gradient() {
             .map(|&grad| f64::from(grad) / tokens as f64)
             .map(|share| (share, 2.5 * EPSILON * share.abs()))
             .collect();
-        everywhere.close(&format!("{shape:?} backward"), &expected, |device| {
-            mean_tokens_backward(device, &shape, &device.upload(&grad))
-        });
+        everywhere.close(
+            &format!("{shape:?} backward"),
+            &expected,
+            |commands, device| mean_tokens_backward(commands, &shape, &device.upload(&grad)),
+        );
     }
 }
 
@@ -269,10 +273,14 @@ fn gather_rows_copies_the_named_rows_and_leaves_the_others() {
             expected.extend(&source[row as usize * dim..][..dim]);
         }
         expected.extend(vec![0.0; dim]);
-        everywhere.equal(&format!("gather_rows {count}x{dim}"), &expected, |device| {
-            let out = device.zeros((count + 3) * dim);
-            gather_rows(device, dim, &device.upload(&source), &chosen, &out, 2);
-            out
-        });
+        everywhere.equal(
+            &format!("gather_rows {count}x{dim}"),
+            &expected,
+            |commands, device| {
+                let out = device.zeros((count + 3) * dim);
+                gather_rows(commands, dim, &device.upload(&source), &chosen, &out, 2);
+                out
+            },
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `float_product` against a triple loop in f64.
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random, devices, strategies};
+use ptq4vit_gpu::device::Commands;
 use ptq4vit_gpu::kernels::{PackQuads, Product, STRATEGY_NAMES, View, float_product, pack_quads};
 
 /// What lies in the output before the product: what no view names must stay.
@@ -58,11 +59,11 @@ fn check(product: &Product, lengths: [usize; 3], with_bias: bool, everywhere: &E
     let bias = with_bias.then(|| random.normal(product.n, 0.0, 1.0));
     let expected = expected(product, &a, &b, bias.as_deref(), lengths[2]);
     let what = format!("{}x{}x{}", product.m, product.k, product.n);
-    everywhere.close(&what, &expected, |device| {
+    everywhere.close(&what, &expected, |commands, device| {
         let bias = bias.as_ref().map(|bias| device.upload(bias));
         let out = device.upload(&vec![UNTOUCHED; lengths[2]]);
         let (a, b) = (device.upload(&a), device.upload(&b));
-        float_product(device, product, &a, &b, bias.as_ref(), &out);
+        float_product(commands, product, &a, &b, bias.as_ref(), &out);
         out
     });
 }
@@ -163,9 +164,11 @@ fn packed_lines() {
                     }
                 }
             }
-            everywhere.equal(&format!("{lines} lines of {k}"), &expected, |device| {
-                pack_quads(device, &operand, &device.upload(&input))
-            });
+            everywhere.equal(
+                &format!("{lines} lines of {k}"),
+                &expected,
+                |commands, device| pack_quads(commands, &operand, &device.upload(&input)),
+            );
         }
     }
 }
@@ -207,8 +210,9 @@ fn strategies_agree_bit_for_bit() {
         let run = |product: &Product, a: &[f32], b: &[f32]| {
             let out = device.zeros(product.m * product.n);
             let (a, b) = (device.upload(a), device.upload(b));
-            float_product(&device, product, &a, &b, None, &out);
-            device.read(&out).expect("the product")
+            let mut commands = Commands::new(&device);
+            float_product(&mut commands, product, &a, &b, None, &out);
+            commands.read(&out).expect("the product")
         };
         let results = strategies().into_iter().map(|strategy| {
             for name in STRATEGY_NAMES {

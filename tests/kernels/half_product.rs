@@ -63,12 +63,12 @@ fn check(product: &Product, lengths: [usize; 3], with_bias: bool, everywhere: &E
     let bias = with_bias.then(|| random.normal(product.n, 0.0, 1.0));
     let expected = expected(product, &a, &b, bias.as_deref(), lengths[2]);
     let what = format!("half {}x{}x{}", product.m, product.k, product.n);
-    everywhere.close(&what, &expected, |device| {
+    everywhere.close(&what, &expected, |commands, device| {
         let bias = bias.as_ref().map(|bias| device.upload(bias));
         let out = device.upload(&vec![UNTOUCHED; lengths[2]]);
-        let a = to_half(device, &ToHalf::left(product), &device.upload(&a));
-        let b = to_half(device, &ToHalf::right(product), &device.upload(&b));
-        half_product(device, product, &a, &b, bias.as_ref(), &out);
+        let a = to_half(commands, &ToHalf::left(product), &device.upload(&a));
+        let b = to_half(commands, &ToHalf::right(product), &device.upload(&b));
+        half_product(commands, product, &a, &b, bias.as_ref(), &out);
         out
     });
 }
@@ -152,7 +152,7 @@ fn values_are_rounded_and_padded() {
     };
     everywhere.each(
         "to_half",
-        |device| to_half(device, &what, &device.upload(&values)),
+        |commands, device| to_half(commands, &what, &device.upload(&values)),
         |name, found| {
             assert_eq!(found.len(), 2 * 12 * 8, "{name}: length");
             for (at, &found) in found.iter().enumerate() {

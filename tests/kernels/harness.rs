@@ -1,7 +1,7 @@
 //! Devices, random data and comparisons for the other files.
 
 use bytemuck::Pod;
-use ptq4vit_gpu::device::{self, Buffer, Device, Strategy, Tile};
+use ptq4vit_gpu::device::{self, Buffer, Commands, Device, Strategy, Tile};
 use ptq4vit_gpu::kernels::STRATEGY_NAMES;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -125,13 +125,15 @@ impl Everywhere {
     pub fn each<T: Pod>(
         &self,
         what: &str,
-        kernel: impl Fn(&Device) -> Buffer<T>,
+        kernel: impl Fn(&mut Commands, &Device) -> Buffer<T>,
         mut check: impl FnMut(&str, Vec<T>),
     ) {
         for (name, device) in &self.0 {
             let name = format!("{what} on {name}");
-            let found = device
-                .read(&kernel(device))
+            let mut commands = Commands::new(device);
+            let result = kernel(&mut commands, device);
+            let found = commands
+                .read(&result)
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             check(&name, found);
         }
@@ -142,7 +144,7 @@ impl Everywhere {
         &self,
         what: &str,
         expected: &[T],
-        kernel: impl Fn(&Device) -> Buffer<T>,
+        kernel: impl Fn(&mut Commands, &Device) -> Buffer<T>,
     ) {
         self.each(what, kernel, |name, found| {
             assert_equal(name, &found, expected);
@@ -153,16 +155,18 @@ impl Everywhere {
     pub fn same<T: Pod + Debug + PartialEq>(
         &self,
         what: &str,
-        kernel: impl Fn(&Device) -> Buffer<T>,
-        other: impl Fn(&Device) -> Buffer<T>,
+        kernel: impl Fn(&mut Commands, &Device) -> Buffer<T>,
+        other: impl Fn(&mut Commands, &Device) -> Buffer<T>,
     ) {
         for (name, device) in &self.0 {
             let name = format!("{what} on {name}");
-            let read = |buffer| {
-                let values = device.read(&buffer);
+            let read = |kernel: &dyn Fn(&mut Commands, &Device) -> Buffer<T>| {
+                let mut commands = Commands::new(device);
+                let result = kernel(&mut commands, device);
+                let values = commands.read(&result);
                 values.unwrap_or_else(|error| panic!("{name}: {error}"))
             };
-            let (found, expected) = (read(kernel(device)), read(other(device)));
+            let (found, expected) = (read(&kernel), read(&other));
             assert_equal(&name, &found, &expected);
         }
     }
@@ -173,7 +177,7 @@ impl Everywhere {
         &self,
         what: &str,
         expected: &[(f64, f64)],
-        kernel: impl Fn(&Device) -> Buffer<f32>,
+        kernel: impl Fn(&mut Commands, &Device) -> Buffer<f32>,
     ) {
         self.each(what, kernel, |name, found| {
             assert_eq!(found.len(), expected.len(), "{name}: length");

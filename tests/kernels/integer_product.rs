@@ -1,7 +1,7 @@
 //! `integer_product` and its epilogues against sums in i64, from codes packed here.
 
 use crate::harness::{EPSILON, Everywhere, Random};
-use ptq4vit_gpu::device::{Buffer, Device};
+use ptq4vit_gpu::device::{Buffer, Commands, Device};
 use ptq4vit_gpu::kernels::{
     Format, IntegerProduct, NextCodes, Operands, Residual, TokenOrder, View, Width,
     integer_product, integer_product_codes, integer_product_error,
@@ -176,10 +176,10 @@ impl Case {
         words
     }
 
-    fn run(&self, device: &Device) -> Buffer<f32> {
+    fn run(&self, commands: &mut Commands, device: &Device) -> Buffer<f32> {
         let out = device.upload(&vec![UNTOUCHED; self.len]);
         self.with_operands(device, |operands| {
-            integer_product(device, &self.product, operands, None, &out);
+            integer_product(commands, &self.product, operands, None, &out);
         });
         out
     }
@@ -216,7 +216,9 @@ impl Case {
             assert_eq!(bias, 0.0);
             expected[at] = integer as f32 * scale;
         });
-        everywhere.equal(&self.name(), &expected, |device| self.run(device));
+        everywhere.equal(&self.name(), &expected, |commands, device| {
+            self.run(commands, device)
+        });
     }
 
     /// Every device gives scale · integer + bias. Rounding the integer, the product and the sum errs by half an epsilon
@@ -228,7 +230,9 @@ impl Case {
             let exact = product + f64::from(bias);
             expected[at] = (exact, EPSILON * (1.5 * product.abs() + 0.5 * exact.abs()));
         });
-        everywhere.close(&self.name(), &expected, |device| self.run(device));
+        everywhere.close(&self.name(), &expected, |commands, device| {
+            self.run(commands, device)
+        });
     }
 }
 
@@ -398,8 +402,12 @@ fn devices_agree_bit_for_bit_beyond_24_bits() {
             *code = code.saturating_abs();
         }
         case.shifts = vec![11];
-        let expected = cpu.read(&case.run(&cpu)).expect("the CPU's result");
-        everywhere.equal(&case.name(), &expected, |device| case.run(device));
+        let expected = cpu
+            .read(&case.run(&mut Commands::new(&cpu), &cpu))
+            .expect("the CPU's result");
+        everywhere.equal(&case.name(), &expected, |commands, device| {
+            case.run(commands, device)
+        });
     }
 }
 
@@ -428,7 +436,7 @@ fn a_residual_is_added_and_rows_are_put_in_order() {
                 };
                 expected[row * n + column] += integer as f32 * scale;
             });
-            everywhere.equal(&case.name(), &expected, |device| {
+            everywhere.equal(&case.name(), &expected, |commands, device| {
                 let out = device.zeros(rows * n);
                 let values = device.upload(&residual);
                 let order = order.map(|(from, tokens)| (device.upload(&from), tokens));
@@ -440,7 +448,7 @@ fn a_residual_is_added_and_rows_are_put_in_order() {
                     }),
                 };
                 case.with_operands(device, |operands| {
-                    integer_product(device, &case.product, operands, Some(residual), &out);
+                    integer_product(commands, &case.product, operands, Some(residual), &out);
                 });
                 out
             });
@@ -515,10 +523,11 @@ fn values_become_the_next_products_codes() {
                 };
                 for (name, device) in everywhere.devices() {
                     let out = device.zeros(len);
+                    let mut commands = Commands::new(device);
                     case.with_operands(device, |operands| {
-                        integer_product_codes(device, &product, operands, &next, &out);
+                        integer_product_codes(&mut commands, &product, operands, &next, &out);
                     });
-                    let found = device.read(&out).expect("codes");
+                    let found = commands.read(&out).expect("codes");
                     let found = found.iter().flat_map(|word| word.to_le_bytes());
                     for (at, (found, either)) in found.zip(&lanes).enumerate() {
                         // Rows that only pad the matrix hold anything.
@@ -573,19 +582,21 @@ fn errors_are_summed_by_group() {
                     *sum += square;
                     *bound += EPSILON * (2.0 * by * by * difference.abs() * error + 20.0 * square);
                 });
-                let errors = |device: &Device| {
+                let errors = |commands: &mut Commands, device: &Device| {
                     let reference = device.upload(&reference);
                     let weight = weighted.then(|| device.upload(&weight));
                     case.with_operands(device, |operands| {
                         let weight = weight.as_ref();
-                        integer_product_error(device, &case.product, operands, &reference, weight)
+                        integer_product_error(commands, &case.product, operands, &reference, weight)
                     })
                 };
-                everywhere.close(&case.name(), &expected, errors);
+                everywhere.close(&case.name(), &expected, &errors);
                 // On one adapter every strategy adds up the same terms in the same order.
                 let mut of_adapters: HashMap<&str, Vec<f32>> = HashMap::new();
                 for (strategy, device) in everywhere.devices() {
-                    let found = device.read(&errors(device)).expect("errors");
+                    let mut commands = Commands::new(device);
+                    let found = errors(&mut commands, device);
+                    let found = commands.read(&found).expect("errors");
                     let first = of_adapters.entry(device.name()).or_insert(found.clone());
                     assert_eq!(*first, found, "{} on {strategy}", case.name());
                 }

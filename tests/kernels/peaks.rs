@@ -28,9 +28,9 @@ fn every_multiply_add_is_carried_out() {
                     .sum()
             })
             .collect();
-        everywhere.equal(&format!("{what:?}"), &expected, |device| {
+        everywhere.equal(&format!("{what:?}"), &expected, |commands, device| {
             let out = device.zeros(COUNT);
-            peak_f32(device, &what, &out);
+            peak_f32(commands, &what, &out);
             out
         });
     }
@@ -58,9 +58,9 @@ fn every_dot_product_is_carried_out() {
                 chains.fold(0, u32::wrapping_add)
             })
             .collect();
-        everywhere.equal(&format!("{what:?}"), &expected, |device| {
+        everywhere.equal(&format!("{what:?}"), &expected, |commands, device| {
             let out = device.zeros(COUNT);
-            peak_int8(device, &what, &out);
+            peak_int8(commands, &what, &out);
             out
         });
     }
@@ -78,10 +78,14 @@ fn copies_are_complete() {
             .iter()
             .map(|word| u32::from_le_bytes(*word))
             .collect();
-        everywhere.equal(&format!("peak_copy {vectors}"), &words, |device| {
-            let out = device.zeros(words.len());
-            peak_copy(device, &device.upload(&words), &out);
-            out
-        });
+        everywhere.equal(
+            &format!("peak_copy {vectors}"),
+            &words,
+            |commands, device| {
+                let out = device.zeros(words.len());
+                peak_copy(commands, &device.upload(&words), &out);
+                out
+            },
+        );
     }
 }

@@ -125,9 +125,9 @@ fn check(what: &Quantize, len: usize, everywhere: &Everywhere) {
         "{:?} {} bits {}x{}",
         what.format, what.bits, what.rows, what.k
     );
-    everywhere.equal(&name, &expected, |device| {
+    everywhere.equal(&name, &expected, |commands, device| {
         quantize(
-            device,
+            commands,
             what,
             &device.upload(&source),
             &device.upload(&scales),
@@ -266,9 +266,9 @@ fn fake_quantize_gives_what_the_codes_stand_for() {
                 }
             }
             let name = format!("fake {format:?} {bits} bits");
-            everywhere.equal(&name, &expected, |device| {
+            everywhere.equal(&name, &expected, |commands, device| {
                 fake_quantize(
-                    device,
+                    commands,
                     &what,
                     &device.upload(&values),
                     &device.upload(&scales),

@@ -6,7 +6,7 @@ use crate::quantize::{FORMATS, worth};
 use crate::rows::{
     EPS, layer_norm_input, normalised, normalised_error, probabilities, probability_errors, shapes,
 };
-use ptq4vit_gpu::device::{Buffer, Device};
+use ptq4vit_gpu::device::{Buffer, Commands, Device};
 use ptq4vit_gpu::kernels::{
     Format, LayerNorm, Quantize, RowCodes, TokenOrder, View, WindowSoftmax, layer_norm,
     layer_norm_codes, permute_tokens, quantize, softmax, softmax_codes, window_softmax,
@@ -51,8 +51,8 @@ impl Case<'_> {
     }
 
     /// `[row][word]` from `[matrix][word][row]`, without the rows that only pad a matrix.
-    fn by_row(&self, device: &Device, codes: &Buffer<u32>) -> Buffer<u32> {
-        let codes = device.read(codes).expect("codes");
+    fn by_row(&self, commands: &mut Commands, codes: &Buffer<u32>) -> Buffer<u32> {
+        let codes = commands.read(codes).expect("codes");
         let (words, padded_rows) = (self.width.div_ceil(4), self.matrix_rows.div_ceil(4) * 4);
         let rows: Vec<u32> = (0..self.rows())
             .flat_map(|row| {
@@ -61,20 +61,20 @@ impl Case<'_> {
             })
             .map(|at| codes[at])
             .collect();
-        device.upload(&rows)
+        commands.device().upload(&rows)
     }
 
     fn check(
         &self,
         everywhere: &Everywhere,
-        floats: impl Fn(&Device) -> Buffer<f32>,
-        codes: impl Fn(&Device, &RowCodes) -> Buffer<u32>,
+        floats: impl Fn(&mut Commands, &Device) -> Buffer<f32>,
+        codes: impl Fn(&mut Commands, &Device, &RowCodes) -> Buffer<u32>,
     ) {
         let inverses = |groups: usize| -> Vec<f32> {
             let scales = self.scales.iter().cycle().take(groups);
             scales.flatten().map(|scale| 1.0 / scale).collect()
         };
-        let codes = |device: &Device| {
+        let codes = |commands: &mut Commands, device: &Device| {
             let groups = self.scales.len();
             let inverse_scales = device.upload(&inverses(groups));
             let how = RowCodes {
@@ -84,7 +84,7 @@ impl Case<'_> {
                 matrix_rows: self.matrix_rows,
                 groups,
             };
-            codes(device, &how)
+            codes(commands, device, &how)
         };
         let rows = self.rows();
         let matrices = rows / self.matrix_rows;
@@ -102,20 +102,25 @@ impl Case<'_> {
         };
         everywhere.same(
             &self.what,
-            |device| self.by_row(device, &codes(device)),
-            |device| {
+            |commands, device| {
+                let codes = codes(commands, device);
+                self.by_row(commands, &codes)
+            },
+            |commands, device| {
                 let inverse_scales = device.upload(&inverses(matrices));
-                let codes = quantize(device, &quantizer, &floats(device), &inverse_scales);
-                self.by_row(device, &codes)
+                let floats = floats(commands, device);
+                let codes = quantize(commands, &quantizer, &floats, &inverse_scales);
+                self.by_row(commands, &codes)
             },
         );
 
         let expected: Vec<_> = (0..rows * self.width)
             .map(|at| self.expected(at / self.width, self.exact[at]))
             .collect();
-        everywhere.close(&self.what, &expected, |device| {
-            let codes = self.by_row(device, &codes(device));
-            let words = device.read(&codes).expect("codes");
+        everywhere.close(&self.what, &expected, |commands, device| {
+            let codes = codes(commands, device);
+            let codes = self.by_row(commands, &codes);
+            let words = commands.read(&codes).expect("codes");
             let values: Vec<f32> = words
                 .chunks(quantizer.words())
                 .enumerate()
@@ -182,13 +187,13 @@ fn layer_norm_codes_are_those_of_its_floats() {
         let upload = |device: &Device| [&input, &weight, &bias].map(|data| device.upload(data));
         case.check(
             &everywhere,
-            |device| {
+            |commands, device| {
                 let [input, weight, bias] = upload(device);
-                layer_norm(device, &norm, &input, &weight, &bias)
+                layer_norm(commands, &norm, &input, &weight, &bias)
             },
-            |device, codes| {
+            |commands, device, codes| {
                 let [input, weight, bias] = upload(device);
-                layer_norm_codes(device, &norm, None, &input, &weight, &bias, codes)
+                layer_norm_codes(commands, &norm, None, &input, &weight, &bias, codes)
             },
         );
     }
@@ -238,17 +243,17 @@ fn layer_norm_codes_follow_the_order_of_tokens() {
             let upload = |device: &Device| [&input, &weight, &bias].map(|data| device.upload(data));
             case.check(
                 &everywhere,
-                |device| {
+                |commands, device| {
                     let [input, weight, bias] = upload(device);
-                    let rows = layer_norm(device, &norm, &input, &weight, &bias);
+                    let rows = layer_norm(commands, &norm, &input, &weight, &bias);
                     let from = &device.upload(&from);
-                    permute_tokens(device, width, TokenOrder { from, tokens }, &rows)
+                    permute_tokens(commands, width, TokenOrder { from, tokens }, &rows)
                 },
-                |device, codes| {
+                |commands, device, codes| {
                     let [input, weight, bias] = upload(device);
                     let from = &device.upload(&from);
                     let order = Some(TokenOrder { from, tokens });
-                    layer_norm_codes(device, &norm, order, &input, &weight, &bias, codes)
+                    layer_norm_codes(commands, &norm, order, &input, &weight, &bias, codes)
                 },
             );
         }
@@ -291,10 +296,12 @@ fn softmax_codes_are_those_of_its_floats() {
                 let factor = factor as f32;
                 case.check(
                     &everywhere,
-                    |device| softmax(device, rows, width, factor, &device.upload(&scores)),
-                    |device, codes| {
+                    |commands, device| {
+                        softmax(commands, rows, width, factor, &device.upload(&scores))
+                    },
+                    |commands, device, codes| {
                         let scores = device.upload(&scores);
-                        softmax_codes(device, rows, width, factor, &scores, codes)
+                        softmax_codes(commands, rows, width, factor, &scores, codes)
                     },
                 );
             }
@@ -346,13 +353,13 @@ fn window_softmax_codes_are_those_of_its_floats() {
             let upload = |device: &Device| [&scores, &bias, &mask].map(|data| device.upload(data));
             case.check(
                 &everywhere,
-                |device| {
+                |commands, device| {
                     let [scores, bias, mask] = upload(device);
-                    window_softmax(device, &shape, &scores, &bias, &mask)
+                    window_softmax(commands, &shape, &scores, &bias, &mask)
                 },
-                |device, codes| {
+                |commands, device, codes| {
                     let [scores, bias, mask] = upload(device);
-                    window_softmax_codes(device, &shape, &scores, &bias, &mask, codes)
+                    window_softmax_codes(commands, &shape, &scores, &bias, &mask, codes)
                 },
             );
         }

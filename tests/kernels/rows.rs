@@ -90,9 +90,9 @@ fn layer_norm_is_torchs() {
                 expected.push((scaled + bias, bound));
             }
         }
-        everywhere.close(&format!("{norm:?}"), &expected, |device| {
+        everywhere.close(&format!("{norm:?}"), &expected, |commands, device| {
             layer_norm(
-                device,
+                commands,
                 &norm,
                 &device.upload(&input),
                 &device.upload(&weight),
@@ -154,15 +154,19 @@ fn layer_norm_backward_is_its_gradient() {
             }
         }
         let weight: Vec<f32> = weight.iter().map(|&weight| weight as f32).collect();
-        everywhere.close(&format!("{norm:?} backward"), &expected, |device| {
-            layer_norm_backward(
-                device,
-                &norm,
-                &device.upload(&input),
-                &device.upload(&weight),
-                &device.upload(&grad),
-            )
-        });
+        everywhere.close(
+            &format!("{norm:?} backward"),
+            &expected,
+            |commands, device| {
+                layer_norm_backward(
+                    commands,
+                    &norm,
+                    &device.upload(&input),
+                    &device.upload(&weight),
+                    &device.upload(&grad),
+                )
+            },
+        );
     }
 }
 
@@ -213,8 +217,14 @@ fn softmax_of_ragged_rows() {
                 expected.extend(pairs.map(|(p, error)| (p, p * error + 2.0 * SMALLEST)));
             }
             let what = format!("softmax {rows}x{width}, factor {factor}, scores {deviation}");
-            everywhere.close(&what, &expected, |device| {
-                softmax(device, rows, width, factor as f32, &device.upload(&scores))
+            everywhere.close(&what, &expected, |commands, device| {
+                softmax(
+                    commands,
+                    rows,
+                    width,
+                    factor as f32,
+                    &device.upload(&scores),
+                )
             });
         }
     }
@@ -264,9 +274,9 @@ fn window_softmax_adds_the_bias_of_the_head_and_the_mask_of_the_window() {
                 pairs.map(|(p, error)| (p, p * (error + 360.0 * EPSILON) + 2.0 * SMALLEST)),
             );
         }
-        everywhere.close(&format!("{shape:?}"), &expected, |device| {
+        everywhere.close(&format!("{shape:?}"), &expected, |commands, device| {
             let (bias, mask) = (device.upload(&bias), device.upload(&mask));
-            window_softmax(device, &shape, &device.upload(&scores), &bias, &mask)
+            window_softmax(commands, &shape, &device.upload(&scores), &bias, &mask)
         });
     }
 }
@@ -295,9 +305,9 @@ fn softmax_backward_is_its_gradient() {
             }
         }
         let what = format!("softmax backward {rows}x{width}");
-        everywhere.close(&what, &expected, |device| {
+        everywhere.close(&what, &expected, |commands, device| {
             let (given, grad) = (device.upload(&given), device.upload(&grad));
-            softmax_backward(device, rows, width, FACTOR as f32, &given, &grad)
+            softmax_backward(commands, rows, width, FACTOR as f32, &given, &grad)
         });
     }
 }
@@ -345,8 +355,8 @@ fn cross_entropy_backward_keeps_the_digits_of_sure_rows() {
                 }
             }
             let what = format!("cross_entropy_backward {rows}x{classes}, lead {lead}");
-            everywhere.close(&what, &expected, |device| {
-                cross_entropy_backward(device, rows, classes, &device.upload(&logits))
+            everywhere.close(&what, &expected, |commands, device| {
+                cross_entropy_backward(commands, rows, classes, &device.upload(&logits))
             });
         }
     }
@@ -361,7 +371,9 @@ fn cross_entropy_backward_is_the_gradient_and_ties_go_to_the_first() {
         .into_iter()
         .map(|gradient| (gradient, 20.0 * EPSILON))
         .collect();
-    everywhere.close("cross_entropy_backward of a tie", &expected, |device| {
-        cross_entropy_backward(device, 1, row.len(), &device.upload(&row))
-    });
+    everywhere.close(
+        "cross_entropy_backward of a tie",
+        &expected,
+        |commands, device| cross_entropy_backward(commands, 1, row.len(), &device.upload(&row)),
+    );
 }

@@ -78,17 +78,21 @@ fn weighted_error_of_groups_and_jobs() {
                     expected.push((sum, bound));
                 }
             }
-            everywhere.close(&format!("weighted_error {shape:?}"), &expected, |device| {
-                let weight = weighted.then(|| device.upload(&weight));
-                weighted_error(
-                    device,
-                    &shape,
-                    JOBS,
-                    &device.upload(&outputs),
-                    &device.upload(&reference),
-                    weight.as_ref(),
-                )
-            });
+            everywhere.close(
+                &format!("weighted_error {shape:?}"),
+                &expected,
+                |commands, device| {
+                    let weight = weighted.then(|| device.upload(&weight));
+                    weighted_error(
+                        commands,
+                        &shape,
+                        JOBS,
+                        &device.upload(&outputs),
+                        &device.upload(&reference),
+                        weight.as_ref(),
+                    )
+                },
+            );
         }
     }
 }
@@ -146,9 +150,9 @@ fn row_error_is_one_minus_the_cosine() {
                 }
             }
             let what = format!("row_error {shape:?}, centered {centered}");
-            everywhere.close(&what, &expected, |device| {
+            everywhere.close(&what, &expected, |commands, device| {
                 let (outputs, reference) = (device.upload(&outputs), device.upload(&reference));
-                row_error(device, &shape, JOBS, centered, &outputs, &reference)
+                row_error(commands, &shape, JOBS, centered, &outputs, &reference)
             });
         }
     }
@@ -168,9 +172,11 @@ fn sum_rows_of_ragged_rows() {
                 (row.iter().sum(), bound)
             })
             .collect();
-        everywhere.close(&format!("sum_rows {rows}x{width}"), &expected, |device| {
-            sum_rows(device, rows, width, &device.upload(&values))
-        });
+        everywhere.close(
+            &format!("sum_rows {rows}x{width}"),
+            &expected,
+            |commands, device| sum_rows(commands, rows, width, &device.upload(&values)),
+        );
     }
 }
 
@@ -209,8 +215,8 @@ fn row_maximum_of_interleaved_heads() {
                     }
                 }
             }
-            everywhere.equal(&format!("{what:?}"), &expected, |device| {
-                row_maximum(device, &what, &device.upload(&values))
+            everywhere.equal(&format!("{what:?}"), &expected, |commands, device| {
+                row_maximum(commands, &what, &device.upload(&values))
             });
         }
     }

@@ -1,7 +1,7 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
 use super::{Granularity, OperandScheme};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
     Format, IntegerProduct, Lines, Operands, Quantize, RowMaximum, Width, integer_product,
     integer_product_error, quantize, vectors_lie_within,
@@ -246,16 +246,16 @@ impl SitePlan {
     /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
     pub fn codes(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         side: Side,
         images: usize,
         source: &Buffer<f32>,
         jobs: &[Vec<Scale>],
     ) -> Codes {
-        let inverses = self.inverse_scales(device, jobs);
+        let inverses = self.inverse_scales(commands.device(), jobs);
         let quantizer = self.quantizer(side, images, jobs.len());
         Codes {
-            words: quantize(device, &quantizer, source, &inverses),
+            words: quantize(commands, &quantizer, source, &inverses),
             per_job: jobs.len() > 1,
             width: Width::Eight,
         }
@@ -317,7 +317,7 @@ impl SitePlan {
     /// Ô of every job, one after the other, each laid out as the site's O. `scales` has the scales of each job.
     pub fn integer_product(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         images: usize,
         a: &Codes,
         b: &Codes,
@@ -325,10 +325,10 @@ impl SitePlan {
         bias: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
-        let out = device.uninitialized(scales.len() * shape.job_stride);
-        let scales = self.output_scales(device, scales);
+        let out = commands.uninitialized(scales.len() * shape.job_stride);
+        let scales = self.output_scales(commands.device(), scales);
         let operands = self.operands(a, b, &scales, bias);
-        integer_product(device, &shape, &operands, None, &out);
+        integer_product(commands, &shape, &operands, None, &out);
         out
     }
 
@@ -350,7 +350,7 @@ impl SitePlan {
     #[expect(clippy::too_many_arguments)]
     pub fn integer_product_error(
         &self,
-        device: &Device,
+        commands: &mut Commands,
         images: usize,
         a: &Codes,
         b: &Codes,
@@ -360,8 +360,8 @@ impl SitePlan {
         weight: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
-        let scales = self.output_scales(device, scales);
+        let scales = self.output_scales(commands.device(), scales);
         let operands = self.operands(a, b, &scales, bias);
-        integer_product_error(device, &shape, &operands, reference, weight)
+        integer_product_error(commands, &shape, &operands, reference, weight)
     }
 }

@@ -4,7 +4,7 @@
 use super::super::random::Random;
 use super::rows::{Normalised, WINDOWS, Windows, norm_name, norms, scores};
 use super::{Case, CodeRange, Counted, Tolerance, token_order};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
     Format, Quantize, RowCodes, TokenOrder, View, fake_quantize, layer_norm, layer_norm_codes,
@@ -81,12 +81,12 @@ fn inverse_scales(what: &Quantize, random: &mut Random) -> Vec<f32> {
 
 fn quantizer(name: String, what: Quantize, len: usize) -> Case {
     let name = format!("{name}, {}, {} bits", format_name(what.format), what.bits);
-    Case::exact("quantize", name, move |device| {
+    Case::exact("quantize", name, move |commands, device| {
         let mut random = Random::new(1000 * len as u64 + u64::from(what.bits));
         let source = values(what.format, what.bits, len, &mut random);
         let scales = inverse_scales(&what, &mut random);
         quantize(
-            device,
+            commands,
             &what,
             &device.upload(&source),
             &device.upload(&scales),
@@ -177,21 +177,25 @@ fn simulated() -> Vec<Case> {
                 format,
             };
             let name = format!("keys, {}, {bits} bits", format_name(format));
-            cases.push(Case::exact("fake_quantize", name, move |device| {
-                let mut random = Random::new(u64::from(bits));
-                let values = values(format, bits, images * tokens * width, &mut random);
-                let inverses = inverse_scales(&what, &mut random);
-                let pairs = inverses.as_chunks::<2>().0.iter();
-                let scales: Vec<f32> = pairs
-                    .flat_map(|&[one, two]| [1.0 / one, 1.0 / two, one, two])
-                    .collect();
-                fake_quantize(
-                    device,
-                    &what,
-                    &device.upload(&values),
-                    &device.upload(&scales),
-                )
-            }));
+            cases.push(Case::exact(
+                "fake_quantize",
+                name,
+                move |commands, device| {
+                    let mut random = Random::new(u64::from(bits));
+                    let values = values(format, bits, images * tokens * width, &mut random);
+                    let inverses = inverse_scales(&what, &mut random);
+                    let pairs = inverses.as_chunks::<2>().0.iter();
+                    let scales: Vec<f32> = pairs
+                        .flat_map(|&[one, two]| [1.0 / one, 1.0 / two, one, two])
+                        .collect();
+                    fake_quantize(
+                        commands,
+                        &what,
+                        &device.upload(&values),
+                        &device.upload(&scales),
+                    )
+                },
+            ));
         }
     }
     cases
@@ -245,7 +249,9 @@ impl Rows {
             format: self.format,
         };
         let inverses = cpu.upload(&self.inverses(matrices));
-        cpu.read(&quantize(&cpu, &quantizer, &cpu.upload(floats), &inverses))
+        let commands = &mut Commands::new(&cpu);
+        let codes = quantize(commands, &quantizer, &cpu.upload(floats), &inverses);
+        commands.read(&codes)
     }
 
     /// A case of a kernel that computes `floats`, which err by no more than `bounds`, and writes their codes.
@@ -253,9 +259,9 @@ impl Rows {
         self,
         kernel: &'static str,
         name: String,
-        floats: impl Fn(&Device) -> Buffer<f32> + Send + Sync + 'static,
+        floats: impl Fn(&mut Commands, &Device) -> Buffer<f32> + Send + Sync + 'static,
         bounds: impl Fn(&[f32]) -> Vec<f64> + Send + Sync + 'static,
-        codes: impl Fn(&Device, &RowCodes) -> Buffer<u32> + Send + Sync + 'static,
+        codes: impl Fn(&mut Commands, &Device, &RowCodes) -> Buffer<u32> + Send + Sync + 'static,
     ) -> Case {
         let name = format!(
             "codes of {name}, {}, {} bits",
@@ -264,7 +270,7 @@ impl Rows {
         );
         let tolerance = Tolerance::Codes(Box::new(move || {
             let cpu = Device::cpu();
-            let floats = cpu.read(&floats(&cpu))?;
+            let floats = cpu.read(&floats(&mut Commands::new(&cpu), &cpu))?;
             let bounds = bounds(&floats);
             let moved = |by: f64| -> Vec<f32> {
                 let pairs = floats.iter().zip(&bounds);
@@ -282,7 +288,7 @@ impl Rows {
                 high: self.quantized(&moved(1.0))?,
             })
         }));
-        Case::new(kernel, name, tolerance, move |device| {
+        Case::new(kernel, name, tolerance, move |commands, device| {
             let groups = self.scales.len();
             let inverse_scales = device.upload(&self.inverses(groups));
             let how = RowCodes {
@@ -292,7 +298,7 @@ impl Rows {
                 matrix_rows: self.matrix_rows,
                 groups,
             };
-            Counted(codes(device, &how), self.inside())
+            Counted(codes(commands, device, &how), self.inside())
         })
     }
 }
@@ -317,14 +323,14 @@ fn norm_codes() -> Vec<Case> {
         cases.push(rows.case(
             "layer_norm",
             norm_name(&norm),
-            move |device| {
+            move |commands, device| {
                 let [input, weight, bias] = of_floats.upload(device);
-                layer_norm(device, &norm, &input, &weight, &bias)
+                layer_norm(commands, &norm, &input, &weight, &bias)
             },
             move |_| of_bounds.bounds(),
-            move |device, codes| {
+            move |commands, device, codes| {
                 let [input, weight, bias] = data.upload(device);
-                layer_norm_codes(device, &norm, None, &input, &weight, &bias, codes)
+                layer_norm_codes(commands, &norm, None, &input, &weight, &bias, codes)
             },
         ));
     }
@@ -356,11 +362,11 @@ fn reordered([images, tokens, width]: [usize; 3], padded: bool, format: Format, 
     rows.case(
         "layer_norm",
         format!("{images}x{tokens}x{width} in another order{with_padding}"),
-        move |device| {
+        move |commands, device| {
             let [input, weight, bias] = of_floats.upload(device);
-            let rows = layer_norm(device, &norm, &input, &weight, &bias);
+            let rows = layer_norm(commands, &norm, &input, &weight, &bias);
             let from = &device.upload(&floats_from);
-            permute_tokens(device, width, TokenOrder { from, tokens }, &rows)
+            permute_tokens(commands, width, TokenOrder { from, tokens }, &rows)
         },
         move |_| {
             let bounds = of_bounds.bounds();
@@ -375,11 +381,11 @@ fn reordered([images, tokens, width]: [usize; 3], padded: bool, format: Format, 
             });
             rows.collect()
         },
-        move |device, codes| {
+        move |commands, device, codes| {
             let [input, weight, bias] = data.upload(device);
             let from = &device.upload(&from);
             let order = Some(TokenOrder { from, tokens });
-            layer_norm_codes(device, &norm, order, &input, &weight, &bias, codes)
+            layer_norm_codes(commands, &norm, order, &input, &weight, &bias, codes)
         },
     )
 }
@@ -416,10 +422,10 @@ fn softmax_code_cases() -> Vec<Case> {
             cases.push(rows.case(
                 "softmax",
                 data.name(deviation),
-                move |device| {
+                move |commands, device| {
                     let scores = device.upload(&of_floats.scores);
                     softmax(
-                        device,
+                        commands,
                         of_floats.rows,
                         of_floats.width,
                         of_floats.factor,
@@ -427,9 +433,9 @@ fn softmax_code_cases() -> Vec<Case> {
                     )
                 },
                 move |expected| of_bounds.bounds(expected),
-                move |device, codes| {
+                move |commands, device, codes| {
                     let scores = device.upload(&data.scores);
-                    softmax_codes(device, data.rows, data.width, data.factor, &scores, codes)
+                    softmax_codes(commands, data.rows, data.width, data.factor, &scores, codes)
                 },
             ));
         }
@@ -456,14 +462,14 @@ fn window_codes() -> Vec<Case> {
             cases.push(rows.case(
                 "window_softmax",
                 data.name(),
-                move |device| {
+                move |commands, device| {
                     let [scores, bias, mask] = of_floats.upload(device);
-                    window_softmax(device, &softmaxed, &scores, &bias, &mask)
+                    window_softmax(commands, &softmaxed, &scores, &bias, &mask)
                 },
                 move |expected| of_bounds.bounds(expected),
-                move |device, codes| {
+                move |commands, device, codes| {
                     let [scores, bias, mask] = data.upload(device);
-                    window_softmax_codes(device, &softmaxed, &scores, &bias, &mask, codes)
+                    window_softmax_codes(commands, &softmaxed, &scores, &bias, &mask, codes)
                 },
             ));
         }

@@ -73,8 +73,8 @@ fn gelu_case() -> Case {
             .map(|(&x, &expected)| gelu_bound(x, expected))
             .collect()
     };
-    Case::close("gelu", "both tails", bounds, move |device| {
-        gelu(device, &device.upload(&inputs))
+    Case::close("gelu", "both tails", bounds, move |commands, device| {
+        gelu(commands, &device.upload(&inputs))
     })
 }
 
@@ -96,9 +96,14 @@ fn gelu_backward_case() -> Case {
             })
             .collect()
     };
-    Case::close("gelu_backward", "both tails", bounds, move |device| {
-        gelu_backward(device, &device.upload(&inputs), &device.upload(&grad))
-    })
+    Case::close(
+        "gelu_backward",
+        "both tails",
+        bounds,
+        move |commands, device| {
+            gelu_backward(commands, &device.upload(&inputs), &device.upload(&grad))
+        },
+    )
 }
 
 /// Sums round once, halving is exact.
@@ -114,13 +119,13 @@ fn sums(len: usize) -> [Case; 2] {
     };
     let name = format!("{len}");
     [
-        Case::exact("add", &*name, move |device| {
+        Case::exact("add", &*name, move |commands, device| {
             let [a, b] = operands().map(|operand| device.upload(&operand));
-            add(device, &a, &b)
+            add(commands, &a, &b)
         }),
-        Case::exact("average", name, move |device| {
+        Case::exact("average", name, move |commands, device| {
             let [a, b] = operands().map(|operand| device.upload(&operand));
-            average(device, &a, &b)
+            average(commands, &a, &b)
         }),
     ]
 }
@@ -134,10 +139,10 @@ fn patches_case((batch, channels, image_size, patch_size): (usize, usize, usize,
         patch_size,
     };
     let name = format!("{batch}x{channels}x{image_size}x{image_size} by {patch_size}");
-    Case::exact("patches", name, move |device| {
+    Case::exact("patches", name, move |commands, device| {
         let pixels = batch * channels * image_size * image_size;
         let images: Vec<f32> = (0..pixels).map(|pixel| pixel as f32).collect();
-        patches(device, &shape, &device.upload(&images))
+        patches(commands, &shape, &device.upload(&images))
     })
 }
 
@@ -151,15 +156,15 @@ fn embeddings((batch, patches, prefix, dim): (usize, usize, usize, usize)) -> [C
     let name = format!("{batch}x({prefix}+{patches})x{dim}");
     let data = |len: usize, seed: u64| Random::new(seed).unit(len);
     [
-        Case::exact("embed", &*name, move |device| {
+        Case::exact("embed", &*name, move |commands, device| {
             let of_patches = device.upload(&data(batch * patches * dim, 0));
             let first = device.upload(&data(prefix * dim, 1));
             let positions = device.upload(&data(shape.tokens() * dim, 2));
-            embed(device, &shape, &of_patches, &first, &positions)
+            embed(commands, &shape, &of_patches, &first, &positions)
         }),
-        Case::exact("embed_backward", name, move |device| {
+        Case::exact("embed_backward", name, move |commands, device| {
             let grad = device.upload(&data(batch * shape.tokens() * dim, 3));
-            embed_backward(device, &shape, &grad)
+            embed_backward(commands, &shape, &grad)
         }),
     ]
 }
@@ -169,11 +174,11 @@ fn permutations((images, tokens, dim): (usize, usize, usize)) -> [Case; 2] {
         let from = token_order(tokens, padded);
         let with_padding = if padded { ", padded" } else { "" };
         let name = format!("{images}x{tokens}x{dim}{with_padding}");
-        Case::exact("permute_tokens", name, move |device| {
+        Case::exact("permute_tokens", name, move |commands, device| {
             let input = Random::new(tokens as u64).unit(images * tokens * dim);
             let from = &device.upload(&from);
             let order = TokenOrder { from, tokens };
-            permute_tokens(device, dim, order, &device.upload(&input))
+            permute_tokens(commands, dim, order, &device.upload(&input))
         })
     })
 }
@@ -206,23 +211,30 @@ fn means((batch, tokens, dim): (usize, usize, usize)) -> [Case; 2] {
     };
     let name = format!("{batch}x{tokens}x{dim}");
     [
-        Case::close("mean_tokens", &*name, bounds, move |device| {
-            mean_tokens(device, &shape, &device.upload(&input))
+        Case::close("mean_tokens", &*name, bounds, move |commands, device| {
+            mean_tokens(commands, &shape, &device.upload(&input))
         }),
-        Case::close("mean_tokens_backward", name, of_division, move |device| {
-            mean_tokens_backward(device, &shape, &device.upload(&grad))
-        }),
+        Case::close(
+            "mean_tokens_backward",
+            name,
+            of_division,
+            move |commands, device| mean_tokens_backward(commands, &shape, &device.upload(&grad)),
+        ),
     ]
 }
 
 /// Two rows before the gathered ones and one after them stay zero.
 fn gathering((count, dim): (usize, usize)) -> Case {
     const ROWS: usize = 211;
-    Case::exact("gather_rows", format!("{count}x{dim}"), move |device| {
-        let source = device.upload(&Random::new(dim as u64).unit(ROWS * dim));
-        let chosen: Vec<u32> = (0..count).map(|at| (at * 89 % ROWS) as u32).collect();
-        let out = device.zeros((count + 3) * dim);
-        gather_rows(device, dim, &source, &chosen, &out, 2);
-        out
-    })
+    Case::exact(
+        "gather_rows",
+        format!("{count}x{dim}"),
+        move |commands, device| {
+            let source = device.upload(&Random::new(dim as u64).unit(ROWS * dim));
+            let chosen: Vec<u32> = (0..count).map(|at| (at * 89 % ROWS) as u32).collect();
+            let out = device.zeros((count + 3) * dim);
+            gather_rows(commands, dim, &source, &chosen, &out, 2);
+            out
+        },
+    )
 }

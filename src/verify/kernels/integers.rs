@@ -5,7 +5,7 @@ use super::super::random::Random;
 use super::codes::{FORMATS, format_name};
 use super::elements::gelu_bound;
 use super::{Case, CodeRange, Counted, EPSILON, Tolerance};
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
     Format, IntegerProduct, MAX_K, NextCodes, Operands, Quantize, Residual, TokenOrder, View,
@@ -177,10 +177,10 @@ impl Data {
         })
     }
 
-    fn values(&self, device: &Device) -> Buffer<f32> {
+    fn values(&self, commands: &mut Commands, device: &Device) -> Buffer<f32> {
         let out = device.upload(&vec![UNTOUCHED; self.len]);
         self.with_operands(device, |operands| {
-            integer_product(device, &self.product, operands, None, &out);
+            integer_product(commands, &self.product, operands, None, &out);
         });
         out
     }
@@ -202,7 +202,9 @@ impl Data {
     /// The integers, times powers of two.
     fn exact(self, what: &str) -> Case {
         let (name, strategies) = (format!("{what}{}", self.name()), self.strategies());
-        let case = Case::exact("integer_product", name, move |device| self.values(device));
+        let case = Case::exact("integer_product", name, move |commands, device| {
+            self.values(commands, device)
+        });
         case.by_strategy(strategies)
     }
 
@@ -210,8 +212,8 @@ impl Data {
         let (name, strategies) = (format!("{what}{}", self.name()), self.strategies());
         let of_bounds = self.clone();
         let bounds = move |expected: &[f32]| of_bounds.bounds(expected);
-        let case = Case::close("integer_product", name, bounds, move |device| {
-            self.values(device)
+        let case = Case::close("integer_product", name, bounds, move |commands, device| {
+            self.values(commands, device)
         });
         case.by_strategy(strategies)
     }
@@ -231,23 +233,28 @@ impl Data {
             true => Tolerance::None,
             false => Tolerance::Codes(Box::new(move || of_range.code_range(&next))),
         };
-        let case = Case::new("integer_product", name, tolerance, move |device| {
-            let (out, len) = self
-                .product
-                .words_of_rows()
-                .expect("no word spans two heads");
-            let product = IntegerProduct {
-                out,
-                ..self.product
-            };
-            let codes = device.zeros(len);
-            self.with_operands(device, |operands| {
-                integer_product_codes(device, &product, operands, &next, &codes);
-            });
-            let rows = product.batch[0] * product.m;
-            let padded = rows.next_multiple_of(4);
-            Counted(codes, (0..len).map(|at| at % padded < rows).collect())
-        });
+        let case = Case::new(
+            "integer_product",
+            name,
+            tolerance,
+            move |commands, device| {
+                let (out, len) = self
+                    .product
+                    .words_of_rows()
+                    .expect("no word spans two heads");
+                let product = IntegerProduct {
+                    out,
+                    ..self.product
+                };
+                let codes = device.zeros(len);
+                self.with_operands(device, |operands| {
+                    integer_product_codes(commands, &product, operands, &next, &codes);
+                });
+                let rows = product.batch[0] * product.m;
+                let padded = rows.next_multiple_of(4);
+                Counted(codes, (0..len).map(|at| at % padded < rows).collect())
+            },
+        );
         case.by_strategy(strategies)
     }
 
@@ -263,12 +270,12 @@ impl Data {
         let width = inner * n;
         let mut side_by_side = self.clone();
         side_by_side.product.out = View::new(0, [m * width, n], width, 1);
-        let values = side_by_side.values(&cpu);
+        let values = side_by_side.values(&mut Commands::new(&cpu), &cpu);
         let inputs = cpu.read(&values)?;
         let mut bounds = self.bounds(&inputs);
         let mut results = inputs.clone();
         if next.gelu {
-            results = cpu.read(&gelu(&cpu, &values))?;
+            results = cpu.read(&gelu(&mut Commands::new(&cpu), &values))?;
             for ((bound, &x), &result) in bounds.iter_mut().zip(&inputs).zip(&results) {
                 // GELU is no steeper than 1.13.
                 *bound = 1.13 * *bound + gelu_bound(x, result);
@@ -291,12 +298,10 @@ impl Data {
             let moved: Vec<f32> = pairs
                 .map(|(&x, bound)| (f64::from(x) + by * bound) as f32)
                 .collect();
-            cpu.read(&quantize(
-                &cpu,
-                &quantizer,
-                &cpu.upload(&moved),
-                &cpu.upload(&next.inverses),
-            ))
+            let commands = &mut Commands::new(&cpu);
+            let (moved, inverses) = (cpu.upload(&moved), cpu.upload(&next.inverses));
+            let codes = quantize(commands, &quantizer, &moved, &inverses);
+            commands.read(&codes)
         };
         Ok(CodeRange {
             format: next.format,
@@ -320,11 +325,17 @@ impl Data {
         let (of_bounds, of_reference, of_weight) =
             (self.clone(), reference.clone(), weight.clone());
         let bounds = move |_: &[f32]| of_bounds.error_bounds(&of_reference, of_weight.as_deref());
-        let case = Case::close("integer_product", name, bounds, move |device| {
+        let case = Case::close("integer_product", name, bounds, move |commands, device| {
             let reference = device.upload(&reference);
             let weight = weight.as_ref().map(|weight| device.upload(weight));
             self.with_operands(device, |operands| {
-                integer_product_error(device, &self.product, operands, &reference, weight.as_ref())
+                integer_product_error(
+                    commands,
+                    &self.product,
+                    operands,
+                    &reference,
+                    weight.as_ref(),
+                )
             })
         });
         case.by_strategy(strategies)
@@ -334,7 +345,7 @@ impl Data {
     fn error_bounds(&self, reference: &[f32], weight: Option<&[f32]>) -> Vec<f64> {
         let cpu = Device::cpu();
         let values = cpu
-            .read(&self.values(&cpu))
+            .read(&self.values(&mut Commands::new(&cpu), &cpu))
             .expect("the CPU's memory can be read");
         let largest = self
             .bias
@@ -566,7 +577,7 @@ fn residual(format: Format, what: &str, from: &'static [u32], tokens: usize) -> 
     let name = format!("residual, {what}{}", data.name());
     let strategies = data.strategies();
     let rows = m / from.len().max(1) * tokens;
-    let case = Case::exact("integer_product", name, move |device| {
+    let case = Case::exact("integer_product", name, move |commands, device| {
         let out = device.zeros(rows * n);
         let values = device.upload(&Random::new(2).bell(rows * n, 0.0, 100.0));
         let uploaded = device.upload(from);
@@ -579,7 +590,7 @@ fn residual(format: Format, what: &str, from: &'static [u32], tokens: usize) -> 
             order: (!from.is_empty()).then_some(order),
         };
         data.with_operands(device, |operands| {
-            integer_product(device, &data.product, operands, Some(residual), &out);
+            integer_product(commands, &data.product, operands, Some(residual), &out);
         });
         out
     });

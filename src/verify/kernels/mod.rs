@@ -13,7 +13,7 @@ mod scores;
 
 use super::report::{CaseReport, Codes, Failure, KernelReport, Kind};
 use super::shaders::kernel_names;
-use crate::device::{Buffer, Device, Strategy, Tile};
+use crate::device::{Buffer, Commands, Device, Strategy, Tile};
 use crate::error::Result;
 use crate::kernels::Format;
 use half::f16;
@@ -49,18 +49,18 @@ enum Values {
 
 /// A buffer that can be compared.
 trait Readable {
-    fn values(self, device: &Device) -> Result<Values>;
+    fn values(self, commands: &mut Commands) -> Result<Values>;
 }
 
 impl Readable for Buffer<f32> {
-    fn values(self, device: &Device) -> Result<Values> {
-        Ok(Values::Floats(device.read(&self)?))
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        Ok(Values::Floats(commands.read(&self)?))
     }
 }
 
 impl Readable for Buffer<f16> {
-    fn values(self, device: &Device) -> Result<Values> {
-        let halves = device.read(&self)?;
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        let halves = commands.read(&self)?;
         Ok(Values::Floats(
             halves.into_iter().map(f16::to_f32).collect(),
         ))
@@ -68,8 +68,8 @@ impl Readable for Buffer<f16> {
 }
 
 impl Readable for Buffer<u32> {
-    fn values(self, device: &Device) -> Result<Values> {
-        Ok(Values::Words(device.read(&self)?))
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        Ok(Values::Words(commands.read(&self)?))
     }
 }
 
@@ -78,15 +78,15 @@ struct Counted(Buffer<u32>, Vec<bool>);
 
 impl Readable for Counted {
     /// Zero where they don't.
-    fn values(self, device: &Device) -> Result<Values> {
-        let words = device.read(&self.0)?.into_iter().zip(self.1);
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        let words = commands.read(&self.0)?.into_iter().zip(self.1);
         let kept = words.map(|(word, counts)| if counts { word } else { 0 });
         Ok(Values::Words(kept.collect()))
     }
 }
 
 /// Runs a kernel.
-type Run = Box<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
+type Run = Box<dyn Fn(&mut Commands, &Device) -> Result<Values> + Send + Sync>;
 /// Finds a bound for each value that the CPU computed.
 type FindBounds = Box<dyn Fn(&[f32]) -> Vec<f64> + Send + Sync>;
 /// Finds the codes that may be.
@@ -128,7 +128,7 @@ impl Case {
         kernel: &'static str,
         name: impl Into<String>,
         tolerance: Tolerance,
-        run: impl Fn(&Device) -> R + Send + Sync + 'static,
+        run: impl Fn(&mut Commands, &Device) -> R + Send + Sync + 'static,
     ) -> Self {
         Self {
             kernel,
@@ -136,7 +136,7 @@ impl Case {
             tolerance,
             strategies: None,
             needs_f16: false,
-            run: Box::new(move |device| run(device).values(device)),
+            run: Box::new(move |commands, device| run(commands, device).values(commands)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Case {
     fn exact<R: Readable>(
         kernel: &'static str,
         name: impl Into<String>,
-        run: impl Fn(&Device) -> R + Send + Sync + 'static,
+        run: impl Fn(&mut Commands, &Device) -> R + Send + Sync + 'static,
     ) -> Self {
         Self::new(kernel, name, Tolerance::None, run)
     }
@@ -154,7 +154,7 @@ impl Case {
         kernel: &'static str,
         name: impl Into<String>,
         bounds: impl Fn(&[f32]) -> Vec<f64> + Send + Sync + 'static,
-        run: impl Fn(&Device) -> R + Send + Sync + 'static,
+        run: impl Fn(&mut Commands, &Device) -> R + Send + Sync + 'static,
     ) -> Self {
         Self::new(kernel, name, Tolerance::Bounds(Box::new(bounds)), run)
     }
@@ -230,7 +230,7 @@ impl Suite {
         let mut cases = cases();
         cases.retain(|case| kernels.iter().any(|kernel| case.is_of(kernel)));
         let prepared = cases.into_iter().map(|case| {
-            let expected = (case.run)(&cpu)?;
+            let expected = (case.run)(&mut Commands::new(&cpu), &cpu)?;
             let tolerance = match (&case.tolerance, &expected) {
                 (Tolerance::Bounds(bounds), Values::Floats(expected)) => {
                     Limits::Bounds(bounds(expected))
@@ -319,7 +319,7 @@ impl Prepared {
             codes: None,
             failure: None,
         };
-        let found = match (self.case.run)(device) {
+        let found = match (self.case.run)(&mut Commands::new(device), device) {
             Ok(found) => found,
             Err(error) => {
                 report.failure = Some(Failure::of(error));

@@ -17,9 +17,9 @@ pub(super) fn cases() -> Vec<Case> {
             term,
         };
         let name = format!("{rounds} rounds of x · {factor} + {term}");
-        cases.push(Case::exact("peak_f32", name, move |device| {
+        cases.push(Case::exact("peak_f32", name, move |commands, device| {
             let out = device.zeros(COUNT);
-            peak_f32(device, &what, &out);
+            peak_f32(commands, &what, &out);
             out
         }));
     }
@@ -29,21 +29,21 @@ pub(super) fn cases() -> Vec<Case> {
             operand: u32::from_le_bytes(operand.map(|byte: i8| byte as u8)),
         };
         let name = format!("{rounds} rounds of {operand:?}");
-        cases.push(Case::exact("peak_int8", name, move |device| {
+        cases.push(Case::exact("peak_int8", name, move |commands, device| {
             let out = device.zeros(COUNT);
-            peak_int8(device, &what, &out);
+            peak_int8(commands, &what, &out);
             out
         }));
     }
     // One vector; no whole strip; more strips than one.
     for vectors in [1, 65, 1024, 2500] {
         let name = format!("{vectors} vectors");
-        cases.push(Case::exact("peak_copy", name, move |device| {
+        cases.push(Case::exact("peak_copy", name, move |commands, device| {
             let bytes = Random::new(vectors).bytes(16 * vectors as usize);
             let words = bytes.as_chunks::<4>().0.iter();
             let words: Vec<u32> = words.map(|word| u32::from_le_bytes(*word)).collect();
             let out = device.zeros(words.len());
-            peak_copy(device, &device.upload(&words), &out);
+            peak_copy(commands, &device.upload(&words), &out);
             out
         }));
     }

@@ -2,7 +2,7 @@
 
 use super::super::random::Random;
 use super::{Case, EPSILON, RAGGED};
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::kernels::{
     PackQuads, Product, ToHalf, View, float_product, half_product, pack_quads, to_half,
 };
@@ -45,7 +45,8 @@ impl Data {
             cpu.upload(&magnitudes(&self.a)),
             cpu.upload(&magnitudes(&self.b)),
         );
-        float_product(&cpu, &self.product, &a, &b, bias.as_ref(), &out);
+        let commands = &mut Commands::new(&cpu);
+        float_product(commands, &self.product, &a, &b, bias.as_ref(), &out);
         let sums = cpu.read(&out).expect("the CPU's memory can be read");
         let sums = sums.into_iter().map(f64::from);
         sums.map(|sum| (self.product.k + 2) as f64 * EPSILON * sum)
@@ -55,13 +56,18 @@ impl Data {
     fn float_case(self, name: &str) -> Case {
         let of_bounds = self.clone();
         let bounds = move |_: &[f32]| of_bounds.bounds();
-        let case = Case::close("float_product", self.name(name), bounds, move |device| {
-            let bias = self.bias.as_ref().map(|bias| device.upload(bias));
-            let out = device.upload(&vec![UNTOUCHED; self.len]);
-            let (a, b) = (device.upload(&self.a), device.upload(&self.b));
-            float_product(device, &self.product, &a, &b, bias.as_ref(), &out);
-            out
-        });
+        let case = Case::close(
+            "float_product",
+            self.name(name),
+            bounds,
+            move |commands, device| {
+                let bias = self.bias.as_ref().map(|bias| device.upload(bias));
+                let out = device.upload(&vec![UNTOUCHED; self.len]);
+                let (a, b) = (device.upload(&self.a), device.upload(&self.b));
+                float_product(commands, &self.product, &a, &b, bias.as_ref(), &out);
+                out
+            },
+        );
         case.by_strategy("float_product")
     }
 
@@ -69,19 +75,24 @@ impl Data {
     fn half_case(self, name: &str) -> Case {
         let of_bounds = self.clone();
         let bounds = move |_: &[f32]| of_bounds.bounds();
-        let case = Case::close("half_product", self.name(name), bounds, move |device| {
-            let cpu = Device::cpu();
-            let rounded = |what: &ToHalf, values: &[f32]| {
-                let rounded = to_half(&cpu, what, &cpu.upload(values));
-                device.upload(&cpu.read(&rounded).expect("the CPU's memory can be read"))
-            };
-            let a = rounded(&ToHalf::left(&self.product), &self.a);
-            let b = rounded(&ToHalf::right(&self.product), &self.b);
-            let bias = self.bias.as_ref().map(|bias| device.upload(bias));
-            let out = device.upload(&vec![UNTOUCHED; self.len]);
-            half_product(device, &self.product, &a, &b, bias.as_ref(), &out);
-            out
-        });
+        let case = Case::close(
+            "half_product",
+            self.name(name),
+            bounds,
+            move |commands, device| {
+                let cpu = Device::cpu();
+                let rounded = |what: &ToHalf, values: &[f32]| {
+                    let rounded = to_half(&mut Commands::new(&cpu), what, &cpu.upload(values));
+                    device.upload(&cpu.read(&rounded).expect("the CPU's memory can be read"))
+                };
+                let a = rounded(&ToHalf::left(&self.product), &self.a);
+                let b = rounded(&ToHalf::right(&self.product), &self.b);
+                let bias = self.bias.as_ref().map(|bias| device.upload(bias));
+                let out = device.upload(&vec![UNTOUCHED; self.len]);
+                half_product(commands, &self.product, &a, &b, bias.as_ref(), &out);
+                out
+            },
+        );
         case.in_f16()
     }
 
@@ -180,9 +191,9 @@ fn packed() -> Vec<Case> {
                 view,
             };
             let name = format!("{lines} {what} of {k}");
-            cases.push(Case::exact("pack_quads", name, move |device| {
+            cases.push(Case::exact("pack_quads", name, move |commands, device| {
                 let input = Random::new(k as u64).unit(1 + images * heads * lines * k);
-                pack_quads(device, &operand, &device.upload(&input))
+                pack_quads(commands, &operand, &device.upload(&input))
             }));
         }
     }
@@ -218,13 +229,13 @@ fn rounded() -> Vec<Case> {
             values.map(|&value| half_step(value)).collect()
         };
         let name = format!("{rows}x{columns}");
-        let case = Case::close("to_half", name, bounds, move |device| {
+        let case = Case::close("to_half", name, bounds, move |commands, device| {
             let mut values = Random::new(5).bell(2 * rows * columns, 0.0, 3.0);
             values
                 .iter_mut()
                 .zip(special)
                 .for_each(|(value, special)| *value = special);
-            to_half(device, &what, &device.upload(&values))
+            to_half(commands, &what, &device.upload(&values))
         });
         cases.push(case.in_f16());
     }

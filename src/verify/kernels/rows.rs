@@ -314,9 +314,9 @@ pub(super) fn cases() -> Vec<Case> {
             "layer_norm",
             norm_name(&norm),
             bounds,
-            move |device| {
+            move |commands, device| {
                 let [input, weight, bias] = data.upload(device);
-                layer_norm(device, &norm, &input, &weight, &bias)
+                layer_norm(commands, &norm, &input, &weight, &bias)
             },
         ));
         cases.push(norm_gradient(norm));
@@ -325,19 +325,29 @@ pub(super) fn cases() -> Vec<Case> {
         let name = data.name(deviation);
         let of_bounds = data.clone();
         let bounds = move |expected: &[f32]| of_bounds.bounds(expected);
-        cases.push(Case::close("softmax", name, bounds, move |device| {
-            let scores = device.upload(&data.scores);
-            softmax(device, data.rows, data.width, data.factor, &scores)
-        }));
+        cases.push(Case::close(
+            "softmax",
+            name,
+            bounds,
+            move |commands, device| {
+                let scores = device.upload(&data.scores);
+                softmax(commands, data.rows, data.width, data.factor, &scores)
+            },
+        ));
     }
     for shape in WINDOWS {
         let data = Windows::new(shape);
         let (name, of_bounds) = (data.name(), data.clone());
         let bounds = move |expected: &[f32]| of_bounds.bounds(expected);
-        cases.push(Case::close("window_softmax", name, bounds, move |device| {
-            let [scores, bias, mask] = data.upload(device);
-            window_softmax(device, &data.shape, &scores, &bias, &mask)
-        }));
+        cases.push(Case::close(
+            "window_softmax",
+            name,
+            bounds,
+            move |commands, device| {
+                let [scores, bias, mask] = data.upload(device);
+                window_softmax(commands, &data.shape, &scores, &bias, &mask)
+            },
+        ));
     }
     cases.extend(
         RAGGED
@@ -392,9 +402,9 @@ fn norm_gradient(norm: LayerNorm) -> Case {
         "layer_norm_backward",
         norm_name(&norm),
         bounds,
-        move |device| {
+        move |commands, device| {
             let [input, weight, _] = data.upload(device);
-            layer_norm_backward(device, &norm, &input, &weight, &device.upload(&grad))
+            layer_norm_backward(commands, &norm, &input, &weight, &device.upload(&grad))
         },
     )
 }
@@ -434,9 +444,9 @@ fn softmax_gradient((rows, width): (usize, usize)) -> Case {
         "softmax_backward",
         format!("{rows}x{width}"),
         bounds,
-        move |device| {
+        move |commands, device| {
             let (given, grad) = (device.upload(&given), device.upload(&grad));
-            softmax_backward(device, rows, width, FACTOR, &given, &grad)
+            softmax_backward(commands, rows, width, FACTOR, &given, &grad)
         },
     )
 }
@@ -461,7 +471,12 @@ fn loss_gradient(rows: usize, classes: usize, lead: f32) -> Case {
         .collect()
     };
     let name = format!("{rows}x{classes}, a lead of {lead}");
-    Case::close("cross_entropy_backward", name, bounds, move |device| {
-        cross_entropy_backward(device, rows, classes, &device.upload(&logits))
-    })
+    Case::close(
+        "cross_entropy_backward",
+        name,
+        bounds,
+        move |commands, device| {
+            cross_entropy_backward(commands, rows, classes, &device.upload(&logits))
+        },
+    )
 }

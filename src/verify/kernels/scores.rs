@@ -74,21 +74,38 @@ pub(super) fn cases() -> Vec<Case> {
                 sums.map(|sum| 2.0 * (5.0 + steps / 2.0) * EPSILON * f64::from(*sum))
                     .collect()
             };
-            cases.push(Case::close("weighted_error", name, bounds, move |device| {
-                let data = Data::new(&shape);
-                let weight = flag.then(|| device.upload(&data.weight));
-                let (outputs, reference) =
-                    (device.upload(&data.outputs), device.upload(&data.reference));
-                weighted_error(device, &shape, JOBS, &outputs, &reference, weight.as_ref())
-            }));
+            cases.push(Case::close(
+                "weighted_error",
+                name,
+                bounds,
+                move |commands, device| {
+                    let data = Data::new(&shape);
+                    let weight = flag.then(|| device.upload(&data.weight));
+                    let (outputs, reference) =
+                        (device.upload(&data.outputs), device.upload(&data.reference));
+                    weighted_error(
+                        commands,
+                        &shape,
+                        JOBS,
+                        &outputs,
+                        &reference,
+                        weight.as_ref(),
+                    )
+                },
+            ));
             let name = format!("{title}, {}", if flag { "correlations" } else { "cosines" });
             let bounds = move |expected: &[f32]| angle_bounds(&shape, flag, expected);
-            cases.push(Case::close("row_error", name, bounds, move |device| {
-                let data = Data::new(&shape);
-                let (outputs, reference) =
-                    (device.upload(&data.outputs), device.upload(&data.reference));
-                row_error(device, &shape, JOBS, flag, &outputs, &reference)
-            }));
+            cases.push(Case::close(
+                "row_error",
+                name,
+                bounds,
+                move |commands, device| {
+                    let data = Data::new(&shape);
+                    let (outputs, reference) =
+                        (device.upload(&data.outputs), device.upload(&data.reference));
+                    row_error(commands, &shape, JOBS, flag, &outputs, &reference)
+                },
+            ));
         }
     }
     for (rows, width) in RAGGED.into_iter().zip(RAGGED.into_iter().rev()) {
@@ -107,7 +124,7 @@ pub(super) fn cases() -> Vec<Case> {
             "sum_rows",
             format!("{rows}x{width}"),
             bounds,
-            move |device| sum_rows(device, rows, width, &device.upload(&values)),
+            move |commands, device| sum_rows(commands, rows, width, &device.upload(&values)),
         ));
     }
     cases.extend(maxima());
@@ -177,9 +194,9 @@ fn maxima() -> Vec<Case> {
                 absolute,
             };
             let name = format!("{what}, {}", if absolute { "magnitudes" } else { "values" });
-            cases.push(Case::exact("row_maximum", name, move |device| {
+            cases.push(Case::exact("row_maximum", name, move |commands, device| {
                 let values = Random::new(1).bell(images * tokens * width, -2.0, 1.0);
-                row_maximum(device, &row_maximum_of, &device.upload(&values))
+                row_maximum(commands, &row_maximum_of, &device.upload(&values))
             }));
         }
     }

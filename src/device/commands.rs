@@ -1,0 +1,354 @@
+//! Work for a device, as a value: kernels append to it, and it runs in that order.
+
+use super::buffer::Buffer;
+use super::gpu::{Binding, Clock, EntryPoint, Gpu};
+use super::pool::{Allocation, Pool};
+use super::{Device, byte_len};
+use crate::error::{Error, Result};
+use bytemuck::Pod;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
+/// only these commands still hold are freed soon.
+pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
+
+/// Commands for one device, carried out in the order in which they were appended. On the CPU they are carried out at once.
+///
+/// Commands belong to whoever makes them, so threads don't meddle with each other's. What one reads that another wrote must
+/// have been submitted: by a read of the other's, by [`submit`](Self::submit), or by dropping it.
+pub struct Commands {
+    device: Device,
+    /// Of a GPU: the dispatches that wait, and the buffers that come free between them.
+    queued: Option<Queued>,
+}
+
+struct Queued {
+    gpu: Arc<Gpu>,
+    dispatches: Vec<Dispatch>,
+    pool: Arc<Pool>,
+    mode: Mode,
+}
+
+/// What becomes of the dispatches.
+enum Mode {
+    /// They are submitted, many at once.
+    Submit,
+    /// They are kept for a [`Recording`].
+    Record,
+    /// They are submitted, each between two readings of the device's clock.
+    Time(Vec<Timed>),
+}
+
+/// A dispatch that waits to be submitted.
+#[derive(Clone)]
+pub(super) struct Dispatch {
+    pub(super) kernel: &'static str,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) bind_group: wgpu::BindGroup,
+    pub(super) grid: [u32; 3],
+}
+
+impl Dispatch {
+    fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+/// Dispatches that can be carried out again and again, on the same buffers.
+pub struct Recording {
+    dispatches: Box<[Dispatch]>,
+    /// The buffers between the dispatches are its own: nothing else may write them while the recording lives.
+    _pool: Arc<Pool>,
+}
+
+/// A submission whose dispatches were timed.
+struct Timed {
+    kernels: Vec<&'static str>,
+    /// `[kernels][2]`: start and end.
+    ticks: Buffer<u64>,
+}
+
+impl Commands {
+    /// No commands yet.
+    pub fn new(device: &Device) -> Self {
+        Self::in_mode(device, Mode::Submit)
+    }
+
+    fn in_mode(device: &Device, mode: Mode) -> Self {
+        let queued = match device {
+            Device::Cpu(_) => None,
+            Device::Gpu(gpu) => Some(Queued {
+                pool: match mode {
+                    Mode::Record => Pool::pinned(gpu.memory().clone()),
+                    Mode::Submit | Mode::Time(_) => Pool::new(gpu.memory().clone()),
+                },
+                gpu: gpu.clone(),
+                dispatches: Vec::new(),
+                mode,
+            }),
+        };
+        Self {
+            device: device.clone(),
+            queued,
+        }
+    }
+
+    /// The device that they are for.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// A buffer of `len` values for a kernel that writes them all: until then they are anything, for instance what another
+    /// buffer of these commands held that is no longer in use.
+    pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
+        match &self.queued {
+            None => self.device.zeros(len),
+            Some(Queued { gpu, pool, .. }) => {
+                let bytes = byte_len::<T>(len);
+                Buffer::gpu(len, pool.take(bytes, || gpu.create(bytes, false)))
+            }
+        }
+    }
+
+    /// Appends one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
+    ///
+    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two dimensions
+    /// where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the surplus.
+    ///
+    /// # Panics
+    /// On the CPU, which runs no shaders.
+    pub fn dispatch<P: Pod>(
+        &mut self,
+        entry_point: impl Into<EntryPoint>,
+        constants: &[(&'static str, f64)],
+        parameters: &P,
+        bindings: &[Binding],
+        workgroups: usize,
+    ) {
+        let queued = self.queued.as_mut().expect("the CPU runs no shaders");
+        let entry_point = entry_point.into();
+        let dispatch = queued
+            .gpu
+            .prepare(entry_point, constants, parameters, bindings, workgroups);
+        queued.dispatches.extend(dispatch);
+        queued.submit_if_many();
+    }
+
+    /// Appends everything in `recording`, which is of the same device, once more.
+    ///
+    /// # Panics
+    /// On the CPU, where nothing is recorded.
+    pub fn replay(&mut self, recording: &Recording) {
+        let queued = self.queued.as_mut().expect("the CPU has no recordings");
+        for dispatch in &recording.dispatches {
+            queued.dispatches.push(dispatch.clone());
+            queued.submit_if_many();
+        }
+    }
+
+    /// Hands what was appended so far to the device, without waiting for it.
+    pub fn submit(&mut self) {
+        if let Some(queued) = &mut self.queued
+            && !matches!(queued.mode, Mode::Record)
+        {
+            queued.submit(None);
+        }
+    }
+
+    /// Carries out everything appended so far and returns the contents of `buffer`.
+    ///
+    /// # Errors
+    /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
+    /// had or is beyond the limit, a binding over the adapter's limit.
+    pub fn read<T: Pod>(&mut self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        let mut all = self.read_all(std::slice::from_ref(buffer))?;
+        Ok(all.swap_remove(0))
+    }
+
+    /// Carries out everything appended so far and returns the contents of several buffers, with a single wait.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        match (&mut self.queued, &self.device) {
+            (Some(queued), _) => queued.read_all(buffers),
+            (None, device) => {
+                device.memory().check(device.name())?;
+                let contents = buffers.iter().map(|buffer| buffer.host_slice().to_vec());
+                Ok(contents.collect())
+            }
+        }
+    }
+
+    /// Carries out everything appended so far and waits for it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn synchronize(&mut self) -> Result<()> {
+        let nothing = self.device.zeros::<u32>(1);
+        self.read(&nothing).map(drop)
+    }
+
+    /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it isn't
+    /// called. It may not read anything back.
+    pub fn record<T>(
+        device: &Device,
+        append: impl FnOnce(&mut Self) -> T,
+    ) -> Option<(T, Recording)> {
+        if let Device::Cpu(_) = device {
+            return None;
+        }
+        let mut commands = Self::in_mode(device, Mode::Record);
+        let result = append(&mut commands);
+        let queued = commands.queued.as_mut()?;
+        let recording = Recording {
+            dispatches: std::mem::take(&mut queued.dispatches).into(),
+            _pool: queued.pool.clone(),
+        };
+        Some((result, recording))
+    }
+
+    /// Carries out what `append` appends and returns the kernel of each dispatch and the time that it took by the device's
+    /// own clock, in order. Empty on a device without a clock, where `append` isn't called.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); and a clock that goes back.
+    pub fn profile(
+        device: &Device,
+        append: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Vec<(&'static str, Duration)>> {
+        let mut commands = Self::in_mode(device, Mode::Time(Vec::new()));
+        let Some(clock) = commands
+            .queued
+            .as_ref()
+            .and_then(|queued| queued.gpu.clock())
+        else {
+            return Ok(Vec::new());
+        };
+        let nanoseconds_per_tick = clock.nanoseconds_per_tick;
+        append(&mut commands)?;
+        commands.synchronize()?;
+        let queued = commands.queued.as_mut();
+        let mode = queued.map(|queued| std::mem::replace(&mut queued.mode, Mode::Submit));
+        let Some(Mode::Time(submissions)) = mode else {
+            return Ok(Vec::new());
+        };
+        let mut times = Vec::new();
+        for Timed { kernels, ticks } in submissions {
+            let ticks = commands.read(&ticks)?;
+            for (kernel, ticks) in kernels.into_iter().zip(ticks.as_chunks::<2>().0) {
+                let [start, end] = *ticks;
+                if end < start {
+                    let problem =
+                        format!("its clock went back from {start} to {end} during {kernel}");
+                    return Err(Error::device(device.name(), problem));
+                }
+                let nanoseconds = (end - start) as f64 * nanoseconds_per_tick;
+                times.push((kernel, Duration::from_secs_f64(nanoseconds * 1e-9)));
+            }
+        }
+        Ok(times)
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.submit();
+    }
+}
+
+impl Queued {
+    fn submit_if_many(&mut self) {
+        let is_many = self.dispatches.len() >= DISPATCHES_PER_SUBMISSION;
+        if is_many && !matches!(self.mode, Mode::Record) {
+            self.submit(None);
+        }
+    }
+
+    /// Submits what waits in one pass (in one pass each where it is timed), then `copy`: sources, which lie one after the
+    /// other in the destination. `None` where there is nothing to submit.
+    fn submit(
+        &mut self,
+        copy: Option<(&[&wgpu::Buffer], &wgpu::Buffer)>,
+    ) -> Option<wgpu::SubmissionIndex> {
+        if self.dispatches.is_empty() && copy.is_none() {
+            return None;
+        }
+        let dispatches = std::mem::take(&mut self.dispatches);
+        let mut encoder = self.gpu.encoder();
+        match (&mut self.mode, self.gpu.clock()) {
+            _ if dispatches.is_empty() => {}
+            (Mode::Time(submissions), Some(clock)) => {
+                submissions.push(encode_timed(&self.gpu, &mut encoder, clock, &dispatches));
+            }
+            _ => {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for dispatch in &dispatches {
+                    dispatch.encode(&mut pass);
+                }
+            }
+        }
+        if let Some((sources, destination)) = copy {
+            let mut offset = 0;
+            for source in sources {
+                encoder.copy_buffer_to_buffer(source, 0, destination, offset, source.size());
+                offset += source.size();
+            }
+        }
+        Some(self.gpu.submit(encoder))
+    }
+
+    fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
+        let staging = self.gpu.staging(buffers.iter().map(size).sum());
+        let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
+        let submission = self.submit(Some((&sources, &staging)));
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.gpu.wait(submission);
+        // A fault explains a failed mapping better than the mapping's own error does.
+        self.gpu.check()?;
+        let mapped = staging
+            .get_mapped_range(..)
+            .map_err(|error| Error::device(self.gpu.name(), format!("reading back: {error}")))?;
+        let mut rest = &mapped[..];
+        let contents = buffers.iter().map(|buffer| {
+            let bytes;
+            (bytes, rest) = rest.split_at(size(buffer) as usize);
+            // The mapping need not be aligned for `T`, so this copies rather than casts.
+            bytemuck::pod_collect_to_vec(&bytes[..buffer.len() * size_of::<T>()])
+        });
+        Ok(contents.collect())
+    }
+}
+
+/// Encodes each dispatch in a pass of its own, between two readings of the clock.
+fn encode_timed(
+    gpu: &Gpu,
+    encoder: &mut wgpu::CommandEncoder,
+    clock: &Clock,
+    dispatches: &[Dispatch],
+) -> Timed {
+    for (index, dispatch) in dispatches.iter().enumerate() {
+        let first = 2 * index as u32;
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some(dispatch.kernel),
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &clock.queries,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            }),
+        });
+        dispatch.encode(&mut pass);
+    }
+    let readings = 2 * dispatches.len();
+    let buffer = gpu.ticks(readings);
+    encoder.resolve_query_set(&clock.queries, 0..readings as u32, &buffer, 0);
+    Timed {
+        kernels: dispatches.iter().map(|dispatch| dispatch.kernel).collect(),
+        ticks: Buffer::gpu(readings, Allocation::single(gpu.memory().clone(), buffer)),
+    }
+}
