@@ -60,6 +60,14 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
         "1: ask the hub nothing, use its cache alone.",
     ),
     (
+        "SSL_CERT_FILE",
+        "Certificates to trust in the place of the system's, beside Mozilla's; SSL_CERT_DIR: folders of such.",
+    ),
+    (
+        "REQUESTS_CA_BUNDLE",
+        "Certificates that alone are trusted, a file or a folder; else CURL_CA_BUNDLE.",
+    ),
+    (
         "XDG_CACHE_HOME",
         "The user's cache, of the hub's files and of bench --tune; by default the system's.",
     ),
