@@ -14,11 +14,11 @@ use ptq4vit_gpu::data::samples::{Sample, labelled, listed, load_all};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
-use ptq4vit_gpu::model::Site;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::{Site, sites};
 use ptq4vit_gpu::quant::{
-    Budget, Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate,
+    Budget, Calibration, Method, Policy, Preset, Provenance, QuantizedModel, Settings, calibrate,
 };
 use ptq4vit_gpu::report::{Accuracy, Tally};
 use std::path::PathBuf;
@@ -76,33 +76,30 @@ fn main() -> Result<()> {
     let mut at_six_bits = Vec::new();
     for preset in [Preset::Ptq4vit, Preset::BasePtq] {
         for bits in [8, 6, 4] {
-            let settings = Settings::preset(preset, bits, bits);
-            let calibration = session.calibrate(&settings, &|_| true)?;
-            session.row(
-                &format!("{preset:?} W{bits}A{bits}"),
-                &settings,
-                &calibration,
-            )?;
+            let policy = Policy::preset(preset, bits, bits);
+            let method = session.method(preset, &policy);
+            let calibration = session.calibrate(&method, &|_| true)?;
+            session.row(&format!("{preset:?} W{bits}A{bits}"), &method, &calibration)?;
             if bits == 6 {
-                at_six_bits.push((settings, calibration));
+                at_six_bits.push((preset, policy, calibration));
             }
         }
     }
-    for (settings, calibration) in at_six_bits {
-        let switched = session.calibrate(
-            &Settings {
-                softmax_twin: !settings.softmax_twin,
-                gelu_twin: !settings.gelu_twin,
-                ..settings.clone()
-            },
-            &|site| has_softmax_twin(&site.name) || has_gelu_twin(&site.name),
-        )?;
+    for (preset, policy, calibration) in at_six_bits {
+        let switched = Policy {
+            softmax_twin: !policy.softmax_twin,
+            gelu_twin: !policy.gelu_twin,
+            ..policy.clone()
+        };
+        let switched = session.calibrate(&session.method(preset, &switched), &|site| {
+            has_softmax_twin(&site.name) || has_gelu_twin(&site.name)
+        })?;
         for softmax_twin in [false, true] {
             for gelu_twin in [false, true] {
                 let mut mixed = calibration.clone();
                 let from_switched = switched.sites.iter().filter(|(site, _)| {
-                    (has_softmax_twin(site) && softmax_twin != settings.softmax_twin)
-                        || (has_gelu_twin(site) && gelu_twin != settings.gelu_twin)
+                    (has_softmax_twin(site) && softmax_twin != policy.softmax_twin)
+                        || (has_gelu_twin(site) && gelu_twin != policy.gelu_twin)
                 });
                 for (name, site) in from_switched {
                     mixed.sites.insert(name.clone(), site.clone());
@@ -110,16 +107,16 @@ fn main() -> Result<()> {
                 let mark = |on: bool| if on { "yes" } else { "no" };
                 let name = format!(
                     "W6A6, {:?}, softmax twin {}, GELU twin {}",
-                    settings.metric,
+                    Settings::preset(preset).metric,
                     mark(softmax_twin),
                     mark(gelu_twin)
                 );
-                let settings = Settings {
+                let policy = Policy {
                     softmax_twin,
                     gelu_twin,
-                    ..settings.clone()
+                    ..policy.clone()
                 };
-                session.row(&name, &settings, &mixed)?;
+                session.row(&name, &session.method(preset, &policy), &mixed)?;
             }
         }
     }
@@ -165,16 +162,20 @@ impl Session {
         })
     }
 
-    fn calibrate(
-        &self,
-        settings: &Settings,
-        wanted: &dyn Fn(&Site) -> bool,
-    ) -> Result<Calibration> {
+    fn method(&self, preset: Preset, policy: &Policy) -> Method {
+        let plan = policy.plan(&sites(&self.resolved.architecture));
+        Method {
+            plan: plan.expect("the widths are in range, and there are no rules"),
+            settings: Settings::preset(preset),
+        }
+    }
+
+    fn calibrate(&self, method: &Method, wanted: &dyn Fn(&Site) -> bool) -> Result<Calibration> {
         let network = build(&self.device, &self.weights, &self.resolved.architecture)?;
         calibrate(
             &network,
             &self.weights,
-            settings,
+            method,
             &self.calibration_images,
             Budget::default(),
             wanted,
@@ -190,7 +191,7 @@ impl Session {
     }
 
     /// Writes the quantized model, reads it back, evaluates it in integers, and prints a row.
-    fn row(&self, name: &str, settings: &Settings, calibration: &Calibration) -> Result<()> {
+    fn row(&self, name: &str, method: &Method, calibration: &Calibration) -> Result<()> {
         let file = tempfile::NamedTempFile::new()
             .map_err(|error| Error::input(std::env::temp_dir(), error))?;
         let provenance = Provenance::new(
@@ -203,7 +204,7 @@ impl Session {
         QuantizedModel::new(
             &self.weights,
             &self.resolved,
-            settings.clone(),
+            method.clone(),
             calibration.clone(),
             provenance,
         )?

@@ -13,8 +13,9 @@ use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::quant::{
-    Budget, Calibration, Preset, Provenance, QuantizedModel, Settings, calibrate, parse_bytes,
+    Budget, Calibration, Method, Preset, Provenance, QuantizedModel, calibrate, parse_bytes,
 };
 use std::time::{Duration, Instant};
 
@@ -82,21 +83,20 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
     let float_figures = one_image(device, &mut float, &images)?;
     drop(float);
 
-    let preset = Settings {
-        candidates: arguments.candidates,
-        rounds: arguments.rounds,
-        ..Settings::preset(Preset::Ptq4vit, 6, 6)
-    };
-    let (settings, images_used) = if in_full {
-        (preset, &images[..])
+    let (method, images_used) = if in_full {
+        let sites = sites(&resolved.architecture);
+        let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites)?;
+        method.settings.candidates = arguments.candidates;
+        method.settings.rounds = arguments.rounds;
+        (method, &images[..])
     } else {
-        (covering(6), &images[..1])
+        (covering(6, &resolved.architecture)?, &images[..1])
     };
     let network = build(device, &weights, &resolved.architecture)?;
     let calibration = calibrate(
         &network,
         &weights,
-        &settings,
+        &method,
         images_used,
         Budget {
             bytes: arguments.memory_budget,
@@ -117,7 +117,7 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         figures(time, calibration.peak_device_bytes)
     });
     let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
-    let model = QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?;
+    let model = QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?;
     drop(network);
     device.memory().reset_peak();
     let integer_figures = one_image(device, &mut Model::quantized(device, &model)?, &images)?;

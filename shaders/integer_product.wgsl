@@ -109,7 +109,7 @@ fn main(
     var missing_y = vec4(0u);
     var missing_z = vec4(0u);
     for (var start = 0u; start < p.words; start += stretch) {
-        var sum: array<vec4<i32>, SUMS>;
+        var sum = array<vec4<i32>, SUMS>();
         for (var word = start; word < min(start + stretch, p.words); word++) {
             let x = a[a_at];
             let y = a[a_at + 1u];

@@ -1,6 +1,7 @@
 // out = (x - mean) / sqrt(variance + eps) * weight + bias, for each row of x on its own; the variance is the biased one.
 //
-// CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits. Row (image, token) of out is made of row (image, order[token]) of x.
+// CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits. Row (image,
+// token) of the codes is made of row (image, order[token]) of x, or of zeros where order names no token.
 //
 // One invocation computes one row in three passes: the mean, then the variance about it, then the result.
 
@@ -12,8 +13,9 @@ struct Parameters {
     input_offset: u32,
     input_stride: u32,
     eps: f32,
-    // Tokens of an image that order moves about; 0 leaves them where they are.
+    // Tokens of an image in out, and in x, where order moves them about; 0 leaves them where they are.
     tokens: u32,
+    input_tokens: u32,
     // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
     matrix_rows: u32,
     groups: u32,
@@ -49,9 +51,11 @@ fn main(
         return;
     }
     var input_row = row;
+    var is_padding = false;
     if p.tokens > 0u {
-        let token = row % p.tokens;
-        input_row = row - token + order[token];
+        let token = order[row % p.tokens];
+        is_padding = token >= p.input_tokens;
+        input_row = row / p.tokens * p.input_tokens + select(token, 0u, is_padding);
     }
     let start = p.input_offset + input_row * p.input_stride;
     var sum = 0.0;
@@ -79,7 +83,8 @@ fn main(
                 element(start, i + 3u, mean, inverse_deviation),
             );
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, inverse, p.q), p.width - i);
+            let existing = select(values, vec4(0.0), is_padding);
+            out[word_at] = first_lanes(quantize(existing, inverse, p.q), p.width - i);
             word_at += padded_rows;
         }
     } else {

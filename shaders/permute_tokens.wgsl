@@ -1,13 +1,15 @@
-// Reorders the tokens of each image: out[b, t] = tokens[b, order[t]], where order is a permutation. Swin's windows, their
-// cyclic shift, the way back, and the merging of patches are all of this kind, and so are their gradients.
+// Reorders the tokens of each image: out[b, t] = tokens[b, order[t]], or zero where order names no token. Swin's windows with
+// their padding, their cyclic shift, the way back, and the merging of patches are all of this kind, and so are their
+// gradients.
 //
 // One invocation copies one element; neighbours write neighbours.
 
 struct Parameters {
     // Elements of the result.
     count: u32,
-    // Tokens of one image.
+    // Tokens of one image in the result, and in the input.
     tokens: u32,
+    input_tokens: u32,
     // Elements of one token.
     dim: u32,
 }
@@ -28,7 +30,11 @@ fn main(
     if index >= p.count {
         return;
     }
-    let token = index / p.dim % p.tokens;
+    let token = order[index / p.dim % p.tokens];
     let image = index / (p.dim * p.tokens);
-    out[index] = input[(image * p.tokens + order[token]) * p.dim + index % p.dim];
+    var value = 0.0;
+    if token < p.input_tokens {
+        value = input[(image * p.input_tokens + token) * p.dim + index % p.dim];
+    }
+    out[index] = value;
 }

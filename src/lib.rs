@@ -7,10 +7,10 @@
 //! use ptq4vit_gpu::device::open;
 //! use ptq4vit_gpu::error::Result;
 //! use ptq4vit_gpu::inference::{Model, build};
-//! use ptq4vit_gpu::model::open_checkpoint;
+//! use ptq4vit_gpu::model::{open_checkpoint, sites};
 //! use ptq4vit_gpu::model::recipe::resolve;
 //! use ptq4vit_gpu::quant::{
-//!     Budget, Event, Preset, Provenance, QuantizedModel, Settings, calibrate,
+//!     Budget, Event, Method, Preset, Provenance, QuantizedModel, calibrate,
 //! };
 //! use ptq4vit_gpu::report::guesses;
 //! use std::path::Path;
@@ -29,15 +29,14 @@
 //!     .collect::<Result<_>>()?;
 //!
 //! // Calibrate, with fewer candidates than the paper's 100 for each scale.
-//! let settings = Settings {
-//!     candidates: 20,
-//!     ..Settings::preset(Preset::Ptq4vit, 6, 6)
-//! };
+//! let sites = sites(&resolved.architecture);
+//! let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites)?;
+//! method.settings.candidates = 20;
 //! let network = build(&device, &weights, &resolved.architecture)?;
 //! let calibration = calibrate(
 //!     &network,
 //!     &weights,
-//!     &settings,
+//!     &method,
 //!     &images,
 //!     Budget::default(),
 //!     &|_| true,
@@ -51,7 +50,7 @@
 //!
 //! // Save: one file with everything that running it takes.
 //! let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, Some(0), &samples)?;
-//! QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?.save(out)?;
+//! QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?.save(out)?;
 //!
 //! // Run a batch.
 //! let mut model = Model::quantized(&device, &QuantizedModel::open(out)?)?;
@@ -71,7 +70,7 @@
 //! | read a checkpoint, a file or the hub's | [`model::open_checkpoint`], [`hub::fetch`] |
 //! | know its architecture and preprocessing | [`model::recipe::resolve`] |
 //! | read images, folders and lists | [`data::samples`], [`data::preprocess::Preprocessing`] |
-//! | quantize | [`quant::calibrate`], [`quant::Settings`], [`quant::QuantizedModel`] |
+//! | quantize | [`quant::calibrate`], [`quant::Method`], [`quant::QuantizedModel`] |
 //! | run a model, in floats or integers | [`inference::Model`] |
 //! | know how good it is | [`evaluation::Models`], [`report::Tally`], [`report::guesses`] |
 //! | know how fast it is | [`mod@bench`] |

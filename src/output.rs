@@ -55,14 +55,22 @@ impl Output {
         &self.path
     }
 
+    /// The file that will be replaced, unless it is a stream.
+    pub fn file(&self) -> Option<&Path> {
+        match self.stream {
+            Some(_) => None,
+            None => Some(&self.target),
+        }
+    }
+
     /// [`spare`] for this output.
     ///
     /// # Errors
     /// As there.
     pub fn spare(&self, flag: &str, inputs: &Inputs) -> Result<()> {
-        match self.stream {
-            Some(_) => Ok(()),
-            None => spare(flag, &self.target, inputs),
+        match self.file() {
+            Some(target) => spare(flag, target, inputs),
+            None => Ok(()),
         }
     }
 

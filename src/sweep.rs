@@ -7,7 +7,8 @@ use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Sha
 use crate::input;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
-use crate::quant::{Preset, Provenance, Settings};
+use crate::model::{config::Architecture, sites};
+use crate::quant::{Method, Preset, Provenance, Settings};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashSet;
@@ -243,9 +244,12 @@ fn distinct<T: Eq + Hash + Display>(field: &str, values: &[T]) -> std::result::R
 }
 
 impl Task<'_> {
-    /// What the preset stands for at these bits.
-    pub fn settings(&self) -> Settings {
-        Settings::preset(self.preset, self.bits, self.bits)
+    /// What the preset stands for at these bits, for this architecture.
+    ///
+    /// # Errors
+    /// Bits that are not 2 to 8, which no checked plan has.
+    pub fn method(&self, architecture: &Architecture) -> Result<Method> {
+        Method::preset(self.preset, self.bits, self.bits, &sites(architecture))
     }
 
     /// Where the quantized model goes.
@@ -285,7 +289,7 @@ impl Task<'_> {
                 "tool_version": env!("CARGO_PKG_VERSION"),
                 "models": {
                     "quantized": {
-                        "settings": self.settings(),
+                        "settings": Settings::preset(self.preset),
                         "provenance": {
                             "preset": self.preset,
                             "seed": self.plan.seed(),
@@ -312,6 +316,10 @@ impl Task<'_> {
             Ok(file) => file,
             Err(error) => return vec![error.to_string()],
         };
+        let method = match self.method(&resolved.architecture) {
+            Ok(method) => method,
+            Err(error) => return vec![error.to_string()],
+        };
         let expected = Subject {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             models: ModelsRecord {
@@ -320,7 +328,8 @@ impl Task<'_> {
                 model_sha256: Some(weights.sha256()),
                 quantized: Some(QuantizedRecord {
                     sha256: quantized.sha256(),
-                    settings: self.settings(),
+                    plan: method.plan,
+                    settings: method.settings,
                     provenance,
                 }),
             },

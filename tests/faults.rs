@@ -14,9 +14,10 @@ use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{recipes, resolve};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Budget, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate as calibrate_on,
+    Budget, Method, Metric, Preset, Provenance, QuantizedModel, calibrate as calibrate_on,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -297,12 +298,17 @@ fn values_that_overflow_on_the_way() {
 }
 
 /// The FP logits and the quantized ones of two images of `model`, calibrated on these on every device.
-fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Vec<f32>)> {
+fn quantized_logits(model: &Container, metric: Metric) -> Vec<(Vec<f32>, Vec<f32>)> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     std::fs::write(&path, model.file()).unwrap();
     let weights = Weights::open(&path).unwrap();
     let resolved = resolve(&weights, None).unwrap();
+    let sites = sites(&resolved.architecture);
+    let mut method = Method::preset(Preset::Ptq4vit, 8, 8, &sites).unwrap();
+    method.settings.metric = metric;
+    method.settings.candidates = 20;
+    method.settings.rounds = 1;
     let Architecture::Vit(config) = &resolved.architecture else {
         panic!("a ViT");
     };
@@ -321,7 +327,7 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
             let found = calibrate_on(
                 &network,
                 &weights,
-                settings,
+                &method,
                 &images,
                 Budget::default(),
                 &|_| true,
@@ -339,7 +345,7 @@ fn quantized_logits(model: &Container, settings: &Settings) -> Vec<(Vec<f32>, Ve
             };
             // By way of the file, whose reader insists on positive scales.
             let out = folder.path().join("out.safetensors");
-            QuantizedModel::new(&weights, &resolved, settings.clone(), found, provenance)
+            QuantizedModel::new(&weights, &resolved, method.clone(), found, provenance)
                 .unwrap()
                 .save(&out)
                 .unwrap();
@@ -376,13 +382,7 @@ fn tensors_of_zeros_calibrate() {
             model.tensor(name).clear();
         }
         for metric in [Metric::Hessian, Metric::Cosine, Metric::Pearson] {
-            let settings = Settings {
-                metric,
-                candidates: 20,
-                rounds: 1,
-                ..Settings::preset(Preset::Ptq4vit, 8, 8)
-            };
-            for (float, quantized) in quantized_logits(&model, &settings) {
+            for (float, quantized) in quantized_logits(&model, metric) {
                 let error: f32 = float
                     .iter()
                     .zip(&quantized)
@@ -502,11 +502,11 @@ fn image_sizes_that_the_model_does_not_take() {
 
     let swin = here("tests/golden/swin_micro.safetensors");
     scene.write("model.safetensors", std::fs::read(swin).unwrap());
-    for run in both("112") {
+    for run in both("48") {
         let run = run.flag("--interpolate-positions");
         let says = [
             "--image-size",
-            "a Swin transformer takes images of its own size only, 56",
+            "images of 48 pixels have windows of 6 tokens in stage 1",
         ];
         scene.fails(run, USAGE, &says);
     }
@@ -1115,6 +1115,9 @@ fn flags_out_of_range() {
         ("--preset", "guess", "base-ptq"),
         ("--alpha", "1.5", "0 <= alpha < beta"),
         ("--beta", "inf", "0 <= alpha < beta"),
+        ("--beta", "1e38", "to 256.0 times"),
+        ("--beta", "256.1", "to 256.0 times"),
+        ("--beta", "1e-38", "expected candidates from"),
         ("--softmax-twin", "maybe", "true, false"),
         ("--seed", "first", "invalid digit"),
         ("--seed", "-1", "invalid digit"),
@@ -1232,9 +1235,9 @@ fn damaged_quantized_files() {
         (
             &|file| {
                 file.metadata
-                    .insert("format_version".to_owned(), "2".to_owned());
+                    .insert("format_version".to_owned(), "3".to_owned());
             },
-            &["format version 2, where 1 is expected"],
+            &["format version 3, where 1 or 2 is expected"],
         ),
         (
             &|file| {
@@ -1250,16 +1253,18 @@ fn damaged_quantized_files() {
         ),
         (
             &|file| {
-                edit(file, "settings", |settings| {
-                    settings["weight_bits"] = json!(9)
+                edit(file, "plan", |plan| {
+                    plan["blocks.1.mlp.fc1"]["b"]["bits"] = json!(9)
                 })
             },
-            &["expected 2 to 8 bits, found 9"],
+            &["metadata `plan`: site `blocks.1.mlp.fc1`: b.bits: expected 2 to 8, found 9"],
         ),
         (
             &|file| {
-                edit(file, "settings", |settings| {
-                    settings["weight_bits"] = json!(6)
+                edit(file, "plan", |plan| {
+                    for scheme in plan.as_object_mut().unwrap().values_mut() {
+                        scheme["b"]["bits"] = json!(6);
+                    }
                 })
             },
             &[codes, "of another shape", "[9216] for [6912]"],

@@ -13,8 +13,9 @@ use ptq4vit_gpu::model::{
     open_checkpoint,
 };
 use ptq4vit_gpu::quant::{
-    Batch, Budget, Calibration, FakeQuantizedProducts, IntegerProducts, LinearCodes, Metric,
-    Preset, Scale, Settings, Side, SitePlan, SiteReport, SiteScales, SiteSearch, calibrate,
+    Batch, Budget, Calibration, FakeQuantizedProducts, IntegerProducts, LinearCodes, Method,
+    Metric, Policy, Preset, Scale, Settings, Side, SitePlan, SiteReport, SiteScales, SiteSearch,
+    calibrate,
 };
 use std::collections::HashMap;
 
@@ -50,9 +51,13 @@ tests! {
         the_search_finds_the_golden_scales_of_a_single_site
         quantized_inference_from_the_golden_scales
         an_older_checkpoint_is_the_same_network;
-    // Of a distilled network timm gave the answers, which quantizes nothing.
+    // Of these timm gave the answers, which quantizes nothing.
     distilled_micro:
         forward_and_backward;
+    ragged_micro:
+        forward_and_backward
+        the_evidence_is_that_of_plain_sums
+        integers_give_what_rounded_floats_give;
 }
 
 /// A golden network and the oracle's answers for it.
@@ -182,8 +187,9 @@ fn forward_and_backward(golden: &Golden) {
     }
 }
 
-/// The oracle's eight settings: their names, and what they mean.
-fn settings() -> Vec<(String, Settings)> {
+/// The oracle's eight settings: their names, and what they mean for a network.
+fn methods(network: &Network) -> Vec<(String, Method)> {
+    let sites: Vec<Site> = network.sites().cloned().collect();
     let mut all = Vec::new();
     for (bits, metric, twin) in [
         (4, Metric::Hessian, true),
@@ -200,21 +206,33 @@ fn settings() -> Vec<(String, Settings)> {
             serde_json::to_value(metric).unwrap().as_str().unwrap(),
             if twin { "twin" } else { "uniform" }
         );
-        let settings = Settings {
-            metric,
+        let policy = Policy {
             softmax_twin: twin,
             gelu_twin: twin,
-            ..Settings::preset(Preset::Ptq4vit, bits, bits)
+            ..Policy::preset(Preset::Ptq4vit, bits, bits)
         };
-        all.push((name, settings));
+        let method = Method {
+            plan: policy.plan(&sites).unwrap(),
+            settings: Settings {
+                metric,
+                ..Settings::preset(Preset::Ptq4vit)
+            },
+        };
+        all.push((name, method));
     }
     all
+}
+
+/// What a preset stands for at 6 bits.
+fn six_bits(preset: Preset, network: &Network) -> Method {
+    let sites: Vec<Site> = network.sites().cloned().collect();
+    Method::preset(preset, 6, 6, &sites).unwrap()
 }
 
 /// The oracle's scales of a site.
 fn golden_scales(golden: &Golden, setting: &str, plan: &SitePlan) -> SiteScales {
     let name = |part: &str| format!("{setting}/{}/{part}", plan.site.name);
-    let shift = if plan.a_format.is_twin() {
+    let shift = if plan.a.format.is_twin() {
         golden.answers.integers(&name("m")).expect("the oracle's m")[0] as u32
     } else {
         0
@@ -275,12 +293,7 @@ impl Operand {
 
 /// The score of `scales` at a site, in f64 from the oracle's A, B, O and G: what a choice is worth, apart from how it
 /// was found. Every group has its own block of O, so scores sum over groups.
-fn literal_score(
-    golden: &Golden,
-    plan: &SitePlan,
-    settings: &Settings,
-    scales: &SiteScales,
-) -> f64 {
+fn literal_score(golden: &Golden, plan: &SitePlan, metric: Metric, scales: &SiteScales) -> f64 {
     let double = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
     let answer = |part: &str| double(golden.answer(&format!("site/{}/{part}", plan.site.name)));
     let product = plan.site.product(golden.images("input").len());
@@ -321,13 +334,13 @@ fn literal_score(
         columns: k,
         group: Box::new(move |row| row / m % heads),
     }
-    .quantized(plan.a_format, plan.a_bits, &scales.a);
+    .quantized(plan.a.format, plan.a.bits, &scales.a);
     let b = Operand {
         values: b,
         columns: k,
         group: Box::new(move |row| row / n % heads + row % n * weight_groups / n),
     }
-    .quantized(Format::Uniform, plan.b_bits, &scales.b);
+    .quantized(Format::Uniform, plan.b.bits, &scales.b);
 
     let (out, grad) = (answer("out"), answer("grad"));
     let mut score = 0.0;
@@ -345,7 +358,7 @@ fn literal_score(
             let estimate = &estimate[start..][..group];
             let out = &out[row * n + start..][..group];
             let grad = &grad[row * n + start..][..group];
-            score += line_score(settings.metric, estimate, out, grad);
+            score += line_score(metric, estimate, out, grad);
         }
     }
     score
@@ -374,12 +387,12 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
     let mut failures = Vec::new();
     for device in common::devices() {
         let network = golden.network(&device);
-        for (setting, settings) in settings() {
+        for (setting, method) in methods(&network) {
             let images = golden.images("input");
             let found = calibrate(
                 &network,
                 &golden.weights,
-                &settings,
+                &method,
                 &images,
                 Budget::default(),
                 &|_| true,
@@ -387,7 +400,7 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
             )
             .unwrap();
             for site in network.sites() {
-                let plan = SitePlan::new(site, &settings);
+                let plan = method.plan.of(site).unwrap();
                 let scales = &found.sites[&site.name].scales;
                 if same_candidates(scales, &golden_scales(golden, &setting, &plan)) {
                     continue;
@@ -396,13 +409,13 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
                 // the two may rank neighbours differently: what counts is that either finds the score reached, that of
                 // the oracle's scales or of such as differ by no more than rounding.
                 let report = found.reports.iter().find(|report| report.site == site.name);
-                let score = literal_score(golden, &plan, &settings, scales)
+                let score = literal_score(golden, &plan, method.settings.metric, scales)
                     .min(report.expect("every site is reported").score);
                 let expected = golden.answer(&format!("{setting}/{}/score", site.name))[0];
                 let reached = |bar: f64| score <= bar * (1.0 + 1e-4);
                 let rounded = (1..50).map(|attempt| {
                     let scales = nudged(golden_scales(golden, &setting, &plan), attempt);
-                    literal_score(golden, &plan, &settings, &scales)
+                    literal_score(golden, &plan, method.settings.metric, &scales)
                 });
                 if !reached(f64::from(expected)) && !rounded.into_iter().any(reached) {
                     failures.push(format!(
@@ -419,11 +432,11 @@ fn every_setting_reaches_the_golden_scores(golden: &Golden) {
 
 fn the_literal_score_is_the_oracles(golden: &Golden) {
     let network = golden.network(&Device::cpu());
-    for (setting, settings) in settings() {
+    for (setting, method) in methods(&network) {
         for site in network.sites() {
-            let plan = SitePlan::new(site, &settings);
+            let plan = method.plan.of(site).unwrap();
             let scales = golden_scales(golden, &setting, &plan);
-            let score = literal_score(golden, &plan, &settings, &scales);
+            let score = literal_score(golden, &plan, method.settings.metric, &scales);
             let expected = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);
             // The files' tensors are rounded to f32, which moves the few values that lie on a rounding boundary.
             assert!(
@@ -438,17 +451,15 @@ fn the_literal_score_is_the_oracles(golden: &Golden) {
 fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
     for device in common::devices() {
         let network = golden.network(&device);
-        for (setting, settings) in settings() {
-            let exhaustive = Settings {
-                exhaustive: true,
-                ..settings.clone()
-            };
+        for (setting, method) in methods(&network) {
+            let mut exhaustive = method.clone();
+            exhaustive.settings.exhaustive = true;
             let images = golden.images("input");
-            let run = |settings| {
+            let run = |method| {
                 calibrate(
                     &network,
                     &golden.weights,
-                    settings,
+                    method,
                     &images,
                     Budget::default(),
                     &|_| true,
@@ -456,7 +467,7 @@ fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
                 )
                 .unwrap()
             };
-            let (quick, full) = (run(&settings), run(&exhaustive));
+            let (quick, full) = (run(&method), run(&exhaustive));
             assert_eq!(quick.sites, full.sites, "{}: {setting}", device.name());
             assert!(quick.work().done <= full.work().done);
         }
@@ -468,15 +479,13 @@ fn what_candidates_reached_is_what_the_exhaustive_search_finds(golden: &Golden) 
     let network = golden.network(&Device::cpu());
     let images = golden.images("input");
     let run = |exhaustive| {
-        let settings = Settings {
-            exhaustive,
-            ..Settings::preset(Preset::Ptq4vit, 6, 6)
-        };
+        let mut method = six_bits(Preset::Ptq4vit, &network);
+        method.settings.exhaustive = exhaustive;
         let weights = &golden.weights;
         let found = calibrate(
             &network,
             weights,
-            &settings,
+            &method,
             &images,
             Budget::default(),
             &|_| true,
@@ -532,21 +541,19 @@ fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
         let images = golden.images("input");
         let (_, records) = golden.records(&network);
         for preset in [Preset::Ptq4vit, Preset::BasePtq] {
-            let settings = Settings {
-                candidates: 10,
-                ..Settings::preset(preset, 6, 6)
-            };
+            let mut method = six_bits(preset, &network);
+            method.settings.candidates = 10;
             let found = calibrate(
                 &network,
                 &golden.weights,
-                &settings,
+                &method,
                 &images,
                 Budget::default(),
                 &|_| true,
                 &mut |_| Ok(()),
             )
             .unwrap();
-            let plans = network.sites().map(|site| SitePlan::new(site, &settings));
+            let plans = network.sites().map(|site| method.plan.of(site).unwrap());
             let plans = plans.map(|plan| {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
@@ -588,7 +595,7 @@ fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                     }
                     Preset::BasePtq => assert_eq!(evidence.hessian_error, None),
                 }
-                codes_are_counted(&device, golden, &settings, site, record, &found, report);
+                codes_are_counted(&device, golden, &method, site, record, &found, report);
             }
         }
     }
@@ -598,14 +605,14 @@ fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
 fn codes_are_counted(
     device: &Device,
     golden: &Golden,
-    settings: &Settings,
+    method: &Method,
     site: &Site,
     record: &Record,
     found: &Calibration,
     report: &SiteReport,
 ) {
     let (plan, scales) = (
-        SitePlan::new(site, settings),
+        method.plan.of(site).unwrap(),
         &found.sites[&site.name].scales,
     );
     let images = golden.images("input").len();
@@ -663,7 +670,8 @@ fn codes_are_counted(
         site.name
     );
     let in_r2 = plan
-        .a_format
+        .a
+        .format
         .is_twin()
         .then(|| in_r2 as f64 / histogram as f64);
     assert_eq!(evidence.a_in_r2, in_r2, "{}", site.name);
@@ -677,14 +685,14 @@ fn codes_are_counted(
 fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
     for device in common::devices() {
         let network = golden.network(&device);
-        let settings = Settings::preset(Preset::Ptq4vit, 6, 6);
+        let method = six_bits(Preset::Ptq4vit, &network);
         let run = |bytes| {
             let images = golden.images("input");
             let weights = &golden.weights;
             let found = calibrate(
                 &network,
                 weights,
-                &settings,
+                &method,
                 &images,
                 Budget { bytes, halvings: 0 },
                 &|_| true,
@@ -697,7 +705,7 @@ fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
             reports
         };
         // Little enough that images go through one by one.
-        assert_eq!(run(None), run(Some(73 << 20)), "{}", device.name());
+        assert_eq!(run(None), run(Some(440 << 10)), "{}", device.name());
     }
 }
 
@@ -711,11 +719,11 @@ fn quantized_inference_from_the_golden_scales(golden: &Golden) {
     let images = golden.images("eval_input");
     for device in common::devices() {
         let network = golden.network(&device);
-        for (setting, settings) in settings() {
+        for (setting, method) in methods(&network) {
             let expected = golden.answer(&format!("{setting}/eval_logits"));
             let plans: Vec<SitePlan> = network
                 .sites()
-                .map(|site| SitePlan::new(site, &settings))
+                .map(|site| method.plan.of(site).unwrap())
                 .collect();
             for integer in [false, true] {
                 let mut unmatched: Vec<usize> = (0..images.len()).collect();
@@ -758,6 +766,66 @@ fn quantized_inference_from_the_golden_scales(golden: &Golden) {
                     "{what}: only {at_once} match at once"
                 );
             }
+        }
+    }
+}
+
+/// Where no oracle tells the quantized network's logits, its two ways of computing them agree within 1e-4, image by image,
+/// with scales that differ by rounding if need be, as above.
+fn integers_give_what_rounded_floats_give(golden: &Golden) {
+    let images = golden.images("input");
+    for device in common::devices() {
+        let network = golden.network(&device);
+        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
+            let mut method = six_bits(preset, &network);
+            method.settings.candidates = 20;
+            let found = calibrate(
+                &network,
+                &golden.weights,
+                &method,
+                &images,
+                Budget::default(),
+                &|_| true,
+                &mut |_| Ok(()),
+            )
+            .unwrap();
+            let sites = |attempt| {
+                let plans = network.sites().map(|site| method.plan.of(site).unwrap());
+                let sites = plans.map(|plan| {
+                    let scales = found.sites[&plan.site.name].scales.clone();
+                    (plan, nudged(scales, attempt))
+                });
+                sites.collect::<Vec<_>>()
+            };
+            let pixels = device.upload(&images.concat());
+            let logits = |products: &mut dyn Products| {
+                let logits = network.logits(products, images.len(), &pixels);
+                device.read(&logits).unwrap()
+            };
+            let mut unmatched: Vec<usize> = (0..images.len()).collect();
+            for attempt in 0..20 {
+                let integer = logits(&mut integer_products(golden, &device, sites(attempt)));
+                let float = golden.float_products(&network);
+                let rounded = logits(&mut FakeQuantizedProducts::new(
+                    &device,
+                    float,
+                    sites(attempt),
+                ));
+                unmatched.retain(|&image| {
+                    let row = |logits: &[f32]| {
+                        logits[image * network.classes()..][..network.classes()].to_vec()
+                    };
+                    relative_error(&row(&integer), &row(&rounded)) >= 1e-4
+                });
+                if unmatched.is_empty() {
+                    break;
+                }
+            }
+            assert!(
+                unmatched.is_empty(),
+                "{}: {preset:?}: images {unmatched:?} are off",
+                device.name()
+            );
         }
     }
 }
@@ -818,7 +886,7 @@ fn literal_codes(
     };
     let weight = part("weight");
     let bias = sizes.has_bias.then(|| part("bias"));
-    let q = f64::from(1 << (plan.b_bits - 1));
+    let q = f64::from(1 << (plan.b.bits - 1));
     let codes: Vec<i8> = weight
         .iter()
         .enumerate()
@@ -831,7 +899,7 @@ fn literal_codes(
     Some(LinearCodes::upload(
         device,
         &sizes,
-        plan.b_bits,
+        plan.b.bits,
         &codes,
         bias.as_deref(),
     ))
@@ -842,16 +910,18 @@ fn the_search_finds_the_golden_scales_of_a_single_site(golden: &Golden) {
     for device in common::devices() {
         let network = golden.network(&device);
         let (_, mut records) = golden.records(&network);
-        let (setting, settings) = settings().remove(2);
+        let (setting, method) = methods(&network).remove(2);
         let float = golden.float_products(&network);
         for site in network.sites() {
-            let plan = SitePlan::new(site, &settings);
+            let plan = method.plan.of(site).unwrap();
             let batch = Batch {
                 images: golden.images("input").len(),
                 record: records.remove(&site.name).unwrap(),
             };
             let linear = site.has_weight().then(|| float.linear(site));
-            let search = SiteSearch::new(&device, &plan, &settings, linear, &[batch]).unwrap();
+            let search =
+                SiteSearch::new(&device, &plan, &method.settings, linear, &[batch], 64 << 20)
+                    .unwrap();
             let found = search.run().unwrap();
             let expected = golden_scales(golden, &setting, &plan);
             let score = f64::from(golden.answer(&format!("{setting}/{}/score", site.name))[0]);

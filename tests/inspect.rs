@@ -74,9 +74,10 @@ fn a_file_tells_what_its_calibration_found() {
     let Calibrated { file, figures, .. } = &*CALIBRATED;
     let report = inspect_bytes(file, |inspect| inspect.flag("--json")).json();
     assert_eq!(report["format"], "ptq4vit-gpu");
-    assert_eq!(report["format_version"], "1");
+    assert_eq!(report["format_version"], "2");
     assert_eq!(report["bytes"], file.len());
-    assert_eq!(report["settings"]["activation_bits"], 6);
+    assert_eq!(report["bits"], "weights 6, activations 6");
+    assert_eq!(report["sites"][0]["a"]["bits"], 6);
     assert_eq!(report["provenance"]["images"], 3);
     let parameters = std::fs::metadata(here(VIT)).unwrap().len();
     let fp32 = report["fp32_bytes"].as_u64().unwrap();

@@ -12,9 +12,9 @@ use ptq4vit_gpu::data::samples::{Sample, flat_folder, labelled, load_all};
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{Budget, Preset, Settings, calibrate};
+use ptq4vit_gpu::model::{Site, sites};
+use ptq4vit_gpu::quant::{Budget, Method, Preset, calibrate};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -256,17 +256,16 @@ fn abandoning_candidates_early_changes_no_choice() {
     let images = shared.inputs(&shared.samples[..3]);
     let device = Device::cpu();
     let network = build(&device, &shared.weights, &shared.resolved.architecture).unwrap();
+    let sites: Vec<Site> = network.sites().cloned().collect();
     let run = |exhaustive, bytes| {
-        let settings = Settings {
-            exhaustive,
-            candidates: 40,
-            rounds: 2,
-            ..Settings::preset(Preset::Ptq4vit, 6, 6)
-        };
+        let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites).unwrap();
+        method.settings.exhaustive = exhaustive;
+        method.settings.candidates = 40;
+        method.settings.rounds = 2;
         calibrate(
             &network,
             &shared.weights,
-            &settings,
+            &method,
             &images,
             Budget { bytes, halvings: 0 },
             &|site| SITES.contains(&site.name.as_str()),

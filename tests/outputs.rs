@@ -153,6 +153,7 @@ fn a_device_and_a_pipe_are_written_to_and_stay() {
         scene.verify(&null),
         scene.eval(&link),
         scene.calibrate("q.safetensors").with("--report", &null),
+        scene.calibrate("q.safetensors").with("--plan-out", &null),
     ] {
         let before = kind(&null);
         program.run().success();
@@ -443,7 +444,8 @@ fn a_journal_is_a_file_of_its_own() {
 #[test]
 fn what_is_read_is_not_replaced() {
     let scene = Scene::new();
-    scene.calibrate("q.safetensors").run().success();
+    let calibrate = scene.calibrate("q.safetensors");
+    calibrate.with("--plan-out", "p.toml").run().success();
     fs::hard_link(
         scene.path("model.safetensors"),
         scene.path("hard.safetensors"),
@@ -479,7 +481,13 @@ fn what_is_read_is_not_replaced() {
             .with("--images", "images")
             .with("--out", out)
     };
+    let plan_out = |out: &str| calibrate("new").with("--plan-out", out);
     for (run, says) in [
+        (plan_out("model.safetensors"), "--model"),
+        (plan_out("p.toml").with("--plan", "p.toml"), "--plan"),
+        (plan_out("new"), "--out"),
+        (plan_out("new.journal"), "journal"),
+        (plan_out("page").with("--report", "./page"), "--report"),
         (calibrate("model.safetensors"), "--model"),
         (calibrate("hard.safetensors"), "--model"),
         (calibrate("images/../config.json"), "--model"),

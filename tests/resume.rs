@@ -12,9 +12,10 @@ use ptq4vit_gpu::device::{Device, adapters, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Preset, Provenance, Settings,
+    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Method, Preset, Provenance,
     SiteReport, SiteScales, Subject,
 };
 use rand::{Rng, SeedableRng};
@@ -231,9 +232,10 @@ fn signalled(signal: &str, run: &program::Running) {
 struct Inside {
     weights: Weights,
     resolved: Resolved,
-    settings: Settings,
+    method: Method,
     provenance: Provenance,
     images: Vec<Vec<f32>>,
+    budget: Option<u64>,
 }
 
 impl Inside {
@@ -242,11 +244,10 @@ impl Inside {
         let resolved = resolve(&weights, None).unwrap();
         let samples = calibration_set(&scene.path("images"), None, 4, 0).unwrap();
         let preset = Preset::Ptq4vit;
-        let settings = Settings {
-            candidates: 60,
-            exhaustive: true,
-            ..Settings::preset(preset, 6, 6)
-        };
+        let sites = sites(&resolved.architecture);
+        let mut method = Method::preset(preset, 6, 6, &sites).unwrap();
+        method.settings.candidates = 60;
+        method.settings.exhaustive = true;
         Self {
             provenance: Provenance::new(&weights, &resolved.name, preset, Some(0), &samples)
                 .unwrap(),
@@ -256,12 +257,13 @@ impl Inside {
                 .collect(),
             weights,
             resolved,
-            settings,
+            method,
+            budget: None,
         }
     }
 
     fn subject(&self, device: &Device) -> Subject {
-        Subject::new(&self.provenance, &self.resolved, &self.settings, device)
+        Subject::new(&self.provenance, &self.resolved, &self.method, device)
     }
 
     fn open(&self, scene: &Scene, device: &Device) -> Result<(Journal, Vec<Finding>)> {
@@ -287,16 +289,8 @@ impl Inside {
         reopen: &dyn Fn() -> Result<Device>,
         on_site: &mut dyn FnMut(&SiteReport, &SiteScales) -> Result<()>,
     ) -> (Result<Calibration>, Vec<String>) {
-        let calibrator = Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: &self.weights,
-            settings: &self.settings,
-            images: &self.images,
-            budget: None,
-            reopen,
-        };
         let mut recoveries = Vec::new();
-        let outcome = calibrator.run(device, findings, &mut |event| {
+        let outcome = self.calibrator(reopen).run(device, findings, &mut |event| {
             match event {
                 Event::Found(report, scales) => return on_site(report, scales),
                 Event::Recovery(what) => recoveries.push(what.to_owned()),
@@ -305,6 +299,32 @@ impl Inside {
             Ok(())
         });
         (outcome, recoveries)
+    }
+
+    fn calibrator<'a>(&'a self, reopen: &'a dyn Fn() -> Result<Device>) -> Calibrator<'a> {
+        Calibrator {
+            architecture: &self.resolved.architecture,
+            weights: &self.weights,
+            method: &self.method,
+            images: &self.images,
+            budget: self.budget,
+            reopen,
+        }
+    }
+
+    /// Whether a calibration begins with this budget.
+    fn is_enough(&mut self, device: &Device, bytes: u64) -> bool {
+        self.budget = Some(bytes);
+        let reopen = || panic!("it isn't lost");
+        let begun = &mut |_: Event| Err(Error::Check("it begins".into()));
+        let outcome = self
+            .calibrator(&reopen)
+            .run(&mut device.clone(), Vec::new(), begun);
+        match outcome.map(drop).unwrap_err() {
+            Error::Check(_) => true,
+            Error::Usage { .. } => false,
+            other => panic!("{other}"),
+        }
     }
 
     fn undisturbed(&self, device: &Device) -> Calibration {
@@ -475,8 +495,8 @@ fn a_journal_of_another_calibration_is_refused() {
         (
             scene.calibrate_with("cpu", 60, 4, 7),
             &[
-                "settings.weight_bits is 6, where 7 is expected",
-                "settings.activation_bits is 6, where 7 is expected",
+                "plan.blocks.0.attn.pv.a.bits is 6, where 7 is expected",
+                "and 22 more",
             ],
         ),
         (
@@ -568,7 +588,7 @@ fn a_full_disk() {
     // With few candidates, whose scores it keeps, the journal is smaller than the output.
     let calibrate = || scene.calibrate_with("cpu", 2, 4, 6);
     let mut inside = Inside::new(&scene);
-    inside.settings.candidates = 2;
+    inside.method.settings.candidates = 2;
     inside.leave_journal(&scene, SITES);
     let journal = std::fs::metadata(scene.journal()).unwrap().len();
     calibrate().run().success();
@@ -692,7 +712,7 @@ fn less_memory_gives_the_same_scales() {
     let scene = Scene::new();
     let mut inside = Inside::new(&scene);
     // Images are what takes the memory, not candidates.
-    inside.settings.candidates = 4;
+    inside.method.settings.candidates = 4;
     inside.images = vec![inside.images; 5].concat();
     for mut device in common::devices() {
         let expected = inside.undisturbed(&device);
@@ -712,6 +732,47 @@ fn less_memory_gives_the_same_scales() {
         let error = outcome.map(drop).unwrap_err();
         assert_eq!(error.exit_code(), DEVICE as u8);
         assert!(error.to_string().contains("out of memory"), "{error}");
+    }
+}
+
+/// The plan of a calibration is what it takes: the least that is accepted is enough, and hardly more than what is held.
+#[test]
+fn the_least_budget_is_what_is_held() {
+    let scene = Scene::new();
+    let mut inside = Inside::new(&scene);
+    let images = inside.images.clone();
+    for device in common::devices() {
+        for (preset, count) in [
+            (Preset::Ptq4vit, 1),
+            (Preset::Ptq4vit, 4),
+            (Preset::BasePtq, 4),
+        ] {
+            inside.method =
+                Method::preset(preset, 6, 6, &sites(&inside.resolved.architecture)).unwrap();
+            inside.method.settings.candidates = 30;
+            inside.images = images[..count].to_vec();
+            inside.budget = None;
+            let expected = inside.undisturbed(&device);
+            let (mut too_little, mut least) = (0, 1 << 30);
+            while too_little + 1 < least {
+                let middle = (too_little + least) / 2;
+                match inside.is_enough(&device, middle) {
+                    true => least = middle,
+                    false => too_little = middle,
+                }
+            }
+            let peaks = [least, least + least / 4, 2 * least, 5 * least].map(|budget| {
+                inside.budget = Some(budget);
+                let found = inside.undisturbed(&device);
+                assert_eq!(found.sites, expected.sites, "{}", device.name());
+                let peak = found.peak_device_bytes;
+                assert!(peak <= budget, "{peak} bytes for {budget}");
+                peak
+            });
+            // It leaves 64 KiB for scales and scores, which these few need little of.
+            let most = peaks[0] + peaks[0] / 8 + (64 << 10);
+            assert!(least < most, "{least} bytes for {peaks:?}");
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::build;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{CONFIG_KEY, resolve};
+use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
-use ptq4vit_gpu::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use ptq4vit_gpu::quant::{Budget, Method, Preset, Provenance, QuantizedModel, calibrate};
 use std::collections::BTreeMap;
 
 /// As files tell them.
@@ -36,11 +37,10 @@ pub fn checkpoint(told: &str) -> Vec<u8> {
 pub fn quantized(told: &str) -> Vec<u8> {
     let weights = Weights::from_bytes(super::nowhere(), &checkpoint(told)).expect("a sound file");
     let resolved = resolve(&weights, None).expect("it says what it is");
-    let settings = Settings {
-        candidates: 4,
-        rounds: 1,
-        ..Settings::preset(Preset::Ptq4vit, 5, 6)
-    };
+    let sites = sites(&resolved.architecture);
+    let mut method = Method::preset(Preset::Ptq4vit, 5, 6, &sites).expect("sound widths");
+    method.settings.candidates = 4;
+    method.settings.rounds = 1;
     let pixels = 3 * resolved.architecture.image_size().pow(2);
     let images = [(0..pixels).map(|at| (at as f32).sin()).collect()];
     let network =
@@ -48,7 +48,7 @@ pub fn quantized(told: &str) -> Vec<u8> {
     let calibration = calibrate(
         &network,
         &weights,
-        &settings,
+        &method,
         &images,
         Budget::default(),
         &|_| true,
@@ -59,7 +59,7 @@ pub fn quantized(told: &str) -> Vec<u8> {
     let provenance = provenance.expect("no image has to be read");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("quantized.safetensors");
-    QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)
+    QuantizedModel::new(&weights, &resolved, method, calibration, provenance)
         .and_then(|model| model.save(&path))
         .expect("it is written");
     std::fs::read(path).expect("it is there")

@@ -41,8 +41,10 @@ struct Parameters {
     // -1 where R1 holds negatives (GELU), else 1.
     r1_sign: i32,
     has_residual: u32,
-    // Rows that `order` reorders among themselves; 0 where rows stay.
+    // Rows that `order` puts in the order of an image's tokens, and how many those are; 0 where rows stay. A row that it puts
+    // beyond them is padding, and dropped.
     order_rows: u32,
+    image_rows: u32,
     has_weight: u32,
     // Codes: 1 / scale_1, 1 / scale_2, and 2^(bits - 1).
     inverse_1: f32,
@@ -51,7 +53,6 @@ struct Parameters {
     unused_0: u32,
     unused_1: u32,
     unused_2: u32,
-    unused_3: u32,
 }
 
 override TWIN: bool = false;
@@ -179,7 +180,11 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
     }
     var out_row = row;
     if EPILOGUE == VALUES && p.order_rows != 0u {
-        out_row = row / p.order_rows * p.order_rows + order[row % p.order_rows];
+        let token = order[row % p.order_rows];
+        if token >= p.image_rows {
+            return 0.0;
+        }
+        out_row = row / p.order_rows * p.image_rows + token;
     }
     var error = 0.0;
     var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;

@@ -14,7 +14,8 @@ use crate::kernels::{
 use crate::model::config::{Architecture, Family};
 use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
 use crate::quant::{
-    Codes, MAX_SHIFT, Metric, Preset, Scale, Scan, Settings, Side, SitePlan, SiteScales,
+    Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side, SitePlan,
+    SiteScales,
 };
 use clap::ValueEnum;
 use half::f16;
@@ -242,7 +243,7 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
         Kernel::Scan => vec![Some(twin.unwrap_or(Format::Uniform))],
         // The norms of a block come before qkv and before fc1, of one shape.
         Kernel::LayerNorm => both(
-            matches!(site.kind, SiteKind::Linear(l) if l.weight_groups > 1),
+            matches!(site.kind, SiteKind::Linear(l) if l.is_qkv),
             Format::Uniform,
         ),
         Kernel::Softmax => both(
@@ -427,10 +428,16 @@ impl Case {
     }
 
     fn plan(&self) -> SitePlan {
-        let settings = Settings::preset(Preset::Ptq4vit, BITS, BITS);
+        let policy = Policy::preset(Preset::Ptq4vit, BITS, BITS);
+        let plan = policy.plan(std::slice::from_ref(&self.site));
+        let plan = plan.expect("the widths are in range").of(&self.site);
+        let plan = plan.expect("the preset leaves nothing in floats");
         SitePlan {
-            a_format: self.format.unwrap_or(Format::Uniform),
-            ..SitePlan::new(&self.site, &settings)
+            a: OperandScheme {
+                format: self.format.unwrap_or(Format::Uniform),
+                ..plan.a
+            },
+            ..plan
         }
     }
 
@@ -656,7 +663,7 @@ impl Case {
             out: matrix(),
             grad: Some(matrix()),
         };
-        let candidates = match plan.a_format {
+        let candidates = match plan.a.format {
             Format::SoftmaxTwin => MAX_SHIFT as usize,
             _ => CANDIDATES,
         };
@@ -669,7 +676,7 @@ impl Case {
             })
             .collect();
         let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
-        let lines = plan.site.lines(images);
+        let lines = plan.lines(images);
         let run = move || {
             let scan = scan_of(&device, &plan, images, &record, linear.as_ref());
             let codes = scan.codes(Side::A, &searched);
@@ -717,7 +724,7 @@ fn row_codes(
 fn scales(plan: &SitePlan, part: f32) -> SiteScales {
     let one = |side| {
         let unit = part * 4.0 / (1 << BITS) as f32;
-        match plan.format(side) {
+        match plan.operand(side).format {
             Format::Uniform => Scale::uniform(unit),
             _ => Scale {
                 scale: unit / 16.0,

@@ -5,9 +5,13 @@ use super::timing::{Timing, time_whole};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::inference::{Model, build};
+use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved};
+use crate::model::sites;
 use crate::model::weights::Weights;
-use crate::quant::{Budget, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{
+    Budget, Method, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -99,27 +103,28 @@ impl Subject {
             preprocessing,
             ..
         } = resolved;
-        let settings = match precision {
+        let bits = match precision {
             Precision::Float => {
                 return Model::float(device, weights, architecture, preprocessing);
             }
             Precision::Half => {
                 return Model::half(device, weights, architecture, preprocessing);
             }
-            Precision::W8A8 => covering(8),
-            Precision::W6A6 => covering(6),
+            Precision::W8A8 => 8,
+            Precision::W6A6 => 6,
         };
+        let method = covering(bits, architecture)?;
         let calibration = calibrate(
             &build(device, weights, architecture)?,
             weights,
-            &settings,
+            &method,
             &random_images(architecture, 1),
             Budget::default(),
             &|_| true,
             &mut |_| Ok(()),
         )?;
         let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
-        let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;
+        let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
         Model::quantized(device, &model)
     }
 
@@ -162,12 +167,19 @@ impl Subject {
 }
 
 /// The quickest calibration: one candidate, the scale that covers the largest value. Enough to run in integers.
-pub fn covering(bits: u32) -> Settings {
-    Settings {
-        metric: Metric::Mse,
-        candidates: 1,
-        beta: 1.0,
-        rounds: 1,
-        ..Settings::preset(Preset::Ptq4vit, bits, bits)
-    }
+///
+/// # Errors
+/// Bits that are not 2 to 8.
+pub fn covering(bits: u32, architecture: &Architecture) -> Result<Method> {
+    let method = Method::preset(Preset::Ptq4vit, bits, bits, &sites(architecture))?;
+    Ok(Method {
+        settings: Settings {
+            metric: Metric::Mse,
+            candidates: 1,
+            beta: 1.0,
+            rounds: 1,
+            ..method.settings
+        },
+        ..method
+    })
 }

@@ -9,14 +9,16 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
-use crate::output::{self, Inputs};
+use crate::model::{Site, sites};
+use crate::output::{self, Inputs, Output};
 use crate::quant::{
-    Calibration, Calibrator, Event, Journal, JournalLock, Metric, Preset, Provenance,
-    QuantizedModel, Settings, Subject, journal_of, parse_bytes,
+    Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
+    Provenance, QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Quantizes a model: chooses each product's scales on a few images, and writes integers.
@@ -32,6 +34,10 @@ Examples:
   # A model of the hub, on the images that a list names, within a small GPU's memory
   ptq4vit-gpu calibrate --model vit_base_patch16_224 --images photos --list photos.txt \\
       --memory-budget 800MiB --out vit_base_w8a8.safetensors
+
+  # In 4 bits, but the second half of each MLP in 8 and the head in floats
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --bits 4 \\
+      --site '*.mlp.fc2=w8a8' --keep-float head --out deit_tiny_mixed.safetensors
 
   # With a page that shows how well each product does
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
@@ -62,6 +68,23 @@ pub struct Calibrate {
     /// Bits of activations, if not --bits.
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
+    /// Bits of the products whose names match, as in '*.mlp.fc2=w8a8', 'blocks.0.*=a8' or 'head=w8'. May be given several
+    /// times; of two for one product the later one holds.
+    #[arg(long = "site", value_name = "PATTERN=BITS")]
+    site_rules: Vec<Rule>,
+    /// Products to leave in floats, by their names: 'head', '*.attn.qk'. May be given several times.
+    #[arg(long, value_name = "PATTERN", value_parser = Rule::float)]
+    keep_float: Vec<Rule>,
+    /// Plan that says what becomes of each product, instead of bits, twins and rules for single ones.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["bits", "weight_bits", "activation_bits", "softmax_twin", "gelu_twin", "site_rules", "keep_float"]
+    )]
+    plan: Option<PathBuf>,
+    /// File to write the plan to, as --plan takes it.
+    #[arg(long, value_name = "FILE")]
+    plan_out: Option<PathBuf>,
     /// How candidate scales are compared, if not as the preset says.
     #[arg(long, value_enum)]
     metric: Option<Metric>,
@@ -125,6 +148,7 @@ impl Calibrate {
         let settings = self.settings();
         settings.validate()?;
         let out = output::regular(&self.out, "a journal lies beside it")?;
+        let plan_out = self.plan_out.as_deref().map(Output::open).transpose()?;
         let report = self.report.open()?;
         let lock = JournalLock::take(&out)?;
         let (weights, resolved) = open_float(
@@ -133,11 +157,18 @@ impl Calibrate {
             &self.image_size,
             &self.preprocessing,
         )?;
+        let plan = self.plan(&sites(&resolved.architecture))?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         if let Some(report) = &report {
             report.check(resolved.architecture.classes())?;
         }
-        self.spare_inputs(&out, report.as_ref(), &weights, &samples)?;
+        let outputs = (&*out, plan_out.as_ref(), report.as_ref());
+        self.spare_inputs(outputs, &weights, &samples)?;
+        if let Some(plan_out) = plan_out {
+            let text = plan.to_toml(&sites(&resolved.architecture));
+            plan_out.write(|file| file.write_all(text.as_bytes()))?;
+        }
+        let method = Method { plan, settings };
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         let images = load_all(&samples, &resolved.preprocessing)
@@ -148,7 +179,7 @@ impl Calibrate {
         let calibrating = Calibrating {
             weights: &weights,
             resolved: &resolved,
-            settings: &settings,
+            method: &method,
             provenance: &provenance,
             samples: &samples,
             images: &images,
@@ -158,7 +189,7 @@ impl Calibrate {
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
         let figures = self.figures(&calibration, device.name());
         let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
-        QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?.save(&out)?;
+        QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?.save(&out)?;
         if let Some(report) = report {
             report.write(&Outcome {
                 device: &device,
@@ -177,13 +208,13 @@ impl Calibrate {
     /// Finds out that nothing that is written would replace what is read, or what else is written.
     fn spare_inputs(
         &self,
-        out: &Path,
-        report: Option<&Report>,
+        (out, plan_out, report): (&Path, Option<&Output>, Option<&Report>),
         weights: &Weights,
         samples: &[Sample],
     ) -> Result<()> {
         let inputs = Inputs::default()
             .files("--model", files_of(weights.path()))
+            .files("--plan", &self.plan)
             .files("--list", &self.list)
             .files("--images", samples.iter().map(|sample| &sample.path))
             .images("--images", [&self.images]);
@@ -191,28 +222,48 @@ impl Calibrate {
         let journal = journal_of(out);
         output::spare("--out", out, &inputs)?;
         output::spare("--out's journal", &journal, &inputs)?;
-        match report {
-            Some(report) => report.spare(&inputs.files("--out", [out]).files("journal", [journal])),
+        let mut taken = inputs.files("--out", [out]).files("journal", [journal]);
+        if let Some(report) = report {
+            report.output().spare("--report", &taken)?;
+            taken = taken.files("--report", report.output().file());
+        }
+        match plan_out {
+            Some(plan_out) => plan_out.spare("--plan-out", &taken),
             None => Ok(()),
         }
     }
 
+    /// What becomes of each of the network's `sites`.
+    fn plan(&self, sites: &[Site]) -> Result<Plan> {
+        match &self.plan {
+            Some(path) => Plan::open(path, sites),
+            None => {
+                let preset = Policy::preset(
+                    self.preset,
+                    self.weight_bits.unwrap_or(self.bits),
+                    self.activation_bits.unwrap_or(self.bits),
+                );
+                let policy = Policy {
+                    softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
+                    gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
+                    rules: [&self.site_rules[..], &self.keep_float[..]].concat(),
+                    ..preset
+                };
+                let usage = |problem| Error::usage("--site, --keep-float", problem);
+                policy.plan(sites).map_err(usage)
+            }
+        }
+    }
+
     fn settings(&self) -> Settings {
-        let preset = Settings::preset(
-            self.preset,
-            self.weight_bits.unwrap_or(self.bits),
-            self.activation_bits.unwrap_or(self.bits),
-        );
+        let preset = Settings::preset(self.preset);
         Settings {
             metric: self.metric.unwrap_or(preset.metric),
-            softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
-            gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
             alpha: self.alpha.unwrap_or(preset.alpha),
             beta: self.beta.unwrap_or(preset.beta),
             candidates: self.candidates.unwrap_or(preset.candidates),
             rounds: self.rounds.unwrap_or(preset.rounds),
             exhaustive: self.exhaustive,
-            ..preset
         }
     }
 
@@ -250,7 +301,7 @@ impl Calibrate {
 pub(super) struct Calibrating<'a> {
     pub weights: &'a Weights,
     pub resolved: &'a Resolved,
-    pub settings: &'a Settings,
+    pub method: &'a Method,
     pub provenance: &'a Provenance,
     pub samples: &'a [Sample],
     /// The samples, preprocessed.
@@ -268,7 +319,7 @@ impl Calibrating<'_> {
         option: &DeviceOption,
         device: &mut Device,
     ) -> Result<(Calibration, Journal)> {
-        let subject = Subject::new(self.provenance, self.resolved, self.settings, device);
+        let subject = Subject::new(self.provenance, self.resolved, self.method, device);
         let (mut journal, findings) = lock.open(&subject, self.restart)?;
         if journal.done() > 0 {
             log::info!("journal: {}", journal.progress());
@@ -276,7 +327,7 @@ impl Calibrating<'_> {
         let calibrator = Calibrator {
             architecture: &self.resolved.architecture,
             weights: self.weights,
-            settings: self.settings,
+            method: self.method,
             images: self.images,
             budget: self.memory_budget,
             reopen: &|| option.open(),

@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::interrupt;
 use crate::model::recipe::{Resolved, resolve};
+use crate::model::sites;
 use crate::model::weights::Weights;
 use crate::output;
-use crate::quant::{Budget, Preset, Provenance, QuantizedModel, Settings, calibrate};
+use crate::quant::{Budget, Method, Preset, Provenance, QuantizedModel, calibrate};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
 use serde::Serialize;
@@ -201,11 +202,11 @@ impl DemoModel {
         for preset in [Preset::BasePtq, Preset::Ptq4vit] {
             let name = preset.name();
             for bits in [8, 6, 4] {
-                let settings = Settings::preset(preset, bits, bits);
+                let method = Method::preset(preset, bits, bits, &sites(&resolved.architecture))?;
                 let calibration = calibrate(
                     &network,
                     weights,
-                    &settings,
+                    &method,
                     &self.calibration_images,
                     Budget::default(),
                     &|_| true,
@@ -219,7 +220,7 @@ impl DemoModel {
                     Some(0),
                     &samples.calibration,
                 )?;
-                QuantizedModel::new(weights, resolved, settings, calibration, provenance)?
+                QuantizedModel::new(weights, resolved, method, calibration, provenance)?
                     .save(&path)?;
                 // From the file, as a user would.
                 let quantized = QuantizedModel::open(&path)?;

@@ -81,11 +81,7 @@ fn print_header(inspection: &Inspection) -> Result<()> {
         mebibytes(inspection.fp32_bytes),
         100.0 * inspection.bytes as f64 / inspection.fp32_bytes as f64,
     )?;
-    print_line!(
-        "bits         weights {}, activations {}",
-        settings.weight_bits,
-        settings.activation_bits
-    )?;
+    print_line!("bits         {}", inspection.bits)?;
     print_line!(
         "preset       {}: {}",
         provenance.preset.name(),

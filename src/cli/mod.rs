@@ -3,7 +3,7 @@
 //! Results go to stdout, progress and notices to stderr: notices through `log`, which is set up here ([`run`]) and
 //! nowhere else in the library. Exit codes are those of [`Error`].
 
-/// `println!`, but a stdout that can't be written to is an error instead of a panic.
+/// `println!` of one line, whatever is in it; a stdout that can't be written to is an error instead of a panic.
 macro_rules! print_line {
     ($($argument:tt)*) => {
         $crate::cli::write_line(format_args!($($argument)*))
@@ -63,7 +63,7 @@ struct Cli {
 enum Command {
     Devices(devices::Devices),
     Models(models::Models),
-    Calibrate(calibrate::Calibrate),
+    Calibrate(Box<calibrate::Calibrate>),
     Inspect(inspect::Inspect),
     Eval(eval::Eval),
     Classify(classify::Classify),

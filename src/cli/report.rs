@@ -88,12 +88,9 @@ impl Report {
         }
     }
 
-    /// Finds out that the page would replace none of `inputs`.
-    ///
-    /// # Errors
-    /// The one that it would.
-    pub fn spare(&self, inputs: &Inputs) -> Result<()> {
-        self.output.spare("--report", inputs)
+    /// Where the page goes.
+    pub fn output(&self) -> &Output {
+        &self.output
     }
 
     /// Runs the models and writes the page.

@@ -156,11 +156,11 @@ impl Sweep {
             .into_iter()
             .collect::<Result<Vec<_>>>()?;
         let mut device = self.device.open()?;
-        let settings = task.settings();
+        let method = task.method(&resolved.architecture)?;
         let calibrating = Calibrating {
             weights: &weights,
             resolved: &resolved,
-            settings: &settings,
+            method: &method,
             provenance: &provenance,
             samples: &samples,
             images: &inputs,
@@ -168,7 +168,7 @@ impl Sweep {
             restart: self.restart,
         };
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
-        QuantizedModel::new(&weights, &resolved, settings, calibration, provenance)?
+        QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?
             .save(&quantized_path)?;
 
         // From the file, as a user would.

@@ -16,7 +16,7 @@ use crate::inference::{Model, check_finite};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
-use crate::quant::{Provenance, QuantizedModel, Settings};
+use crate::quant::{Plan, Provenance, QuantizedModel, Settings};
 use crate::report::{Accuracy, Tally};
 use serde::{Deserialize, Serialize};
 use shard::IMAGES_AT_ONCE;
@@ -53,7 +53,9 @@ pub struct ModelsRecord {
 pub struct QuantizedRecord {
     /// SHA-256 of its file.
     pub sha256: String,
-    /// What decided its scales.
+    /// What became of each product.
+    pub plan: Plan,
+    /// How its scales were chosen.
     pub settings: Settings,
     /// Where it comes from.
     pub provenance: Provenance,
@@ -141,7 +143,8 @@ impl Models {
                 model_sha256: reference.map(Weights::sha256),
                 quantized: Some(QuantizedRecord {
                     sha256: file.sha256(),
-                    settings: model.settings.clone(),
+                    plan: model.method.plan.clone(),
+                    settings: model.method.settings.clone(),
                     provenance: model.provenance.clone(),
                 }),
             },

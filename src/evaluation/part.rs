@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// The value of the field `format`, which tells a part from any other JSON.
 const FORMAT_NAME: &str = "ptq4vit-gpu evaluation";
 /// The value of the field `format_version` that this program writes and reads.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
 /// How many missing shards an error spells out before it only counts.
 const NAMED: usize = 10;
 

@@ -9,6 +9,7 @@ use super::WORKGROUP;
 use super::gelu::normal;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
+use super::permute_tokens::TokenOrder;
 use super::quantize::{Format, code, half_range, padded};
 use super::strategy;
 use super::sum_rows::sum_rows;
@@ -100,8 +101,9 @@ pub struct Operands<'a> {
 pub struct Residual<'a> {
     /// As large as the output and laid out like it.
     pub values: &'a Buffer<f32>,
-    /// Where the rows go: row r of each stretch of `order.len()` rows to row `order[r]` of it. Without it they stay.
-    pub order: Option<&'a Buffer<u32>>,
+    /// The order that the rows are in, which the output's are not: row r of each `from.len()` goes to row `from[r]` of
+    /// `tokens`, padding nowhere. Without it they stay.
+    pub order: Option<TokenOrder<'a>>,
 }
 
 /// The codes that values become: the left operand of the product that follows.
@@ -137,11 +139,12 @@ pub(super) struct Parameters {
     pub(super) r1_sign: i32,
     pub(super) has_residual: u32,
     pub(super) order_rows: u32,
+    pub(super) image_rows: u32,
     pub(super) has_weight: u32,
     pub(super) inverse_1: f32,
     pub(super) inverse_2: f32,
     pub(super) q: f32,
-    unused: [u32; 4],
+    unused: [u32; 3],
 }
 
 #[cfg(test)]
@@ -163,6 +166,7 @@ super::layout_test::uniform!(Parameters {
     r1_sign,
     has_residual,
     order_rows,
+    image_rows,
     has_weight,
     inverse_1,
     inverse_2,
@@ -237,14 +241,18 @@ pub fn integer_product(
             let blocks = cpu_blocks(product, operands, &|block| block);
             let order = residual
                 .and_then(|residual| residual.order)
-                .map(Buffer::host_slice);
+                .map(|order| (order, order.from.host_slice()));
             let residual = residual.map(|residual| residual.values.host_slice());
             let mut out = out.host_slice_mut();
             for block in &blocks {
                 block.for_each_row(product, |row, values| {
-                    let row = order.as_ref().map_or(row, |order| {
-                        row / order.len() * order.len() + order[row % order.len()] as usize
-                    });
+                    let row = match &order {
+                        Some((order, from)) => order.input_row(from, row),
+                        None => Some(row),
+                    };
+                    let Some(row) = row else {
+                        return;
+                    };
                     let start = product.out.at(block.matrix, row, 0);
                     for (column, value) in values.iter().enumerate() {
                         let at = start + column * product.out.column as usize;
@@ -373,11 +381,12 @@ fn dispatch(
         r1_sign: product.r1_sign(),
         has_residual: 0,
         order_rows: 0,
+        image_rows: 0,
         has_weight: 0,
         inverse_1: 0.0,
         inverse_2: 0.0,
         q: 0.0,
-        unused: [0; 4],
+        unused: [0; 3],
     };
     let (mut operand, mut order, mut weight) = (None, None, None);
     let (number, format) = match epilogue {
@@ -385,7 +394,8 @@ fn dispatch(
             operand = residual.map(|residual| residual.values);
             order = residual.and_then(|residual| residual.order);
             parameters.has_residual = operand.is_some().into();
-            parameters.order_rows = order.map_or(0, |order| order.len() as u32);
+            parameters.order_rows = order.map_or(0, |order| order.from.len() as u32);
+            parameters.image_rows = order.map_or(0, |order| order.tokens as u32);
             (0, Format::Uniform)
         }
         Epilogue::Codes(next) => {
@@ -416,7 +426,7 @@ fn dispatch(
         // What isn't there is never read; a binding must be something.
         Binding::F32(operands.bias.unwrap_or(operands.scales)),
         Binding::F32(operand.unwrap_or(operands.scales)),
-        Binding::U32(order.unwrap_or(operands.a)),
+        Binding::U32(order.map_or(operands.a, |order| order.from)),
         Binding::F32(weight.unwrap_or(operands.scales)),
         out,
     ];

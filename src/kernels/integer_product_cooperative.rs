@@ -66,6 +66,7 @@ super::layout_test::uniform!(Parameters {
     r1_sign,
     has_residual,
     order_rows,
+    image_rows,
     has_weight,
     inverse_1,
     inverse_2,

@@ -1,6 +1,7 @@
 //! Layer normalisation, as torch's: over the last dimension, biased variance. Its result is floats, or their codes.
 
 use super::WORKGROUP;
+use super::permute_tokens::TokenOrder;
 use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -39,6 +40,7 @@ struct Parameters {
     input_stride: u32,
     eps: f32,
     tokens: u32,
+    input_tokens: u32,
     matrix_rows: u32,
     groups: u32,
     q: f32,
@@ -52,6 +54,7 @@ super::layout_test::uniform!(Parameters {
     input_stride,
     eps,
     tokens,
+    input_tokens,
     matrix_rows,
     groups,
     q,
@@ -94,63 +97,68 @@ pub fn layer_norm(
     out
 }
 
-/// Codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does. With `order`, a permutation of each
-/// image's tokens as in [`permute_tokens`](super::permute_tokens), row `(b, t)` of the result is that of row
-/// `(b, order[t])` of the input.
+/// Codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does; with `order`, of what
+/// [`permute_tokens`](super::permute_tokens) makes of that.
 pub fn layer_norm_codes(
     device: &Device,
     norm: &LayerNorm,
-    order: Option<&Buffer<u32>>,
+    order: Option<TokenOrder>,
     input: &Buffer<f32>,
     weight: &Buffer<f32>,
     bias: &Buffer<f32>,
     codes: &RowCodes,
 ) -> Buffer<u32> {
-    let out = device.uninitialized(codes.len(norm.rows, norm.width));
+    let rows = order.map_or(norm.rows, |order| {
+        norm.rows / order.tokens * order.from.len()
+    });
+    let out = device.uninitialized(codes.len(rows, norm.width));
     match device {
         Device::Cpu(_) => {
             let (input, weight, bias) =
                 (input.host_slice(), weight.host_slice(), bias.host_slice());
-            let order = order.map(Buffer::host_slice);
+            let order = order.map(|order| (order, order.from.host_slice()));
             codes.fill(norm.width, &mut out.host_slice_mut(), |row, values| {
-                let from = order.as_ref().map_or(row, |order| {
-                    let token = row % order.len();
-                    row - token + order[token] as usize
-                });
-                normalise(norm, &input, &weight, &bias, from, values);
+                let from = match &order {
+                    Some((order, from)) => order.input_row(from, row),
+                    None => Some(row),
+                };
+                // Padding is zeros, which is what `values` are.
+                if let Some(from) = from {
+                    normalise(norm, &input, &weight, &bias, from, values);
+                }
             });
         }
         Device::Gpu(gpu) => gpu.dispatch(
             &SHADER,
             &codes.constants(),
-            &parameters(norm, order, Some(codes)),
+            &Parameters {
+                rows: rows as u32,
+                ..parameters(norm, order, Some(codes))
+            },
             &[
                 Binding::F32(input),
                 Binding::F32(weight),
                 Binding::F32(bias),
                 // Never read without an order; a binding must be something.
-                order.map_or(Binding::F32(input), Binding::U32),
+                order.map_or(Binding::F32(input), |order| Binding::U32(order.from)),
                 Binding::F32(codes.inverse_scales),
                 Binding::U32(&out),
             ],
-            norm.rows.div_ceil(WORKGROUP),
+            rows.div_ceil(WORKGROUP),
         ),
     }
     out
 }
 
-fn parameters(
-    norm: &LayerNorm,
-    order: Option<&Buffer<u32>>,
-    codes: Option<&RowCodes>,
-) -> Parameters {
+fn parameters(norm: &LayerNorm, order: Option<TokenOrder>, codes: Option<&RowCodes>) -> Parameters {
     Parameters {
         rows: norm.rows as u32,
         width: norm.width as u32,
         input_offset: norm.input_offset as u32,
         input_stride: norm.input_stride as u32,
         eps: norm.eps,
-        tokens: order.map_or(0, |order| order.len() as u32),
+        tokens: order.map_or(0, |order| order.from.len() as u32),
+        input_tokens: order.map_or(0, |order| order.tokens as u32),
         matrix_rows: codes.map_or(1, |codes| codes.matrix_rows as u32),
         groups: codes.map_or(1, |codes| codes.groups as u32),
         q: codes.map_or(0.0, |codes| half_range(codes.bits)),

@@ -2,6 +2,7 @@
 //! uniform structures of both have one layout.
 
 use super::geometry::View;
+use super::loop_variables_test::without_initial_value;
 use crate::device::Shader;
 use std::collections::BTreeSet;
 use std::mem::offset_of;
@@ -24,7 +25,14 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Files of this folder that are no kernels.
-const OTHERS: [&str; 5] = ["geometry", "layout_test", "mod", "strategy", "width"];
+const OTHERS: [&str; 6] = [
+    "geometry",
+    "layout_test",
+    "loop_variables_test",
+    "mod",
+    "strategy",
+    "width",
+];
 
 /// Kernels that may use what not every adapter has.
 const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
@@ -97,7 +105,7 @@ fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Mem
     (*span as usize, members)
 }
 
-/// The module of a valid text, and what its parts use.
+/// The module of a valid text whose variables in loops have initial values, and what its parts use.
 pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::ModuleInfo) {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source)
@@ -110,6 +118,11 @@ pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::Mod
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
+    assert_eq!(
+        without_initial_value(&module),
+        [""; 0],
+        "{name}.wgsl: these are declared in a loop and need an initial value"
+    );
     (module, info)
 }
 
@@ -143,6 +156,12 @@ fn the_shared_pieces_are_valid_together() {
         .collect();
     let (module, _) = parse("shared", &source);
     assert!(module.entry_points.is_empty());
+}
+
+/// The device's own, which is no kernel.
+#[test]
+fn the_self_test_is_valid() {
+    parse("self_test", &text("shaders", "self_test", "wgsl"));
 }
 
 #[test]

@@ -22,6 +22,8 @@ mod layer_norm;
 mod layer_norm_backward;
 #[cfg(test)]
 mod layout_test;
+#[cfg(test)]
+mod loop_variables_test;
 mod mean_tokens;
 mod mean_tokens_backward;
 mod pack_quads;
@@ -67,7 +69,7 @@ pub use patches::{Patches, patches};
 pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
-pub use permute_tokens::permute_tokens;
+pub use permute_tokens::{TokenOrder, permute_tokens};
 pub use quantize::{Format, Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};

@@ -1,4 +1,4 @@
-//! Tokens in another order: Swin's windows and its merging of patches.
+//! Tokens in another order: Swin's windows and its merging of patches, with padding where an image doesn't fill them.
 
 use super::WORKGROUP;
 use crate::device::{Binding, Buffer, Device, Shader};
@@ -10,37 +10,57 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/permute_tokens.wgsl"),
 };
 
+/// How an image's tokens are put in another order.
+#[derive(Clone, Copy)]
+pub struct TokenOrder<'a> {
+    /// For each token of the result, which token of the image it is; padding where that is none of them.
+    pub from: &'a Buffer<u32>,
+    /// Tokens of the image.
+    pub tokens: usize,
+}
+
+impl TokenOrder<'_> {
+    /// Which row of all images' tokens becomes `row` of the result, by what `from` holds; `None` for padding.
+    pub(super) fn input_row(&self, from: &[u32], row: usize) -> Option<usize> {
+        let token = from[row % from.len()] as usize;
+        (token < self.tokens).then(|| row / from.len() * self.tokens + token)
+    }
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Parameters {
     count: u32,
     tokens: u32,
+    input_tokens: u32,
     dim: u32,
 }
 
 #[cfg(test)]
-super::layout_test::uniform!(Parameters { count, tokens, dim });
+super::layout_test::uniform!(Parameters {
+    count,
+    tokens,
+    input_tokens,
+    dim
+});
 
-/// `tokens` `[images, order.len(), dim]` with each image's tokens reordered: `out[b, t] = tokens[b, order[t]]`. `order`
-/// is a permutation; its inverse leads back, and is the gradient.
+/// `tokens` `[images, order.tokens, dim]` with each image's tokens reordered, `[images, order.from.len(), dim]`:
+/// `out[b, t] = tokens[b, order.from[t]]`, or zero for padding. The inverse leads back, and is the gradient.
 pub fn permute_tokens(
     device: &Device,
     dim: usize,
-    order: &Buffer<u32>,
+    order: TokenOrder,
     tokens: &Buffer<f32>,
 ) -> Buffer<f32> {
-    let out = device.uninitialized(tokens.len());
+    let images = tokens.len() / (order.tokens * dim);
+    let out = device.uninitialized(images * order.from.len() * dim);
     match device {
-        Device::Cpu(_) => cpu(
-            dim,
-            &order.host_slice(),
-            &tokens.host_slice(),
-            &mut out.host_slice_mut(),
-        ),
+        Device::Cpu(_) => cpu(dim, order, &tokens.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
             let parameters = Parameters {
                 count: out.len() as u32,
-                tokens: order.len() as u32,
+                tokens: order.from.len() as u32,
+                input_tokens: order.tokens as u32,
                 dim: dim as u32,
             };
             gpu.dispatch(
@@ -49,7 +69,7 @@ pub fn permute_tokens(
                 &parameters,
                 &[
                     Binding::F32(tokens),
-                    Binding::U32(order),
+                    Binding::U32(order.from),
                     Binding::F32(&out),
                 ],
                 out.len().div_ceil(WORKGROUP),
@@ -59,13 +79,16 @@ pub fn permute_tokens(
     out
 }
 
-fn cpu(dim: usize, order: &[u32], tokens: &[f32], out: &mut [f32]) {
-    let image_len = order.len() * dim;
-    out.par_chunks_mut(image_len)
-        .zip(tokens.par_chunks(image_len))
-        .for_each(|(out, tokens)| {
-            for (out, &from) in out.chunks_exact_mut(dim).zip(order) {
-                out.copy_from_slice(&tokens[from as usize * dim..][..dim]);
+fn cpu(dim: usize, order: TokenOrder, tokens: &[f32], out: &mut [f32]) {
+    let from = order.from.host_slice();
+    out.par_chunks_mut(from.len() * dim)
+        .enumerate()
+        .for_each(|(image, out)| {
+            for (token, out) in out.chunks_exact_mut(dim).enumerate() {
+                match order.input_row(&from, image * from.len() + token) {
+                    Some(row) => out.copy_from_slice(&tokens[row * dim..][..dim]),
+                    None => out.fill(0.0),
+                }
             }
         });
 }

@@ -6,6 +6,7 @@ use crate::device::{Binding, Buffer, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "quantize",
@@ -22,7 +23,8 @@ const STRIP: usize = 8;
 const JOBS: usize = 8;
 
 /// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Signed code `c` in `-q..q`, value `c · scale`.
     Uniform,
@@ -33,6 +35,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniform => "uniform",
+            Self::SoftmaxTwin => "softmax_twin",
+            Self::GeluTwin => "gelu_twin",
+        }
+    }
+
     /// Whether codes carry a range flag in the top bit of their lane.
     pub fn is_twin(self) -> bool {
         self != Self::Uniform

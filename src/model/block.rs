@@ -19,6 +19,8 @@ use crate::kernels::{
 pub struct BlockShape {
     /// timm's name, as in `blocks.0`.
     pub name: String,
+    /// Tokens of an image.
+    pub tokens: usize,
     /// Windows, heads, tokens, features.
     pub attention: Attention,
     /// Hidden features of the MLP.
@@ -29,21 +31,25 @@ impl BlockShape {
     /// The block's matrix products: qkv, scores, context, proj, fc1, fc2.
     pub fn sites(&self) -> [Site; 6] {
         let (dim, mlp_dim) = (self.attention.dim(), self.mlp_dim);
-        let linear = |inputs, outputs| Linear::new(self.attention.image_tokens(), inputs, outputs);
+        // Padding is in the windows only. What qkv makes of it, the biases, is attended to and belongs to the range of q, k
+        // and v, as in timm's tensors.
+        let in_windows =
+            |inputs, outputs| Linear::new(self.attention.image_tokens(), inputs, outputs);
         let qkv = Linear {
-            weight_groups: 3,
-            ..linear(dim, 3 * dim)
+            is_qkv: true,
+            ..in_windows(dim, 3 * dim)
         };
+        let fc1 = Linear::new(self.tokens, dim, mlp_dim);
         let fc2 = Linear {
             after_gelu: true,
-            ..linear(mlp_dim, dim)
+            ..Linear::new(self.tokens, mlp_dim, dim)
         };
         [
             ("attn.qkv", SiteKind::Linear(qkv)),
             ("attn.qk", SiteKind::Scores(self.attention)),
             ("attn.pv", SiteKind::Context(self.attention)),
-            ("attn.proj", SiteKind::Linear(linear(dim, dim))),
-            ("mlp.fc1", SiteKind::Linear(linear(dim, mlp_dim))),
+            ("attn.proj", SiteKind::Linear(in_windows(dim, dim))),
+            ("mlp.fc1", SiteKind::Linear(fc1)),
             ("mlp.fc2", SiteKind::Linear(fc2)),
         ]
         .map(|(layer, kind)| Site {
@@ -55,7 +61,7 @@ impl BlockShape {
 
 /// How a block's attention is kept to windows.
 pub struct Windows {
-    /// The tokens, window by window.
+    /// The tokens, window by window, with padding where an image doesn't fill them.
     pub order: Order,
     /// What is added to the scores, `[heads, tokens, tokens]`.
     pub bias: Buffer<f32>,
@@ -145,6 +151,7 @@ fn score_rows(attention: &Attention, images: usize) -> usize {
 
 /// A block on a device.
 pub struct Block {
+    tokens: usize,
     attention: Attention,
     sites: [Site; 6],
     norm1: Norm,
@@ -165,6 +172,7 @@ impl Block {
     ) -> Result<Self> {
         let norm = |layer: &str| Norm::load(parameters, &format!("{}.{layer}", shape.name), eps);
         Ok(Self {
+            tokens: shape.tokens,
             attention: shape.attention,
             sites: shape.sites(),
             norm1: norm("norm1")?,
@@ -185,7 +193,7 @@ impl Segment for Block {
     }
 
     fn input_len(&self) -> usize {
-        self.attention.image_tokens() * self.attention.dim()
+        self.tokens * self.attention.dim()
     }
 
     fn forward(

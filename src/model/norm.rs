@@ -125,14 +125,16 @@ impl<'a> Normed<'a> {
     ) -> Buffer<u32> {
         let shape = self.shape(images);
         let Norm { weight, bias, .. } = self.norm;
+        let order = self.order.map(Order::forward);
         let codes = RowCodes {
             format,
             bits,
             inverse_scales: inverses,
-            matrix_rows: shape.rows,
+            matrix_rows: order.map_or(shape.rows, |order| {
+                shape.rows / order.tokens * order.from.len()
+            }),
             groups: 1,
         };
-        let order = self.order.map(Order::forward);
         layer_norm_codes(device, &shape, order, self.input, weight, bias, &codes)
     }
 }

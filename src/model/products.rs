@@ -150,6 +150,14 @@ pub struct FloatProducts {
 }
 
 impl FloatProducts {
+    /// Products of no weight yet.
+    pub fn new(device: &Device) -> Self {
+        Self {
+            device: device.clone(),
+            linear: HashMap::new(),
+        }
+    }
+
     /// Loads the weights of the linear ones among `sites` onto the device.
     ///
     /// # Errors
@@ -159,7 +167,7 @@ impl FloatProducts {
         weights: &Weights,
         sites: impl IntoIterator<Item = &'a Site>,
     ) -> Result<Self> {
-        let mut linear = HashMap::new();
+        let mut products = Self::new(device);
         for site in sites {
             if let Some(sizes) = site.weight() {
                 let load = |part: &str| {
@@ -170,13 +178,15 @@ impl FloatProducts {
                     weight: load("weight")?,
                     bias: sizes.has_bias.then(|| load("bias")).transpose()?,
                 };
-                linear.insert(site.name.clone(), loaded);
+                products.insert(site, loaded);
             }
         }
-        Ok(Self {
-            device: device.clone(),
-            linear,
-        })
+        Ok(products)
+    }
+
+    /// Adds the weight and bias of a linear site.
+    pub fn insert(&mut self, site: &Site, linear: LinearWeights) {
+        self.linear.insert(site.name.clone(), linear);
     }
 
     /// The weight and bias of a linear site.

@@ -1,6 +1,6 @@
 //! The matrix products of a network, O = A · B: the places that get quantized.
 
-use crate::kernels::{Lines, Product, View};
+use crate::kernels::{Product, View};
 
 /// One matrix product of a network, named as timm names the layer (`blocks.0.attn.qkv`), or after the operands where
 /// timm has no layer (`blocks.0.attn.qk`, `blocks.0.attn.pv`).
@@ -50,8 +50,8 @@ pub struct Linear {
     pub inputs: usize,
     /// Columns of the result.
     pub outputs: usize,
-    /// Equal parts of the outputs that have a weight scale each: 3 for qkv, else 1.
-    pub weight_groups: usize,
+    /// Whether the outputs are q, k and v, a third each.
+    pub is_qkv: bool,
     /// Whether the activation is a GELU's output.
     pub after_gelu: bool,
     /// Whether a bias `[outputs]` is added.
@@ -59,13 +59,13 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A product with one weight scale and a bias, on an activation that is no GELU's.
+    /// A product with a bias, on an activation that is no GELU's.
     pub fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
         Self {
             rows,
             inputs,
             outputs,
-            weight_groups: 1,
+            is_qkv: false,
             after_gelu: false,
             has_bias: true,
         }
@@ -91,7 +91,7 @@ impl Attention {
         self.heads * self.head_dim
     }
 
-    /// Tokens of one image, all windows together.
+    /// Tokens of one image, all windows together, with what pads them.
     pub fn image_tokens(&self) -> usize {
         self.windows * self.tokens
     }
@@ -175,48 +175,10 @@ impl Site {
         }
     }
 
-    /// How O's elements fall into groups that are scored apart.
-    pub fn lines(&self, images: usize) -> Lines {
-        match self.kind {
-            SiteKind::Linear(linear) => Lines {
-                rows: images * linear.rows,
-                columns: linear.outputs,
-                group_columns: linear.outputs / linear.weight_groups,
-                group_rows: images * linear.rows,
-                row_groups: 1,
-            },
-            SiteKind::Scores(attention) => Lines {
-                rows: images * attention.windows * attention.heads * attention.tokens,
-                columns: attention.tokens,
-                group_columns: attention.tokens,
-                group_rows: attention.tokens,
-                row_groups: attention.heads,
-            },
-            SiteKind::Context(attention) => Lines {
-                rows: images * attention.image_tokens(),
-                columns: attention.dim(),
-                group_columns: attention.head_dim,
-                group_rows: images * attention.image_tokens(),
-                row_groups: 1,
-            },
-            SiteKind::Matrices(Matrices { m, n, .. }) => Lines {
-                rows: images * m,
-                columns: n,
-                group_columns: n,
-                group_rows: images * m,
-                row_groups: 1,
-            },
-        }
-    }
-
     /// Elements of O of one image.
     pub fn out_len(&self) -> usize {
-        self.lines(1).elements()
-    }
-
-    /// Groups that O is scored in, which are also B's scales: thirds of qkv, heads of attention.
-    pub fn groups(&self) -> usize {
-        self.lines(1).groups()
+        let product = self.product(1);
+        product.problems() * product.m * product.n
     }
 
     /// The sizes of a site that has a weight.

@@ -76,6 +76,7 @@ fn blocks(index: usize, stage: &Stage) -> Vec<BlockShape> {
     (0..stage.depth)
         .map(|block| BlockShape {
             name: format!("layers.{index}.blocks.{block}"),
+            tokens: stage.tokens(),
             attention,
             mlp_dim: stage.mlp_dim,
         })
@@ -86,7 +87,8 @@ fn head(config: &SwinConfig) -> Site {
     Site::linear("head.fc", Linear::new(1, config.last_dim(), config.classes))
 }
 
-/// The windows of a block: timm's `window_partition` after its cyclic shift, its relative position bias, its mask.
+/// The windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative position bias, its
+/// mask.
 fn windows(stage: &Stage, shift: usize, block: &str, parameters: &Parameters) -> Result<Windows> {
     let table = (parameters.float)(&format!("{block}.attn.relative_position_bias_table"))?;
     let order = window_order(stage.resolution, stage.window, shift);
@@ -94,20 +96,20 @@ fn windows(stage: &Stage, shift: usize, block: &str, parameters: &Parameters) ->
     Ok(Windows {
         order: Order::upload(device, &order),
         bias: device.upload(&relative_position_bias(stage.window, stage.heads, &table)),
-        mask: device.upload(&mask(stage.resolution, stage.window, shift)),
+        mask: device.upload(&mask(stage.padded(), stage.window, shift)),
     })
 }
 
 /// Per token in the order of the windows (row by row over the image, and within a window), which token of the image it
-/// is. A shift moves the image up and left, around its edges.
-fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<u32> {
-    let grid = resolution / window;
-    let mut order = Vec::with_capacity(resolution * resolution);
-    for (down, across) in pairs(grid) {
+/// is. A shift moves the image up and left, around its edges; then padding fills the last windows to the right and below.
+fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<Option<usize>> {
+    let shifted = |place: usize| (place < resolution).then_some((place + shift) % resolution);
+    let mut order = Vec::new();
+    for (down, across) in pairs(resolution.div_ceil(window)) {
         for (line, column) in pairs(window) {
-            let y = (down * window + line + shift) % resolution;
-            let x = (across * window + column + shift) % resolution;
-            order.push((y * resolution + x) as u32);
+            let y = shifted(down * window + line);
+            let x = shifted(across * window + column);
+            order.push(y.zip(x).map(|(y, x)| y * resolution + x));
         }
     }
     order
@@ -131,15 +133,18 @@ fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32
 
 /// `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those that the
 /// shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
-fn mask(resolution: usize, window: usize, shift: usize) -> Vec<f32> {
+///
+/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for those that
+/// were shifted around its edge, and has padding attended to.
+fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
     let tokens = window * window;
     if shift == 0 {
         return vec![0.0; tokens * tokens];
     }
     // Only the last window of a row or column holds both edges; the shifted-in part is its last `shift` lines.
-    let wrapped = |place: usize| place >= resolution - shift;
-    let mut mask = Vec::with_capacity(resolution.pow(2) * tokens);
-    for (down, across) in pairs(resolution / window) {
+    let wrapped = |place: usize| place >= padded - shift;
+    let mut mask = Vec::with_capacity(padded.pow(2) * tokens);
+    for (down, across) in pairs(padded / window) {
         let region = |(line, column): (usize, usize)| {
             (
                 wrapped(down * window + line),
@@ -157,12 +162,13 @@ fn mask(resolution: usize, window: usize, shift: usize) -> Vec<f32> {
 }
 
 /// Per token in the order of merging, which token of the image it is: 2 by 2 neighbours follow each other, the lower one
-/// before the right one (timm's `PatchMerging`).
-fn merge_order(resolution: usize) -> Vec<u32> {
-    let mut order = Vec::with_capacity(resolution * resolution);
-    for (down, across) in pairs(resolution / 2) {
+/// before the right one (timm's `PatchMerging`). What an odd side lacks is padding.
+fn merge_order(resolution: usize) -> Vec<Option<usize>> {
+    let mut order = Vec::new();
+    for (down, across) in pairs(resolution.div_ceil(2)) {
         for (column, line) in pairs(2) {
-            order.push(((2 * down + line) * resolution + 2 * across + column) as u32);
+            let (y, x) = (2 * down + line, 2 * across + column);
+            order.push((y.max(x) < resolution).then_some(y * resolution + x));
         }
     }
     order
@@ -376,9 +382,28 @@ mod tests {
     fn windows_follow_each_other() {
         // Tokens of a 4 by 4 image in windows of 2 by 2, plain and shifted by one.
         let plain = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
-        assert_eq!(window_order(4, 2, 0), plain);
+        assert_eq!(window_order(4, 2, 0), plain.map(Some));
         let shifted = [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0];
-        assert_eq!(window_order(4, 2, 1), shifted);
+        assert_eq!(window_order(4, 2, 1), shifted.map(Some));
+    }
+
+    #[test]
+    fn what_does_not_fill_the_windows_is_padded() {
+        // A 3 by 3 image, shifted by one, in windows of 2 by 2: the shift goes around the image, not around the padding.
+        let padded = [
+            [Some(4), Some(5), Some(7), Some(8)],
+            [Some(3), None, Some(6), None],
+            [Some(1), Some(2), None, None],
+            [Some(0), None, None, None],
+        ];
+        assert_eq!(window_order(3, 2, 1), padded.concat());
+        let merged = [
+            [Some(0), Some(3), Some(1), Some(4)],
+            [Some(2), Some(5), None, None],
+            [Some(6), None, Some(7), None],
+            [Some(8), None, None, None],
+        ];
+        assert_eq!(merge_order(3), merged.concat());
     }
 
     #[test]
@@ -414,7 +439,7 @@ mod tests {
     fn merged_tokens_go_down_first() {
         assert_eq!(
             merge_order(4),
-            [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
+            [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15].map(Some)
         );
     }
 }

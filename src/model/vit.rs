@@ -49,6 +49,7 @@ fn blocks(config: &VitConfig) -> Vec<BlockShape> {
     (0..config.depth)
         .map(|block| BlockShape {
             name: format!("blocks.{block}"),
+            tokens: config.tokens(),
             attention,
             mlp_dim: config.mlp_dim,
         })

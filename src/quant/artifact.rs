@@ -6,8 +6,9 @@ use super::calibrate::Calibration;
 use super::candidates::{MAX_SHIFT, Scale};
 use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
+use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
-use super::plan::{Side, SitePlan, SiteScales};
+use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, contents_sha256};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::{self, TensorData, Weights};
-use crate::model::{Linear, Network, sites};
+use crate::model::{Linear, LinearWeights, Network, Site, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,8 +25,10 @@ use std::path::Path;
 
 /// The value of the metadata key `format`, which tells a quantized file from any other.
 pub const FORMAT_NAME: &str = "ptq4vit-gpu";
-/// The value of the metadata key `format_version` that this program writes and reads.
-pub const FORMAT_VERSION: &str = "1";
+/// The value of the metadata key `format_version` that this program writes. It reads version 1, too.
+pub const FORMAT_VERSION: &str = "2";
+/// Files of this version tell widths and twins for all sites at once, among the settings.
+const FORMAT_VERSION_1: &str = "1";
 
 /// Whether a checked safetensors file says that it is a quantized model.
 pub fn is_quantized(weights: &Weights) -> bool {
@@ -112,13 +115,13 @@ pub struct QuantizedModel {
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
-    /// Bit widths, formats and what decided the scales.
-    pub settings: Settings,
-    /// Every site, by name.
+    /// What became of each product, and how the scales were chosen.
+    pub method: Method,
+    /// Every site in integers, by name.
     pub sites: HashMap<String, QuantizedSite>,
     /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
     pub evidence: Option<BTreeMap<String, SiteEvidence>>,
-    /// What stays float, by timm's names: norms, class token, positions.
+    /// What stays float, by timm's names: norms, class token, positions, the weights of products in floats.
     pub floats: BTreeMap<String, Vec<f32>>,
 }
 
@@ -128,14 +131,29 @@ mod key {
     pub const FORMAT_VERSION: &str = "format_version";
     pub const ARCHITECTURE: &str = "architecture";
     pub const PREPROCESSING: &str = "preprocessing";
+    pub const PLAN: &str = "plan";
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
     pub const EVIDENCE: &str = "evidence";
 }
 
-/// The tensors that stay float: those that belong to no site.
-fn float_tensors(architecture: &Architecture) -> Vec<(String, Vec<usize>)> {
-    let sites: HashSet<String> = sites(architecture).into_iter().map(|s| s.name).collect();
+/// The `settings` of a file of version 1.
+#[derive(Deserialize)]
+struct SettingsOfVersion1 {
+    weight_bits: u32,
+    activation_bits: u32,
+    softmax_twin: bool,
+    gelu_twin: bool,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+/// The tensors that stay float: those that belong to no site in integers.
+fn float_tensors(architecture: &Architecture, plan: &Plan) -> Vec<(String, Vec<usize>)> {
+    let sites: HashSet<String> = plan
+        .integer(&sites(architecture))
+        .map(|plan| plan.site.name)
+        .collect();
     let mut tensors = architecture.expected_tensors();
     tensors.retain(|(name, _)| {
         let layer = name.rsplit_once('.').map_or("", |(layer, _)| layer);
@@ -159,17 +177,16 @@ impl QuantizedModel {
     pub fn new(
         weights: &Weights,
         resolved: &Resolved,
-        settings: Settings,
+        method: Method,
         calibration: Calibration,
         provenance: Provenance,
     ) -> Result<Self> {
-        let floats = float_tensors(&resolved.architecture)
+        let floats = float_tensors(&resolved.architecture, &method.plan)
             .into_iter()
             .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
             .collect::<Result<_>>()?;
-        for site in sites(&resolved.architecture) {
-            let plan = SitePlan::new(&site, &settings);
-            check_scales(weights, &plan, &calibration.sites[&site.name].scales)?;
+        for plan in method.plan.integer(&sites(&resolved.architecture)) {
+            check_scales(weights, &plan, &calibration.sites[&plan.site.name].scales)?;
         }
         let reports = calibration.reports.into_iter();
         let evidence = reports.map(|report| (report.site, report.evidence));
@@ -177,7 +194,7 @@ impl QuantizedModel {
             provenance,
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
-            settings,
+            method,
             sites: calibration.sites,
             evidence: Some(evidence.collect()),
             floats,
@@ -190,17 +207,17 @@ impl QuantizedModel {
     /// A folder that can't be written to.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = Vec::new();
-        for (name, shape) in float_tensors(&self.architecture) {
+        for (name, shape) in float_tensors(&self.architecture, &self.method.plan) {
             let data = self.floats[&name].clone();
             tensors.push((name, TensorData::F32 { shape, data }));
         }
-        for site in sites(&self.architecture) {
-            let plan = SitePlan::new(&site, &self.settings);
-            let QuantizedSite { scales, weight } = &self.sites[&site.name];
-            let name = |part: &str| format!("{}.{part}", site.name);
+        for plan in self.method.plan.integer(&sites(&self.architecture)) {
+            let site = &plan.site.name;
+            let QuantizedSite { scales, weight } = &self.sites[site];
+            let name = |part: &str| format!("{site}.{part}");
             tensors.push((name("a.scale"), scale_values(&scales.a)));
             tensors.push((name("b.scale"), scale_values(&scales.b)));
-            if plan.a_format.is_twin() {
+            if plan.a.format.is_twin() {
                 tensors.push((
                     name("a.shift"),
                     TensorData::I32 {
@@ -210,7 +227,7 @@ impl QuantizedModel {
                 ));
             }
             if let Some(weight) = weight {
-                let packed = pack(&weight.codes, plan.b_bits);
+                let packed = pack(&weight.codes, plan.b.bits);
                 tensors.push((
                     name("b.codes"),
                     TensorData::U8 {
@@ -234,7 +251,8 @@ impl QuantizedModel {
             (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
             (key::ARCHITECTURE, to_json(&self.architecture)),
             (key::PREPROCESSING, to_json(&self.preprocessing)),
-            (key::SETTINGS, to_json(&self.settings)),
+            (key::PLAN, to_json(&self.method.plan)),
+            (key::SETTINGS, to_json(&self.method.settings)),
             (key::PROVENANCE, to_json(&self.provenance)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -270,17 +288,17 @@ impl QuantizedModel {
             ));
         }
         let version = metadata(file, key::FORMAT_VERSION)?;
-        if version != FORMAT_VERSION {
+        if ![FORMAT_VERSION_1, FORMAT_VERSION].contains(&version) {
             return Err(Error::input(
                 path,
-                format!("is of format version {version}, where {FORMAT_VERSION} is expected"),
+                format!(
+                    "is of format version {version}, where {FORMAT_VERSION_1} or {FORMAT_VERSION} is expected"
+                ),
             ));
         }
         let architecture: Architecture = from_json(file, key::ARCHITECTURE)?;
         let preprocessing: Preprocessing = from_json(file, key::PREPROCESSING)?;
-        let settings: Settings = from_json(file, key::SETTINGS)?;
         let consistent = preprocessing.validate().and_then(|()| {
-            settings.validate().map_err(|error| error.to_string())?;
             if preprocessing.image_size == architecture.image_size() {
                 Ok(())
             } else {
@@ -293,18 +311,17 @@ impl QuantizedModel {
         });
         consistent.map_err(|problem| Error::input(path, problem))?;
 
-        let plans: Vec<SitePlan> = sites(&architecture)
-            .iter()
-            .map(|site| SitePlan::new(site, &settings))
-            .collect();
-        let mut float_names = float_tensors(&architecture);
+        let sites = sites(&architecture);
+        let method = read_method(file, version, &sites)?;
+        let plans: Vec<SitePlan> = method.plan.integer(&sites).collect();
+        let mut float_names = float_tensors(&architecture, &method.plan);
         let mut code_names = Vec::new();
         for plan in &plans {
             site_tensors(plan, &mut float_names, &mut code_names);
         }
         file.check(&float_names, &code_names, |_| false)?;
 
-        let floats = float_tensors(&architecture)
+        let floats = float_tensors(&architecture, &method.plan)
             .into_iter()
             .map(|(name, _)| Ok((name.clone(), file.float(&name)?)))
             .collect::<Result<_>>()?;
@@ -314,10 +331,10 @@ impl QuantizedModel {
             .collect::<Result<_>>()?;
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
-            evidence: read_evidence(file, &plans, &settings)?,
+            evidence: read_evidence(file, &plans, &method.settings)?,
             architecture,
             preprocessing,
-            settings,
+            method,
             sites,
             floats,
         })
@@ -333,16 +350,63 @@ impl QuantizedModel {
         })?;
         let mut products = IntegerProducts::new(device);
         for site in network.sites() {
+            let Some(plan) = self.method.plan.of(site) else {
+                let float = |part: &str| {
+                    let values = self.floats.get(&format!("{}.{part}", site.name));
+                    values.map(|values| device.upload(values))
+                };
+                let linear = float("weight").map(|weight| LinearWeights {
+                    weight,
+                    bias: float("bias"),
+                });
+                products.insert_float(site, linear);
+                continue;
+            };
             let QuantizedSite { scales, weight } = &self.sites[&site.name];
-            let plan = SitePlan::new(site, &self.settings);
             let linear = site.weight().zip(weight.as_ref()).map(|(sizes, weight)| {
                 let bias = weight.bias.as_deref();
-                LinearCodes::upload(device, &sizes, plan.b_bits, &weight.codes, bias)
+                LinearCodes::upload(device, &sizes, plan.b.bits, &weight.codes, bias)
             });
             products.insert(plan, scales.clone(), linear);
         }
         Ok((network, products))
     }
+}
+
+/// What a file tells of the method, by the format's `version`, for a network with these `sites`.
+fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> {
+    let method = if version == FORMAT_VERSION_1 {
+        let all: SettingsOfVersion1 = from_json(file, key::SETTINGS)?;
+        let policy = Policy {
+            weight_bits: all.weight_bits,
+            activation_bits: all.activation_bits,
+            softmax_twin: all.softmax_twin,
+            gelu_twin: all.gelu_twin,
+            rules: Vec::new(),
+        };
+        let plan = policy.plan(sites).map_err(|problem| {
+            Error::input(
+                file.path(),
+                format!("metadata `{}`: {problem}", key::SETTINGS),
+            )
+        })?;
+        Method {
+            plan,
+            settings: all.settings,
+        }
+    } else {
+        let plan: Plan = from_json(file, key::PLAN)?;
+        plan.check(sites).map_err(|problem| {
+            Error::input(file.path(), format!("metadata `{}`: {problem}", key::PLAN))
+        })?;
+        Method {
+            plan,
+            settings: from_json(file, key::SETTINGS)?,
+        }
+    };
+    let valid = method.settings.validate();
+    valid.map_err(|problem| Error::input(file.path(), problem.to_string()))?;
+    Ok(method)
 }
 
 /// Adds the tensors of one site in the file: those of floats, and those of codes and shifts.
@@ -354,7 +418,7 @@ fn site_tensors(
     let name = |part: &str| format!("{}.{part}", plan.site.name);
     floats.push((name("a.scale"), vec![plan.groups(Side::A)]));
     floats.push((name("b.scale"), vec![plan.groups(Side::B)]));
-    if plan.a_format.is_twin() {
+    if plan.a.format.is_twin() {
         codes.push((name("a.shift"), vec![plan.groups(Side::A)]));
     }
     if let Some(Linear {
@@ -367,7 +431,7 @@ fn site_tensors(
         if has_bias {
             floats.push((name("bias"), vec![outputs]));
         }
-        let bytes = packed_len(outputs * inputs, plan.b_bits);
+        let bytes = packed_len(outputs * inputs, plan.b.bits);
         codes.push((name("b.codes"), vec![bytes]));
     }
 }
@@ -396,7 +460,7 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
             })
             .collect::<Vec<_>>())
     };
-    let shifts = if plan.a_format.is_twin() {
+    let shifts = if plan.a.format.is_twin() {
         let name = name("a.shift");
         let shifts = file.integers(&name)?;
         let range = 0..=MAX_SHIFT as i32;
@@ -414,12 +478,12 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         Some(sizes) => {
             let name = name("b.codes");
             let (packed, count) = (file.bytes(&name)?, sizes.outputs * sizes.inputs);
-            if !is_padded_with_zeros(packed, count, plan.b_bits) {
+            if !is_padded_with_zeros(packed, count, plan.b.bits) {
                 let problem = format!("tensor `{name}`: expected zeros behind the last code");
                 return Err(Error::input(file.path(), problem));
             }
             Some(QuantizedWeight {
-                codes: unpack(packed, count, plan.b_bits),
+                codes: unpack(packed, count, plan.b.bits),
                 bias: sizes
                     .has_bias
                     .then(|| file.float(&format!("{}.bias", plan.site.name)))

@@ -8,6 +8,7 @@ use super::artifact::QuantizedSite;
 use super::curve::ScoreCurve;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::memory::{Budget, Memory, Pass};
+use super::method::Method;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
@@ -16,7 +17,9 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
+use crate::model::{
+    FloatProducts, FloatingProducts, LinearWeights, Network, Record, Recorder, Segment, Site,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -109,18 +112,21 @@ impl Calibration {
     }
 
     /// Chooses the scales of the site of `plan` and finds out how well they do; the time is counted. Scores and errors are
-    /// multiplied by `score_unit`.
+    /// multiplied by `score_unit`. Candidates take `step_bytes` at once.
     fn search_site(
         &mut self,
-        device: &Device,
+        products: &FloatProducts,
         plan: &SitePlan,
         settings: &Settings,
-        linear: Option<&LinearWeights>,
         batches: &[Batch],
         score_unit: f64,
+        step_bytes: usize,
     ) -> Result<(SiteReport, QuantizedSite)> {
         let start = Instant::now();
-        let mut found = SiteSearch::new(device, plan, settings, linear, batches)?.run()?;
+        let device = products.device();
+        let linear = plan.site.has_weight().then(|| products.linear(&plan.site));
+        let search = SiteSearch::new(device, plan, settings, linear, batches, step_bytes)?;
+        let mut found = search.run()?;
         let weight = match linear {
             Some(linear) => Some(weight_codes(device, plan, linear, &found.scales.b)?),
             None => None,
@@ -164,9 +170,9 @@ struct Checkpoints {
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network` that is `wanted`, on the preprocessed `images`, `[3, S, S]` each. The
-/// network's matrix weights are in `weights`. A site's scales don't depend on which others are wanted. `budget` bounds the
-/// bytes that the device holds, without changing what is found.
+/// Chooses the scales of every site of `network` that is `wanted` and not to stay in floats, by `method`, on the
+/// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
+/// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
@@ -174,13 +180,15 @@ struct Checkpoints {
 pub fn calibrate(
     network: &Network,
     weights: &Weights,
-    settings: &Settings,
+    method: &Method,
     images: &[Vec<f32>],
     budget: Budget,
     wanted: &dyn Fn(&Site) -> bool,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Calibration> {
+    let Method { plan, settings } = method;
     settings.validate()?;
+    let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::usage(
             "--count",
@@ -208,7 +216,7 @@ pub fn calibrate(
     };
 
     let device = network.device();
-    let memory = Memory::new(network, weights, settings, images.len(), budget, wanted)?;
+    let memory = Memory::new(network, weights, method, images.len(), budget, wanted)?;
     device.memory().reset_peak();
     let start = Instant::now();
     let at_once = memory.forward_images();
@@ -264,10 +272,10 @@ pub fn calibrate(
                         .expect("the forward pass visits every site"),
                 });
                 let records: Vec<Batch> = records.collect();
-                let plan = SitePlan::new(site, settings);
-                let linear = site.has_weight().then(|| products.linear(site));
+                let plan = plan.of(site).expect("a wanted site has a plan");
+                let step = pass.step_bytes;
                 let (report, quantized) = calibration
-                    .search_site(device, &plan, settings, linear, &records, score_unit)?;
+                    .search_site(&products, &plan, settings, &records, score_unit, step)?;
                 on_event(Event::Found(&report, &quantized.scales))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);

@@ -1,5 +1,6 @@
 //! Scales, and the candidates that the search chooses from.
 
+use super::plan::OperandScheme;
 use super::settings::Settings;
 use crate::kernels::Format;
 use serde::{Deserialize, Serialize};
@@ -52,9 +53,10 @@ pub(super) fn covering(max: f32, bits: u32) -> Scale {
     Scale::uniform((reach(max) / half_range(bits)) as f32)
 }
 
-/// Δ_c = (α + (β - α) c / n) · max / q for c = 1..=n, in the form that `format` needs; `max` is the largest magnitude, or
+/// Δ_c = (α + (β - α) c / n) · max / q for c = 1..=n, in the form that the operand's format needs; `max` is the largest magnitude, or
 /// the largest value for the GELU twin. The softmax twin's candidates don't depend on it: Δ2 = 1/q, and m is 1..=11.
-pub(super) fn candidates(format: Format, bits: u32, max: f32, settings: &Settings) -> Vec<Scale> {
+pub(super) fn candidates(operand: &OperandScheme, max: f32, settings: &Settings) -> Vec<Scale> {
+    let OperandScheme { bits, format, .. } = *operand;
     let q = half_range(bits);
     let spread = (1..=settings.candidates).map(|c| {
         let step = (settings.beta - settings.alpha) * c as f64 / settings.candidates as f64;
@@ -86,12 +88,20 @@ fn twin(scale_2: f64, shift: u32) -> Scale {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quant::Preset;
+    use crate::quant::{Granularity, Preset};
+
+    fn operand(format: Format, bits: u32) -> OperandScheme {
+        OperandScheme {
+            bits,
+            format,
+            granularity: Granularity::Tensor,
+        }
+    }
 
     #[test]
     fn uniform_candidates_follow_the_formula() {
-        let settings = Settings::preset(Preset::BasePtq, 8, 8);
-        let found = candidates(Format::Uniform, 8, 2.0, &settings);
+        let settings = Settings::preset(Preset::BasePtq);
+        let found = candidates(&operand(Format::Uniform, 8), 2.0, &settings);
         assert_eq!(found.len(), 100);
         let expected = |c: f64| ((0.5 + 0.7 * c / 100.0) * 2.0 / 128.0) as f32;
         assert_eq!(found[0], Scale::uniform(expected(1.0)));
@@ -100,8 +110,8 @@ mod tests {
 
     #[test]
     fn softmax_candidates_are_the_eleven_shifts() {
-        let settings = Settings::preset(Preset::Ptq4vit, 6, 6);
-        let found = candidates(Format::SoftmaxTwin, 6, 0.3, &settings);
+        let settings = Settings::preset(Preset::Ptq4vit);
+        let found = candidates(&operand(Format::SoftmaxTwin, 6), 0.3, &settings);
         assert_eq!(found.len(), 11);
         for (index, scale) in found.iter().enumerate() {
             assert_eq!(scale.shift, index as u32 + 1);
@@ -130,10 +140,10 @@ mod tests {
 
     #[test]
     fn a_tensor_of_zeros_gets_finite_positive_scales() {
-        let settings = Settings::preset(Preset::Ptq4vit, 8, 8);
+        let settings = Settings::preset(Preset::Ptq4vit);
         for format in [Format::Uniform, Format::GeluTwin] {
             for max in [0.0, -0.1, f32::MIN_POSITIVE] {
-                for scale in candidates(format, 8, max, &settings) {
+                for scale in candidates(&operand(format, 8), max, &settings) {
                     assert!(scale.scale > 0.0 && scale.inverses()[0].is_finite());
                 }
             }

@@ -80,7 +80,7 @@ impl SiteEvidence {
                 self.hessian_error.is_some(),
                 metric == Metric::Hessian,
             ),
-            ("a_in_r2", self.a_in_r2.is_some(), plan.a_format.is_twin()),
+            ("a_in_r2", self.a_in_r2.is_some(), plan.a.format.is_twin()),
         ] {
             if found != expected {
                 let is = if found { "there" } else { "missing" };
@@ -137,7 +137,7 @@ impl AddAssign<&Self> for Histogram {
 impl Histograms {
     /// Empty ones for the left operand of `plan`, if that is a softmax's or a GELU's, whose values reach `max`.
     fn new(plan: &SitePlan, scale: Scale, max: f32) -> Option<Self> {
-        let q = f64::from(1u32 << (plan.a_bits - 1));
+        let q = f64::from(1u32 << (plan.a.bits - 1));
         let reach = 2.0 * q * f64::from(scale.scale);
         match plan.site.kind {
             SiteKind::Context(_) => Some(Self {
@@ -277,7 +277,7 @@ impl Chosen<'_> {
             cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
                 .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
             hessian_error: (self.metric == Metric::Hessian).then_some(hessian_error),
-            a_in_r2: plan.a_format.is_twin().then(|| a.share(a.in_r2)),
+            a_in_r2: plan.a.format.is_twin().then(|| a.share(a.in_r2)),
             a_clipped: a.share(a.clipped),
             b_clipped: b.share(b.clipped),
         };

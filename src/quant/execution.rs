@@ -8,7 +8,8 @@ use crate::kernels::{
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
-    Activation, FloatProducts, FloatingProducts, Linear, Order, Output, Products, Site, Then,
+    Activation, FloatProducts, FloatingProducts, Linear, LinearWeights, Order, Output, Products,
+    Site, Then,
 };
 use std::collections::HashMap;
 
@@ -57,7 +58,7 @@ impl IntegerSite {
     /// A's codes, by the kernel that computes A where it can write them.
     fn left(&self, device: &Device, images: usize, a: Activation) -> Codes {
         let (plan, inverses) = (&self.plan, &self.inverses[0]);
-        let (format, bits) = (plan.a_format, plan.a_bits);
+        let (format, bits) = (plan.a.format, plan.a.bits);
         let words = match a {
             Activation::Output(Output::Codes(words)) => words.clone(),
             Activation::Norm(normed) => normed.codes(device, images, format, bits, inverses),
@@ -99,8 +100,8 @@ impl IntegerSite {
         };
         Some(NextCodes {
             gelu,
-            format: self.plan.a_format,
-            bits: self.plan.a_bits,
+            format: self.plan.a.format,
+            bits: self.plan.a.bits,
             inverses: scale.inverses(),
         })
     }
@@ -114,10 +115,12 @@ pub struct OperandCodes {
     pub b: Option<Codes>,
 }
 
-/// Products on integers: activations are quantized as they are made, sums are exact, scale and bias come last.
+/// Products on integers: activations are quantized as they are made, sums are exact, scale and bias come last. Those that
+/// the plan leaves in floats are computed in floats.
 pub struct IntegerProducts {
     device: Device,
     sites: HashMap<String, IntegerSite>,
+    float: FloatProducts,
 }
 
 impl IntegerProducts {
@@ -126,7 +129,20 @@ impl IntegerProducts {
         Self {
             device: device.clone(),
             sites: HashMap::new(),
+            float: FloatProducts::new(device),
         }
+    }
+
+    /// Adds a site that stays in floats; `linear` is its weight, unless B is an activation.
+    pub fn insert_float(&mut self, site: &Site, linear: Option<LinearWeights>) {
+        if let Some(linear) = linear {
+            self.float.insert(site, linear);
+        }
+    }
+
+    /// Whether the product of `site` is one of integers.
+    pub fn is_integer(&self, site: &Site) -> bool {
+        self.sites.contains_key(&site.name)
     }
 
     /// Adds a site; `linear` is its weight, unless B is an activation.
@@ -146,7 +162,7 @@ impl IntegerProducts {
 }
 
 impl IntegerProducts {
-    /// The codes of what a site multiplies.
+    /// The codes of what a site in integers multiplies.
     pub fn codes(
         &self,
         site: &Site,
@@ -159,6 +175,11 @@ impl IntegerProducts {
             a: site.left(&self.device, images, a),
             b: b.map(|b| site.right(&self.device, images, b)),
         }
+    }
+
+    /// The codes of A of `next`, where they are integers that a product's epilogue can write.
+    fn next_codes(&self, next: &Site, gelu: bool) -> Option<NextCodes> {
+        self.sites.get(&next.name)?.next_codes(gelu)
     }
 
     /// The site's integers as floats, laid out as O is: what they are worth, and the bias, are left out.
@@ -191,8 +212,8 @@ impl IntegerProducts {
         let operands = site.plan.operands(&codes.a, b, &site.output_scales, bias);
 
         let next = match then {
-            Then::Gelu(next) => self.sites[&next.name].next_codes(true),
-            Then::Feed(next) => self.sites[&next.name].next_codes(false),
+            Then::Gelu(next) => self.next_codes(next, true),
+            Then::Feed(next) => self.next_codes(next, false),
             Then::Keep | Then::Add(..) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
@@ -201,7 +222,12 @@ impl IntegerProducts {
             integer_product_codes(device, &shape, &operands, &next, &codes);
             return Output::Codes(codes);
         }
-        let out = device.uninitialized(shape.job_stride);
+        // Where rows are put back in an image's order, padding is left out.
+        let len = match then {
+            Then::Add(values, Some(_)) => values.len(),
+            _ => shape.job_stride,
+        };
+        let out = device.uninitialized(len);
         let residual = match then {
             Then::Add(values, order) => Some(Residual {
                 values,
@@ -226,13 +252,16 @@ impl Products for IntegerProducts {
         b: Option<&Output>,
         then: Then,
     ) -> Output {
+        if !self.is_integer(site) {
+            return self.float.product(site, images, a, b, then);
+        }
         let codes = self.codes(site, images, a, b);
         self.multiply(site, images, &codes, then)
     }
 }
 
-/// The same quantization in floats: both operands rounded to what their codes stand for, and an f32 product. What
-/// published code runs; here the reference that [`IntegerProducts`] are compared with.
+/// The same quantization in floats: both operands rounded to what their codes stand for, and an f32 product; of sites
+/// without a plan, only that. What published code runs; here the reference that [`IntegerProducts`] are compared with.
 pub struct FakeQuantizedProducts {
     device: Device,
     float: FloatProducts,
@@ -269,7 +298,9 @@ impl FloatingProducts for FakeQuantizedProducts {
         a: &Buffer<f32>,
         b: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
-        let (plan, scales) = &self.sites[&site.name];
+        let Some((plan, scales)) = self.sites.get(&site.name) else {
+            return self.float.multiply(site, images, a, b);
+        };
         let device = &self.device;
         let rounded = |side, source: &Buffer<f32>| {
             let quantizer = plan.quantizer(side, images, 1);

@@ -10,7 +10,8 @@
 use super::artifact::Provenance;
 use super::calibrate::SiteReport;
 use super::curve::ScoreCurve;
-use super::plan::{SitePlan, SiteScales};
+use super::method::Method;
+use super::plan::{Plan, SitePlan, SiteScales};
 use super::settings::Settings;
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
@@ -33,7 +34,9 @@ use std::path::{Path, PathBuf};
 /// The value of the field `format`.
 const FORMAT_NAME: &str = "ptq4vit-gpu journal";
 /// The value of the field `format_version` that this program writes and reads.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
+/// Differences from another calibration that are told: other bits differ at every site.
+const MOST_DIFFERENCES: usize = 6;
 /// How the way out of a journal that can't be used is called.
 const RESTART: &str = "--restart discards it";
 
@@ -46,6 +49,7 @@ pub struct Subject {
     architecture: Architecture,
     preprocessing: Preprocessing,
     settings: Settings,
+    plan: Plan,
     /// Floats differ in the last bits from device to device, so others would find other scales.
     device: String,
     driver: String,
@@ -56,7 +60,7 @@ impl Subject {
     pub fn new(
         provenance: &Provenance,
         resolved: &Resolved,
-        settings: &Settings,
+        method: &Method,
         device: &Device,
     ) -> Self {
         Self {
@@ -65,7 +69,8 @@ impl Subject {
             provenance: provenance.clone(),
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
-            settings: settings.clone(),
+            settings: method.settings.clone(),
+            plan: method.plan.clone(),
             device: device.name().to_owned(),
             driver: device.driver().to_owned(),
         }
@@ -122,7 +127,7 @@ pub struct Journal {
     len: u64,
     /// The last line's.
     sha256: String,
-    /// Sites of the network.
+    /// Sites that are to be finished.
     sites: usize,
     /// Those that are finished.
     done: usize,
@@ -189,10 +194,10 @@ impl JournalLock {
                 .read_to_end(&mut bytes)
                 .map_err(|error| Error::input(&self.path, format!("can't be read: {error}")))?;
         }
-        let sites = sites(&subject.architecture).into_iter();
-        let plans: HashMap<String, SitePlan> = sites
-            .map(|site| (site.name.clone(), SitePlan::new(&site, &subject.settings)))
-            .collect();
+        let sites = sites(&subject.architecture);
+        let plans = subject.plan.integer(&sites);
+        let plans: HashMap<String, SitePlan> =
+            plans.map(|plan| (plan.site.name.clone(), plan)).collect();
         let read = read(&bytes, subject, &plans)
             .map_err(|problem| Error::input(&self.path, format!("{problem}; {RESTART}")))?;
         let mut journal = Journal {
@@ -385,8 +390,11 @@ fn read(
         {
             let differences = differences(&expected, found);
             if !differences.is_empty() {
-                let differences = differences.join("; ");
-                return Err(format!("is of another calibration: {differences}"));
+                let mut shown = differences[..differences.len().min(MOST_DIFFERENCES)].join("; ");
+                if differences.len() > MOST_DIFFERENCES {
+                    shown += &format!("; and {} more", differences.len() - MOST_DIFFERENCES);
+                }
+                return Err(format!("is of another calibration: {shown}"));
             }
         }
         let finding: Finding =

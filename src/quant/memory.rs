@@ -1,14 +1,14 @@
-//! How a calibration stays within its memory on the device: how many images go through a segment at once, and how many of
-//! the segment's sites are searched before its tensors are computed anew.
+//! How a calibration stays within its memory on the device: how many images go through a segment at once, how many of the
+//! segment's sites are searched before its tensors are computed anew, and how many candidates are evaluated at once.
 //!
 //! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
 //! adds up (`pieces.rs`) don't depend on how the images were divided.
 
+use super::method::Method;
 use super::pieces;
-use super::plan::{Side, SitePlan};
-use super::scan::JOB_BYTES;
+use super::plan::Side;
 use super::search::STEP_BYTES;
-use super::settings::{Metric, Settings};
+use super::settings::Metric;
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
@@ -18,6 +18,9 @@ use std::collections::HashMap;
 /// What a calibration may take where the user doesn't say: what most GPUs can spare. There is no asking them, since
 /// WebGPU keeps their memory's size to itself.
 const DEFAULT_BYTES: u64 = 1 << 30;
+
+/// What small buffers take: scales, scores, numbers of rows.
+const SMALL_BYTES: u64 = 64 << 10;
 
 /// How much of a device's memory a calibration takes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,12 +47,14 @@ pub(super) struct Pass {
     pub images: usize,
     /// The sites whose records are kept, in the order that they are searched in.
     pub sites: Vec<Site>,
+    /// Bytes of candidates at once.
+    pub step_bytes: usize,
 }
 
 /// What the device may hold, and what the segments need.
 pub(super) struct Memory<'a> {
     network: &'a Network,
-    settings: &'a Settings,
+    method: &'a Method,
     images: usize,
     /// What the network's parameters take.
     resident: u64,
@@ -67,7 +72,7 @@ impl<'a> Memory<'a> {
     pub fn new(
         network: &'a Network,
         weights: &Weights,
-        settings: &'a Settings,
+        method: &'a Method,
         images: usize,
         budget: Budget,
         wanted: &dyn Fn(&Site) -> bool,
@@ -79,12 +84,12 @@ impl<'a> Memory<'a> {
             let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
             needs.push(match alike {
                 Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
-                None => Needs::measure(network, weights, settings, index)?,
+                None => Needs::measure(network, weights, method.settings.metric, index)?,
             });
         }
         let mut memory = Self {
             network,
-            settings,
+            method,
             images,
             resident,
             budget: budget.bytes.unwrap_or(DEFAULT_BYTES),
@@ -99,9 +104,10 @@ impl<'a> Memory<'a> {
             if budget.bytes.is_some() {
                 let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
                 let problem = format!(
-                    "is {} MiB, but {site} takes {} MiB with {images} images",
+                    "is {} MiB, but {site} takes {} MiB with {images} image{}",
                     mebibytes(memory.budget),
-                    mebibytes(least)
+                    mebibytes(least),
+                    if images == 1 { "" } else { "s" }
                 );
                 return Err(Error::usage("--memory-budget", problem));
             }
@@ -117,7 +123,7 @@ impl<'a> Memory<'a> {
             .iter()
             .filter(|site| wanted(site))
             .map(|site| {
-                let bytes = self.peak(segment, std::slice::from_ref(site), 1);
+                let bytes = self.peak(segment, std::slice::from_ref(site), 1, 0);
                 (bytes, site.name.as_str())
             })
             .chain([(self.fixed(segment) + self.needs[segment].image, "a segment")])
@@ -130,32 +136,51 @@ impl<'a> Memory<'a> {
         self.resident + self.needs[segment].weights
     }
 
-    /// The most that is held while `sites` of a segment are gone through with `at_once` images, and searched.
-    fn peak(&self, segment: usize, sites: &[Site], at_once: usize) -> u64 {
+    /// The most that is held while `sites` of a segment are gone through with `at_once` images, and searched with
+    /// candidates of `step` bytes, or one, at once.
+    fn peak(&self, segment: usize, sites: &[Site], at_once: usize, step: usize) -> u64 {
         let needs = &self.needs[segment];
         let kept = needs.kept(sites);
         let before = (self.images - at_once) as u64 * kept;
         let recording = before + at_once as u64 * needs.image;
         let searching = sites
             .iter()
-            .map(|site| self.search_bytes(site, at_once))
+            .map(|site| self.search_bytes(site, at_once, step))
             .max()
             .unwrap_or(0);
         self.fixed(segment) + recording.max(self.images as u64 * kept + searching)
     }
 
-    /// What the search at one site takes besides the records: the pieces, and what is computed with them; or what putting
-    /// them in order takes, for one batch at a time. The evidence takes no more than that.
-    fn search_bytes(&self, site: &Site, at_once: usize) -> u64 {
-        let plan = SitePlan::new(site, self.settings);
-        let pieces = pieces::bytes(&plan, self.images, self.settings.metric);
-        let codes = |images: usize| {
-            let len = |side| plan.quantizer(side, images, 1).len();
-            ((len(Side::A) + len(Side::B)) * size_of::<u32>()) as u64
+    /// What the search at one site takes besides the records: the pieces, the codes of the operand that isn't searched, and
+    /// the candidates; or what putting the pieces in order takes, for one batch at a time. The evidence takes no more than
+    /// that.
+    fn search_bytes(&self, site: &Site, at_once: usize, step: usize) -> u64 {
+        let Method { plan, settings } = self.method;
+        let plan = plan.of(site).expect("a site that is searched has a plan");
+        let (images, metric) = (self.images, settings.metric);
+        let codes = |side, images| {
+            let words = plan.quantizer(side, images, 1).len();
+            (words * size_of::<u32>()) as u64
         };
-        let step = (STEP_BYTES.max(JOB_BYTES) + STEP_BYTES / 8) as u64;
-        (pieces + codes(self.images) + step)
-            .max(pieces::order_bytes(&plan, at_once) + codes(at_once))
+        // Each part that has a weight has codes of A to itself.
+        let parts = site.weight().map_or(1, |_| plan.output_groups()) as u64;
+        let fixed = (parts * codes(Side::A, images)).max(codes(Side::B, images));
+        let step = pieces::candidate_bytes(&plan, images, metric).max(step as u64);
+        let searching = pieces::bytes(&plan, images, metric) + fixed + step;
+        let ordering =
+            pieces::order_bytes(&plan, at_once) + codes(Side::A, at_once) + codes(Side::B, at_once);
+        searching.max(ordering) + SMALL_BYTES
+    }
+
+    /// The largest step of a search that leaves room for a site of a segment and one image at a time. Smaller ones wait for
+    /// the device more often.
+    fn step_bytes(&self, segment: usize, site: &Site) -> usize {
+        let site = std::slice::from_ref(site);
+        let halves = std::iter::successors(Some(STEP_BYTES), |bytes| Some(bytes / 2));
+        halves
+            .take_while(|&bytes| bytes > 0)
+            .find(|&bytes| self.peak(segment, site, 1, bytes) <= self.budget)
+            .unwrap_or(0)
     }
 
     /// The most images that can be sent forward through any segment at once.
@@ -194,7 +219,11 @@ impl<'a> Memory<'a> {
             .collect();
         let mut passes = Vec::new();
         loop {
-            let fits = |sites: &[Site], images| self.peak(segment, sites, images) <= self.budget;
+            let step = rest
+                .first()
+                .map_or(0, |site| self.step_bytes(segment, site));
+            let fits =
+                |sites: &[Site], images| self.peak(segment, sites, images, step) <= self.budget;
             let count = (1..=rest.len())
                 .take_while(|&count| fits(&rest[..count], 1))
                 .last()
@@ -211,6 +240,7 @@ impl<'a> Memory<'a> {
             passes.push(Pass {
                 images: self.halved(images),
                 sites: std::mem::replace(&mut rest, left),
+                step_bytes: step,
             });
             if rest.is_empty() {
                 return passes;
@@ -220,12 +250,7 @@ impl<'a> Memory<'a> {
 }
 
 impl Needs {
-    fn measure(
-        network: &Network,
-        weights: &Weights,
-        settings: &Settings,
-        index: usize,
-    ) -> Result<Self> {
+    fn measure(network: &Network, weights: &Weights, metric: Metric, index: usize) -> Result<Self> {
         let device = network.device();
         let segment: &dyn Segment = network.segments()[index].as_ref();
         let memory = device.memory();
@@ -236,7 +261,7 @@ impl Needs {
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut recorder = Recorder::new(&mut products);
         let output = segment.forward(device, &mut recorder, 1, &input);
-        if settings.metric == Metric::Hessian {
+        if metric == Metric::Hessian {
             let grad = device.zeros(output.len());
             segment.backward(device, &mut recorder, 1, &input, grad);
         }

@@ -8,6 +8,7 @@ mod evidence;
 mod execution;
 mod journal;
 mod memory;
+mod method;
 mod packing;
 mod pieces;
 mod plan;
@@ -27,9 +28,13 @@ pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
 pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
 pub use memory::{Budget, parse_bytes};
+pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use pieces::Batch;
-pub use plan::{Codes, Side, SitePlan, SiteScales};
+pub use plan::{
+    Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
+    Widths,
+};
 pub use recovery::Calibrator;
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};

@@ -7,8 +7,8 @@
 //! are all tokens but the first.
 
 use super::candidates::candidates;
-use super::plan::{Side, SitePlan, SiteScales};
-use super::scan::Scan;
+use super::plan::{Granularity, OperandScheme, Side, SitePlan, SiteScales};
+use super::scan::{Scan, job_bytes};
 use super::settings::{Metric, Settings};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
@@ -40,7 +40,7 @@ pub struct Batch {
 
 /// The columns or heads of a site under one scale of B.
 pub struct Part {
-    /// The product of one unit, which has one group.
+    /// The product of one unit, which has one group and one scale for each operand.
     pub plan: SitePlan,
     /// The part's rows of the weight and the bias, if B is a weight.
     pub linear: Option<LinearWeights>,
@@ -91,7 +91,8 @@ impl Cutter<'_> {
     /// The site's parts, and the multiply-adds that it took to put their units in order.
     pub fn cut(&self, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
         let site = &self.plan.site;
-        let mut parts: Vec<Vec<Unit>> = (0..site.groups()).map(|_| Vec::new()).collect();
+        let mut parts: Vec<Vec<Unit>> =
+            (0..self.plan.output_groups()).map(|_| Vec::new()).collect();
         let mut work = 0;
         for (number, batch) in batches.iter().enumerate() {
             work += PILOTS.len() as u64 * site.product(batch.images).multiply_adds();
@@ -124,7 +125,7 @@ impl Cutter<'_> {
     fn rows(&self, batch: &Batch) -> Result<Rows> {
         let Batch { images, record } = batch;
         let plan = self.plan;
-        let whole = plan.site.lines(*images);
+        let whole = plan.lines(*images);
         let lines = Lines {
             group_rows: 1,
             row_groups: whole.rows,
@@ -133,7 +134,7 @@ impl Cutter<'_> {
         let mut shares = Vec::new();
         for pilot in PILOTS {
             let scale = |side: Side, max: &f32| {
-                let all = candidates(plan.format(side), plan.bits(side), *max, self.settings);
+                let all = candidates(plan.operand(side), *max, self.settings);
                 all[(pilot * all.len() as f64) as usize]
             };
             let [a, b] = self.maxima;
@@ -187,16 +188,9 @@ impl Cutter<'_> {
             unit.live.extend(fill);
             unit.live.sort_unstable();
         }
-        let plan = SitePlan {
-            site: Site {
-                name: site.name.clone(),
-                kind: unit_kind(site, rows),
-            },
-            ..self.plan.clone()
-        };
+        let plan = unit_plan(self.plan, rows);
         let product = plan.site.product(1);
-        let widest = product.m * product.n.max(product.k) * size_of::<f32>();
-        let most = (CHUNK_BYTES / widest.max(1)).max(1);
+        let most = most_units(&plan.site);
         let mut chunks = Vec::new();
         let mut start = 0;
         for end in ends(units.len(), most) {
@@ -221,15 +215,14 @@ impl Cutter<'_> {
 
     /// The tensors of `units`, which are in the order of the batches.
     fn chunk(&self, part: usize, units: &[Unit], batches: &[Batch]) -> Record {
-        let site = &self.plan.site;
         let gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
             tensor(&batches[units[0].batch].record)?;
-            let (dim, _) = rows_of(site, part, place, &units[0]);
+            let (dim, _) = rows_of(self.plan, part, place, &units[0]);
             let from: Vec<Vec<u32>> = units
                 .chunk_by(|one, other| one.batch == other.batch)
                 .map(|units| {
                     let rows = units.iter();
-                    rows.flat_map(|unit| rows_of(site, part, place, unit).1)
+                    rows.flat_map(|unit| rows_of(self.plan, part, place, unit).1)
                         .collect()
                 })
                 .collect();
@@ -257,7 +250,7 @@ impl Cutter<'_> {
 
     /// A part's rows of the weight.
     fn weight(&self, part: usize, linear: &LinearWeights) -> LinearWeights {
-        let parts = self.plan.site.groups();
+        let parts = self.plan.output_groups();
         let slice = |whole: &Buffer<f32>| {
             if parts == 1 {
                 return whole.clone();
@@ -322,15 +315,16 @@ enum Place {
 }
 
 /// The length of the rows that the unit's part of a tensor consists of, and which rows of the batch's tensor those are.
-fn rows_of(site: &Site, part: usize, place: Place, unit: &Unit) -> (usize, Vec<u32>) {
+fn rows_of(plan: &SitePlan, part: usize, place: Place, unit: &Unit) -> (usize, Vec<u32>) {
+    let site = &plan.site;
     let index = unit.index;
     let list = |rows: &mut dyn Iterator<Item = usize>| rows.map(|row| row as u32).collect();
     match (&site.kind, place) {
         (SiteKind::Linear(linear), Place::A) => (linear.inputs, vec![index as u32]),
-        (SiteKind::Linear(linear), _) => (
-            linear.outputs / linear.weight_groups,
-            vec![(index * linear.weight_groups + part) as u32],
-        ),
+        (SiteKind::Linear(linear), _) => {
+            let parts = plan.output_groups();
+            (linear.outputs / parts, vec![(index * parts + part) as u32])
+        }
         (SiteKind::Scores(at) | SiteKind::Context(at), _) => {
             let live = || unit.live.iter().copied();
             // A head's features of a token in qkv, and its rows of the scores.
@@ -374,13 +368,48 @@ fn unit_rows(site: &Site) -> usize {
     }
 }
 
-/// The product of one unit of one part, with `rows` of its rows.
-fn unit_kind(site: &Site, rows: usize) -> SiteKind {
+/// One unit of one part, with `rows` of its rows.
+fn unit_plan(plan: &SitePlan, rows: usize) -> SitePlan {
+    let one_scale = |operand: OperandScheme| OperandScheme {
+        granularity: Granularity::Tensor,
+        ..operand
+    };
+    SitePlan {
+        site: Site {
+            name: plan.site.name.clone(),
+            kind: unit_kind(&plan.site, rows, plan.output_groups()),
+        },
+        a: one_scale(plan.a),
+        b: one_scale(plan.b),
+    }
+}
+
+/// The most units of this product in a chunk.
+fn most_units(unit: &Site) -> usize {
+    let product = unit.product(1);
+    let widest = product.m * product.n.max(product.k) * size_of::<f32>();
+    (CHUNK_BYTES / widest.max(1)).max(1)
+}
+
+/// The most bytes that one candidate takes while it is computed on a chunk.
+pub(super) fn candidate_bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+    let unit = unit_plan(plan, unit_rows(&plan.site));
+    // A chunk is no larger than half of what comes before it, rounded up.
+    let units = images * units_of_an_image(&plan.site) / 3 + 1;
+    let of = |side| job_bytes(&unit, metric, side, units.min(most_units(&unit.site)));
+    // Where rows are left out, more units make a chunk, and of B no rows are.
+    let codes_b = unit.quantizer(Side::B, units, 1).len() * size_of::<u32>();
+    let codes_b = if plan.site.has_weight() { 0 } else { codes_b };
+    (of(Side::A).max(of(Side::B)) + codes_b) as u64
+}
+
+/// The product of one unit of one of a site's `parts`, with `rows` of its rows.
+fn unit_kind(site: &Site, rows: usize, parts: usize) -> SiteKind {
     match site.kind {
         SiteKind::Linear(linear) => SiteKind::Linear(Linear {
             rows: 1,
-            outputs: linear.outputs / linear.weight_groups,
-            weight_groups: 1,
+            outputs: linear.outputs / parts,
+            is_qkv: false,
             ..linear
         }),
         SiteKind::Scores(attention) => SiteKind::Matrices(Matrices {
@@ -410,9 +439,9 @@ pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
     let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
     let operands = match site.kind {
         // Each part has an A of its own; together the parts have a weight.
-        SiteKind::Linear(linear) => {
-            linear.weight_groups * matrix(product.m, product.k)
-                + (linear.weight_groups - 1).min(1) * matrix(product.k, product.n)
+        SiteKind::Linear(_) => {
+            let parts = plan.output_groups();
+            parts * matrix(product.m, product.k) + (parts - 1).min(1) * matrix(product.k, product.n)
         }
         _ => matrix(product.m, product.k) + matrix(product.k, product.n),
     };
@@ -421,7 +450,7 @@ pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
 
 /// Bytes that putting the units of `images` images in order takes, but for the codes: Ô, and the rows' errors.
 pub(super) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
-    let lines = plan.site.lines(images);
+    let lines = plan.lines(images);
     // The error of a row is a workgroup's sum.
     let errors = lines.rows * lines.column_groups() * (64 + 2);
     ((lines.elements() + errors) * size_of::<f32>()) as u64

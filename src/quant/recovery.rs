@@ -8,8 +8,7 @@ use super::artifact::QuantizedSite;
 use super::calibrate::{Calibration, Event, calibrate, weight_codes};
 use super::journal::Finding;
 use super::memory::{Budget, Memory};
-use super::plan::SitePlan;
-use super::settings::Settings;
+use super::method::Method;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
@@ -22,8 +21,8 @@ pub struct Calibrator<'a> {
     pub architecture: &'a Architecture,
     /// Its parameters.
     pub weights: &'a Weights,
-    /// What decides the scales.
-    pub settings: &'a Settings,
+    /// What becomes of its products, and how scales are chosen.
+    pub method: &'a Method,
     /// The preprocessed images, `[3, S, S]` each.
     pub images: &'a [Vec<f32>],
     /// The most bytes that the device may hold, if not as many as [`Budget`] says.
@@ -97,7 +96,7 @@ impl Calibrator<'_> {
         let mut calibration = calibrate(
             &network,
             self.weights,
-            self.settings,
+            self.method,
             self.images,
             budget,
             &|site| !is_known(site),
@@ -119,7 +118,11 @@ impl Calibrator<'_> {
                 let Finding { report, scales } = finding.expect("it is a known one").clone();
                 let weight = match site.has_weight() {
                     true => {
-                        let plan = SitePlan::new(site, self.settings);
+                        let plan = self
+                            .method
+                            .plan
+                            .of(site)
+                            .expect("what was found has a plan");
                         Some(weight_codes(
                             device,
                             &plan,
@@ -173,8 +176,8 @@ impl Calibrator<'_> {
     fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device)?;
         let images = self.images.len();
-        let all = |_: &Site| true;
-        let memory = Memory::new(&network, self.weights, self.settings, images, budget, &all)?;
+        let all = |site: &Site| self.method.plan.of(site).is_some();
+        let memory = Memory::new(&network, self.weights, self.method, images, budget, &all)?;
         if memory.is_divisible(&all) {
             return Ok(());
         }

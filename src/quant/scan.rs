@@ -44,14 +44,10 @@ impl Scan<'_> {
             .codes(self.device, side, self.units, self.source(side), jobs)
     }
 
-    /// Bytes that a candidate of `searched` takes while it is computed.
+    /// Bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in memory, and parts
+    /// of the error.
     pub(super) fn job_bytes(&self, searched: Side) -> usize {
-        let output = match self.sums_errors() {
-            true => 0,
-            false => self.units * self.plan.site.out_len() * size_of::<f32>(),
-        };
-        let codes = self.plan.quantizer(searched, self.units, 1).len() * size_of::<u32>();
-        output + codes
+        job_bytes(self.plan, self.metric, searched, self.units)
     }
 
     /// Candidates of `searched` that are computed in one go.
@@ -74,7 +70,7 @@ impl Scan<'_> {
             let grad = self.record.grad.as_ref();
             grad.expect("the backward pass has been at this site")
         });
-        if self.sums_errors() && *lines == plan.site.lines(units) {
+        if self.sums_errors() && *lines == plan.lines(units) {
             return plan.integer_product_error(device, units, a, b, scales, bias, out, weight);
         }
         let outputs = plan.integer_product(device, units, a, b, scales, bias);
@@ -90,8 +86,27 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
     fn sums_errors(&self) -> bool {
-        matches!(self.metric, Metric::Hessian | Metric::Mse) && self.plan.sums_errors()
+        sums_errors(self.plan, self.metric)
     }
+}
+
+/// [`Scan::job_bytes`] for so many units.
+pub(super) fn job_bytes(plan: &SitePlan, metric: Metric, searched: Side, units: usize) -> usize {
+    let codes = plan.quantizer(searched, units, 1).len();
+    let lines = plan.lines(units);
+    let errors = if sums_errors(plan, metric) {
+        // One part for four rows by four columns.
+        let product = plan.site.product(units);
+        product.problems() * product.m.div_ceil(4) * product.n.div_ceil(4)
+    } else {
+        // One for a line, or for eight elements at least.
+        lines.elements() + lines.rows.max(lines.elements() / 8 + 64)
+    };
+    (codes + errors) * size_of::<f32>()
+}
+
+/// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
+fn sums_errors(plan: &SitePlan, metric: Metric) -> bool {
+    matches!(metric, Metric::Hessian | Metric::Mse) && plan.sums_errors()
 }

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs and codes that are recorded before the device is waited for: until then it holds them all.
+/// Bytes of candidates' outputs and codes that are recorded before the device is waited for, where memory isn't scarce:
+/// until then it holds them all.
 pub(super) const STEP_BYTES: usize = 64 << 20;
 
 /// The chosen scales of a site, and what they cost.
@@ -64,6 +65,8 @@ pub struct SiteSearch<'a> {
     device: &'a Device,
     plan: &'a SitePlan,
     settings: &'a Settings,
+    /// Bytes of candidates that may be recorded before the device is waited for.
+    step_bytes: usize,
     parts: Vec<Part>,
     /// The largest values of A's and of B's groups.
     maxima: [Vec<f32>; 2],
@@ -237,7 +240,8 @@ impl Contest {
 
 impl<'a> SiteSearch<'a> {
     /// Prepares the search for the scales of the site of `plan`. `linear` has the weight and bias, if B is a weight;
-    /// `batches` are what went through the site.
+    /// `batches` are what went through the site. Candidates take `step_bytes` on the device at once, or what one of them
+    /// takes.
     ///
     /// # Errors
     /// Those of the device; and an activation that is not a number.
@@ -247,6 +251,7 @@ impl<'a> SiteSearch<'a> {
         settings: &'a Settings,
         linear: Option<&'a LinearWeights>,
         batches: &[Batch],
+        step_bytes: usize,
     ) -> Result<Self> {
         let maxima = [
             maxima(device, plan, Side::A, linear, batches)?,
@@ -261,7 +266,7 @@ impl<'a> SiteSearch<'a> {
         };
         let (parts, done) = cutter.cut(batches)?;
         let images = batches.iter().map(|batch| batch.images).sum();
-        let count = |side| candidates(plan.format(side), plan.bits(side), 1.0, settings).len();
+        let count = |side| candidates(plan.operand(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
         let work = Work {
             done,
@@ -271,6 +276,7 @@ impl<'a> SiteSearch<'a> {
             device,
             plan,
             settings,
+            step_bytes,
             parts,
             maxima,
             work,
@@ -283,7 +289,7 @@ impl<'a> SiteSearch<'a> {
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
     pub fn run(&self) -> Result<Found> {
-        let bits = self.plan.bits(Side::B);
+        let bits = self.plan.b.bits;
         let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
             scales: SiteScales {
@@ -364,7 +370,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => self.maxima[0][question.group],
             Side::B => self.maxima[1][question.group],
         };
-        let candidates = candidates(plan.format(side), plan.bits(side), max, self.settings);
+        let candidates = candidates(plan.operand(side), max, self.settings);
         Contest {
             question: question.clone(),
             steps: self.steps(question.parts.clone()),
@@ -421,7 +427,9 @@ impl<'a> SiteSearch<'a> {
                 let (question, count) = (&contest.question, request.candidates.len());
                 for step in request.steps.clone() {
                     for &place in &contest.steps[step] {
-                        let at_once = self.scan(place).jobs_at_once(question.side);
+                        let scan = self.scan(place);
+                        let allowed = self.step_bytes / scan.job_bytes(question.side);
+                        let at_once = scan.jobs_at_once(question.side).min(allowed).max(1);
                         tasks.extend((0..count).step_by(at_once).map(|first| Task {
                             request: index,
                             step: step - request.steps.start,
@@ -481,7 +489,7 @@ impl<'a> SiteSearch<'a> {
             let fitting = tasks.iter().take_while(|task| {
                 let side = requests[task.request].0.question.side;
                 bytes += task.candidates.len() * self.scan(task.place).job_bytes(side);
-                bytes <= STEP_BYTES
+                bytes <= self.step_bytes
             });
             let (portion, rest) = tasks.split_at(fitting.count().max(1));
             submissions.push(portion);
@@ -551,7 +559,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        scan.scores(&scan.plan.site.lines(scan.units), a, b, &scales)
+        scan.scores(&scan.plan.lines(scan.units), a, b, &scales)
     }
 }
 

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 const MAX_CANDIDATES: usize = 10_000;
 /// The most rounds: a search settles after a few.
 const MAX_ROUNDS: usize = 100;
+/// The finest candidate, as a fraction of the scale that covers the largest value: what an f32 of that size is rounded by.
+const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
+/// The coarsest: beyond it 8 bits round everything to zero.
+const MAX_FRACTION: f64 = 256.0;
 
 /// How a candidate's output Ô is compared with the FP network's O (ALGORITHM: the paper's equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -54,19 +58,11 @@ impl Preset {
     }
 }
 
-/// Everything that decides which scales a calibration chooses, given the model and the images.
+/// How a calibration chooses scales, given the plan, the model and the images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Bits of a weight's code, 2 to 8.
-    pub weight_bits: u32,
-    /// Bits of an activation's code, 2 to 8.
-    pub activation_bits: u32,
     /// How candidates are compared.
     pub metric: Metric,
-    /// Whether attention's probabilities are quantized in two ranges.
-    pub softmax_twin: bool,
-    /// Whether GELU's output is quantized in two ranges.
-    pub gelu_twin: bool,
     /// Smallest candidate scale, as a fraction of the one that covers the largest value (excluded).
     pub alpha: f64,
     /// Largest candidate scale, likewise (included).
@@ -80,14 +76,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The choices that `preset` stands for, at the given widths.
-    pub fn preset(preset: Preset, weight_bits: u32, activation_bits: u32) -> Self {
+    /// The choices that `preset` stands for.
+    pub fn preset(preset: Preset) -> Self {
         let paper = Self {
-            weight_bits,
-            activation_bits,
             metric: Metric::Hessian,
-            softmax_twin: true,
-            gelu_twin: true,
             alpha: 0.0,
             beta: 1.2,
             candidates: 100,
@@ -98,8 +90,6 @@ impl Settings {
             Preset::Ptq4vit => paper,
             Preset::BasePtq => Self {
                 metric: Metric::Cosine,
-                softmax_twin: false,
-                gelu_twin: false,
                 alpha: 0.5,
                 rounds: 1,
                 ..paper
@@ -107,16 +97,10 @@ impl Settings {
         }
     }
 
-    /// What decides the scales besides the bits, in words.
+    /// How scales are chosen, in words.
     pub fn choices(&self) -> String {
-        let twins = match (self.softmax_twin, self.gelu_twin) {
-            (true, true) => "softmax and GELU twins",
-            (true, false) => "softmax twin",
-            (false, true) => "GELU twin",
-            (false, false) => "no twins",
-        };
         format!(
-            "{} metric, {twins}, {} candidates from {} to {}, rounds: {}",
+            "{} metric, {} candidates from {} to {}, rounds: {}",
             self.metric.name(),
             self.candidates,
             self.alpha,
@@ -128,17 +112,6 @@ impl Settings {
     /// # Errors
     /// The flag whose value is out of range.
     pub fn validate(&self) -> Result<()> {
-        for (flag, bits) in [
-            ("--weight-bits", self.weight_bits),
-            ("--activation-bits", self.activation_bits),
-        ] {
-            if !(2..=8).contains(&bits) {
-                return Err(Error::usage(
-                    flag,
-                    format!("expected 2 to 8 bits, found {bits}"),
-                ));
-            }
-        }
         for (flag, value, most) in [
             ("--candidates", self.candidates, MAX_CANDIDATES),
             ("--rounds", self.rounds, MAX_ROUNDS),
@@ -150,13 +123,18 @@ impl Settings {
                 ));
             }
         }
-        if !(self.alpha >= 0.0 && self.alpha < self.beta && self.beta.is_finite()) {
-            return Err(Error::usage(
-                "--alpha, --beta",
-                format!(
-                    "expected 0 <= alpha < beta, found alpha {} and beta {}",
-                    self.alpha, self.beta
-                ),
+        let Self { alpha, beta, .. } = *self;
+        let usage = |problem| Err(Error::usage("--alpha, --beta", problem));
+        if !(alpha >= 0.0 && alpha < beta && beta.is_finite()) {
+            return usage(format!(
+                "expected 0 <= alpha < beta, found alpha {alpha:?} and beta {beta:?}"
+            ));
+        }
+        // The smallest candidate, of which `alpha` is no part.
+        let first = alpha + (beta - alpha) / self.candidates as f64;
+        if first < MIN_FRACTION || beta > MAX_FRACTION {
+            return usage(format!(
+                "expected candidates from {MIN_FRACTION:?} to {MAX_FRACTION:?} times the scale that covers the largest value, found {first:?} to {beta:?}"
             ));
         }
         Ok(())

@@ -5,8 +5,7 @@ use crate::model::config::Architecture;
 use crate::model::sites;
 use crate::model::weights::Weights;
 use crate::quant::{
-    FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, Scale, Settings, SiteEvidence,
-    SitePlan,
+    FORMAT_NAME, OperandScheme, Provenance, QuantizedModel, Scale, Settings, SiteEvidence, SitePlan,
 };
 use serde::Serialize;
 use std::path::Path;
@@ -28,9 +27,11 @@ pub struct Inspection {
     pub architecture: Architecture,
     /// Where the model comes from.
     pub provenance: Provenance,
-    /// Bit widths, formats and what decided the scales.
+    /// How the scales were chosen.
     pub settings: Settings,
-    /// All sites, in the order of the network.
+    /// What stays in floats, and how wide the codes of the rest are, in words.
+    pub bits: String,
+    /// All sites in integers, in the order of the network.
     pub sites: Vec<SiteInspection>,
 }
 
@@ -39,6 +40,10 @@ pub struct Inspection {
 pub struct SiteInspection {
     /// Its name.
     pub site: String,
+    /// How the left operand becomes codes.
+    pub a: OperandScheme,
+    /// How the right one does.
+    pub b: OperandScheme,
     /// A's scales; Δ1 of a twin.
     pub a_scales: Vec<f32>,
     /// m of each of A's scales, where A is a twin.
@@ -61,25 +66,27 @@ impl Inspection {
         let model = QuantizedModel::read(&file)?;
         Ok(Self {
             format: FORMAT_NAME.to_owned(),
-            format_version: FORMAT_VERSION.to_owned(),
+            format_version: file.metadata()["format_version"].clone(),
             sha256: file.sha256(),
             bytes: file.file_len(),
             fp32_bytes: model.architecture.parameters() * size_of::<f32>(),
             sites: inspect_sites(&model),
+            bits: model.method.plan.in_words(&sites(&model.architecture)),
             architecture: model.architecture,
             provenance: model.provenance,
-            settings: model.settings,
+            settings: model.method.settings,
         })
     }
 }
 
-/// The sites of a model, in the order of the network.
+/// The sites in integers of a model, in the order of the network.
 pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
     let evidence = |site: &str| model.evidence.as_ref().map(|evidence| &evidence[site]);
     let sites = sites(&model.architecture);
-    let errors = sites
+    let plans: Vec<SitePlan> = model.method.plan.integer(&sites).collect();
+    let errors = plans
         .iter()
-        .filter_map(|site| evidence(&site.name)?.hessian_error);
+        .filter_map(|plan| evidence(&plan.site.name)?.hessian_error);
     let total: f64 = errors.sum();
     let values = |scales: &[Scale]| scales.iter().map(|scale| scale.scale).collect();
     let inspect = |plan: SitePlan| {
@@ -87,8 +94,10 @@ pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
         let evidence = evidence(&plan.site.name);
         let shifts = || scales.a.iter().map(|scale| scale.shift).collect();
         SiteInspection {
+            a: plan.a,
+            b: plan.b,
             a_scales: values(&scales.a),
-            a_shifts: plan.a_format.is_twin().then(shifts),
+            a_shifts: plan.a.format.is_twin().then(shifts),
             b_scales: values(&scales.b),
             error_share: evidence
                 .and_then(|evidence| evidence.hessian_error)
@@ -98,8 +107,5 @@ pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
             site: plan.site.name,
         }
     };
-    sites
-        .iter()
-        .map(|site| inspect(SitePlan::new(site, &model.settings)))
-        .collect()
+    plans.into_iter().map(inspect).collect()
 }

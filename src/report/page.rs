@@ -7,7 +7,7 @@ use super::charts::{
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::model::sites;
 use crate::printable;
-use crate::quant::{QuantizedModel, SitePlan, SiteReport};
+use crate::quant::{QuantizedModel, SiteReport};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What the page tells.
@@ -67,18 +67,18 @@ impl Page<'_> {
 
     fn header(&self) -> Markup {
         let model = self.model;
-        let (provenance, settings) = (&model.provenance, &model.settings);
+        let (provenance, method) = (&model.provenance, &model.method);
+        let bits = method.plan.in_words(&sites(&model.architecture));
         let fp32 = model.architecture.parameters() * size_of::<f32>();
         html! {
             header {
                 h1 { (provenance.name) }
                 p {
-                    "Weights in " (settings.weight_bits) " bits, activations in " (settings.activation_bits)
-                    ": " (mebibytes(self.bytes)) " instead of " (mebibytes(fp32)) " in FP32, "
+                    "Bits of " (bits) ": " (mebibytes(self.bytes)) " instead of " (mebibytes(fp32)) " in FP32, "
                     (percent(self.bytes as f64 / fp32 as f64, 1)) "."
                 }
                 dl {
-                    (fact("Preset", &format!("{}: {}", provenance.preset.name(), settings.choices())))
+                    (fact("Preset", &format!("{}: {}", provenance.preset.name(), method.settings.choices())))
                     (fact("Images", &provenance.images_in_words()))
                     (fact("Device", &format!("{} ({})", self.device, self.driver)))
                     (fact("Program", &format!("ptq4vit-gpu {}", provenance.tool_version)))
@@ -150,7 +150,7 @@ impl Page<'_> {
         let shown = self.reports.iter().filter_map(|report| {
             let site = sites.iter().find(|site| site.name == report.site)?;
             let histograms = report.histograms.as_ref()?;
-            let plan = SitePlan::new(site, &model.settings);
+            let plan = model.method.plan.of(site)?;
             let scale = model.sites[&site.name].scales.a[0];
             Some((plan, scale, report, histograms))
         });

@@ -4,7 +4,7 @@ use super::report::{
     Choice, Failure, Figure, FloatReport, IntegerReport, ModelReport, ScaleRecord, SiteChoice,
     SiteFigure,
 };
-use super::subject::{Subject, settings};
+use super::subject::{Subject, method};
 use super::trace::{self, Trace};
 use crate::device::{Device, Strategy};
 use crate::error::Result;
@@ -120,7 +120,8 @@ impl Reference {
             return Ok(None);
         };
         // No more than if a step of a code, beside the largest one, were added at every site, at random.
-        let q = f64::from(1u32 << (model.settings.activation_bits - 1));
+        let [_, activations] = model.method.plan.widths(&sites(&model.architecture));
+        let q = f64::from(1u32 << (activations.map_or(8, |(least, _)| least) - 1));
         let bound = (model.sites.len() as f64).sqrt() / q;
         Ok(Some(IntegerReport {
             sites: trace::compare(model, &found.trace, &expected.trace),
@@ -219,11 +220,10 @@ fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResul
     let logits = model.logits(&subject.images)?;
     let traced = &subject.images[..subject.images.len().min(TRACED)];
     let network = build(device, weights, architecture)?;
-    let settings = settings();
     let calibration = calibrate(
         &network,
         weights,
-        &settings,
+        &method(architecture),
         traced,
         Budget::default(),
         &|_| true,

@@ -14,7 +14,7 @@ use crate::model::recipe::{Resolved, resolve};
 use crate::model::sites;
 use crate::model::weights::Weights;
 use crate::quant::{
-    Calibration, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings, SitePlan,
+    Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
     SiteScales, weight_codes,
 };
 use serde::Deserialize;
@@ -30,11 +30,16 @@ const DEMO_SCALES: &str = include_str!("demo_scales.json");
 
 /// What a search with few candidates is made with, and what the demo models' scales are for: weights of 6 bits, which are
 /// packed, and activations of 8.
-pub(super) fn settings() -> Settings {
-    Settings {
-        candidates: 10,
-        rounds: 1,
-        ..Settings::preset(Preset::Ptq4vit, 6, 8)
+pub(super) fn method(architecture: &Architecture) -> Method {
+    let method = Method::preset(Preset::Ptq4vit, 6, 8, &sites(architecture));
+    let method = method.expect("the widths are in range");
+    Method {
+        settings: Settings {
+            candidates: 10,
+            rounds: 1,
+            ..method.settings
+        },
+        ..method
     }
 }
 
@@ -192,7 +197,7 @@ fn quantized(
     stored: &[StoredScales],
 ) -> Result<QuantizedModel> {
     let cpu = Device::cpu();
-    let settings = settings();
+    let method = method(&resolved.architecture);
     let sites = sites(&resolved.architecture);
     let products = FloatProducts::load(&cpu, weights, &sites)?;
     let mut quantized = HashMap::new();
@@ -201,7 +206,10 @@ fn quantized(
         let scales = of_site
             .expect("every site of the demo models has scales")
             .scales();
-        let plan = SitePlan::new(site, &settings);
+        let plan = method
+            .plan
+            .of(site)
+            .expect("the preset leaves nothing in floats");
         let weight = match site.has_weight() {
             true => Some(weight_codes(&cpu, &plan, products.linear(site), &scales.b)?),
             false => None,
@@ -218,7 +226,7 @@ fn quantized(
         peak_device_bytes: 0,
     };
     let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
-    let model = QuantizedModel::new(weights, resolved, settings, calibration, provenance)?;
+    let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
     Ok(QuantizedModel {
         evidence: None,
         ..model

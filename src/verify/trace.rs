@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::kernels::Format;
 use crate::model::{Activation, Network, Output, Products, Site, Then};
-use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel, SitePlan};
+use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
 /// What codes may differ, of the codes that follow from floats: a device's float may err by some epsilons (2^-23), a code's
 /// step is no less than 2^-8 of the largest, so about one in 2^15 for each epsilon lies between two codes. One in a
@@ -17,6 +17,8 @@ use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedMode
 const MOST_DIFFERING: u64 = 1000;
 /// Scale, bias and residual are rounded once each, each in proportion to a sum's largest part.
 const VALUE_ERROR: f64 = 8.0 * f32::EPSILON as f64;
+/// A product in floats rounds once more for each of its k terms, on both sides.
+const FLOAT_ERROR: f64 = f32::EPSILON as f64;
 
 /// Every site, in the order in which the network comes to them.
 pub(super) struct Trace(Vec<SiteTrace>);
@@ -25,6 +27,13 @@ pub(super) struct Trace(Vec<SiteTrace>);
 struct SiteTrace {
     site: Site,
     images: usize,
+    /// Absent where the product stays in floats.
+    integers: Option<IntegerTrace>,
+    out: Out,
+}
+
+/// A product of integers.
+struct IntegerTrace {
     /// The left operand's codes.
     a: Vec<u32>,
     /// The right operand's, where it is an activation.
@@ -33,7 +42,6 @@ struct SiteTrace {
     integers: Vec<f32>,
     /// Those of random codes.
     of_random: Vec<f32>,
-    out: Out,
 }
 
 /// What a site left.
@@ -73,10 +81,25 @@ impl Products for Traced<'_> {
     ) -> Output {
         let device = self.device;
         let given = self.given.map(|given| &given.0[self.sites.len()]);
+        if !self.products.is_integer(site) {
+            let out = self.products.product(site, images, a, b, then);
+            let found = self.read(out.values());
+            self.sites.push(SiteTrace {
+                site: site.clone(),
+                images,
+                integers: None,
+                out: Out::Values(found),
+            });
+            return match given.map(|given| &given.out) {
+                Some(Out::Values(values)) => Output::Values(device.upload(values)),
+                _ => out,
+            };
+        }
+        let given_codes = given.and_then(|given| given.integers.as_ref());
         let codes = self.products.codes(site, images, a, b);
         let found_a = self.read(&codes.a.words);
         let found_b = codes.b.as_ref().map(|b| self.read(&b.words));
-        let codes = match given {
+        let codes = match given_codes {
             Some(given) => OperandCodes {
                 a: Packed::shared(device.upload(&given.a)),
                 b: given.b.as_ref().map(|b| Packed::shared(device.upload(b))),
@@ -99,10 +122,12 @@ impl Products for Traced<'_> {
         self.sites.push(SiteTrace {
             site: site.clone(),
             images,
-            a: found_a,
-            b: found_b,
-            integers,
-            of_random,
+            integers: Some(IntegerTrace {
+                a: found_a,
+                b: found_b,
+                integers,
+                of_random,
+            }),
             out: found,
         });
         match given.map(|given| &given.out) {
@@ -191,11 +216,12 @@ struct Operand {
 
 impl Operand {
     fn left(model: &QuantizedModel, site: &Site, images: usize) -> Self {
-        let plan = SitePlan::new(site, &model.settings);
+        let plan = model.method.plan.of(site);
+        let plan = plan.expect("codes are of a site in integers");
         // A twin has one scale.
         let shift = model.sites[&site.name].scales.a[0].shift;
         Self {
-            format: plan.a_format,
+            format: plan.a.format,
             ratio: f64::from(1u32 << shift),
             rows: site.product(images).m,
         }
@@ -245,38 +271,61 @@ impl Operand {
 
 fn compare_site(model: &QuantizedModel, found: &SiteTrace, expected: &SiteTrace) -> SiteIntegers {
     let (site, images) = (&found.site, found.images);
-    let left = Operand::left(model, site, images);
-    let (mut operands, mut failure) = left.compare(&found.a, &expected.a);
-    if let (Some(found), Some(expected)) = (&found.b, &expected.b) {
-        let (codes, of_b) = Operand::right(site, images).compare(found, expected);
-        operands.add(&codes);
-        failure = failure.or(of_b);
+    let mut report = SiteIntegers {
+        site: site.name.clone(),
+        sha256: sha256(std::iter::empty()),
+        operands: Codes::default(),
+        next: None,
+        failure: None,
+    };
+    let mut value_error = VALUE_ERROR;
+    match (&found.integers, &expected.integers) {
+        (Some(found), Some(expected)) => {
+            compare_products(model, site, images, found, expected, &mut report);
+        }
+        _ => value_error += FLOAT_ERROR * site.product(1).k as f64,
     }
-    failure = failure
-        .or_else(|| compare_integers(&found.integers, &expected.integers))
-        .or_else(|| compare_integers(&found.of_random, &expected.of_random));
-    let mut next = None;
     match (&found.out, &expected.out) {
         (Out::Values(found), Out::Values(expected)) => {
-            failure = failure.or_else(|| compare_values(found, expected));
+            let failure = || compare_values(found, expected, value_error);
+            report.failure = report.failure.or_else(failure);
         }
         (Out::Codes(found, name), Out::Codes(expected, _)) => {
             let sites = crate::model::sites(&model.architecture);
             let site = sites.iter().find(|site| site.name == *name);
             let site = site.expect("codes are for a site of this network");
-            let (codes, of_next) = Operand::left(model, site, images).compare(found, expected);
-            next = Some(codes);
-            failure = failure.or(of_next);
+            let (codes, failure) = Operand::left(model, site, images).compare(found, expected);
+            report.next = Some(codes);
+            report.failure = report.failure.or(failure);
         }
-        _ => failure = failure.or(Some(Failure::of("codes in the place of floats"))),
+        _ => {
+            let failure = || Failure::of("codes in the place of floats");
+            report.failure.get_or_insert_with(failure);
+        }
     }
-    SiteIntegers {
-        site: site.name.clone(),
-        sha256: sha256(found.of_random.iter().map(|value| (value + 0.0).to_bits())),
-        operands,
-        next,
-        failure,
+    report
+}
+
+/// Compares the codes and the integers of a site, for its `report`.
+fn compare_products(
+    model: &QuantizedModel,
+    site: &Site,
+    images: usize,
+    found: &IntegerTrace,
+    expected: &IntegerTrace,
+    report: &mut SiteIntegers,
+) {
+    report.sha256 = sha256(found.of_random.iter().map(|value| (value + 0.0).to_bits()));
+    let mut failure;
+    (report.operands, failure) = Operand::left(model, site, images).compare(&found.a, &expected.a);
+    if let (Some(found), Some(expected)) = (&found.b, &expected.b) {
+        let (codes, of_b) = Operand::right(site, images).compare(found, expected);
+        report.operands.add(&codes);
+        failure = failure.or(of_b);
     }
+    report.failure = failure
+        .or_else(|| compare_integers(&found.integers, &expected.integers))
+        .or_else(|| compare_integers(&found.of_random, &expected.of_random));
 }
 
 fn compare_integers(found: &[f32], expected: &[f32]) -> Option<Failure> {
@@ -292,9 +341,9 @@ fn compare_integers(found: &[f32], expected: &[f32]) -> Option<Failure> {
     })
 }
 
-fn compare_values(found: &[f32], expected: &[f32]) -> Option<Failure> {
+fn compare_values(found: &[f32], expected: &[f32], error: f64) -> Option<Failure> {
     let largest = expected.iter().fold(0.0f32, |a, x| a.max(x.abs()));
-    let bound = VALUE_ERROR * f64::from(largest);
+    let bound = error * f64::from(largest);
     // So written that NaN fails.
     let holds = |at: usize| (f64::from(found[at]) - f64::from(expected[at])).abs() <= bound;
     let wrong = || (0..expected.len()).filter(|&at| !holds(at));

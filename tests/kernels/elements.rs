@@ -1,9 +1,9 @@
 //! The kernels that treat elements or tokens one by one: `gelu`, `add`, `average`, `patches`, `embed`, `permute_tokens`,
 //! `gather_rows`, `mean_tokens` and their gradients.
 
-use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, wide};
+use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, reordered, token_order, wide};
 use ptq4vit_gpu::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gather_rows, gelu,
+    Embed, MeanTokens, Patches, TokenOrder, add, average, embed, embed_backward, gather_rows, gelu,
     gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens,
 };
 use std::f64::consts::{PI, SQRT_2};
@@ -192,33 +192,32 @@ fn embed_puts_the_prefix_first() {
 #[test]
 fn permute_tokens_follows_the_order_and_the_inverse_leads_back() {
     let everywhere = Everywhere::new();
-    for (images, tokens, dim) in [(1, 1, 1), (3, 7, 65), (2, 197, 3)] {
-        // 5 has no factor in common with these sizes, so this visits every token.
-        let order: Vec<u32> = (0..tokens)
-            .map(|at| ((at * 5 + 2) % tokens) as u32)
-            .collect();
+    let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3)];
+    let cases = sizes
+        .into_iter()
+        .flat_map(|size| [(size, false), (size, true)]);
+    for ((images, tokens, dim), padded) in cases {
+        let from = token_order(tokens, padded);
         let mut inverse = vec![0; tokens];
-        for (place, &token) in order.iter().enumerate() {
-            inverse[token as usize] = place as u32;
-        }
-        let input = Random::new(tokens as u64).unit(images * tokens * dim);
-        let mut expected = Vec::new();
-        for image in 0..images {
-            for &token in &order {
-                expected.extend(&input[(image * tokens + token as usize) * dim..][..dim]);
+        for (place, &token) in from.iter().enumerate() {
+            if (token as usize) < tokens {
+                inverse[token as usize] = place as u32;
             }
         }
-        let what = format!("permute_tokens {images}x{tokens}x{dim}");
+        let input = Random::new(tokens as u64).unit(images * tokens * dim);
+        let expected = reordered(&from, tokens, dim, &input);
+        let what = format!("permute_tokens {images}x{tokens}x{dim}, padded: {padded}");
         everywhere.equal(&what, &expected, |device| {
-            permute_tokens(device, dim, &device.upload(&order), &device.upload(&input))
+            let from = &device.upload(&from);
+            let order = TokenOrder { from, tokens };
+            permute_tokens(device, dim, order, &device.upload(&input))
         });
         everywhere.equal(&format!("{what} back"), &input, |device| {
-            permute_tokens(
-                device,
-                dim,
-                &device.upload(&inverse),
-                &device.upload(&expected),
-            )
+            let order = TokenOrder {
+                from: &device.upload(&inverse),
+                tokens: from.len(),
+            };
+            permute_tokens(device, dim, order, &device.upload(&expected))
         });
     }
 }

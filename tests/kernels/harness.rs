@@ -47,6 +47,36 @@ pub fn strategies() -> Vec<Strategy> {
     ]
 }
 
+/// An order of `tokens` tokens; `padded` after each third.
+pub fn token_order(tokens: usize, padded: bool) -> Vec<u32> {
+    // 5 has no factor in common with the sizes that are used, so this visits every token.
+    let tokens_in_order = (0..tokens).map(|at| (at * 5 + 2) % tokens);
+    let with_padding = tokens_in_order.enumerate().flat_map(|(at, token)| {
+        let padding = (padded && at % 3 == 0).then_some(tokens);
+        [token].into_iter().chain(padding)
+    });
+    with_padding.map(|token| token as u32).collect()
+}
+
+/// `values` `[images, tokens, dim]` with the tokens of each image in the order `from`, padding being the default.
+pub fn reordered<T: Copy + Default>(
+    from: &[u32],
+    tokens: usize,
+    dim: usize,
+    values: &[T],
+) -> Vec<T> {
+    let mut result = Vec::new();
+    for image in values.chunks_exact(tokens * dim) {
+        for &token in from {
+            match image.chunks_exact(dim).nth(token as usize) {
+                Some(token) => result.extend(token),
+                None => result.extend(vec![T::default(); dim]),
+            }
+        }
+    }
+    result
+}
+
 /// The CPU and every adapter, each under its name.
 pub struct Everywhere(Vec<(String, Device)>);
 

@@ -3,8 +3,8 @@
 use crate::harness::{EPSILON, Everywhere, Random};
 use ptq4vit_gpu::device::{Buffer, Device};
 use ptq4vit_gpu::kernels::{
-    Format, IntegerProduct, NextCodes, Operands, Residual, View, Width, integer_product,
-    integer_product_codes, integer_product_error,
+    Format, IntegerProduct, NextCodes, Operands, Residual, TokenOrder, View, Width,
+    integer_product, integer_product_codes, integer_product_error,
 };
 use std::collections::HashMap;
 
@@ -406,26 +406,38 @@ fn devices_agree_bit_for_bit_beyond_24_bits() {
 #[test]
 fn a_residual_is_added_and_rows_are_put_in_order() {
     let everywhere = Everywhere::with_every_strategy();
-    let order = [2u32, 0, 4, 1, 3];
+    // With the tokens of an image, beyond which is padding.
+    let orders: [Option<([u32; 5], usize)>; 3] =
+        [None, Some(([2, 0, 4, 1, 3], 5)), Some(([2, 0, 3, 9, 1], 3))];
     for format in FORMATS {
-        let (m, n) = (4 * order.len(), 7);
+        let (m, n) = (20, 7);
         let mut case = Case::new([m, 9, n], [1, 1], 1, [false; 2], format);
         case.scales = vec![0.25];
-        let residual = Random::new(2).normal(m * n, 0.0, 100.0);
-        for reordered in [false, true] {
+        for order in orders {
+            let rows = order.map_or(m, |(from, tokens)| m / from.len() * tokens);
+            let residual = Random::new(2).normal(rows * n, 0.0, 100.0);
             let mut expected = residual.clone();
             case.for_each_output(|at, scale, _, integer| {
                 let (row, column) = (at / n, at % n);
-                let moved = row / order.len() * order.len() + order[row % order.len()] as usize;
-                let row = if reordered { moved } else { row };
+                let row = match order {
+                    None => row,
+                    Some((from, tokens)) => match from[row % from.len()] as usize {
+                        token if token < tokens => row / from.len() * tokens + token,
+                        _ => return,
+                    },
+                };
                 expected[row * n + column] += integer as f32 * scale;
             });
             everywhere.equal(&case.name(), &expected, |device| {
-                let out = device.zeros(m * n);
-                let (values, order) = (device.upload(&residual), device.upload(&order));
+                let out = device.zeros(rows * n);
+                let values = device.upload(&residual);
+                let order = order.map(|(from, tokens)| (device.upload(&from), tokens));
                 let residual = Residual {
                     values: &values,
-                    order: reordered.then_some(&order),
+                    order: order.as_ref().map(|(from, tokens)| TokenOrder {
+                        from,
+                        tokens: *tokens,
+                    }),
                 };
                 case.with_operands(device, |operands| {
                     integer_product(device, &case.product, operands, Some(residual), &out);

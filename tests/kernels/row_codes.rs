@@ -1,15 +1,16 @@
 //! `layer_norm_codes`, `softmax_codes` and `window_softmax_codes`: on each device equal to `quantize` of the floats that
 //! the same kernel gives there, and what the codes stand for within half a step of the formula.
 
-use crate::harness::{EPSILON, Everywhere, RAGGED, Random, wide};
+use crate::harness::{EPSILON, Everywhere, RAGGED, Random, reordered, token_order, wide};
 use crate::quantize::{FORMATS, worth};
 use crate::rows::{
     EPS, layer_norm_input, normalised, normalised_error, probabilities, probability_errors, shapes,
 };
 use ptq4vit_gpu::device::{Buffer, Device};
 use ptq4vit_gpu::kernels::{
-    Format, LayerNorm, Quantize, RowCodes, View, WindowSoftmax, layer_norm, layer_norm_codes,
-    permute_tokens, quantize, softmax, softmax_codes, window_softmax, window_softmax_codes,
+    Format, LayerNorm, Quantize, RowCodes, TokenOrder, View, WindowSoftmax, layer_norm,
+    layer_norm_codes, permute_tokens, quantize, softmax, softmax_codes, window_softmax,
+    window_softmax_codes,
 };
 
 /// Rows of codes that are to be made.
@@ -196,7 +197,11 @@ fn layer_norm_codes_are_those_of_its_floats() {
 #[test]
 fn layer_norm_codes_follow_the_order_of_tokens() {
     let everywhere = Everywhere::new();
-    for (images, tokens, width) in [(1, 1, 1), (3, 7, 65), (2, 197, 3), (2, 49, 96)] {
+    let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3), (2, 49, 96)];
+    let cases = sizes
+        .into_iter()
+        .flat_map(|size| [(size, false), (size, true)]);
+    for ((images, tokens, width), padded) in cases {
         let norm = LayerNorm {
             rows: images * tokens,
             width,
@@ -204,34 +209,30 @@ fn layer_norm_codes_follow_the_order_of_tokens() {
             input_stride: width,
             eps: EPS,
         };
-        // 5 has no factor in common with these sizes, so this visits every token.
-        let order: Vec<u32> = (0..tokens)
-            .map(|at| ((at * 5 + 2) % tokens) as u32)
-            .collect();
+        let from = token_order(tokens, padded);
         let input = layer_norm_input(&norm);
         let mut random = Random::new(1);
         let weight = random.normal(width, 1.0, 0.5);
         let bias = random.normal(width, 0.0, 0.5);
-        let exact: Vec<_> = (0..images)
-            .flat_map(|image| {
-                order
-                    .iter()
-                    .map(move |&token| image * tokens + token as usize)
-            })
-            .flat_map(|row| normalised_row(&input[row * width..][..width], &weight, &bias))
+        let rows = input.chunks_exact(width);
+        let normalised: Vec<_> = rows
+            .flat_map(|row| normalised_row(row, &weight, &bias))
             .collect();
+        let exact = reordered(&from, tokens, width, &normalised);
         for (format, bits) in FORMATS.into_iter().zip([8, 6, 4]) {
             // Its values must not be negative.
             if format == Format::SoftmaxTwin {
                 continue;
             }
             let case = Case {
-                what: format!("{norm:?} in another order, {format:?} {bits} bits"),
+                what: format!(
+                    "{norm:?} in another order, padded: {padded}, {format:?} {bits} bits"
+                ),
                 width,
                 format,
                 bits,
                 scales: &NORMALISED,
-                matrix_rows: tokens,
+                matrix_rows: from.len(),
                 exact: &exact,
             };
             let upload = |device: &Device| [&input, &weight, &bias].map(|data| device.upload(data));
@@ -240,12 +241,14 @@ fn layer_norm_codes_follow_the_order_of_tokens() {
                 |device| {
                     let [input, weight, bias] = upload(device);
                     let rows = layer_norm(device, &norm, &input, &weight, &bias);
-                    permute_tokens(device, width, &device.upload(&order), &rows)
+                    let from = &device.upload(&from);
+                    permute_tokens(device, width, TokenOrder { from, tokens }, &rows)
                 },
                 |device, codes| {
                     let [input, weight, bias] = upload(device);
-                    let order = device.upload(&order);
-                    layer_norm_codes(device, &norm, Some(&order), &input, &weight, &bias, codes)
+                    let from = &device.upload(&from);
+                    let order = Some(TokenOrder { from, tokens });
+                    layer_norm_codes(device, &norm, order, &input, &weight, &bias, codes)
                 },
             );
         }

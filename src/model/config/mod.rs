@@ -111,8 +111,8 @@ impl Architecture {
     /// This architecture for images of another size.
     ///
     /// # Errors
-    /// What speaks against the size: that patches don't fill it, or that the network is a Swin, whose tables of relative
-    /// positions are not resized.
+    /// What speaks against the size: that patches don't fill it, or that a Swin's windows would be others, since tables of
+    /// relative positions are not resized.
     pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
         let changed = match self {
             _ if image_size == self.image_size() => return Ok(self.clone()),
@@ -120,12 +120,7 @@ impl Architecture {
                 image_size,
                 ..config.clone()
             }),
-            Self::Swin(config) => {
-                return Err(format!(
-                    "a Swin transformer takes images of its own size only, {} pixels: its tables of relative positions are not resized",
-                    config.image_size
-                ));
-            }
+            Self::Swin(config) => return config.with_image_size(image_size).map(Self::Swin),
         };
         changed.validate()?;
         Ok(changed)

@@ -16,7 +16,8 @@ const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
 
 /// The sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
 /// LayerNorm on the embedded patches, learned relative position biases, qkv with a bias, exact GELU, and a head on the
-/// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features.
+/// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features. Where windows or merged
+/// tokens don't divide a stage, its tokens are padded to the right and below.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "SwinForm")]
 pub struct SwinConfig {
@@ -63,9 +64,14 @@ impl Stage {
         self.resolution.pow(2)
     }
 
+    /// Tokens along one side of the image with the padding that its windows need.
+    pub fn padded(&self) -> usize {
+        self.resolution.next_multiple_of(self.window)
+    }
+
     /// Windows of an image.
     pub fn windows(&self) -> usize {
-        (self.resolution / self.window).pow(2)
+        (self.padded() / self.window).pow(2)
     }
 
     /// Tokens that the windows of a block are shifted by, right and down: none in every other block, nor where one
@@ -121,7 +127,7 @@ impl SwinConfig {
         let sizes = self.depths.iter().zip(&self.heads).enumerate();
         sizes
             .map(|(stage, (&depth, &heads))| {
-                let (resolution, dim) = (grid >> stage, self.dim << stage);
+                let (resolution, dim) = (grid.div_ceil(1 << stage), self.dim << stage);
                 Stage {
                     resolution,
                     window: self.window.min(resolution),
@@ -132,6 +138,30 @@ impl SwinConfig {
                 }
             })
             .collect()
+    }
+
+    /// The same for images of another size, as timm's constructor makes it: windows stay as large, and what they don't divide
+    /// is padded.
+    ///
+    /// # Errors
+    /// A size that no Swin of these sizes has; a stage whose windows would become smaller or larger with the image, so that
+    /// its tables of relative positions wouldn't fit.
+    pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+        let changed = Self {
+            image_size,
+            ..self.clone()
+        };
+        changed.validate()?;
+        let stages = self.stages().into_iter().zip(changed.stages());
+        for (index, (stage, changed)) in stages.enumerate() {
+            if stage.window != changed.window {
+                return Err(format!(
+                    "images of {image_size} pixels have windows of {} tokens in stage {index}, where this Swin transformer has {}, and its tables of relative positions are not resized",
+                    changed.window, stage.window
+                ));
+            }
+        }
+        Ok(changed)
     }
 
     /// Every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
@@ -189,8 +219,8 @@ impl SwinConfig {
     /// that has these windows. The epsilon is timm's.
     ///
     /// # Errors
-    /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes contradict each
-    /// other, or if the stages don't divide `image_size`.
+    /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), or if the shapes contradict each
+    /// other or `image_size`.
     pub fn from_shapes(weights: &Weights, image_size: Option<usize>) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         if let Some(kind) = unsupported_kind(weights) {
@@ -266,30 +296,13 @@ impl SwinConfig {
                 (&what("mlp_dim"), stage.mlp_dim, MAX_FEATURES),
                 (&what("the resolution"), stage.resolution, MAX_SIZE),
             ])?;
-            // timm pads what doesn't divide, in which no published Swin ends up at the size it was trained for.
-            divisible(&[
-                (&what("dim"), stage.dim, "heads", stage.heads),
-                (
-                    &what("the resolution"),
-                    stage.resolution,
-                    "window",
-                    stage.window,
-                ),
-            ])?;
+            divisible(&[(&what("dim"), stage.dim, "heads", stage.heads)])?;
             block_within(
                 &format!(" in stage {index}"),
                 stage.windows(),
                 stage.window.saturating_mul(stage.window),
                 [stage.heads, stage.dim, stage.mlp_dim],
             )?;
-            if index + 1 < stages {
-                divisible(&[(
-                    &what("the resolution"),
-                    stage.resolution,
-                    "merged tokens",
-                    2,
-                )])?;
-            }
         }
         positive_eps(self.layer_norm_eps)
     }
@@ -432,19 +445,9 @@ mod tests {
     fn refuses_forms_that_cannot_be() {
         for (from, to, expected) in [
             (
-                r#""window":7"#,
-                r#""window":5"#,
-                "the resolution of stage 0 14 is not divisible by window 5",
-            ),
-            (
                 r#""image_size":56"#,
                 r#""image_size":58"#,
                 "image_size 58 is not divisible by patch_size 4",
-            ),
-            (
-                r#""image_size":56"#,
-                r#""image_size":28"#,
-                "the resolution of stage 0 7 is not divisible by merged tokens 2",
             ),
             (
                 r#""heads":[2,4]"#,
@@ -526,13 +529,12 @@ mod tests {
         // Twice the image has more windows of the same size, so its shapes are the same.
         let larger = SwinConfig::from_shapes(&weights, Some(112)).unwrap();
         assert_eq!(larger.stages()[0].windows(), 16);
-        let other = SwinConfig::from_shapes(&weights, Some(60))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            other.ends_with("the resolution of stage 0 15 is not divisible by window 7"),
-            "{other}"
-        );
+        // These are padded; a smaller image has other windows in its last stage.
+        let padded = SwinConfig::from_shapes(&weights, Some(60)).unwrap();
+        assert_eq!(padded.stages()[1].windows(), 4);
+        let other = SwinConfig::from_shapes(&weights, Some(48)).unwrap_err();
+        let table = "`layers.1.blocks.0.attn.relative_position_bias_table` [169, 4] for [121, 4]";
+        assert!(other.to_string().contains(table), "{other}");
         // One window, which is no larger than the image, in the last stage.
         assert_eq!(SwinConfig::from_shapes(&weights, None).unwrap(), micro());
         let clipped = SwinConfig {
@@ -627,12 +629,37 @@ mod tests {
     }
 
     #[test]
-    fn another_image_size_is_refused() {
+    fn another_image_size_must_have_the_same_windows() {
         let swin = Architecture::Swin(micro());
         assert_eq!(swin.with_image_size(56).unwrap(), swin);
-        let problem = swin.with_image_size(112).unwrap_err();
+        let larger = |image_size| match swin.with_image_size(image_size).unwrap() {
+            Architecture::Swin(config) => config.stages(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            [larger(112)[0].windows(), larger(112)[1].windows()],
+            [16, 4]
+        );
+        // 15 tokens along a side, then 8: three windows, then two, which are shifted now that there are several.
+        let [first, second] = larger(60)[..] else {
+            panic!("two stages");
+        };
+        assert_eq!([first.resolution, first.padded()], [15, 21]);
+        assert_eq!([second.resolution, second.padded()], [8, 14]);
+        assert_eq!([first.windows(), second.windows()], [9, 4]);
+        assert_eq!([first.tokens(), second.tokens()], [225, 64]);
+        assert_eq!([second.shift(0), second.shift(1)], [0, 3]);
+
+        let problem = swin.with_image_size(48).unwrap_err();
         assert!(
-            problem.contains("its own size only, 56 pixels"),
+            problem.starts_with(
+                "images of 48 pixels have windows of 6 tokens in stage 1, where this Swin transformer has 7,"
+            ),
+            "{problem}"
+        );
+        let problem = swin.with_image_size(58).unwrap_err();
+        assert!(
+            problem.contains("58 is not divisible by patch_size 4"),
             "{problem}"
         );
     }

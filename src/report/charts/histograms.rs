@@ -2,7 +2,7 @@
 
 use super::{Canvas, Drawn, Ink, PIXEL, ink, letters, line, svg};
 use crate::kernels::Format;
-use crate::quant::{Histogram, Histograms, Scale, Side, SitePlan};
+use crate::quant::{Histogram, Histograms, Scale, SitePlan};
 use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -45,7 +45,7 @@ pub(in crate::report) fn value_histograms(
 
 /// The values that codes stand for, range by range.
 fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
-    let q = 1i32 << (plan.bits(Side::A) - 1);
+    let q = 1i32 << (plan.a.bits - 1);
     let row = |name, ink, codes: std::ops::Range<i32>, unit: f32| Codes {
         name,
         ink,
@@ -54,7 +54,7 @@ fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
             .collect(),
     };
     let r2 = || row("R2", ink::R2, 0..q, scale.scale_2());
-    match plan.format(Side::A) {
+    match plan.a.format {
         Format::Uniform => vec![row("codes", ink::CODES, -q..q, scale.scale)],
         Format::SoftmaxTwin => vec![row("R1", ink::R1, 0..q, scale.scale), r2()],
         Format::GeluTwin => vec![row("R1", ink::R1, 1 - q..1, scale.scale), r2()],

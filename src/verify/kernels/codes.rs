@@ -3,12 +3,12 @@
 
 use super::super::random::Random;
 use super::rows::{Normalised, WINDOWS, Windows, norm_name, norms, scores};
-use super::{Case, CodeRange, Counted, Tolerance};
+use super::{Case, CodeRange, Counted, Tolerance, token_order};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::kernels::{
-    Format, Quantize, RowCodes, View, fake_quantize, layer_norm, layer_norm_codes, permute_tokens,
-    quantize, softmax, softmax_codes, window_softmax, window_softmax_codes,
+    Format, Quantize, RowCodes, TokenOrder, View, fake_quantize, layer_norm, layer_norm_codes,
+    permute_tokens, quantize, softmax, softmax_codes, window_softmax, window_softmax_codes,
 };
 
 pub(super) const FORMATS: [Format; 3] = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
@@ -330,50 +330,56 @@ fn norm_codes() -> Vec<Case> {
     }
     for (images, tokens, width) in [(1, 1, 1), (3, 7, 65), (2, 49, 96)] {
         for (format, bits) in [(Format::Uniform, 8), (Format::GeluTwin, 4)] {
-            cases.push(reordered(images, tokens, width, format, bits));
+            let shape = [images, tokens, width];
+            cases.extend([false, true].map(|padded| reordered(shape, padded, format, bits)));
         }
     }
     cases
 }
 
-fn reordered(images: usize, tokens: usize, width: usize, format: Format, bits: u32) -> Case {
+fn reordered([images, tokens, width]: [usize; 3], padded: bool, format: Format, bits: u32) -> Case {
     let norm = Normalised::shape(images * tokens, width);
     let data = Normalised::new(norm);
-    // 5 has no factor in common with these sizes, so this visits every token.
-    let order: Vec<u32> = (0..tokens)
-        .map(|at| ((at * 5 + 2) % tokens) as u32)
-        .collect();
+    let from = token_order(tokens, padded);
     let rows = Rows {
-        rows: norm.rows,
+        rows: images * from.len(),
         width,
-        matrix_rows: tokens,
+        matrix_rows: from.len(),
         format,
         bits,
         scales: &NORMALISED,
         ratio: 2.0,
     };
     let [of_floats, of_bounds] = [data.clone(), data.clone()];
-    let [floats_order, bounds_order] = [order.clone(), order.clone()];
+    let [floats_from, bounds_from] = [from.clone(), from.clone()];
+    let with_padding = if padded { ", padded" } else { "" };
     rows.case(
         "layer_norm",
-        format!("{images}x{tokens}x{width} in another order"),
+        format!("{images}x{tokens}x{width} in another order{with_padding}"),
         move |device| {
             let [input, weight, bias] = of_floats.upload(device);
             let rows = layer_norm(device, &norm, &input, &weight, &bias);
-            permute_tokens(device, width, &device.upload(&floats_order), &rows)
+            let from = &device.upload(&floats_from);
+            permute_tokens(device, width, TokenOrder { from, tokens }, &rows)
         },
         move |_| {
             let bounds = of_bounds.bounds();
-            let token = |at: usize| {
-                let (image, token) = (at / tokens, bounds_order[at % tokens] as usize);
-                &bounds[(image * tokens + token) * width..][..width]
-            };
-            (0..norm.rows).flat_map(token).copied().collect()
+            let rows = (0..images).flat_map(|image| {
+                let tokens_of_image = bounds_from
+                    .iter()
+                    .map(move |&token| (image, token as usize));
+                tokens_of_image.flat_map(|(image, token)| match token < tokens {
+                    true => bounds[(image * tokens + token) * width..][..width].to_vec(),
+                    false => vec![0.0; width],
+                })
+            });
+            rows.collect()
         },
         move |device, codes| {
             let [input, weight, bias] = data.upload(device);
-            let order = device.upload(&order);
-            layer_norm_codes(device, &norm, Some(&order), &input, &weight, &bias, codes)
+            let from = &device.upload(&from);
+            let order = Some(TokenOrder { from, tokens });
+            layer_norm_codes(device, &norm, order, &input, &weight, &bias, codes)
         },
     )
 }

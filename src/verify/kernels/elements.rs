@@ -1,9 +1,9 @@
 //! The kernels that treat elements or tokens one by one.
 
 use super::super::random::Random;
-use super::{Case, EPSILON, RAGGED, SMALLEST};
+use super::{Case, EPSILON, RAGGED, SMALLEST, token_order};
 use crate::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gather_rows, gelu,
+    Embed, MeanTokens, Patches, TokenOrder, add, average, embed, embed_backward, gather_rows, gelu,
     gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens,
 };
 
@@ -41,7 +41,11 @@ pub(super) fn cases() -> Vec<Case> {
             .into_iter()
             .flat_map(embeddings),
     );
-    cases.extend([(1, 1, 1), (3, 7, 65), (2, 197, 3)].map(permutation));
+    cases.extend(
+        [(1, 1, 1), (3, 7, 65), (2, 197, 3)]
+            .into_iter()
+            .flat_map(permutations),
+    );
     cases.extend(
         [(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)]
             .into_iter()
@@ -160,15 +164,17 @@ fn embeddings((batch, patches, prefix, dim): (usize, usize, usize, usize)) -> [C
     ]
 }
 
-fn permutation((images, tokens, dim): (usize, usize, usize)) -> Case {
-    // 5 has no factor in common with these sizes, so this visits every token.
-    let order: Vec<u32> = (0..tokens)
-        .map(|at| ((at * 5 + 2) % tokens) as u32)
-        .collect();
-    let name = format!("{images}x{tokens}x{dim}");
-    Case::exact("permute_tokens", name, move |device| {
-        let input = Random::new(tokens as u64).unit(images * tokens * dim);
-        permute_tokens(device, dim, &device.upload(&order), &device.upload(&input))
+fn permutations((images, tokens, dim): (usize, usize, usize)) -> [Case; 2] {
+    [false, true].map(|padded| {
+        let from = token_order(tokens, padded);
+        let with_padding = if padded { ", padded" } else { "" };
+        let name = format!("{images}x{tokens}x{dim}{with_padding}");
+        Case::exact("permute_tokens", name, move |device| {
+            let input = Random::new(tokens as u64).unit(images * tokens * dim);
+            let from = &device.upload(&from);
+            let order = TokenOrder { from, tokens };
+            permute_tokens(device, dim, order, &device.upload(&input))
+        })
     })
 }
 

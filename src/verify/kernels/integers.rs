@@ -8,8 +8,8 @@ use super::{Case, CodeRange, Counted, EPSILON, Tolerance};
 use crate::device::{Buffer, Device};
 use crate::error::Result;
 use crate::kernels::{
-    Format, IntegerProduct, MAX_K, NextCodes, Operands, Quantize, Residual, View, Width, gelu,
-    integer_product, integer_product_codes, integer_product_error, quantize,
+    Format, IntegerProduct, MAX_K, NextCodes, Operands, Quantize, Residual, TokenOrder, View,
+    Width, gelu, integer_product, integer_product_codes, integer_product_error, quantize,
 };
 
 /// What lies in the output before the product: what no view names must stay.
@@ -511,7 +511,12 @@ fn groups() -> Vec<Case> {
 fn epilogues() -> Vec<Case> {
     let mut cases = Vec::new();
     for format in FORMATS {
-        cases.extend([false, true].map(|reordered| residual(format, reordered)));
+        let orders: [(&str, &[u32], usize); 3] = [
+            ("", &[], 1),
+            ("reordered, ", &[2, 0, 4, 1, 3], 5),
+            ("reordered, padded, ", &[2, 0, 3, 3, 1], 3),
+        ];
+        cases.extend(orders.map(|(what, from, tokens)| residual(format, what, from, tokens)));
         for (gelu, next_format, bits, scale) in [
             (false, Format::Uniform, 8, 32.0),
             (false, Format::Uniform, 6, 128.0),
@@ -553,25 +558,25 @@ fn epilogues() -> Vec<Case> {
     cases
 }
 
-/// Rows in another order, if `reordered`, and the residual stream added.
-fn residual(format: Format, reordered: bool) -> Case {
-    const ORDER: [u32; 5] = [2, 0, 4, 1, 3];
-    let (m, n) = (4 * ORDER.len(), 7);
+/// Rows in another order than the residual stream that they are added to, unless `from` is empty.
+fn residual(format: Format, what: &str, from: &'static [u32], tokens: usize) -> Case {
+    let (m, n) = (20, 7);
     let mut data = Data::single([m, 9, n], format);
     data.scales = vec![0.25];
-    let what = if reordered {
-        "residual, reordered, "
-    } else {
-        "residual, "
-    };
-    let (name, strategies) = (format!("{what}{}", data.name()), data.strategies());
+    let name = format!("residual, {what}{}", data.name());
+    let strategies = data.strategies();
+    let rows = m / from.len().max(1) * tokens;
     let case = Case::exact("integer_product", name, move |device| {
-        let out = device.zeros(m * n);
-        let values = device.upload(&Random::new(2).bell(m * n, 0.0, 100.0));
-        let order = device.upload(&ORDER);
+        let out = device.zeros(rows * n);
+        let values = device.upload(&Random::new(2).bell(rows * n, 0.0, 100.0));
+        let uploaded = device.upload(from);
+        let order = TokenOrder {
+            from: &uploaded,
+            tokens,
+        };
         let residual = Residual {
             values: &values,
-            order: reordered.then_some(&order),
+            order: (!from.is_empty()).then_some(order),
         };
         data.with_operands(device, |operands| {
             integer_product(device, &data.product, operands, Some(residual), &out);

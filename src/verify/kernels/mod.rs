@@ -29,6 +29,17 @@ const RAGGED: [usize; 5] = [1, 3, 7, 65, 197];
 /// The kernel of one of the integer product's strategies.
 const COOPERATIVE: &str = "integer_product_cooperative";
 
+/// An order of `tokens` tokens; `padded` after each third.
+fn token_order(tokens: usize, padded: bool) -> Vec<u32> {
+    // 5 has no factor in common with the sizes that are used, so this visits every token.
+    let tokens_in_order = (0..tokens).map(|at| (at * 5 + 2) % tokens);
+    let with_padding = tokens_in_order.enumerate().flat_map(|(at, token)| {
+        let padding = (padded && at % 3 == 0).then_some(tokens);
+        [token].into_iter().chain(padding)
+    });
+    with_padding.map(|token| token as u32).collect()
+}
+
 /// What a kernel left.
 #[derive(Clone, Debug, PartialEq)]
 enum Values {

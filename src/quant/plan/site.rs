@@ -1,13 +1,13 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
-use super::candidates::{MAX_SHIFT, Scale};
-use super::settings::Settings;
+use super::{Granularity, OperandScheme};
 use crate::device::{Buffer, Device};
 use crate::kernels::{
-    Format, IntegerProduct, Operands, Quantize, RowMaximum, Width, integer_product,
+    Format, IntegerProduct, Lines, Operands, Quantize, RowMaximum, Width, integer_product,
     integer_product_error, quantize, vectors_lie_within,
 };
-use crate::model::{Site, SiteKind};
+use crate::model::{Attention, Matrices, Site, SiteKind};
+use crate::quant::candidates::{MAX_SHIFT, Scale};
 use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
@@ -29,17 +29,22 @@ pub struct SiteScales {
     pub b: Vec<Scale>,
 }
 
-/// A site with its formats and widths.
+impl SiteScales {
+    /// The scales of A and of B that serve a group of O: an operand's own for this group, or its one for all.
+    pub fn of(&self, group: usize) -> [Scale; 2] {
+        [&self.a, &self.b].map(|scales| scales[group % scales.len()])
+    }
+}
+
+/// A site whose product is computed in integers, and how its operands become codes.
 #[derive(Clone, Debug)]
 pub struct SitePlan {
     /// The product.
     pub site: Site,
-    /// The left operand's format; the right one is always uniform.
-    pub a_format: Format,
-    /// Bits of A's codes.
-    pub a_bits: u32,
-    /// Bits of B's codes: a weight's, or an activation's.
-    pub b_bits: u32,
+    /// How the left operand becomes codes.
+    pub a: OperandScheme,
+    /// How the right one does: a weight, or an activation.
+    pub b: OperandScheme,
 }
 
 /// Codes of one operand for some images, or of a weight.
@@ -64,25 +69,6 @@ impl Codes {
 }
 
 impl SitePlan {
-    /// What `settings` say about `site`.
-    pub fn new(site: &Site, settings: &Settings) -> Self {
-        let a_format = match site.kind {
-            SiteKind::Context(_) if settings.softmax_twin => Format::SoftmaxTwin,
-            SiteKind::Linear(linear) if linear.after_gelu && settings.gelu_twin => Format::GeluTwin,
-            _ => Format::Uniform,
-        };
-        Self {
-            a_format,
-            a_bits: settings.activation_bits,
-            b_bits: if site.has_weight() {
-                settings.weight_bits
-            } else {
-                settings.activation_bits
-            },
-            site: site.clone(),
-        }
-    }
-
     /// That these are as many scales as there are groups, and of the site's formats.
     ///
     /// # Errors
@@ -95,7 +81,7 @@ impl SitePlan {
                     "expected {expected} of {name}.scale, found {found}"
                 ));
             }
-            let most = match self.format(side) {
+            let most = match self.operand(side).format {
                 Format::Uniform => 0,
                 _ => MAX_SHIFT,
             };
@@ -129,12 +115,12 @@ impl SitePlan {
             }
         }
         let k = self.site.product(1).k as f64;
-        for (group, b) in scales.b.iter().enumerate() {
-            let a = scales.a[group % scales.a.len()];
+        for group in 0..self.output_groups() {
+            let [a, b] = scales.of(group);
             let unit = a.scale * b.scale;
             let largest_code = |bits: u32| f64::from(1u32 << (bits - 1));
             let largest = f64::from(unit)
-                * (k * largest_code(self.a_bits) * largest_code(self.b_bits))
+                * (k * largest_code(self.a.bits) * largest_code(self.b.bits))
                 * f64::from(1u32 << a.shift);
             if !unit.is_normal() || largest > f64::from(f32::MAX) {
                 return Err(format!(
@@ -146,28 +132,65 @@ impl SitePlan {
         Ok(())
     }
 
+    /// How one operand becomes codes.
+    pub fn operand(&self, side: Side) -> &OperandScheme {
+        match side {
+            Side::A => &self.a,
+            Side::B => &self.b,
+        }
+    }
+
     /// The number of scales of one operand.
     pub fn groups(&self, side: Side) -> usize {
-        match (side, &self.site.kind) {
-            (Side::A, SiteKind::Linear(_)) => 1,
-            (Side::A, _) if self.a_format == Format::SoftmaxTwin => 1,
-            _ => self.site.groups(),
+        match (self.operand(side).granularity, &self.site.kind) {
+            (Granularity::Tensor, _) => 1,
+            (Granularity::Third, _) => 3,
+            (Granularity::Head, SiteKind::Scores(at) | SiteKind::Context(at)) => at.heads,
+            (Granularity::Head, _) => unreachable!("only attention has heads"),
         }
     }
 
-    /// The format of one operand.
-    pub fn format(&self, side: Side) -> Format {
-        match side {
-            Side::A => self.a_format,
-            Side::B => Format::Uniform,
-        }
+    /// Groups that O is scored in: columns, or heads, that one scale of A and one of B serve.
+    pub fn output_groups(&self) -> usize {
+        self.lines(1).groups()
     }
 
-    /// Bits of one operand's codes.
-    pub fn bits(&self, side: Side) -> u32 {
-        match side {
-            Side::A => self.a_bits,
-            Side::B => self.b_bits,
+    /// How O's elements fall into groups that are scored apart.
+    pub fn lines(&self, images: usize) -> Lines {
+        match self.site.kind {
+            SiteKind::Linear(linear) => Lines {
+                rows: images * linear.rows,
+                columns: linear.outputs,
+                group_columns: linear.outputs / self.groups(Side::B),
+                group_rows: images * linear.rows,
+                row_groups: 1,
+            },
+            SiteKind::Scores(Attention {
+                windows,
+                heads,
+                tokens,
+                ..
+            }) => Lines {
+                rows: images * windows * heads * tokens,
+                columns: tokens,
+                group_columns: tokens,
+                group_rows: tokens,
+                row_groups: heads,
+            },
+            SiteKind::Context(attention) => Lines {
+                rows: images * attention.image_tokens(),
+                columns: attention.dim(),
+                group_columns: attention.head_dim,
+                group_rows: images * attention.image_tokens(),
+                row_groups: 1,
+            },
+            SiteKind::Matrices(Matrices { m, n, .. }) => Lines {
+                rows: images * m,
+                columns: n,
+                group_columns: n,
+                group_rows: images * m,
+                row_groups: 1,
+            },
         }
     }
 
@@ -179,7 +202,12 @@ impl SitePlan {
             Side::A => (product.a, product.m),
             Side::B => (product.b.transposed(), product.n),
         };
-        let per_head = !self.site.has_weight() && groups > 1;
+        let OperandScheme {
+            bits,
+            format,
+            granularity,
+        } = *self.operand(side);
+        let per_head = granularity == Granularity::Head;
         Quantize {
             source,
             batch: product.batch,
@@ -189,13 +217,13 @@ impl SitePlan {
             groups,
             inner_groups: per_head.into(),
             group_rows: if per_head { rows } else { rows / groups },
-            bits: self.bits(side),
-            format: self.format(side),
+            bits,
+            format,
         }
     }
 
     /// Where one operand's largest values are looked for: a row never spans two groups.
-    pub(super) fn maximum(&self, side: Side, images: usize) -> RowMaximum {
+    pub(in crate::quant) fn maximum(&self, side: Side, images: usize) -> RowMaximum {
         let quantizer = self.quantizer(side, images, 1);
         RowMaximum {
             source: quantizer.source,
@@ -203,7 +231,7 @@ impl SitePlan {
             rows: quantizer.rows,
             columns: quantizer.k,
             // R1 of the GELU twin has a range of its own, so only the positive values count.
-            absolute: self.format(side) != Format::GeluTwin,
+            absolute: self.operand(side).format != Format::GeluTwin,
         }
     }
 
@@ -235,14 +263,13 @@ impl SitePlan {
 
     /// `[jobs][groups][2]`: what one unit of an integer product is worth under each of `scales`, and the left shift m.
     pub fn output_scales(&self, device: &Device, scales: &[SiteScales]) -> Buffer<f32> {
-        let groups = self.site.groups();
+        let groups = self.output_groups();
         let values: Vec<f32> = scales
             .iter()
             .flat_map(|scales| {
                 (0..groups).flat_map(|group| {
-                    // A's one scale serves every group.
-                    let a = scales.a[group % scales.a.len()];
-                    [a.scale * scales.b[group].scale, a.shift as f32]
+                    let [a, b] = scales.of(group);
+                    [a.scale * b.scale, a.shift as f32]
                 })
             })
             .collect();
@@ -263,7 +290,7 @@ impl SitePlan {
             a_per_job: a.per_job,
             b_per_job: b.per_job,
             job_stride: images * self.site.out_len(),
-            a_format: self.a_format,
+            a_format: self.a.format,
             b_width: b.width,
         }
     }
@@ -280,7 +307,7 @@ impl SitePlan {
             a: &a.words,
             b: &b.words,
             scales,
-            groups: self.site.groups(),
+            groups: self.output_groups(),
             inner_groups: (!self.site.has_weight()).into(),
             group_columns: self.group_columns(),
             bias,
@@ -313,9 +340,9 @@ impl SitePlan {
     /// Columns of O that share a scale.
     fn group_columns(&self) -> usize {
         let columns = self.site.product(1).n;
-        match self.site.weight() {
-            Some(linear) => columns / linear.weight_groups,
-            None => columns,
+        match self.site.has_weight() {
+            true => columns / self.groups(Side::B),
+            false => columns,
         }
     }
 

@@ -1,0 +1,303 @@
+//! How a plan is made: what holds for every site, and rules for single ones.
+
+use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
+use crate::kernels::Format;
+use crate::model::{Site, SiteKind};
+use crate::quant::Preset;
+use glob::Pattern;
+use std::str::FromStr;
+
+/// What decides a plan, given the network's sites.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Bits of a weight's code.
+    pub weight_bits: u32,
+    /// Bits of an activation's code.
+    pub activation_bits: u32,
+    /// Whether attention's probabilities are quantized in two ranges.
+    pub softmax_twin: bool,
+    /// Whether GELU's output is quantized in two ranges.
+    pub gelu_twin: bool,
+    /// What holds for single sites instead. Of two rules for one site the later one holds.
+    pub rules: Vec<Rule>,
+}
+
+/// What becomes of the sites whose names match a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rule {
+    /// These widths.
+    Bits(Pattern, Widths),
+    /// Nothing: their products stay in floats.
+    Float(Pattern),
+}
+
+/// Widths as in `w4a8`; those that aren't told stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Widths {
+    /// Bits of the weight's code.
+    pub weight: Option<u32>,
+    /// Bits of the activations' codes.
+    pub activation: Option<u32>,
+}
+
+impl Policy {
+    /// The choices that `preset` stands for, at the given widths.
+    pub fn preset(preset: Preset, weight_bits: u32, activation_bits: u32) -> Self {
+        let twins = match preset {
+            Preset::Ptq4vit => true,
+            Preset::BasePtq => false,
+        };
+        Self {
+            weight_bits,
+            activation_bits,
+            softmax_twin: twins,
+            gelu_twin: twins,
+            rules: Vec::new(),
+        }
+    }
+
+    /// Makes the plan for a network with these `sites`.
+    ///
+    /// # Errors
+    /// A width out of range; a rule that is for no site, or tells a weight's width where no site that it is for has one.
+    pub fn plan(&self, sites: &[Site]) -> Result<Plan, String> {
+        for (what, bits) in [
+            ("weights", self.weight_bits),
+            ("activations", self.activation_bits),
+        ] {
+            if !BITS.contains(&bits) {
+                return Err(format!(
+                    "expected {} to {} bits for {what}, found {bits}",
+                    BITS.start(),
+                    BITS.end()
+                ));
+            }
+        }
+        for rule in &self.rules {
+            rule.check(sites)?;
+        }
+        Ok(Plan::new(sites, |site| self.scheme(site)))
+    }
+
+    fn scheme(&self, site: &Site) -> SiteScheme {
+        let (mut weight, mut activation, mut float) =
+            (self.weight_bits, self.activation_bits, false);
+        for rule in &self.rules {
+            match rule {
+                Rule::Bits(pattern, widths) if pattern.matches(&site.name) => {
+                    weight = widths.weight.unwrap_or(weight);
+                    activation = widths.activation.unwrap_or(activation);
+                    float = false;
+                }
+                Rule::Float(pattern) if pattern.matches(&site.name) => float = true,
+                Rule::Bits(..) | Rule::Float(_) => {}
+            }
+        }
+        if float {
+            return SiteScheme::Float;
+        }
+        let operand = |bits, format, granularity| OperandScheme {
+            bits,
+            format,
+            granularity,
+        };
+        let (a, b) = match &site.kind {
+            SiteKind::Linear(linear) => {
+                let format = match linear.after_gelu && self.gelu_twin {
+                    true => Format::GeluTwin,
+                    false => Format::Uniform,
+                };
+                let thirds = match linear.is_qkv {
+                    true => Granularity::Third,
+                    false => Granularity::Tensor,
+                };
+                (
+                    operand(activation, format, Granularity::Tensor),
+                    operand(weight, Format::Uniform, thirds),
+                )
+            }
+            SiteKind::Scores(_) | SiteKind::Matrices(_) => {
+                let heads = operand(activation, Format::Uniform, Granularity::Head);
+                (heads, heads)
+            }
+            SiteKind::Context(_) => {
+                let heads = operand(activation, Format::Uniform, Granularity::Head);
+                let probabilities = match self.softmax_twin {
+                    true => operand(activation, Format::SoftmaxTwin, Granularity::Tensor),
+                    false => heads,
+                };
+                (probabilities, heads)
+            }
+        };
+        SiteScheme::Integer { a, b }
+    }
+}
+
+impl Rule {
+    /// Finds out that the rule says something about a network with these `sites`.
+    fn check(&self, sites: &[Site]) -> Result<(), String> {
+        let (Self::Bits(pattern, _) | Self::Float(pattern)) = self;
+        let mut matching = sites
+            .iter()
+            .filter(|site| pattern.matches(&site.name))
+            .peekable();
+        if matching.peek().is_none() {
+            let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+            return Err(format!(
+                "`{pattern}` matches no site; those of the model are {}",
+                names.join(", ")
+            ));
+        }
+        if let Self::Bits(_, widths) = self
+            && let Some(bits) = widths.weight
+            && !matching.any(Site::has_weight)
+        {
+            return Err(format!(
+                "w{bits} is for weights, but none of the sites that match `{pattern}` has one"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Widths {
+    type Err = String;
+
+    /// Reads `w4a8`, `w4` or `a8`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected bits of 2 to 8 as in w4a8, w4 or a8, found {text:?}");
+        let bits = |digits: &str| match digits.parse() {
+            Ok(bits) if BITS.contains(&bits) => Ok(bits),
+            _ => Err(wrong()),
+        };
+        let (weight, activation) = match text.split_once('a') {
+            Some((weight, activation)) => (weight, Some(bits(activation)?)),
+            None => (text, None),
+        };
+        let weight = match weight.strip_prefix('w') {
+            Some(weight) => Some(bits(weight)?),
+            None if weight.is_empty() && activation.is_some() => None,
+            None => return Err(wrong()),
+        };
+        Ok(Self { weight, activation })
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    /// Reads `PATTERN=w4a8`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((pattern, widths)) = text.rsplit_once('=') else {
+            return Err(format!("expected PATTERN=w4a8, found {text:?}"));
+        };
+        Ok(Self::Bits(parse_pattern(pattern)?, widths.parse()?))
+    }
+}
+
+impl Rule {
+    /// Reads the pattern of sites that stay in floats.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn float(pattern: &str) -> Result<Self, String> {
+        parse_pattern(pattern).map(Self::Float)
+    }
+}
+
+fn parse_pattern(pattern: &str) -> Result<Pattern, String> {
+    Pattern::new(pattern).map_err(|error| format!("pattern `{pattern}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::recipe::recipe_named;
+    use crate::model::sites;
+
+    fn deit_tiny() -> Vec<Site> {
+        sites(&recipe_named("deit_tiny_patch16_224").unwrap().architecture)
+    }
+
+    fn plan(rules: &[Rule]) -> Result<Plan, String> {
+        let policy = Policy {
+            rules: rules.to_vec(),
+            ..Policy::preset(Preset::Ptq4vit, 4, 5)
+        };
+        policy.plan(&deit_tiny())
+    }
+
+    fn rule(text: &str) -> Rule {
+        text.parse().unwrap()
+    }
+
+    /// `None` where it stays in floats.
+    fn bits(plan: &Plan, name: &str) -> Option<[u32; 2]> {
+        let sites = deit_tiny();
+        let plan = plan.of(sites.iter().find(|site| site.name == name).unwrap())?;
+        Some([plan.a.bits, plan.b.bits])
+    }
+
+    #[test]
+    fn weights_and_activations_have_their_own_widths() {
+        let plan = plan(&[]).unwrap();
+        assert_eq!(bits(&plan, "blocks.3.mlp.fc1"), Some([5, 4]));
+        assert_eq!(bits(&plan, "blocks.3.attn.qk"), Some([5, 5]));
+    }
+
+    #[test]
+    fn rules_change_what_they_name_and_the_later_one_holds() {
+        let float = Rule::float("*.attn.qk").unwrap();
+        let plan = plan(&[
+            rule("*.mlp.fc2=w8a7"),
+            rule("blocks.1?.mlp.*=a6"),
+            float,
+            rule("blocks.0.*=w3"),
+        ])
+        .unwrap();
+        assert_eq!(bits(&plan, "blocks.9.mlp.fc2"), Some([7, 8]));
+        assert_eq!(bits(&plan, "blocks.10.mlp.fc2"), Some([6, 8]));
+        assert_eq!(bits(&plan, "blocks.10.mlp.fc1"), Some([6, 4]));
+        assert_eq!(bits(&plan, "blocks.9.attn.qk"), None);
+        // A rule about bits takes it back, and w3 says nothing of activations.
+        assert_eq!(bits(&plan, "blocks.0.attn.qk"), Some([5, 5]));
+        assert_eq!(bits(&plan, "blocks.0.mlp.fc2"), Some([7, 3]));
+        assert_eq!(
+            plan.in_words(&deit_tiny()),
+            "weights 3 to 8, activations 5 to 7; 11 products in floats, blocks.1.attn.qk to blocks.11.attn.qk"
+        );
+    }
+
+    #[test]
+    fn rules_that_say_nothing_are_refused() {
+        let says = |rule: Rule| plan(&[rule]).unwrap_err();
+        assert!(
+            says(rule("*.fc3=w4"))
+                .starts_with("`*.fc3` matches no site; those of the model are patch_embed.proj, ")
+        );
+        assert!(says(Rule::float("heads").unwrap()).contains("matches no site"));
+        assert!(
+            says(rule("*.attn.qk=w4a4"))
+                .contains("none of the sites that match `*.attn.qk` has one")
+        );
+    }
+
+    #[test]
+    fn widths_are_read() {
+        let widths = |weight, activation| Ok(Widths { weight, activation });
+        assert_eq!("w4a8".parse(), widths(Some(4), Some(8)));
+        assert_eq!("w4".parse(), widths(Some(4), None));
+        assert_eq!("a8".parse(), widths(None, Some(8)));
+        for wrong in [
+            "", "w", "a", "4", "w4a", "wa", "w9", "w1a4", "a4w4", "w4a8 ", "W4A8", "w4a8a8",
+        ] {
+            let problem = wrong.parse::<Widths>().unwrap_err();
+            assert!(
+                problem.ends_with(&format!("found {wrong:?}")),
+                "{wrong}: {problem}"
+            );
+        }
+        assert!("head".parse::<Rule>().unwrap_err().contains("PATTERN=w4a8"));
+        assert!("[=w4".parse::<Rule>().unwrap_err().contains("pattern `[`"));
+    }
+}

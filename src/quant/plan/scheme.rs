@@ -1,0 +1,189 @@
+//! What becomes of one matrix product: its operands' widths, formats and scales, or none of it.
+
+use super::Side;
+use crate::kernels::Format;
+use crate::model::{Site, SiteKind};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+
+/// The widths that codes can have.
+pub const BITS: RangeInclusive<u32> = 2..=8;
+
+/// Which values of an operand share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    /// All of them.
+    Tensor,
+    /// Those of each of q, k and v: a third of the outputs of `attn.qkv`.
+    Third,
+    /// Those of each head of an attention.
+    Head,
+}
+
+/// How one operand of a product becomes codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperandScheme {
+    /// Bits of a code, 2 to 8.
+    pub bits: u32,
+    /// How a code stands for a value.
+    pub format: Format,
+    /// Which values share a scale.
+    pub granularity: Granularity,
+}
+
+/// What becomes of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StoredScheme", into = "StoredScheme")]
+pub enum SiteScheme {
+    /// The product of floats stays what it is.
+    Float,
+    /// A product of codes: the left operand's and the right one's.
+    Integer {
+        /// How the left operand becomes codes.
+        a: OperandScheme,
+        /// How the right one does: a weight, or an activation.
+        b: OperandScheme,
+    },
+}
+
+/// A [`SiteScheme`] as files have it: `float = true`, or `a` and `b`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredScheme {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    float: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    a: Option<OperandScheme>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b: Option<OperandScheme>,
+}
+
+impl TryFrom<StoredScheme> for SiteScheme {
+    type Error = &'static str;
+
+    fn try_from(StoredScheme { float, a, b }: StoredScheme) -> Result<Self, Self::Error> {
+        match (float, a, b) {
+            (true, None, None) => Ok(Self::Float),
+            (false, Some(a), Some(b)) => Ok(Self::Integer { a, b }),
+            _ => Err("expected either float = true or both a and b"),
+        }
+    }
+}
+
+impl From<SiteScheme> for StoredScheme {
+    fn from(scheme: SiteScheme) -> Self {
+        let (a, b) = match scheme {
+            SiteScheme::Float => (None, None),
+            SiteScheme::Integer { a, b } => (Some(a), Some(b)),
+        };
+        Self {
+            float: scheme == SiteScheme::Float,
+            a,
+            b,
+        }
+    }
+}
+
+/// Writes a scheme as lines of TOML.
+impl Display for SiteScheme {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self::Integer { a, b } = self else {
+            return writeln!(f, "float = true");
+        };
+        for (name, operand) in [("a", a), ("b", b)] {
+            let OperandScheme {
+                bits,
+                format,
+                granularity,
+            } = operand;
+            writeln!(
+                f,
+                "{name} = {{ bits = {bits}, format = \"{}\", granularity = \"{}\" }}",
+                format.name(),
+                granularity.name(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Granularity {
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tensor => "tensor",
+            Self::Third => "third",
+            Self::Head => "head",
+        }
+    }
+}
+
+impl SiteScheme {
+    /// Checks that `site` can be computed like this.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    pub(super) fn check(&self, site: &Site) -> Result<(), String> {
+        let Self::Integer { a, b } = self else {
+            return Ok(());
+        };
+        for (side, name, operand) in [(Side::A, "a", a), (Side::B, "b", b)] {
+            if !BITS.contains(&operand.bits) {
+                return Err(format!(
+                    "{name}.bits: expected {} to {}, found {}",
+                    BITS.start(),
+                    BITS.end(),
+                    operand.bits
+                ));
+            }
+            let formats = formats(site, side);
+            if !formats.contains(&operand.format) {
+                return Err(format!(
+                    "{name}.format: expected {}, found {}",
+                    one_of(formats.iter().map(|format| format.name())),
+                    operand.format.name()
+                ));
+            }
+            let granularities = granularities(site, side, operand.format);
+            if !granularities.contains(&operand.granularity) {
+                return Err(format!(
+                    "{name}.granularity: expected {}, found {}",
+                    one_of(granularities.iter().map(|one| one.name())),
+                    operand.granularity.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The formats that one operand of `site` can have. A twin is for values that lie as a softmax's or a GELU's do.
+fn formats(site: &Site, side: Side) -> &'static [Format] {
+    match (side, &site.kind) {
+        (Side::A, SiteKind::Context(_)) => &[Format::Uniform, Format::SoftmaxTwin],
+        (Side::A, SiteKind::Linear(linear)) if linear.after_gelu => {
+            &[Format::Uniform, Format::GeluTwin]
+        }
+        _ => &[Format::Uniform],
+    }
+}
+
+/// The ways in which the values of one operand of `site` can share scales.
+fn granularities(site: &Site, side: Side, format: Format) -> &'static [Granularity] {
+    match (side, &site.kind) {
+        (Side::B, SiteKind::Linear(linear)) if linear.is_qkv => {
+            &[Granularity::Tensor, Granularity::Third]
+        }
+        (_, SiteKind::Scores(_) | SiteKind::Context(_)) if !format.is_twin() => {
+            &[Granularity::Tensor, Granularity::Head]
+        }
+        _ => &[Granularity::Tensor],
+    }
+}
+
+fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(" or ")
+}
