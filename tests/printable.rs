@@ -324,11 +324,7 @@ fn what_files_say_is_escaped() {
         .with("--device", "cpu")
         .with("--kernel", "add");
     verify.with("--out", "report.json").run().success();
-    for pointer in [
-        "/devices/0/name",
-        "/devices/0/kernels/0/cases/0/name",
-        "/subject/tool_version",
-    ] {
+    for pointer in ["/devices/0/name", "/subject/tool_version"] {
         scene.change("report.json", "other.json", pointer, WICKED.into());
         for flags in [&[][..], &["--json"]] {
             let mut run = scene
