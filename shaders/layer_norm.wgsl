@@ -76,15 +76,17 @@ fn main(
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
         var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
         for (var i = 0u; i < p.width; i += 4u) {
-            let values = vec4(
+            var values = vec4(
                 element(start, i, mean, inverse_deviation),
                 element(start, i + 1u, mean, inverse_deviation),
                 element(start, i + 2u, mean, inverse_deviation),
                 element(start, i + 3u, mean, inverse_deviation),
             );
+            if is_padding {
+                values = vec4(0.0);
+            }
             // What was computed beyond the row counts as nothing.
-            let existing = select(values, vec4(0.0), is_padding);
-            out[word_at] = first_lanes(quantize(existing, inverse, p.q), p.width - i);
+            out[word_at] = first_lanes(quantize(values, inverse, p.q), p.width - i);
             word_at += padded_rows;
         }
     } else {

@@ -30,11 +30,12 @@ fn main(
     if index >= p.count {
         return;
     }
-    let token = order[index / p.dim % p.tokens];
+    let token = index / p.dim % p.tokens;
     let image = index / (p.dim * p.tokens);
+    let input_token = order[token];
     var value = 0.0;
-    if token < p.input_tokens {
-        value = input[(image * p.input_tokens + token) * p.dim + index % p.dim];
+    if input_token < p.input_tokens {
+        value = input[(image * p.input_tokens + input_token) * p.dim + index % p.dim];
     }
     out[index] = value;
 }

@@ -831,8 +831,8 @@ fn damaged_parts() {
     let edits: [(Change, &str); 14] = [
         (|part| part["format"] = json!("x"), no_part),
         (
-            |part| part["format_version"] = json!(2),
-            "is of format version 2, where 1 is expected",
+            |part| part["format_version"] = json!(3),
+            "is of format version 3, where 2 is expected",
         ),
         (|part| part["more"] = json!(1), "unknown field `more`"),
         (
@@ -1287,7 +1287,7 @@ fn damaged_quantized_files() {
                     sizes["classes"] = json!(1 << 20);
                 })
             },
-            &["missing: `blocks.2.norm1.bias`"],
+            &["metadata `plan`: site `blocks.2.attn.qkv` is missing"],
         ),
         // More than an integer product can add up.
         (

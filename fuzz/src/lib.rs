@@ -19,7 +19,7 @@ use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, resolve, told_by_config};
+use ptq4vit_gpu::model::recipe::{Recipe, Request, resolve, tell_beside};
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
@@ -116,8 +116,14 @@ fn use_quantized(weights: &Weights) -> bool {
 
 /// A recipe in TOML, timm's config.json, and what files' metadata have in JSON.
 pub fn recipe(input: &[u8]) {
-    static FILES: LazyLock<[Vec<u8>; 2]> =
-        LazyLock::new(|| tiny::ARCHITECTURES.map(tiny::checkpoint));
+    /// Files that don't say themselves what they are.
+    static FILES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+        tiny::ARCHITECTURES.map(|told| {
+            let mut file = Container::parse(&tiny::checkpoint(told));
+            file.metadata.clear();
+            file.file()
+        })
+    });
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
@@ -137,21 +143,20 @@ pub fn recipe(input: &[u8]) {
         let _ = preprocessing.validate();
     }
     for file in &*FILES {
-        let open = || Weights::from_bytes(nowhere(), file).expect("a sound file");
-        let mut weights = open();
-        let Ok(told) = told_by_config(&weights, Path::new("config.json"), text) else {
-            continue;
-        };
-        let _ = told.clone().fitted(&weights);
-        // As with --interpolate-positions, and with --image-size.
-        let _ = interpolate_positions(&mut weights, &told.architecture);
-        let _ = told.clone().fitted(&weights);
-        for size in [6, 8, 4096] {
-            if let Ok(told) = told.clone().with_image_size(size) {
-                let mut weights = open();
-                let _ = interpolate_positions(&mut weights, &told.architecture);
-                let _ = told.fitted(&weights);
-            }
+        let config = Some((Path::new("config.json"), text));
+        // As it is, and with --image-size; each with --interpolate-positions and without.
+        for image_size in [None, Some(6), Some(8), Some(4096)] {
+            let mut weights = Weights::from_bytes(nowhere(), file).expect("a sound file");
+            let request = Request {
+                image_size,
+                ..Request::default()
+            };
+            let Ok(told) = tell_beside(&weights, config, &request) else {
+                continue;
+            };
+            let _ = told.clone().fitted(&weights);
+            let _ = interpolate_positions(&mut weights, &told.architecture);
+            let _ = told.fitted(&weights);
         }
     }
 }

@@ -174,8 +174,7 @@ fn open_float(
     preprocessing: &PreprocessingOptions,
 ) -> Result<(Weights, Resolved)> {
     let mut weights = open_checkpoint(source)?;
-    let mut resolved = image_size.resolve(&mut weights, recipe)?;
+    let resolved = image_size.resolve(&mut weights, recipe, preprocessing)?;
     log::info!("model: {} ({})", resolved.name, resolved.source);
-    resolved.preprocessing = preprocessing.apply(&resolved.preprocessing)?;
     Ok((weights, resolved))
 }

@@ -1,11 +1,11 @@
 //! Options that several subcommands share.
 
-use crate::data::preprocess::{Interpolation, Preprocessing};
+use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::device::{Device, open};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::interpolate_positions;
-use crate::model::recipe::{Resolved, SIZE_FLAG, tell};
+use crate::model::recipe::{Request, Resolved, SIZE_FLAG, tell};
 use crate::model::weights::Weights;
 use crate::tuning;
 use clap::Args;
@@ -56,16 +56,23 @@ pub struct ImageSizeOptions {
 }
 
 impl ImageSizeOptions {
-    /// [`resolve`](crate::model::recipe::resolve)s a checkpoint for images of this size, and makes its positions fit if
-    /// that is allowed.
+    /// [`resolve`](crate::model::recipe::resolve)s a checkpoint for images of this size, prepared as asked for, and makes
+    /// its positions fit if that is allowed.
     ///
     /// # Errors
-    /// Those of `resolve`, and a size that the network can't have.
-    pub fn resolve(&self, weights: &mut Weights, recipe: Option<&str>) -> Result<Resolved> {
-        let mut told = tell(weights, recipe)?;
-        if let Some(image_size) = self.image_size {
-            told = told.with_image_size(image_size)?;
-        }
+    /// Those of `resolve`, a size that the network can't have, and a choice out of range.
+    pub fn resolve(
+        &self,
+        weights: &mut Weights,
+        recipe: Option<&str>,
+        preprocessing: &PreprocessingOptions,
+    ) -> Result<Resolved> {
+        let request = Request {
+            recipe,
+            image_size: self.image_size,
+            preprocessing: preprocessing.choices(),
+        };
+        let told = tell(weights, &request)?;
         self.fit_positions(weights, &told.architecture)?;
         told.fitted(weights)
     }
@@ -118,18 +125,22 @@ pub struct PreprocessingOptions {
 }
 
 impl PreprocessingOptions {
+    /// What is chosen.
+    fn choices(&self) -> Choices {
+        Choices {
+            crop_pct: self.crop_pct,
+            interpolation: self.interpolation,
+            mean: self.mean,
+            std: self.std,
+        }
+    }
+
     /// `preprocessing` with the given options in place of its own.
     ///
     /// # Errors
     /// A value out of range.
     pub fn apply(&self, preprocessing: &Preprocessing) -> Result<Preprocessing> {
-        let changed = Preprocessing {
-            image_size: preprocessing.image_size,
-            crop_pct: self.crop_pct.unwrap_or(preprocessing.crop_pct),
-            interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
-            mean: self.mean.unwrap_or(preprocessing.mean),
-            std: self.std.unwrap_or(preprocessing.std),
-        };
+        let changed = self.choices().applied_to(preprocessing);
         changed
             .validate()
             .map_err(|problem| Error::usage("--crop-pct, --mean, --std", problem))?;

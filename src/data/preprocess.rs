@@ -39,6 +39,32 @@ pub struct Preprocessing {
     pub std: [f32; 3],
 }
 
+/// What somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Choices {
+    /// As [`Preprocessing::crop_pct`].
+    pub crop_pct: Option<f64>,
+    /// As [`Preprocessing::interpolation`].
+    pub interpolation: Option<Interpolation>,
+    /// As [`Preprocessing::mean`].
+    pub mean: Option<[f32; 3]>,
+    /// As [`Preprocessing::std`].
+    pub std: Option<[f32; 3]>,
+}
+
+impl Choices {
+    /// `preprocessing` with what was chosen in place of its own.
+    pub fn applied_to(&self, preprocessing: &Preprocessing) -> Preprocessing {
+        Preprocessing {
+            image_size: preprocessing.image_size,
+            crop_pct: self.crop_pct.unwrap_or(preprocessing.crop_pct),
+            interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
+            mean: self.mean.unwrap_or(preprocessing.mean),
+            std: self.std.unwrap_or(preprocessing.std),
+        }
+    }
+}
+
 impl Preprocessing {
     /// Whether the values can be carried out; the message names the first field that can't.
     ///

@@ -1,8 +1,9 @@
-"""Prints what timm says about each recipe of models/, as JSON: `python timm_models.py ../../models > timm_models.json`."""
+"""Prints what timm says about the networks that can be run here, as JSON: `python timm_models.py ../../models > timm_models.json`."""
 
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import timm
@@ -32,12 +33,23 @@ def folded(tensors):
             yield f"{before}.0-{len(numbers) - 1}.{after}", shape
 
 
+# Arguments that only size a network, or that say how it takes images of another size.
+SIZES = {"img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size"}
+
+
+def only_sized(arguments):
+    return set(arguments) <= SIZES and not isinstance(arguments.get("window_size"), list)
+
+
+classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())
+del classes["renamed"]
+names = [name for named in classes.values() for name, arguments in named.items() if only_sized(arguments)]
 facts = []
-for name in sorted(path.stem for path in Path(sys.argv[1]).glob("*.toml")):
+for name in sorted(names):
     cfgs = get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = timm.create_model(name, num_classes=1000)
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
     fact = dict(
@@ -46,7 +58,7 @@ for name in sorted(path.stem for path in Path(sys.argv[1]).glob("*.toml")):
         tags=[
             cfg.hf_hub_id.split(".")[1]
             for cfg in cfgs.values()
-            if cfg.num_classes and preprocessing(cfg) == preprocessing(default)
+            if cfg.hf_hub_id and cfg.num_classes and preprocessing(cfg) == preprocessing(default)
         ],
         preprocessing=preprocessing(default),
         parameters=sum(parameter.numel() for parameter in model.parameters()),

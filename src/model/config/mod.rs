@@ -1,5 +1,6 @@
 //! What a network is: its family and sizes, and the tensors that timm's `state_dict` then has.
 
+mod kinds;
 mod swin;
 mod vit;
 
@@ -10,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::kernels::MAX_K;
 use crate::model::weights::Weights;
 
+pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
 pub use vit::VitConfig;
 
@@ -274,13 +276,6 @@ fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
                 format!("expected timm's tensor `{name}` with {N} dimensions, {found}"),
             )
         })
-}
-
-/// Whether a tensor's name has `part` at the start of one of its dot-separated words.
-fn has_part(weights: &Weights, part: &str) -> bool {
-    weights
-        .names()
-        .any(|name| name.starts_with(part) || name.contains(&format!(".{part}")))
 }
 
 /// A file of zeros in these shapes.

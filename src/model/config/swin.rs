@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, divisible, has_part,
+    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
@@ -11,8 +11,6 @@ use crate::model::weights::Weights;
 
 /// The largest number of stages that is believed; every published Swin has four.
 const MAX_STAGES: usize = 8;
-/// The epsilon of timm's Swins, torch's own default, which a configuration may leave out.
-const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
 
 /// The sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
 /// LayerNorm on the embedded patches, learned relative position biases, qkv with a bias, exact GELU, and a head on the
@@ -113,7 +111,7 @@ impl TryFrom<SwinForm> for SwinConfig {
             heads: form.heads,
             mlp_ratio: form.mlp_ratio,
             classes: form.classes,
-            layer_norm_eps: form.layer_norm_eps.unwrap_or(TIMM_LAYER_NORM_EPS),
+            layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
         };
         config.validate()?;
         Ok(config)
@@ -121,6 +119,9 @@ impl TryFrom<SwinForm> for SwinConfig {
 }
 
 impl SwinConfig {
+    /// The epsilon of timm's Swins, torch's own default, which a configuration may leave out.
+    pub const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
+
     /// The sizes of each stage.
     pub fn stages(&self) -> Vec<Stage> {
         let grid = self.image_size / self.patch_size;
@@ -223,10 +224,7 @@ impl SwinConfig {
     /// other or `image_size`.
     pub fn from_shapes(weights: &Weights, image_size: Option<usize>) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
-        if let Some(kind) = unsupported_kind(weights) {
-            return Err(problem(format!("is {kind}, which is not supported")));
-        }
-
+        check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
         let [classes, _] = sizes(weights, "head.fc.weight")?;
         let [features] = sizes(weights, "layers.0.blocks.0.norm1.weight")?;
@@ -261,7 +259,7 @@ impl SwinConfig {
             heads: tables.iter().map(|[_, heads]| *heads).collect(),
             mlp_ratio: hidden as f64 / features as f64,
             classes,
-            layer_norm_eps: TIMM_LAYER_NORM_EPS,
+            layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], is_derived)?;
@@ -342,36 +340,6 @@ impl SwinConfig {
 /// Whether a tensor follows from the sizes: buffers that timm no longer stores.
 fn is_derived(name: &str) -> bool {
     name.ends_with(".attn.relative_position_index") || name.ends_with(".attn_mask")
-}
-
-/// Part of a tensor's name that tells a kind of Swin other than [`SwinConfig`]'s.
-const OTHER_KINDS: &[(&str, &str)] = &[
-    ("attn.logit_scale", "a Swin V2"),
-    ("attn.cpb_mlp.", "a Swin V2"),
-    ("absolute_pos_embed", "a Swin with absolute positions"),
-];
-
-/// What a [`SwinConfig`]'s kind has, and what it is without.
-const NEEDED: &[(&str, &str)] = &[
-    (
-        "patch_embed.norm.weight",
-        "a Swin without norm after the patch embedding",
-    ),
-    ("layers.0.blocks.0.attn.qkv.bias", "a Swin without qkv bias"),
-    (
-        "layers.0.blocks.0.attn.relative_position_bias_table",
-        "a Swin without relative positions",
-    ),
-    ("head.fc.weight", "a Swin without classifier"),
-];
-
-/// The kind of network by its tensors' names, if it is not [`SwinConfig`]'s.
-fn unsupported_kind(weights: &Weights) -> Option<&'static str> {
-    let other = OTHER_KINDS.iter().find(|(part, _)| has_part(weights, part));
-    let incomplete = NEEDED
-        .iter()
-        .find(|(name, _)| weights.shape(name).is_none());
-    other.or(incomplete).map(|(_, kind)| *kind)
 }
 
 #[cfg(test)]

@@ -3,14 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, divisible, has_part,
+    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
-
-/// The epsilon of timm's ViTs, which a configuration may leave out.
-const TIMM_LAYER_NORM_EPS: f32 = 1e-6;
 
 /// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
 /// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head
@@ -74,7 +71,7 @@ impl TryFrom<VitForm> for VitConfig {
             heads: form.heads,
             mlp_dim,
             classes: form.classes,
-            layer_norm_eps: form.layer_norm_eps.unwrap_or(TIMM_LAYER_NORM_EPS),
+            layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
             distilled: form.distilled,
         };
         config.validate()?;
@@ -83,6 +80,9 @@ impl TryFrom<VitForm> for VitConfig {
 }
 
 impl VitConfig {
+    /// The epsilon of timm's ViTs, which a configuration may leave out.
+    pub const TIMM_LAYER_NORM_EPS: f32 = 1e-6;
+
     /// Patches along one side of an image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
@@ -156,10 +156,7 @@ impl VitConfig {
     /// contradict each other, or if `heads` doesn't divide the features.
     pub fn from_shapes(weights: &Weights, heads: usize) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
-        if let Some(kind) = unsupported_kind(weights) {
-            return Err(problem(format!("is {kind}, which is not supported")));
-        }
-
+        check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
         let [_, tokens, _] = sizes(weights, "pos_embed")?;
         let distilled = weights.shape("dist_token").is_some();
@@ -185,7 +182,7 @@ impl VitConfig {
             heads,
             mlp_dim,
             classes,
-            layer_norm_eps: TIMM_LAYER_NORM_EPS,
+            layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
             distilled,
         };
         config.validate().map_err(problem)?;
@@ -242,63 +239,6 @@ impl VitConfig {
             ..self.clone()
         })
     }
-}
-
-/// Part of a tensor's name, from the start of one of its dot-separated words, that tells a kind of network
-/// other than [`VitConfig`]'s. The first that occurs speaks.
-const OTHER_KINDS: &[(&str, &str)] = &[
-    (
-        "embeddings.",
-        "a model with Hugging Face transformers' tensor names instead of timm's",
-    ),
-    (
-        "conv_proj.",
-        "a model with torchvision's tensor names instead of timm's",
-    ),
-    ("visual.", "a CLIP model"),
-    ("reg_token", "a ViT with register tokens"),
-    ("attn_pool.", "a ViT with attention pooling"),
-    ("fc_norm.", "a ViT that averages its tokens"),
-    ("norm_pre.", "a ViT that normalises before its blocks"),
-    (
-        "pre_logits.",
-        "a ViT with a representation layer before its head",
-    ),
-    ("patch_embed.backbone.", "a hybrid of ViT and CNN"),
-    ("ls1.gamma", "a ViT with LayerScale"),
-    ("gamma_1", "a ViT with LayerScale"),
-    ("attn.q_norm.", "a ViT that normalises queries and keys"),
-    ("attn.q_bias", "a BEiT"),
-    (
-        "attn.relative_position_bias_table",
-        "a ViT with relative positions",
-    ),
-    ("mlp.fc1_g.", "a ViT with gated MLPs"),
-    ("mlp.w12.", "a ViT with gated MLPs"),
-];
-
-/// What keeps a ViT from being [`VitConfig`]'s kind when it has the first tensor without the second.
-const INCOMPLETE_KINDS: &[(&str, &str, &str)] = &[
-    ("pos_embed", "cls_token", "a ViT without class token"),
-    ("cls_token", "pos_embed", "a ViT without learned positions"),
-    (
-        "blocks.0.attn.qkv.weight",
-        "blocks.0.attn.qkv.bias",
-        "a ViT without qkv bias",
-    ),
-    ("norm.weight", "head.weight", "a ViT without classifier"),
-];
-
-/// The kind of network by its tensors' names, if it is one that is known and not supported.
-fn unsupported_kind(weights: &Weights) -> Option<&'static str> {
-    let has = |name: &str| weights.shape(name).is_some();
-    let other = OTHER_KINDS.iter().find(|(part, _)| has_part(weights, part));
-    let incomplete = INCOMPLETE_KINDS
-        .iter()
-        .find(|(present, absent, _)| has(present) && !has(absent));
-    other
-        .map(|(_, kind)| *kind)
-        .or(incomplete.map(|(_, _, kind)| *kind))
 }
 
 #[cfg(test)]

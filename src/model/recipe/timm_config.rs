@@ -3,85 +3,80 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
-use super::{FLAG, Told, known_names, recipe_named, same};
-use crate::data::preprocess::{Interpolation, Preprocessing};
+use super::FLAG;
+use super::architectures::named;
+use super::arguments::{Arguments, Class, shown, side, whole};
+use super::sources::{Otherwise, Said, Source};
+use crate::data::preprocess::Interpolation;
 use crate::error::{Error, Result};
-use crate::input;
-use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
+use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 use crate::model::weights::Weights;
 
-/// What the config.json beside `weights` tells, if there is one. Of a known architecture the recipe tells what it leaves
-/// out, of an unknown one the tensors do.
-pub(super) fn by_timm_config(weights: &Weights) -> Result<Option<Told>> {
-    let path = weights.path().with_file_name("config.json");
-    let text = input::text_if_any(&path)?;
-    text.map(|text| told_by_config(weights, &path, &text))
-        .transpose()
+/// What a config.json beside a weights file is.
+pub(super) enum Config {
+    /// timm's.
+    Timm(Box<Source>),
+    /// Another program's, which says nothing of a network.
+    Foreign,
 }
 
-/// What `text`, the timm config.json at `path`, tells of `weights`.
+/// What `text`, the config.json at `path`, tells of `weights`. Of an architecture that timm knows its entry point tells
+/// what the file leaves out, of another one the tensors do.
 ///
 /// # Errors
-/// What can't be understood, is not supported, or contradicts itself.
-pub fn told_by_config(weights: &Weights, path: &Path, text: &str) -> Result<Told> {
-    let problem = |problem: String| {
-        let cure = format!("`{FLAG} NAME` goes by a known recipe instead");
-        Error::input(path, format!("{problem}; {cure}"))
-    };
-    let mut config: TimmConfig = serde_json::from_str(text)
-        .map_err(|error| problem(format!("can't be understood as timm's: {error}")))?;
-    let name = config
-        .architecture
-        .clone()
-        .ok_or_else(|| problem("isn't timm's: it has no `architecture`".into()))?;
-    let preprocessing = config.preprocessing().map_err(problem)?;
-    let args = config.model_args.take().unwrap_or_default();
-    // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`).
-    let image_size = preprocessing.image_size;
-    if let Some(Side(told)) = args.img_size {
-        same(("input_size", image_size), ("model_args.img_size", told)).map_err(problem)?;
+/// What can't be understood, is not supported, or contradicts itself. No other source may then tell what the network is.
+pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config> {
+    let problem = |problem: String| Error::input(path, problem);
+    // Python's reader doesn't take a byte order mark, editors write one.
+    let text = text.trim_start_matches('\u{feff}');
+    let json: Value = serde_json::from_str(text).map_err(|error| {
+        problem(format!(
+            "can't be understood as timm's: {error}; {FLAG} is no way round what it may say"
+        ))
+    })?;
+    if let Some(kind) = json["model_type"]
+        .as_str()
+        .filter(|_| json["architecture"].is_null())
+    {
+        return Err(problem(format!(
+            "is Hugging Face transformers', for a model of type `{kind}`, where timm's is expected"
+        )));
     }
+    if TimmConfig::TELLING
+        .iter()
+        .all(|field| json[field].is_null())
+    {
+        return Ok(Config::Foreign);
+    }
+    let config: TimmConfig = serde_json::from_value(json)
+        .map_err(|error| problem(format!("can't be understood as timm's: {error}")))?;
+    let source = config.told(weights, path).map_err(|told| match told {
+        Refusal::Config(refusal) => problem(refusal),
+        Refusal::Weights(error) => error,
+    })?;
+    Ok(Config::Timm(Box::new(source)))
+}
 
-    let known = recipe_named(&name).map(|recipe| recipe.architecture.clone());
-    let family = known
-        .as_ref()
-        .map_or_else(|| Family::of(weights), Architecture::family);
-    config.check_kind(&args, family).map_err(problem)?;
-    let sizes = match (known, family) {
-        (Some(known), _) => known,
-        (None, Family::Vit) => {
-            let heads = args.num_heads.as_ref().ok_or_else(|| {
-                problem(format!(
-                    "names architecture `{name}`, which isn't known, and has no `model_args.num_heads`; known are {}",
-                    known_names()
-                ))
-            })?;
-            let heads = heads.one().map_err(problem)?;
-            Architecture::Vit(VitConfig::from_shapes(weights, heads)?)
-        }
-        (None, Family::Swin) => {
-            Architecture::Swin(SwinConfig::from_shapes(weights, Some(image_size))?)
-        }
-    };
-    let architecture = match sizes {
-        Architecture::Vit(sizes) => args
-            .applied_to_vit(sizes, image_size)
-            .map(Architecture::Vit),
-        Architecture::Swin(sizes) => args
-            .applied_to_swin(sizes, image_size)
-            .map(Architecture::Swin),
-    };
-    let architecture = architecture.map_err(problem)?;
-    Ok(Told {
-        classes: config.classes(&args).map_err(problem)?,
-        architecture,
-        preprocessing,
-        by: format!("config.json beside the file (architecture `{name}`)"),
-        remark: None,
-        name,
-    })
+/// Why a config.json can't be followed.
+enum Refusal {
+    /// Something in it.
+    Config(String),
+    /// Something in the weights.
+    Weights(Error),
+}
+
+impl From<String> for Refusal {
+    fn from(problem: String) -> Self {
+        Self::Config(problem)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Weights(error)
+    }
 }
 
 /// timm's `config.json`, as far as it tells what is computed. Older files have the fields of
@@ -89,248 +84,259 @@ pub fn told_by_config(weights: &Weights, path: &Path, text: &str) -> Result<Told
 #[derive(Deserialize)]
 struct TimmConfig {
     architecture: Option<String>,
-    num_classes: Option<usize>,
-    global_pool: Option<String>,
-    model_args: Option<ModelArgs>,
+    num_classes: Option<Value>,
+    global_pool: Option<Value>,
+    model_args: Option<Map<String, Value>>,
     pretrained_cfg: Option<PretrainedCfg>,
     #[serde(flatten)]
     top: PretrainedCfg,
 }
 
+/// The part of timm's `PretrainedCfg` that describes the input, and what of the network it may change.
+#[derive(Deserialize)]
+struct PretrainedCfg {
+    global_pool: Option<Value>,
+    input_size: Option<Value>,
+    crop_pct: Option<Value>,
+    crop_mode: Option<Value>,
+    interpolation: Option<Value>,
+    mean: Option<Value>,
+    std: Option<Value>,
+}
+
 impl TimmConfig {
-    /// That the network is of a kind that is supported, in what doesn't show in the tensors' shapes.
-    fn check_kind(&self, args: &ModelArgs, family: Family) -> std::result::Result<(), String> {
-        let supported = match family {
-            Family::Vit => "token",
-            Family::Swin => "avg",
+    /// Fields of which timm's files have one at least.
+    const TELLING: [&str; 4] = [
+        "architecture",
+        "global_pool",
+        "model_args",
+        "pretrained_cfg",
+    ];
+
+    /// What it tells of `weights`; `path` is where it lies.
+    fn told(&self, weights: &Weights, path: &Path) -> std::result::Result<Source, Refusal> {
+        let name = self.architecture.as_deref();
+        let name =
+            name.ok_or("can't be understood as timm's: it has no `architecture`".to_owned())?;
+        let empty = Map::new();
+        let (class, entry_point) = match named(name) {
+            Some((class, arguments)) => (class, Some(arguments)),
+            None => (Class::of(weights), None),
         };
-        let pools = [&self.global_pool, &args.global_pool];
-        if let Some(pool) = pools.into_iter().flatten().find(|pool| *pool != supported) {
-            return Err(format!(
-                "has global_pool `{pool}`, where only `{supported}` is supported for a {family}"
-            ));
-        }
-        let off = [
-            ("qkv_bias", args.qkv_bias),
-            ("class_token", args.class_token),
+        let arguments = Arguments {
+            entry_point,
+            model_args: self.model_args.as_ref().unwrap_or(&empty),
+        };
+        arguments.check(class)?;
+        // timm's exporter writes how the network pools; where `pretrained_cfg` says it, the network is built so.
+        let input = self.pretrained_cfg.as_ref().unwrap_or(&self.top);
+        let pools = [
+            (&self.global_pool, "has global_pool"),
+            (&input.global_pool, "has pretrained_cfg.global_pool"),
         ];
-        if let Some((what, _)) = off.iter().find(|(_, on)| *on == Some(false)) {
-            return Err(format!("has `{what}` off, which is not supported"));
+        for (pool, has) in pools {
+            if let Some(pool) = pool {
+                class.check("global_pool", pool, has)?;
+            }
         }
-        let foreign = match family {
-            Family::Vit => [
-                ("depths", args.depths.is_some()),
-                ("window_size", args.window_size.is_some()),
-            ],
-            Family::Swin => [
-                ("depth", args.depth.is_some()),
-                ("class_token", args.class_token.is_some()),
-            ],
+
+        // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`). One that
+        // takes any size is then fed images of `input_size` nevertheless.
+        let (input_size, mut img_size) = (input.size()?, arguments.side("img_size")?);
+        if arguments.any_image_size() && input_size.is_some() {
+            img_size = None;
+        }
+        let image_size = match (input_size, img_size) {
+            (Some(input_size), Some(img_size)) if input_size != img_size => Some(Err(format!(
+                "input_size is {input_size}, but model_args.img_size says {img_size}"
+            ))),
+            _ => input_size.or(img_size).map(Ok),
         };
-        if let Some((what, _)) = foreign.iter().find(|(_, told)| *told) {
-            return Err(format!(
-                "has `model_args.{what}`, which a {family} doesn't take"
-            ));
-        }
-        match args.in_chans {
-            Some(channels) if channels != CHANNELS => Err(format!(
-                "has in_chans {channels}, where only {CHANNELS} is supported"
-            )),
-            _ => Ok(()),
-        }
+        let built_for = img_size.or(input_size);
+
+        let sizes = match (entry_point, class.family()) {
+            (Some(_), _) => class.default_sizes(),
+            (None, Family::Vit) => {
+                let heads = arguments.number("num_heads")?.ok_or_else(|| {
+                    format!(
+                        "names architecture `{name}`, which is none of timm's that can be run here, and has no `model_args.num_heads`, which the tensors don't show"
+                    )
+                })?;
+                Architecture::Vit(VitConfig::from_shapes(weights, heads)?)
+            }
+            (None, Family::Swin) => {
+                Architecture::Swin(SwinConfig::from_shapes(weights, built_for)?)
+            }
+        };
+        let architecture = arguments.applied_to(sizes, built_for)?;
+        Ok(Source {
+            name: name.to_owned(),
+            by: format!("config.json beside the file (architecture `{name}`)"),
+            path: path.to_owned(),
+            classes: self.classes(&arguments)?,
+            architecture,
+            image_size,
+            crop_pct: input.crop_pct(),
+            interpolation: input.interpolation(),
+            mean: input.mean(),
+            std: input.std(),
+            otherwise: Otherwise::Missing,
+        })
     }
 
     /// The number of classes, if it is told.
-    fn classes(&self, args: &ModelArgs) -> std::result::Result<Option<usize>, String> {
-        if let (Some(classes), Some(in_args)) = (self.num_classes, args.num_classes) {
-            same(
-                ("num_classes", classes),
-                ("model_args.num_classes", in_args),
-            )?;
+    fn classes(&self, arguments: &Arguments) -> std::result::Result<Option<usize>, String> {
+        let told = said("num_classes", &self.num_classes, "a whole number", whole).transpose()?;
+        match (told, arguments.number("num_classes")?) {
+            (Some(told), Some(argument)) if told != argument => Err(format!(
+                "num_classes is {told}, but model_args.num_classes says {argument}"
+            )),
+            (told, argument) => Ok(told.or(argument)),
         }
-        Ok(self.num_classes.or(args.num_classes))
-    }
-
-    /// The preprocessing, all of which must be there: timm's own defaults are no model's in particular.
-    fn preprocessing(&self) -> std::result::Result<Preprocessing, String> {
-        fn told<T>(what: &str, value: Option<T>) -> std::result::Result<T, String> {
-            value.ok_or_else(|| format!("has no `{what}`"))
-        }
-
-        let input = self.pretrained_cfg.as_ref().unwrap_or(&self.top);
-        let [channels, height, width] = told("input_size", input.input_size)?;
-        if channels != CHANNELS || height != width {
-            return Err(format!(
-                "has input_size [{channels}, {height}, {width}], where {CHANNELS} channels and a square are supported"
-            ));
-        }
-        if let Some(mode) = input.crop_mode.as_ref().filter(|mode| *mode != "center") {
-            return Err(format!(
-                "has crop_mode `{mode}`, where only `center` is supported"
-            ));
-        }
-        let preprocessing = Preprocessing {
-            image_size: height,
-            crop_pct: told("crop_pct", input.crop_pct)?,
-            interpolation: told("interpolation", input.interpolation)?,
-            mean: told("mean", input.mean)?,
-            std: told("std", input.std)?,
-        };
-        preprocessing.validate()?;
-        Ok(preprocessing)
     }
 }
 
-/// The part of timm's `PretrainedCfg` that describes the input.
-#[derive(Deserialize)]
-struct PretrainedCfg {
-    input_size: Option<[usize; 3]>,
-    crop_pct: Option<f64>,
-    crop_mode: Option<String>,
-    interpolation: Option<Interpolation>,
-    mean: Option<[f32; CHANNELS]>,
-    std: Option<[f32; CHANNELS]>,
+/// What `read` makes of a field that is there.
+fn said<T>(
+    name: &str,
+    field: &Option<Value>,
+    expected: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Said<T> {
+    let value = field.as_ref()?;
+    Some(read(value).ok_or_else(|| {
+        let value = shown(value);
+        format!("has {name} {value}, where {expected} is expected")
+    }))
 }
 
-/// The arguments of timm's `VisionTransformer` and `SwinTransformer` that [`VitConfig`] and [`SwinConfig`] can express.
-/// Any other changes the network in a way that isn't known here, so it is refused.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ModelArgs {
-    img_size: Option<Side>,
-    patch_size: Option<Side>,
-    in_chans: Option<usize>,
-    num_classes: Option<usize>,
-    embed_dim: Option<usize>,
-    num_heads: Option<Heads>,
-    mlp_ratio: Option<f64>,
-    qkv_bias: Option<bool>,
-    global_pool: Option<String>,
-    /// A ViT's only, like `class_token`.
-    depth: Option<usize>,
-    class_token: Option<bool>,
-    /// A Swin's only, like `window_size`.
-    depths: Option<Vec<usize>>,
-    window_size: Option<Side>,
-    // What drops out in training only. timm writes these too, and they change nothing here.
-    #[serde(default, rename = "drop_rate")]
-    _drop_rate: IgnoredAny,
-    #[serde(default, rename = "pos_drop_rate")]
-    _pos_drop_rate: IgnoredAny,
-    #[serde(default, rename = "patch_drop_rate")]
-    _patch_drop_rate: IgnoredAny,
-    #[serde(default, rename = "proj_drop_rate")]
-    _proj_drop_rate: IgnoredAny,
-    #[serde(default, rename = "attn_drop_rate")]
-    _attn_drop_rate: IgnoredAny,
-    #[serde(default, rename = "drop_path_rate")]
-    _drop_path_rate: IgnoredAny,
-}
+impl PretrainedCfg {
+    /// The side of the input, if it is told.
+    fn size(&self) -> std::result::Result<Option<usize>, String> {
+        let expected = format!("a square of {CHANNELS} channels");
+        let size = said("input_size", &self.input_size, &expected, |value| {
+            let (channels, sides) = value.as_array()?.split_first()?;
+            side(&Value::from(sides)).filter(|_| whole(channels) == Some(CHANNELS))
+        });
+        size.transpose()
+    }
 
-impl ModelArgs {
-    /// A ViT's `sizes` with what the arguments say instead.
-    fn applied_to_vit(
-        &self,
-        sizes: VitConfig,
-        image_size: usize,
-    ) -> std::result::Result<VitConfig, String> {
-        let dim = self.embed_dim.unwrap_or(sizes.dim);
-        let mlp_dim = match self.mlp_ratio {
-            Some(ratio) => scaled(dim, ratio),
-            None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
-        };
-        let heads = self.num_heads.as_ref().map(Heads::one).transpose()?;
-        Ok(VitConfig {
-            image_size,
-            patch_size: self.patch_size.map_or(sizes.patch_size, |side| side.0),
-            dim,
-            depth: self.depth.unwrap_or(sizes.depth),
-            heads: heads.unwrap_or(sizes.heads),
-            mlp_dim,
-            ..sizes
+    /// The share that the crop keeps, of the only crop that is known here.
+    fn crop_pct(&self) -> Said<f64> {
+        let mode = said("crop_mode", &self.crop_mode, "`center`", |mode| {
+            (mode == "center").then_some(())
+        });
+        match mode {
+            Some(Err(problem)) => Some(Err(problem)),
+            _ => said("crop_pct", &self.crop_pct, "a number", Value::as_f64),
+        }
+    }
+
+    fn interpolation(&self) -> Said<Interpolation> {
+        let expected = "`bilinear`, `bicubic` or `lanczos`";
+        said("interpolation", &self.interpolation, expected, |value| {
+            Interpolation::deserialize(value).ok()
         })
     }
 
-    /// A Swin's `sizes` with what the arguments say instead.
-    fn applied_to_swin(
-        &self,
-        sizes: SwinConfig,
-        image_size: usize,
-    ) -> std::result::Result<SwinConfig, String> {
-        let heads = self.num_heads.as_ref().map(Heads::per_stage).transpose()?;
-        Ok(SwinConfig {
-            image_size,
-            patch_size: self.patch_size.map_or(sizes.patch_size, |side| side.0),
-            window: self.window_size.map_or(sizes.window, |side| side.0),
-            dim: self.embed_dim.unwrap_or(sizes.dim),
-            depths: self.depths.clone().unwrap_or(sizes.depths),
-            heads: heads.unwrap_or(sizes.heads),
-            mlp_ratio: self.mlp_ratio.unwrap_or(sizes.mlp_ratio),
-            ..sizes
-        })
+    fn mean(&self) -> Said<[f32; CHANNELS]> {
+        said("mean", &self.mean, "a list of three numbers", channels)
+    }
+
+    fn std(&self) -> Said<[f32; CHANNELS]> {
+        said("std", &self.std, "a list of three numbers", channels)
     }
 }
 
-/// The attention heads of a block: one number in a ViT, one per stage in a Swin.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a number of heads, or a list of one per stage"
-)]
-enum Heads {
-    One(usize),
-    PerStage(Vec<usize>),
-}
-
-impl Heads {
-    fn one(&self) -> std::result::Result<usize, String> {
-        match self {
-            Self::One(heads) => Ok(*heads),
-            Self::PerStage(heads) => Err(format!(
-                "has num_heads {heads:?}, where a ViT has one number"
-            )),
-        }
-    }
-
-    fn per_stage(&self) -> std::result::Result<Vec<usize>, String> {
-        match self {
-            Self::PerStage(heads) => Ok(heads.clone()),
-            Self::One(heads) => Err(format!(
-                "has num_heads {heads}, where a Swin transformer has one number per stage"
-            )),
-        }
-    }
-}
-
-/// The side of a square, which timm writes as one number or as height and width.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(try_from = "OneOrTwo")]
-struct Side(usize);
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a number, or height and width")]
-enum OneOrTwo {
-    One(usize),
-    Two(usize, usize),
-}
-
-impl TryFrom<OneOrTwo> for Side {
-    type Error = String;
-
-    fn try_from(sides: OneOrTwo) -> std::result::Result<Self, String> {
-        match sides {
-            OneOrTwo::One(side) => Ok(Self(side)),
-            OneOrTwo::Two(height, width) if height == width => Ok(Self(height)),
-            OneOrTwo::Two(height, width) => Err(format!("{height} by {width} is not square")),
-        }
-    }
+/// A number for each channel.
+fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
+    <[f32; CHANNELS]>::deserialize(value).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::recipe::tests::{Checkpoint, micro_swin, micro_vit, one_class, refusal};
-    use serde_json::{Value, json};
+    use crate::data::preprocess::Preprocessing;
+    use crate::model::recipe::fixtures::{Checkpoint, micro_swin, micro_vit, one_class, refusal};
+    use serde_json::json;
+    use std::collections::BTreeMap;
+
+    /// A config.json as timm saves it, and the network that it saves it of: `tests/data/timm_configs.py` asked it.
+    #[derive(Deserialize)]
+    struct Case {
+        config: Value,
+        /// Of each stage.
+        heads: Vec<usize>,
+        tensors: BTreeMap<String, Vec<usize>>,
+        /// What of the network isn't supported.
+        refused: Option<String>,
+    }
+
+    #[test]
+    fn what_timm_saves_is_understood_or_refused_by_name() {
+        let cases: Vec<Case> =
+            serde_json::from_str(include_str!("../../../tests/data/timm_configs.json")).unwrap();
+        for case in &cases {
+            let config = &case.config;
+            let tensors = case.tensors.clone().into_iter().collect();
+            let own = Checkpoint::of("model.safetensors", tensors, &[]).beside(config);
+            let Some(argument) = &case.refused else {
+                let resolved = own.unwrap_or_else(|error| panic!("{error}\n{config}"));
+                let architecture = resolved.architecture;
+                let heads = match &architecture {
+                    Architecture::Vit(sizes) => vec![sizes.heads],
+                    Architecture::Swin(sizes) => sizes.heads.clone(),
+                };
+                assert_eq!(heads, case.heads, "{config}");
+                let expected: BTreeMap<_, _> =
+                    architecture.expected_tensors().into_iter().collect();
+                assert_eq!(expected, case.tensors, "{config}");
+                let size = &config["pretrained_cfg"]["input_size"][2];
+                assert_eq!(architecture.image_size() as u64, *size, "{config}");
+                continue;
+            };
+            // By its tensors, or by its config.json where a network that can be run has the same ones.
+            assert_eq!(refusal(own).0, 3, "{config}");
+            let same = match config["architecture"].as_str() {
+                Some(name) if name.starts_with("swin") => micro_swin().0,
+                _ => micro_vit().0,
+            };
+            let file = Checkpoint::new("model.safetensors", &same, &[]);
+            let (code, message) = refusal(file.beside(config));
+            assert_eq!(code, 3, "{config}");
+            assert!(
+                message.contains("config.json: ") && message.contains(argument),
+                "{message}\nlacks {argument}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_network_of_any_image_size_is_fed_images_of_the_input_size() {
+        let (sizes, _) = micro_vit();
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let mut config = micro_vit_config();
+        config["pretrained_cfg"]["input_size"] = json!([3, 64, 64]);
+        config["model_args"]["dynamic_img_size"] = json!(true);
+        let (code, message) = refusal(file.beside(&config));
+        assert_eq!(code, 3);
+        let expected = "its positions are for images of 32 pixels, not 64; `--interpolate-positions` resamples them";
+        assert!(message.ends_with(expected), "{message}");
+    }
+
+    #[test]
+    fn arguments_may_be_written_as_python_reads_them() {
+        let (sizes, _) = micro_vit();
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let mut config = micro_vit_config();
+        config["model_args"] = json!({"num_heads": 3.0, "depth": 2.0, "img_size": [32.0, 32], "qk_norm": 0,
+            "qkv_bias": 1, "reg_tokens": 0.0, "class_token": null, "init_values": null, "global_pool": null});
+        config["num_classes"] = json!(10.0);
+        assert_eq!(file.beside(&config).unwrap().architecture, sizes);
+        let text = format!("\u{feff}{config}");
+        file.write_config(&text);
+        assert!(file.requested(&Default::default()).is_ok());
+    }
 
     /// timm's config.json for the micro ViT.
     fn micro_vit_config() -> Value {
@@ -379,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_before_the_name() {
+    fn tells_a_known_architecture() {
         // As the hub has it: a known architecture, no arguments, the fine-tuned file's own preprocessing.
         let config = json!({
             "architecture": "vit_tiny_patch16_224", "num_classes": 1,
@@ -387,7 +393,7 @@ mod tests {
                 "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
         });
         let sizes = one_class("deit_tiny_patch16_224");
-        let file = Checkpoint::new("deit_tiny_patch16_224.safetensors", &sizes, &[]);
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
         let resolved = file.beside(&config).unwrap();
         assert_eq!(resolved.name, "vit_tiny_patch16_224");
         assert_eq!(resolved.architecture, sizes);
@@ -439,30 +445,34 @@ mod tests {
             (
                 "/model_args",
                 Value::Null,
-                "`vit_micro`, which isn't known, and has no `model_args.num_heads`",
+                "`vit_micro`, which is none of timm's that can be run here, and has no `model_args.num_heads`",
             ),
             (
                 "/model_args/global_pool",
                 json!("map"),
-                "has global_pool `map`",
+                "has `model_args.global_pool` `map`",
             ),
-            ("/model_args/qkv_bias", json!(false), "has `qkv_bias` off"),
+            (
+                "/model_args/qkv_bias",
+                json!(false),
+                "has `model_args.qkv_bias` false, where only true is supported for a ViT",
+            ),
             ("/model_args/in_chans", json!(1), "has in_chans 1"),
             (
                 "/model_args/act_layer",
                 json!("quick_gelu"),
-                "unknown field `act_layer`",
+                "has `model_args.act_layer` `quick_gelu`, where only gelu is supported for a ViT",
             ),
             ("/model_args/num_heads", json!(0), "heads is 0"),
             (
                 "/model_args/num_heads",
                 json!([3, 3]),
-                "has num_heads [3, 3], where a ViT has one number",
+                "has `model_args.num_heads` [3,3], where a whole number is expected",
             ),
             (
                 "/model_args/window_size",
                 json!(7),
-                "has `model_args.window_size`, which a ViT doesn't take",
+                "has `model_args.window_size` 7, which isn't known for a ViT",
             ),
             (
                 "/model_args/depth",
@@ -478,7 +488,7 @@ mod tests {
             (
                 "/model_args/img_size",
                 json!([32, 64]),
-                "32 by 64 is not square",
+                "has `model_args.img_size` [32,64], where a number, or height and width of a square",
             ),
             (
                 "/model_args/num_classes",
@@ -486,12 +496,16 @@ mod tests {
                 "num_classes is 10, but model_args.num_classes says 3",
             ),
             ("/pretrained_cfg/mean", Value::Null, "has no `mean`"),
-            ("/pretrained_cfg/mean", json!([0.5]), "invalid length 1"),
+            (
+                "/pretrained_cfg/mean",
+                json!([0.5]),
+                "has mean [0.5], where",
+            ),
             ("/pretrained_cfg/std", json!([0, 1, 1]), "std"),
             (
                 "/pretrained_cfg/interpolation",
                 json!("nearest"),
-                "unknown variant `nearest`",
+                "has interpolation `nearest`",
             ),
             (
                 "/pretrained_cfg/crop_mode",
@@ -501,7 +515,7 @@ mod tests {
             (
                 "/pretrained_cfg/input_size",
                 json!([3, 32, 64]),
-                "has input_size [3, 32, 64]",
+                "has input_size [3,32,64], where a square of 3 channels",
             ),
             (
                 "/pretrained_cfg/input_size",
@@ -517,13 +531,6 @@ mod tests {
             assert_eq!(code, 3, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
-        // Hugging Face transformers' file of the same name.
-        let other = json!({"architectures": ["ViTForImageClassification"], "model_type": "vit"});
-        let (_, message) = refusal(file.beside(&other));
-        assert!(
-            message.contains("isn't timm's") && message.contains("--recipe NAME"),
-            "{message}"
-        );
     }
 
     /// timm's config.json for the micro Swin.
@@ -592,31 +599,43 @@ mod tests {
             (
                 "/architecture",
                 json!("vit_tiny_patch16_224"),
-                "has global_pool `avg`, where only `token` is supported for a ViT",
+                "has `model_args.depths` [2,2], which isn't known for a ViT",
             ),
             ("/global_pool", json!("token"), "has global_pool `token`"),
-            ("/model_args/global_pool", json!(""), "has global_pool ``"),
-            ("/model_args/qkv_bias", json!(false), "has `qkv_bias` off"),
+            (
+                "/model_args/global_pool",
+                json!(""),
+                "has `model_args.global_pool` ``",
+            ),
+            (
+                "/model_args/qkv_bias",
+                json!(false),
+                "has `model_args.qkv_bias` false, where only true is supported for a Swin transformer",
+            ),
             (
                 "/model_args/depth",
                 json!(2),
-                "has `model_args.depth`, which a Swin transformer doesn't take",
+                "has `model_args.depth` 2, which isn't known for a Swin transformer",
             ),
             (
                 "/model_args/class_token",
                 json!(true),
-                "has `model_args.class_token`, which",
+                "has `model_args.class_token` true, which",
             ),
-            ("/model_args/ape", json!(true), "unknown field `ape`"),
+            (
+                "/model_args/ape",
+                json!(true),
+                "has `model_args.ape` true, where only false",
+            ),
             (
                 "/model_args/num_heads",
                 json!(3),
-                "has num_heads 3, where a Swin transformer has one number per stage",
+                "has `model_args.num_heads` 3, where a list with a whole number for each stage",
             ),
             (
                 "/model_args/num_heads",
                 json!("3"),
-                "expected a number of heads, or a list of one per stage",
+                "has `model_args.num_heads` `3`, where a list",
             ),
             (
                 "/model_args/num_heads",
@@ -627,12 +646,12 @@ mod tests {
             (
                 "/model_args/window_size",
                 json!([7, 14]),
-                "7 by 14 is not square",
+                "has `model_args.window_size` [7,14], where one size of square windows in all stages",
             ),
             (
                 "/model_args/window_size",
                 json!([7, 7, 14]),
-                "expected a number, or height and width",
+                "has `model_args.window_size` [7,7,14], where one size",
             ),
             (
                 "/model_args/window_size",

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::input;
 use crate::model::Site;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -91,8 +91,8 @@ impl Plan {
     /// # Errors
     /// The site, what was expected and what was found.
     pub fn check(&self, sites: &[Site]) -> std::result::Result<(), String> {
-        let is_site = |name: &str| sites.iter().any(|site| site.name == name);
-        if let Some(name) = self.sites.keys().find(|name| !is_site(name)) {
+        let names: HashSet<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        if let Some(name) = self.sites.keys().find(|name| !names.contains(&***name)) {
             return Err(format!("`{name}` is no site of the model"));
         }
         for site in sites {

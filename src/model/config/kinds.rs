@@ -1,0 +1,326 @@
+//! Kinds of networks that aren't supported, named by their tensors.
+
+use super::Family;
+use crate::error::{Error, Result};
+use crate::model::weights::Weights;
+
+/// Part of a tensor's name, from the start of one of its dot-separated words, that tells a kind of network other than
+/// [`VitConfig`](super::VitConfig)'s. The first that occurs speaks.
+const NO_VIT: &[(&str, &str)] = &[
+    (
+        "vision_model.",
+        "a CLIP or SigLIP model with Hugging Face transformers' tensor names instead of timm's",
+    ),
+    (
+        "embeddings.",
+        "a model with Hugging Face transformers' tensor names instead of timm's",
+    ),
+    (
+        "conv_proj.",
+        "a model with torchvision's tensor names instead of timm's",
+    ),
+    ("visual.", "a CLIP model"),
+    ("layer1.0.conv1.", "a ResNet"),
+    ("conv_stem.", "an EfficientNet or a MobileNet"),
+    ("blocks.0.conv_dw.", "a ConvNeXt"),
+    ("attn.meta_mlp.", "a Swin V2"),
+    ("mlp_tokens.", "an MLP-Mixer"),
+    ("blocks_token_only.", "a CaiT"),
+    ("local_mp.", "an XCiT"),
+    ("patch_embed.backbone.", "a hybrid of ViT and CNN"),
+    ("attn.relative_position_bias_table", "a BEiT"),
+    ("rel_pos_bias.", "a BEiT"),
+    ("attn.q_bias", "an EVA"),
+    ("attn.q_proj.", "an EVA"),
+    ("rope", "a ViT with rotary positions"),
+    ("attn.rel_pos", "a ViT with relative positions"),
+    ("shared_rel_pos.", "a ViT with relative positions"),
+    ("reg_token", "a ViT with register tokens"),
+    ("register_tokens", "a ViT with register tokens"),
+    ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
+    (
+        "norm_pre.",
+        "a ViT that normalises before its blocks, like CLIP's",
+    ),
+    (
+        "pre_logits.",
+        "a ViT with a representation layer before its head",
+    ),
+    (
+        "ls1.gamma",
+        "a ViT with LayerScale, like DINOv2 and DeiT III",
+    ),
+    ("gamma_1", "a ViT with LayerScale, like DINOv2 and DeiT III"),
+    ("attn.q_norm.", "a ViT that normalises queries and keys"),
+    (
+        "attn.norm.",
+        "a ViT that normalises within its blocks, like BEiT-3",
+    ),
+    ("mlp.fc1_g.", "a ViT with gated MLPs"),
+    ("mlp.w12.", "a ViT with gated MLPs"),
+    ("fc_norm.", "a ViT that averages its tokens"),
+];
+
+/// What keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the second.
+const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
+    ("pos_embed", "cls_token", "a ViT without class token"),
+    ("cls_token", "pos_embed", "a ViT without learned positions"),
+    (
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.attn.qkv.bias",
+        "a ViT without qkv bias",
+    ),
+];
+
+/// The same of a Swin other than [`SwinConfig`](super::SwinConfig)'s.
+const NO_SWIN: &[(&str, &str)] = &[
+    ("attn.logit_scale", "a Swin V2"),
+    ("attn.cpb_mlp.", "a Swin V2"),
+    ("absolute_pos_embed", "a Swin with absolute positions"),
+];
+
+/// What a [`SwinConfig`](super::SwinConfig)'s kind has, and what it is without.
+const NEEDED_IN_SWIN: &[(&str, &str)] = &[
+    (
+        "patch_embed.norm.weight",
+        "a Swin without norm after the patch embedding",
+    ),
+    ("layers.0.blocks.0.attn.qkv.bias", "a Swin without qkv bias"),
+    (
+        "layers.0.blocks.0.attn.relative_position_bias_table",
+        "a Swin without relative positions",
+    ),
+];
+
+/// That `weights` is of no kind that is known and not supported.
+///
+/// # Errors
+/// [`Error::Input`] that names the kind.
+pub fn check_kind(weights: &Weights) -> Result<()> {
+    let has = |name: &str| weights.shape(name).is_some();
+    let family = Family::of(weights);
+    let others = match family {
+        Family::Vit => NO_VIT,
+        Family::Swin => NO_SWIN,
+    };
+    let other = others.iter().find(|(part, _)| has_part(weights, part));
+    let (kind, classifier) = match family {
+        Family::Vit => {
+            let incomplete = INCOMPLETE_VIT
+                .iter()
+                .find(|(present, absent, _)| has(present) && !has(absent));
+            // A file without the last norm is no trunk of a ViT either.
+            let classifier = has("norm.weight").then_some("head.weight");
+            (incomplete.map(|(_, _, kind)| *kind), classifier)
+        }
+        Family::Swin => {
+            let incomplete = NEEDED_IN_SWIN.iter().find(|(name, _)| !has(name));
+            (incomplete.map(|(_, kind)| *kind), Some("head.fc.weight"))
+        }
+    };
+    let problem = if let Some(kind) = other.map(|(_, kind)| *kind).or(kind) {
+        format!("is {kind}, which is not supported")
+    } else if let Some(classifier) = classifier.filter(|name| !has(name)) {
+        without_classifier(weights, family, classifier)
+    } else {
+        return Ok(());
+    };
+    Err(Error::input(weights.path(), problem))
+}
+
+/// What is wrong with a file that lacks `classifier`: what it has in its place, if it has anything.
+fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> String {
+    /// What the trunk's tensors begin with.
+    const TRUNK: [&str; 6] = [
+        "patch_embed.",
+        "blocks.",
+        "layers.",
+        "norm.",
+        "head_dist.",
+        "pos_embed",
+    ];
+    /// More are not listed.
+    const LISTED: usize = 4;
+    let in_its_place: Vec<String> = weights
+        .names()
+        .filter(|name| !TRUNK.iter().any(|part| name.starts_with(part)))
+        .filter_map(|name| Some((name, weights.shape(name)?)))
+        // Weights of linear layers, [outputs, inputs].
+        .filter(|(name, shape)| name.ends_with("weight") && shape.len() == 2)
+        .take(LISTED)
+        .map(|(name, shape)| format!("`{name}` {shape:?}"))
+        .collect();
+    if in_its_place.is_empty() {
+        return format!("is a {family} without classifier, which is not supported");
+    }
+    format!(
+        "is a {family} whose classifier is not timm's: expected `{classifier}`, found {}",
+        in_its_place.join(", ")
+    )
+}
+
+/// Whether a tensor's name has `part` at the start of one of its dot-separated words.
+fn has_part(weights: &Weights, part: &str) -> bool {
+    let inside = format!(".{part}");
+    weights
+        .names()
+        .any(|name| name.starts_with(part) || name.contains(&inside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Architecture, zeros};
+    use std::collections::BTreeMap;
+
+    const VIT: &str = r#"{"family":"vit","image_size":32,"patch_size":8,"dim":48,"depth":2,"heads":3,"mlp_ratio":4,"classes":10}"#;
+    const SWIN: &str = r#"{"family":"swin","image_size":56,"patch_size":4,"window":7,"dim":32,"depths":[2,2],"heads":[2,4],"mlp_ratio":4,"classes":10}"#;
+
+    /// Why a file is refused that has these tensors of two dimensions beside those of `architecture` that are `kept`.
+    fn refusal(architecture: &str, kept: impl Fn(&str) -> bool, others: &[&str]) -> String {
+        let architecture: Architecture = serde_json::from_str(architecture).unwrap();
+        let mut tensors: BTreeMap<String, Vec<usize>> =
+            architecture.expected_tensors().into_iter().collect();
+        tensors.retain(|name, _| kept(name));
+        tensors.extend(others.iter().map(|name| ((*name).to_owned(), vec![10, 48])));
+        let error = check_kind(&zeros(tensors)).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        error.to_string()
+    }
+
+    #[test]
+    fn kinds_are_named_by_their_tensors() {
+        let whole = |_: &str| true;
+        let nothing = |_: &str| false;
+        // Beside a ViT's tensors, and those of networks that have few of them or none.
+        for (message, kind) in [
+            (
+                refusal(VIT, whole, &["blocks.0.ls1.gamma"]),
+                "LayerScale, like DINOv2 and DeiT III",
+            ),
+            (
+                refusal(VIT, whole, &["reg_token", "blocks.0.ls1.gamma"]),
+                "register tokens",
+            ),
+            (refusal(VIT, whole, &["norm_pre.weight"]), "like CLIP's"),
+            (
+                refusal(VIT, |name| name != "cls_token", &["attn_pool.latent"]),
+                "like SigLIP's",
+            ),
+            (
+                refusal(
+                    VIT,
+                    whole,
+                    &[
+                        "blocks.0.gamma_1",
+                        "blocks.0.attn.relative_position_bias_table",
+                        "blocks.0.attn.q_bias",
+                        "fc_norm.weight",
+                    ],
+                ),
+                "is a BEiT",
+            ),
+            (
+                refusal(VIT, whole, &["blocks.0.attn.q_bias", "fc_norm.weight"]),
+                "is an EVA",
+            ),
+            (
+                refusal(
+                    VIT,
+                    whole,
+                    &["blocks.0.attn.q_proj.weight", "blocks.0.mlp.fc1_g.weight"],
+                ),
+                "is an EVA",
+            ),
+            (
+                refusal(VIT, whole, &["fc_norm.weight"]),
+                "averages its tokens",
+            ),
+            (
+                refusal(
+                    VIT,
+                    nothing,
+                    &["conv1.weight", "layer1.0.conv1.weight", "fc.weight"],
+                ),
+                "is a ResNet",
+            ),
+            (
+                refusal(
+                    VIT,
+                    nothing,
+                    &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"],
+                ),
+                "is a ConvNeXt",
+            ),
+            (
+                refusal(VIT, nothing, &["conv_stem.weight", "classifier.weight"]),
+                "is an EfficientNet",
+            ),
+            (
+                refusal(VIT, nothing, &["vision_model.embeddings.class_embedding"]),
+                "CLIP or SigLIP model with Hugging Face",
+            ),
+            (
+                refusal(VIT, nothing, &["vit.embeddings.cls_token"]),
+                "Hugging Face transformers'",
+            ),
+            (refusal(VIT, nothing, &["visual.proj"]), "is a CLIP model"),
+            (
+                refusal(
+                    VIT,
+                    nothing,
+                    &["stages.0.blocks.0.attn.meta_mlp.fc1.weight"],
+                ),
+                "is a Swin V2",
+            ),
+            (
+                refusal(SWIN, whole, &["layers.0.blocks.0.attn.logit_scale"]),
+                "is a Swin V2",
+            ),
+        ] {
+            assert!(message.contains(kind), "{message}\nlacks {kind}");
+            assert!(message.ends_with("which is not supported"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_place_of_a_classifier_is_named() {
+        let headless = |name: &str| !name.starts_with("head");
+        for (architecture, others, expected) in [
+            (
+                VIT,
+                &["head.1.weight"][..],
+                "is a ViT whose classifier is not timm's: expected `head.weight`, found `head.1.weight` [10, 48]",
+            ),
+            (VIT, &["fc.weight"], "found `fc.weight` [10, 48]"),
+            (
+                VIT,
+                &["classifier.weight"],
+                "found `classifier.weight` [10, 48]",
+            ),
+            (
+                VIT,
+                &["head.0.weight", "head.3.weight"],
+                "found `head.0.weight` [10, 48], `head.3.weight` [10, 48]",
+            ),
+            (
+                VIT,
+                &[],
+                "is a ViT without classifier, which is not supported",
+            ),
+            (
+                SWIN,
+                &["head.fc.1.weight"],
+                "is a Swin transformer whose classifier is not timm's: expected `head.fc.weight`, found `head.fc.1.weight` [10, 48]",
+            ),
+            (
+                SWIN,
+                &[],
+                "is a Swin transformer without classifier, which is not supported",
+            ),
+        ] {
+            let message = refusal(architecture, headless, others);
+            assert!(message.ends_with(expected), "{message}\nlacks {expected}");
+        }
+    }
+}

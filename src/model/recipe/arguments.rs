@@ -1,0 +1,405 @@
+//! The arguments of timm's constructors: what each does to a network, and the network that they describe.
+//!
+//! They come from timm's entry points (`models/timm/architectures.toml`) and from a config.json's `model_args`, where timm
+//! writes whatever its `create_model` was called with.
+
+use serde_json::{Map, Value};
+
+use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
+use crate::model::weights::Weights;
+
+/// A class of timm's whose networks can be run here, if its arguments are right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    VisionTransformer,
+    /// DeiT's, with a second token and head for distillation.
+    VisionTransformerDistilled,
+    SwinTransformer,
+}
+
+/// What an argument does.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// It sizes the network.
+    Size,
+    /// Nothing that shows when the network runs on images of its own size: it matters in training, for images of other
+    /// sizes, or says where the weights come from.
+    Nothing,
+    /// It chooses a kind of network. The first value is the default, and the only kind that is supported; the others mean
+    /// the same.
+    Kind(&'static [&'static str]),
+}
+
+/// Those of `create_model` and what it calls, and those that all classes have.
+const ALL: &[(&str, Effect)] = &[
+    ("img_size", Effect::Size),
+    ("patch_size", Effect::Size),
+    ("in_chans", Effect::Size),
+    ("num_classes", Effect::Size),
+    ("embed_dim", Effect::Size),
+    ("num_heads", Effect::Size),
+    ("mlp_ratio", Effect::Size),
+    ("qkv_bias", Effect::Kind(&["true"])),
+    ("embed_layer", Effect::Kind(&["PatchEmbed"])),
+    ("dynamic_img_size", Effect::Nothing),
+    ("drop_rate", Effect::Nothing),
+    ("proj_drop_rate", Effect::Nothing),
+    ("attn_drop_rate", Effect::Nothing),
+    ("drop_path_rate", Effect::Nothing),
+    ("drop_block_rate", Effect::Nothing),
+    ("drop_connect_rate", Effect::Nothing),
+    ("weight_init", Effect::Nothing),
+    ("device", Effect::Nothing),
+    ("dtype", Effect::Nothing),
+    ("pretrained", Effect::Nothing),
+    ("pretrained_strict", Effect::Nothing),
+    ("checkpoint_path", Effect::Nothing),
+    ("cache_dir", Effect::Nothing),
+    ("scriptable", Effect::Nothing),
+    ("exportable", Effect::Nothing),
+    ("no_jit", Effect::Nothing),
+    ("pretrained_cfg", Effect::Kind(&["null"])),
+    ("pretrained_cfg_overlay", Effect::Kind(&["null"])),
+    ("features_only", Effect::Kind(&["false"])),
+    ("pruned", Effect::Kind(&["false"])),
+    // Of earlier versions.
+    ("qk_scale", Effect::Kind(&["null"])),
+];
+
+const VISION_TRANSFORMER: &[(&str, Effect)] = &[
+    ("depth", Effect::Size),
+    ("global_pool", Effect::Kind(&["token"])),
+    ("qk_norm", Effect::Kind(&["false"])),
+    ("scale_attn_norm", Effect::Kind(&["false"])),
+    ("scale_mlp_norm", Effect::Kind(&["false"])),
+    ("proj_bias", Effect::Kind(&["true"])),
+    ("init_values", Effect::Kind(&["null"])),
+    ("class_token", Effect::Kind(&["true"])),
+    ("pos_embed", Effect::Kind(&["learn"])),
+    ("no_embed_class", Effect::Kind(&["false"])),
+    ("reg_tokens", Effect::Kind(&["0"])),
+    ("pre_norm", Effect::Kind(&["false"])),
+    ("final_norm", Effect::Kind(&["true"])),
+    ("fc_norm", Effect::Kind(&["false"])),
+    ("pool_include_prefix", Effect::Kind(&["false"])),
+    ("dynamic_img_pad", Effect::Nothing),
+    ("pos_drop_rate", Effect::Nothing),
+    ("patch_drop_rate", Effect::Nothing),
+    ("fix_init", Effect::Nothing),
+    ("embed_norm_layer", Effect::Kind(&["null", ""])),
+    (
+        "norm_layer",
+        Effect::Kind(&["LayerNorm", "layernorm", "layer_norm", ""]),
+    ),
+    ("act_layer", Effect::Kind(&["gelu", "GELU", ""])),
+    ("block_fn", Effect::Kind(&["Block"])),
+    ("mlp_layer", Effect::Kind(&["Mlp"])),
+    ("attn_layer", Effect::Kind(&["Attention", "attn", ""])),
+    ("use_naflex", Effect::Kind(&["false"])),
+    // Of earlier versions.
+    ("representation_size", Effect::Kind(&["null"])),
+    ("distilled", Effect::Kind(&["false"])),
+];
+
+const SWIN_TRANSFORMER: &[(&str, Effect)] = &[
+    ("depths", Effect::Size),
+    ("window_size", Effect::Size),
+    ("global_pool", Effect::Kind(&["avg"])),
+    ("head_dim", Effect::Kind(&["null"])),
+    ("always_partition", Effect::Kind(&["false"])),
+    ("strict_img_size", Effect::Nothing),
+    ("norm_layer", Effect::Kind(&["LayerNorm"])),
+    // Of earlier versions.
+    ("ape", Effect::Kind(&["false"])),
+    ("patch_norm", Effect::Kind(&["true"])),
+    ("use_checkpoint", Effect::Nothing),
+];
+
+impl Class {
+    /// The class whose tensors `weights` has.
+    pub fn of(weights: &Weights) -> Self {
+        match Family::of(weights) {
+            Family::Swin => Self::SwinTransformer,
+            Family::Vit if weights.shape("dist_token").is_some() => {
+                Self::VisionTransformerDistilled
+            }
+            Family::Vit => Self::VisionTransformer,
+        }
+    }
+
+    /// The family of its networks.
+    pub fn family(self) -> Family {
+        match self {
+            Self::VisionTransformer | Self::VisionTransformerDistilled => Family::Vit,
+            Self::SwinTransformer => Family::Swin,
+        }
+    }
+
+    /// Its network where no argument says otherwise.
+    pub fn default_sizes(self) -> Architecture {
+        match self.family() {
+            Family::Vit => Architecture::Vit(VitConfig {
+                image_size: 224,
+                patch_size: 16,
+                dim: 768,
+                depth: 12,
+                heads: 12,
+                mlp_dim: 4 * 768,
+                classes: 1000,
+                layer_norm_eps: VitConfig::TIMM_LAYER_NORM_EPS,
+                distilled: self == Self::VisionTransformerDistilled,
+            }),
+            Family::Swin => Architecture::Swin(SwinConfig {
+                image_size: 224,
+                patch_size: 4,
+                window: 7,
+                dim: 96,
+                depths: vec![2, 2, 6, 2],
+                heads: vec![3, 6, 12, 24],
+                mlp_ratio: 4.0,
+                classes: 1000,
+                layer_norm_eps: SwinConfig::TIMM_LAYER_NORM_EPS,
+            }),
+        }
+    }
+
+    /// What its argument `name` does, if it has one.
+    fn effect(self, name: &str) -> Option<Effect> {
+        let own = match self.family() {
+            Family::Vit => VISION_TRANSFORMER,
+            Family::Swin => SWIN_TRANSFORMER,
+        };
+        let (_, effect) = ALL.iter().chain(own).find(|(known, _)| *known == name)?;
+        Some(*effect)
+    }
+
+    /// That a network with `value` for `argument` can be run here. `has` says for the error who has it.
+    pub fn check(
+        self,
+        argument: &str,
+        value: &Value,
+        has: &str,
+    ) -> std::result::Result<(), String> {
+        match self.effect(argument) {
+            Some(Effect::Kind(kinds)) if !kinds.iter().any(|kind| is(value, kind)) => Err(format!(
+                "{has} {}, where only {} is supported for a {}",
+                shown(value),
+                kinds[0],
+                self.family()
+            )),
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "{has} {}, which isn't known for a {}",
+                shown(value),
+                self.family()
+            )),
+        }
+    }
+}
+
+/// Whether an argument's value is the one that is written so. As in Python, 0 is false and 1 is true.
+fn is(value: &Value, written: &str) -> bool {
+    match value {
+        Value::String(text) => text == written,
+        Value::Number(number) => match written {
+            "false" | "0" => number.as_f64() == Some(0.0),
+            "true" => number.as_f64() == Some(1.0),
+            _ => false,
+        },
+        Value::Bool(on) => written == if *on { "true" } else { "false" },
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// A value for a message: JSON, its beginning if it is long.
+pub(super) fn shown(value: &Value) -> String {
+    const SHOWN: usize = 60;
+    let text = match value {
+        Value::String(text) => format!("`{text}`"),
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What a class is given.
+pub(super) struct Arguments<'a> {
+    /// By the entry point.
+    pub entry_point: Option<&'a Map<String, Value>>,
+    /// By `model_args`, over that. As in `create_model`, what is null isn't given.
+    pub model_args: &'a Map<String, Value>,
+}
+
+impl Arguments<'_> {
+    /// The value of an argument that is given, and who has it, for a message.
+    pub fn get(&self, name: &str) -> Option<(&Value, String)> {
+        let given =
+            |map: &'_ Map<String, Value>| map.get(name).is_some_and(|value| !value.is_null());
+        if given(self.model_args) {
+            return Some((&self.model_args[name], format!("has `model_args.{name}`")));
+        }
+        let entry_point = self.entry_point.filter(|map| given(map))?;
+        Some((
+            &entry_point[name],
+            format!("names an architecture with `{name}`"),
+        ))
+    }
+
+    /// Whether timm's network takes images of other sizes than `img_size` too.
+    pub fn any_image_size(&self) -> bool {
+        let told =
+            |name: &str, written| self.get(name).is_some_and(|(value, _)| is(value, written));
+        told("dynamic_img_size", "true") || told("strict_img_size", "false")
+    }
+
+    /// That a network of `class` with these arguments can be run here.
+    pub fn check(&self, class: Class) -> std::result::Result<(), String> {
+        let names = self
+            .model_args
+            .keys()
+            .chain(self.entry_point.into_iter().flat_map(Map::keys));
+        for name in names {
+            if let Some((value, has)) = self.get(name) {
+                class.check(name, value, &has)?;
+            }
+        }
+        match self.number("in_chans")? {
+            Some(channels) if channels != CHANNELS => Err(format!(
+                "has in_chans {channels}, where only {CHANNELS} is supported"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// `sizes` with what the arguments say instead, for images of another size where one is told.
+    pub fn applied_to(
+        &self,
+        sizes: Architecture,
+        image_size: Option<usize>,
+    ) -> std::result::Result<Architecture, String> {
+        match sizes {
+            Architecture::Vit(sizes) => self
+                .applied_to_vit(sizes, image_size)
+                .map(Architecture::Vit),
+            Architecture::Swin(sizes) => self
+                .applied_to_swin(sizes, image_size)
+                .map(Architecture::Swin),
+        }
+    }
+
+    fn applied_to_vit(
+        &self,
+        sizes: VitConfig,
+        image_size: Option<usize>,
+    ) -> std::result::Result<VitConfig, String> {
+        let dim = self.number("embed_dim")?.unwrap_or(sizes.dim);
+        let mlp_dim = match self.ratio("mlp_ratio")? {
+            Some(ratio) => scaled(dim, ratio),
+            None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
+        };
+        Ok(VitConfig {
+            image_size: image_size.unwrap_or(sizes.image_size),
+            patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
+            dim,
+            depth: self.number("depth")?.unwrap_or(sizes.depth),
+            heads: self.number("num_heads")?.unwrap_or(sizes.heads),
+            mlp_dim,
+            ..sizes
+        })
+    }
+
+    fn applied_to_swin(
+        &self,
+        sizes: SwinConfig,
+        image_size: Option<usize>,
+    ) -> std::result::Result<SwinConfig, String> {
+        Ok(SwinConfig {
+            image_size: image_size.unwrap_or(sizes.image_size),
+            patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
+            window: self.window()?.unwrap_or(sizes.window),
+            dim: self.number("embed_dim")?.unwrap_or(sizes.dim),
+            depths: self.numbers("depths")?.unwrap_or(sizes.depths),
+            heads: self.numbers("num_heads")?.unwrap_or(sizes.heads),
+            mlp_ratio: self.ratio("mlp_ratio")?.unwrap_or(sizes.mlp_ratio),
+            ..sizes
+        })
+    }
+
+    /// A whole number, which may be written as a float.
+    pub fn number(&self, name: &str) -> std::result::Result<Option<usize>, String> {
+        self.read(name, "a whole number", whole)
+    }
+
+    /// A whole number for each stage.
+    fn numbers(&self, name: &str) -> std::result::Result<Option<Vec<usize>>, String> {
+        self.read(name, "a list with a whole number for each stage", |value| {
+            value.as_array()?.iter().map(whole).collect()
+        })
+    }
+
+    /// The side of a square, which timm writes as one number or as height and width.
+    pub fn side(&self, name: &str) -> std::result::Result<Option<usize>, String> {
+        self.read(name, "a number, or height and width of a square", side)
+    }
+
+    /// The side of the windows. timm may have one for each stage; here it is the same in all.
+    fn window(&self) -> std::result::Result<Option<usize>, String> {
+        self.read(
+            "window_size",
+            "one size of square windows in all stages",
+            |value| {
+                side(value).or_else(|| {
+                    let windows: Vec<usize> =
+                        value.as_array()?.iter().map(side).collect::<Option<_>>()?;
+                    let first = *windows.first()?;
+                    windows
+                        .iter()
+                        .all(|window| *window == first)
+                        .then_some(first)
+                })
+            },
+        )
+    }
+
+    fn ratio(&self, name: &str) -> std::result::Result<Option<f64>, String> {
+        self.read(name, "a number", Value::as_f64)
+    }
+
+    /// What `read` makes of an argument that is given.
+    fn read<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> std::result::Result<Option<T>, String> {
+        let Some((value, has)) = self.get(name) else {
+            return Ok(None);
+        };
+        match read(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(format!(
+                "{has} {}, where {expected} is expected",
+                shown(value)
+            )),
+        }
+    }
+}
+
+/// A whole number, which may be written as a float.
+pub(super) fn whole(value: &Value) -> Option<usize> {
+    let number = value.as_f64()?;
+    (number >= 0.0 && number.fract() == 0.0).then_some(number as usize)
+}
+
+/// The side of a square: a number, or height and width.
+pub(super) fn side(value: &Value) -> Option<usize> {
+    match value.as_array() {
+        None => whole(value),
+        Some(sides) => match &sides[..] {
+            [height, width] => whole(height).filter(|height| whole(width) == Some(*height)),
+            _ => None,
+        },
+    }
+}

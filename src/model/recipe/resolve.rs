@@ -1,0 +1,1074 @@
+//! Which network a weights file holds: what its sources say, compared with each other and with the tensors.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::sources::{
+    Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
+};
+use super::timm_config::{self, Config};
+use super::{CONFIG_KEY, FLAG, PREPROCESSING_KEY, SIZE_FLAG};
+use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
+use crate::error::{Error, Result};
+use crate::input;
+use crate::model::config::{Architecture, CHANNELS, check_kind};
+use crate::model::weights::Weights;
+
+/// What the user says of a weights file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// Name of the recipe.
+    pub recipe: Option<&'a str>,
+    /// Width and height of the network's input, in pixels.
+    pub image_size: Option<usize>,
+    /// How images are prepared.
+    pub preprocessing: Choices,
+}
+
+/// What a weights file was found to hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// timm's name of the architecture, or the file's own where its metadata describes it.
+    pub name: String,
+    /// Family and sizes; every tensor of the file has been compared with them.
+    pub architecture: Architecture,
+    /// How images are prepared.
+    pub preprocessing: Preprocessing,
+    /// Who told this, in one line.
+    pub source: String,
+}
+
+/// Finds out what `weights` holds. The first of these that speaks decides:
+///
+/// 1. `recipe`, which the user names with `--recipe`;
+/// 2. the file's metadata: an [`Architecture`] under [`CONFIG_KEY`] and a [`Preprocessing`] under
+///    [`PREPROCESSING_KEY`];
+/// 3. timm's `config.json` beside the file, as its hub repositories have it;
+/// 4. the file's name, if it is a recipe's (`NAME.safetensors` or `NAME.TAG.safetensors`);
+/// 5. the shapes, if they fit one recipe only.
+///
+/// Whatever of the first four speaks must agree on the network, but for a name where there is a recipe. On the preprocessing
+/// it must agree too, unless the user decides: with a recipe, or field by field (see [`tell`]).
+///
+/// # Errors
+/// [`Error::Input`] if what was told can't be understood, is not supported, doesn't fit the tensors, or contradicts what
+/// another source says. [`Error::Usage`] for an unknown recipe, and where only the user can tell; it lists the recipes
+/// that fit.
+pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
+    let request = Request {
+        recipe,
+        ..Request::default()
+    };
+    tell(weights, &request)?.fitted(weights)
+}
+
+/// What the sources say to [`resolve`], with what the user asks for, not yet compared with all tensors.
+///
+/// # Errors
+/// Those of [`resolve`] that come before, and an image size that the network can't have.
+pub fn tell(weights: &Weights, request: &Request) -> Result<Told> {
+    let path = weights.path().with_file_name("config.json");
+    let text = input::text_if_any(&path)?;
+    let config = text.as_ref().map(|text| (&*path, &**text));
+    tell_beside(weights, config, request)
+}
+
+/// [`tell`] where the path and the text of the config.json beside the file are known.
+///
+/// # Errors
+/// Those of [`tell`].
+pub fn tell_beside(
+    weights: &Weights,
+    config: Option<(&Path, &str)>,
+    request: &Request,
+) -> Result<Told> {
+    check_kind(weights)?;
+    let mut sources = Vec::new();
+    if let Some(name) = request.recipe {
+        sources.push(by_request(weights, name)?);
+    }
+    // Where a source is expected and another program has left something.
+    let mut foreign = Vec::new();
+    match by_metadata(weights)? {
+        Metadata::Own(source) => sources.push(*source),
+        Metadata::Foreign => foreign.push(format!(
+            "metadata key `{CONFIG_KEY}` isn't this program's: it has no `family`"
+        )),
+        Metadata::None => {}
+    }
+    if let Some((path, text)) = config {
+        match timm_config::read(weights, path, text)? {
+            Config::Timm(source) => sources.push(*source),
+            Config::Foreign => foreign.push(
+                "config.json beside the file isn't timm's: it has no `architecture`".to_owned(),
+            ),
+        }
+    }
+    // A name is less than a recipe that the user names.
+    if request.recipe.is_none() {
+        sources.extend(by_file_name(weights));
+    }
+    if sources.is_empty() {
+        if let Some(foreign) = foreign.first() {
+            let problem = format!("{foreign}; `{FLAG} NAME` goes by a known recipe instead");
+            return Err(Error::input(weights.path(), problem));
+        }
+        sources.push(by_shapes(weights)?);
+    }
+    Agreement::of(&sources, request).told(weights, foreign)
+}
+
+/// What is said of a weights file, where all agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// The architecture's name.
+    name: String,
+    /// Family and sizes.
+    pub architecture: Architecture,
+    /// The number of classes that the file must have, and who says so.
+    classes: Vec<(usize, String)>,
+    /// How images are prepared.
+    preprocessing: Preprocessing,
+    /// Who says it.
+    by: String,
+    /// What the user should know of it besides.
+    remarks: Vec<String>,
+}
+
+impl Told {
+    /// Compares what was told with the tensors.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where they contradict each other.
+    pub fn fitted(self, weights: &Weights) -> Result<Resolved> {
+        let architecture = self.architecture.fitted(weights, &self.by)?;
+        let found = architecture.classes();
+        if let Some((told, by)) = self.classes.iter().find(|(told, _)| *told != found) {
+            let problem = format!("doesn't fit {by}: the number of classes is {found}, not {told}");
+            return Err(Error::input(weights.path(), problem));
+        }
+        let mut source = vec![self.by];
+        source.extend(self.remarks);
+        Ok(Resolved {
+            name: self.name,
+            architecture,
+            preprocessing: self.preprocessing,
+            source: source.join("; "),
+        })
+    }
+}
+
+/// One thing that sources tell of the preprocessing.
+#[derive(Clone, Copy)]
+struct Field {
+    name: &'static str,
+    /// timm's name.
+    timm: &'static str,
+    /// The flag that decides it.
+    flag: &'static str,
+}
+
+const IMAGE_SIZE: Field = Field {
+    name: "image_size",
+    timm: "input_size",
+    flag: SIZE_FLAG,
+};
+const CROP_PCT: Field = Field {
+    name: "crop_pct",
+    timm: "crop_pct",
+    flag: "--crop-pct",
+};
+const INTERPOLATION: Field = Field {
+    name: "interpolation",
+    timm: "interpolation",
+    flag: "--interpolation",
+};
+const MEAN: Field = Field {
+    name: "mean",
+    timm: "mean",
+    flag: "--mean",
+};
+const STD: Field = Field {
+    name: "std",
+    timm: "std",
+    flag: "--std",
+};
+
+/// What is found when the sources are compared with each other.
+struct Agreement<'a> {
+    /// The first decides.
+    sources: &'a [Source],
+    request: &'a Request<'a>,
+    /// What the user decides, and the value for a message.
+    by_user: Vec<(Field, String)>,
+    /// What each source has, by its number, that was taken from it though it isn't the first.
+    supplied: BTreeMap<usize, Vec<String>>,
+    /// What each source has, by its number, that the user's recipe overrules.
+    overruled: BTreeMap<usize, Vec<String>>,
+    /// What nobody tells.
+    assumed: Vec<String>,
+    /// What contradicts each other in the network's sizes.
+    sizes: Vec<String>,
+    /// What contradicts each other in the preprocessing.
+    fields: Vec<(Field, String)>,
+}
+
+impl<'a> Agreement<'a> {
+    fn of(sources: &'a [Source], request: &'a Request<'a>) -> Self {
+        Self {
+            sources,
+            request,
+            by_user: Vec::new(),
+            supplied: BTreeMap::new(),
+            overruled: BTreeMap::new(),
+            assumed: Vec::new(),
+            sizes: Vec::new(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// What all sources say together. `remarks` is what the user should know besides.
+    fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Told> {
+        let first = &self.sources[0];
+        let chosen = self.request.preprocessing;
+        self.compare_sizes();
+        let own_size = first.architecture.image_size();
+        let preprocessing = Preprocessing {
+            image_size: self.decide(IMAGE_SIZE, self.request.image_size, own_size, |source| {
+                &source.image_size
+            })?,
+            crop_pct: self.decide(CROP_PCT, chosen.crop_pct, 1.0, |source| &source.crop_pct)?,
+            interpolation: self.decide(
+                INTERPOLATION,
+                chosen.interpolation,
+                Interpolation::Bicubic,
+                |source| &source.interpolation,
+            )?,
+            mean: self.decide(MEAN, chosen.mean, [0.5; CHANNELS], |source| &source.mean)?,
+            std: self.decide(STD, chosen.std, [0.5; CHANNELS], |source| &source.std)?,
+        };
+        if let Some(problem) = self.contradiction() {
+            return Err(Error::input(weights.path(), problem));
+        }
+        let architecture = first
+            .architecture
+            .with_image_size(preprocessing.image_size)
+            .map_err(|problem| match self.request.image_size {
+                Some(_) => Error::usage(SIZE_FLAG, problem),
+                None => Error::input(&first.path, problem),
+            })?;
+        preprocessing.validate().map_err(|problem| {
+            let of_user = |(field, _): &&(Field, String)| problem.starts_with(field.name);
+            match self.by_user.iter().find(of_user) {
+                Some((field, _)) => Error::usage(field.flag, &problem),
+                None => Error::input(&first.path, &problem),
+            }
+        })?;
+
+        let mut by = first.by.clone();
+        if !self.by_user.is_empty() {
+            let flags = self.by_user.iter();
+            let flags: Vec<String> = flags
+                .map(|(field, value)| format!("{} {value}", field.flag))
+                .collect();
+            by.push_str(&format!(" with {}", flags.join(", ")));
+        }
+        let of = |source: &usize| &self.sources[*source].by;
+        for (source, fields) in &self.supplied {
+            remarks.push(format!("{} by {}", fields.join(", "), of(source)));
+        }
+        for (source, fields) in &self.overruled {
+            remarks.push(format!("not {} by {}", fields.join(", "), of(source)));
+        }
+        if !self.assumed.is_empty() {
+            remarks.push(format!(
+                "it has no `{PREPROCESSING_KEY}`, so this is assumed: {}",
+                self.assumed.join(", ")
+            ));
+        }
+        let classes = |source: &Source| Some((source.classes?, source.by.clone()));
+        Ok(Told {
+            name: first.name.clone(),
+            architecture,
+            classes: self.sources.iter().filter_map(classes).collect(),
+            preprocessing,
+            by,
+            remarks,
+        })
+    }
+
+    /// Compares the first source's architecture with the others', but for the image's size, which the user may decide,
+    /// and the number of classes, which is compared with the tensors.
+    fn compare_sizes(&mut self) {
+        let [first, others @ ..] = self.sources else {
+            return;
+        };
+        let sizes = |source: &Source| {
+            serde_json::to_value(&source.architecture).expect("plain data is always JSON")
+        };
+        let told = sizes(first);
+        for other in others {
+            let other_told = sizes(other);
+            let same_family = first.architecture.family() == other.architecture.family();
+            for (name, value) in told.as_object().into_iter().flatten() {
+                let compared = match same_family {
+                    true => name != "image_size" && name != "classes",
+                    false => name == "family",
+                };
+                let other_value = &other_told[name];
+                if compared && value != other_value {
+                    self.sizes.push(format!(
+                        "{name} is {} by {}, {} by {}",
+                        plain(value),
+                        first.by,
+                        plain(other_value),
+                        other.by
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The user's choice, or what the first source says that says anything; notes what the others say. Where nobody says
+    /// anything, `assumed`, if that is allowed.
+    fn decide<T: Clone + PartialEq + Serialize>(
+        &mut self,
+        field: Field,
+        chosen: Option<T>,
+        assumed: T,
+        said: impl Fn(&Source) -> &Said<T>,
+    ) -> Result<T> {
+        if let Some(chosen) = chosen {
+            self.by_user.push((field, plain(&chosen)));
+            return Ok(chosen);
+        }
+        let sources = self.sources;
+        let mut speaking = sources
+            .iter()
+            .enumerate()
+            .filter_map(|(number, source)| Some((number, source, said(source).as_ref()?)));
+        let Some((number, decider, value)) = speaking.next() else {
+            return self.untold(field, assumed);
+        };
+        let value = value.clone().map_err(|problem| {
+            Error::input(
+                &decider.path,
+                format!("{problem}; `{}` decides it", field.flag),
+            )
+        })?;
+        if number > 0 {
+            let supplied = self.supplied.entry(number).or_default();
+            supplied.push(format!("{} {}", field.name, plain(&value)));
+        }
+        // The image's size is one of the network's, which no recipe may overrule.
+        let overrules = self.request.recipe.is_some() && field.name != IMAGE_SIZE.name;
+        for (number, other, other_value) in speaking {
+            let (overruled, contradiction) = match other_value {
+                Ok(other_value) if *other_value == value => continue,
+                Ok(other_value) => (
+                    format!("{} {}", field.name, plain(other_value)),
+                    format!("{} by {}", plain(other_value), other.by),
+                ),
+                Err(problem) => (
+                    format!("{}, which it {problem}", field.name),
+                    format!("but {} {problem}", other.by),
+                ),
+            };
+            if overrules {
+                self.overruled.entry(number).or_default().push(overruled);
+            } else {
+                let contradiction = format!(
+                    "{} is {} by {}, {contradiction}",
+                    field.name,
+                    plain(&value),
+                    decider.by
+                );
+                self.fields.push((field, contradiction));
+            }
+        }
+        Ok(value)
+    }
+
+    /// What holds of a field that nobody tells.
+    fn untold<T: Serialize>(&mut self, field: Field, assumed: T) -> Result<T> {
+        let first = &self.sources[0];
+        match &first.otherwise {
+            Otherwise::Assume => {
+                self.assumed
+                    .push(format!("{} {}", field.name, plain(&assumed)));
+                Ok(assumed)
+            }
+            Otherwise::Ask(question) => Err(Error::usage(FLAG, question)),
+            Otherwise::Missing => Err(Error::input(
+                &first.path,
+                format!("has no `{}`; `{}` tells it", field.timm, field.flag),
+            )),
+        }
+    }
+
+    /// What the sources contradict each other in, and what decides it, if they do.
+    fn contradiction(&self) -> Option<String> {
+        let fields = self.fields.iter().map(|(_, contradiction)| contradiction);
+        let all: Vec<&str> = self
+            .sizes
+            .iter()
+            .chain(fields)
+            .map(String::as_str)
+            .collect();
+        if all.is_empty() {
+            return None;
+        }
+        let cure = if !self.sizes.is_empty() {
+            "one of them is about another network".to_owned()
+        } else {
+            let mut flags: Vec<&str> = self.fields.iter().map(|(field, _)| field.flag).collect();
+            flags.dedup();
+            let recipe = match self.request.recipe {
+                None if !flags.contains(&SIZE_FLAG) => {
+                    format!(", or `{FLAG} NAME` with the recipe that it was trained with")
+                }
+                _ => String::new(),
+            };
+            format!(
+                "pass {} with what it was trained with{recipe}",
+                flags.join(" and ")
+            )
+        };
+        Some(format!(
+            "what is told of it contradicts itself: {}; {cure}",
+            all.join("; ")
+        ))
+    }
+}
+
+/// A value for a message, as flags have it: no quotes or brackets.
+fn plain(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).expect("plain data is always JSON");
+    json.trim_matches(['[', ']', '"']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::recipe::fixtures::{Checkpoint, micro_swin, micro_vit, one_class, refusal};
+    use crate::model::recipe::recipe_named;
+    use serde_json::json;
+
+    /// timm's config.json of a known architecture with one class, and the preprocessing that ImageNet's DeiTs have.
+    fn config(architecture: &str, image_size: usize) -> serde_json::Value {
+        json!({
+            "architecture": architecture, "num_classes": 1,
+            "pretrained_cfg": {"input_size": [3, image_size, image_size], "interpolation": "bicubic",
+                "crop_pct": 0.9, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+        })
+    }
+
+    fn recipe(name: &str) -> Request<'_> {
+        Request {
+            recipe: Some(name),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn the_user_comes_first() {
+        let sizes = one_class("vit_tiny_patch16_224");
+        let file = Checkpoint::new("vit_tiny_patch16_224.safetensors", &sizes, &[]);
+        let resolved = resolve(&file.weights, Some("deit_tiny_patch16_224")).unwrap();
+        assert_eq!(resolved.name, "deit_tiny_patch16_224");
+        assert_eq!(resolved.architecture, sizes);
+        assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
+        assert_eq!(
+            resolved.source,
+            "recipe `deit_tiny_patch16_224` (named by --recipe)"
+        );
+
+        let (code, message) = refusal(resolve(&file.weights, Some("vit_tiny")));
+        assert_eq!(code, 2);
+        assert!(
+            message.starts_with("--recipe: there is no recipe `vit_tiny`; known are vit_tiny_p"),
+            "{message}"
+        );
+        let (code, message) = refusal(resolve(&file.weights, Some("vit_small_patch16_224")));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("doesn't fit recipe `vit_small_patch16_224` (named by --recipe): dim is 192, not 384; mlp_dim is 768, not 1536"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn no_recipe_overrules_what_another_source_says_of_the_network() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        let known = config("deit_tiny_patch16_224", 224);
+        let with = |place: &str, value: serde_json::Value| {
+            let mut config = known.clone();
+            let (object, key) = place.rsplit_once('/').unwrap();
+            if object == "/model_args" {
+                config["model_args"] = json!({});
+            }
+            config.pointer_mut(object).unwrap()[key] = value;
+            config
+        };
+        let cases = [
+            (with("/global_pool", json!("avg")), "has global_pool `avg`"),
+            (
+                with("/model_args/fc_norm", json!(true)),
+                "`model_args.fc_norm` true",
+            ),
+            (
+                with("/model_args/act_layer", json!("quick_gelu")),
+                "`model_args.act_layer` `quick_gelu`",
+            ),
+            (
+                with("/model_args/num_heads", json!(6)),
+                "heads is 3 by recipe `deit_tiny_patch16_224` (named by --recipe), 6 by config.json",
+            ),
+            (
+                with("/model_args/depth", json!(13)),
+                "depth is 12 by recipe",
+            ),
+            (
+                with("/architecture", json!("vit_small_patch16_224")),
+                "dim is 192 by recipe",
+            ),
+            (
+                with("/architecture", json!("deit_tiny_distilled_patch16_224")),
+                "distilled is false by recipe",
+            ),
+            (
+                with("/architecture", json!("swin_tiny_patch4_window7_224")),
+                "family is vit by recipe",
+            ),
+            (
+                with("/architecture", json!("my_vit")),
+                "no `model_args.num_heads`",
+            ),
+            (
+                with("/num_classes", json!(7)),
+                "the number of classes is 1, not 7",
+            ),
+            (
+                config("deit_tiny_patch16_224", 384),
+                "image_size is 224 by recipe `deit_tiny_patch16_224` (named by --recipe), 384 by config.json",
+            ),
+        ];
+        for (config, expected) in cases {
+            let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+            file.write_config(&config.to_string());
+            let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+            assert_eq!(code, 3, "{message}");
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+
+        // What a damaged file would have said can't be known.
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        file.write_config(&known.to_string()[..20]);
+        let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+        assert_eq!(code, 3);
+        assert!(
+            message.contains("can't be understood as timm's"),
+            "{message}"
+        );
+
+        // Neither does it overrule the file's metadata.
+        for (told, expected) in [
+            (json!({"family": "nonsense"}), "`config`: unknown variant"),
+            (
+                json!({"family": "vit", "image_size": 224, "patch_size": 16, "dim": 192, "depth": 12,
+                    "heads": 6, "mlp_ratio": 4, "classes": 1}),
+                "heads is 3 by recipe `deit_tiny_patch16_224` (named by --recipe), 6 by the file's metadata",
+            ),
+        ] {
+            let metadata = [(CONFIG_KEY, told.to_string())];
+            let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
+            let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+            assert_eq!(code, 3);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn preprocessing_that_is_told_twice_must_agree() {
+        let sizes = one_class("vit_tiny_patch16_224");
+        let file = Checkpoint::new("vit_tiny_patch16_224.safetensors", &sizes, &[]);
+        let (code, message) = refusal(file.beside(&config("deit_tiny_patch16_224", 224)));
+        assert_eq!(code, 3);
+        let by = "by config.json beside the file (architecture `deit_tiny_patch16_224`)";
+        let name = "by recipe `vit_tiny_patch16_224` (the file's name)";
+        let expected = format!(
+            "what is told of it contradicts itself: mean is 0.485,0.456,0.406 {by}, 0.5,0.5,0.5 {name}; \
+             std is 0.229,0.224,0.225 {by}, 0.5,0.5,0.5 {name}; \
+             pass --mean and --std with what it was trained with, or `--recipe NAME` with the recipe that it was trained with"
+        );
+        assert!(message.ends_with(&expected), "{message}");
+
+        // Either way out works, and says what it is.
+        let by_recipe = file.requested(&recipe("vit_tiny_patch16_224")).unwrap();
+        assert_eq!(by_recipe.preprocessing.mean, [0.5; 3]);
+        assert_eq!(
+            by_recipe.source,
+            format!(
+                "recipe `vit_tiny_patch16_224` (named by --recipe); not mean 0.485,0.456,0.406, std 0.229,0.224,0.225 {by}"
+            )
+        );
+        let choices = Choices {
+            mean: Some([0.485, 0.456, 0.406]),
+            std: Some([0.1, 0.2, 0.3]),
+            ..Choices::default()
+        };
+        let request = Request {
+            preprocessing: choices,
+            ..Request::default()
+        };
+        let by_flags = file.requested(&request).unwrap();
+        assert_eq!(by_flags.preprocessing.std, [0.1, 0.2, 0.3]);
+        assert_eq!(
+            by_flags.source,
+            "config.json beside the file (architecture `deit_tiny_patch16_224`) with --mean 0.485,0.456,0.406, --std 0.1,0.2,0.3"
+        );
+
+        // Each field counts.
+        for (field, value, expected) in [
+            ("crop_pct", json!(0.875), "crop_pct is 0.875 by config.json"),
+            (
+                "interpolation",
+                json!("bilinear"),
+                "interpolation is bilinear by config.json",
+            ),
+            ("input_size", json!([3, 384, 384]), "image_size is 384 by"),
+        ] {
+            let file = Checkpoint::new("deit_tiny_patch16_224.safetensors", &sizes, &[]);
+            let mut config = config("deit_tiny_patch16_224", 224);
+            assert!(file.beside(&config).is_ok());
+            config["pretrained_cfg"][field] = value;
+            let (code, message) = refusal(file.beside(&config));
+            assert_eq!(code, 3);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+
+        // A name with a tag of other preprocessing tells the network only.
+        let file = file.renamed("vit_tiny_patch16_224.dino.safetensors");
+        let resolved = file.beside(&config("deit_tiny_patch16_224", 224)).unwrap();
+        assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
+        let file = file.renamed("vit_small_patch16_224.dino.safetensors");
+        let (_, message) = refusal(file.beside(&config("deit_tiny_patch16_224", 224)));
+        assert!(message.contains("dim is 192 by config.json"), "{message}");
+        assert!(
+            message.ends_with("one of them is about another network"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_user_decides_what_cannot_be_followed() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let with = |field: &str, value: serde_json::Value| {
+            let mut config = config("deit_tiny_patch16_224", 224);
+            config["pretrained_cfg"][field] = value;
+            config
+        };
+        for (config, expected) in [
+            (
+                with("interpolation", json!("nearest")),
+                "has interpolation `nearest`, where `bilinear`, `bicubic` or `lanczos` is expected; `--interpolation` decides it",
+            ),
+            (
+                with("crop_mode", json!("squash")),
+                "`--crop-pct` decides it",
+            ),
+            (
+                with("mean", json!(null)),
+                "has no `mean`; `--mean` tells it",
+            ),
+            (with("std", json!([0.1])), "`--std` decides it"),
+            (
+                with("input_size", json!(null)),
+                "has no `input_size`; `--image-size` tells it",
+            ),
+        ] {
+            let (code, message) = refusal(file.beside(&config));
+            assert_eq!(code, 3);
+            assert!(message.ends_with(expected), "{message}\nlacks {expected}");
+            let all = Request {
+                recipe: None,
+                image_size: Some(224),
+                preprocessing: Choices {
+                    crop_pct: Some(0.5),
+                    interpolation: Some(Interpolation::Lanczos),
+                    mean: Some([0.1; 3]),
+                    std: Some([0.2; 3]),
+                },
+            };
+            let resolved = file.requested(&all).unwrap();
+            assert_eq!(resolved.architecture, sizes);
+            assert_eq!(
+                resolved.preprocessing,
+                Preprocessing {
+                    image_size: 224,
+                    crop_pct: 0.5,
+                    interpolation: Interpolation::Lanczos,
+                    mean: [0.1; 3],
+                    std: [0.2; 3],
+                }
+            );
+        }
+        // A choice out of range is the user's fault, a value in a file is not.
+        let wrong = Request {
+            preprocessing: Choices {
+                crop_pct: Some(2.0),
+                ..Choices::default()
+            },
+            ..recipe("deit_tiny_patch16_224")
+        };
+        let (code, message) = refusal(file.requested(&wrong));
+        assert_eq!(code, 2);
+        assert!(
+            message.starts_with("--crop-pct: crop_pct: expected 0.1 to 1"),
+            "{message}"
+        );
+        let (code, message) = refusal(file.beside(&with("std", json!([0, 1, 1]))));
+        assert_eq!(code, 3);
+        assert!(
+            message.contains("config.json: std: expected three"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn what_another_program_left_is_no_source() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        let metadata = [(CONFIG_KEY, json!({"learning_rate": 0.1}).to_string())];
+        let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("metadata key `config` isn't this program's: it has no `family`; `--recipe NAME` goes by a known recipe instead"),
+            "{message}"
+        );
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let (code, message) = refusal(file.beside(&json!({"name": "my model"})));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("isn't timm's: it has no `architecture`; `--recipe NAME` goes by a known recipe instead"),
+            "{message}"
+        );
+        let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
+        file.write_config("{}");
+        let resolved = file.requested(&recipe("deit_tiny_patch16_224")).unwrap();
+        assert_eq!(
+            resolved.source,
+            "recipe `deit_tiny_patch16_224` (named by --recipe); metadata key `config` isn't this program's: it has no `family`; config.json beside the file isn't timm's: it has no `architecture`"
+        );
+
+        // Transformers' says something of a network, but not in timm's words. So does a part of timm's.
+        for (config, expected) in [
+            (
+                json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "relu"}),
+                "is Hugging Face transformers', for a model of type `vit`, where timm's is expected",
+            ),
+            (
+                json!({"model_args": {"act_layer": "relu"}}),
+                "it has no `architecture`",
+            ),
+        ] {
+            for request in [Request::default(), recipe("deit_tiny_patch16_224")] {
+                file.write_config(&config.to_string());
+                let (code, message) = refusal(file.requested(&request));
+                assert_eq!(code, 3);
+                assert!(message.ends_with(expected), "{message}\nlacks {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_comes_before_config_json() {
+        let (sizes, told) = micro_vit();
+        let preprocessing = Preprocessing {
+            image_size: 32,
+            crop_pct: 0.875,
+            interpolation: Interpolation::Lanczos,
+            mean: [0.1, 0.2, 0.3],
+            std: [0.4, 0.5, 0.6],
+        };
+        let json = serde_json::to_string(&preprocessing).unwrap();
+        let metadata = (CONFIG_KEY, told.to_string());
+        let file = Checkpoint::new(
+            "m.safetensors",
+            &sizes,
+            &[metadata.clone(), (PREPROCESSING_KEY, json.clone())],
+        );
+        let resolved = resolve(&file.weights, None).unwrap();
+        assert_eq!(resolved.name, "m");
+        assert_eq!(resolved.architecture, sizes.clone());
+        assert_eq!(resolved.preprocessing, preprocessing);
+        assert_eq!(resolved.source, "the file's metadata key `config`");
+
+        // Beside a config.json they must agree.
+        let mut config = config("vit_micro", 32);
+        config["num_classes"] = json!(10);
+        config["model_args"] = json!({"num_heads": 3});
+        let (code, message) = refusal(file.beside(&config));
+        assert_eq!(code, 3);
+        assert!(
+            message.contains(
+                "crop_pct is 0.875 by the file's metadata key `config`, 0.9 by config.json"
+            ),
+            "{message}"
+        );
+
+        // Without `preprocessing` config.json tells it, or it is assumed.
+        let file = Checkpoint::new("m.safetensors", &sizes, std::slice::from_ref(&metadata));
+        let resolved = file.beside(&config).unwrap();
+        assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
+        assert!(
+            resolved.source.starts_with("the file's metadata key `config`; crop_pct 0.9, interpolation bicubic, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 by config.json"),
+            "{}",
+            resolved.source
+        );
+        let file = Checkpoint::new("m.safetensors", &sizes, std::slice::from_ref(&metadata));
+        let resolved = resolve(&file.weights, None).unwrap();
+        assert_eq!(resolved.preprocessing.crop_pct, 1.0);
+        assert_eq!(resolved.preprocessing.mean, [0.5; 3]);
+        assert!(resolved.source.contains(
+            "no `preprocessing`, so this is assumed: crop_pct 1.0, interpolation bicubic, mean"
+        ));
+
+        let wrong = json.replace("\"image_size\":32", "\"image_size\":64");
+        let file = Checkpoint::new(
+            "m.safetensors",
+            &sizes,
+            &[metadata, (PREPROCESSING_KEY, wrong)],
+        );
+        let (_, message) = refusal(resolve(&file.weights, None));
+        assert!(
+            message.ends_with("metadata key `preprocessing`: image_size is 64, but config says 32"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_image_size_may_be_another() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        let file = Checkpoint::new("deit_tiny_patch16_224.safetensors", &sizes, &[]);
+        let sized = |image_size| Request {
+            image_size: Some(image_size),
+            ..Request::default()
+        };
+        assert_eq!(file.requested(&sized(224)).unwrap().architecture, sizes);
+
+        let larger = tell(&file.weights, &sized(384)).unwrap();
+        assert_eq!(larger.preprocessing.image_size, 384);
+        assert_eq!(larger.preprocessing.crop_pct, 0.9);
+        let (code, message) = refusal(larger.fitted(&file.weights));
+        let expected = "doesn't fit recipe `deit_tiny_patch16_224` (the file's name) with --image-size 384: its positions are for images of 224 pixels, not 384; `--interpolate-positions` resamples them";
+        assert_eq!(code, 3);
+        assert!(message.ends_with(expected), "{message}");
+
+        for (image_size, expected) in [
+            (
+                230,
+                "--image-size: image_size 230 is not divisible by patch_size 16",
+            ),
+            (0, "--image-size: image_size is 0, where 1 to"),
+            (
+                8192,
+                "--image-size: the number of tokens that attend to each other is 262145, where 1 to 65535",
+            ),
+        ] {
+            let error = tell(&file.weights, &sized(image_size)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn metadata_must_fit_the_tensors() {
+        let (sizes, told) = micro_vit();
+        for (key, value, expected) in [
+            (
+                "classes",
+                11,
+                "metadata key `config`: the number of classes is 10, not 11",
+            ),
+            ("depth", 3, "metadata key `config`: depth is 2, not 3"),
+            ("heads", 5, "dim 48 is not divisible by heads 5"),
+        ] {
+            let mut told = told.clone();
+            told[key] = json!(value);
+            let file = Checkpoint::new("m.safetensors", &sizes, &[(CONFIG_KEY, told.to_string())]);
+            let (code, message) = refusal(resolve(&file.weights, None));
+            assert_eq!(code, 3);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn the_name_tells_what_the_shapes_cannot() {
+        let sizes = one_class("deit_tiny_patch16_224");
+        for (file, name) in [
+            ("deit_tiny_patch16_224.safetensors", "deit_tiny_patch16_224"),
+            (
+                "vit_tiny_patch16_224.augreg_in21k.safetensors",
+                "vit_tiny_patch16_224",
+            ),
+        ] {
+            let file = Checkpoint::new(file, &sizes, &[]);
+            let resolved = resolve(&file.weights, None).unwrap();
+            assert_eq!(
+                resolved.source,
+                format!("recipe `{name}` (the file's name)")
+            );
+            assert_eq!(
+                resolved.preprocessing,
+                recipe_named(name).unwrap().preprocessing
+            );
+        }
+        let file = Checkpoint::new("vit_tiny_patch16_224.dino.safetensors", &sizes, &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 2);
+        assert!(
+            message.contains("tag `dino`") && message.contains("augreg_in21k_ft_in1k"),
+            "{message}"
+        );
+
+        // A name that the shapes contradict is no reason to try the shapes.
+        let file = Checkpoint::new("deit_small_patch16_224.safetensors", &sizes, &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 3);
+        assert!(
+            message.contains("(the file's name): dim is 192, not 384"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn shapes_that_fit_one_recipe_settle_it() {
+        // Only its patches and positions differ from ViT-S/16.
+        let file = Checkpoint::new(
+            "model.safetensors",
+            &one_class("vit_small_patch32_224"),
+            &[],
+        );
+        let resolved = resolve(&file.weights, None).unwrap();
+        assert_eq!(resolved.name, "vit_small_patch32_224");
+        assert_eq!(resolved.architecture.classes(), 1);
+        assert!(resolved.source.contains("the only one that the shapes fit"));
+    }
+
+    #[test]
+    fn shapes_that_fit_several_recipes_are_left_to_the_user() {
+        let file = Checkpoint::new("model.safetensors", &one_class("vit_tiny_patch16_224"), &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 2);
+        let expected = "model.safetensors fits several recipes by its shapes: \
+            vit_tiny_patch16_224 (mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]), \
+            deit_tiny_patch16_224 (mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]); \
+            pass `--recipe NAME`";
+        assert!(
+            message.starts_with("--recipe: ") && message.contains(expected),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn shapes_that_fit_no_recipe_are_described() {
+        let file = Checkpoint::new("model.safetensors", &micro_vit().0, &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 2);
+        assert!(
+            message.contains("a ViT with 48 features, 2 blocks, 192 hidden features, patches of 8 and images of 32 pixels"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_distilled_network_is_no_plain_one() {
+        let sizes = one_class("deit_tiny_distilled_patch16_224");
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let resolved = resolve(&file.weights, None).unwrap();
+        assert_eq!(resolved.name, "deit_tiny_distilled_patch16_224");
+        assert_eq!(resolved.architecture, sizes);
+        let (code, message) = refusal(resolve(&file.weights, Some("deit_tiny_patch16_224")));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("(named by --recipe): distilled is true, not false"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_swin_is_told_by_its_name_and_its_shapes() {
+        let sizes = one_class("swin_tiny_patch4_window7_224");
+        let file = "swin_tiny_patch4_window7_224.ms_in1k.safetensors";
+        let file = Checkpoint::new(file, &sizes, &[]);
+        let resolved = resolve(&file.weights, None).unwrap();
+        assert_eq!(resolved.architecture, sizes);
+        assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
+        assert_eq!(
+            resolved.source,
+            "recipe `swin_tiny_patch4_window7_224` (the file's name)"
+        );
+        for (recipe, expected) in [
+            (
+                "swin_small_patch4_window7_224",
+                "depth of stage 2 is 6, not 18",
+            ),
+            ("deit_tiny_patch16_224", "is a Swin transformer, not a ViT"),
+        ] {
+            let (code, message) = refusal(resolve(&file.weights, Some(recipe)));
+            assert_eq!(code, 3);
+            assert!(message.ends_with(expected), "{message}\nlacks {expected}");
+        }
+
+        let file = file.renamed("model.safetensors");
+        let by_shapes = resolve(&file.weights, None).unwrap();
+        assert_eq!(by_shapes.name, "swin_tiny_patch4_window7_224");
+        assert!(
+            by_shapes
+                .source
+                .ends_with("(the only one that the shapes fit)")
+        );
+    }
+
+    #[test]
+    fn a_swin_may_have_older_names() {
+        let (sizes, told) = micro_swin();
+        let older = |(name, shape): (String, Vec<usize>)| {
+            let name = name
+                .replace("layers.1.downsample", "layers.0.downsample")
+                .replace("head.fc", "head");
+            (name, shape)
+        };
+        let tensors = sizes.expected_tensors().into_iter().map(older).collect();
+        let metadata = [(CONFIG_KEY, told.to_string())];
+        let file = Checkpoint::of("m.safetensors", tensors, &metadata);
+        assert_eq!(resolve(&file.weights, None).unwrap().architecture, sizes);
+    }
+
+    #[test]
+    fn a_swin_that_fits_no_recipe_is_described() {
+        let (sizes, _) = micro_swin();
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 2);
+        assert!(
+            message.contains("it is a Swin transformer with 32 features, [2, 2] blocks, [2, 4] heads, windows of 7 patches and patches of 4 pixels"),
+            "{message}"
+        );
+
+        // What no recipe could save is not blamed on the recipe.
+        let mut tensors = sizes.expected_tensors();
+        tensors.push(("layers.0.blocks.0.attn.logit_scale".into(), vec![1]));
+        let file = Checkpoint::of("model.safetensors", tensors, &[]);
+        let (code, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(code, 3);
+        assert!(
+            message.ends_with("is a Swin V2, which is not supported"),
+            "{message}"
+        );
+    }
+}

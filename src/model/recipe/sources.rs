@@ -1,0 +1,242 @@
+//! Who tells what a weights file holds: the user's recipe, the file's metadata, its name, its shapes. What config.json
+//! tells is in `timm_config`.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{CONFIG_KEY, FLAG, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
+use crate::data::preprocess::{Interpolation, Preprocessing};
+use crate::error::{Error, Result};
+use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
+use crate::model::weights::Weights;
+
+/// What a source says of one thing: nothing, a value, or something that can't be followed, and why.
+pub(super) type Said<T> = Option<std::result::Result<T, String>>;
+
+/// What one source says that a weights file holds.
+pub(super) struct Source {
+    /// The architecture's name.
+    pub name: String,
+    /// Which source it is, for a message.
+    pub by: String,
+    /// The file that it is in.
+    pub path: PathBuf,
+    /// Family and sizes. The image's may be another than `image_size`, where that isn't told.
+    pub architecture: Architecture,
+    /// The number of classes that the weights must have; `None` where they may have any.
+    pub classes: Option<usize>,
+    pub image_size: Said<usize>,
+    pub crop_pct: Said<f64>,
+    pub interpolation: Said<Interpolation>,
+    pub mean: Said<[f32; CHANNELS]>,
+    pub std: Said<[f32; CHANNELS]>,
+    /// What holds of the preprocessing where neither it nor another source says anything.
+    pub otherwise: Otherwise,
+}
+
+/// What holds where nobody tells the preprocessing.
+pub(super) enum Otherwise {
+    /// The source should have told it.
+    Missing,
+    /// Only the user can know, and is told so.
+    Ask(String),
+    /// A network without real preprocessing, such as a test's random one, can still be fed: but with values that nobody
+    /// chose, and the user is told so.
+    Assume,
+}
+
+impl Source {
+    /// What `recipe` says of a file; `how` says why it is this recipe.
+    fn recipe(weights: &Weights, recipe: &Recipe, how: &str) -> Self {
+        Self {
+            name: recipe.name.clone(),
+            by: format!("recipe `{}` ({how})", recipe.name),
+            path: weights.path().to_owned(),
+            architecture: recipe.architecture.clone(),
+            classes: None,
+            image_size: None,
+            crop_pct: None,
+            interpolation: None,
+            mean: None,
+            std: None,
+            otherwise: Otherwise::Missing,
+        }
+        .with(&recipe.preprocessing)
+    }
+
+    /// The same with all of a preprocessing.
+    fn with(self, preprocessing: &Preprocessing) -> Self {
+        Self {
+            image_size: Some(Ok(preprocessing.image_size)),
+            crop_pct: Some(Ok(preprocessing.crop_pct)),
+            interpolation: Some(Ok(preprocessing.interpolation)),
+            mean: Some(Ok(preprocessing.mean)),
+            std: Some(Ok(preprocessing.std)),
+            ..self
+        }
+    }
+}
+
+/// The recipe that the user names.
+pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
+    let recipe = recipe_named(name).ok_or_else(|| {
+        let problem = format!("there is no recipe `{name}`; known are {}", known_names());
+        Error::usage(FLAG, problem)
+    })?;
+    Ok(Source::recipe(weights, recipe, "named by --recipe"))
+}
+
+/// What the file's metadata says.
+pub(super) enum Metadata {
+    /// In this program's form.
+    Own(Box<Source>),
+    /// In another form under the same key.
+    Foreign,
+    None,
+}
+
+/// What the file's metadata says of the network.
+pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
+    let Some(json) = metadata(weights, CONFIG_KEY)? else {
+        return Ok(Metadata::None);
+    };
+    if json.get("family").is_none() {
+        return Ok(Metadata::Foreign);
+    }
+    let architecture: Architecture = understood(weights, CONFIG_KEY, json)?;
+    let source = Source {
+        name: file_stem(weights).into_owned(),
+        by: format!("the file's metadata key `{CONFIG_KEY}`"),
+        path: weights.path().to_owned(),
+        classes: Some(architecture.classes()),
+        image_size: Some(Ok(architecture.image_size())),
+        architecture,
+        crop_pct: None,
+        interpolation: None,
+        mean: None,
+        std: None,
+        otherwise: Otherwise::Assume,
+    };
+    let Some(json) = metadata(weights, PREPROCESSING_KEY)? else {
+        return Ok(Metadata::Own(Box::new(source)));
+    };
+    let preprocessing: Preprocessing = understood(weights, PREPROCESSING_KEY, json)?;
+    let (told, other) = (preprocessing.image_size, source.architecture.image_size());
+    let problem = match preprocessing.validate() {
+        Err(problem) => problem,
+        Ok(()) if told != other => {
+            format!("image_size is {told}, but {CONFIG_KEY} says {other}")
+        }
+        Ok(()) => return Ok(Metadata::Own(Box::new(source.with(&preprocessing)))),
+    };
+    let problem = format!("metadata key `{PREPROCESSING_KEY}`: {problem}");
+    Err(Error::input(weights.path(), problem))
+}
+
+/// The JSON under a metadata key, if the file has the key.
+fn metadata(weights: &Weights, key: &str) -> Result<Option<Value>> {
+    let text = weights.metadata().get(key);
+    let json = text.map(|text| serde_json::from_str(text)).transpose();
+    json.map_err(|error| Error::input(weights.path(), format!("metadata key `{key}`: {error}")))
+}
+
+/// What the JSON under a metadata key means.
+fn understood<T: DeserializeOwned>(weights: &Weights, key: &str, json: Value) -> Result<T> {
+    serde_json::from_value(json)
+        .map_err(|error| Error::input(weights.path(), format!("metadata key `{key}`: {error}")))
+}
+
+/// The file's name without folder and `.safetensors`.
+fn file_stem(weights: &Weights) -> Cow<'_, str> {
+    let stem = weights.path().file_stem().unwrap_or_default();
+    stem.to_string_lossy()
+}
+
+/// The recipe that the file is named like: `NAME.safetensors` or `NAME.TAG.safetensors`.
+pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
+    let stem = file_stem(weights);
+    let (name, tag) = match stem.split_once('.') {
+        Some((name, tag)) => (name, Some(tag)),
+        None => (&*stem, None),
+    };
+    let recipe = recipe_named(name)?;
+    let source = Source::recipe(weights, recipe, "the file's name");
+    // Weights of another tag may have been trained with other preprocessing, as timm's `dino` were.
+    let Some(tag) = tag.filter(|tag| recipe.tags.iter().all(|known| known != tag)) else {
+        return Some(source);
+    };
+    Some(Source {
+        crop_pct: None,
+        interpolation: None,
+        mean: None,
+        std: None,
+        otherwise: Otherwise::Ask(format!(
+            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{FLAG} {name}` if it holds, or put timm's config.json beside the file",
+            weights.path().display(),
+            recipe.tags.join(", ")
+        )),
+        ..source
+    })
+}
+
+/// The only recipe that the shapes fit.
+pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
+    // This refuses what no recipe could save.
+    let described = described(weights)?;
+    let fits = |recipe: &&Recipe| recipe.architecture.fitted(weights, &recipe.name).is_ok();
+    let fitting: Vec<&Recipe> = recipes().iter().filter(fits).collect();
+    if let [recipe] = fitting[..] {
+        let how = "the only one that the shapes fit";
+        return Ok(Source::recipe(weights, recipe, how));
+    }
+
+    let file = weights.path().display();
+    let problem = if fitting.is_empty() {
+        format!(
+            "{file} fits no recipe: it is {described} don't show in the tensors; put timm's config.json beside the file. Known are {}",
+            known_names()
+        )
+    } else {
+        let choices: Vec<String> = fitting
+            .iter()
+            .map(|choice| {
+                let Preprocessing { mean, std, .. } = choice.preprocessing;
+                format!("{} (mean {mean:?}, std {std:?})", choice.name)
+            })
+            .collect();
+        format!(
+            "{file} fits several recipes by its shapes: {}; pass `{FLAG} NAME` with the one that it was trained with, the wrong one costs accuracy",
+            choices.join(", ")
+        )
+    };
+    Err(Error::usage(FLAG, problem))
+}
+
+/// The network by what shows in the tensors, and what doesn't.
+fn described(weights: &Weights) -> Result<String> {
+    Ok(match Family::of(weights) {
+        Family::Vit => {
+            // One head divides every width.
+            let sizes = VitConfig::from_shapes(weights, 1)?;
+            format!(
+                "a{} ViT with {} features, {} blocks, {} hidden features, patches of {} and images of {} pixels, and heads and preprocessing",
+                if sizes.distilled { " distilled" } else { "" },
+                sizes.dim,
+                sizes.depth,
+                sizes.mlp_dim,
+                sizes.patch_size,
+                sizes.image_size,
+            )
+        }
+        Family::Swin => {
+            let sizes = SwinConfig::from_shapes(weights, None)?;
+            format!(
+                "a Swin transformer with {} features, {:?} blocks, {:?} heads, windows of {} patches and patches of {} pixels, and the image's size and preprocessing",
+                sizes.dim, sizes.depths, sizes.heads, sizes.window, sizes.patch_size,
+            )
+        }
+    })
+}

@@ -1,0 +1,115 @@
+"""Prints config.json files as timm itself saves them, as JSON: `python timm_configs.py > timm_configs.json`."""
+
+import inspect
+import json
+import tempfile
+from pathlib import Path
+
+import timm
+from timm.models._hub import save_config_for_hf
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+
+VIT = "vit_tiny_patch16_224"
+SWIN = "swin_tiny_patch4_window7_224"
+SMALL = dict(embed_dim=48, depth=1, num_heads=3)
+SMALL_SWIN = dict(embed_dim=24, depths=(1, 1), num_heads=(3, 6))
+TRAINING = dict(drop_rate=0.1, proj_drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2)
+
+
+def defaults(model_cls):
+    """All arguments of a constructor whose defaults JSON can hold."""
+    parameters = inspect.signature(model_cls.__init__).parameters.values()
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if isinstance(parameter.default, (bool, int, float, str, tuple))
+    }
+
+
+# Networks that can be run here.
+SUPPORTED = [
+    ("vit_tiny_patch16_384", dict(depth=1)),
+    ("vit_small_patch16_384", dict(depth=1)),
+    ("vit_small_patch32_384", dict(depth=1)),
+    ("vit_base_patch8_224", SMALL),
+    ("vit_giant_patch14_224", dict(depth=1, embed_dim=1408 // 16, num_heads=1)),
+    ("test_vit", {}),
+    (VIT, defaults(VisionTransformer) | SMALL),
+    (VIT, SMALL | TRAINING | dict(pos_drop_rate=0.1, patch_drop_rate=0.1, weight_init="jax", fix_init=True)),
+    (VIT, SMALL | dict(dynamic_img_size=True, dynamic_img_pad=True)),
+    (VIT, SMALL | dict(img_size=(96, 96), patch_size=(8, 8), mlp_ratio=3, num_classes=5)),
+    (VIT, SMALL | dict(act_layer="GELU", norm_layer="layernorm", attn_layer="attn", fc_norm=False, scriptable=False)),
+    ("flexivit_small", SMALL | dict(no_embed_class=False)),
+    ("deit_tiny_distilled_patch16_224", SMALL | TRAINING),
+    (SWIN, defaults(SwinTransformer) | SMALL_SWIN),
+    (SWIN, SMALL_SWIN | TRAINING | dict(weight_init="moco", strict_img_size=False)),
+    (SWIN, SMALL_SWIN | dict(window_size=(4, 4), img_size=64)),
+    (SWIN, SMALL_SWIN | dict(dynamic_img_size=True)),
+    ("swin_s3_tiny_224", SMALL_SWIN | dict(window_size=((7, 7), (7, 7)))),
+]
+# Networks that can't, and what of them the program must name.
+REFUSED = [
+    (VIT, dict(global_pool="avg"), "global_pool"),
+    (VIT, dict(global_pool="avg", fc_norm=False), "global_pool"),
+    (VIT, dict(global_pool="avgmax"), "global_pool"),
+    (VIT, dict(global_pool="map"), "global_pool"),
+    (VIT, dict(qkv_bias=False), "qkv_bias"),
+    (VIT, dict(qk_norm=True), "qk_norm"),
+    (VIT, dict(scale_attn_norm=True), "scale_attn_norm"),
+    (VIT, dict(scale_mlp_norm=True), "scale_mlp_norm"),
+    (VIT, dict(proj_bias=False), "proj_bias"),
+    (VIT, dict(init_values=1e-5), "init_values"),
+    (VIT, dict(class_token=False, global_pool="avg"), "class_token"),
+    (VIT, dict(pos_embed="none"), "pos_embed"),
+    (VIT, dict(no_embed_class=True), "no_embed_class"),
+    (VIT, dict(reg_tokens=4), "reg_tokens"),
+    (VIT, dict(pre_norm=True), "pre_norm"),
+    (VIT, dict(final_norm=False), "final_norm"),
+    (VIT, dict(fc_norm=True), "fc_norm"),
+    (VIT, dict(pool_include_prefix=True), "pool_include_prefix"),
+    (VIT, dict(norm_layer="rmsnorm"), "norm_layer"),
+    (VIT, dict(act_layer="relu"), "act_layer"),
+    (VIT, dict(act_layer="quick_gelu"), "act_layer"),
+    (VIT, dict(act_layer="gelu_tanh"), "act_layer"),
+    (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
+    (VIT, dict(in_chans=1), "in_chans"),
+    ("vit_base_patch16_clip_quickgelu_224", {}, "act_layer"),
+    ("vit_base_patch16_siglip_224", {}, "global_pool"),
+    ("vit_small_patch14_dinov2", {}, "init_values"),
+    ("deit3_small_patch16_224", {}, "init_values"),
+    ("flexivit_small", {}, "no_embed_class"),
+    ("eva_large_patch14_196", {}, "global_pool"),
+    (SWIN, dict(global_pool="max"), "global_pool"),
+    (SWIN, dict(head_dim=16), "head_dim"),
+    (SWIN, dict(always_partition=True), "always_partition"),
+    (SWIN, dict(qkv_bias=False), "qkv_bias"),
+    (SWIN, dict(window_size=(7, 14)), "window_size"),
+    (SWIN, dict(window_size=((7, 7), (4, 4))), "window_size"),
+    (SWIN, dict(mlp_ratio=(4, 3)), "mlp_ratio"),
+    ("swin_s3_tiny_224", dict(depths=(1, 1, 1, 1), num_heads=(3, 6, 12, 24)), "window_size"),
+]
+
+
+def case(name, arguments, refused=None):
+    model = timm.create_model(name, **arguments)
+    stages = model.layers if hasattr(model, "layers") else [model]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        save_config_for_hf(model, path)
+        config = json.loads(path.read_text())
+    return dict(
+        config=config,
+        heads=[stage.blocks[0].attn.num_heads for stage in stages],
+        tensors={key: list(tensor.shape) for key, tensor in model.state_dict().items()},
+        refused=refused,
+    )
+
+
+def small(name, arguments):
+    return (SMALL_SWIN if name.startswith("swin") else SMALL) | arguments
+
+
+cases = [case(name, arguments) for name, arguments in SUPPORTED]
+cases += [case(name, small(name, arguments), refused) for name, arguments, refused in REFUSED]
+print("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]")
