@@ -2,7 +2,7 @@
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{open_float, progress};
+use super::{open_float, print_json, progress};
 use crate::data::class_names::{self, ClassName, IMAGENET_CLASSES};
 use crate::data::samples::{Sample, flat_folder, load_all};
 use crate::device::Device;
@@ -127,8 +127,7 @@ impl Classify {
         }
         drop(bar);
         if self.json {
-            let json = serde_json::to_string_pretty(&report).expect("plain data");
-            print_line!("{json}")?;
+            print_json(&report)?;
         }
         // Each is an error of its own; the last one is the program's.
         let Some(last) = unreadable.pop() else {

@@ -1,5 +1,6 @@
 //! `inspect`: what a quantized file says of itself.
 
+use super::print_json;
 use crate::error::Result;
 use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
@@ -49,8 +50,7 @@ impl Inspect {
                 .sort_by(|left, right| share(right).total_cmp(&share(left)));
         }
         if self.json {
-            let json = serde_json::to_string_pretty(&inspection).expect("plain data");
-            return print_line!("{json}");
+            return print_json(&inspection);
         }
         print_header(&inspection)?;
         print_line!("")?;

@@ -27,6 +27,11 @@ impl ModelSource {
         &self.0
     }
 
+    /// What is read where the name is a file's: that, and timm's description beside it.
+    pub fn files(&self) -> [PathBuf; 2] {
+        files_of(&self.0)
+    }
+
     /// The checkpoint's path. What is the hub's is fetched first.
     ///
     /// # Errors
@@ -66,6 +71,11 @@ impl ModelSource {
         if let Some(id) = name.strip_prefix(hub::PREFIX) {
             return repository(id);
         }
+        if let Some(meant) = meant(name) {
+            return Err(refused(format!(
+                "there is no such file; {meant} is the hub's repository of this name"
+            )));
+        }
         let is_file_name = path
             .extension()
             .is_some_and(|suffix| suffix == "safetensors");
@@ -100,6 +110,25 @@ impl ModelSource {
             .expect("a test parses every hub id");
         repository(&format!("{owner}/{name}"))
     }
+}
+
+/// The repository that is probably meant by a name that isn't how one is named: its owner and name alone, those behind
+/// another prefix, or the address of its page.
+fn meant(name: &str) -> Option<Repository> {
+    let id = match name.split_once("://") {
+        Some((_, page)) => {
+            let mut parts = page.split('/').skip(1);
+            format!("{}/{}", parts.next()?, parts.next()?)
+        }
+        None => name.split_once(':').map_or(name, |(_, id)| id).to_owned(),
+    };
+    let is_file_name = id.ends_with(".safetensors");
+    id.parse().ok().filter(|_| !is_file_name)
+}
+
+/// The checkpoint at `path`, and what is read beside it.
+pub fn files_of(path: &Path) -> [PathBuf; 2] {
+    [path.to_owned(), path.with_file_name("config.json")]
 }
 
 #[cfg(test)]
@@ -139,7 +168,8 @@ mod tests {
             "Cargo.toml",
             "deit_tiny_patch16_224.safetensors",
             "./deit_tiny_patch16_224",
-            "models/deit_tiny_patch16_224",
+            "own/vit.safetensors",
+            "models/demo/vit",
         ] {
             assert_eq!(meaning(path), "file");
         }
@@ -162,6 +192,15 @@ mod tests {
                 ["hf-hub:timm/x@a b: ", "`a b` is no revision"],
             ),
             ("models", ["is a folder", "a file is expected"]),
+            ("own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("own/vit@v1", ["no such file; ", "hf-hub:own/vit@v1 is"]),
+            ("hf_hub:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("HF-hub:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("timm:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            (
+                "https://huggingface.co/own/vit/tree/main",
+                ["no such file; ", "hf-hub:own/vit is"],
+            ),
         ] {
             let message = meaning(name);
             for part in parts {

@@ -289,7 +289,8 @@ pub fn load_all(samples: &[Sample], preprocessing: &Preprocessing) -> Vec<Result
         .collect()
 }
 
-fn is_image(path: &Path) -> bool {
+/// Whether a file's name is that of an image.
+pub(crate) fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|found| {
         EXTENSIONS
             .iter()

@@ -9,6 +9,8 @@ mod client;
 #[cfg(feature = "hub")]
 mod fetch;
 #[cfg(feature = "hub")]
+mod roots;
+#[cfg(feature = "hub")]
 mod settings;
 
 #[cfg(feature = "hub")]

@@ -7,7 +7,7 @@ mod server;
 use program::{Outcome, Program, here, program};
 use ptq4vit_gpu::model::weights::Weights;
 use serde_json::{Value, json};
-use server::{Fault, Files, Hub, etag};
+use server::{Authority, Fault, Files, Hub, etag};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -69,6 +69,15 @@ impl Scene {
         Self { hub, home }
     }
 
+    /// The same with a hub that an authority vouches for.
+    fn with_tls(files: Files, authority: &Authority) -> Self {
+        let hub = Hub::with_tls(ID, files, authority);
+        Self {
+            hub,
+            ..Self::new(Files::new())
+        }
+    }
+
     /// An evaluation of `model` on two images.
     fn eval(&self, model: impl AsRef<Path>) -> Program {
         let mut program = program("eval")
@@ -82,6 +91,10 @@ impl Scene {
             "HF_TOKEN",
             "HF_TOKEN_PATH",
             "HF_HUB_OFFLINE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
         ];
         program.environment = none.map(|name| (name, "".into())).into();
         program.environment.extend([
@@ -270,8 +283,8 @@ fn a_recipes_name_is_its_repository_unless_a_file_has_it() {
         let mut program = scene.eval(name);
         program.folder = scene.home.path().to_owned();
         fs::write(program.folder.join(name), weights()).unwrap();
-        let (_, said) = success(program);
-        assert_says(&said, &["the file's metadata"]);
+        // It is the file that is found to be another model than its name says.
+        refusal(program, &["the file's metadata", "the file's name"]);
         assert!(scene.hub.requests().is_empty());
     }
     refusal(
@@ -368,6 +381,246 @@ fn the_token_goes_to_the_hub_alone() {
     program.environment.push(("HF_TOKEN", "hf\nsecret".into()));
     let said = refusal(program, &["HF_TOKEN: ", "characters"]);
     assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn a_companys_authority_is_believed_where_the_environment_names_it() {
+    let [authority, other] = ["ours", "another"].map(Authority::new);
+    let scene = Scene::with_tls(timm_files(), &authority);
+    let at = |name: &str| scene.home.path().join(name);
+    fs::create_dir(at("authorities")).unwrap();
+    fs::write(at("authorities/ours.pem"), &authority.pem).unwrap();
+    fs::write(at("both.pem"), [&*other.pem, &authority.pem].concat()).unwrap();
+    fs::write(at("other.pem"), &other.pem).unwrap();
+    let with = |variables: &[(&'static str, &str)]| {
+        let mut program = scene.eval(NAME);
+        let values = variables.iter();
+        let values = values.map(|(name, value)| (*name, at(value).into_os_string()));
+        program.environment.extend(values);
+        // Not what an earlier run has fetched.
+        let _ = fs::remove_dir_all(scene.folder());
+        program
+    };
+    for believed in [
+        &[("SSL_CERT_FILE", "both.pem")][..],
+        &[("SSL_CERT_DIR", "authorities")],
+        &[
+            ("SSL_CERT_FILE", "other.pem"),
+            ("SSL_CERT_DIR", "authorities"),
+        ],
+        &[
+            ("REQUESTS_CA_BUNDLE", "both.pem"),
+            ("SSL_CERT_FILE", "other.pem"),
+        ],
+        &[("REQUESTS_CA_BUNDLE", "authorities")],
+        &[("CURL_CA_BUNDLE", "both.pem")],
+    ] {
+        let (_, said) = success(with(believed));
+        assert_says(&said, &["hub: fetching https://127.0.0.1:"]);
+    }
+    scene.hub.requests();
+    for (variables, says) in [
+        (&[][..], ["UnknownIssuer", "SSL_CERT_FILE names"]),
+        (
+            &[("SSL_CERT_FILE", "other.pem")],
+            ["UnknownIssuer", "and the cache, "],
+        ),
+        (
+            &[
+                ("REQUESTS_CA_BUNDLE", "other.pem"),
+                ("SSL_CERT_FILE", "both.pem"),
+            ],
+            ["UnknownIssuer", "and the cache, "],
+        ),
+        (
+            &[("SSL_CERT_FILE", "labels.tsv")],
+            [
+                "warning: hub: SSL_CERT_FILE: ",
+                "labels.tsv: expected certificates",
+            ],
+        ),
+        (
+            &[("REQUESTS_CA_BUNDLE", "none.pem")],
+            ["error: REQUESTS_CA_BUNDLE: ", "none.pem: "],
+        ),
+    ] {
+        refusal(with(variables), &says);
+        assert!(scene.hub.requests().is_empty(), "{variables:?}");
+    }
+}
+
+/// Everything that asks the hub.
+fn all_commands(scene: &Scene) -> Vec<Program> {
+    let home = scene.home.path();
+    let images = home.join("images");
+    fs::create_dir_all(&images).unwrap();
+    fs::copy(here("tests/data/portrait.png"), images.join("a.png")).unwrap();
+    fs::write(
+        home.join("plan.toml"),
+        format!(
+            "out = {:?}\npresets = ['base-ptq']\nbits = [8]\n[[models]]\nmodel = '{NAME}'\n[calibration]\n\
+             images = 'tests/data'\ncount = 1\n[evaluation]\nimages = 'tests/data'\nlabels = {:?}\n",
+            home.join("sweep"),
+            home.join("labels.tsv"),
+        ),
+    )
+    .unwrap();
+    let model = |subcommand: &str| {
+        program(subcommand)
+            .with("--model", NAME)
+            .with("--device", "cpu")
+    };
+    let mut programs = vec![
+        scene.eval(NAME).with("--out", home.join("part.json")),
+        model("calibrate")
+            .with("--images", &images)
+            .with("--count", "1")
+            .with("--candidates", "10")
+            .with("--rounds", "1")
+            .with("--report", home.join("page.html"))
+            .with("--out", home.join("out.safetensors")),
+        model("classify").flag("tests/data/portrait.png"),
+        model("verify")
+            .with("--count", "1")
+            .with("--out", home.join("report.json")),
+        model("bench").with("--kernel", "gelu"),
+        program("sweep")
+            .with("--plan", home.join("plan.toml"))
+            .with("--task", "0")
+            .with("--device", "cpu"),
+    ];
+    for program in &mut programs {
+        program.environment = scene.eval(NAME).environment;
+    }
+    programs
+}
+
+#[test]
+fn no_secret_is_ever_said_or_written() {
+    // The user and the password as they are in the URL, as they are, and as they are sent; a token.
+    let user = "ali%63e:s%40cret%2F";
+    let secrets = [
+        "ali%63e",
+        "s%40cret",
+        "alice",
+        "s@cret",
+        "YWxpY2U6c0BjcmV0Lw==",
+        "hf_secret",
+    ];
+    let keeps = |outcome: Outcome, scene: &Scene| {
+        for secret in secrets {
+            assert!(!outcome.stdout.contains(secret), "{outcome}");
+            assert!(!outcome.stderr.contains(secret), "{outcome}");
+        }
+        // The library's dump of what it sends, in pieces that no search finds.
+        assert!(!outcome.stderr.contains("ureq_proto::util"), "{outcome}");
+        for entry in walkdir::WalkDir::new(scene.home.path()) {
+            let path = entry.unwrap().into_path();
+            let text = fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            assert!(
+                !secrets.iter().any(|secret| text.contains(secret)),
+                "{}",
+                path.display()
+            );
+        }
+    };
+    let scene = Scene::new(timm_files());
+    for number in 0..all_commands(&scene).len() {
+        for (level, flag) in [
+            ("", "-q"),
+            ("", "-vv"),
+            ("trace", ""),
+            ("trace,ureq_proto=trace", ""),
+        ] {
+            let scene = Scene::new(timm_files());
+            let mut program = all_commands(&scene).swap_remove(number);
+            let (endpoint, token) = (scene.hub.endpoint_of(user), "hf_secret");
+            program.environment.extend([
+                ("HF_ENDPOINT", endpoint.into()),
+                ("HF_TOKEN", token.into()),
+                ("RUST_LOG", level.into()),
+            ]);
+            let program = if flag.is_empty() {
+                program
+            } else {
+                program.flag(flag)
+            };
+            let outcome = program.run();
+            assert_eq!(outcome.code, Some(0), "{outcome}");
+            keeps(outcome, &scene);
+            // It is sent, though, and takes the token's place, as in Python; the storage gets neither.
+            for request in scene.hub.requests() {
+                let expected = match request.path.starts_with("/storage") {
+                    true => None,
+                    false => Some("Basic YWxpY2U6c0BjcmV0Lw=="),
+                };
+                assert_eq!(request.authorization.as_deref(), expected, "{request:?}");
+            }
+        }
+    }
+
+    for fault in [
+        Fault::Refuses(401, "", "who are you"),
+        Fault::Refuses(403, "GatedRepo", ""),
+        Fault::Refuses(404, "", ""),
+        Fault::Refuses(418, "", ""),
+        Fault::Refuses(503, "", ""),
+        Fault::IsNoHub,
+        Fault::Circles,
+        Fault::BreaksOff(1000),
+        Fault::Damages,
+    ] {
+        let scene = Scene::new(timm_files());
+        scene.hub.set_fault(fault);
+        for level in ["", "trace"] {
+            let mut program = scene.eval(NAME);
+            let endpoint = scene.hub.endpoint_of(user);
+            let variables = [("HF_ENDPOINT", endpoint.into()), ("RUST_LOG", level.into())];
+            program.environment.extend(variables);
+            let outcome = program.run();
+            assert_eq!(outcome.code, Some(3), "{outcome}");
+            keeps(outcome, &scene);
+        }
+    }
+
+    // What can't be reached, and what is no URL: a password that isn't written as URLs have it, above all.
+    for endpoint in [
+        "http://alice:s%40cret@127.0.0.1:1",
+        "http://alice:s@cret@127.0.0.1:1/hf",
+        "http://alice:s@cret/@127.0.0.1:1",
+        "http://alice:s@cret?#@127.0.0.1:1",
+        "http://alice:s@cret@",
+        "http://alice:s@cret @127.0.0.1",
+        "alice:s@cret@127.0.0.1",
+        "ftp://alice:s@cret@127.0.0.1",
+        "https://127.0.0.1/?token=hf_secret",
+    ] {
+        let mut program = scene.eval(NAME);
+        let variables = [
+            ("HF_ENDPOINT", endpoint.into()),
+            ("RUST_LOG", "trace".into()),
+        ];
+        program.environment.extend(variables);
+        let outcome = program.run();
+        assert_eq!(outcome.code, Some(3), "{outcome}");
+        keeps(outcome, &scene);
+    }
+    // A proxy's, and one in a name that isn't how the hub's are named.
+    let mut program = scene.eval(NAME);
+    program.environment.extend([
+        ("HTTP_PROXY", "http://alice:s%40cret@127.0.0.1:1".into()),
+        ("http_proxy", "http://alice:s%40cret@127.0.0.1:1".into()),
+        ("NO_PROXY", "".into()),
+        ("RUST_LOG", "trace".into()),
+    ]);
+    let outcome = program.run();
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    keeps(outcome, &scene);
+    let outcome = scene.eval("https://alice:s%40cret@127.0.0.1/own/vit").run();
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    assert_says(&outcome.stderr, &["hf-hub:own/vit is"]);
+    keeps(outcome, &scene);
 }
 
 #[test]
