@@ -592,7 +592,9 @@ fn unusual_and_broken_images() {
     let huge =
         b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0\x27\x30\x9c\x9f\
         \0\0\0\0IDAT\x35\xaf\x06\x1e";
-    let broken: [(&str, &[u8], &str); 5] = [
+    let panics = std::fs::read(here("fuzz/seeds/image/frame-of-no-size.webp")).unwrap();
+    let broken: [(&str, &[u8], &str); 6] = [
+        ("panics.webp", &panics, "its decoder panicked"),
         ("corrupt.png", b"\x89PNG\r\n\x1a\nand then", "can't decode"),
         ("cut.jpg", &jpeg[..jpeg.len() / 2], "truncated"),
         ("huge.png", huge, "100000x100000"),
@@ -617,12 +619,14 @@ fn unusual_and_broken_images() {
             .eval("--model", "model.safetensors")
             .with("--max-skipped", allowed)
     };
-    let (stdout, stderr) = eval("5").run().success();
+    let (stdout, stderr) = eval("6").run().success();
     let report: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(
         (&report["images"], &report["skipped"]),
-        (&json!(6), &json!(5))
+        (&json!(6), &json!(6))
     );
+    // The panic is an error like the others, and nothing else.
+    assert!(!stderr.contains("thread "), "{stderr}");
     for (name, _, problem) in broken {
         assert!(
             stderr
@@ -633,8 +637,8 @@ fn unusual_and_broken_images() {
             "{name} {problem}: {stderr}"
         );
     }
-    let says = ["5 images could not be read", "--max-skipped allows 4"];
-    scene.fails(eval("4"), CHECK, &says);
+    let says = ["6 images could not be read", "--max-skipped allows 5"];
+    scene.fails(eval("5"), CHECK, &says);
 
     // A calibration doesn't choose other images than it was told to.
     for (name, _, problem) in broken {

@@ -1,5 +1,7 @@
 //! Image files to 8-bit RGB, as Pillow's `Image.open(path).convert("RGB")` reads them.
 
+mod panics;
+
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
@@ -30,7 +32,7 @@ const EXPECTED: &str = "expected a JPEG, PNG, WebP or BMP image";
 ///
 /// # Errors
 /// An [`Error::Input`] about `path` when it can't be read, is no image of these formats, is
-/// truncated or corrupt, or claims more pixels than 16384 on a side or 512 MiB in all.
+/// truncated or corrupt, makes its decoder panic, or claims more pixels than 16384 on a side or 512 MiB in all.
 pub fn load_rgb(path: &Path) -> Result<RgbImage> {
     let bytes = read(path)?;
     decode(&bytes).map_err(|problem| Error::input(path, problem))
@@ -78,9 +80,9 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
         ));
     }
     match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => decode_jpeg(bytes),
+        Ok(ImageFormat::Jpeg) => panics::caught(|| decode_jpeg(bytes)),
         Ok(format @ (ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => {
-            decode_other(bytes, format)
+            panics::caught(|| decode_other(bytes, format))
         }
         Ok(format) => Err(format!("{EXPECTED}, found {format:?}")),
         Err(_) => Err(format!(
@@ -390,6 +392,15 @@ mod tests {
         bmp[18..22].copy_from_slice(&60_000u32.to_le_bytes());
         bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
         assert!(problem(&bmp).contains("60000x60000"), "{}", problem(&bmp));
+    }
+
+    #[test]
+    fn a_decoder_that_panics_costs_its_image() {
+        // An animated WebP whose first frame has no pixels.
+        let seed = "/fuzz/seeds/image/frame-of-no-size.webp";
+        let bytes = fs::read(format!("{}{seed}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let problem = problem(&bytes);
+        assert!(problem.contains("its decoder panicked: "), "{problem}");
     }
 
     #[test]
