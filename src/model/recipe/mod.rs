@@ -239,6 +239,7 @@ fn by_metadata(weights: &Weights) -> Result<Option<Told>> {
                 interpolation: Interpolation::Bicubic,
                 mean: [0.5; CHANNELS],
                 std: [0.5; CHANNELS],
+                exif_orientation: false,
             };
             let remark = format!(
                 "it has no `{PREPROCESSING_KEY}`, so this is assumed: mean and std 0.5, the whole centre square, bicubic"
@@ -577,6 +578,7 @@ mod tests {
             interpolation: Interpolation::Lanczos,
             mean: [0.1, 0.2, 0.3],
             std: [0.4, 0.5, 0.6],
+            exif_orientation: false,
         };
         let json = serde_json::to_string(&preprocessing).unwrap();
         let config = (CONFIG_KEY, told.to_string());

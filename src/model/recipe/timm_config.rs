@@ -175,6 +175,7 @@ impl TimmConfig {
             interpolation: told("interpolation", input.interpolation)?,
             mean: told("mean", input.mean)?,
             std: told("std", input.std)?,
+            exif_orientation: false,
         };
         preprocessing.validate()?;
         Ok(preprocessing)
@@ -360,6 +361,7 @@ mod tests {
                 interpolation: Interpolation::Bilinear,
                 mean: [0.1, 0.2, 0.3],
                 std: [0.4, 0.5, 0.6],
+                exif_orientation: false,
             }
         );
         assert!(resolved.source.contains("config.json") && resolved.source.contains("vit_micro"));
