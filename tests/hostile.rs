@@ -68,16 +68,16 @@ fn no_seed_is_a_fault() {
     }
 }
 
-/// One to eight changes: bytes that are set, moved, repeated, left out, or taken from another image; or the end cut off.
+/// One to four changes: bytes that are set, moved, repeated, left out, or taken from another image; or the end cut off.
 fn mutated(random: &mut ChaCha8Rng, image: &[u8], other: &[u8]) -> Vec<u8> {
     const EDGES: [u8; 8] = [0, 1, 0x7F, 0x80, 0xC0, 0xD9, 0xFE, 0xFF];
     let mut bytes = image.to_vec();
-    for _ in 0..random.random_range(1..=8) {
+    for _ in 0..random.random_range(1..=4) {
         if bytes.is_empty() {
             break;
         }
         // Headers decide most.
-        let within = if random.random_bool(0.5) {
+        let within = if random.random_bool(0.3) {
             bytes.len().min(64)
         } else {
             bytes.len()
@@ -123,7 +123,7 @@ fn mutated_images_cost_no_more_than_themselves() {
         );
         match targets::decoded(&mutated(&mut random, image, other)) {
             Ok(()) => accepted += 1,
-            Err(problem) => panics += usize::from(problem.contains("its decoder panicked")),
+            Err(problem) => panics += usize::from(problem.contains("its decoder crashed")),
         }
     }
     println!("{count} mutated images: {accepted} are read, {panics} make their decoder panic");

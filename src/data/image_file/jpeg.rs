@@ -1,10 +1,13 @@
 //! JPEG: what the headers say is read here and decides what is refused; `jpeg-decoder` decodes.
 //!
 //! It was chosen by its pixels. Of 2,400 small files (subsampling, progressive or not, scan scripts, restart intervals,
-//! colour spaces, odd sizes) it decodes every one within 4 of Pillow, on average 0.07. zune-jpeg 0.5.15, which `image`
+//! colour spaces, odd sizes) it decodes every one within 3 of Pillow, on average 0.08. zune-jpeg 0.5.15, which `image`
 //! uses, makes 514 of them garbage and refuses 826; 0.5.16-rc3 makes 340 garbage; libjpeg-turbo-rs 0.9.0 has Pillow's very
-//! bytes, but refuses the 810 baseline files with one scan per component and panics on 35. The bindings to C libraries need
-//! more than a C compiler. What `jpeg-decoder` itself gets wrong is refused by [`Headers::check`].
+//! bytes, but refuses the 810 baseline files that have several scans, and panics on 35. The bindings to C libraries need
+//! more than a C compiler. Without its SIMD (`platform_independent`) it gives the same pixels on every machine.
+//!
+//! What `jpeg-decoder` gets wrong is refused by [`Headers::check`]. It interpolates halved chroma in images of 3 or 4 pixels'
+//! width too, which libjpeg doesn't.
 
 use super::check_size;
 use super::orientation;
@@ -258,7 +261,7 @@ fn split_segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn process(marker: u8) -> &'static str {
     match marker {
         0xC3 => "lossless, which is not supported",
-        0xC9 | 0xCA | 0xCB => "arithmetic-coded, which is not supported",
+        0xC9..=0xCB => "arithmetic-coded, which is not supported",
         _ => "hierarchical, which is not supported",
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn caught<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T,
     DECODING.set(false);
     outcome.unwrap_or_else(|payload| {
         Err(format!(
-            "can't decode this image: its decoder panicked: {}",
+            "can't decode this image: its decoder crashed: {}",
             message(&*payload)
         ))
     })
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(caught(|| index(&[7], 0)), Ok(7));
         assert_eq!(
             caught(|| index(&[7], 3)).unwrap_err(),
-            "can't decode this image: its decoder panicked: index out of bounds: the len is 1 but the index is 3"
+            "can't decode this image: its decoder crashed: index out of bounds: the len is 1 but the index is 3"
         );
         let silent = caught::<()>(|| std::panic::panic_any(1)).unwrap_err();
         assert!(silent.ends_with("without a message"), "{silent}");
