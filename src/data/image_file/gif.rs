@@ -1,18 +1,16 @@
 //! GIF: the first frame, without compositing, as Pillow's `convert("RGB")` has it.
 
-use super::{MAX_DECODED_BYTES, check_size};
+use super::check_size;
 use ::gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use image::RgbImage;
-use std::num::NonZeroU64;
 
 /// The picture.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let broken = |problem: DecodingError| format!("can't decode this GIF: {problem}");
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
-    options.set_memory_limit(
-        NonZeroU64::new(MAX_DECODED_BYTES).map_or(MemoryLimit::Unlimited, MemoryLimit::Bytes),
-    );
+    // No limit here: `check_size` names the size it refuses.
+    options.set_memory_limit(MemoryLimit::Unlimited);
     let mut decoder = options.read_info(bytes).map_err(broken)?;
     let screen = (decoder.width(), decoder.height());
     let frame = decoder
