@@ -4,7 +4,7 @@
 //! lead to. A pipe, a terminal or another device that takes bytes one after the other is written to as it is. Everything
 //! else is refused before the work.
 
-use crate::data::samples::is_image;
+use crate::data::image_file::is_named_as_image;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use same_file::Handle;
@@ -213,7 +213,7 @@ impl<'a> Inputs<'a> {
         if let Some((flag, file)) = self.files.iter().find(is_file) {
             return Some(format!("the {flag} {}", file.display()));
         }
-        if !is_image(target) || !target.is_file() {
+        if !is_named_as_image(target) || !target.is_file() {
             return None;
         }
         let holds = |(_, folder): &&(&str, PathBuf)| {

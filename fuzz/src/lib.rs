@@ -214,16 +214,22 @@ pub fn report(input: &[u8]) {
 
 /// An image file, decoded and preprocessed.
 pub fn image(input: &[u8]) {
+    let _ = decoded(input);
+}
+
+/// [`image`], and why the file was refused.
+pub fn decoded(input: &[u8]) -> Result<(), String> {
     let preprocessing = Preprocessing {
         image_size: 8,
         crop_pct: 0.9,
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        exif_orientation: true,
     };
-    if let Ok(image) = decode(input) {
-        let values = preprocessing.apply(&image);
-        assert_eq!(values.len(), 3 * 8 * 8);
-        assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
-    }
+    let image = decode(input, preprocessing.exif_orientation)?;
+    let values = preprocessing.apply(&image);
+    assert_eq!(values.len(), 3 * 8 * 8);
+    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    Ok(())
 }

@@ -248,6 +248,9 @@ impl<'a> Agreement<'a> {
             )?,
             mean: self.decide(MEAN, chosen.mean, [0.5; CHANNELS], |source| &source.mean)?,
             std: self.decide(STD, chosen.std, [0.5; CHANNELS], |source| &source.std)?,
+            exif_orientation: chosen
+                .exif_orientation
+                .unwrap_or_else(|| self.sources.iter().any(|source| source.exif_orientation)),
         };
         if let Some(problem) = self.contradiction() {
             return Err(Error::input(weights.path(), problem));
@@ -701,6 +704,7 @@ mod tests {
                     interpolation: Some(Interpolation::Lanczos),
                     mean: Some([0.1; 3]),
                     std: Some([0.2; 3]),
+                    exif_orientation: Some(true),
                 },
             };
             let resolved = file.requested(&all).unwrap();
@@ -713,6 +717,7 @@ mod tests {
                     interpolation: Interpolation::Lanczos,
                     mean: [0.1; 3],
                     std: [0.2; 3],
+                    exif_orientation: true,
                 }
             );
         }
@@ -793,6 +798,7 @@ mod tests {
             interpolation: Interpolation::Lanczos,
             mean: [0.1, 0.2, 0.3],
             std: [0.4, 0.5, 0.6],
+            exif_orientation: true,
         };
         let json = serde_json::to_string(&preprocessing).unwrap();
         let metadata = (CONFIG_KEY, told.to_string());

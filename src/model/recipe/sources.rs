@@ -33,6 +33,8 @@ pub(super) struct Source {
     pub interpolation: Said<Interpolation>,
     pub mean: Said<[f32; CHANNELS]>,
     pub std: Said<[f32; CHANNELS]>,
+    /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
+    pub exif_orientation: bool,
     /// What holds of the preprocessing where neither it nor another source says anything.
     pub otherwise: Otherwise,
 }
@@ -62,6 +64,7 @@ impl Source {
             interpolation: None,
             mean: None,
             std: None,
+            exif_orientation: false,
             otherwise: Otherwise::Missing,
         }
         .with(&recipe.preprocessing)
@@ -75,6 +78,7 @@ impl Source {
             interpolation: Some(Ok(preprocessing.interpolation)),
             mean: Some(Ok(preprocessing.mean)),
             std: Some(Ok(preprocessing.std)),
+            exif_orientation: preprocessing.exif_orientation,
             ..self
         }
     }
@@ -118,6 +122,7 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
         interpolation: None,
         mean: None,
         std: None,
+        exif_orientation: false,
         otherwise: Otherwise::Assume,
     };
     let Some(json) = metadata(weights, PREPROCESSING_KEY)? else {
@@ -173,6 +178,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
         interpolation: None,
         mean: None,
         std: None,
+        exif_orientation: false,
         otherwise: Otherwise::Ask(format!(
             "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{FLAG} {name}` if it holds, or put timm's config.json beside the file",
             weights.path().display(),

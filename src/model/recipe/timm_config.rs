@@ -180,6 +180,7 @@ impl TimmConfig {
             interpolation: input.interpolation(),
             mean: input.mean(),
             std: input.std(),
+            exif_orientation: false,
             otherwise: Otherwise::Missing,
         })
     }
@@ -366,6 +367,7 @@ mod tests {
                 interpolation: Interpolation::Bilinear,
                 mean: [0.1, 0.2, 0.3],
                 std: [0.4, 0.5, 0.6],
+                exif_orientation: false,
             }
         );
         assert!(resolved.source.contains("config.json") && resolved.source.contains("vit_micro"));
