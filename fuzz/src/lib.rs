@@ -11,7 +11,7 @@ mod tiny;
 
 use container::Container;
 use edits::{EDIT, edited};
-use ptq4vit_gpu::data::class_names::{self, ClassName};
+use ptq4vit_gpu::data::class_names::{ClassName, ClassNames};
 use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
@@ -19,7 +19,7 @@ use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, resolve, told_by_config};
+use ptq4vit_gpu::model::recipe::{Recipe, resolve, told_by_config, told_labels};
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
@@ -136,6 +136,11 @@ pub fn recipe(input: &[u8]) {
     if let Ok(preprocessing) = serde_json::from_str::<Preprocessing>(text) {
         let _ = preprocessing.validate();
     }
+    for classes in [2, 1000] {
+        if let Ok(Some(names)) = told_labels(text, classes) {
+            assert_eq!(names.len(), classes);
+        }
+    }
     for file in &*FILES {
         let open = || Weights::from_bytes(nowhere(), file).expect("a sound file");
         let mut weights = open();
@@ -165,7 +170,7 @@ pub fn labels(input: &[u8]) {
         let names: HashSet<&str> = entries.iter().map(|(name, _)| *name).collect();
         assert!(!names.is_empty() && names.len() == entries.len());
     }
-    if let Ok(classes) = class_names::parse(text) {
+    if let Ok(classes) = ClassNames::parse(text) {
         // They are shown on a terminal.
         let shown = |class: &ClassName| !class.name.is_empty() && !class.name.contains('\u{1b}');
         assert!(!classes.is_empty() && classes.iter().all(shown));

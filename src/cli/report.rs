@@ -73,8 +73,11 @@ impl ReportOptions {
         }
         let labelled = match &self.report_images {
             Some(folder) => {
-                let images = LabelledImages::open(folder, self.report_labels.as_deref())?;
-                images.check(resolved.architecture.classes())?;
+                let mut images = LabelledImages::open(folder, self.report_labels.as_deref())?;
+                images.label(
+                    resolved.architecture.classes(),
+                    resolved.class_names.as_ref(),
+                )?;
                 Some(images)
             }
             None => None,

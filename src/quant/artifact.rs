@@ -9,6 +9,7 @@ use super::execution::{IntegerProducts, LinearCodes};
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
+use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
@@ -112,6 +113,8 @@ pub struct QuantizedModel {
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+    /// What the classes are called. Absent where the FP model didn't say it.
+    pub class_names: Option<ClassNames>,
     /// Bit widths, formats and what decided the scales.
     pub settings: Settings,
     /// Every site, by name.
@@ -131,6 +134,7 @@ mod key {
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
     pub const EVIDENCE: &str = "evidence";
+    pub const CLASS_NAMES: &str = "class_names";
 }
 
 /// The tensors that stay float: those that belong to no site.
@@ -177,6 +181,7 @@ impl QuantizedModel {
             provenance,
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
+            class_names: resolved.class_names.clone(),
             settings,
             sites: calibration.sites,
             evidence: Some(evidence.collect()),
@@ -241,6 +246,9 @@ impl QuantizedModel {
         .into();
         if let Some(evidence) = &self.evidence {
             metadata.insert(key::EVIDENCE.to_owned(), to_json(evidence));
+        }
+        if let Some(names) = &self.class_names {
+            metadata.insert(key::CLASS_NAMES.to_owned(), to_json(names));
         }
         weights::save(path, tensors, metadata)
     }
@@ -315,6 +323,7 @@ impl QuantizedModel {
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
             evidence: read_evidence(file, &plans, &settings)?,
+            class_names: read_class_names(file, architecture.classes())?,
             architecture,
             preprocessing,
             settings,
@@ -471,6 +480,23 @@ fn read_evidence(
         Some(name) => refuse(format!("{name} is no site of the model")),
         None => Ok(Some(evidence)),
     }
+}
+
+/// What the file calls its classes, if it does: each of them.
+fn read_class_names(file: &Weights, classes: usize) -> Result<Option<ClassNames>> {
+    if !file.metadata().contains_key(key::CLASS_NAMES) {
+        return Ok(None);
+    }
+    let names: ClassNames = from_json(file, key::CLASS_NAMES)?;
+    if names.len() != classes {
+        let problem = format!(
+            "metadata `{}` names {} classes, but the model has {classes}",
+            key::CLASS_NAMES,
+            names.len()
+        );
+        return Err(Error::input(file.path(), problem));
+    }
+    Ok(Some(names))
 }
 
 fn to_json(value: &impl Serialize) -> String {

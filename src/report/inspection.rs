@@ -1,5 +1,6 @@
 //! What a quantized file says of itself: where it comes from, how large it is, and how well each site does.
 
+use crate::data::class_names::ClassNames;
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::sites;
@@ -26,6 +27,8 @@ pub struct Inspection {
     pub fp32_bytes: usize,
     /// Family and sizes.
     pub architecture: Architecture,
+    /// What the classes are called, where the file tells.
+    pub class_names: Option<ClassNames>,
     /// Where the model comes from.
     pub provenance: Provenance,
     /// Bit widths, formats and what decided the scales.
@@ -67,6 +70,7 @@ impl Inspection {
             fp32_bytes: model.architecture.parameters() * size_of::<f32>(),
             sites: inspect_sites(&model),
             architecture: model.architecture,
+            class_names: model.class_names,
             provenance: model.provenance,
             settings: model.settings,
         })

@@ -5,6 +5,7 @@
 //! user, by the file, by timm's `config.json` beside it, or by a recipe. What was told is then compared
 //! with the tensors, and [`Resolved::source`] says who told it.
 
+mod labels;
 mod timm_config;
 
 use std::borrow::Cow;
@@ -13,10 +14,12 @@ use std::sync::LazyLock;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 use crate::model::weights::Weights;
+pub use labels::told_labels;
 use timm_config::by_timm_config;
 pub use timm_config::told_by_config;
 
@@ -48,6 +51,8 @@ const FILES: [&str; 20] = [
 const FLAG: &str = "--recipe";
 /// The flag that asks for another image size than the model's own.
 pub const SIZE_FLAG: &str = "--image-size";
+/// timm's and transformers' description of a model, beside its weights.
+const CONFIG_FILE: &str = "config.json";
 /// Metadata key of the architecture, as JSON.
 pub const CONFIG_KEY: &str = "config";
 /// Metadata key of the preprocessing, as JSON.
@@ -74,14 +79,21 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// What this recipe tells about a file; `how` says why it is this recipe.
-    fn told(&self, how: &str) -> Told {
+    /// The tag of the weights that timm loads by default.
+    fn default_tag(&self) -> Option<&str> {
+        self.tags.first().map(String::as_str)
+    }
+
+    /// What this recipe tells about a file; `how` says why it is this recipe, and `tag` under which timm knows the
+    /// weights, if that is told.
+    fn told(&self, how: &str, tag: Option<&str>) -> Told {
         Told {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
             classes: None,
             preprocessing: self.preprocessing.clone(),
             by: format!("recipe `{}` ({how})", self.name),
+            tag: tag.map(str::to_owned),
             remark: None,
         }
     }
@@ -120,6 +132,9 @@ pub struct Resolved {
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+    /// What the classes are called, where the model says it: by the labels in the config.json beside it, or as ImageNet's
+    /// by the tag that timm gives its weights.
+    pub class_names: Option<ClassNames>,
     /// Who told this, in one line.
     pub source: String,
 }
@@ -169,6 +184,8 @@ pub struct Told {
     preprocessing: Preprocessing,
     /// Who says it.
     by: String,
+    /// timm's tag of the weights, if the recipe's name was given for them: it tells the data set.
+    tag: Option<String>,
     /// What the user should know of it besides.
     remark: Option<String>,
 }
@@ -204,9 +221,11 @@ impl Told {
             );
             return Err(Error::input(weights.path(), problem));
         }
+        let class_names = labels::class_names(weights, found, self.tag.as_deref());
         Ok(Resolved {
             name: self.name,
             architecture,
+            class_names,
             preprocessing: self.preprocessing,
             source: match self.remark {
                 Some(remark) => format!("{}; {remark}", self.by),
@@ -221,7 +240,7 @@ fn by_request(name: &str) -> Result<Told> {
         let problem = format!("there is no recipe `{name}`; known are {}", known_names());
         Error::usage(FLAG, problem)
     })?;
-    Ok(recipe.told("named by --recipe"))
+    Ok(recipe.told("named by --recipe", recipe.default_tag()))
 }
 
 fn by_metadata(weights: &Weights) -> Result<Option<Told>> {
@@ -260,6 +279,7 @@ fn by_metadata(weights: &Weights) -> Result<Option<Told>> {
         architecture,
         preprocessing,
         by: format!("the file's metadata key `{CONFIG_KEY}`"),
+        tag: None,
         remark,
     }))
 }
@@ -311,17 +331,19 @@ fn by_file_name(weights: &Weights) -> Result<Option<Told>> {
         );
         return Err(Error::usage(FLAG, problem));
     }
-    Ok(Some(recipe.told("the file's name")))
+    Ok(Some(
+        recipe.told("the file's name", tag.or(recipe.default_tag())),
+    ))
 }
 
 fn by_shapes(weights: &Weights) -> Result<Told> {
     // This refuses what no recipe could save.
     let described = described(weights)?;
     let how = "the only one that the shapes fit";
-    let fits = |recipe: &&Recipe| recipe.told(how).fitted(weights).is_ok();
+    let fits = |recipe: &&Recipe| recipe.told(how, None).fitted(weights).is_ok();
     let fitting: Vec<&Recipe> = recipes().iter().filter(fits).collect();
     if let [recipe] = fitting[..] {
-        return Ok(recipe.told(how));
+        return Ok(recipe.told(how, None));
     }
 
     let file = weights.path().display();

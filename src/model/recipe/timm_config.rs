@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{FLAG, Told, known_names, recipe_named, same};
+use super::{CONFIG_FILE, FLAG, Told, known_names, recipe_named, same};
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
 use crate::input;
@@ -15,7 +15,7 @@ use crate::model::weights::Weights;
 /// What the config.json beside `weights` tells, if there is one. Of a known architecture the recipe tells what it leaves
 /// out, of an unknown one the tensors do.
 pub(super) fn by_timm_config(weights: &Weights) -> Result<Option<Told>> {
-    let path = weights.path().with_file_name("config.json");
+    let path = weights.path().with_file_name(CONFIG_FILE);
     let text = input::text_if_any(&path)?;
     text.map(|text| told_by_config(weights, &path, &text))
         .transpose()
@@ -79,6 +79,7 @@ pub fn told_by_config(weights: &Weights, path: &Path, text: &str) -> Result<Told
         architecture,
         preprocessing,
         by: format!("config.json beside the file (architecture `{name}`)"),
+        tag: None,
         remark: None,
         name,
     })
