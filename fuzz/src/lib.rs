@@ -20,6 +20,7 @@ use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{Recipe, resolve, told_by_config, told_labels};
+use ptq4vit_gpu::model::shards::Index;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
@@ -33,9 +34,10 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("weights", weights),
     ("checkpoint", checkpoint),
+    ("index", index),
     ("quantized", quantized),
     ("recipe", recipe),
     ("labels", labels),
@@ -73,6 +75,40 @@ pub fn checkpoint(input: &[u8]) {
     let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
     let accepted = weights.is_ok_and(use_checkpoint);
     assert!(accepted || input.len() > EDIT, "a sound file is refused");
+}
+
+/// An index of shards, two of which there are: with the first and the second half of a checkpoint's tensors.
+pub fn index(input: &[u8]) {
+    static SHARDS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+        let whole = Container::parse(&tiny::checkpoint(tiny::ARCHITECTURES[0]));
+        let half = whole.tensors.len() / 2;
+        let shard = |skipped: usize, taken: usize| {
+            let tensors = whole.tensors.clone().into_iter();
+            let shard = Container {
+                metadata: whole.metadata.clone(),
+                tensors: tensors.skip(skipped).take(taken).collect(),
+            };
+            shard.file()
+        };
+        [shard(0, half), shard(half, half + 1)]
+    });
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let Ok(index) = Index::parse(text) else {
+        return;
+    };
+    let open = |shard: &str| match shard {
+        "1.safetensors" => Ok((&SHARDS[0][..], SHARDS[0].len())),
+        "2.safetensors" => Ok((&SHARDS[1][..], SHARDS[1].len())),
+        _ => Err("there is none".to_owned()),
+    };
+    if let Ok(weights) = Weights::from_shards(nowhere(), &index, open) {
+        assert!(weights.names().eq(index.tensors().map(|(name, _)| name)));
+        if index.files().len() == SHARDS.len() {
+            assert!(use_checkpoint(weights), "a whole checkpoint is refused");
+        }
+    }
 }
 
 /// Edits of quantized files.

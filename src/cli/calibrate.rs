@@ -37,8 +37,9 @@ Examples:
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
       --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
 pub struct Calibrate {
-    /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
-    /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
+    /// timm checkpoint: a safetensors file in F32, F16 or BF16, the index of its shards, a folder with either, a known
+    /// model's name (`deit_small_patch16_224`), or `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the
+    /// Hugging Face hub.
     #[arg(long, value_name = "MODEL")]
     model: ModelSource,
     /// Folder of calibration images, searched to any depth.

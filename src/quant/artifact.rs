@@ -62,7 +62,7 @@ pub struct Provenance {
     pub seed: Option<u64>,
     /// The number of calibration images.
     pub images: usize,
-    /// SHA-256 of the FP weights' file.
+    /// SHA-256 of the FP weights' file, or of their shards one after the other.
     pub source_sha256: String,
     /// [`contents_sha256`] of the calibration images.
     pub calibration_sha256: String,

@@ -9,6 +9,7 @@ mod labels;
 mod timm_config;
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
@@ -18,6 +19,7 @@ use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
+use crate::model::shards::INDEX_SUFFIX;
 use crate::model::weights::Weights;
 pub use labels::told_labels;
 use timm_config::by_timm_config;
@@ -307,10 +309,18 @@ fn metadata<T: DeserializeOwned>(weights: &Weights, key: &str) -> Result<Option<
     })
 }
 
-/// The file's name without folder and `.safetensors`.
+/// The file's name without folder and `.safetensors`, or `.safetensors.index.json`.
 fn file_stem(weights: &Weights) -> Cow<'_, str> {
-    let stem = weights.path().file_stem().unwrap_or_default();
-    stem.to_string_lossy()
+    let path = weights.path();
+    match path
+        .to_str()
+        .and_then(|path| path.strip_suffix(INDEX_SUFFIX))
+    {
+        Some(whole) => Path::new(whole).file_stem(),
+        None => path.file_stem(),
+    }
+    .unwrap_or_default()
+    .to_string_lossy()
 }
 
 fn by_file_name(weights: &Weights) -> Result<Option<Told>> {
