@@ -533,7 +533,7 @@ fn folders_without_the_images() {
     let says = ["--count", "at least 1"];
     scene.fails(listed("0"), USAGE, &says);
     scene.write("list.txt", "a.png\nnone.png\n");
-    let says = ["list.txt", "1 of them missing: none.png"];
+    let says = ["list.txt", "1 of them missing: \"none.png\""];
     scene.fails(listed("2"), INPUT, &says);
     let says = ["--list", "--seed", "cannot be used"];
     scene.fails(listed("1").with("--seed", "1"), USAGE, &says);
@@ -1078,7 +1078,7 @@ fn labels_that_do_not_fit() {
     let scene = Scene::new();
     let eval = || scene.eval("--model", "model.safetensors");
     for (labels, says) in [
-        ("a.png\t0\nd.png\t1\n", "1 of them missing: d.png"),
+        ("a.png\t0\nd.png\t1\n", "1 of them missing: \"d.png\""),
         ("a.png\t0\nb.png\t10\n", "classes are 0 to 9"),
         ("a.png\t0\nb.png\t-1\n", "line 2: expected"),
         ("a.png 0\n", "line 1: expected"),

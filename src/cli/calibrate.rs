@@ -43,8 +43,9 @@ Examples:
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
       --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
 pub struct Calibrate {
-    /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
-    /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
+    /// timm checkpoint: a safetensors file in F32, F16 or BF16, the index of its shards, a folder with either, a known
+    /// model's name (`deit_small_patch16_224`), or `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the
+    /// Hugging Face hub.
     #[arg(long, value_name = "MODEL")]
     model: ModelSource,
     /// Folder of calibration images, searched to any depth.
@@ -149,7 +150,7 @@ impl Calibrate {
         settings.validate()?;
         let out = output::regular(&self.out, "a journal lies beside it")?;
         let plan_out = self.plan_out.as_deref().map(Output::open).transpose()?;
-        let report = self.report.open()?;
+        let mut report = self.report.open()?;
         let lock = JournalLock::take(&out)?;
         let (weights, resolved) = open_float(
             &self.model,
@@ -159,8 +160,8 @@ impl Calibrate {
         )?;
         let plan = self.plan(&sites(&resolved.architecture))?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
-        if let Some(report) = &report {
-            report.check(resolved.architecture.classes())?;
+        if let Some(report) = &mut report {
+            report.label(&resolved)?;
         }
         let outputs = (&*out, plan_out.as_ref(), report.as_ref());
         self.spare_inputs(outputs, &weights, &samples)?;

@@ -34,7 +34,8 @@ pub struct Eval {
     /// Quantized model: what `calibrate` wrote.
     #[arg(long, value_name = "FILE")]
     quantized: Option<PathBuf>,
-    /// Folder of images: one folder per class (in the order of the classes), unless --labels is given.
+    /// Folder of images: one folder per class, unless --labels is given. They are called as the model calls its classes
+    /// (for ImageNet's also by WordNet ids), or lie in the order of the classes by their numbers or names.
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
     /// File with a line `file<TAB>class index` per image, relative to --images.
@@ -72,11 +73,11 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self) -> Result<()> {
-        let images = LabelledImages::open(&self.images, self.labels.as_deref())?;
+        let mut images = LabelledImages::open(&self.images, self.labels.as_deref())?;
         let out = self.output(&images)?;
         let device = self.device.open()?;
         let mut models = self.models(&device)?;
-        images.check(models.classes())?;
+        images.label(models.classes(), models.class_names())?;
 
         let part = evaluate(&mut models, &images, self.shard)?;
         check_skipped(part.skipped.len(), "--max-skipped", self.max_skipped)?;

@@ -77,13 +77,16 @@ impl ReportOptions {
 }
 
 impl Report {
-    /// Finds out whether the labels are those of a model with so many classes.
+    /// Makes the labels those of the model.
     ///
     /// # Errors
-    /// Those of [`LabelledImages::check`].
-    pub fn check(&self, classes: usize) -> Result<()> {
-        match &self.labelled {
-            Some(images) => images.check(classes),
+    /// Those of [`LabelledImages::label`].
+    pub fn label(&mut self, resolved: &Resolved) -> Result<()> {
+        match &mut self.labelled {
+            Some(images) => {
+                let classes = resolved.architecture.classes();
+                images.label(classes, resolved.class_names.as_ref())
+            }
             None => Ok(()),
         }
     }

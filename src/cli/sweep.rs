@@ -118,8 +118,11 @@ impl Sweep {
         let resolved = resolve(&weights, task.model.recipe.as_deref())?;
         log::info!("model: {} ({})", resolved.name, resolved.source);
         let samples = plan.calibration_samples()?;
-        let images = plan.evaluation_images()?;
-        images.check(resolved.architecture.classes())?;
+        let mut images = plan.evaluation_images()?;
+        images.label(
+            resolved.architecture.classes(),
+            resolved.class_names.as_ref(),
+        )?;
         let provenance =
             Provenance::new(&weights, &resolved.name, task.preset, plan.seed(), &samples)?;
         let allowed = plan.max_skipped();

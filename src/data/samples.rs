@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
+use super::class_folders;
 use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read, read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result};
@@ -41,14 +42,14 @@ pub struct Sample {
 }
 
 /// The images of a folder with one folder per class, labelled as torchvision's `ImageFolder` does:
-/// class folders in order of their names are 0, 1, 2 ..., each searched at any depth.
+/// class folders in their [order](class_folders::sort) are 0, 1, 2 ..., each searched at any depth.
 ///
 /// With ImageNet's thousand WordNet ids as names this gives the usual class indices. What is hidden or a system's is no
 /// class folder. A notice names the files that are no images.
 ///
 /// # Errors
 /// An [`Error::Input`] when `dir` or something in it can't be read, when there is no class folder,
-/// a class folder holds no image, or an image lies outside of all class folders.
+/// a class folder holds no image, two are called by the same number, or an image lies outside of all class folders.
 pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
     const EXPECTED: &str = "expected a folder with one folder of images per class";
     let mut classes: Vec<OsString> = Vec::new();
@@ -91,7 +92,7 @@ pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
             ),
         ));
     }
-    classes.sort();
+    class_folders::sort(&mut classes).map_err(|problem| Error::input(dir, problem))?;
 
     let mut samples = Vec::new();
     let mut empty = Vec::new();
@@ -443,10 +444,12 @@ fn expect_folder(dir: &Path) -> Result<()> {
 
 /// The samples for a list's entries, once every name is known to be a file.
 fn resolve(dir: &Path, list: &Path, entries: Vec<Entry>) -> Result<Vec<Sample>> {
-    let missing: Vec<&str> = entries
+    // With what isn't seen in a name, such as a space at its end.
+    let missing: Vec<String> = entries
         .iter()
         .map(|(name, _)| *name)
         .filter(|name| !dir.join(name).is_file())
+        .map(|name| format!("{name:?}"))
         .collect();
     if !missing.is_empty() {
         return Err(Error::input(
@@ -635,6 +638,23 @@ mod tests {
     }
 
     #[test]
+    fn lists_may_begin_with_a_byte_order_mark() {
+        let dir = folder(&["a.jpg", "b.jpg"]);
+        let labels = list(dir.path(), "\u{feff}b.jpg\t7\r\na.jpg\t0\r\n");
+        let samples = labelled(dir.path(), &labels).unwrap();
+        let expected = [("b.jpg".into(), Some(7)), ("a.jpg".into(), Some(0))];
+        assert_eq!(relative(dir.path(), &samples), expected);
+        let names = list(dir.path(), "\u{feff}b.jpg\r\n");
+        assert_eq!(listed(dir.path(), &names).unwrap().len(), 1);
+        // In the middle, as where two lists were joined, it is a part of the name, and is shown.
+        let problem = labelled_problem(dir.path(), "b.jpg\t7\n\u{feff}a.jpg\t0");
+        assert!(
+            problem.ends_with(r#"missing: "\u{feff}a.jpg""#),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn malformed_labels_are_named_by_line() {
         let dir = folder(&["a.jpg", "b.jpg"]);
         let problem = |text| labelled_problem(dir.path(), text);
@@ -658,8 +678,8 @@ mod tests {
         }
         let problem = labelled_problem(dir.path(), &text);
         assert!(problem.contains("expected the 13 files it lists in"));
-        assert!(problem.contains("found 12 of them missing: none0.jpg, none1.jpg"));
-        assert!(problem.ends_with("none9.jpg and 2 more"));
+        assert!(problem.contains("found 12 of them missing: \"none0.jpg\", \"none1.jpg\""));
+        assert!(problem.ends_with("\"none9.jpg\" and 2 more"));
 
         let labels = list(dir.path(), "a.jpg\t1");
         let error = labelled(&dir.path().join("gone"), &labels).unwrap_err();
@@ -678,7 +698,7 @@ mod tests {
         let repeated = listed(dir.path(), &list(dir.path(), "b.jpg\nb.jpg")).unwrap_err();
         assert!(repeated.to_string().contains("line 2"));
         let missing = listed(dir.path(), &list(dir.path(), "c.jpg")).unwrap_err();
-        assert!(missing.to_string().ends_with("missing: c.jpg"));
+        assert!(missing.to_string().ends_with("missing: \"c.jpg\""));
     }
 
     #[test]

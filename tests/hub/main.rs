@@ -5,7 +5,7 @@ mod program;
 mod server;
 
 use program::{Outcome, Program, here, program};
-use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
 use serde_json::{Value, json};
 use server::{Authority, Fault, Files, Hub, etag};
 use std::fs;
@@ -271,6 +271,107 @@ fn calibrate_takes_names_too() {
     let provenance: Value = serde_json::from_str(&written.metadata()["provenance"]).unwrap();
     assert_eq!(provenance["name"], "vit_micro");
     assert_eq!(provenance["source_sha256"], etag(&timm_files()[WEIGHTS]));
+}
+
+/// The golden ViT in two shards, described beside them, and its index.
+fn sharded_files() -> Files {
+    let names = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    let mut files = timm_files();
+    let whole = files.remove(WEIGHTS).expect("weights");
+    let whole = Weights::from_bytes("model.safetensors", &whole).unwrap();
+    let tensor = |name: &str| {
+        let (shape, data) = (whole.shape(name).unwrap(), whole.float(name).unwrap());
+        let shape = shape.to_vec();
+        (name.to_owned(), TensorData::F32 { shape, data })
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut map = serde_json::Map::new();
+    for (place, shard) in names.into_iter().enumerate() {
+        let (first, second): (Vec<&str>, _) = whole.names().partition(|name| *name < "blocks.1");
+        let held = [first, second][place].clone();
+        map.extend(held.iter().map(|name| ((*name).to_owned(), shard.into())));
+        let path = folder.path().join(shard);
+        save(
+            &path,
+            held.into_iter().map(tensor).collect(),
+            Default::default(),
+        )
+        .unwrap();
+        files.insert(shard, fs::read(path).unwrap());
+    }
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    files.insert("model.safetensors.index.json", index.into_bytes());
+    files
+}
+
+#[test]
+fn shards_are_fetched_with_their_index() {
+    let scene = Scene::new(timm_files());
+    let (whole, _) = success(scene.eval(NAME));
+    let scene = Scene::new(sharded_files());
+    let shards = ["1", "2"].map(|at| format!("model-0000{at}-of-00002.safetensors"));
+
+    // What has come of a shard is kept, as of any file.
+    scene.hub.set_fault(Fault::BreaksOff(60_000));
+    let says = [&shards[0], "broke off after 60000 bytes"];
+    refusal(scene.eval(NAME), &says);
+    scene.hub.set_fault(Fault::None);
+    scene.hub.requests();
+    let (found, said) = success(scene.eval(NAME));
+    assert_eq!(found, whole);
+    assert_says(&said, &["fetching the rest of ", &shards[0], &shards[1]]);
+    let resumed = scene.hub.requests();
+    let ranges: Vec<_> = resumed
+        .iter()
+        .filter_map(|request| request.range.as_deref())
+        .collect();
+    assert_eq!(ranges, ["bytes=60000-", "bytes=60000-"]);
+
+    let (again, said) = success(scene.eval(NAME));
+    assert_eq!(again, whole);
+    assert_says(
+        &said,
+        &["is in the cache, ", "model.safetensors.index.json"],
+    );
+    assert!(
+        scene
+            .hub
+            .requests()
+            .iter()
+            .all(|request| request.method == "HEAD")
+    );
+    let (offline, _) = success(scene.offline(NAME));
+    assert_eq!(offline, whole);
+    let commit = fs::read_to_string(scene.folder().join("refs/main")).unwrap();
+    fs::remove_file(scene.snapshot(&commit, &shards[1])).unwrap();
+    let says = [
+        "HF_HUB_OFFLINE is set",
+        "1 of 2 shards are missing",
+        &shards[1],
+    ];
+    refusal(scene.offline(NAME), &says);
+    // The blob is still there.
+    success(scene.eval(NAME));
+    success(scene.offline(NAME));
+
+    let mut files = sharded_files();
+    files.remove("model-00002-of-00002.safetensors");
+    scene.hub.commit("main", files);
+    refusal(
+        scene.eval(NAME),
+        &["model-00002-of-00002.safetensors is not there"],
+    );
+    let mut files = sharded_files();
+    let index = br#"{"weight_map":{"a":"../../../../x"}}"#.to_vec();
+    files.insert("model.safetensors.index.json", index);
+    scene.hub.commit("main", files);
+    refusal(
+        scene.eval(NAME),
+        &["shards that lie beside the index", "../x"],
+    );
 }
 
 #[test]
@@ -841,20 +942,15 @@ fn many_runs_at_once_fetch_it_once() {
 }
 
 #[test]
-fn a_folder_is_no_model() {
+fn a_folder_is_the_checkpoint_in_it() {
     let scene = Scene::new(timm_files());
     let folder = scene.home.path().join("deit_tiny_patch16_224");
     fs::create_dir(&folder).unwrap();
     refusal(
         scene.eval(&folder),
-        &["is a folder, where a file is expected"],
+        &["is a folder without model.safetensors and model.safetensors.index.json"],
     );
     fs::write(folder.join(WEIGHTS), weights()).unwrap();
-    let inside = folder.join(WEIGHTS);
-    refusal(
-        scene.eval(&folder),
-        &[&format!("expected: {}?", inside.display())],
-    );
-    success(scene.eval(&inside));
+    success(scene.eval(&folder));
     assert!(scene.hub.requests().is_empty());
 }

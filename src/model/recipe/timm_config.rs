@@ -174,6 +174,7 @@ impl TimmConfig {
             by: format!("config.json beside the file (architecture `{name}`)"),
             path: path.to_owned(),
             classes: self.classes(&arguments)?,
+            tag: None,
             architecture,
             image_size,
             crop_pct: input.crop_pct(),
