@@ -12,7 +12,7 @@ use super::method::Method;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
-use super::settings::{Metric, Settings};
+use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
@@ -224,7 +224,7 @@ pub fn calibrate(
         return Ok(calibration);
     };
     let last = is_wanted().rposition(|wanted| wanted).unwrap_or(first);
-    let needs_gradients = settings.metric == Metric::Hessian;
+    let needs_gradients = settings.metric.needs_gradient();
     let needed = if needs_gradients {
         segments
     } else {
