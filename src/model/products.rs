@@ -7,7 +7,7 @@ use super::site::Site;
 use super::weights::Weights;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
-use crate::kernels::{add, float_product, gelu};
+use crate::kernels::{add, affine, float_product, gelu};
 use std::collections::HashMap;
 
 /// The left operand of a product, as the network describes it. Products in integers make codes of it at once.
@@ -141,6 +141,19 @@ pub struct LinearWeights {
     pub weight: Buffer<f32>,
     /// `[outputs]`, where the site has one.
     pub bias: Option<Buffer<f32>>,
+    /// The same as an integer product takes it, `[outputs][2]`.
+    pub affine: Option<Buffer<f32>>,
+}
+
+impl LinearWeights {
+    /// A weight that is on the device, and its bias, which is uploaded.
+    pub fn new(weight: Buffer<f32>, device: &Device, bias: Option<&[f32]>) -> Self {
+        Self {
+            weight,
+            bias: bias.map(|bias| device.upload(bias)),
+            affine: affine(None, bias).map(|affine| device.upload(&affine)),
+        }
+    }
 }
 
 /// Products in f32: the FP network.
@@ -162,14 +175,10 @@ impl FloatProducts {
         let mut products = Self::default();
         for site in sites {
             if let Some(sizes) = site.weight() {
-                let load = |part: &str| {
-                    let values = weights.float(&format!("{}.{part}", site.name))?;
-                    Ok(device.upload(&values))
-                };
-                let loaded = LinearWeights {
-                    weight: load("weight")?,
-                    bias: sizes.has_bias.then(|| load("bias")).transpose()?,
-                };
+                let load = |part: &str| weights.float(&format!("{}.{part}", site.name));
+                let weight = device.upload(&load("weight")?);
+                let bias = sizes.has_bias.then(|| load("bias")).transpose()?;
+                let loaded = LinearWeights::new(weight, device, bias.as_deref());
                 products.insert(site, loaded);
             }
         }

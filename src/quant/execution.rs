@@ -4,7 +4,7 @@ use super::candidates::Scale;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, Width, fake_quantize, float_product, gelu,
+    IntegerProduct, NextCodes, Residual, View, Width, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
@@ -17,8 +17,8 @@ use std::collections::HashMap;
 pub struct LinearCodes {
     /// Packed as the right operand of an integer product.
     codes: Codes,
-    /// `[outputs]`, where the site has one.
-    bias: Option<Buffer<f32>>,
+    /// What becomes of O's columns, `[outputs][2]`, where the site has a bias.
+    affine: Option<Buffer<f32>>,
 }
 
 impl LinearCodes {
@@ -38,7 +38,7 @@ impl LinearCodes {
                 per_job: false,
                 width,
             },
-            bias: bias.map(|bias| device.upload(bias)),
+            affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
     }
 }
@@ -86,13 +86,13 @@ impl IntegerSite {
         ))
     }
 
-    /// What A is multiplied by, and the bias.
+    /// What A is multiplied by, and what becomes of O's columns.
     fn right_operand<'a>(
         &'a self,
         codes: &'a OperandCodes,
     ) -> (&'a Codes, Option<&'a Buffer<f32>>) {
         match (&self.linear, &codes.b) {
-            (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
+            (Some(linear), _) => (&linear.codes, linear.affine.as_ref()),
             (None, Some(codes)) => (codes, None),
             (None, None) => unreachable!("a site has a weight or two activations"),
         }
@@ -225,9 +225,9 @@ impl IntegerProducts {
         then: Then,
     ) -> Output {
         let site = &self.sites[&site.name];
-        let (b, bias) = site.right_operand(codes);
+        let (b, affine) = site.right_operand(codes);
         let shape = site.plan.shape(images, 1, &codes.a, b);
-        let operands = site.plan.operands(&codes.a, b, &site.output_scales, bias);
+        let operands = site.plan.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
             Then::Gelu(next) => self.next_codes(next, true),
