@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::model::config::Family;
 use crate::model::weights::Weights;
 
-/// Opens a checkpoint. timm has moved some of Swin's layers over the years; their tensors get today's names.
+/// Opens a checkpoint. timm has moved some of Swin's layers over the years, and DeiT III's own files name LayerScale otherwise;
+/// their tensors get today's names.
 ///
 /// # Errors
 /// Those of [`Weights::open`], and a file that has a tensor under both names.
@@ -19,7 +20,12 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
 /// # Errors
 /// A tensor under both names.
 pub fn with_todays_names(mut weights: Weights) -> Result<Weights> {
-    if Family::of(&weights) == Family::Swin {
+    if Family::of(&weights) == Family::Vit {
+        weights.rename(|name| {
+            let (block, scale) = name.strip_prefix("blocks.")?.split_once(".gamma_")?;
+            Some(format!("blocks.{block}.ls{scale}.gamma"))
+        })?;
+    } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
             .names()
@@ -82,6 +88,24 @@ mod tests {
             ("layers.0.blocks.0.norm1.weight", 0.0),
             ("layers.1.downsample.reduction.weight", 1.0),
             ("layers.2.downsample.reduction.weight", 2.0),
+        ];
+        assert_eq!(
+            opened(&old).unwrap(),
+            expected.map(|(name, at)| (name.to_owned(), at))
+        );
+    }
+
+    #[test]
+    fn layer_scales_get_timms_names() {
+        let old = [
+            "blocks.0.gamma_1",
+            "blocks.11.gamma_2",
+            "blocks.0.norm1.weight",
+        ];
+        let expected = [
+            ("blocks.0.ls1.gamma", 0.0),
+            ("blocks.0.norm1.weight", 2.0),
+            ("blocks.11.ls2.gamma", 1.0),
         ];
         assert_eq!(
             opened(&old).unwrap(),

@@ -8,8 +8,8 @@ use crate::kernels::{
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
-    Activation, FloatProducts, FloatingProducts, Linear, LinearWeights, Order, Output, Products,
-    Site, Then,
+    Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
+    Order, Output, Products, Site, Then,
 };
 use std::collections::HashMap;
 
@@ -17,7 +17,9 @@ use std::collections::HashMap;
 pub struct LinearCodes {
     /// Packed as the right operand of an integer product.
     codes: Codes,
-    /// What becomes of O's columns, `[outputs][2]`, where the site has a bias.
+    /// `[outputs]`, where the site has one.
+    bias: Option<Vec<f32>>,
+    /// The same on the device, as an integer product takes it.
     affine: Option<Buffer<f32>>,
 }
 
@@ -38,6 +40,7 @@ impl LinearCodes {
                 per_job: false,
                 width,
             },
+            bias: bias.map(<[f32]>::to_vec),
             affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
     }
@@ -96,6 +99,16 @@ impl IntegerSite {
             (None, Some(codes)) => (codes, None),
             (None, None) => unreachable!("a site has a weight or two activations"),
         }
+    }
+
+    /// What becomes of O's columns with a layer scale: factor γ, bias γ · bias.
+    fn scaled(&self, device: &Device, scale: &LayerScale) -> Buffer<f32> {
+        let factors = scale.factors();
+        let bias = self.linear.as_ref().and_then(|linear| linear.bias.as_ref());
+        let biases: Option<Vec<f32>> =
+            bias.map(|bias| factors.iter().zip(bias).map(|(f, b)| f * b).collect());
+        let affine = affine(Some(factors), biases.as_deref());
+        device.upload(&affine.expect("there are factors"))
     }
 
     /// A's codes, as another product's epilogue can write them: where one scale serves them all.
@@ -226,13 +239,21 @@ impl IntegerProducts {
     ) -> Output {
         let site = &self.sites[&site.name];
         let (b, affine) = site.right_operand(codes);
+        // The layer scale joins the epilogue.
+        let scaled = match then {
+            Then::Add(Addition {
+                scale: Some(scale), ..
+            }) => Some(site.scaled(&self.device, scale)),
+            _ => None,
+        };
+        let affine = scaled.as_ref().or(affine);
         let shape = site.plan.shape(images, 1, &codes.a, b);
         let operands = site.plan.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
             Then::Gelu(next) => self.next_codes(next, true),
             Then::Feed(next) => self.next_codes(next, false),
-            Then::Keep | Then::Add(..) => None,
+            Then::Keep | Then::Add(_) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
             let codes = commands.uninitialized(words);
@@ -242,13 +263,13 @@ impl IntegerProducts {
         }
         // Where rows are put back in an image's order, padding is left out.
         let len = match then {
-            Then::Add(values, Some(_)) => values.len(),
+            Then::Add(Addition { stream, .. }) => stream.len(),
             _ => shape.job_stride,
         };
         let out = commands.uninitialized(len);
         let residual = match then {
-            Then::Add(values, order) => Some(Residual {
-                values,
+            Then::Add(Addition { stream, order, .. }) => Some(Residual {
+                values: stream,
                 order: order.map(Order::forward),
             }),
             _ => None,
