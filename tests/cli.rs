@@ -266,6 +266,11 @@ deit_tiny_distilled_patch16_224
      ViT, 224 pixels, 5.9 million parameters, 12 blocks of 192 features, 3 heads, distilled
 ";
     assert!(text.contains(deit), "{text}");
+    let deit_3 = "\
+deit3_base_patch16_224
+     ViT, 224 pixels, 86.6 million parameters, 12 blocks of 768 features, 12 heads, LayerScale
+";
+    assert!(text.contains(deit_3), "{text}");
 }
 
 #[test]
@@ -794,9 +799,9 @@ fn adapters_agree_with_the_cpu() {
 }
 
 #[test]
-fn swin_and_distilled_networks_go_the_whole_way() {
+fn networks_of_every_kind_go_the_whole_way() {
     let folder = tempfile::tempdir().unwrap();
-    // The labels are any; the distilled network knows seven classes.
+    // The labels are any; two of the networks know seven classes.
     let labels = folder.path().join("labels.tsv");
     let lines: String = flat_folder(&here("models/demo/calibration"))
         .unwrap()
@@ -808,7 +813,7 @@ fn swin_and_distilled_networks_go_the_whole_way() {
         })
         .collect();
     std::fs::write(&labels, lines).unwrap();
-    for name in ["swin_micro", "distilled_micro"] {
+    for name in ["swin_micro", "distilled_micro", "layer_scale_micro"] {
         let model = format!("tests/golden/{name}.safetensors");
         let out = folder.path().join(name);
         program("calibrate")

@@ -58,6 +58,10 @@ tests! {
         forward_and_backward
         the_evidence_is_that_of_plain_sums
         integers_give_what_rounded_floats_give;
+    layer_scale_micro:
+        forward_and_backward
+        the_evidence_is_that_of_plain_sums
+        integers_give_what_rounded_floats_give;
 }
 
 /// A golden network and the oracle's answers for it.

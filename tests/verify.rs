@@ -141,7 +141,7 @@ const MISTAKES: [(&str, &str, &str); 17] = [
 ];
 
 /// The same for kernels that move or add.
-const MORE_MISTAKES: [(&str, &str, &str); 14] = [
+const MORE_MISTAKES: [(&str, &str, &str); 15] = [
     ("add", "a[at] + b[at]", "a[at] + b[at].xyzz"),
     ("average", "(a[at] + b[at])", "(a[at] + b[at].xyww)"),
     (
@@ -181,6 +181,11 @@ const MORE_MISTAKES: [(&str, &str, &str); 14] = [
         "permute_tokens",
         "order[token]",
         "order[p.tokens - 1u - token]",
+    ),
+    (
+        "scale_columns",
+        "at % parameters.columns",
+        "at % max(parameters.columns - 1u, 1u)",
     ),
     (
         "softmax_backward",

@@ -1,5 +1,5 @@
-//! Files of networks that are as small as they can be and still have everything: a distilled ViT, and a Swin with shifted
-//! windows and a merging.
+//! Files of networks that are as small as they can be and still have everything: a distilled ViT, a Swin with shifted
+//! windows and a merging, and a DeiT III.
 
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::inference::build;
@@ -11,9 +11,10 @@ use ptq4vit_gpu::quant::{Budget, Method, Preset, Provenance, QuantizedModel, cal
 use std::collections::BTreeMap;
 
 /// As files tell them.
-pub const ARCHITECTURES: [&str; 2] = [
+pub const ARCHITECTURES: [&str; 3] = [
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"distilled":true}"#,
     r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
+    r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"layer_scale":true,"no_embed_class":true}"#,
 ];
 
 /// An FP checkpoint with random-looking values.

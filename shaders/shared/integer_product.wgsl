@@ -1,7 +1,7 @@
 // What the kernels of integer products share: where operands lie, and what becomes of a product.
 //
-// value = scale * (a * b) + bias, where a and b are packed 8-bit codes and the product is an exact integer; and of the
-// value (EPILOGUE):
+// value = factor * scale * (a * b) + bias, where a and b are packed 8-bit codes and the product is an exact integer; and of
+// the value (EPILOGUE):
 //
 //   VALUES      out = value, or value + residual, rows in another order where there is one
 //   CODES       out = codes of value, four neighbouring columns in a word: the left operand of the next product
@@ -37,7 +37,7 @@ struct Parameters {
     groups: u32,
     inner_groups: u32,
     group_columns: u32,
-    has_bias: u32,
+    has_affine: u32,
     // -1 where R1 holds negatives (GELU), else 1.
     r1_sign: i32,
     has_residual: u32,
@@ -73,7 +73,8 @@ override GROUP: u32 = 8u / max(SPARE, 1u);
 @group(0) @binding(2) var<storage, read> b: array<vec4<u32>>;
 // [job][group]: what one unit of the integer is worth, and the left shift m of a twin's R2.
 @group(0) @binding(3) var<storage, read> scales: array<vec2<f32>>;
-@group(0) @binding(4) var<storage, read> bias: array<f32>;
+// [column]: what its scale is multiplied by, and its bias.
+@group(0) @binding(4) var<storage, read> affine: array<vec2<f32>>;
 // The residual, or the reference of an error; both lie as the values do.
 @group(0) @binding(5) var<storage, read> operand: array<f32>;
 @group(0) @binding(6) var<storage, read> order: array<u32>;
@@ -151,8 +152,9 @@ fn columns_of(matrix: Matrix, first: u32) -> Columns {
         let column = min(first + c, p.n - 1u);
         let group = matrix.inner * p.inner_groups + column / p.group_columns;
         columns.scale[c] = scales[matrix.job * p.groups + group].x;
-        if p.has_bias != 0u {
-            columns.bias[c] = bias[column];
+        if p.has_affine != 0u {
+            columns.scale[c] *= affine[column].x;
+            columns.bias[c] = affine[column].y;
         }
     }
     return columns;

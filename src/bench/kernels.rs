@@ -7,7 +7,7 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
-    float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
+    affine, float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
     layer_norm_codes, quantize, softmax, softmax_codes, to_half, window_softmax,
     window_softmax_codes,
 };
@@ -263,7 +263,7 @@ struct Operands {
     a: Buffer<f32>,
     /// The other activation, or a weight.
     b: Buffer<f32>,
-    bias: Option<Buffer<f32>>,
+    bias: Option<Vec<f32>>,
 }
 
 /// Runs a kernel on operands that it holds; on a GPU it records the dispatches.
@@ -491,7 +491,7 @@ impl Case {
             _ => device.upload(&uniform(&mut random, b, 1.0)),
         };
         let with_bias = self.site.weight().is_some_and(|linear| linear.has_bias);
-        let bias = with_bias.then(|| device.upload(&uniform(&mut random, product.n, 1.0)));
+        let bias = with_bias.then(|| uniform(&mut random, product.n, 1.0));
         Operands { a, b, bias }
     }
 
@@ -499,6 +499,7 @@ impl Case {
         let Operands { a, b, bias } = operands;
         let product = self.site.product(self.images);
         let out = device.zeros(self.images * self.site.out_len());
+        let bias = bias.map(|bias| device.upload(&bias));
         Box::new(move |commands| float_product(commands, &product, &a, &b, bias.as_ref(), &out))
     }
 
@@ -509,6 +510,7 @@ impl Case {
         let a = to_half(commands, &ToHalf::left(&product), &a);
         let b = to_half(commands, &ToHalf::right(&product), &b);
         let out = device.zeros(self.images * self.site.out_len());
+        let bias = bias.map(|bias| device.upload(&bias));
         Box::new(move |commands| half_product(commands, &product, &a, &b, bias.as_ref(), &out))
     }
 
@@ -558,8 +560,9 @@ impl Case {
         };
         let next_codes = device.zeros(words.map_or(1, |(_, len)| len));
         let adds = self.epilogue == Epilogue::Residual;
+        let affine = affine(None, bias.as_deref()).map(|affine| device.upload(&affine));
         Box::new(move |commands| {
-            let operands = plan.operands(&a, &b, &scales, bias.as_ref());
+            let operands = plan.operands(&a, &b, &scales, affine.as_ref());
             match words {
                 Some((out, _)) => {
                     let shape = IntegerProduct { out, ..shape };
@@ -662,7 +665,10 @@ impl Case {
         let one = std::slice::from_ref(&fixed.b);
         let fixed_codes = plan.codes(&mut Commands::new(&device), Side::B, images, &b, one);
         let (linear, b) = match self.site.weight() {
-            Some(_) => (Some(LinearWeights { weight: b, bias }), None),
+            Some(_) => {
+                let linear = LinearWeights::new(b, &device, bias.as_deref());
+                (Some(linear), None)
+            }
             None => (None, Some(b)),
         };
         let mut random = ChaCha8Rng::seed_from_u64(1);

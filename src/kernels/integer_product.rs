@@ -92,8 +92,18 @@ pub struct Operands<'a> {
     pub inner_groups: usize,
     /// Columns that share a scale.
     pub group_columns: usize,
-    /// `[n]`, added to every row.
-    pub bias: Option<&'a Buffer<f32>>,
+    /// `[n][2]`: what a column's scale is multiplied by, and the column's bias; 1 and 0 where there is none.
+    pub affine: Option<&'a Buffer<f32>>,
+}
+
+/// [`Operands::affine`] of columns with these factors and biases, where there are any.
+pub fn affine(factors: Option<&[f32]>, biases: Option<&[f32]>) -> Option<Vec<f32>> {
+    let columns = factors.or(biases)?.len();
+    let of = |values: Option<&[f32]>, column: usize, default| {
+        values.map_or(default, |values| values[column])
+    };
+    let pairs = (0..columns).flat_map(|column| [of(factors, column, 1.0), of(biases, column, 0.0)]);
+    Some(pairs.collect())
 }
 
 /// What is added to a product's values.
@@ -135,7 +145,7 @@ pub(super) struct Parameters {
     pub(super) groups: u32,
     pub(super) inner_groups: u32,
     pub(super) group_columns: u32,
-    pub(super) has_bias: u32,
+    pub(super) has_affine: u32,
     pub(super) r1_sign: i32,
     pub(super) has_residual: u32,
     pub(super) order_rows: u32,
@@ -162,7 +172,7 @@ super::layout_test::uniform!(Parameters {
     groups,
     inner_groups,
     group_columns,
-    has_bias,
+    has_affine,
     r1_sign,
     has_residual,
     order_rows,
@@ -227,7 +237,7 @@ pub fn vectors_lie_within(columns: usize, group_columns: usize) -> bool {
     group_columns == columns || group_columns.is_multiple_of(VECTOR)
 }
 
-/// `out = scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
+/// `out = factor · scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
 /// the view doesn't name keep their values.
 pub fn integer_product(
     commands: &mut Commands,
@@ -270,7 +280,7 @@ pub fn integer_product(
     }
 }
 
-/// The codes of `scale · (a · b) + bias`, or of its GELU, for a single job. `product.out` says where the words lie, four
+/// The codes of `factor · scale · (a · b) + bias`, or of its GELU, for a single job. `product.out` says where the words lie, four
 /// neighbouring columns in one: its strides count words, that of `column` from one word to the next. Lanes past the last
 /// column are zero.
 pub fn integer_product_codes(
@@ -314,7 +324,7 @@ pub fn integer_product_codes(
     }
 }
 
-/// `[jobs][groups]`: Σ (weight · (scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
+/// `[jobs][groups]`: Σ (weight · (factor · scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
 /// there is one, `weight` lie as one job's values would. Groups must be
 /// [made of whole vectors](vectors_lie_within).
 pub fn integer_product_error(
@@ -378,7 +388,7 @@ fn dispatch(
         groups: operands.groups as u32,
         inner_groups: operands.inner_groups as u32,
         group_columns: operands.group_columns as u32,
-        has_bias: operands.bias.is_some().into(),
+        has_affine: operands.affine.is_some().into(),
         r1_sign: product.r1_sign(),
         has_residual: 0,
         order_rows: 0,
@@ -425,7 +435,7 @@ fn dispatch(
         Binding::U32(operands.b),
         Binding::F32(operands.scales),
         // What isn't there is never read; a binding must be something.
-        Binding::F32(operands.bias.unwrap_or(operands.scales)),
+        Binding::F32(operands.affine.unwrap_or(operands.scales)),
         Binding::F32(operand.unwrap_or(operands.scales)),
         Binding::U32(order.map_or(operands.a, |order| order.from)),
         Binding::F32(weight.unwrap_or(operands.scales)),
@@ -526,7 +536,7 @@ fn cpu_blocks<T: Send>(
     let (problems, words) = (product.problems(), product.words());
     let (a, b) = (operands.a.host_slice(), operands.b.host_slice());
     let scales = operands.scales.host_slice();
-    let bias = operands.bias.map(Buffer::host_slice);
+    let affine = operands.affine.map(Buffer::host_slice);
     let columns = padded(product.n);
     let stored_words = product.b_width.stored(words) * columns;
     let matrices = problems * if product.b_per_job { product.jobs } else { 1 };
@@ -561,15 +571,20 @@ fn cpu_blocks<T: Send>(
             );
             let group =
                 |column| matrix[1] * operands.inner_groups + column / operands.group_columns;
+            // As on GPUs a column's factor joins its scale: no value is rounded once more.
             let column_scales: Vec<f32> = (0..product.n)
-                .map(|column| scales[2 * group(column)])
+                .map(|column| {
+                    let factor = affine.as_ref().map_or(1.0, |affine| affine[2 * column]);
+                    scales[2 * group(column)] * factor
+                })
                 .collect();
             for row in values.chunks_exact_mut(product.n) {
                 for (value, scale) in row.iter_mut().zip(&column_scales) {
                     *value *= scale;
                 }
-                if let Some(bias) = &bias {
-                    row.iter_mut().zip(&bias[..]).for_each(|(v, b)| *v += b);
+                if let Some(affine) = &affine {
+                    let biases = affine.iter().skip(1).step_by(2);
+                    row.iter_mut().zip(biases).for_each(|(v, b)| *v += b);
                 }
             }
             finish(Block {

@@ -62,7 +62,7 @@ super::layout_test::uniform!(Parameters {
     groups,
     inner_groups,
     group_columns,
-    has_bias,
+    has_affine,
     r1_sign,
     has_residual,
     order_rows,

@@ -35,6 +35,7 @@ mod permute_tokens;
 mod quantize;
 mod row_error;
 mod row_maximum;
+mod scale_columns;
 mod softmax;
 mod softmax_backward;
 mod strategy;
@@ -57,8 +58,8 @@ pub use gelu_backward::gelu_backward;
 pub use geometry::{Lines, Product, View};
 pub use half_product::half_product;
 pub use integer_product::{
-    IntegerProduct, MAX_K, NextCodes, Operands, Residual, integer_product, integer_product_codes,
-    integer_product_error, vectors_lie_within,
+    IntegerProduct, MAX_K, NextCodes, Operands, Residual, affine, integer_product,
+    integer_product_codes, integer_product_error, vectors_lie_within,
 };
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_codes};
 pub use layer_norm_backward::layer_norm_backward;
@@ -73,6 +74,7 @@ pub use permute_tokens::{TokenOrder, permute_tokens};
 pub use quantize::{Format, Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
+pub use scale_columns::scale_columns;
 pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use strategy::{STRATEGY_NAMES, adopt};

@@ -126,7 +126,7 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
             groups: 1,
             inner_groups: 0,
             group_columns: n,
-            bias: None,
+            affine: None,
         };
         integer_product(&mut commands, &product, &operands, None, &out);
     }

@@ -1,12 +1,14 @@
-//! The block that ViT and Swin are made of: x + attention(norm(x)), then x + mlp(norm(x)).
+//! The block that ViT and Swin are made of: x + attention(norm(x)), then x + mlp(norm(x)). LayerScale, where a block has it,
+//! multiplies what is added.
 //!
 //! A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time: its block brings the
 //! tokens into the order of the windows before qkv and back after proj, and adds a bias to the scores.
 
+use super::layer_scale::LayerScale;
 use super::network::{Parameters, Segment};
 use super::norm::Norm;
 use super::order::Order;
-use super::products::{Activation, Products, Recorder, Then};
+use super::products::{Activation, Addition, Products, Recorder, Then};
 use super::site::{Attention, Linear, Site, SiteKind};
 use crate::device::{Buffer, Commands};
 use crate::error::Result;
@@ -25,6 +27,8 @@ pub struct BlockShape {
     pub attention: Attention,
     /// Hidden features of the MLP.
     pub mlp_dim: usize,
+    /// Whether there is a LayerScale before each of the two additions.
+    pub layer_scale: bool,
 }
 
 impl BlockShape {
@@ -156,11 +160,13 @@ pub struct Block {
     sites: [Site; 6],
     norm1: Norm,
     norm2: Norm,
+    scale1: Option<LayerScale>,
+    scale2: Option<LayerScale>,
     windows: Option<Windows>,
 }
 
 impl Block {
-    /// Loads the norms of the block of this shape.
+    /// Loads the norms and the layer scales of the block of this shape.
     ///
     /// # Errors
     /// Those of `parameters`.
@@ -171,12 +177,18 @@ impl Block {
         parameters: &Parameters,
     ) -> Result<Self> {
         let norm = |layer: &str| Norm::load(parameters, &format!("{}.{layer}", shape.name), eps);
+        let scale = |layer: &str| {
+            let load = || LayerScale::load(parameters, &format!("{}.{layer}", shape.name));
+            shape.layer_scale.then(load).transpose()
+        };
         Ok(Self {
             tokens: shape.tokens,
             attention: shape.attention,
             sites: shape.sites(),
             norm1: norm("norm1")?,
             norm2: norm("norm2")?,
+            scale1: scale("ls1")?,
+            scale2: scale("ls2")?,
             windows,
         })
     }
@@ -193,6 +205,24 @@ impl Block {
         match self.order() {
             None => tokens,
             Some(order) => order.undo(commands, self.attention.dim(), &tokens),
+        }
+    }
+
+    /// How attention's result joins `stream`.
+    fn attention_added_to<'a>(&'a self, stream: &'a Buffer<f32>) -> Addition<'a> {
+        Addition {
+            stream,
+            order: self.order(),
+            scale: self.scale1.as_ref(),
+        }
+    }
+
+    /// How the MLP's result joins `stream`.
+    fn mlp_added_to<'a>(&'a self, stream: &'a Buffer<f32>) -> Addition<'a> {
+        Addition {
+            stream,
+            order: None,
+            scale: self.scale2.as_ref(),
         }
     }
 }
@@ -227,13 +257,15 @@ impl Segment for Block {
         let then = Then::Feed(proj);
         let context = products.product(commands, context, images, probabilities, Some(&qkv), then);
         let context = Activation::Output(&context);
-        let x = products.product(commands, proj, images, context, None, Then::Add(x, order));
+        let then = Then::Add(self.attention_added_to(x));
+        let x = products.product(commands, proj, images, context, None, then);
         let x = x.values();
 
         let normed = Activation::Norm(self.norm2.of(x));
         let hidden = products.product(commands, fc1, images, normed, None, Then::Gelu(fc2));
         let hidden = Activation::Output(&hidden);
-        let out = products.product(commands, fc2, images, hidden, None, Then::Add(x, None));
+        let then = Then::Add(self.mlp_added_to(x));
+        let out = products.product(commands, fc2, images, hidden, None, then);
         out.into_values()
     }
 
@@ -248,9 +280,11 @@ impl Segment for Block {
         let [qkv, scores, context, proj, fc1, fc2] = &self.sites;
         let dim = self.attention.dim();
         let attended = recorder.record(proj).out.clone();
-        let attended = self.in_image_order(commands, attended);
-        let after_attention = add(commands, x, &attended);
-        let grad_gelu = recorder.backward(commands, fc2, images, grad.clone(), None, None);
+        let addition = self.attention_added_to(x);
+        let after_attention = addition.sum(commands, dim, attended);
+        let grad_mlp = self.mlp_added_to(&after_attention);
+        let grad_mlp = grad_mlp.gradient(commands, dim, grad.clone());
+        let grad_gelu = recorder.backward(commands, fc2, images, grad_mlp, None, None);
         let hidden = &recorder.record(fc1).out;
         let grad_hidden = gelu_backward(commands, hidden, &grad_gelu);
         let grad_normed = recorder.backward(commands, fc1, images, grad_hidden, None, None);
@@ -259,10 +293,7 @@ impl Segment for Block {
             .backward(commands, &after_attention, &grad_normed);
         let grad = add(commands, &grad, &through);
 
-        let grad_attended = match self.order() {
-            None => grad.clone(),
-            Some(order) => order.apply(commands, dim, &grad),
-        };
+        let grad_attended = addition.gradient(commands, dim, grad.clone());
         let grad_context = recorder.backward(commands, proj, images, grad_attended, None, None);
         let grad_qkv = commands.device().zeros(recorder.record(qkv).out.len());
         let grad_probabilities = recorder.backward(

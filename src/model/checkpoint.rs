@@ -34,7 +34,8 @@ const TRAINING: [&str; 12] = [
 ];
 
 /// Opens a checkpoint, with the names that its tensors have in timm today: what a wrapper put before or into them is left
-/// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years.
+/// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years, and
+/// DeiT III's own files name LayerScale otherwise.
 ///
 /// # Errors
 /// Those of [`Weights::open`]; one shard of several; a file of several networks, or with other parts around its network;
@@ -56,7 +57,12 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
 /// As there.
 pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     let mut weights = unwrapped(weights)?;
-    if Family::of(&weights) == Family::Swin {
+    if Family::of(&weights) == Family::Vit {
+        weights.rename(|name| {
+            let (block, scale) = name.strip_prefix("blocks.")?.split_once(".gamma_")?;
+            Some(format!("blocks.{block}.ls{scale}.gamma"))
+        })?;
+    } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
             .names()
@@ -322,6 +328,24 @@ mod tests {
         }
         // No word of its own, and so a part of the network, which it doesn't fit.
         assert_eq!(left("", &["neck.weight"]).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn layer_scales_get_timms_names() {
+        let old = [
+            "blocks.0.gamma_1",
+            "blocks.11.gamma_2",
+            "blocks.0.norm1.weight",
+        ];
+        let expected = [
+            ("blocks.0.ls1.gamma", 0.0),
+            ("blocks.0.norm1.weight", 2.0),
+            ("blocks.11.ls2.gamma", 1.0),
+        ];
+        assert_eq!(
+            opened(&old).unwrap(),
+            expected.map(|(name, at)| (name.to_owned(), at))
+        );
     }
 
     #[test]

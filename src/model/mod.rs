@@ -4,6 +4,7 @@ mod block;
 mod checkpoint;
 pub mod config;
 mod half_products;
+mod layer_scale;
 mod network;
 mod norm;
 mod order;
@@ -19,12 +20,13 @@ pub mod weights;
 pub use block::Probabilities;
 pub use checkpoint::{open_checkpoint, with_todays_names};
 pub use half_products::HalfProducts;
+pub use layer_scale::LayerScale;
 pub use network::{Network, Segment, sites};
 pub use norm::Normed;
 pub use order::Order;
 pub use positions::interpolate_positions;
 pub use products::{
-    Activation, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record, Recorder,
-    Then,
+    Activation, Addition, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record,
+    Recorder, Then,
 };
 pub use site::{Attention, Linear, Matrices, Site, SiteKind};

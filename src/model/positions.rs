@@ -33,7 +33,7 @@ pub fn interpolate_positions(
         return Ok(None);
     }
     let mut positions = weights.float(POSITIONS)?;
-    let patches = positions.split_off(file.prefix() * file.dim);
+    let patches = positions.split_off(file.embedded_prefix() * file.dim);
     positions.extend(resampled(&patches, file.dim, file.grid(), wanted.grid()));
     let shape = vec![1, positions.len() / file.dim, file.dim];
     weights.replace(POSITIONS, shape, &positions);
@@ -95,6 +95,8 @@ mod tests {
             classes: 2,
             layer_norm_eps: 1e-6,
             distilled: case.prefix == 2,
+            layer_scale: false,
+            no_embed_class: case.prefix == 0,
         })
     }
 
@@ -102,7 +104,7 @@ mod tests {
     fn positions_are_timms() {
         let cases = include_str!("../../tests/data/timm_positions.json");
         let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
-        assert_eq!(cases.len(), 4);
+        assert_eq!(cases.len(), 5);
         for case in cases {
             let (old, new) = (vit(&case, case.old_grid), vit(&case, case.new_grid));
             let mut weights = zeros(old.expected_tensors());

@@ -1,13 +1,14 @@
 //! Where float, recording and integer execution of a network differ: how a site's product is computed.
 
 use super::block::Probabilities;
+use super::layer_scale::LayerScale;
 use super::norm::Normed;
 use super::order::Order;
 use super::site::Site;
 use super::weights::Weights;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
-use crate::kernels::{add, float_product, gelu};
+use crate::kernels::{add, affine, float_product, gelu};
 use std::collections::HashMap;
 
 /// The left operand of a product, as the network describes it. Products in integers make codes of it at once.
@@ -43,12 +44,52 @@ impl Activation<'_> {
 pub enum Then<'a> {
     /// Nothing.
     Keep,
-    /// It is added to the residual stream; where its tokens are in another order than the image's, they are put back.
-    Add(&'a Buffer<f32>, Option<&'a Order>),
+    /// It is added to the residual stream.
+    Add(Addition<'a>),
     /// GELU, and then it is the left operand of this site.
     Gelu(&'a Site),
     /// It is the left operand of this site, and of nothing else.
     Feed(&'a Site),
+}
+
+/// How O is added to the residual stream.
+#[derive(Clone, Copy)]
+pub struct Addition<'a> {
+    /// The stream before.
+    pub stream: &'a Buffer<f32>,
+    /// The order that O's tokens are in, where it isn't the image's: they are put back.
+    pub order: Option<&'a Order>,
+    /// What O is multiplied by before.
+    pub scale: Option<&'a LayerScale>,
+}
+
+impl Addition<'_> {
+    /// The stream afterwards, given O, whose tokens have `dim` features.
+    pub fn sum(&self, commands: &mut Commands, dim: usize, mut out: Buffer<f32>) -> Buffer<f32> {
+        if let Some(scale) = self.scale {
+            out = scale.apply(commands, &out);
+        }
+        if let Some(order) = self.order {
+            out = order.undo(commands, dim, &out);
+        }
+        add(commands, self.stream, &out)
+    }
+
+    /// ∂L/∂O, given the gradient of the stream afterwards.
+    pub fn gradient(
+        &self,
+        commands: &mut Commands,
+        dim: usize,
+        mut grad: Buffer<f32>,
+    ) -> Buffer<f32> {
+        if let Some(order) = self.order {
+            grad = order.apply(commands, dim, &grad);
+        }
+        if let Some(scale) = self.scale {
+            grad = scale.apply(commands, &grad);
+        }
+        grad
+    }
 }
 
 /// What a product leaves.
@@ -124,12 +165,7 @@ impl<P: FloatingProducts> Products for P {
         Output::Values(match then {
             Then::Keep | Then::Feed(_) => out,
             Then::Gelu(_) => gelu(commands, &out),
-            Then::Add(residual, None) => add(commands, residual, &out),
-            Then::Add(residual, Some(order)) => {
-                let dim = site.product(images).n;
-                let out = order.undo(commands, dim, &out);
-                add(commands, residual, &out)
-            }
+            Then::Add(addition) => addition.sum(commands, site.product(images).n, out),
         })
     }
 }
@@ -141,6 +177,19 @@ pub struct LinearWeights {
     pub weight: Buffer<f32>,
     /// `[outputs]`, where the site has one.
     pub bias: Option<Buffer<f32>>,
+    /// The same as an integer product takes it, `[outputs][2]`.
+    pub affine: Option<Buffer<f32>>,
+}
+
+impl LinearWeights {
+    /// A weight that is on the device, and its bias, which is uploaded.
+    pub fn new(weight: Buffer<f32>, device: &Device, bias: Option<&[f32]>) -> Self {
+        Self {
+            weight,
+            bias: bias.map(|bias| device.upload(bias)),
+            affine: affine(None, bias).map(|affine| device.upload(&affine)),
+        }
+    }
 }
 
 /// Products in f32: the FP network.
@@ -162,14 +211,10 @@ impl FloatProducts {
         let mut products = Self::default();
         for site in sites {
             if let Some(sizes) = site.weight() {
-                let load = |part: &str| {
-                    let values = weights.float(&format!("{}.{part}", site.name))?;
-                    Ok(device.upload(&values))
-                };
-                let loaded = LinearWeights {
-                    weight: load("weight")?,
-                    bias: sizes.has_bias.then(|| load("bias")).transpose()?,
-                };
+                let load = |part: &str| weights.float(&format!("{}.{part}", site.name));
+                let weight = device.upload(&load("weight")?);
+                let bias = sizes.has_bias.then(|| load("bias")).transpose()?;
+                let loaded = LinearWeights::new(weight, device, bias.as_deref());
                 products.insert(site, loaded);
             }
         }

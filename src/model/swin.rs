@@ -79,6 +79,7 @@ fn blocks(index: usize, stage: &Stage) -> Vec<BlockShape> {
             tokens: stage.tokens(),
             attention,
             mlp_dim: stage.mlp_dim,
+            layer_scale: false,
         })
         .collect()
 }

@@ -1,4 +1,5 @@
-//! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, and `VisionTransformerDistilled`.
+//! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, with LayerScale or without, and
+//! `VisionTransformerDistilled`.
 
 use super::block::{Block, BlockShape};
 use super::config::{CHANNELS, VitConfig};
@@ -52,6 +53,7 @@ fn blocks(config: &VitConfig) -> Vec<BlockShape> {
             tokens: config.tokens(),
             attention,
             mlp_dim: config.mlp_dim,
+            layer_scale: config.layer_scale,
         })
         .collect()
 }
@@ -76,6 +78,7 @@ struct Embedding {
     sites: [Site; 1],
     /// `[prefix, dim]`.
     prefix: Buffer<f32>,
+    /// `[prefix + patches, dim]`.
     positions: Buffer<f32>,
 }
 
@@ -85,10 +88,14 @@ impl Embedding {
         if config.distilled {
             prefix.extend((parameters.float)("dist_token")?);
         }
+        // Tokens without a position of their own have zeros for it.
+        let unembedded = config.prefix() - config.embedded_prefix();
+        let mut positions = vec![0.0; unembedded * config.dim];
+        positions.extend((parameters.float)("pos_embed")?);
         Ok(Self {
             sites: [embedding(config)],
             prefix: parameters.device.upload(&prefix),
-            positions: parameters.load("pos_embed")?,
+            positions: parameters.device.upload(&positions),
             config: config.clone(),
         })
     }

@@ -362,12 +362,10 @@ impl QuantizedModel {
             let Some(plan) = self.method.plan.of(site) else {
                 let float = |part: &str| {
                     let values = self.floats.get(&format!("{}.{part}", site.name));
-                    values.map(|values| device.upload(values))
+                    values.map(Vec::as_slice)
                 };
-                let linear = float("weight").map(|weight| LinearWeights {
-                    weight,
-                    bias: float("bias"),
-                });
+                let linear = float("weight")
+                    .map(|weight| LinearWeights::new(device.upload(weight), device, float("bias")));
                 products.insert_float(site, linear);
                 continue;
             };

@@ -296,10 +296,10 @@ impl Chosen<'_> {
         };
         let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales[0].a));
         let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales[0].b));
-        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
+        let affine = self.linear.and_then(|linear| linear.affine.as_ref());
         let estimate = self
             .plan
-            .integer_product(commands, *images, &a, &b, scales, bias);
+            .integer_product(commands, *images, &a, &b, scales, affine);
         let estimate = commands.read(&estimate)?;
         let out = commands.read(&record.out)?;
         let grad = match &record.grad {

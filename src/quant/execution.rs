@@ -4,12 +4,12 @@ use super::candidates::Scale;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, Width, fake_quantize, float_product, gelu,
+    IntegerProduct, NextCodes, Residual, View, Width, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
-    Activation, FloatProducts, FloatingProducts, Linear, LinearWeights, Order, Output, Products,
-    Site, Then,
+    Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
+    Order, Output, Products, Site, Then,
 };
 use std::collections::HashMap;
 
@@ -18,7 +18,9 @@ pub struct LinearCodes {
     /// Packed as the right operand of an integer product.
     codes: Codes,
     /// `[outputs]`, where the site has one.
-    bias: Option<Buffer<f32>>,
+    bias: Option<Vec<f32>>,
+    /// The same on the device, as an integer product takes it.
+    affine: Option<Buffer<f32>>,
 }
 
 impl LinearCodes {
@@ -38,7 +40,8 @@ impl LinearCodes {
                 per_job: false,
                 width,
             },
-            bias: bias.map(|bias| device.upload(bias)),
+            bias: bias.map(<[f32]>::to_vec),
+            affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
     }
 }
@@ -86,16 +89,26 @@ impl IntegerSite {
         ))
     }
 
-    /// What A is multiplied by, and the bias.
+    /// What A is multiplied by, and what becomes of O's columns.
     fn right_operand<'a>(
         &'a self,
         codes: &'a OperandCodes,
     ) -> (&'a Codes, Option<&'a Buffer<f32>>) {
         match (&self.linear, &codes.b) {
-            (Some(linear), _) => (&linear.codes, linear.bias.as_ref()),
+            (Some(linear), _) => (&linear.codes, linear.affine.as_ref()),
             (None, Some(codes)) => (codes, None),
             (None, None) => unreachable!("a site has a weight or two activations"),
         }
+    }
+
+    /// What becomes of O's columns with a layer scale: factor γ, bias γ · bias.
+    fn scaled(&self, device: &Device, scale: &LayerScale) -> Buffer<f32> {
+        let factors = scale.factors();
+        let bias = self.linear.as_ref().and_then(|linear| linear.bias.as_ref());
+        let biases: Option<Vec<f32>> =
+            bias.map(|bias| factors.iter().zip(bias).map(|(f, b)| f * b).collect());
+        let affine = affine(Some(factors), biases.as_deref());
+        device.upload(&affine.expect("there are factors"))
     }
 
     /// A's codes, as another product's epilogue can write them: where one scale serves them all.
@@ -225,14 +238,22 @@ impl IntegerProducts {
         then: Then,
     ) -> Output {
         let site = &self.sites[&site.name];
-        let (b, bias) = site.right_operand(codes);
+        let (b, affine) = site.right_operand(codes);
+        // The layer scale joins the epilogue.
+        let scaled = match then {
+            Then::Add(Addition {
+                scale: Some(scale), ..
+            }) => Some(site.scaled(&self.device, scale)),
+            _ => None,
+        };
+        let affine = scaled.as_ref().or(affine);
         let shape = site.plan.shape(images, 1, &codes.a, b);
-        let operands = site.plan.operands(&codes.a, b, &site.output_scales, bias);
+        let operands = site.plan.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
             Then::Gelu(next) => self.next_codes(next, true),
             Then::Feed(next) => self.next_codes(next, false),
-            Then::Keep | Then::Add(..) => None,
+            Then::Keep | Then::Add(_) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
             let codes = commands.uninitialized(words);
@@ -242,13 +263,13 @@ impl IntegerProducts {
         }
         // Where rows are put back in an image's order, padding is left out.
         let len = match then {
-            Then::Add(values, Some(_)) => values.len(),
+            Then::Add(Addition { stream, .. }) => stream.len(),
             _ => shape.job_stride,
         };
         let out = commands.uninitialized(len);
         let residual = match then {
-            Then::Add(values, order) => Some(Residual {
-                values,
+            Then::Add(Addition { stream, order, .. }) => Some(Residual {
+                values: stream,
                 order: order.map(Order::forward),
             }),
             _ => None,

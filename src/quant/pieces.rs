@@ -280,7 +280,8 @@ impl Cutter<'_> {
         };
         LinearWeights {
             weight: slice(&linear.weight),
-            bias: linear.bias.as_ref().map(slice),
+            bias: linear.bias.as_ref().map(&mut slice),
+            affine: linear.affine.as_ref().map(slice),
         }
     }
 }

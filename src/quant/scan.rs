@@ -63,16 +63,16 @@ impl Scan<'_> {
         scales: &[SiteScales],
     ) -> Buffer<f32> {
         let (plan, units) = (self.plan, self.units);
-        let bias = self.linear.and_then(|linear| linear.bias.as_ref());
+        let affine = self.linear.and_then(|linear| linear.affine.as_ref());
         let out = &self.record.out;
         let weight = self.metric.needs_gradient().then(|| {
             let grad = self.record.grad.as_ref();
             grad.expect("the backward pass has been at this site")
         });
         if self.sums_errors() && *lines == plan.lines(units) {
-            return plan.integer_product_error(commands, units, a, b, scales, bias, out, weight);
+            return plan.integer_product_error(commands, units, a, b, scales, affine, out, weight);
         }
-        let outputs = plan.integer_product(commands, units, a, b, scales, bias);
+        let outputs = plan.integer_product(commands, units, a, b, scales, affine);
         let jobs = scales.len();
         match self.metric {
             Metric::Hessian | Metric::Mse => {

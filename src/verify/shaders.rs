@@ -37,6 +37,7 @@ pub const SHADERS: &[(&str, &str)] = texts! {
     "quantize"
     "row_error"
     "row_maximum"
+    "scale_columns"
     "shared/codes"
     "shared/gelu"
     "shared/integer_product"

@@ -33,8 +33,11 @@ def folded(tensors):
             yield f"{before}.0-{len(numbers) - 1}.{after}", shape
 
 
-# Arguments that only size a network, or that say how it takes images of another size.
-SIZES = {"img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size"}
+# Arguments that size a network or give it a part that is supported, or that say how it takes images of another size.
+SIZES = {
+    "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
+    "init_values", "no_embed_class",
+}
 
 
 def only_sized(arguments):

@@ -6,7 +6,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 lines = []
-for prefix, dim, old, new in [(1, 3, 4, 7), (2, 3, 7, 4), (1, 1, 14, 24), (2, 1, 24, 14)]:
+for prefix, dim, old, new in [(1, 3, 4, 7), (2, 3, 7, 4), (1, 1, 14, 24), (2, 1, 24, 14), (0, 2, 4, 7)]:
     tokens = prefix + old * old
     # Any values that another program can make exactly.
     positions = (torch.arange(tokens * dim) * 37 % 101 / 64 - 0.75).reshape(1, tokens, dim)

@@ -1,10 +1,10 @@
 //! The kernels that treat elements or tokens one by one: `gelu`, `add`, `average`, `patches`, `embed`, `permute_tokens`,
-//! `gather_rows`, `mean_tokens` and their gradients.
+//! `gather_rows`, `mean_tokens`, `scale_columns` and their gradients.
 
 use crate::harness::{EPSILON, Everywhere, RAGGED, Random, gradient, reordered, token_order, wide};
 use ptq4vit_gpu::kernels::{
     Embed, MeanTokens, Patches, TokenOrder, add, average, embed, embed_backward, gather_rows, gelu,
-    gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens,
+    gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens, scale_columns,
 };
 use std::f64::consts::{PI, SQRT_2};
 
@@ -98,6 +98,30 @@ fn sums_round_once_and_reach_every_element() {
         everywhere.equal(&format!("average {len}"), &expected, |commands, device| {
             average(commands, &device.upload(&a), &device.upload(&b))
         });
+    }
+}
+
+#[test]
+fn each_column_has_its_factor() {
+    let everywhere = Everywhere::new();
+    // The last needs more workgroups than one dimension of a dispatch holds.
+    for (rows, columns) in [(1, 1), (3, 65), (197, 64), (64 * 65_535 / 7 + 11, 7)] {
+        let mut random = Random::new(columns as u64);
+        let (input, factors) = (
+            random.unit(rows * columns),
+            random.normal(columns, 0.0, 1.0),
+        );
+        // Rounded once.
+        let expected: Vec<f32> = (0..rows * columns)
+            .map(|at| input[at] * factors[at % columns])
+            .collect();
+        everywhere.equal(
+            &format!("scale_columns {rows}x{columns}"),
+            &expected,
+            |commands, device| {
+                scale_columns(commands, &device.upload(&input), &device.upload(&factors))
+            },
+        );
     }
 }
 

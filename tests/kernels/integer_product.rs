@@ -23,6 +23,8 @@ struct Case {
     inner_groups: usize,
     group_columns: usize,
     shifts: Vec<u32>,
+    /// What columns' scales are multiplied by.
+    factors: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     /// Length of the output.
     len: usize,
@@ -65,6 +67,7 @@ impl Case {
             inner_groups: 0,
             group_columns: n,
             shifts: (0..jobs as u32).map(|job| (3 + 4 * job) % 12).collect(),
+            factors: None,
             bias: None,
             len: jobs * product.job_stride,
             product,
@@ -82,7 +85,15 @@ impl Case {
         }
     }
 
-    /// Calls `visit` with the output's index, its column's scale and bias, and the exact integer.
+    fn factor(&self, column: usize) -> f32 {
+        self.factors.as_ref().map_or(1.0, |factors| factors[column])
+    }
+
+    fn bias_of(&self, column: usize) -> f32 {
+        self.bias.as_ref().map_or(0.0, |bias| bias[column])
+    }
+
+    /// Calls `visit` with the output's index, its column's scale (with the factor) and bias, and the exact integer.
     fn for_each_output(&self, mut visit: impl FnMut(usize, f32, f32, i64)) {
         let IntegerProduct { batch, m, n, k, .. } = self.product;
         let problems = batch[0] * batch[1];
@@ -109,8 +120,8 @@ impl Case {
                                 + inner * view.inner as usize
                                 + row * view.row as usize
                                 + column * view.column as usize,
-                            self.scales[job * self.groups + group],
-                            self.bias.as_ref().map_or(0.0, |bias| bias[column]),
+                            self.scales[job * self.groups + group] * self.factor(column),
+                            self.bias_of(column),
                             integer,
                         );
                     }
@@ -192,7 +203,12 @@ impl Case {
             .zip(&self.shifts)
             .flat_map(|(scales, &shift)| scales.iter().flat_map(move |&s| [s, shift as f32]))
             .collect();
-        let bias = self.bias.as_ref().map(|bias| device.upload(bias));
+        let n = self.product.n;
+        let affine: Vec<f32> = (0..n)
+            .flat_map(|column| [self.factor(column), self.bias_of(column)])
+            .collect();
+        let has_affine = self.factors.is_some() || self.bias.is_some();
+        let affine = has_affine.then(|| device.upload(&affine));
         run(&Operands {
             a: &device.upload(&self.packed_a()),
             b: &device.upload(&self.packed_b()),
@@ -200,7 +216,7 @@ impl Case {
             groups: self.groups,
             inner_groups: self.inner_groups,
             group_columns: self.group_columns,
-            bias: bias.as_ref(),
+            affine: affine.as_ref(),
         })
     }
 
@@ -209,7 +225,8 @@ impl Case {
         format!("{:?} {m}x{k}x{n}, {jobs} jobs", self.product.a_format)
     }
 
-    /// Every device gives the exact integer, rounded once to an f32, times its scale. Scales must be powers of two.
+    /// Every device gives the exact integer, rounded once to an f32, times its scale. Where integers are beyond 24 bits, scales
+    /// must be powers of two.
     fn check_exact(&self, everywhere: &Everywhere) {
         let mut expected = vec![UNTOUCHED; self.len];
         self.for_each_output(|at, scale, bias, integer| {
@@ -351,6 +368,25 @@ fn a_bias_and_any_scale() {
     }
 }
 
+/// A column's factor joins its scale in one rounding, so what becomes of an exact integer has the same bits everywhere.
+#[test]
+fn a_factor_for_each_column() {
+    let everywhere = Everywhere::with_every_strategy();
+    for format in FORMATS {
+        let mut random = Random::new(1);
+        let mut case = Case::new([65, 29, 33], [1, 1], 3, [true, false], format);
+        case.group_columns = 11;
+        case.groups = 3;
+        case.scales = random.unit(9);
+        case.shifts = vec![3; 3];
+        let cubes = random.normal(33, 0.0, 1.0);
+        case.factors = Some(cubes.iter().map(|x| x * x * x).collect());
+        case.check_exact(&everywhere);
+        case.bias = Some(random.normal(33, 0.0, 1000.0));
+        case.check_close(&everywhere);
+    }
+}
+
 /// Sums longer than what the CPU adds up in one f32 product, of the largest codes there are.
 #[test]
 fn long_sums_of_extreme_codes() {
@@ -421,6 +457,7 @@ fn a_residual_is_added_and_rows_are_put_in_order() {
         let (m, n) = (20, 7);
         let mut case = Case::new([m, 9, n], [1, 1], 1, [false; 2], format);
         case.scales = vec![0.25];
+        case.factors = Some((0..n).map(|column| 2f32.powi(column as i32 - 3)).collect());
         for order in orders {
             let rows = order.map_or(m, |(from, tokens)| m / from.len() * tokens);
             let residual = Random::new(2).normal(rows * n, 0.0, 100.0);
@@ -564,6 +601,7 @@ fn errors_are_summed_by_group() {
             let mut random = Random::new(3);
             case.scales = random.unit(jobs * case.groups);
             case.bias = (case.inner_groups == 0).then(|| random.normal(n, 0.0, 1000.0));
+            case.factors = case.bias.is_some().then(|| random.normal(n, 1.0, 0.5));
             let reference = random.normal(len, 0.0, 3e4);
             let weight = random.normal(len, 0.0, 1.0);
             for weighted in [false, true] {

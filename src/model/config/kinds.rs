@@ -46,11 +46,6 @@ const NO_VIT: &[(&str, &str)] = &[
         "pre_logits.",
         "a ViT with a representation layer before its head",
     ),
-    (
-        "ls1.gamma",
-        "a ViT with LayerScale, like DINOv2 and DeiT III",
-    ),
-    ("gamma_1", "a ViT with LayerScale, like DINOv2 and DeiT III"),
     ("attn.q_norm.", "a ViT that normalises queries and keys"),
     (
         "attn.norm.",
@@ -194,10 +189,6 @@ mod tests {
         let nothing = |_: &str| false;
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
-            (
-                refusal(VIT, whole, &["blocks.0.ls1.gamma"]),
-                "LayerScale, like DINOv2 and DeiT III",
-            ),
             (
                 refusal(VIT, whole, &["reg_token", "blocks.0.ls1.gamma"]),
                 "register tokens",

@@ -11,7 +11,8 @@ use crate::model::weights::Weights;
 
 /// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
 /// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head
-/// on the normalised class token. Or, distilled, as timm's `VisionTransformerDistilled`: with two such tokens and heads.
+/// on the normalised class token. With [`layer_scale`](Self::layer_scale) and [`no_embed_class`](Self::no_embed_class), DeiT
+/// III's. Or, distilled, as timm's `VisionTransformerDistilled`: with two such tokens and heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
@@ -33,6 +34,18 @@ pub struct VitConfig {
     pub layer_norm_eps: f32,
     /// Whether there is a second token before the patches, with a head of its own: DeiT's distillation token.
     pub distilled: bool,
+    /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub layer_scale: bool,
+    /// Whether only patches have positions, not the class token: timm's argument of this name. A distilled network's tokens
+    /// always have theirs.
+    #[serde(skip_serializing_if = "is_false")]
+    pub no_embed_class: bool,
+}
+
+/// What files of networks without such a part, many of which are older than it, don't tell.
+fn is_false(part: &bool) -> bool {
+    !part
 }
 
 /// [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden
@@ -51,6 +64,10 @@ struct VitForm {
     layer_norm_eps: Option<f32>,
     #[serde(default)]
     distilled: bool,
+    #[serde(default)]
+    layer_scale: bool,
+    #[serde(default)]
+    no_embed_class: bool,
 }
 
 impl TryFrom<VitForm> for VitConfig {
@@ -73,6 +90,8 @@ impl TryFrom<VitForm> for VitConfig {
             classes: form.classes,
             layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
             distilled: form.distilled,
+            layer_scale: form.layer_scale,
+            no_embed_class: form.no_embed_class,
         };
         config.validate()?;
         Ok(config)
@@ -103,6 +122,15 @@ impl VitConfig {
         self.prefix() + self.patches()
     }
 
+    /// Tokens before the patches that have positions.
+    pub fn embedded_prefix(&self) -> usize {
+        if self.no_embed_class {
+            0
+        } else {
+            self.prefix()
+        }
+    }
+
     /// Features of one attention head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads
@@ -119,7 +147,10 @@ impl VitConfig {
         } = *self;
         let mut tensors = vec![
             ("cls_token".to_owned(), vec![1, 1, dim]),
-            ("pos_embed".to_owned(), vec![1, self.tokens(), dim]),
+            (
+                "pos_embed".to_owned(),
+                vec![1, self.embedded_prefix() + self.patches(), dim],
+            ),
         ];
         let mut pair = |name: String, weight: Vec<usize>| {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
@@ -144,6 +175,12 @@ impl VitConfig {
             pair("head_dist".into(), vec![classes, dim]);
             tensors.push(("dist_token".to_owned(), vec![1, 1, dim]));
         }
+        if self.layer_scale {
+            for block in 0..self.depth {
+                let scales = ["ls1", "ls2"].map(|scale| format!("blocks.{block}.{scale}.gamma"));
+                tensors.extend(scales.map(|name| (name, vec![dim])));
+            }
+        }
         tensors
     }
 
@@ -158,13 +195,24 @@ impl VitConfig {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
-        let [_, tokens, _] = sizes(weights, "pos_embed")?;
+        let [_, positions, _] = sizes(weights, "pos_embed")?;
         let distilled = weights.shape("dist_token").is_some();
-        let prefix = if distilled { 2 } else { 1 };
-        let grid = tokens.saturating_sub(prefix).isqrt();
-        if tokens != prefix + grid * grid {
+        // A square is never one more than another, but for 1; and a network has a patch.
+        let no_embed_class = !distilled && positions.isqrt().pow(2) == positions && positions > 0;
+        let prefix = match (no_embed_class, distilled) {
+            (true, _) => 0,
+            (false, false) => 1,
+            (false, true) => 2,
+        };
+        let grid = positions.saturating_sub(prefix).isqrt();
+        if positions != prefix + grid * grid {
+            let before = if distilled {
+                "2 before the patches and"
+            } else {
+                "1 before the patches, or none, and"
+            };
             return Err(problem(format!(
-                "`pos_embed` has {tokens} positions, where {prefix} before the patches and a square grid are expected"
+                "`pos_embed` has {positions} positions, where {before} a square grid are expected"
             )));
         }
         let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
@@ -184,6 +232,8 @@ impl VitConfig {
             classes,
             layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
             distilled,
+            layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
+            no_embed_class,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], |_| false)?;
@@ -205,6 +255,9 @@ impl VitConfig {
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
         ])?;
+        if self.distilled && self.no_embed_class {
+            return Err("distilled and no_embed_class exclude each other, as in timm".into());
+        }
         block_within("", 1, self.tokens(), [self.heads, self.dim, self.mlp_dim])?;
         positive_eps(self.layer_norm_eps)
     }
@@ -225,7 +278,11 @@ impl VitConfig {
         same_sizes(
             weights,
             told_by,
-            &[("distilled", file.distilled, self.distilled)],
+            &[
+                ("distilled", file.distilled, self.distilled),
+                ("layer_scale", file.layer_scale, self.layer_scale),
+                ("no_embed_class", file.no_embed_class, self.no_embed_class),
+            ],
         )?;
         if file.image_size != self.image_size {
             let problem = format!(
@@ -282,6 +339,49 @@ mod tests {
         assert!(json.contains(r#""family":"vit""#) && json.contains(r#""mlp_dim":192"#));
         let back: Architecture = serde_json::from_str(&json).unwrap();
         assert_eq!(back, architecture);
+    }
+
+    /// The micro ViT with DeiT III's two parts.
+    fn micro_deit_3() -> VitConfig {
+        VitConfig {
+            layer_scale: true,
+            no_embed_class: true,
+            ..micro()
+        }
+    }
+
+    #[test]
+    fn parts_that_a_network_lacks_are_not_told() {
+        // As builds wrote it that knew of no such parts.
+        let told = serde_json::to_string(&Architecture::Vit(micro())).unwrap();
+        assert!(told.ends_with(r#""distilled":false}"#), "{told}");
+        let told = serde_json::to_string(&Architecture::Vit(micro_deit_3())).unwrap();
+        let parts = r#""distilled":false,"layer_scale":true,"no_embed_class":true}"#;
+        assert!(told.ends_with(parts), "{told}");
+        let back: Architecture = serde_json::from_str(&told).unwrap();
+        assert_eq!(back, Architecture::Vit(micro_deit_3()));
+    }
+
+    #[test]
+    fn parts_show_in_the_tensors() {
+        let deit_3 = micro_deit_3();
+        let tensors: BTreeMap<_, _> = deit_3.expected_tensors().into_iter().collect();
+        assert_eq!(tensors["pos_embed"], [1, 16, 48]);
+        assert_eq!(tensors["blocks.1.ls2.gamma"], [48]);
+        assert_eq!(VitConfig::from_shapes(&zeros(tensors), 3).unwrap(), deit_3);
+        for one_part in [
+            VitConfig {
+                layer_scale: false,
+                ..deit_3.clone()
+            },
+            VitConfig {
+                no_embed_class: false,
+                ..deit_3.clone()
+            },
+        ] {
+            let file = zeros(one_part.expected_tensors());
+            assert_eq!(VitConfig::from_shapes(&file, 3).unwrap(), one_part);
+        }
     }
 
     #[test]
@@ -354,6 +454,11 @@ mod tests {
                 r#""layer_norm_eps":-1,"classes""#,
                 "layer_norm_eps is -1",
             ),
+            (
+                r#""classes""#,
+                r#""distilled":true,"no_embed_class":true,"classes""#,
+                "distilled and no_embed_class exclude each other",
+            ),
             (r#""vit""#, r#""pit""#, "unknown variant `pit`"),
         ] {
             assert!(MICRO.contains(from), "{from}");
@@ -383,7 +488,6 @@ mod tests {
             ("vit.embeddings.cls_token", "Hugging Face"),
             ("visual.trunk.cls_token", "CLIP"),
             ("fc_norm.weight", "averages its tokens"),
-            ("blocks.0.ls1.gamma", "LayerScale"),
             ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ] {
             let message = refusal(|tensors| {
@@ -413,10 +517,9 @@ mod tests {
         };
         for (message, expected) in [
             (
-                with("pos_embed", &[1, 16, 48]),
-                "`pos_embed` has 16 positions",
+                with("pos_embed", &[1, 15, 48]),
+                "`pos_embed` has 15 positions, where 1 before the patches, or none, and",
             ),
-            (with("pos_embed", &[1, 1, 48]), "image_size is 0, where"),
             (
                 with("pos_embed", &[1, 0, 48]),
                 "`pos_embed` has 0 positions",
@@ -444,6 +547,14 @@ mod tests {
             (
                 with("blocks.1.mlp.fc1.bias", &[7]),
                 "`blocks.1.mlp.fc1.bias` [7] for [192]",
+            ),
+            (
+                with("blocks.0.ls1.gamma", &[48]),
+                "3 missing: `blocks.0.ls2.gamma`, `blocks.1.ls1.gamma`",
+            ),
+            (
+                with("blocks.1.ls1.gamma", &[48]),
+                "1 unexpected: `blocks.1.ls1.gamma`",
             ),
             (
                 with("blocks.3.norm1.weight", &[48]),
@@ -507,6 +618,12 @@ mod tests {
             .fitted(&zeros(distilled.expected_tensors()), "the test")
             .unwrap_err();
         let expected = "doesn't fit the test: distilled is true, not false";
+        assert!(error.to_string().ends_with(expected), "{error}");
+
+        let error = told
+            .fitted(&zeros(micro_deit_3().expected_tensors()), "the test")
+            .unwrap_err();
+        let expected = "doesn't fit the test: layer_scale is true, not false; no_embed_class is true, not false";
         assert!(error.to_string().ends_with(expected), "{error}");
     }
 }

@@ -20,7 +20,7 @@ pub(super) enum Class {
 /// What an argument does.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// It sizes the network.
+    /// It sizes the network, or gives it a part that is supported.
     Size,
     /// Nothing that shows when the network runs on images of its own size: it matters in training, for images of other
     /// sizes, or says where the weights come from.
@@ -73,10 +73,10 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("scale_attn_norm", Effect::Kind(&["false"])),
     ("scale_mlp_norm", Effect::Kind(&["false"])),
     ("proj_bias", Effect::Kind(&["true"])),
-    ("init_values", Effect::Kind(&["null"])),
+    ("init_values", Effect::Size),
     ("class_token", Effect::Kind(&["true"])),
     ("pos_embed", Effect::Kind(&["learn"])),
-    ("no_embed_class", Effect::Kind(&["false"])),
+    ("no_embed_class", Effect::Size),
     ("reg_tokens", Effect::Kind(&["0"])),
     ("pre_norm", Effect::Kind(&["false"])),
     ("final_norm", Effect::Kind(&["true"])),
@@ -148,6 +148,8 @@ impl Class {
                 classes: 1000,
                 layer_norm_eps: VitConfig::TIMM_LAYER_NORM_EPS,
                 distilled: self == Self::VisionTransformerDistilled,
+                layer_scale: false,
+                no_embed_class: false,
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
                 image_size: 224,
@@ -306,6 +308,10 @@ impl Arguments<'_> {
             depth: self.number("depth")?.unwrap_or(sizes.depth),
             heads: self.number("num_heads")?.unwrap_or(sizes.heads),
             mlp_dim,
+            layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
+            no_embed_class: self
+                .truth("no_embed_class")?
+                .unwrap_or(sizes.no_embed_class),
             ..sizes
         })
     }
@@ -361,6 +367,14 @@ impl Arguments<'_> {
                 })
             },
         )
+    }
+
+    /// Whether Python takes it for true, as timm's constructors ask.
+    fn truth(&self, name: &str) -> std::result::Result<Option<bool>, String> {
+        self.read(name, "a number, or true or false", |value| {
+            let number = || value.as_f64().map(|number| number != 0.0);
+            value.as_bool().or_else(number)
+        })
     }
 
     fn ratio(&self, name: &str) -> std::result::Result<Option<f64>, String> {

@@ -24,7 +24,7 @@ pub use labels::told_labels;
 pub use resolve::{Request, Resolved, Told, resolve, tell, tell_beside};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 20] = [
+const FILES: [&str; 24] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -40,6 +40,10 @@ const FILES: [&str; 20] = [
     include_str!("../../../models/deit_small_distilled_patch16_224.toml"),
     include_str!("../../../models/deit_base_distilled_patch16_224.toml"),
     include_str!("../../../models/deit_base_distilled_patch16_384.toml"),
+    include_str!("../../../models/deit3_small_patch16_224.toml"),
+    include_str!("../../../models/deit3_small_patch16_384.toml"),
+    include_str!("../../../models/deit3_base_patch16_224.toml"),
+    include_str!("../../../models/deit3_base_patch16_384.toml"),
     include_str!("../../../models/swin_tiny_patch4_window7_224.toml"),
     include_str!("../../../models/swin_small_patch4_window7_224.toml"),
     include_str!("../../../models/swin_base_patch4_window7_224.toml"),

@@ -432,7 +432,7 @@ mod tests {
     fn is_refused_where_it_cannot_be_followed() {
         let (sizes, _) = micro_vit();
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let cases: [(&str, Value, &str); 24] = [
+        let cases: [(&str, Value, &str); 27] = [
             ("/architecture", Value::Null, "it has no `architecture`"),
             (
                 "/architecture",
@@ -461,6 +461,21 @@ mod tests {
                 "has `model_args.qkv_bias` false, where only true is supported for a ViT",
             ),
             ("/model_args/in_chans", json!(1), "has in_chans 1"),
+            (
+                "/model_args/init_values",
+                json!("small"),
+                "has `model_args.init_values` `small`, where a number, or true or false is expected",
+            ),
+            (
+                "/model_args/init_values",
+                json!(1e-5),
+                "layer_scale is false, not true",
+            ),
+            (
+                "/model_args/no_embed_class",
+                json!(1),
+                "no_embed_class is false, not true",
+            ),
             (
                 "/model_args/act_layer",
                 json!("quick_gelu"),

@@ -301,7 +301,7 @@ impl SitePlan {
         a: &'a Codes,
         b: &'a Codes,
         scales: &'a Buffer<f32>,
-        bias: Option<&'a Buffer<f32>>,
+        affine: Option<&'a Buffer<f32>>,
     ) -> Operands<'a> {
         Operands {
             a: &a.words,
@@ -310,7 +310,7 @@ impl SitePlan {
             groups: self.output_groups(),
             inner_groups: (!self.site.has_weight()).into(),
             group_columns: self.group_columns(),
-            bias,
+            affine,
         }
     }
 
@@ -322,12 +322,12 @@ impl SitePlan {
         a: &Codes,
         b: &Codes,
         scales: &[SiteScales],
-        bias: Option<&Buffer<f32>>,
+        affine: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
         let out = commands.uninitialized(scales.len() * shape.job_stride);
         let scales = self.output_scales(commands.device(), scales);
-        let operands = self.operands(a, b, &scales, bias);
+        let operands = self.operands(a, b, &scales, affine);
         integer_product(commands, &shape, &operands, None, &out);
         out
     }
@@ -355,13 +355,13 @@ impl SitePlan {
         a: &Codes,
         b: &Codes,
         scales: &[SiteScales],
-        bias: Option<&Buffer<f32>>,
+        affine: Option<&Buffer<f32>>,
         reference: &Buffer<f32>,
         weight: Option<&Buffer<f32>>,
     ) -> Buffer<f32> {
         let shape = self.shape(images, scales.len(), a, b);
         let scales = self.output_scales(commands.device(), scales);
-        let operands = self.operands(a, b, &scales, bias);
+        let operands = self.operands(a, b, &scales, affine);
         integer_product_error(commands, &shape, &operands, reference, weight)
     }
 }

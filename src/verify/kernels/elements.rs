@@ -4,7 +4,7 @@ use super::super::random::Random;
 use super::{Case, EPSILON, RAGGED, SMALLEST, token_order};
 use crate::kernels::{
     Embed, MeanTokens, Patches, TokenOrder, add, average, embed, embed_backward, gather_rows, gelu,
-    gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens,
+    gelu_backward, mean_tokens, mean_tokens_backward, patches, permute_tokens, scale_columns,
 };
 
 /// Elements of many workgroups, the last of which isn't full.
@@ -52,6 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
             .flat_map(means),
     );
     cases.extend([(1, 1), (3, 65), (197, 64), (MANY_ROWS, 3)].map(gathering));
+    cases.extend([(1, 1), (3, 65), (197, 64), (MANY_ROWS, 71)].map(scaling));
     cases
 }
 
@@ -104,6 +105,17 @@ fn gelu_backward_case() -> Case {
             gelu_backward(commands, &device.upload(&inputs), &device.upload(&grad))
         },
     )
+}
+
+/// Products round once.
+fn scaling((rows, columns): (usize, usize)) -> Case {
+    let name = format!("{rows}x{columns}");
+    Case::exact("scale_columns", name, move |commands, device| {
+        let mut random = Random::new(columns as u64);
+        let input = device.upload(&random.bell(rows * columns, 0.0, 1.0));
+        let factors = device.upload(&random.bell(columns, 0.0, 1.0));
+        scale_columns(commands, &input, &factors)
+    })
 }
 
 /// Sums round once, halving is exact.

@@ -9,7 +9,7 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
     Format, IntegerProduct, MAX_K, NextCodes, Operands, Quantize, Residual, TokenOrder, View,
-    Width, gelu, integer_product, integer_product_codes, integer_product_error, quantize,
+    Width, affine, gelu, integer_product, integer_product_codes, integer_product_error, quantize,
 };
 
 /// What lies in the output before the product: what no view names must stay.
@@ -29,6 +29,8 @@ struct Data {
     group_columns: usize,
     /// Of each job.
     shifts: Vec<u32>,
+    /// What columns' scales are multiplied by.
+    factors: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     /// Length of the output.
     len: usize,
@@ -68,6 +70,7 @@ impl Data {
             inner_groups: 0,
             group_columns: n,
             shifts: (0..jobs as u32).map(|job| (3 + 4 * job) % 12).collect(),
+            factors: None,
             bias: None,
             len: jobs * product.job_stride,
             product,
@@ -165,7 +168,8 @@ impl Data {
                 scales.iter().flat_map(move |&scale| [scale, shift as f32])
             })
             .collect();
-        let bias = self.bias.as_ref().map(|bias| device.upload(bias));
+        let affine = affine(self.factors.as_deref(), self.bias.as_deref());
+        let affine = affine.map(|affine| device.upload(&affine));
         run(&Operands {
             a: &device.upload(&a),
             b: &device.upload(&b),
@@ -173,7 +177,7 @@ impl Data {
             groups: self.groups,
             inner_groups: self.inner_groups,
             group_columns: self.group_columns,
-            bias: bias.as_ref(),
+            affine: affine.as_ref(),
         })
     }
 
@@ -514,7 +518,22 @@ fn groups() -> Vec<Case> {
         let mut random = Random::new(1);
         data.scales = random.unit(3);
         data.bias = Some(random.bell(33, 0.0, 1000.0));
-        cases.push(data.close("any scale and a bias, "));
+        cases.push(data.clone().close("any scale and a bias, "));
+
+        // A factor joins the scale, whatever both are, in one rounding; over orders of magnitude and of either sign.
+        data.factors = Some(
+            random
+                .bell(33, 0.0, 1.0)
+                .iter()
+                .map(|x| x.powi(3))
+                .collect(),
+        );
+        cases.push(
+            data.clone()
+                .close("a factor for each column, any scale and a bias, "),
+        );
+        data.bias = None;
+        cases.push(data.exact("a factor for each column, any scale, "));
     }
     cases
 }
