@@ -836,7 +836,7 @@ fn networks_of_every_kind_go_the_whole_way() {
         assert_eq!(report["images"], json!(32), "{name}: {report}");
         // Noise of 8-bit codes at some 30 sites; a wrong scale, window or head would leave no signal above it.
         let sqnr = figure(&report, "logit_sqnr_db");
-        assert!(sqnr > 20.0, "{name}: {report}");
+        assert!(sqnr > 15.0, "{name}: {report}");
     }
 }
 

@@ -536,7 +536,12 @@ fn cpu_blocks<T: Send>(
     let (problems, words) = (product.problems(), product.words());
     let (a, b) = (operands.a.host_slice(), operands.b.host_slice());
     let scales = operands.scales.host_slice();
-    let affine = operands.affine.map(Buffer::host_slice);
+    let affine = operands.affine.map(|affine| {
+        let affine = affine.host_slice();
+        let pairs = affine.as_chunks::<2>().0.iter();
+        let (factors, biases): (Vec<f32>, Vec<f32>) = pairs.map(|&[f, b]| (f, b)).unzip();
+        (factors, biases)
+    });
     let columns = padded(product.n);
     let stored_words = product.b_width.stored(words) * columns;
     let matrices = problems * if product.b_per_job { product.jobs } else { 1 };
@@ -574,7 +579,7 @@ fn cpu_blocks<T: Send>(
             // As on GPUs a column's factor joins its scale: no value is rounded once more.
             let column_scales: Vec<f32> = (0..product.n)
                 .map(|column| {
-                    let factor = affine.as_ref().map_or(1.0, |affine| affine[2 * column]);
+                    let factor = affine.as_ref().map_or(1.0, |(factors, _)| factors[column]);
                     scales[2 * group(column)] * factor
                 })
                 .collect();
@@ -582,8 +587,7 @@ fn cpu_blocks<T: Send>(
                 for (value, scale) in row.iter_mut().zip(&column_scales) {
                     *value *= scale;
                 }
-                if let Some(affine) = &affine {
-                    let biases = affine.iter().skip(1).step_by(2);
+                if let Some((_, biases)) = &affine {
                     row.iter_mut().zip(biases).for_each(|(v, b)| *v += b);
                 }
             }
