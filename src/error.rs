@@ -1,10 +1,13 @@
 //! The one error type. Its variants are the documented exit codes of the program; a run that a signal ends has another,
 //! [`INTERRUPTED`].
 
+use crate::printable;
 use std::path::{Path, PathBuf};
 
 /// The program's exit code after Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
 pub const INTERRUPTED: u8 = 130;
+/// The program's exit code where nobody reads its output any more: 128 and SIGPIPE's number.
+const UNREAD: u8 = 141;
 
 /// What went wrong, named so that the reader knows which file, tensor or flag to look at.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,7 @@ pub enum Error {
         problem: String,
     },
     /// A file or folder that can't be read, understood or written (exit code 3).
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", printable::line(&path.to_string_lossy()))]
     Input {
         /// The file or folder.
         path: PathBuf,
@@ -60,6 +63,9 @@ pub enum Error {
         /// What did not fit.
         problem: String,
     },
+    /// An output that nobody reads any more, as in `models | head -1` (exit code 141, and the program says nothing).
+    #[error("nobody reads the output any more")]
+    BrokenPipe,
 }
 
 /// `Result` with the program's [`Error`].
@@ -97,6 +103,7 @@ impl Error {
             Self::Usage { .. } => 2,
             Self::Input { .. } | Self::NotFinite { .. } => 3,
             Self::Device { .. } | Self::DeviceLost { .. } | Self::OutOfMemory { .. } => 4,
+            Self::BrokenPipe => UNREAD,
         }
     }
 }

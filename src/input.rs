@@ -8,7 +8,17 @@ use std::path::Path;
 /// The longest text that is read, in bytes: twenty times a list of ImageNet's training images.
 const MAX_TEXT: u64 = 1 << 30;
 
-/// The UTF-8 text in `path`.
+/// What some programs write before a text in UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What texts of other encodings begin with. The longer ones come first: UTF-32's begins with UTF-16's.
+const OTHER_MARKS: [(&[u8], &str); 4] = [
+    (&[0xff, 0xfe, 0, 0], "UTF-32"),
+    (&[0, 0, 0xfe, 0xff], "UTF-32"),
+    (&[0xff, 0xfe], "UTF-16"),
+    (&[0xfe, 0xff], "UTF-16"),
+];
+
+/// The UTF-8 text in `path`, without the byte order mark that some programs write before it.
 ///
 /// # Errors
 /// [`Error::Input`] for what is no regular file (a pipe or a device might never end), is longer than 1 GiB, or no UTF-8.
@@ -22,12 +32,7 @@ pub fn text(path: &Path) -> Result<String> {
 /// As there.
 pub fn text_if_any(path: &Path) -> Result<Option<String>> {
     let problem = |problem: String| Error::input(path, problem);
-    let unreadable = |error: std::io::Error| {
-        problem(match error.kind() {
-            ErrorKind::InvalidData => "is no text in UTF-8".to_owned(),
-            _ => format!("can't be read: {error}"),
-        })
-    };
+    let unreadable = |error: std::io::Error| problem(format!("can't be read: {error}"));
     // Looked at before it is opened: opening a pipe would wait for a writer.
     let found = match path.metadata() {
         Ok(found) => found,
@@ -47,14 +52,29 @@ pub fn text_if_any(path: &Path) -> Result<Option<String>> {
         ))),
     };
     bounded(found.len())?;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     // It may have grown, and some files are longer than they say, such as those of /proc.
     file.take(MAX_TEXT + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    bounded(text.len() as u64)?;
-    Ok(Some(text))
+    bounded(bytes.len() as u64)?;
+    utf8(bytes).map(Some).map_err(problem)
+}
+
+/// The text that these bytes are in UTF-8, without its byte order mark.
+fn utf8(bytes: Vec<u8>) -> std::result::Result<String, String> {
+    let other = OTHER_MARKS.iter().find(|(mark, _)| bytes.starts_with(mark));
+    if let Some((_, encoding)) = other {
+        return Err(format!(
+            "begins with the byte order mark of {encoding}, where a text in UTF-8 is expected"
+        ));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| "is no text in UTF-8")?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -78,6 +98,24 @@ mod tests {
         let long = File::create(&path).unwrap();
         long.set_len(1 << 41).unwrap();
         assert!(problem(&path).contains("found 2199023255552"));
+    }
+
+    #[test]
+    fn byte_order_marks_are_no_text() {
+        let marked = |mark: &[u8]| utf8([mark, b"a.jpg\t1\r\n"].concat());
+        assert_eq!(marked(&[0xef, 0xbb, 0xbf]).unwrap(), "a.jpg\t1\r\n");
+        assert_eq!(utf8(vec![0xef, 0xbb, 0xbf]).unwrap(), "");
+        // Only the first is one.
+        assert_eq!(utf8("\u{feff}\u{feff}a".into()).unwrap(), "\u{feff}a");
+        for (mark, encoding) in [
+            (&[0xff, 0xfe][..], "UTF-16,"),
+            (&[0xfe, 0xff], "UTF-16,"),
+            (&[0xff, 0xfe, 0, 0], "UTF-32,"),
+            (&[0, 0, 0xfe, 0xff], "UTF-32,"),
+        ] {
+            let problem = marked(mark).unwrap_err();
+            assert!(problem.contains(encoding), "{problem}");
+        }
     }
 
     #[cfg(unix)]

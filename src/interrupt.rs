@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 use crate::error::INTERRUPTED;
+#[cfg(unix)]
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
@@ -73,10 +75,10 @@ fn end() -> ! {
             false => std::fs::remove_file(path),
         };
     }
-    match &stakes.notice {
-        Some(notice) => eprintln!("\ninterrupted; {notice}"),
-        None => eprintln!("\ninterrupted"),
-    }
+    let notice = stakes.notice.as_ref();
+    let notice = notice.map_or(String::new(), |notice| format!("; {notice}"));
+    // Where stderr can't be written to, there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "\ninterrupted{notice}");
     // Not by way of the libraries' own clean-up: other threads are in the middle of their work.
     signal_hook::low_level::exit(INTERRUPTED.into())
 }

@@ -96,6 +96,7 @@ pub mod interrupt;
 pub mod kernels;
 pub mod model;
 mod output;
+mod printable;
 pub mod quant;
 pub mod report;
 pub mod sweep;

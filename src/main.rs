@@ -4,11 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     ptq4vit_gpu::interrupt::listen();
-    match ptq4vit_gpu::cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    ptq4vit_gpu::cli::run()
 }

@@ -1,52 +1,136 @@
-//! Files that are written whole or not at all.
+//! Files that are written whole or not at all, and what else an output can be.
+//!
+//! A regular file, or a name that is free, is written beside its place and renamed, through links at the place that they
+//! lead to. A pipe, a terminal or another device that takes bytes one after the other is written to as it is. Everything
+//! else is refused before the work.
 
+use crate::data::image_file::is_named_as_image;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use same_file::Handle;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Seek, Write};
+use std::path::{Path, PathBuf};
+use tempfile::PersistError;
 
 /// How the names begin of what isn't complete yet.
 const UNFINISHED: &str = ".unfinished-";
+/// Links that are followed one after the other, as Linux does.
+const MAX_LINKS: usize = 40;
 
-/// Finds out before the work, not after it, that the result can't be written to `out`, which `flag` says. `inputs` are the files, and the flags
-/// that name them, which the result would otherwise replace.
-///
-/// # Errors
-/// A folder in the place of `out`, a folder that can't be written to, or one of `inputs` in the place of `out`.
-pub fn check(flag: &str, out: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
-    if out.is_dir() {
-        return Err(Error::input(
-            out,
-            "is a folder, where a file to write is expected",
-        ));
-    }
-    for (its_flag, input) in inputs {
-        if let Some(input) = input
-            && let (Ok(out), Ok(input)) = (out.canonicalize(), input.canonicalize())
-            && out == input
-        {
-            return Err(Error::usage(
-                flag,
-                format!("would replace the {its_flag} {}", input.display()),
-            ));
-        }
-    }
-    tempfile::tempfile_in(folder_of(out))
-        .map(drop)
-        .map_err(|error| cannot_write(out, error))
+/// A place that can be written to, found before the work.
+pub struct Output {
+    /// As the user named it.
+    path: PathBuf,
+    /// What is there, behind all links.
+    target: PathBuf,
+    /// What is no regular file, opened.
+    stream: Option<File>,
 }
 
-/// Writes a file that appears under its name only when it is complete: a temporary file beside it is renamed, so a
-/// failure leaves whatever was there before.
+impl Output {
+    /// Finds out whether `path` can be written to. A pipe is opened, which waits for its reader.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a folder, a socket, a block device, and where permissions or a missing folder forbid it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (target, kind) = look(path)?;
+        let stream = match kind {
+            Kind::File => None,
+            Kind::Stream => {
+                log::debug!("opening {}", path.display());
+                Some(open_stream(&target).map_err(|error| cannot_write(path, error))?)
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            target,
+            stream,
+        })
+    }
+
+    /// The path, as the user named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that will be replaced, unless it is a stream.
+    pub fn file(&self) -> Option<&Path> {
+        match self.stream {
+            Some(_) => None,
+            None => Some(&self.target),
+        }
+    }
+
+    /// [`spare`] for this output.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spare(&self, flag: &str, inputs: &Inputs) -> Result<()> {
+        match self.file() {
+            Some(target) => spare(flag, target, inputs),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes it. A file appears under its name only when it is complete: a failure leaves whatever was there before.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for what can't be written, [`Error::BrokenPipe`] for a stream that nobody reads any more.
+    pub fn write(
+        &self,
+        contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> Result<()> {
+        let written = match &self.stream {
+            Some(stream) => fill(stream, contents),
+            None => replace(&self.target, contents),
+        };
+        written.map_err(|error| match (&self.stream, error.kind()) {
+            (Some(_), ErrorKind::BrokenPipe) => Error::BrokenPipe,
+            _ => cannot_write(&self.path, error),
+        })
+    }
+}
+
+/// The file behind all links that `path` leads to, or will be, which can be written.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder can't be written to.
+/// Those of [`Output::open`], and one for a stream, which won't do `because` of something.
+pub fn regular(path: &Path, because: &str) -> Result<PathBuf> {
+    match look(path)? {
+        (target, Kind::File) => Ok(target),
+        (_, Kind::Stream) => {
+            let problem = format!("is no regular file, as is expected because {because}");
+            Err(Error::input(path, problem))
+        }
+    }
+}
+
+/// Refuses to replace what is read by `target`, which is behind no link, whatever names or links lead to it. `flag` is what
+/// names this output.
+///
+/// # Errors
+/// [`Error::Usage`] about `flag`, with the input.
+pub fn spare(flag: &str, target: &Path, inputs: &Inputs) -> Result<()> {
+    match inputs.find(target) {
+        Some(input) => Err(Error::usage(
+            flag,
+            format!("{} would replace {input}", target.display()),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Writes to `path`, as [`Output`] does.
+///
+/// # Errors
+/// Those of [`Output::open`] and [`Output::write`].
 pub fn write(
     path: &Path,
-    contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
+    contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
-    write_and_rename(path, contents).map_err(|error| cannot_write(path, error))
+    Output::open(path)?.write(contents)
 }
 
 /// Writes a new folder, which appears under its name only when `fill` has filled it.
@@ -68,34 +152,7 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     std::fs::rename(&inside, path).map_err(|error| cannot_write(path, error))
 }
 
-fn write_and_rename(
-    path: &Path,
-    contents: impl FnOnce(&mut BufWriter<&std::fs::File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let suffix = unfinished_suffix(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED).suffix(&suffix);
-    // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-
-    let (file, _unfinished) = {
-        let mut stakes = interrupt::hold_off();
-        let file = builder.tempfile_in(folder_of(path))?;
-        let unfinished = stakes.unfinished(file.path());
-        (file, unfinished)
-    };
-    let mut writer = BufWriter::new(file.as_file());
-    contents(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    // On disk before the rename: after a crash the name stands for the old file or the new one.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// Removes what processes that were killed have left of `path`. No other may be writing it.
+/// Removes what processes that were killed have left of `path`, which is behind no link. No other may be writing it.
 ///
 /// # Errors
 /// A folder that can't be read, a file that can't be removed.
@@ -118,6 +175,248 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
         Ok(())
     };
     remove().map_err(|error: io::Error| Error::input(folder, format!("can't be cleaned: {error}")))
+}
+
+/// The files that a command reads, by the flags that name them.
+#[derive(Default)]
+pub struct Inputs<'a> {
+    files: Vec<(&'a str, PathBuf)>,
+    folders: Vec<(&'a str, PathBuf)>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Adds files.
+    pub fn files<P: Into<PathBuf>>(
+        mut self,
+        flag: &'a str,
+        files: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let files = files.into_iter().map(|file| (flag, file.into()));
+        self.files.extend(files);
+        self
+    }
+
+    /// Adds the images that lie in folders, at any depth.
+    pub fn images<P: Into<PathBuf>>(
+        mut self,
+        flag: &'a str,
+        folders: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let folders = folders.into_iter().map(|folder| (flag, folder.into()));
+        self.folders.extend(folders);
+        self
+    }
+
+    /// Which of them the file `target` is, in words.
+    fn find(&self, target: &Path) -> Option<String> {
+        let is_file = |(_, file): &&(&str, PathBuf)| is_same(target, file);
+        if let Some((flag, file)) = self.files.iter().find(is_file) {
+            return Some(format!("the {flag} {}", file.display()));
+        }
+        if !is_named_as_image(target) || !target.is_file() {
+            return None;
+        }
+        let holds = |(_, folder): &&(&str, PathBuf)| {
+            let folder = folder.canonicalize();
+            folder.is_ok_and(|folder| target.starts_with(folder))
+        };
+        let (flag, folder) = self.folders.iter().find(holds)?;
+        Some(format!("an image in the {flag} {}", folder.display()))
+    }
+}
+
+/// Whether both are one file, under whatever names.
+fn is_same(target: &Path, other: &Path) -> bool {
+    // Looked at before it is opened: opening a pipe would wait.
+    let handle = |path: &Path| match path.is_file() {
+        true => Handle::from_path(path).ok(),
+        false => None,
+    };
+    target == other || handle(other).is_some_and(|other| handle(target) == Some(other))
+}
+
+/// What can be written to.
+enum Kind {
+    /// A regular file, or a name that is free.
+    File,
+    /// What takes bytes as they come.
+    Stream,
+}
+
+/// What is at `path`, behind all links, if it can be written to.
+fn look(path: &Path) -> Result<(PathBuf, Kind)> {
+    let cannot_write = |error| cannot_write(path, error);
+    let refused = |is: &str| {
+        let problem = format!("{is}, where a file to write is expected");
+        Err(Error::input(path, problem))
+    };
+    let target = target_of(path).map_err(cannot_write)?;
+    match target.metadata() {
+        Ok(found) if found.is_file() && !is_descriptor(&target) => {
+            // A rename would do without this permission.
+            let mut options = OpenOptions::new();
+            options.write(true).open(&target).map_err(cannot_write)?;
+        }
+        Ok(found) => {
+            return match no_stream(&found) {
+                Some(is) if standard(&target).is_none() => refused(is),
+                _ => Ok((target, Kind::Stream)),
+            };
+        }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_write(error)),
+        Err(_) => {
+            let name = path.as_os_str().to_string_lossy();
+            if name.ends_with(std::path::is_separator) {
+                return refused("is the name of a folder");
+            }
+        }
+    }
+    tempfile::tempfile_in(folder_of(&target)).map_err(cannot_write)?;
+    Ok((target, Kind::File))
+}
+
+/// Where `path` leads, through links one after the other: the last may be missing what it leads to, or be a descriptor.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Some(name) = target.file_name() else {
+            return target.canonicalize();
+        };
+        // What a link says begins where the link really is.
+        let folder = folder_of(&target).canonicalize()?;
+        let at = folder.join(name);
+        target = match at.read_link() {
+            Ok(to) if !is_descriptor(&at) => folder.join(to),
+            _ => return Ok(at),
+        };
+    }
+    Err(io::Error::other("a link that leads back to itself"))
+}
+
+/// Whether `path`, whose folder is behind no link, is the name of an open file of a process. It looks like a link, but what
+/// is behind it needn't have a name, and where it has one, the file is in use under it.
+fn is_descriptor(path: &Path) -> bool {
+    let folder = folder_of(path);
+    folder == Path::new("/dev/fd") || folder.starts_with("/proc") && folder.ends_with("fd")
+}
+
+/// Opens a stream. What is an open file already, and may be regular, is written on from where it ends.
+fn open_stream(target: &Path) -> io::Result<File> {
+    if let Some(stream) = standard(target) {
+        return stream;
+    }
+    let mut options = OpenOptions::new();
+    match is_descriptor(target) {
+        true => options.append(true).open(target),
+        false => options.write(true).open(target),
+    }
+}
+
+/// This process's stdout or stderr, if that is what `target` names. What else goes there stays in order, because both share
+/// their place in the file.
+#[cfg(unix)]
+fn standard(target: &Path) -> Option<io::Result<File>> {
+    use std::os::fd::AsFd;
+
+    let folder = folder_of(target);
+    let own = format!("/proc/{}", std::process::id());
+    if !is_descriptor(target) || folder.starts_with("/proc") && !folder.starts_with(own) {
+        return None;
+    }
+    let shared = match target.file_name()?.to_str()? {
+        "1" => io::stdout().as_fd().try_clone_to_owned(),
+        "2" => io::stderr().as_fd().try_clone_to_owned(),
+        _ => return None,
+    };
+    Some(shared.map(File::from))
+}
+
+#[cfg(not(unix))]
+fn standard(_target: &Path) -> Option<io::Result<File>> {
+    None
+}
+
+/// What keeps it from being written to as a stream, if anything does.
+#[cfg(unix)]
+fn no_stream(found: &Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+
+    let kind = found.file_type();
+    match (kind.is_dir(), kind.is_socket(), kind.is_block_device()) {
+        (true, ..) => Some("is a folder"),
+        (_, true, _) => Some("is a socket"),
+        (.., true) => Some("is a block device"),
+        _ => None,
+    }
+}
+
+#[cfg(not(unix))]
+fn no_stream(found: &Metadata) -> Option<&'static str> {
+    match found.is_dir() {
+        true => Some("is a folder"),
+        false => Some("is no regular file"),
+    }
+}
+
+fn fill(
+    file: &File,
+    contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut writer = BufWriter::new(file);
+    contents(&mut writer)?;
+    writer.flush()
+}
+
+/// Writes a file beside `target`, which is behind no link, and renames it. Other names of what was there, hard links, keep
+/// that.
+fn replace(
+    target: &Path,
+    contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let suffix = unfinished_suffix(target);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED).suffix(&suffix);
+    // Temporary files are private by default; this one becomes an ordinary file, under the user's umask.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+
+    let (file, _unfinished) = {
+        let mut stakes = interrupt::hold_off();
+        let file = builder.tempfile_in(folder_of(target))?;
+        let unfinished = stakes.unfinished(file.path());
+        (file, unfinished)
+    };
+    fill(file.as_file(), contents)?;
+    #[cfg(unix)]
+    keep_owner_and_mode(target, file.as_file())?;
+    // On disk before the rename: after a crash the name stands for the old file or the new one.
+    file.as_file().sync_all()?;
+    match file.persist(target) {
+        Ok(_) => Ok(()),
+        // A file that is mounted by itself, as containers have them, can't be renamed over.
+        Err(PersistError { error, mut file }) if error.kind() == ErrorKind::ResourceBusy => {
+            file.rewind()?;
+            let mut options = OpenOptions::new();
+            let mut mounted = options.write(true).truncate(true).open(target)?;
+            io::copy(&mut file, &mut mounted)?;
+            mounted.sync_all()
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the new `file` the owner and the permissions of the one at `target`, if there is one.
+#[cfg(unix)]
+fn keep_owner_and_mode(target: &Path, file: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+    let Ok(found) = target.metadata() else {
+        return Ok(());
+    };
+    // Only root may give a file away; others may still choose among their groups.
+    let group = Some(found.gid());
+    let _ = fchown(file, Some(found.uid()), group).or_else(|_| fchown(file, None, group));
+    file.set_permissions(PermissionsExt::from_mode(found.mode() & 0o777))
 }
 
 /// How the name of a temporary file ends that becomes `path`.

@@ -180,6 +180,12 @@ impl Plan {
         &self.form.out
     }
 
+    /// The files that name images: the list of the calibration's, the labels of the evaluation's.
+    pub fn lists(&self) -> impl Iterator<Item = &Path> {
+        let lists = [&self.form.calibration.list, &self.form.evaluation.labels];
+        lists.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// How many of the evaluation's images may be left out because they can't be read.
     pub fn max_skipped(&self) -> usize {
         self.form.evaluation.max_skipped

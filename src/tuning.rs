@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "ptq4vit-gpu tuning";
 const FORMAT_VERSION: u32 = 1;
@@ -108,31 +108,38 @@ fn parse(
     file.strategies.into_iter().map(known).collect()
 }
 
-/// Keeps `strategies` for later runs on this adapter with this driver, and returns the file.
+/// The file that keeps strategies for later runs on this adapter with this driver, which can be written.
 ///
 /// # Errors
 /// No place for a cache, or one that can't be written to.
-pub fn keep(device: &Device, strategies: &[(&'static str, Strategy)]) -> Result<PathBuf> {
-    let key = Key::of(device);
+pub fn file_for(device: &Device) -> Result<PathBuf> {
     let folder = cache().ok_or_else(|| {
         let problem = "is not set and there is no home folder, so there is no place for a cache";
         Error::input("XDG_CACHE_HOME", problem)
     })?;
     std::fs::create_dir_all(&folder)
         .map_err(|error| Error::input(&folder, format!("can't be made: {error}")))?;
-    let path = folder.join(key.file_name());
+    let path = folder.join(Key::of(device).file_name());
+    output::regular(&path, "it is read again")?;
+    Ok(path)
+}
+
+/// Keeps `strategies` at `path`, the device's [`file_for`] them.
+///
+/// # Errors
+/// A file that can't be written.
+pub fn keep(path: &Path, device: &Device, strategies: &[(&'static str, Strategy)]) -> Result<()> {
     let named = strategies.iter();
     let file = File {
         format: FORMAT.to_owned(),
         format_version: FORMAT_VERSION,
-        key,
+        key: Key::of(device),
         strategies: named.map(|(name, s)| ((*name).to_owned(), *s)).collect(),
     };
-    output::write(&path, |out| {
+    output::write(path, |out| {
         serde_json::to_writer_pretty(&mut *out, &file)?;
         writeln!(out)
-    })?;
-    Ok(path)
+    })
 }
 
 /// This program's folder in the user's cache.
@@ -163,7 +170,6 @@ fn cache_of(
 mod tests {
     use super::*;
     use crate::device::Tile;
-    use std::path::Path;
 
     fn key() -> Key {
         Key {

@@ -87,8 +87,8 @@ fn probabilities_are_pytorchs() {
         stderr.starts_with("device: cpu\nmodel: vit_mnist"),
         "{stderr}"
     );
-    let (unnamed, _) = classify(VIT).flag(ZERO).with("--top", "1").run().success();
-    assert!(unnamed.ends_with("\n   99.99%     0\n"), "{unnamed}");
+    let (own, _) = classify(VIT).flag(ZERO).with("--top", "1").run().success();
+    assert!(own.ends_with("\n   99.99%     0  0\n"), "{own}");
 }
 
 #[test]

@@ -356,7 +356,7 @@ fn a_page_that_cannot_be_written_is_refused_before_the_work() {
     let missing = folder.path().join("missing/page.html");
     for (run, code, says) in [
         (run().with("--report", &missing), 3, "can't be written"),
-        (run().with("--report", &out), 2, "is the same file as --out"),
+        (run().with("--report", &out), 2, "would replace the --out"),
         (
             run().with("--report", here(VIT)),
             2,

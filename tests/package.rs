@@ -77,3 +77,14 @@ fn the_program_needs_nothing_beside_it() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["images"], 500);
 }
+
+/// What `cargo install` brings has names for backtraces, 3 MB of them, but no line tables, which are 80 MB.
+#[test]
+fn the_program_is_small() {
+    let bytes = std::fs::metadata(env!("CARGO_BIN_EXE_ptq4vit-gpu"))
+        .unwrap()
+        .len();
+    let has_line_tables =
+        cfg!(debug_assertions) || std::env::var_os("CARGO_PROFILE_RELEASE_DEBUG").is_some();
+    assert!(has_line_tables || bytes < 32 << 20, "{bytes} bytes");
+}

@@ -11,7 +11,7 @@ mod tiny;
 
 use container::Container;
 use edits::{EDIT, edited};
-use ptq4vit_gpu::data::class_names::{self, ClassName};
+use ptq4vit_gpu::data::class_names::{ClassName, ClassNames};
 use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
@@ -19,7 +19,8 @@ use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, Request, resolve, tell_beside};
+use ptq4vit_gpu::model::recipe::{Recipe, Request, resolve, tell_beside, told_labels};
+use ptq4vit_gpu::model::shards::Index;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{interpolate_positions, sites, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
@@ -33,9 +34,10 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("weights", weights),
     ("checkpoint", checkpoint),
+    ("index", index),
     ("quantized", quantized),
     ("recipe", recipe),
     ("labels", labels),
@@ -73,6 +75,40 @@ pub fn checkpoint(input: &[u8]) {
     let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
     let accepted = weights.is_ok_and(use_checkpoint);
     assert!(accepted || input.len() > EDIT, "a sound file is refused");
+}
+
+/// An index of shards, two of which there are: with the first and the second half of a checkpoint's tensors.
+pub fn index(input: &[u8]) {
+    static SHARDS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+        let whole = Container::parse(&tiny::checkpoint(tiny::ARCHITECTURES[0]));
+        let half = whole.tensors.len() / 2;
+        let shard = |skipped: usize, taken: usize| {
+            let tensors = whole.tensors.clone().into_iter();
+            let shard = Container {
+                metadata: whole.metadata.clone(),
+                tensors: tensors.skip(skipped).take(taken).collect(),
+            };
+            shard.file()
+        };
+        [shard(0, half), shard(half, half + 1)]
+    });
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let Ok(index) = Index::parse(text) else {
+        return;
+    };
+    let open = |shard: &str| match shard {
+        "1.safetensors" => Ok((&SHARDS[0][..], SHARDS[0].len())),
+        "2.safetensors" => Ok((&SHARDS[1][..], SHARDS[1].len())),
+        _ => Err("there is none".to_owned()),
+    };
+    if let Ok(weights) = Weights::from_shards(nowhere(), &index, open) {
+        assert!(weights.names().eq(index.tensors().map(|(name, _)| name)));
+        if index.files().len() == SHARDS.len() {
+            assert!(use_checkpoint(weights), "a whole checkpoint is refused");
+        }
+    }
 }
 
 /// Edits of quantized files.
@@ -142,6 +178,11 @@ pub fn recipe(input: &[u8]) {
     if let Ok(preprocessing) = serde_json::from_str::<Preprocessing>(text) {
         let _ = preprocessing.validate();
     }
+    for classes in [2, 1000] {
+        if let Ok(Some(names)) = told_labels(text, classes) {
+            assert_eq!(names.len(), classes);
+        }
+    }
     for file in &*FILES {
         let config = Some((Path::new("config.json"), text));
         // As it is, and with --image-size; each with --interpolate-positions and without.
@@ -170,7 +211,7 @@ pub fn labels(input: &[u8]) {
         let names: HashSet<&str> = entries.iter().map(|(name, _)| *name).collect();
         assert!(!names.is_empty() && names.len() == entries.len());
     }
-    if let Ok(classes) = class_names::parse(text) {
+    if let Ok(classes) = ClassNames::parse(text) {
         // They are shown on a terminal.
         let shown = |class: &ClassName| !class.name.is_empty() && !class.name.contains('\u{1b}');
         assert!(!classes.is_empty() && classes.iter().all(shown));
@@ -214,16 +255,22 @@ pub fn report(input: &[u8]) {
 
 /// An image file, decoded and preprocessed.
 pub fn image(input: &[u8]) {
+    let _ = decoded(input);
+}
+
+/// [`image`], and why the file was refused.
+pub fn decoded(input: &[u8]) -> Result<(), String> {
     let preprocessing = Preprocessing {
         image_size: 8,
         crop_pct: 0.9,
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],
+        exif_orientation: true,
     };
-    if let Ok(image) = decode(input) {
-        let values = preprocessing.apply(&image);
-        assert_eq!(values.len(), 3 * 8 * 8);
-        assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
-    }
+    let image = decode(input, preprocessing.exif_orientation)?;
+    let values = preprocessing.apply(&image);
+    assert_eq!(values.len(), 3 * 8 * 8);
+    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    Ok(())
 }

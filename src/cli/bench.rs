@@ -1,8 +1,8 @@
 //! `bench`: how fast this device is, by its kernels and by whole networks.
 
-use super::open_checkpoint;
 use super::options::DeviceOption;
 use super::source::ModelSource;
+use super::{open_checkpoint, print_json};
 use crate::bench::{
     BATCHES, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision, Subject,
     Timing, Trial, cases_of, cases_of_shape, tune,
@@ -177,7 +177,11 @@ impl Bench {
         }
         let mut kernels = Vec::new();
         for (shapes, cases) in sets {
-            self.show(|| print_line!("\nkernels at the shapes of {shapes}\n{}", kernel_head()))?;
+            self.show(|| {
+                print_line!("")?;
+                print_line!("kernels at the shapes of {shapes}")?;
+                print_kernel_head()
+            })?;
             let mut figures = Vec::new();
             for case in cases.iter().filter(|case| case.runs_on(&device)) {
                 let figure = case.measure(&device, &report.ceilings)?;
@@ -202,8 +206,7 @@ impl Bench {
                 networks,
                 ..report
             };
-            let json = serde_json::to_string_pretty(&report).expect("plain data");
-            print_line!("{json}")?;
+            print_json(&report)?;
         }
         Ok(())
     }
@@ -216,10 +219,12 @@ impl Bench {
                 "there is nothing to tune on the CPU",
             ));
         }
+        let file = tuning::file_for(&device)?;
         self.show(|| {
             print_line!("device  {}, {}", device.name(), device.driver())?;
+            print_line!("")?;
             print_line!(
-                "\n{:<22}{:<20}{:<18}{:<24}time",
+                "{:<22}{:<20}{:<18}{:<24}time",
                 "product",
                 "shape",
                 "at",
@@ -231,9 +236,10 @@ impl Bench {
             trials.push(trial.clone());
             self.show(|| print_trial(trial))
         })?;
-        let file = tuning::keep(&device, &chosen)?;
+        tuning::keep(&file, &device, &chosen)?;
         self.show(|| {
-            print_line!("\nchosen, and kept in {}", file.display())?;
+            print_line!("")?;
+            print_line!("chosen, and kept in {}", file.display())?;
             chosen
                 .iter()
                 .try_for_each(|(product, strategy)| print_line!("{product:<22}{strategy}"))
@@ -247,8 +253,7 @@ impl Bench {
                 strategies: chosen.into_iter().collect(),
                 file,
             };
-            let json = serde_json::to_string_pretty(&report).expect("plain data");
-            print_line!("{json}")?;
+            print_json(&report)?;
         }
         Ok(())
     }
@@ -290,8 +295,11 @@ impl Bench {
 
     fn network(&self, device: &Device, source: Source) -> Result<NetworkFigures> {
         let (model, weights) = (source.name().to_owned(), source.weights());
-        let head = || print_line!("\n{model}, weights: {weights}\n{}", network_head());
-        self.show(head)?;
+        self.show(|| {
+            print_line!("")?;
+            print_line!("{model}, weights: {weights}")?;
+            print_network_head()
+        })?;
         let subject = source.subject()?;
         let mut figures = Vec::new();
         for precision in Precision::ALL {
@@ -327,7 +335,8 @@ fn print_head(report: &Report) -> Result<()> {
             "by the host's clock, less an empty submission, allocation of results included"
         }
     };
-    print_line!("timing  {timing}; medians, (quartiles), repetitions\n")?;
+    print_line!("timing  {timing}; medians, (quartiles), repetitions")?;
+    print_line!("")?;
     print_line!("ceiling            rate              time")?;
     for ceiling in report.ceilings.all() {
         print_line!(
@@ -341,10 +350,15 @@ fn print_head(report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn kernel_head() -> String {
-    format!(
+fn print_kernel_head() -> Result<()> {
+    print_line!(
         "{:<16}{:<28}{:<18}{:<22}{:<37}{:>15}  of its ceiling",
-        "kernel", "codes; weights; result", "shape", "first at", "time", "rate"
+        "kernel",
+        "codes; weights; result",
+        "shape",
+        "first at",
+        "time",
+        "rate"
     )
 }
 
@@ -382,10 +396,14 @@ fn print_trial(trial: &Trial) -> Result<()> {
     )
 }
 
-fn network_head() -> String {
-    format!(
+fn print_network_head() -> Result<()> {
+    print_line!(
         "{:<7}{:>6}  {:>9}  {:<37}{:>12}  time of kernels",
-        "", "batch", "images/s", "time", "memory"
+        "",
+        "batch",
+        "images/s",
+        "time",
+        "memory"
     )
 }
 

@@ -1,25 +1,25 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
-use super::report::{Outcome, ReportOptions};
-use super::source::ModelSource;
-use super::{open_float, progress};
+use super::report::{Outcome, Report, ReportOptions};
+use super::source::{ModelSource, files_of};
+use super::{open_float, print_json, progress};
 use crate::data::samples::{Sample, calibration_set, load_all};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::model::{Site, sites};
-use crate::output;
+use crate::output::{self, Inputs, Output};
 use crate::quant::{
     Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Settings, Subject, parse_bytes,
+    Provenance, QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Quantizes a model: chooses each product's scales on a few images, and writes integers.
 ///
@@ -43,8 +43,9 @@ Examples:
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
       --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
 pub struct Calibrate {
-    /// timm checkpoint: a safetensors file in F32, F16 or BF16, a known model's name (`deit_small_patch16_224`), or
-    /// `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the Hugging Face hub.
+    /// timm checkpoint: a safetensors file in F32, F16 or BF16, the index of its shards, a folder with either, a known
+    /// model's name (`deit_small_patch16_224`), or `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the
+    /// Hugging Face hub.
     #[arg(long, value_name = "MODEL")]
     model: ModelSource,
     /// Folder of calibration images, searched to any depth.
@@ -147,27 +148,28 @@ impl Calibrate {
     pub fn run(&self) -> Result<()> {
         let settings = self.settings();
         settings.validate()?;
-        let inputs = [
-            ("--model", Some(self.model.name())),
-            ("--plan", self.plan.as_deref()),
-        ];
-        output::check("--out", &self.out, &inputs)?;
-        if let Some(plan_out) = &self.plan_out {
-            output::check("--plan-out", plan_out, &inputs)?;
-        }
-        let lock = JournalLock::take(&self.out)?;
+        let out = output::regular(&self.out, "a journal lies beside it")?;
+        let plan_out = self.plan_out.as_deref().map(Output::open).transpose()?;
+        let mut report = self.report.open()?;
+        let lock = JournalLock::take(&out)?;
         let (weights, resolved) = open_float(
             &self.model,
             self.recipe.as_deref(),
             &self.image_size,
             &self.preprocessing,
         )?;
-        let method = Method {
-            plan: self.plan(&sites(&resolved.architecture))?,
-            settings,
-        };
-        let page = self.report.open(&self.out, self.model.name(), &resolved)?;
+        let plan = self.plan(&sites(&resolved.architecture))?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
+        if let Some(report) = &mut report {
+            report.label(&resolved)?;
+        }
+        let outputs = (&*out, plan_out.as_ref(), report.as_ref());
+        self.spare_inputs(outputs, &weights, &samples)?;
+        if let Some(plan_out) = plan_out {
+            let text = plan.to_toml(&sites(&resolved.architecture));
+            plan_out.write(|file| file.write_all(text.as_bytes()))?;
+        }
+        let method = Method { plan, settings };
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         let images = load_all(&samples, &resolved.preprocessing)
@@ -186,29 +188,56 @@ impl Calibrate {
             restart: self.restart,
         };
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
-        let report = self.figures(&calibration, device.name());
+        let figures = self.figures(&calibration, device.name());
         let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
-        QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?
-            .save(&self.out)?;
-        if let Some(page) = page {
-            page.write(&Outcome {
+        QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?.save(&out)?;
+        if let Some(report) = report {
+            report.write(&Outcome {
                 device: &device,
                 weights: &weights,
                 resolved: &resolved,
-                quantized: &self.out,
+                quantized: &out,
                 reports: &reports,
                 seconds,
                 images: &images,
             })?;
         }
         journal.close()?;
-        print_report(&report, self.json)
+        print_figures(&figures, self.json)
+    }
+
+    /// Finds out that nothing that is written would replace what is read, or what else is written.
+    fn spare_inputs(
+        &self,
+        (out, plan_out, report): (&Path, Option<&Output>, Option<&Report>),
+        weights: &Weights,
+        samples: &[Sample],
+    ) -> Result<()> {
+        let inputs = Inputs::default()
+            .files("--model", files_of(weights.path()))
+            .files("--plan", &self.plan)
+            .files("--list", &self.list)
+            .files("--images", samples.iter().map(|sample| &sample.path))
+            .images("--images", [&self.images]);
+        let inputs = self.report.add_inputs(inputs);
+        let journal = journal_of(out);
+        output::spare("--out", out, &inputs)?;
+        output::spare("--out's journal", &journal, &inputs)?;
+        let mut taken = inputs.files("--out", [out]).files("journal", [journal]);
+        if let Some(report) = report {
+            report.output().spare("--report", &taken)?;
+            taken = taken.files("--report", report.output().file());
+        }
+        match plan_out {
+            Some(plan_out) => plan_out.spare("--plan-out", &taken),
+            None => Ok(()),
+        }
     }
 
     /// What becomes of each of the network's `sites`.
     fn plan(&self, sites: &[Site]) -> Result<Plan> {
-        let plan = match &self.plan {
-            Some(path) => Plan::open(path, sites)?,
+        match &self.plan {
+            Some(path) => Plan::open(path, sites),
             None => {
                 let preset = Policy::preset(
                     self.preset,
@@ -222,14 +251,9 @@ impl Calibrate {
                     ..preset
                 };
                 let usage = |problem| Error::usage("--site, --keep-float", problem);
-                policy.plan(sites).map_err(usage)?
+                policy.plan(sites).map_err(usage)
             }
-        };
-        if let Some(path) = &self.plan_out {
-            let text = plan.to_toml(sites);
-            output::write(path, |file| file.write_all(text.as_bytes()))?;
         }
-        Ok(plan)
     }
 
     fn settings(&self) -> Settings {
@@ -335,13 +359,13 @@ impl Calibrating<'_> {
     }
 }
 
-fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
+fn print_figures(figures: &serde_json::Value, as_json: bool) -> Result<()> {
     if as_json {
-        return print_line!("{report:#}");
+        return print_json(figures);
     }
-    let seconds = |phase: &str| report["seconds"][phase].as_f64().unwrap_or(f64::NAN);
-    let work = |part: &str| report["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
-    print_line!("wrote {}", report["out"].as_str().unwrap_or_default())?;
+    let seconds = |phase: &str| figures["seconds"][phase].as_f64().unwrap_or(f64::NAN);
+    let work = |part: &str| figures["multiply_adds"][part].as_f64().unwrap_or(f64::NAN);
+    print_line!("wrote {}", figures["out"].as_str().unwrap_or_default())?;
     print_line!(
         "{:.1} s: forward {:.1}, backward {:.1}, search {:.1}, evidence {:.1}; {:.0} MiB of device memory at most",
         seconds("forward") + seconds("backward") + seconds("search") + seconds("evidence"),
@@ -349,7 +373,7 @@ fn print_report(report: &serde_json::Value, as_json: bool) -> Result<()> {
         seconds("backward"),
         seconds("search"),
         seconds("evidence"),
-        report["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
+        figures["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
     )?;
     print_line!(
         "search: {:.2e} multiply-adds, {:.1}% of the exhaustive search's; {:.2e} avoided",

@@ -2,8 +2,8 @@
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{open_float, progress};
-use crate::data::class_names::{self, ClassName, IMAGENET_CLASSES};
+use super::{open_float, print_json, progress};
+use crate::data::class_names::{ClassName, ClassNames};
 use crate::data::samples::{Sample, flat_folder, load_all};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -49,8 +49,8 @@ pub struct Classify {
     /// The FP model's architecture, where neither the file nor its neighbours tell.
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
-    /// File with the classes' names: one a line, or lines `index<TAB>wnid<TAB>name`. Default: ImageNet's for a model with
-    /// 1000 classes, none for others.
+    /// File with the classes' names: one a line, or lines `index<TAB>wnid<TAB>name`. Default: the model's own, if it has
+    /// any.
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
     /// Number of classes to show. Default: 5, or all if there are fewer.
@@ -105,8 +105,7 @@ impl Classify {
     pub fn run(&self) -> Result<()> {
         let samples = self.samples()?;
         let device = self.device.open()?;
-        let mut model = self.open(&device)?;
-        let names = self.names(model.classes())?;
+        let (mut model, names) = self.open(&device)?;
         let top = self.top(model.classes())?;
 
         let mut report = Report {
@@ -127,8 +126,7 @@ impl Classify {
         }
         drop(bar);
         if self.json {
-            let json = serde_json::to_string_pretty(&report).expect("plain data");
-            print_line!("{json}")?;
+            print_json(&report)?;
         }
         // Each is an error of its own; the last one is the program's.
         let Some(last) = unreadable.pop() else {
@@ -154,35 +152,47 @@ impl Classify {
         Ok(samples)
     }
 
-    fn open(&self, device: &Device) -> Result<Model> {
+    /// Opens the model, with what its classes are called.
+    fn open(&self, device: &Device) -> Result<(Model, Option<ClassNames>)> {
         let (image_size, preprocessing) = (&self.image_size, &self.preprocessing);
         if let Some(path) = &self.quantized {
             let mut model = QuantizedModel::open(path)?;
             image_size.check_quantized(&model.architecture)?;
             model.preprocessing = preprocessing.apply(&model.preprocessing)?;
-            return Model::quantized(device, &model);
+            let names = self.names(model.architecture.classes(), model.class_names.take())?;
+            return Ok((Model::quantized(device, &model)?, names));
         }
         let source = self.model.as_ref();
         let source = source.expect("clap asks for one of the models");
         let (weights, resolved) =
             open_float(source, self.recipe.as_deref(), image_size, preprocessing)?;
-        Model::float(
+        let names = self.names(resolved.architecture.classes(), resolved.class_names)?;
+        let model = Model::float(
             device,
             &weights,
             &resolved.architecture,
             &resolved.preprocessing,
-        )
+        )?;
+        Ok((model, names))
     }
 
-    fn names(&self, classes: usize) -> Result<Option<Vec<ClassName>>> {
-        match &self.classes {
-            Some(path) => class_names::open(path, classes).map(Some),
-            None if classes == IMAGENET_CLASSES => {
-                log::info!("classes: ImageNet's, since there are {classes}");
-                Ok(Some(class_names::imagenet()))
-            }
-            None => Ok(None),
+    /// The names of so many classes: those in --classes, else the model's `own`.
+    fn names(&self, classes: usize, own: Option<ClassNames>) -> Result<Option<ClassNames>> {
+        if let Some(path) = &self.classes {
+            return ClassNames::open(path, classes).map(Some);
         }
+        match &own {
+            Some(names) if *names == ClassNames::imagenet() => {
+                log::info!("classes: ImageNet-1k's, as the model says");
+            }
+            Some(_) => log::info!("classes: by the model's own names"),
+            None => {
+                log::info!(
+                    "classes: by index, since the model has no names; --classes gives it some"
+                );
+            }
+        }
+        Ok(own)
     }
 
     fn top(&self, classes: usize) -> Result<usize> {

@@ -1,6 +1,6 @@
 //! `completions`: what shells complete.
 
-use super::{Cli, NAME};
+use super::{Cli, NAME, print_text};
 use crate::error::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
@@ -23,6 +23,6 @@ impl Completions {
     pub fn run(&self) -> Result<()> {
         let mut script = Vec::new();
         generate(self.shell, &mut Cli::command(), NAME, &mut script);
-        print_line!("{}", String::from_utf8_lossy(&script).trim_end())
+        print_text(String::from_utf8_lossy(&script).trim_end())
     }
 }

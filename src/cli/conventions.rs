@@ -31,6 +31,7 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
         "A device that is missing, computes wrong, was lost or has too little memory.",
     ),
     ("130", "Interrupted by Ctrl-C or SIGTERM."),
+    ("141", "Nobody reads the output any more."),
 ];
 
 /// The variables that are read.
@@ -49,7 +50,7 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "HF_HOME",
-        "Folder of the hub's cache and token, by default huggingface in the user's cache.",
+        "The hub's cache and token, by default huggingface in the user's cache.",
     ),
     (
         "HF_TOKEN",
@@ -60,8 +61,16 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
         "1: ask the hub nothing, use its cache alone.",
     ),
     (
+        "SSL_CERT_FILE",
+        "Certificates to trust, in the place of the system's; SSL_CERT_DIR: folders.",
+    ),
+    (
+        "REQUESTS_CA_BUNDLE",
+        "Certificates that alone are trusted, a file or folder; else CURL_CA_BUNDLE.",
+    ),
+    (
         "XDG_CACHE_HOME",
-        "The user's cache, of the hub's files and of bench --tune; by default the system's.",
+        "The user's cache, of hub files and of bench --tune; by default the system's.",
     ),
 ];
 

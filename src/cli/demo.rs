@@ -1,6 +1,7 @@
 //! `demo`: the whole product on the two small models that come with it.
 
 use super::options::DeviceOption;
+use super::print_json;
 use crate::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
 use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
@@ -101,10 +102,11 @@ impl Demo {
         };
         self.show(|| {
             print_line!(
-                "{} images to calibrate on, {} to test on\n",
+                "{} images to calibrate on, {} to test on",
                 report.calibration_images,
                 report.test_images
             )?;
+            print_line!("")?;
             print_line!("model        method     bits   accuracy   agreement with FP32      file")
         })?;
         for model in &models {
@@ -116,10 +118,10 @@ impl Demo {
         }
         report.seconds = start.elapsed().as_secs_f64();
         if self.json {
-            let json = serde_json::to_string_pretty(&report).expect("plain data");
-            return print_line!("{json}");
+            return print_json(&report);
         }
-        print_line!("\n{:.0} s on {}", report.seconds, report.device)
+        print_line!("")?;
+        print_line!("{:.0} s on {}", report.seconds, report.device)
     }
 
     /// Prints lines of text as they come, unless JSON is wanted.

@@ -1,5 +1,6 @@
 //! `devices`: what there is to compute on.
 
+use super::print_json;
 use crate::device::{adapters, cpu_report};
 use crate::error::Result;
 use clap::Args;
@@ -22,11 +23,7 @@ impl Devices {
         let mut all = adapters();
         all.push(cpu_report());
         if self.json {
-            print_line!(
-                "{}",
-                serde_json::to_string_pretty(&all).expect("plain data")
-            )?;
-            return Ok(());
+            return print_json(&all);
         }
         for device in &all {
             let number = device

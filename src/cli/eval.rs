@@ -2,12 +2,12 @@
 
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{figures, open_checkpoint, open_float, progress};
+use super::{figures, open_checkpoint, open_float, print_json, progress};
 use crate::device::Device;
 use crate::error::Result;
 use crate::evaluation::{LabelledImages, Models, Part, Shard, check_skipped, summarize};
 use crate::model::weights::Weights;
-use crate::output;
+use crate::output::{Inputs, Output};
 use crate::quant::QuantizedModel;
 use clap::Args;
 use serde_json::json;
@@ -34,7 +34,8 @@ pub struct Eval {
     /// Quantized model: what `calibrate` wrote.
     #[arg(long, value_name = "FILE")]
     quantized: Option<PathBuf>,
-    /// Folder of images: one folder per class (in the order of the classes), unless --labels is given.
+    /// Folder of images: one folder per class, unless --labels is given. They are called as the model calls its classes
+    /// (for ImageNet's also by WordNet ids), or lie in the order of the classes by their numbers or names.
     #[arg(long, value_name = "DIR")]
     images: PathBuf,
     /// File with a line `file<TAB>class index` per image, relative to --images.
@@ -72,43 +73,50 @@ pub struct Eval {
 
 impl Eval {
     pub fn run(&self) -> Result<()> {
-        let images = LabelledImages::open(&self.images, self.labels.as_deref())?;
-        if let Some(out) = &self.out {
-            let inputs = [
-                ("--model", self.model.as_ref().map(ModelSource::name)),
-                ("--quantized", self.quantized.as_deref()),
-                ("--labels", self.labels.as_deref()),
-            ];
-            output::check("--out", out, &inputs)?;
-        }
+        let mut images = LabelledImages::open(&self.images, self.labels.as_deref())?;
+        let out = self.output(&images)?;
         let device = self.device.open()?;
         let mut models = self.models(&device)?;
-        images.check(models.classes())?;
+        images.label(models.classes(), models.class_names())?;
 
         let part = evaluate(&mut models, &images, self.shard)?;
         check_skipped(part.skipped.len(), "--max-skipped", self.max_skipped)?;
-        let Some(out) = &self.out else {
+        let Some(out) = out else {
             return figures::print(&summarize([&part])?, self.json);
         };
         if self.shard != Shard::WHOLE {
-            part.save(out)?;
+            out.write(|file| part.write(file))?;
             let done = part.tally.images() + part.skipped.len();
             let (shard, of) = (self.shard, images.samples().len());
             return match self.json {
-                true => print_line!(
-                    "{:#}",
-                    json!({"out": out.to_string_lossy(), "shard": shard.to_string(), "images": done, "of": of})
+                true => print_json(
+                    &json!({"out": out.path().to_string_lossy(), "shard": shard.to_string(), "images": done, "of": of}),
                 ),
                 false => print_line!(
                     "wrote {}: shard {shard}, {done} of {of} images",
-                    out.display()
+                    out.path().display()
                 ),
             };
         }
         let report = summarize([&part])?;
-        part.save(out)?;
-        log::info!("wrote {}", out.display());
+        out.write(|file| part.write(file))?;
+        log::info!("wrote {}", out.path().display());
         figures::print(&report, self.json)
+    }
+
+    /// Where the part goes, if it is wanted, and nothing that is read lies.
+    fn output(&self, images: &LabelledImages) -> Result<Option<Output>> {
+        let Some(path) = &self.out else {
+            return Ok(None);
+        };
+        let inputs = Inputs::default()
+            .files("--model", self.model.iter().flat_map(ModelSource::files))
+            .files("--quantized", &self.quantized)
+            .files("--labels", &self.labels)
+            .files("--images", images.samples().iter().map(|it| &it.path));
+        let output = Output::open(path)?;
+        output.spare("--out", &inputs)?;
+        Ok(Some(output))
     }
 
     /// Opens the models.

@@ -1,15 +1,13 @@
 //! The figures of an evaluation, as `eval`, `merge` and `sweep --task` print them.
 
+use super::print_json;
 use crate::error::Result;
 use crate::evaluation::Report;
 
 /// Prints them as lines of text, or as JSON.
 pub(super) fn print(report: &Report, as_json: bool) -> Result<()> {
     if as_json {
-        return print_line!(
-            "{}",
-            serde_json::to_string_pretty(report).expect("plain data")
-        );
+        return print_json(report);
     }
     let accuracy = &report.accuracy;
     print_line!("images        {}", accuracy.images)?;

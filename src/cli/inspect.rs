@@ -1,5 +1,7 @@
 //! `inspect`: what a quantized file says of itself.
 
+use super::print_json;
+use crate::data::class_names::ClassNames;
 use crate::error::Result;
 use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
@@ -49,8 +51,7 @@ impl Inspect {
                 .sort_by(|left, right| share(right).total_cmp(&share(left)));
         }
         if self.json {
-            let json = serde_json::to_string_pretty(&inspection).expect("plain data");
-            return print_line!("{json}");
+            return print_json(&inspection);
         }
         print_header(&inspection)?;
         print_line!("")?;
@@ -80,6 +81,15 @@ fn print_header(inspection: &Inspection) -> Result<()> {
         mebibytes(inspection.bytes),
         mebibytes(inspection.fp32_bytes),
         100.0 * inspection.bytes as f64 / inspection.fp32_bytes as f64,
+    )?;
+    print_line!(
+        "classes      {}, {}",
+        inspection.architecture.classes(),
+        match &inspection.class_names {
+            Some(names) if *names == ClassNames::imagenet() => "ImageNet-1k's",
+            Some(_) => "with names",
+            None => "without names",
+        }
     )?;
     print_line!("bits         {}", inspection.bits)?;
     print_line!(

@@ -1,6 +1,8 @@
 //! Notices on stderr: which are shown, how they look, and that they and progress bars don't overwrite each other.
 
 use super::progress;
+use crate::error::Error;
+use crate::printable;
 use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Logger};
@@ -72,16 +74,48 @@ fn logger(verbosity: &Verbosity<Notices>) -> Logger {
 
 /// A notice is its text alone; other levels say what they are, and other crates' messages where they come from.
 fn write(out: &mut Formatter, record: &Record) -> io::Result<()> {
-    match record.level() {
-        Level::Error => write!(out, "error: ")?,
-        Level::Warn => write!(out, "warning: ")?,
-        Level::Info => {}
-        Level::Debug => write!(out, "debug: ")?,
-        Level::Trace => write!(out, "trace: ")?,
+    // The requests byte for byte, and so with passwords and tokens.
+    if record.level() == Level::Trace && record.target().starts_with("ureq_proto") {
+        return Ok(());
     }
-    let target = record.target();
-    if !target.starts_with(OURS) {
-        write!(out, "{target}: ")?;
+    let level = match record.level() {
+        Level::Error => "error: ",
+        Level::Warn => "warning: ",
+        Level::Info => "",
+        Level::Debug => "debug: ",
+        Level::Trace => "trace: ",
+    };
+    let (target, message) = (record.target(), record.args());
+    out.write_all(
+        match target.starts_with(OURS) {
+            true => message_lines(&format!("{level}{message}")),
+            false => message_lines(&format!("{level}{target}: {message}")),
+        }
+        .as_bytes(),
+    )
+}
+
+/// Says on stderr why the program ends.
+pub fn tell(error: &Error) {
+    // Where stderr can't be written to, there is nobody to tell.
+    let _ = io::stderr().write_all(message_lines(&format!("error: {error}")).as_bytes());
+}
+
+/// Says on stderr what is wrong with the command line, in several paragraphs.
+pub fn tell_usage(error: &clap::Error) {
+    let _ = io::stderr().write_all(printable::text(&error.render().to_string()).as_bytes());
+}
+
+/// A message as it is shown. Lines after its first are indented, so that none looks like a message of its own.
+fn message_lines(message: &str) -> String {
+    let mut shown = String::new();
+    for (number, line) in printable::text(message).lines().enumerate() {
+        let indent = if number == 0 || line.is_empty() {
+            ""
+        } else {
+            "  "
+        };
+        shown += &format!("{indent}{line}\n");
     }
-    writeln!(out, "{}", record.args())
+    shown
 }

@@ -6,7 +6,7 @@
 use super::conventions::{ENVIRONMENT, EXAMPLES, EXIT_CODES};
 use super::{Cli, NAME};
 use crate::error::{Error, Result};
-use crate::output;
+use crate::output::Output;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};
@@ -34,16 +34,18 @@ impl Man {
             .map_err(|error| Error::input(&self.out, format!("can't be made: {error}")))?;
         let mut program = Cli::command().disable_help_subcommand(true);
         program.build();
-        let pages: Vec<&Command> = [&program]
-            .into_iter()
-            .chain(program.get_subcommands())
-            .collect();
-        for command in &pages {
-            let page = clap_mangen::Man::new((*command).clone())
+        // None is written unless all can be.
+        let commands = [&program].into_iter().chain(program.get_subcommands());
+        let pages = commands.map(|command| {
+            let page = clap_mangen::Man::new(command.clone())
                 .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))
                 .manual("Quantized vision transformers");
-            let path = self.out.join(page.get_filename());
-            output::write(&path, |out| render(command, &page, out))?;
+            let output = Output::open(&self.out.join(page.get_filename()))?;
+            Ok((command, page, output))
+        });
+        let pages = pages.collect::<Result<Vec<_>>>()?;
+        for (command, page, output) in &pages {
+            output.write(|out| render(command, page, out))?;
         }
         print_line!("wrote {} pages to {}", pages.len(), self.out.display())
     }

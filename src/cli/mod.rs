@@ -3,7 +3,7 @@
 //! Results go to stdout, progress and notices to stderr: notices through `log`, which is set up here ([`run`]) and
 //! nowhere else in the library. Exit codes are those of [`Error`].
 
-/// `println!`, but a stdout that can't be written to is an error instead of a panic.
+/// `println!` of one line, whatever is in it; a stdout that can't be written to is an error instead of a panic.
 macro_rules! print_line {
     ($($argument:tt)*) => {
         $crate::cli::write_line(format_args!($($argument)*))
@@ -35,13 +35,16 @@ use crate::error::{Error, Result};
 use crate::model;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
+use crate::printable;
 use crate::quant::is_quantized;
 use clap::{Parser, Subcommand};
 use clap_verbosity_flag::Verbosity;
 use logging::Notices;
 use options::{ImageSizeOptions, PreprocessingOptions};
+use serde::Serialize;
 use source::ModelSource;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
 /// The program's name.
 const NAME: &str = env!("CARGO_PKG_NAME");
@@ -73,35 +76,80 @@ enum Command {
     Man(man::Man),
 }
 
-/// Parses the command line and carries it out.
-///
-/// # Errors
-/// What the subcommand could not do. Usage errors that clap finds end the process with exit code 2.
-pub fn run() -> Result<()> {
-    let cli = Cli::parse();
-    logging::set_up(&cli.verbosity);
-    match cli.command {
-        Command::Devices(command) => command.run(),
-        Command::Models(command) => command.run(),
-        Command::Calibrate(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Eval(command) => command.run(),
-        Command::Classify(command) => command.run(),
-        Command::Merge(command) => command.run(),
-        Command::Sweep(command) => command.run(),
-        Command::Bench(command) => command.run(),
-        Command::Demo(command) => command.run(),
-        Command::Verify(command) => command.run(),
-        Command::Completions(command) => command.run(),
-        Command::Man(command) => command.run(),
+/// Parses the command line, carries it out, and says on stderr what went wrong. Returns the exit code.
+pub fn run() -> ExitCode {
+    match parse().and_then(Command::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, Error::BrokenPipe) {
+                logging::tell(&error);
+            }
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 
-/// Writes one line to stdout.
+/// Parses the command line and sets up the log. What clap has to say ends the process.
+fn parse() -> Result<Command> {
+    let cli = Cli::try_parse().unwrap_or_else(|said| {
+        if !said.use_stderr() {
+            let _ = said.print();
+            std::process::exit(said.exit_code());
+        }
+        // What it repeats of the arguments, it gets as it can be shown.
+        let arguments = std::env::args_os().map(|argument| {
+            let argument = argument.to_string_lossy();
+            printable::line(&argument).into_owned()
+        });
+        let said = Cli::try_parse_from(arguments).err().unwrap_or(said);
+        logging::tell_usage(&said);
+        std::process::exit(said.exit_code())
+    });
+    logging::set_up(&cli.verbosity);
+    Ok(cli.command)
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Devices(command) => command.run(),
+            Self::Models(command) => command.run(),
+            Self::Calibrate(command) => command.run(),
+            Self::Inspect(command) => command.run(),
+            Self::Eval(command) => command.run(),
+            Self::Classify(command) => command.run(),
+            Self::Merge(command) => command.run(),
+            Self::Sweep(command) => command.run(),
+            Self::Bench(command) => command.run(),
+            Self::Demo(command) => command.run(),
+            Self::Verify(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
+        }
+    }
+}
+
+/// Writes one line to stdout, whatever is in it.
 fn write_line(line: std::fmt::Arguments) -> Result<()> {
+    write_stdout(&printable::line(&line.to_string()))
+}
+
+/// Prints `value` as JSON, which is the same JSON where characters in it had to be escaped.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print_text(&serde_json::to_string_pretty(value).expect("plain data is always JSON"))
+}
+
+/// Prints a text of several lines.
+fn print_text(text: &str) -> Result<()> {
+    write_stdout(&printable::text(text))
+}
+
+fn write_stdout(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .map_err(|error| Error::input("stdout", format!("can't be written: {error}")))
+    writeln!(stdout, "{text}").map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Error::BrokenPipe,
+        _ => Error::input("stdout", format!("can't be written: {error}")),
+    })
 }
 
 /// Opens an FP checkpoint.

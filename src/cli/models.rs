@@ -1,5 +1,6 @@
 //! `models`: what is known by name.
 
+use super::print_json;
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, recipes};
@@ -23,8 +24,7 @@ pub struct Models {
 impl Models {
     pub fn run(&self) -> Result<()> {
         if self.json {
-            let json = serde_json::to_string_pretty(recipes()).expect("plain data");
-            return print_line!("{json}");
+            return print_json(&recipes());
         }
         recipes().iter().try_for_each(print)
     }

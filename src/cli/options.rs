@@ -122,6 +122,16 @@ pub struct PreprocessingOptions {
     /// How images are resized.
     #[arg(long, value_name = "FILTER", value_enum)]
     interpolation: Option<Interpolation>,
+    /// Turn photos as their EXIF segment says. By default they are taken as they lie, as timm, torchvision and Pillow do,
+    /// unless the model was calibrated with this option; =false then undoes it.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    exif_orientation: Option<bool>,
 }
 
 impl PreprocessingOptions {
@@ -132,6 +142,7 @@ impl PreprocessingOptions {
             interpolation: self.interpolation,
             mean: self.mean,
             std: self.std,
+            exif_orientation: self.exif_orientation,
         }
     }
 

@@ -2,11 +2,11 @@
 
 use super::eval::evaluate;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluation::{LabelledImages, Models, Shard, check_skipped, summarize};
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
-use crate::output;
+use crate::output::{Inputs, Output};
 use crate::quant::{QuantizedModel, SiteReport};
 use crate::report::{Accuracy, Page};
 use clap::Args;
@@ -30,7 +30,7 @@ pub struct ReportOptions {
 
 /// A page that is to be written once there is something to tell.
 pub struct Report {
-    path: PathBuf,
+    output: Output,
     labelled: Option<LabelledImages>,
 }
 
@@ -53,40 +53,49 @@ pub struct Outcome<'a> {
 }
 
 impl ReportOptions {
-    /// Finds out before the calibration whether there can be a page, if one is asked for. `out` is where the quantized
-    /// model goes, `model` is where the FP model comes from.
+    /// Finds out before the calibration whether there can be a page, if one is asked for.
     ///
     /// # Errors
-    /// A place that can't be written to or has something else, and images or labels that can't be used.
-    pub fn open(&self, out: &Path, model: &Path, resolved: &Resolved) -> Result<Option<Report>> {
+    /// A place that can't be written to, and images or labels that can't be used.
+    pub fn open(&self) -> Result<Option<Report>> {
         let Some(path) = &self.report else {
             return Ok(None);
         };
-        let inputs = [
-            ("--model", Some(model)),
-            ("--report-labels", self.report_labels.as_deref()),
-        ];
-        output::check("--report", path, &inputs)?;
-        let absolute = |path: &Path| std::path::absolute(path).ok();
-        if absolute(path) == absolute(out) {
-            return Err(Error::usage("--report", "is the same file as --out"));
-        }
-        let labelled = match &self.report_images {
-            Some(folder) => {
-                let images = LabelledImages::open(folder, self.report_labels.as_deref())?;
-                images.check(resolved.architecture.classes())?;
-                Some(images)
-            }
-            None => None,
-        };
+        let open = |folder: &PathBuf| LabelledImages::open(folder, self.report_labels.as_deref());
         Ok(Some(Report {
-            path: path.clone(),
-            labelled,
+            output: Output::open(path)?,
+            labelled: self.report_images.as_ref().map(open).transpose()?,
         }))
+    }
+
+    /// Adds the files that are read for the page.
+    pub fn add_inputs<'a>(&self, inputs: Inputs<'a>) -> Inputs<'a> {
+        inputs
+            .files("--report-labels", &self.report_labels)
+            .images("--report-images", &self.report_images)
     }
 }
 
 impl Report {
+    /// Makes the labels those of the model.
+    ///
+    /// # Errors
+    /// Those of [`LabelledImages::label`].
+    pub fn label(&mut self, resolved: &Resolved) -> Result<()> {
+        match &mut self.labelled {
+            Some(images) => {
+                let classes = resolved.architecture.classes();
+                images.label(classes, resolved.class_names.as_ref())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where the page goes.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// Runs the models and writes the page.
     ///
     /// # Errors
@@ -117,7 +126,8 @@ impl Report {
                 None => None,
             },
         };
-        output::write(&self.path, |out| out.write_all(page.html().as_bytes()))
+        self.output
+            .write(|out| out.write_all(page.html().as_bytes()))
     }
 }
 

@@ -4,12 +4,13 @@ use super::progress;
 use crate::error::{Error, Result};
 use crate::hub::{self, Repository};
 use crate::model::recipe::{known_names, recipe_named};
+use crate::model::shards::Index;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// An FP model as the user names it:
 ///
-/// 1. a file, which wins over whatever else its name may mean;
+/// 1. a file, or a folder with a checkpoint, which wins over whatever else its name may mean;
 /// 2. `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, a repository of the Hugging Face hub;
 /// 3. `NAME` or `NAME.TAG` of a recipe, which means the recipe's repository.
 #[derive(Clone, Debug)]
@@ -27,10 +28,15 @@ impl ModelSource {
         &self.0
     }
 
+    /// What is read where the name is a file's or a folder's: that, its shards, and the description beside it.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files_of(&self.0)
+    }
+
     /// The checkpoint's path. What is the hub's is fetched first.
     ///
     /// # Errors
-    /// [`Error::Input`] for a folder, a name that means nothing, and whatever goes wrong with the hub.
+    /// [`Error::Input`] for a folder without a checkpoint, a name that means nothing, and whatever goes wrong with the hub.
     pub fn locate(&self) -> Result<PathBuf> {
         match self.repository()? {
             Some(repository) => {
@@ -39,25 +45,16 @@ impl ModelSource {
                     progress::show_transfer(&bar, &transfer)
                 })
             }
+            None if self.0.is_dir() => checkpoint_in(&self.0),
             None => Ok(self.0.clone()),
         }
     }
 
-    /// The repository that the name means, or `None` for a file. A path that leads nowhere is a file's too: opening it
-    /// tells why.
+    /// The repository that the name means, or `None` for a file or folder. A path that leads nowhere is a file's too:
+    /// opening it tells why.
     fn repository(&self) -> Result<Option<Repository>> {
         let path = &self.0;
         let refused = |problem: String| Error::input(path, problem);
-        if path.is_dir() {
-            let inside = path.join(hub::WEIGHTS);
-            return Err(refused(match inside.is_file() {
-                true => format!(
-                    "is a folder, where a file is expected: {}?",
-                    inside.display()
-                ),
-                false => "is a folder, where a file is expected".to_owned(),
-            }));
-        }
         let name = match path.to_str() {
             Some(name) if path.symlink_metadata().is_err() => name,
             _ => return Ok(None),
@@ -65,6 +62,11 @@ impl ModelSource {
         let repository = |id: &str| id.parse().map(Some).map_err(refused);
         if let Some(id) = name.strip_prefix(hub::PREFIX) {
             return repository(id);
+        }
+        if let Some(meant) = meant(name) {
+            return Err(refused(format!(
+                "there is no such file; {meant} is the hub's repository of this name"
+            )));
         }
         let is_file_name = path
             .extension()
@@ -100,6 +102,52 @@ impl ModelSource {
             .expect("a test parses every hub id");
         repository(&format!("{owner}/{name}"))
     }
+}
+
+/// The repository that is probably meant by a name that isn't how one is named: its owner and name alone, those behind
+/// another prefix, or the address of its page.
+fn meant(name: &str) -> Option<Repository> {
+    let id = match name.split_once("://") {
+        Some((_, page)) => {
+            let mut parts = page.split('/').skip(1);
+            format!("{}/{}", parts.next()?, parts.next()?)
+        }
+        None => name.split_once(':').map_or(name, |(_, id)| id).to_owned(),
+    };
+    let is_file_name = id.ends_with(".safetensors");
+    id.parse().ok().filter(|_| !is_file_name)
+}
+
+/// The checkpoint at `path`, its shards where it is an index or a folder with one, and what is read beside it.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    let checkpoint = match path.is_dir() {
+        true => checkpoint_in(path).unwrap_or_else(|_| path.to_owned()),
+        false => path.to_owned(),
+    };
+    let mut files = vec![checkpoint.with_file_name("config.json")];
+    // What can't be read says so when it is opened as a model.
+    if Index::is_named(&checkpoint)
+        && let Ok(index) = Index::open(&checkpoint)
+    {
+        let shards = index.files().into_iter();
+        files.extend(shards.map(|shard| checkpoint.with_file_name(shard)));
+    }
+    files.push(checkpoint);
+    files
+}
+
+/// The checkpoint in a folder: one file, or the index of its shards.
+fn checkpoint_in(folder: &Path) -> Result<PathBuf> {
+    let [weights, index] = [hub::WEIGHTS, hub::INDEX].map(|name| folder.join(name));
+    let which = match (weights.is_file(), index.is_file()) {
+        (true, false) => return Ok(weights),
+        (false, true) => return Ok(index),
+        (true, true) => "has both",
+        (false, false) => "is a folder without",
+    };
+    let (weights, index) = (hub::WEIGHTS, hub::INDEX);
+    let problem = format!("{which} {weights} and {index}, where one of them is expected");
+    Err(Error::input(folder, problem))
 }
 
 #[cfg(test)]
@@ -139,7 +187,8 @@ mod tests {
             "Cargo.toml",
             "deit_tiny_patch16_224.safetensors",
             "./deit_tiny_patch16_224",
-            "models/deit_tiny_patch16_224",
+            "own/vit.safetensors",
+            "models/demo/vit",
         ] {
             assert_eq!(meaning(path), "file");
         }
@@ -162,19 +211,35 @@ mod tests {
                 ["hf-hub:timm/x@a b: ", "`a b` is no revision"],
             ),
             ("models", ["is a folder", "a file is expected"]),
+            ("own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("own/vit@v1", ["no such file; ", "hf-hub:own/vit@v1 is"]),
+            ("hf_hub:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("HF-hub:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            ("timm:own/vit", ["no such file; ", "hf-hub:own/vit is"]),
+            (
+                "https://huggingface.co/own/vit/tree/main",
+                ["no such file; ", "hf-hub:own/vit is"],
+            ),
         ] {
             let message = meaning(name);
             for part in parts {
                 assert!(message.contains(part), "{message}\nlacks {part}");
             }
         }
+    }
+
+    #[test]
+    fn a_folder_means_the_checkpoint_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        let inside = folder.path().join("model.safetensors");
-        std::fs::write(&inside, "").unwrap();
-        let message = meaning(folder.path());
-        assert!(
-            message.ends_with(&format!("{}?", inside.display())),
-            "{message}"
-        );
+        let locate = || ModelSource::from(folder.path().as_os_str().to_owned()).locate();
+        let inside = |name: &str| folder.path().join(name);
+        let says = "is a folder without model.safetensors and model.safetensors.index.json";
+        assert!(locate().unwrap_err().to_string().contains(says));
+        std::fs::write(inside(hub::INDEX), "").unwrap();
+        assert_eq!(locate().unwrap(), inside(hub::INDEX));
+        std::fs::write(inside(hub::WEIGHTS), "").unwrap();
+        assert!(locate().unwrap_err().to_string().contains("has both"));
+        std::fs::remove_file(inside(hub::INDEX)).unwrap();
+        assert_eq!(locate().unwrap(), inside(hub::WEIGHTS));
     }
 }

@@ -3,15 +3,15 @@
 use super::calibrate::Calibrating;
 use super::eval::evaluate;
 use super::options::DeviceOption;
-use super::source::ModelSource;
-use super::{figures, open_checkpoint};
+use super::source::{ModelSource, files_of};
+use super::{figures, open_checkpoint, print_json};
 use crate::data::samples::load_all;
 use crate::error::{Error, Result};
 use crate::evaluation::{Models, Report, Shard, check_skipped, summarize};
 use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
-use crate::output;
-use crate::quant::{JournalLock, Preset, Provenance, QuantizedModel, parse_bytes};
+use crate::output::{self, Inputs};
+use crate::quant::{JournalLock, Preset, Provenance, QuantizedModel, journal_of, parse_bytes};
 use crate::report::Accuracy;
 use crate::sweep::{Plan, Task};
 use clap::Args;
@@ -107,20 +107,26 @@ impl Sweep {
             task.preset.name(),
             task.bits
         );
+        let part_path = task.part_path();
+        let finished = if self.redo { None } else { task.part()? };
+        if finished.is_none() {
+            // Before a model is fetched.
+            self.outputs(plan, task)?;
+        }
         let source = ModelSource::from(task.model.model.clone().into_os_string());
         let weights = open_checkpoint(&source)?;
         let resolved = resolve(&weights, task.model.recipe.as_deref())?;
         log::info!("model: {} ({})", resolved.name, resolved.source);
         let samples = plan.calibration_samples()?;
-        let images = plan.evaluation_images()?;
-        images.check(resolved.architecture.classes())?;
+        let mut images = plan.evaluation_images()?;
+        images.label(
+            resolved.architecture.classes(),
+            resolved.class_names.as_ref(),
+        )?;
         let provenance =
             Provenance::new(&weights, &resolved.name, task.preset, plan.seed(), &samples)?;
         let allowed = plan.max_skipped();
-        let part_path = task.part_path();
-        if !self.redo
-            && let Some(part) = task.part()?
-        {
+        if let Some(part) = finished {
             let differences = task.differences(&part, &weights, &resolved, provenance, &images);
             if !differences.is_empty() {
                 return Err(Error::input(
@@ -136,10 +142,18 @@ impl Sweep {
             return summarize([&part]);
         }
 
-        std::fs::create_dir_all(plan.out())
-            .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
-        let quantized_path = task.quantized_path();
-        output::check("--out", &quantized_path, &[("model", Some(weights.path()))])?;
+        let [quantized_path, part_path] = self.outputs(plan, task)?;
+        let journal = journal_of(&quantized_path);
+        let evaluated = images.samples().iter().map(|image| &image.path);
+        let inputs = Inputs::default()
+            .files("--plan", [&self.plan])
+            .files("plan's model", files_of(weights.path()))
+            .files("plan's list or labels", plan.lists())
+            .files("plan's image", samples.iter().map(|image| &image.path))
+            .files("plan's image", evaluated);
+        for output in [&quantized_path, &journal, &part_path] {
+            output::spare("out", output, &inputs)?;
+        }
         let lock = JournalLock::take(&quantized_path)?;
         let inputs = load_all(&samples, &resolved.preprocessing)
             .into_iter()
@@ -167,7 +181,7 @@ impl Sweep {
         let part = evaluate(&mut models, &images, Shard::WHOLE)?;
         check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
         let report = summarize([&part])?;
-        part.save(&part_path)?;
+        output::write(&part_path, |file| part.write(file))?;
         journal.close()?;
         log::info!(
             "wrote {} and {}",
@@ -177,13 +191,19 @@ impl Sweep {
         Ok(report)
     }
 
+    /// Where the task's quantized model and its part go, which can be written.
+    fn outputs(&self, plan: &Plan, task: &Task) -> Result<[PathBuf; 2]> {
+        std::fs::create_dir_all(plan.out())
+            .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
+        let because = "the results of a sweep are read again";
+        let quantized = output::regular(&task.quantized_path(), because)?;
+        Ok([quantized, output::regular(&task.part_path(), because)?])
+    }
+
     fn list(&self, tasks: &[Task]) -> Result<()> {
         let rows = tasks.iter().map(row).collect::<Result<Vec<_>>>()?;
         if self.json {
-            return print_line!(
-                "{}",
-                serde_json::to_string_pretty(&rows).expect("plain data")
-            );
+            return print_json(&rows);
         }
         let names = rows.iter().map(|row| row.model.chars().count());
         let width = names.max().unwrap_or(0).max("model".len());

@@ -2,14 +2,14 @@
 
 use super::options::open_tuned;
 use super::source::ModelSource;
-use super::{open_checkpoint, progress};
+use super::{open_checkpoint, print_json, print_text, progress};
 use crate::device::{Device, adapters};
 use crate::differences::differences;
 use crate::error::{Error, Result};
 use crate::input;
 use crate::model::recipe::resolve;
 use crate::model::weights::Weights;
-use crate::output;
+use crate::output::{Inputs, Output};
 use crate::quant::QuantizedModel;
 use crate::verify::{
     CaseReport, Codes, DeviceReport, Difference, Figure, FloatReport, Images, IntegerReport,
@@ -107,17 +107,14 @@ impl Verify {
         if !self.against.is_empty() {
             return self.compare();
         }
-        if let Some(out) = &self.out {
-            let mut inputs = vec![
-                ("--model", self.model.as_ref().map(ModelSource::name)),
-                ("--quantized", self.quantized.as_deref()),
-            ];
-            inputs.extend(
-                self.shader
-                    .iter()
-                    .map(|shader| ("--shader", Some(&*shader.file))),
-            );
-            output::check("--out", out, &inputs)?;
+        let out = self.out.as_deref().map(Output::open).transpose()?;
+        if let Some(out) = &out {
+            let inputs = Inputs::default()
+                .files("--model", self.model.iter().flat_map(ModelSource::files))
+                .files("--quantized", &self.quantized)
+                .files("--shader", self.shader.iter().map(|shader| &shader.file))
+                .images("--images", &self.images);
+            out.spare("--out", &inputs)?;
         }
         let subjects = self.subjects()?;
         let shaders = self.shaders()?;
@@ -153,12 +150,12 @@ impl Verify {
             }
             report.devices.push(device_report);
         }
-        if let Some(out) = &self.out {
-            report.save(out)?;
-            log::info!("wrote {}", out.display());
+        if let Some(out) = &out {
+            out.write(|file| report.write(file))?;
+            log::info!("wrote {}", out.path().display());
         }
         if self.json {
-            print_line!("{}", report.to_json())?;
+            print_text(&report.to_json())?;
         }
         let failures: usize = report
             .devices
@@ -281,7 +278,7 @@ impl Verify {
                 })
                 .collect();
             let all = serde_json::json!({ "reference": first_name, "compared": compared });
-            print_line!("{all:#}")?;
+            print_json(&all)?;
         } else {
             for (name, differences) in &compared {
                 print_differences(first_name, name, differences)?;
@@ -301,7 +298,8 @@ fn conclude(failures: usize, what: &str) -> Result<()> {
 }
 
 fn print_device(device: &DeviceReport) -> Result<()> {
-    print_line!("{} ({}, {})\n", device.name, device.backend, device.driver)?;
+    print_line!("{} ({}, {})", device.name, device.backend, device.driver)?;
+    print_line!("")?;
     print_line!(
         "{:<28} {:>5}  {:<12} {:>14} {:>22}  verdict",
         "kernel",
@@ -314,7 +312,8 @@ fn print_device(device: &DeviceReport) -> Result<()> {
         print_kernel(kernel)?;
     }
     for model in &device.models {
-        print_line!("\n{}", model.name)?;
+        print_line!("")?;
+        print_line!("{}", model.name)?;
         if let Some(float) = &model.float {
             print_float(float)?;
         }
@@ -326,10 +325,12 @@ fn print_device(device: &DeviceReport) -> Result<()> {
         }
     }
     let failures = failures(device);
+    print_line!("")?;
     if failures.is_empty() {
-        return print_line!("\nall as on the CPU\n");
+        print_line!("all as on the CPU")?;
+    } else {
+        print_line!("wrong:")?;
     }
-    print_line!("\nwrong:")?;
     for failure in failures {
         print_line!("  {failure}")?;
     }
@@ -439,7 +440,7 @@ fn print_integer(integer: &IntegerReport) -> Result<()> {
 fn print_differences(first: &str, other: &str, differences: &[Difference]) -> Result<()> {
     print_line!("{other} against {first}")?;
     if differences.is_empty() {
-        return print_line!("  the same in every bit\n");
+        print_line!("  the same in every bit")?;
     }
     for Difference { level, place, what } in differences {
         let level = match level {

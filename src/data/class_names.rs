@@ -1,9 +1,10 @@
-//! What a model's classes are called: a list from a file, or ImageNet's.
+//! What a model's classes are called: by the model itself, by a list from a file, or as ImageNet's.
 
 use crate::error::{Error, Result};
 use crate::input;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::Path;
 
 /// The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k model's
@@ -13,72 +14,160 @@ const IMAGENET: &str = include_str!("../../models/imagenet_classes.tsv");
 pub const IMAGENET_CLASSES: usize = 1000;
 /// The first line of a list with ids, if it is there.
 const HEADER: &str = "index\twnid\tname";
+/// The longest name that is taken, in bytes: eight times ImageNet's longest.
+const MAX_NAME: usize = 1 << 10;
+/// The most bytes of names that a model may have: they are part of a quantized file's header.
+const MAX_NAMES: usize = 1 << 24;
 
 /// What a class is called.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClassName {
-    /// Its WordNet id, as in `n01440764`, where the list has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Its WordNet id, as in `n01440764`, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wnid: Option<String>,
     /// Its name. Several classes may have the same: ImageNet has two kinds of crane.
     pub name: String,
 }
 
-/// ImageNet's [`IMAGENET_CLASSES`].
-pub fn imagenet() -> Vec<ClassName> {
-    parse(IMAGENET).expect("a test parses it")
+/// What all classes of a model are called, in the order of its logits. As JSON: a list, or `"imagenet-1k"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Form", into = "Form")]
+pub struct ClassNames(Vec<ClassName>);
+
+/// [`ClassNames`] as they are stored.
+#[derive(Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"imagenet-1k\", or a list of {\"name\": …} with or without \"wnid\""
+)]
+enum Form {
+    Known(Dataset),
+    Own(Vec<ClassName>),
 }
 
-/// The names in a file, of a model with so many classes.
-///
-/// # Errors
-/// A file that can't be read, one of another form than [`parse`] takes, or another number of names.
-pub fn open(path: &Path, classes: usize) -> Result<Vec<ClassName>> {
-    let text = input::text(path)?;
-    let names = parse(&text).map_err(|problem| Error::input(path, problem))?;
-    if names.len() != classes {
-        let problem = format!("names {} classes, but the model has {classes}", names.len());
-        return Err(Error::input(path, problem));
-    }
-    Ok(names)
+/// Classes that need no list.
+#[derive(Serialize, Deserialize)]
+enum Dataset {
+    #[serde(rename = "imagenet-1k")]
+    ImageNet1k,
 }
 
-/// Reads a list of classes: a name on each line, or, where the first line has tabs, `index<TAB>wnid<TAB>name`
-/// with indices that count from 0, and maybe these words above them.
-///
-/// # Errors
-/// What was expected and what was found, with the line.
-pub fn parse(text: &str) -> std::result::Result<Vec<ClassName>, String> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lines = (1..).zip(text.lines()).peekable();
-    let Some(&(_, first)) = lines.peek() else {
-        return Err("expected a class on each line, found nothing".to_owned());
-    };
-    let has_ids = first.contains('\t');
-    if first == HEADER {
-        lines.next();
+impl TryFrom<Form> for ClassNames {
+    type Error = String;
+
+    fn try_from(form: Form) -> std::result::Result<Self, String> {
+        match form {
+            Form::Known(Dataset::ImageNet1k) => Ok(Self::imagenet()),
+            Form::Own(names) => Self::new(names),
+        }
     }
-    let mut names: Vec<ClassName> = Vec::new();
-    let mut known = HashMap::new();
-    for (line, content) in lines {
-        let class = match has_ids {
-            true => row(content, names.len()),
-            false => name(content).map(|name| ClassName { wnid: None, name }),
-        };
-        let class = class.map_err(|problem| format!("line {line}: {problem}"))?;
-        if let Some(wnid) = &class.wnid
-            && let Some(earlier) = known.insert(wnid.clone(), line)
-        {
+}
+
+impl From<ClassNames> for Form {
+    fn from(names: ClassNames) -> Self {
+        match names == ClassNames::imagenet() {
+            true => Self::Known(Dataset::ImageNet1k),
+            false => Self::Own(names.0),
+        }
+    }
+}
+
+impl Deref for ClassNames {
+    type Target = [ClassName];
+
+    fn deref(&self) -> &[ClassName] {
+        &self.0
+    }
+}
+
+impl ClassNames {
+    /// Takes the names of classes 0, 1, 2 …
+    ///
+    /// # Errors
+    /// A name that is empty, too long or can't be shown on a terminal, and a WordNet id that is none or occurs twice.
+    pub fn new(names: Vec<ClassName>) -> std::result::Result<Self, String> {
+        let mut known = HashMap::new();
+        let mut bytes = 0;
+        for (index, class) in names.iter().enumerate() {
+            check_name(&class.name).map_err(|problem| format!("class {index}: {problem}"))?;
+            bytes += class.name.len();
+            let Some(id) = &class.wnid else { continue };
+            if !is_wnid(id) {
+                return Err(format!(
+                    "class {index}: expected a WordNet id as n01440764, found {id:?}"
+                ));
+            }
+            if let Some(earlier) = known.insert(id, index) {
+                return Err(format!(
+                    "expected each id once, found {id} of classes {earlier} and {index}"
+                ));
+            }
+        }
+        if bytes > MAX_NAMES {
             return Err(format!(
-                "line {line}: expected each id once, found {wnid} on line {earlier} too"
+                "expected names of at most {MAX_NAMES} bytes in all, found {bytes}"
             ));
         }
-        names.push(class);
+        Ok(Self(names))
     }
-    if names.is_empty() {
-        return Err("expected a class on each line, found only a header".to_owned());
+
+    /// ImageNet's [`IMAGENET_CLASSES`].
+    pub fn imagenet() -> Self {
+        Self::parse(IMAGENET).expect("a test parses it")
     }
-    Ok(names)
+
+    /// Reads the names in a file, of a model with so many classes.
+    ///
+    /// # Errors
+    /// A file that can't be read, one of another form than [`parse`](Self::parse) takes, or another number of names.
+    pub fn open(path: &Path, classes: usize) -> Result<Self> {
+        let text = input::text(path)?;
+        let names = Self::parse(&text).map_err(|problem| Error::input(path, problem))?;
+        if names.len() != classes {
+            let problem = format!("names {} classes, but the model has {classes}", names.len());
+            return Err(Error::input(path, problem));
+        }
+        Ok(names)
+    }
+
+    /// Reads a list of classes: a name on each line, or, where the first line has tabs, `index<TAB>wnid<TAB>name`
+    /// with indices that count from 0, and maybe these words above them.
+    ///
+    /// # Errors
+    /// What was expected and what was found, with the line, or else with the class.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let mut lines = (1..).zip(text.lines()).peekable();
+        let Some(&(_, first)) = lines.peek() else {
+            return Err("expected a class on each line, found nothing".to_owned());
+        };
+        let has_ids = first.contains('\t');
+        if first == HEADER {
+            lines.next();
+        }
+        let mut names = Vec::new();
+        for (line, content) in lines {
+            let class = match has_ids {
+                true => row(content, names.len()),
+                false => Ok(ClassName {
+                    wnid: None,
+                    name: content.trim().to_owned(),
+                }),
+            };
+            let class = class.and_then(|class| check_name(&class.name).map(|()| class));
+            names.push(class.map_err(|problem| format!("line {line}: {problem}"))?);
+        }
+        if names.is_empty() {
+            return Err("expected a class on each line, found only a header".to_owned());
+        }
+        Self::new(names)
+    }
+}
+
+/// Whether `text` has the form of a WordNet id of a noun, as in `n01440764`.
+pub fn is_wnid(text: &str) -> bool {
+    let digits = text.strip_prefix('n').unwrap_or_default();
+    digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// The class of a line with an index, which has to be this one.
@@ -92,28 +181,27 @@ fn row(line: &str, index: usize) -> std::result::Result<ClassName, String> {
     if found != index.to_string() {
         return Err(format!("expected the index {index}, found {found:?}"));
     }
-    let digits = wnid.strip_prefix('n').unwrap_or_default();
-    if digits.len() != 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return Err(format!(
-            "expected a WordNet id as n01440764, found {wnid:?}"
-        ));
-    }
     Ok(ClassName {
         wnid: Some(wnid.to_owned()),
-        name: name(text)?,
+        name: text.trim().to_owned(),
     })
 }
 
-/// A name that can be shown on a terminal.
-fn name(text: &str) -> std::result::Result<String, String> {
-    let name = text.trim();
-    if name.is_empty() {
+/// That a name can be shown on a terminal.
+fn check_name(name: &str) -> std::result::Result<(), String> {
+    if name.trim().is_empty() {
         return Err("expected a name, found none".to_owned());
+    }
+    if name.len() > MAX_NAME {
+        return Err(format!(
+            "expected a name of at most {MAX_NAME} bytes, found {}",
+            name.len()
+        ));
     }
     if name.contains(char::is_control) {
         return Err(format!("expected a name, found {name:?}"));
     }
-    Ok(name.to_owned())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -121,13 +209,13 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> std::result::Result<Vec<String>, String> {
-        let classes = parse(text)?;
-        Ok(classes.into_iter().map(|class| class.name).collect())
+        let classes = ClassNames::parse(text)?;
+        Ok(classes.iter().map(|class| class.name.clone()).collect())
     }
 
     #[test]
     fn imagenet_has_its_thousand_classes_in_order() {
-        let classes = imagenet();
+        let classes = ClassNames::imagenet();
         assert_eq!(classes.len(), IMAGENET_CLASSES);
         assert!(classes.is_sorted_by(|left, right| left.wnid < right.wnid));
         for (index, wnid, name) in [
@@ -149,7 +237,7 @@ mod tests {
     fn lists_with_and_without_ids() {
         assert_eq!(names("cat\ndog\ncat").unwrap(), ["cat", "dog", "cat"]);
         assert_eq!(
-            names("\u{feff}cat\r\ngrand piano\r\n").unwrap(),
+            names("cat\r\ngrand piano\r\n").unwrap(),
             ["cat", "grand piano"]
         );
         let rows = "0\tn00000001\tcat\n1\tn00000000\tdog\n";
@@ -186,11 +274,11 @@ mod tests {
             ),
             (
                 "0\tn1\tcat",
-                "line 1: expected a WordNet id as n01440764, found \"n1\"",
+                "class 0: expected a WordNet id as n01440764, found \"n1\"",
             ),
             (
                 "0\tn00000001\tcat\n1\tn00000001\tdog",
-                "expected each id once, found n00000001 on line 1 too",
+                "expected each id once, found n00000001 of classes 0 and 1",
             ),
         ] {
             let problem = names(text).unwrap_err();
@@ -199,12 +287,58 @@ mod tests {
     }
 
     #[test]
+    fn names_are_stored_whole_or_as_imagenets() {
+        let stored = |names: &ClassNames| serde_json::to_string(names).unwrap();
+        let read = |text: &str| serde_json::from_str::<ClassNames>(text).map_err(|e| e.to_string());
+        let imagenet = ClassNames::imagenet();
+        assert_eq!(stored(&imagenet), r#""imagenet-1k""#);
+        assert_eq!(read(r#""imagenet-1k""#).unwrap(), imagenet);
+        let own = ClassNames::parse("0\tn00000001\tcat \"Tom\"\n1\tn00000000\tdog").unwrap();
+        let text = stored(&own);
+        assert!(
+            text.starts_with(r#"[{"wnid":"n00000001","name":"cat \"Tom\""},"#),
+            "{text}"
+        );
+        assert_eq!(read(&text).unwrap(), own);
+        // Another order isn't ImageNet's.
+        let reversed = ClassNames::new(imagenet.iter().rev().cloned().collect()).unwrap();
+        assert_eq!(read(&stored(&reversed)).unwrap(), reversed);
+
+        let long = format!(r#"[{{"name":"{}"}}]"#, "a".repeat(MAX_NAME + 1));
+        for (text, says) in [
+            (r#""imagenet""#, "expected \"imagenet-1k\", or a list"),
+            (r#"[{"name":""}]"#, "class 0: expected a name, found none"),
+            (
+                r#"[{"name":"a"},{"name":"\u001b[2J"}]"#,
+                "class 1: expected a name, found",
+            ),
+            (r#"[{"wnid":"n1","name":"a"}]"#, "expected a WordNet id"),
+            (&long, "at most 1024 bytes, found 1025"),
+        ] {
+            let problem = read(text).unwrap_err();
+            assert!(problem.contains(says), "{problem}\nlacks {says}");
+        }
+        let many = vec![
+            ClassName {
+                wnid: None,
+                name: "a".repeat(MAX_NAME)
+            };
+            (MAX_NAMES >> 10) + 1
+        ];
+        let problem = ClassNames::new(many).unwrap_err();
+        assert!(
+            problem.contains("at most 16777216 bytes in all"),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn the_number_of_names_is_the_models() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("classes.txt");
         std::fs::write(&path, "cat\ndog\n").unwrap();
-        assert_eq!(open(&path, 2).unwrap().len(), 2);
-        let problem = open(&path, 10).unwrap_err().to_string();
+        assert_eq!(ClassNames::open(&path, 2).unwrap().len(), 2);
+        let problem = ClassNames::open(&path, 10).unwrap_err().to_string();
         assert!(
             problem.ends_with("classes.txt: names 2 classes, but the model has 10"),
             "{problem}"

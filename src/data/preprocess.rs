@@ -37,6 +37,14 @@ pub struct Preprocessing {
     pub mean: [f32; 3],
     /// Standard deviation of red, green and blue, for values from 0 to 1.
     pub std: [f32; 3],
+    /// Whether a photo is turned as its EXIF segment says. timm, torchvision and Pillow don't.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub exif_orientation: bool,
+}
+
+/// Whether a field has its default, which is not written: files from before it stay as they are.
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
@@ -50,6 +58,8 @@ pub struct Choices {
     pub mean: Option<[f32; 3]>,
     /// As [`Preprocessing::std`].
     pub std: Option<[f32; 3]>,
+    /// As [`Preprocessing::exif_orientation`].
+    pub exif_orientation: Option<bool>,
 }
 
 impl Choices {
@@ -61,6 +71,9 @@ impl Choices {
             interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
             mean: self.mean.unwrap_or(preprocessing.mean),
             std: self.std.unwrap_or(preprocessing.std),
+            exif_orientation: self
+                .exif_orientation
+                .unwrap_or(preprocessing.exif_orientation),
         }
     }
 }
@@ -160,7 +173,11 @@ mod tests {
     use crate::data::image_file::load_rgb;
 
     fn fixture(name: &str) -> RgbImage {
-        load_rgb(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)).unwrap()
+        load_rgb(
+            &Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name),
+            false,
+        )
+        .unwrap()
     }
 
     fn preprocessing(image_size: usize, crop_pct: f64) -> Preprocessing {
@@ -170,6 +187,7 @@ mod tests {
             interpolation: Interpolation::Bicubic,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+            exif_orientation: false,
         }
     }
 

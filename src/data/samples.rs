@@ -1,25 +1,36 @@
 //! Which images: class folders, label lists, calibration lists, and a seeded choice among them.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use log::Level;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
-use super::image_file::{load_rgb, read};
+use super::class_folders;
+use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read, read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result};
 use crate::input;
 
-/// What makes a file in a folder an image, in any case.
-const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "bmp"];
-/// How many names an error spells out before it only counts.
+/// How many names a message spells out before it only counts.
 const NAMED: usize = 10;
+/// What file managers, archivers and file servers leave in folders, beside what begins with a dot.
+const SYSTEMS: [&str; 8] = [
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+];
 
 /// One image and, where it is known, its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,29 +42,37 @@ pub struct Sample {
 }
 
 /// The images of a folder with one folder per class, labelled as torchvision's `ImageFolder` does:
-/// class folders in order of their names are 0, 1, 2 ..., each searched at any depth.
+/// class folders in their [order](class_folders::sort) are 0, 1, 2 ..., each searched at any depth.
 ///
-/// With ImageNet's thousand WordNet ids as names this gives the usual class indices.
+/// With ImageNet's thousand WordNet ids as names this gives the usual class indices. What is hidden or a system's is no
+/// class folder. A notice names the files that are no images.
 ///
 /// # Errors
 /// An [`Error::Input`] when `dir` or something in it can't be read, when there is no class folder,
-/// a class folder holds no image, or an image lies outside of all class folders.
+/// a class folder holds no image, two are called by the same number, or an image lies outside of all class folders.
 pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
     const EXPECTED: &str = "expected a folder with one folder of images per class";
     let mut classes: Vec<OsString> = Vec::new();
     let mut unclassed = Vec::new();
+    let mut left_out = LeftOut::default();
     let cannot_read =
         |error: std::io::Error| Error::input(dir, format!("{EXPECTED}, can't read it: {error}"));
     for entry in fs::read_dir(dir).map_err(cannot_read)? {
         let entry = entry.map_err(cannot_read)?;
         let path = entry.path();
+        if is_systems(&entry.file_name()) {
+            left_out.hidden.push(path);
+            continue;
+        }
         // Not the entry's own metadata: a link to a folder is a class folder too.
         let metadata = fs::metadata(&path)
             .map_err(|error| Error::input(&path, format!("can't read it: {error}")))?;
         if metadata.is_dir() {
             classes.push(entry.file_name());
-        } else if is_image(&path) {
+        } else if is_named_as_image(&path) {
             unclassed.push(entry.file_name().to_string_lossy().into_owned());
+        } else {
+            left_out.others.push(path);
         }
     }
     if classes.is_empty() {
@@ -73,12 +92,12 @@ pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
             ),
         ));
     }
-    classes.sort();
+    class_folders::sort(&mut classes).map_err(|problem| Error::input(dir, problem))?;
 
     let mut samples = Vec::new();
     let mut empty = Vec::new();
     for (label, class) in classes.iter().enumerate() {
-        let images = images_below(&dir.join(class))?;
+        let images = images_below(&dir.join(class), &mut left_out)?;
         if images.is_empty() {
             empty.push(class.to_string_lossy().into_owned());
         }
@@ -87,6 +106,7 @@ pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
             label: Some(label),
         }));
     }
+    left_out.tell(dir);
     if !empty.is_empty() {
         return Err(Error::input(
             dir,
@@ -170,13 +190,15 @@ fn entries<'a>(
     Ok(entries)
 }
 
-/// All images in `dir` at any depth, in order of their paths, without labels.
+/// All images in `dir` at any depth, in order of their paths, without labels. A notice names the files that are no images.
 ///
 /// # Errors
 /// An [`Error::Input`] when `dir` or something in it can't be read, or when it holds no image.
 pub fn flat_folder(dir: &Path) -> Result<Vec<Sample>> {
     expect_folder(dir)?;
-    let images = images_below(dir)?;
+    let mut left_out = LeftOut::default();
+    let images = images_below(dir, &mut left_out)?;
+    left_out.tell(dir);
     if images.is_empty() {
         return Err(Error::input(
             dir,
@@ -285,22 +307,91 @@ pub fn contents_sha256(samples: &[Sample]) -> Result<String> {
 pub fn load_all(samples: &[Sample], preprocessing: &Preprocessing) -> Vec<Result<Vec<f32>>> {
     samples
         .par_iter()
-        .map(|sample| Ok(preprocessing.apply(&load_rgb(&sample.path)?)))
+        .map(|sample| {
+            Ok(preprocessing.apply(&load_rgb(&sample.path, preprocessing.exif_orientation)?))
+        })
         .collect()
 }
 
-fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|found| {
-        EXTENSIONS
+/// What a folder holds beside images.
+#[derive(Default)]
+struct LeftOut {
+    /// Files that are no images by their names.
+    others: Vec<PathBuf>,
+    /// Files and folders that are hidden or a system's, whatever they are.
+    hidden: Vec<PathBuf>,
+}
+
+impl LeftOut {
+    /// Says in the log how many there are, and names some.
+    fn tell(&self, dir: &Path) {
+        let formats = self
+            .others
             .iter()
-            .any(|known| found.eq_ignore_ascii_case(known))
-    })
+            .filter_map(|path| named_as_not_read(path));
+        let formats: BTreeSet<&str> = formats.collect();
+        if formats.is_empty() {
+            tell(dir, Level::Info, "not read as images", &self.others);
+        } else {
+            // They are images to whoever took them.
+            let formats = Vec::from_iter(formats).join(", ");
+            let what = format!("not read as images ({formats} is not supported)");
+            tell(dir, Level::Warn, &what, &self.others);
+        }
+        tell(
+            dir,
+            Level::Info,
+            "left out as hidden or a system's",
+            &self.hidden,
+        );
+    }
+}
+
+/// Says in the log what `paths` in `dir` are: some of them, and the others where more is to be said.
+fn tell(dir: &Path, level: Level, what: &str, paths: &[PathBuf]) {
+    if paths.is_empty() {
+        return;
+    }
+    let names = paths
+        .iter()
+        .map(|path| path.strip_prefix(dir).unwrap_or(path));
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+    names.sort();
+    let dir = dir.display();
+    log::log!(
+        level,
+        "{dir}: {} {what}: {}",
+        count(names.len(), "file"),
+        name_some(&names)
+    );
+    for name in names.iter().skip(NAMED) {
+        log::debug!("{dir}: {what}: {name}");
+    }
+}
+
+/// Whether a file or folder is hidden, or there for a file manager, an archiver or a file server.
+fn is_systems(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+        || SYSTEMS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// All images in `dir` at any depth, in order of their paths. Links are followed.
-fn images_below(dir: &Path) -> Result<Vec<PathBuf>> {
+fn images_below(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
-    for entry in WalkDir::new(dir).follow_links(true) {
+    let mut entries = WalkDir::new(dir)
+        .min_depth(1)
+        .follow_links(true)
+        .into_iter();
+    while let Some(entry) = entries.next() {
+        // Hidden ones may be links that lead nowhere, as editors leave them.
+        if let Err(error) = &entry
+            && error.depth() > 0
+            && let Some(path) = error.path()
+            && path.file_name().is_some_and(is_systems)
+        {
+            left_out.hidden.push(path.to_owned());
+            continue;
+        }
         let entry = entry.map_err(|error| {
             // The library repeats the path unless the cause alone is shown.
             let path = error.path().unwrap_or(dir).to_owned();
@@ -316,8 +407,18 @@ fn images_below(dir: &Path) -> Result<Vec<PathBuf>> {
                 (None, None) => Error::input(path, format!("can't read it: {error}")),
             }
         })?;
-        if !entry.file_type().is_dir() && is_image(entry.path()) {
+        let is_folder = entry.file_type().is_dir();
+        if is_systems(entry.file_name()) {
+            if is_folder {
+                entries.skip_current_dir();
+            }
+            left_out.hidden.push(entry.into_path());
+        } else if is_folder {
+            continue;
+        } else if is_named_as_image(entry.path()) {
             images.push(entry.into_path());
+        } else {
+            left_out.others.push(entry.into_path());
         }
     }
     images.sort();
@@ -343,10 +444,12 @@ fn expect_folder(dir: &Path) -> Result<()> {
 
 /// The samples for a list's entries, once every name is known to be a file.
 fn resolve(dir: &Path, list: &Path, entries: Vec<Entry>) -> Result<Vec<Sample>> {
-    let missing: Vec<&str> = entries
+    // With what isn't seen in a name, such as a space at its end.
+    let missing: Vec<String> = entries
         .iter()
         .map(|(name, _)| *name)
         .filter(|name| !dir.join(name).is_file())
+        .map(|name| format!("{name:?}"))
         .collect();
     if !missing.is_empty() {
         return Err(Error::input(
@@ -460,6 +563,53 @@ mod tests {
     }
 
     #[test]
+    fn every_name_of_an_image_counts_and_nothing_hidden() {
+        let images = [
+            "a.jfif", "b.TIF", "c.tiff", "d/e.gif", "f.ppm", "g.pgm", "h.jpe",
+        ];
+        let others = ["i.heic", "j.txt", "k"];
+        let hidden = [
+            "._a.jpg",
+            "Thumbs.db",
+            ".ipynb_checkpoints/a.png",
+            "__MACOSX/d/a.png",
+        ];
+        let dir = folder(&[&images[..], &others, &hidden].concat());
+        let mut left_out = LeftOut::default();
+        let mut found = images_below(dir.path(), &mut left_out).unwrap();
+        let named = |paths: &mut Vec<PathBuf>, names: &[&str]| {
+            paths.sort();
+            let mut expected: Vec<PathBuf> =
+                names.iter().map(|name| dir.path().join(name)).collect();
+            expected.sort();
+            assert_eq!(*paths, expected);
+        };
+        named(&mut found, &images);
+        named(&mut left_out.others, &others);
+        // Of a folder only its name.
+        named(
+            &mut left_out.hidden,
+            &["._a.jpg", "Thumbs.db", ".ipynb_checkpoints", "__MACOSX"],
+        );
+    }
+
+    #[test]
+    fn what_is_hidden_is_no_class() {
+        let dir = folder(&[
+            "n01/a.png",
+            "n02/b.tif",
+            ".git/c.png",
+            "__MACOSX/n01/d.png",
+            "._e.png",
+        ]);
+        let samples = image_folder(dir.path()).unwrap();
+        assert_eq!(
+            relative(dir.path(), &samples),
+            [("n01/a.png".into(), Some(0)), ("n02/b.tif".into(), Some(1))]
+        );
+    }
+
+    #[test]
     fn a_flat_folder_is_sorted_by_path() {
         let dir = folder(&["b/x.bmp", "c.jpeg", "a.JPEG", "list.tsv"]);
         let samples = flat_folder(dir.path()).unwrap();
@@ -488,6 +638,23 @@ mod tests {
     }
 
     #[test]
+    fn lists_may_begin_with_a_byte_order_mark() {
+        let dir = folder(&["a.jpg", "b.jpg"]);
+        let labels = list(dir.path(), "\u{feff}b.jpg\t7\r\na.jpg\t0\r\n");
+        let samples = labelled(dir.path(), &labels).unwrap();
+        let expected = [("b.jpg".into(), Some(7)), ("a.jpg".into(), Some(0))];
+        assert_eq!(relative(dir.path(), &samples), expected);
+        let names = list(dir.path(), "\u{feff}b.jpg\r\n");
+        assert_eq!(listed(dir.path(), &names).unwrap().len(), 1);
+        // In the middle, as where two lists were joined, it is a part of the name, and is shown.
+        let problem = labelled_problem(dir.path(), "b.jpg\t7\n\u{feff}a.jpg\t0");
+        assert!(
+            problem.ends_with(r#"missing: "\u{feff}a.jpg""#),
+            "{problem}"
+        );
+    }
+
+    #[test]
     fn malformed_labels_are_named_by_line() {
         let dir = folder(&["a.jpg", "b.jpg"]);
         let problem = |text| labelled_problem(dir.path(), text);
@@ -511,8 +678,8 @@ mod tests {
         }
         let problem = labelled_problem(dir.path(), &text);
         assert!(problem.contains("expected the 13 files it lists in"));
-        assert!(problem.contains("found 12 of them missing: none0.jpg, none1.jpg"));
-        assert!(problem.ends_with("none9.jpg and 2 more"));
+        assert!(problem.contains("found 12 of them missing: \"none0.jpg\", \"none1.jpg\""));
+        assert!(problem.ends_with("\"none9.jpg\" and 2 more"));
 
         let labels = list(dir.path(), "a.jpg\t1");
         let error = labelled(&dir.path().join("gone"), &labels).unwrap_err();
@@ -531,7 +698,7 @@ mod tests {
         let repeated = listed(dir.path(), &list(dir.path(), "b.jpg\nb.jpg")).unwrap_err();
         assert!(repeated.to_string().contains("line 2"));
         let missing = listed(dir.path(), &list(dir.path(), "c.jpg")).unwrap_err();
-        assert!(missing.to_string().ends_with("missing: c.jpg"));
+        assert!(missing.to_string().ends_with("missing: \"c.jpg\""));
     }
 
     #[test]
@@ -581,6 +748,7 @@ mod tests {
             interpolation: Interpolation::Bilinear,
             mean: [0.5; 3],
             std: [0.5; 3],
+            exif_orientation: false,
         };
         let inputs = load_all(&flat_folder(dir.path()).unwrap(), &preprocessing);
         assert_eq!(inputs[0].as_ref().unwrap(), &vec![1.0; 48]);
@@ -604,6 +772,9 @@ mod tests {
         symlink(&classes, classes.join("n01/again")).unwrap();
         let error = flat_folder(&classes).unwrap_err().to_string();
         assert!(error.contains("this link leads back to"), "{error}");
+        fs::remove_file(classes.join("n01/again")).unwrap();
+        symlink("nowhere", classes.join("n01/.#a.jpg")).unwrap();
+        assert_eq!(flat_folder(&classes).unwrap().len(), 2);
     }
 
     #[cfg(target_os = "linux")]

@@ -1,10 +1,12 @@
 //! The images of an evaluation.
 
+use crate::data::class_folders::{Rule, classes_of, numbers_out_of_order};
+use crate::data::class_names::ClassNames;
 use crate::data::samples::{Sample, image_folder, labelled};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// Labelled images, and where they were found.
@@ -41,24 +43,15 @@ impl LabelledImages {
         })
     }
 
-    /// Finds out whether the labels are those of a model with so many classes.
+    /// Makes the labels those of a model with so many `classes`, which it may call by `names`.
     ///
     /// # Errors
-    /// A label that is no class, or class folders that are not the classes.
-    pub fn check(&self, classes: usize) -> Result<()> {
+    /// A label that is no class, and those of [`classes_of`] about class folders.
+    pub fn label(&mut self, classes: usize, names: Option<&ClassNames>) -> Result<()> {
         let Some(labels) = &self.labels else {
-            // The order of the folders gives the index only if no class is left out.
-            let folders: HashSet<_> = self.samples.iter().map(|sample| sample.label).collect();
-            if folders.len() == classes {
-                return Ok(());
-            }
-            return Err(Error::input(
-                &self.folder,
-                format!(
-                    "has {} class folders, but the model has {classes} classes; name the classes with --labels",
-                    folders.len()
-                ),
-            ));
+            return self
+                .label_folders(classes, names)
+                .map_err(|problem| Error::input(&self.folder, problem));
         };
         for sample in &self.samples {
             if let Some(label) = sample.label.filter(|&label| label >= classes) {
@@ -71,6 +64,43 @@ impl LabelledImages {
                     ),
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// [`label`](Self::label) where the images lie in class folders, whose order labels them so far.
+    fn label_folders(
+        &mut self,
+        classes: usize,
+        names: Option<&ClassNames>,
+    ) -> std::result::Result<(), String> {
+        let mut folders: Vec<&OsStr> = Vec::new();
+        let mut places = Vec::new();
+        for sample in &self.samples {
+            let folder = self.name(sample).iter().next().unwrap_or_default();
+            if folders.last() != Some(&folder) {
+                folders.push(folder);
+            }
+            places.push(folders.len() - 1);
+        }
+        let (found, rule) = classes_of(&folders, classes, names)?;
+        log::info!("class folders: {} of {classes}, {rule}", folders.len());
+        if rule == Rule::Order {
+            if let Some(name) = names.and_then(|names| names.first()) {
+                log::warn!(
+                    "class folders: none is called like a class of the model, as `{}` would be",
+                    name.name
+                );
+            }
+            if let Some((first, second)) = numbers_out_of_order(&folders) {
+                log::warn!(
+                    "class folders: `{first}` comes before `{second}` in the order of their names; --labels can tell \
+                     another"
+                );
+            }
+        }
+        for (sample, place) in self.samples.iter_mut().zip(places) {
+            sample.label = Some(found[place]);
         }
         Ok(())
     }
@@ -129,6 +159,37 @@ mod tests {
         let (folder, list) = folder(labels);
         let images = LabelledImages::open(folder.path(), Some(&list)).unwrap();
         images.record()
+    }
+
+    #[test]
+    fn class_folders_get_the_models_classes() {
+        let folder = TempDir::new().unwrap();
+        for name in ["10/a.png", "9/b.png", "9/c.png"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let mut images = LabelledImages::open(folder.path(), None).unwrap();
+        let labels = |images: &LabelledImages| -> Vec<(PathBuf, Option<usize>)> {
+            let samples = images.samples().iter();
+            samples
+                .map(|sample| (images.name(sample).to_owned(), sample.label))
+                .collect()
+        };
+        let named = |labels: [usize; 3]| {
+            let names = ["9/b.png", "9/c.png", "10/a.png"].map(PathBuf::from);
+            names.into_iter().zip(labels.map(Some)).collect::<Vec<_>>()
+        };
+        images.label(2, None).unwrap();
+        assert_eq!(labels(&images), named([0, 0, 1]));
+        let names = ClassNames::parse("10\n8\n9").unwrap();
+        images.label(3, Some(&names)).unwrap();
+        assert_eq!(labels(&images), named([2, 2, 0]));
+        let problem = images.label(3, None).unwrap_err().to_string();
+        assert!(
+            problem.contains("2 class folders, but the model has 3"),
+            "{problem}"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub use images::{ImagesRecord, LabelledImages};
 pub use part::{Part, Subject, check_complete, check_skipped, summarize};
 pub use shard::Shard;
 
+use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::load_all;
 use crate::device::Device;
@@ -30,6 +31,7 @@ pub struct Models {
     evaluated: Model,
     /// The FP model that it is compared with.
     reference: Option<Model>,
+    class_names: Option<ClassNames>,
     record: ModelsRecord,
 }
 
@@ -92,11 +94,13 @@ impl Models {
         let Resolved {
             architecture,
             preprocessing,
+            class_names,
             ..
         } = resolved;
         Ok(Self {
             evaluated: Model::float(device, weights, architecture, preprocessing)?,
             reference: None,
+            class_names: class_names.clone(),
             record: ModelsRecord {
                 architecture: architecture.clone(),
                 preprocessing: preprocessing.clone(),
@@ -137,6 +141,7 @@ impl Models {
         Ok(Self {
             reference: reference.map(float).transpose()?,
             evaluated,
+            class_names: model.class_names.clone(),
             record: ModelsRecord {
                 architecture: model.architecture.clone(),
                 preprocessing: model.preprocessing.clone(),
@@ -173,6 +178,11 @@ impl Models {
     /// Number of logits.
     pub fn classes(&self) -> usize {
         self.evaluated.classes()
+    }
+
+    /// What the classes are called, where the evaluated model says it.
+    pub fn class_names(&self) -> Option<&ClassNames> {
+        self.class_names.as_ref()
     }
 
     /// Runs the models on every image of `shard` that can be read.

@@ -4,12 +4,11 @@ use super::{ImagesRecord, ModelsRecord, Report, Shard};
 use crate::differences::differences;
 use crate::error::{Error, Result};
 use crate::input;
-use crate::output;
 use crate::report::Tally;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The value of the field `format`, which tells a part from any other JSON.
@@ -61,20 +60,18 @@ struct Stored<'a> {
 }
 
 impl Part {
-    /// Writes the file; it appears under its name only when complete.
+    /// Writes the text of the file.
     ///
     /// # Errors
-    /// A folder that can't be written to.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// Those of `out`.
+    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
         let stored = Stored {
             format: FORMAT_NAME,
             format_version: FORMAT_VERSION,
             part: self,
         };
-        output::write(path, |file| {
-            serde_json::to_writer_pretty(&mut *file, &stored)?;
-            writeln!(file)
-        })
+        serde_json::to_writer_pretty(&mut out, &stored)?;
+        writeln!(out)
     }
 
     /// Reads and checks a file.

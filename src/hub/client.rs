@@ -2,14 +2,18 @@
 
 use super::cache::is_commit;
 use super::settings::Settings;
-use super::{Repository, is_plain};
+use super::{Repository, is_plain, roots};
 use crate::error::Error;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use percent_encoding::percent_decode_str;
 use std::time::Duration;
 use ureq::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderName, LOCATION, RANGE,
 };
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 /// The commit that a revision is.
@@ -59,7 +63,18 @@ pub struct Client<'a> {
     endpoint: &'a str,
     repository: &'a Repository,
     /// Goes to the endpoint itself, never to where it redirects to.
-    token: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
+    /// What that is of.
+    account: Account,
+}
+
+/// Who asks.
+enum Account {
+    Nobody,
+    /// Of the hub.
+    Token,
+    /// Of the server in front of it.
+    User,
 }
 
 impl<'a> Client<'a> {
@@ -67,24 +82,33 @@ impl<'a> Client<'a> {
     /// [`Error::Input`] for an endpoint that is no URL, and a token that can't be sent.
     pub fn new(settings: &'a Settings, repository: &'a Repository) -> Result<Self, Error> {
         let endpoint = settings.endpoint.as_str();
-        if !endpoint.parse().is_ok_and(|uri| origin(&uri).is_some()) {
-            let problem =
-                format!("`{endpoint}` is no URL, expected http:// or https:// and a host");
+        let is_url = endpoint.parse().is_ok_and(|uri| origin(&uri).is_some());
+        if !is_url || endpoint.contains(['?', '#']) {
+            // Without what may be a password that wasn't written as URLs have it, or a key.
+            let shown = endpoint.rsplit('@').next().unwrap_or_default();
+            let shown = shown.split(['?', '#']).next().unwrap_or_default();
+            let problem = format!(
+                "`{shown}` is no URL, expected http:// or https:// and a host, without a query; in a password, `/`, \
+                 `?` and `#` are written as %2F, %3F and %23"
+            );
             return Err(Error::input("HF_ENDPOINT", problem));
         }
-        let bearer = |token: &String| HeaderValue::from_str(&format!("Bearer {token}"));
-        let mut token = settings
-            .token
-            .as_ref()
-            .map(bearer)
-            .transpose()
-            .map_err(|_| {
-                Error::input("HF_TOKEN", "the token holds characters that no token has")
-            })?;
-        if let Some(token) = &mut token {
-            token.set_sensitive(true);
+        // As Python's clients do, which prefer what the URL has.
+        let (account, authorization) = match (&settings.user, &settings.token) {
+            (Some(user), _) => (Account::User, Some(basic(user))),
+            (None, Some(token)) => (Account::Token, Some(format!("Bearer {token}"))),
+            (None, None) => (Account::Nobody, None),
+        };
+        let authorization = authorization.map(HeaderValue::try_from).transpose();
+        let mut authorization = authorization.map_err(|_| {
+            Error::input("HF_TOKEN", "the token holds characters that no token has")
+        })?;
+        if let Some(authorization) = &mut authorization {
+            authorization.set_sensitive(true);
         }
+        let tls = TlsConfig::builder().root_certs(roots::from_environment()?);
         let config = Agent::config_builder()
+            .tls_config(tls.build())
             .http_status_as_error(false)
             // Followed here: only the hub's own answers tell the commit, and only it gets the token.
             .max_redirects(0)
@@ -96,7 +120,8 @@ impl<'a> Client<'a> {
             agent: config.build().into(),
             endpoint,
             repository,
-            token,
+            authorization,
+            account,
         })
     }
 
@@ -160,23 +185,31 @@ impl<'a> Client<'a> {
                 .method(&method)
                 .uri(&uri)
                 .header(ACCEPT_ENCODING, "identity");
-            if let Some(token) = self.token.as_ref().filter(|_| origin(&uri) == origin(&hub)) {
-                request = request.header(AUTHORIZATION, token);
+            if let Some(authorization) = &self.authorization
+                && origin(&uri) == origin(&hub)
+            {
+                request = request.header(AUTHORIZATION, authorization);
             }
             if start > 0 {
                 request = request.header(RANGE, format!("bytes={start}-"));
             }
             let request = request.body(()).map_err(|error| unreachable(&error))?;
-            let response = self
-                .agent
-                .run(request)
-                .map_err(|error| unreachable(&error))?;
+            let response = self.agent.run(request).map_err(|error| {
+                // What stands between may be a company's, with an authority of its own.
+                let text = error.to_string();
+                let hint = match text.contains("UnknownIssuer") {
+                    true => "; SSL_CERT_FILE names a file of more certificates to trust",
+                    false => "",
+                };
+                unreachable(&format!("{text}{hint}"))
+            })?;
             if !response.status().is_redirection() || enough(&response) {
                 return Ok(response);
             }
             let to = header(&response, LOCATION).unwrap_or_default();
-            uri = redirected(&uri, to)
-                .ok_or_else(|| unreachable(&format!("redirects to `{to}`, which is no URL")))?;
+            // What it is isn't said: it may be signed.
+            uri =
+                redirected(&uri, to).ok_or_else(|| unreachable(&"redirects to what is no URL"))?;
         }
         Err(unreachable(&format!(
             "redirects more than {REDIRECTS} times"
@@ -198,7 +231,11 @@ impl<'a> Client<'a> {
             }
             (404, _) => return Failure::Absent(url.to_owned()),
             // So it also answers for a repository that isn't there, unless asked by a known account.
-            (401, _) if self.token.is_none() => {
+            (401 | 403, _) if matches!(self.account, Account::User) => {
+                "the user or the password in HF_ENDPOINT is wrong, or may not read this repository"
+                    .to_owned()
+            }
+            (401, _) if matches!(self.account, Account::Nobody) => {
                 "the repository doesn't exist or is private: check its name, or set HF_TOKEN"
                     .to_owned()
             }
@@ -235,6 +272,17 @@ fn entry(response: &Response<Body>) -> Option<Entry> {
 
 fn header(response: &Response<Body>, name: HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
+}
+
+/// The header's value for a user and a password, written as in a URL.
+fn basic(user: &str) -> String {
+    // The first colon ends the user.
+    let decoded: Vec<u8> = percent_decode_str(user).collect();
+    let colon = if user.contains(':') { "" } else { ":" };
+    format!(
+        "Basic {}",
+        BASE64_STANDARD.encode([&decoded, colon.as_bytes()].concat())
+    )
 }
 
 /// Scheme, host and port.

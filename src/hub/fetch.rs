@@ -3,8 +3,9 @@
 use super::cache::{Folder, cannot_write};
 use super::client::{Client, Entry, Failure};
 use super::settings::Settings;
-use super::{CONFIG, Repository, Transfer, WEIGHTS};
+use super::{CONFIG, INDEX, Repository, Transfer, WEIGHTS};
 use crate::error::Error;
+use crate::model::shards::Index;
 use indicatif::HumanBytes;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -18,7 +19,8 @@ const SHA256_DIGITS: usize = 64;
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 16;
 
-/// The [`WEIGHTS`] of `repository`, with its config.json beside it if it has one, both of one commit.
+/// The [`WEIGHTS`] of `repository`, or the [`INDEX`] with all shards beside it, and its config.json if it has one, all of
+/// one commit.
 ///
 /// The hub is asked which commit the revision is now, and what the cache lacks of it is fetched. Where the hub can't be
 /// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. `on_transfer` hears of each part that comes.
@@ -54,7 +56,8 @@ pub fn fetch(
 /// The checkpoint that the cache has, where that has to do.
 fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf, Error> {
     let commit = folder.commit(&repository.revision);
-    let path = commit.and_then(|commit| folder.file(&commit, WEIGHTS));
+    let file = |name: &str| folder.file(commit.as_ref()?, name);
+    let path = file(WEIGHTS).or_else(|| file(INDEX));
     let path = path.ok_or_else(|| {
         let problem = format!(
             "{why}; and the cache, {}, has no {WEIGHTS} of revision `{}`",
@@ -63,6 +66,10 @@ fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf
         );
         Error::input(repository.to_string(), problem)
     })?;
+    if Index::is_named(&path) {
+        let present = Index::open(&path).and_then(|index| index.check_present(&path));
+        present.map_err(|error| Error::input(repository.to_string(), format!("{why}; {error}")))?;
+    }
     log::warn!(
         "hub: {why}; {repository} comes from the cache, {}",
         path.display()
@@ -82,11 +89,14 @@ impl Download<'_> {
     /// Brings what the cache lacks of the checkpoint.
     fn checkpoint(&mut self) -> Result<PathBuf, Failure> {
         let (repository, folder) = (self.repository, self.folder);
-        let weights = match self.client.look_up(&repository.revision, WEIGHTS) {
-            Err(Failure::Absent(url)) => return Err(self.without_weights(&url)),
-            answer => answer?,
+        let (file, entry) = match self.client.look_up(&repository.revision, WEIGHTS) {
+            Err(Failure::Absent(url)) => match self.client.look_up(&repository.revision, INDEX) {
+                Err(Failure::Absent(_)) => return Err(self.without_weights(&url)),
+                answer => (INDEX, answer?),
+            },
+            answer => (WEIGHTS, answer?),
         };
-        let commit = &weights.commit;
+        let commit = &entry.commit;
         // Before the weights, so that they are never in the cache without it.
         if folder.file(commit, CONFIG).is_none() {
             match self.client.look_up(commit, CONFIG) {
@@ -94,13 +104,22 @@ impl Download<'_> {
                 answer => self.bring(CONFIG, &answer?).map(drop)?,
             }
         }
-        let path = match folder.file(commit, WEIGHTS) {
-            Some(path) => {
-                log::info!("hub: {repository} is in the cache, {}", path.display());
-                path
-            }
-            None => self.bring(WEIGHTS, &weights)?,
+        let cached = folder.file(commit, file);
+        let path = match &cached {
+            Some(path) => path.clone(),
+            None => self.bring(file, &entry)?,
         };
+        let missing = match file {
+            INDEX => Index::open(&path)?.missing(&path),
+            _ => Vec::new(),
+        };
+        if cached.is_some() && missing.is_empty() {
+            log::info!("hub: {repository} is in the cache, {}", path.display());
+        }
+        for shard in missing {
+            let entry = self.client.look_up(commit, &shard)?;
+            self.bring(&shard, &entry)?;
+        }
         // Only runs without the hub need this, and a cache that is shared may be read-only.
         if let Err(error) = folder.set_commit(&repository.revision, commit) {
             log::warn!("hub: {error}");

@@ -9,6 +9,8 @@ mod client;
 #[cfg(feature = "hub")]
 mod fetch;
 #[cfg(feature = "hub")]
+mod roots;
+#[cfg(feature = "hub")]
 mod settings;
 
 #[cfg(feature = "hub")]
@@ -21,6 +23,8 @@ use std::str::FromStr;
 pub const PREFIX: &str = "hf-hub:";
 /// The file of a repository that holds its weights.
 pub const WEIGHTS: &str = "model.safetensors";
+/// The file that names the weights' shards, where they are in several files.
+pub const INDEX: &str = "model.safetensors.index.json";
 /// timm's description of the model, which not every repository has.
 const CONFIG: &str = "config.json";
 

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 /// Where the hub and its cache are, and who asks.
 pub struct Settings {
-    /// `HF_ENDPOINT`: the hub's URL, without a slash at its end.
+    /// `HF_ENDPOINT`: the hub's URL, without a slash at its end, and without user and password.
     pub endpoint: String,
+    /// The user and the password that `HF_ENDPOINT` has, as it has them, with a colon between them.
+    pub user: Option<String>,
     /// `HF_HUB_CACHE`, else `hub` in `HF_HOME`.
     pub cache: PathBuf,
     /// `HF_TOKEN`, else what is in `HF_TOKEN_PATH` or in `token` in `HF_HOME`.
@@ -47,6 +49,7 @@ impl Settings {
                 Error::input("HF_HOME", problem)
             })?;
         let endpoint = text("HF_ENDPOINT")?.unwrap_or_else(|| "https://huggingface.co".to_owned());
+        let (endpoint, user) = split_user(&endpoint);
         let token = match text("HF_TOKEN")? {
             Some(token) => token,
             None => {
@@ -63,10 +66,24 @@ impl Settings {
         let offline = text("HF_HUB_OFFLINE")?.unwrap_or_default().to_uppercase();
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
+            user,
             cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
             token: Some(token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: ["1", "ON", "YES", "TRUE"].contains(&offline.as_str()),
         })
+    }
+}
+
+/// A URL without the user and the password in it, and these.
+fn split_user(url: &str) -> (String, Option<String>) {
+    let (scheme, rest) = match url.find("://") {
+        Some(at) => url.split_at(at + "://".len()),
+        None => ("", url),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((user, host)) => ([scheme, host, path].concat(), Some(user.to_owned())),
+        None => (url.to_owned(), None),
     }
 }
 
@@ -103,6 +120,19 @@ mod tests {
         }
         let found = settings(&[("HF_ENDPOINT", "http://mirror:1/hf/")]);
         assert_eq!(found.endpoint, "http://mirror:1/hf");
+    }
+
+    #[test]
+    fn user_and_password_are_no_part_of_the_endpoint() {
+        for (variable, endpoint, user) in [
+            ("https://host/a@b", "https://host/a@b", None),
+            ("http://u:p@host:1/hf/", "http://host:1/hf", Some("u:p")),
+            ("http://u:p@q@[::1]", "http://[::1]", Some("u:p@q")),
+            ("u:p@host", "host", Some("u:p")),
+        ] {
+            let found = settings(&[("HF_ENDPOINT", variable)]);
+            assert_eq!((&*found.endpoint, found.user.as_deref()), (endpoint, user));
+        }
     }
 
     #[test]

@@ -1,24 +1,61 @@
-//! timm checkpoints of every age: opened, with the names that timm gives their tensors today.
+//! timm checkpoints of every age and wrapping: opened, with the names that timm gives their tensors today.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::config::Family;
-use crate::model::weights::Weights;
+use crate::model::shards::shards_by_name;
+use crate::model::weights::{Weights, abridged};
 
-/// Opens a checkpoint. timm has moved some of Swin's layers over the years; their tensors get today's names.
+/// The tensor that every network here begins with. What comes before its name is what the network is wrapped in.
+const FIRST_LAYER: &str = "patch_embed.proj.weight";
+/// Words that PyTorch's wrappers of single modules put into names: compiled, sharded, and recomputed ones.
+const WRAPPERS: [&str; 3] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+];
+/// Words of names that tell what only training needs: averages' counters, optimizers, their schedules, losses, and the token
+/// that stands for hidden patches.
+const TRAINING: [&str; 12] = [
+    "n_averaged",
+    "optimizer",
+    "optimizer_states",
+    "optimizer_state_dict",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scaler",
+    "epoch",
+    "global_step",
+    "criterion",
+    "loss_fn",
+    "mask_token",
+];
+
+/// Opens a checkpoint, with the names that its tensors have in timm today: what a wrapper put before or into them is left
+/// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years.
 ///
 /// # Errors
-/// Those of [`Weights::open`], and a file that has a tensor under both names.
+/// Those of [`Weights::open`]; one shard of several; a file of several networks, or with other parts around its network;
+/// a tensor under both its older and its newer name.
 pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
+    let path = path.as_ref();
+    if let Some(count) = shards_by_name(path).filter(|count| *count > 1) {
+        let problem = format!(
+            "is one of {count} shards, where a whole checkpoint is expected: the folder that they are in, or their index"
+        );
+        return Err(Error::input(path, problem));
+    }
     with_todays_names(Weights::open(path)?)
 }
 
 /// [`open_checkpoint`] for a file that is open.
 ///
 /// # Errors
-/// A tensor under both names.
-pub fn with_todays_names(mut weights: Weights) -> Result<Weights> {
+/// As there.
+pub fn with_todays_names(weights: Weights) -> Result<Weights> {
+    let mut weights = unwrapped(weights)?;
     if Family::of(&weights) == Family::Swin {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
@@ -37,6 +74,86 @@ pub fn with_todays_names(mut weights: Weights) -> Result<Weights> {
         })?;
     }
     Ok(weights)
+}
+
+/// The network of a file without what it is wrapped in, and without what only training needs. A file of no such network
+/// stays as it is.
+fn unwrapped(mut weights: Weights) -> Result<Weights> {
+    let has = |word: &str| {
+        let mut names = weights.names();
+        names.any(|name| name.split('.').any(|found| found == word))
+    };
+    for word in WRAPPERS.into_iter().filter(|word| has(word)) {
+        log::info!("tensors: names have `{word}` in them, which is left out");
+    }
+    weights.rename(|name| {
+        let words = name.split('.').filter(|word| !WRAPPERS.contains(word));
+        let inner = words.collect::<Vec<_>>().join(".");
+        (inner != name).then_some(inner)
+    })?;
+    let is_first_layer = |name: &str| {
+        let prefix = name.strip_suffix(FIRST_LAYER)?;
+        let is_network = !prefix.split('.').any(is_training_word);
+        (is_network && (prefix.is_empty() || prefix.ends_with('.'))).then(|| prefix.to_owned())
+    };
+    let prefixes: BTreeSet<String> = weights.names().filter_map(is_first_layer).collect();
+    let mut prefixes = prefixes.into_iter();
+    let Some(prefix) = prefixes.next() else {
+        return Ok(weights);
+    };
+    if let Some(other) = prefixes.next() {
+        return Err(several_networks(&weights, [&prefix, &other]));
+    }
+
+    // A word of a network's own layer is none of these, and what lies around it has them anywhere in its name.
+    let is_trainings = |name: &str| match name.strip_prefix(&prefix) {
+        Some(inner) => inner.split('.').next().is_some_and(is_training_word),
+        None => name.split('.').any(is_training_word),
+    };
+    let quoted = |names: Vec<&str>| -> Vec<String> {
+        names.iter().map(|name| format!("`{name}`")).collect()
+    };
+    let passed_over = quoted(weights.names().filter(|name| is_trainings(name)).collect());
+    let is_around = |name: &&str| !name.starts_with(&prefix) && !is_trainings(name);
+    let around = quoted(weights.names().filter(is_around).collect());
+    if !around.is_empty() {
+        let problem = format!(
+            "has its network under `{prefix}` and other tensors around it, which is not supported: {}",
+            abridged(&around)
+        );
+        return Err(Error::input(weights.path(), problem));
+    }
+    if !passed_over.is_empty() {
+        let (count, names) = (passed_over.len(), abridged(&passed_over));
+        log::info!("tensors: {count} that only training needs are left out: {names}");
+        weights.retain(|name| !is_trainings(name));
+    }
+    if !prefix.is_empty() {
+        log::info!("tensors: all names begin with `{prefix}`, which is left out");
+        weights.rename(|name| name.strip_prefix(&prefix).map(str::to_owned))?;
+    }
+    Ok(weights)
+}
+
+fn is_training_word(word: &str) -> bool {
+    TRAINING.contains(&word)
+}
+
+/// That a file holds more than one network, and how to keep one of them.
+fn several_networks(weights: &Weights, prefixes: [&str; 2]) -> Error {
+    let [first, second] = prefixes.map(|prefix| match prefix {
+        "" => "no prefix".to_owned(),
+        _ => format!("`{prefix}`"),
+    });
+    let kept = prefixes[1];
+    Error::input(
+        weights.path(),
+        format!(
+            "holds several networks, under {first} and {second}, where one is expected; keep one with Python: \
+             `safetensors.torch.save_file({{name: tensor for name, tensor in safetensors.torch.load_file(IN).items() if \
+             name.startswith(\"{kept}\")}}, OUT)`"
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -89,6 +206,124 @@ mod tests {
         );
     }
 
+    /// A ViT's tensors, as far as they matter here.
+    const VIT: [&str; 3] = [
+        "blocks.0.attn.qkv.weight",
+        "head.weight",
+        "patch_embed.proj.weight",
+    ];
+
+    /// The names that are left of a ViT's under this prefix, with these others.
+    fn left(prefix: &str, others: &[&str]) -> Result<Vec<String>> {
+        let wrapped = VIT.map(|name| format!("{prefix}{name}"));
+        let names = wrapped
+            .iter()
+            .map(String::as_str)
+            .chain(others.iter().copied());
+        let opened = opened(&names.collect::<Vec<_>>())?;
+        Ok(opened.into_iter().map(|(name, _)| name).collect())
+    }
+
+    #[test]
+    fn what_a_network_is_wrapped_in_is_left_out() {
+        for prefix in [
+            "module.",
+            "model.",
+            "_orig_mod.",
+            "timm_model.",
+            "backbone.",
+            "net.",
+            "module._orig_mod.",
+            "_orig_mod.module.",
+            "model._orig_mod.module.",
+            "state_dict.model.",
+            "teacher.backbone.",
+            "visual.trunk.",
+            "_fsdp_wrapped_module.module.",
+        ] {
+            assert_eq!(left(prefix, &[]).unwrap(), VIT, "{prefix}");
+        }
+        // Each block was compiled, or computed anew on the way back.
+        let inner = [
+            "blocks.0._orig_mod.attn.qkv.weight",
+            "blocks.1._checkpoint_wrapped_module.attn.qkv.weight",
+            "patch_embed.proj.weight",
+        ];
+        let names = opened(&inner).unwrap();
+        assert_eq!(names[0], ("blocks.0.attn.qkv.weight".to_owned(), 0.0));
+        assert_eq!(names[1], ("blocks.1.attn.qkv.weight".to_owned(), 1.0));
+        // A Swin of an older timm, too.
+        let swin = [
+            "module.layers.0.blocks.0.norm1.weight",
+            "module.patch_embed.proj.weight",
+            "module.head.weight",
+        ];
+        assert_eq!(
+            opened(&swin).unwrap()[0],
+            ("head.fc.weight".to_owned(), 2.0)
+        );
+    }
+
+    #[test]
+    fn what_only_training_needs_is_left_out() {
+        for (prefix, others) in [
+            ("module.", &["n_averaged"][..]),
+            ("module.module.", &["module.n_averaged"]),
+            ("", &["mask_token", "n_averaged"]),
+            ("", &["optimizer.exp_avg.patch_embed.proj.weight"]),
+            ("model.", &["model.mask_token", "criterion.weight"]),
+            (
+                "state_dict.model.",
+                &["epoch", "global_step", "optimizer_states.0.state.5.exp_avg"],
+            ),
+        ] {
+            assert_eq!(left(prefix, others).unwrap(), VIT, "{prefix}");
+        }
+        // Without a network nothing is known to be training's.
+        assert_eq!(opened(&["n_averaged"]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_lies_around_a_network_is_refused() {
+        for (prefix, others, says) in [
+            (
+                "backbone.",
+                &["head.bias", "neck.0.weight"][..],
+                "under `backbone.` and other tensors around it, which is not supported: `head.bias`, `neck.0.weight`",
+            ),
+            (
+                "encoder.",
+                &["decoder.blocks.0.attn.qkv.weight"],
+                "around it, which is not supported: `decoder.blocks.0.attn.qkv.weight`",
+            ),
+            (
+                "model.",
+                &["model_ema.blocks0attnqkvweight"],
+                "`model_ema.blocks0attnqkvweight`",
+            ),
+            (
+                "model.",
+                &["model_ema.patch_embed.proj.weight"],
+                "several networks, under `model.` and `model_ema.`",
+            ),
+            (
+                "",
+                &["teacher.patch_embed.proj.weight"],
+                "several networks, under no prefix and `teacher.`",
+            ),
+            (
+                "_orig_mod.",
+                &["patch_embed.proj.weight"],
+                "tensors `_orig_mod.patch_embed.proj.weight` and `patch_embed.proj.weight` would both be named",
+            ),
+        ] {
+            let message = left(prefix, others).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}\nlacks {says}");
+        }
+        // No word of its own, and so a part of the network, which it doesn't fit.
+        assert_eq!(left("", &["neck.weight"]).unwrap().len(), 4);
+    }
+
     #[test]
     fn todays_names_stay() {
         for names in [
@@ -118,7 +353,7 @@ mod tests {
         let message = opened(&names).unwrap_err().to_string();
         assert!(
             message.ends_with(
-                "tensor `head.weight` is there under its newer name `head.fc.weight` too"
+                "tensors `head.fc.weight` and `head.weight` would both be named `head.fc.weight`"
             ),
             "{message}"
         );

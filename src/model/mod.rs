@@ -10,6 +10,7 @@ mod order;
 mod positions;
 mod products;
 pub mod recipe;
+pub mod shards;
 mod site;
 mod swin;
 mod vit;

@@ -19,6 +19,7 @@ use serde::ser::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::model::shards::Index;
 use crate::output;
 
 /// The longest header that is read, the `safetensors` crate's own limit.
@@ -36,52 +37,84 @@ const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 /// The dtypes that codes and shifts are kept in.
 const CODES: &[Dtype] = &[Dtype::U8, Dtype::I32];
 
-/// A safetensors file in memory, whose header has been checked against its data.
+/// A safetensors file in memory, whose header has been checked against its data; or several, the shards of one checkpoint.
 pub struct Weights {
     path: PathBuf,
-    /// The file, then the values of replaced tensors.
+    /// The file, or the shards one after the other, then the values of replaced tensors.
     bytes: Vec<u8>,
     file_len: usize,
-    data_start: usize,
+    /// With byte ranges in `bytes`.
     header: Header,
 }
 
 impl Weights {
-    /// Reads and checks the file at `path`.
+    /// Reads and checks the file at `path`, or, where that is an [`Index`], the shards beside it.
     ///
     /// # Errors
     /// [`Error::Input`] if the file can't be read, is of another kind (the cure is named), or its header
     /// and data disagree in any way: overlapping tensors, holes, a size that is not its shape's, bytes
-    /// missing or left over.
+    /// missing or left over. Those of [`Index::open`] and [`from_shards`](Self::from_shards).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::parsed(
-            path,
-            open(path).and_then(|(mut file, len)| parse(&mut file, len)),
-        )
+        if Index::is_named(path) {
+            let index = Index::open(path)?;
+            index.check_present(path)?;
+            return Self::from_shards(path, &index, |shard| open(&path.with_file_name(shard)));
+        }
+        let mut bytes = Vec::new();
+        let header = open(path).and_then(|(mut file, len)| append(&mut bytes, &mut file, len));
+        let header = header.map_err(|problem| Error::input(path, problem))?;
+        Ok(Self::new(path, bytes, header))
     }
 
     /// [`open`](Self::open) for a file that is in memory and goes by `path`.
     ///
     /// # Errors
     /// As there.
-    pub fn from_bytes(path: impl AsRef<Path>, mut bytes: &[u8]) -> Result<Self> {
-        let len = bytes.len();
-        Self::parsed(path.as_ref(), parse(&mut bytes, len))
+    pub fn from_bytes(path: impl AsRef<Path>, file: &[u8]) -> Result<Self> {
+        let (path, mut bytes) = (path.as_ref(), Vec::new());
+        let header = append(&mut bytes, &mut &file[..], file.len())
+            .map_err(|problem| Error::input(path, problem))?;
+        Ok(Self::new(path, bytes, header))
     }
 
-    fn parsed(path: &Path, parsed: std::result::Result<Parsed, String>) -> Result<Self> {
-        let (bytes, data_start, header) = parsed.map_err(|problem| Error::input(path, problem))?;
-        Ok(Self {
+    /// Reads and checks the shards of the `index` at `path`. `open` opens the one of a name, and tells its length.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), about the shard; a tensor that isn't in the shard that the index says, or in another
+    /// one too; metadata in which shards differ.
+    pub fn from_shards<R: Read>(
+        path: impl AsRef<Path>,
+        index: &Index,
+        mut open: impl FnMut(&str) -> std::result::Result<(R, usize), String>,
+    ) -> Result<Self> {
+        let (path, mut bytes, mut whole) = (path.as_ref(), Vec::new(), Header::default());
+        for shard in index.files() {
+            let problem = |problem: String| Error::input(path.with_file_name(shard), problem);
+            let header = open(shard).and_then(|(mut file, len)| append(&mut bytes, &mut file, len));
+            let header = header.map_err(problem)?;
+            whole.join(header, shard, index).map_err(problem)?;
+        }
+        let mut tensors = index.tensors();
+        match tensors.find(|(name, _)| !whole.tensors.contains_key(*name)) {
+            Some((name, shard)) => Err(Error::input(
+                path.with_file_name(shard),
+                format!("lacks tensor `{name}`, which the index says is in it"),
+            )),
+            None => Ok(Self::new(path, bytes, whole)),
+        }
+    }
+
+    fn new(path: &Path, bytes: Vec<u8>, header: Header) -> Self {
+        Self {
             path: path.to_owned(),
             file_len: bytes.len(),
             bytes,
-            data_start,
             header,
-        })
+        }
     }
 
-    /// The file's path, as it was opened.
+    /// The file's path, as it was opened; that of the index, where there are shards.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -92,16 +125,23 @@ impl Weights {
     /// [`Error::Input`] if two tensors would have one name.
     pub fn rename(&mut self, newer: impl Fn(&str) -> Option<String>) -> Result<()> {
         let mut tensors = BTreeMap::new();
+        let mut earlier = BTreeMap::new();
         for (name, info) in std::mem::take(&mut self.header.tensors) {
             let renamed = newer(&name).unwrap_or_else(|| name.clone());
-            if tensors.insert(renamed.clone(), info).is_some() {
+            tensors.insert(renamed.clone(), info);
+            if let Some(other) = earlier.insert(renamed.clone(), name.clone()) {
                 let problem =
-                    format!("tensor `{name}` is there under its newer name `{renamed}` too");
+                    format!("tensors `{other}` and `{name}` would both be named `{renamed}`");
                 return Err(Error::input(&self.path, problem));
             }
         }
         self.header.tensors = tensors;
         Ok(())
+    }
+
+    /// Leaves out the tensors that aren't `kept`.
+    pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
+        self.header.tensors.retain(|name, _| kept(name));
     }
 
     /// Gives a tensor of the file other values, in another shape. The file itself stays as it is.
@@ -110,7 +150,7 @@ impl Weights {
     /// If there is no such tensor, or if the shape is not that of the values.
     pub fn replace(&mut self, name: &str, shape: Vec<usize>, values: &[f32]) {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
-        let start = self.bytes.len() - self.data_start;
+        let start = self.bytes.len();
         let values: &[u8] = bytemuck::cast_slice(values);
         self.bytes.reserve_exact(values.len());
         self.bytes.extend_from_slice(values);
@@ -122,7 +162,7 @@ impl Weights {
         };
     }
 
-    /// Bytes of the whole file.
+    /// Bytes of the whole file, or of all shards.
     pub fn file_len(&self) -> usize {
         self.file_len
     }
@@ -132,7 +172,8 @@ impl Weights {
         &self.header.metadata
     }
 
-    /// SHA-256 of the whole file, as it was opened, in lower-case hex.
+    /// SHA-256 of the whole file, as it was opened, in lower-case hex; of shards one after the other, in the order of their
+    /// names.
     pub fn sha256(&self) -> String {
         use fmt::Write;
         Sha256::digest(&self.bytes[..self.file_len])
@@ -267,10 +308,7 @@ impl Weights {
             Error::input(&self.path, format!("there is no tensor named `{name}`"))
         })?;
         let (start, end) = info.data_offsets;
-        Ok((
-            info,
-            &self.bytes[self.data_start + start..self.data_start + end],
-        ))
+        Ok((info, &self.bytes[start..end]))
     }
 
     fn wrong_dtype(&self, name: &str, info: &TensorInfo, expected: &str) -> Error {
@@ -288,7 +326,7 @@ fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
 }
 
 /// The first names of a list, and how many more there are.
-fn abridged(names: &[String]) -> String {
+pub(in crate::model) fn abridged(names: &[String]) -> String {
     let shown = names[..names.len().min(LISTED)].join(", ");
     match names.len().saturating_sub(LISTED) {
         0 => shown,
@@ -297,6 +335,7 @@ fn abridged(names: &[String]) -> String {
 }
 
 /// A safetensors header, names in order.
+#[derive(Default)]
 struct Header {
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,
@@ -342,6 +381,13 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
+/// Reads a JSON object of strings in which no name occurs twice.
+pub(super) fn unique_strings<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+    Unique::deserialize(deserializer).map(|Unique(strings)| strings)
+}
+
 /// A JSON object of strings in which no name occurs twice.
 struct Unique(BTreeMap<String, String>);
 
@@ -375,6 +421,33 @@ impl<'de> Deserialize<'de> for Unique {
 }
 
 impl Header {
+    /// Adds what the file `shard` of `index` has.
+    fn join(&mut self, other: Self, shard: &str, index: &Index) -> std::result::Result<(), String> {
+        for (name, info) in other.tensors {
+            match index.shard(&name) {
+                Some(told) if told == shard => self.tensors.insert(name, info),
+                Some(told) => {
+                    return Err(format!(
+                        "has tensor `{name}`, which the index says is in {told}"
+                    ));
+                }
+                None => return Err(format!("has tensor `{name}`, which the index doesn't have")),
+            };
+        }
+        for (key, value) in other.metadata {
+            let known = self
+                .metadata
+                .entry(key.clone())
+                .or_insert_with(|| value.clone());
+            if *known != value {
+                return Err(format!(
+                    "has another metadata `{key}` than an earlier shard"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of data that the header describes, or what is wrong with its byte ranges.
     fn data_len(&self) -> std::result::Result<usize, String> {
         let mut by_offset: Vec<_> = self.tensors.iter().collect();
@@ -408,9 +481,6 @@ fn byte_len(info: &TensorInfo) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
-/// A whole file, where the data starts in it, and its header.
-type Parsed = (Vec<u8>, usize, Header);
-
 /// The file at `path`, and its length.
 fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
@@ -428,22 +498,28 @@ fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     Ok((file, len))
 }
 
-/// Reads a file of `file_len` bytes as far as what was read so far holds true.
-fn parse(file: &mut impl Read, file_len: usize) -> std::result::Result<Parsed, String> {
-    let mut bytes = Vec::new();
-    extend(&mut bytes, file, file_len.min(MAGIC_BYTES))?;
+/// Reads a file of `file_len` bytes to the end of `bytes`, as far as what was read so far holds true. Its header's byte
+/// ranges are those in `bytes`.
+fn append(
+    bytes: &mut Vec<u8>,
+    file: &mut impl Read,
+    file_len: usize,
+) -> std::result::Result<Header, String> {
+    let start = bytes.len();
+    extend(bytes, start, file, file_len.min(MAGIC_BYTES))?;
     // Only what fails as a safetensors file is compared with other kinds: a header of 640 bytes, say, makes
     // a good file begin like a pickle.
     let explained = |problem: String, bytes: &[u8]| match other_kind(bytes) {
         Some(kind) => format!("is {kind}"),
         None => problem,
     };
-    let data_start = data_start(&bytes, file_len).map_err(|problem| explained(problem, &bytes))?;
-    extend(&mut bytes, file, data_start)?;
-    let header: Header =
-        serde_json::from_slice(&bytes[LENGTH_BYTES..data_start]).map_err(|error| {
+    let data_start = data_start(&bytes[start..], file_len)
+        .map_err(|problem| explained(problem, &bytes[start..]))?;
+    extend(bytes, start, file, data_start)?;
+    let mut header: Header = serde_json::from_slice(&bytes[start..][LENGTH_BYTES..data_start])
+        .map_err(|error| {
             let problem = format!("the header is not that of a safetensors file: {error}");
-            explained(problem, &bytes)
+            explained(problem, &bytes[start..])
         })?;
 
     let data_len = header.data_len()?;
@@ -460,25 +536,31 @@ fn parse(file: &mut impl Read, file_len: usize) -> std::result::Result<Parsed, S
             }
         ));
     }
-    extend(&mut bytes, file, file_len)?;
-    Ok((bytes, data_start, header))
+    extend(bytes, start, file, file_len)?;
+    for info in header.tensors.values_mut() {
+        let (first, end) = info.data_offsets;
+        info.data_offsets = (start + data_start + first, start + data_start + end);
+    }
+    Ok(header)
 }
 
-/// Reads on until `bytes` has `len` bytes, if it has fewer.
+/// Reads on until `bytes` has `len` bytes of the file that begins at `start`, if it has fewer.
 fn extend(
     bytes: &mut Vec<u8>,
+    start: usize,
     file: &mut impl Read,
     len: usize,
 ) -> std::result::Result<(), String> {
-    let more = len.saturating_sub(bytes.len());
+    let more = len.saturating_sub(bytes.len() - start);
     bytes
         .try_reserve_exact(more)
         .map_err(|_| format!("{len} bytes don't fit in this machine's memory"))?;
     file.take(more as u64)
         .read_to_end(bytes)
         .map_err(|error| format!("can't be read: {error}"))?;
-    if bytes.len() < len {
-        return Err(format!("shrank to {} bytes while it was read", bytes.len()));
+    let found = bytes.len() - start;
+    if found < len {
+        return Err(format!("shrank to {found} bytes while it was read"));
     }
     Ok(())
 }
@@ -526,7 +608,7 @@ fn other_kind(start: &[u8]) -> Option<&'static str> {
     } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
         Some("an HTML page, not the weights themselves; download the file behind it")
     } else if text.starts_with(b"{") {
-        Some("JSON text, where a .safetensors file is expected")
+        Some("JSON text, where a .safetensors file, or the .index.json of its shards, is expected")
     } else {
         None
     }

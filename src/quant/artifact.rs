@@ -10,6 +10,7 @@ use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
+use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
@@ -64,7 +65,7 @@ pub struct Provenance {
     pub seed: Option<u64>,
     /// The number of calibration images.
     pub images: usize,
-    /// SHA-256 of the FP weights' file.
+    /// SHA-256 of the FP weights' file, or of their shards one after the other.
     pub source_sha256: String,
     /// [`contents_sha256`] of the calibration images.
     pub calibration_sha256: String,
@@ -117,6 +118,8 @@ pub struct QuantizedModel {
     pub preprocessing: Preprocessing,
     /// What became of each product, and how the scales were chosen.
     pub method: Method,
+    /// What the classes are called. Absent where the FP model didn't say it.
+    pub class_names: Option<ClassNames>,
     /// Every site in integers, by name.
     pub sites: HashMap<String, QuantizedSite>,
     /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
@@ -135,6 +138,7 @@ mod key {
     pub const SETTINGS: &str = "settings";
     pub const PROVENANCE: &str = "provenance";
     pub const EVIDENCE: &str = "evidence";
+    pub const CLASS_NAMES: &str = "class_names";
 }
 
 /// The `settings` of a file of version 1.
@@ -195,6 +199,7 @@ impl QuantizedModel {
             architecture: resolved.architecture.clone(),
             preprocessing: resolved.preprocessing.clone(),
             method,
+            class_names: resolved.class_names.clone(),
             sites: calibration.sites,
             evidence: Some(evidence.collect()),
             floats,
@@ -259,6 +264,9 @@ impl QuantizedModel {
         .into();
         if let Some(evidence) = &self.evidence {
             metadata.insert(key::EVIDENCE.to_owned(), to_json(evidence));
+        }
+        if let Some(names) = &self.class_names {
+            metadata.insert(key::CLASS_NAMES.to_owned(), to_json(names));
         }
         weights::save(path, tensors, metadata)
     }
@@ -332,6 +340,7 @@ impl QuantizedModel {
         Ok(Self {
             provenance: from_json(file, key::PROVENANCE)?,
             evidence: read_evidence(file, &plans, &method.settings)?,
+            class_names: read_class_names(file, architecture.classes())?,
             architecture,
             preprocessing,
             method,
@@ -535,6 +544,23 @@ fn read_evidence(
         Some(name) => refuse(format!("{name} is no site of the model")),
         None => Ok(Some(evidence)),
     }
+}
+
+/// What the file calls its classes, if it does: each of them.
+fn read_class_names(file: &Weights, classes: usize) -> Result<Option<ClassNames>> {
+    if !file.metadata().contains_key(key::CLASS_NAMES) {
+        return Ok(None);
+    }
+    let names: ClassNames = from_json(file, key::CLASS_NAMES)?;
+    if names.len() != classes {
+        let problem = format!(
+            "metadata `{}` names {} classes, but the model has {classes}",
+            key::CLASS_NAMES,
+            names.len()
+        );
+        return Err(Error::input(file.path(), problem));
+    }
+    Ok(Some(names))
 }
 
 fn to_json(value: &impl Serialize) -> String {

@@ -12,7 +12,7 @@ use super::method::Method;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
-use super::settings::{Metric, Settings};
+use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
@@ -94,6 +94,20 @@ pub struct Calibration {
     pub peak_device_bytes: u64,
 }
 
+/// A site whose scales are to be chosen.
+struct SiteTask<'a> {
+    plan: &'a SitePlan,
+    settings: &'a Settings,
+    /// Those of the site's segment.
+    products: &'a FloatProducts,
+    /// What went through the site.
+    batches: &'a [Batch],
+    /// What scores and errors have to be multiplied by.
+    score_unit: f64,
+    /// Bytes of candidates that the device takes at once.
+    step_bytes: usize,
+}
+
 impl Calibration {
     /// Seconds of all phases.
     pub fn seconds(&self) -> f64 {
@@ -109,44 +123,49 @@ impl Calibration {
         total
     }
 
-    /// Chooses the scales of the site of `plan` and finds out how well they do; the time is counted. Scores and errors are
-    /// multiplied by `score_unit`. Candidates take `step_bytes` at once.
+    /// Chooses the scales of a site and finds out how well they do; the time is counted.
     fn search_site(
         &mut self,
         commands: &mut Commands,
-        products: &FloatProducts,
-        plan: &SitePlan,
-        settings: &Settings,
-        batches: &[Batch],
-        score_unit: f64,
-        step_bytes: usize,
+        task: &SiteTask,
     ) -> Result<(SiteReport, QuantizedSite)> {
         let start = Instant::now();
-        let linear = plan.site.has_weight().then(|| products.linear(&plan.site));
-        let search = SiteSearch::new(commands, plan, settings, linear, batches, step_bytes)?;
+        let linear = task
+            .plan
+            .site
+            .has_weight()
+            .then(|| task.products.linear(&task.plan.site));
+        let search = SiteSearch::new(
+            commands,
+            task.plan,
+            task.settings,
+            linear,
+            task.batches,
+            task.step_bytes,
+        )?;
         let mut found = search.run(commands)?;
         let weight = match linear {
-            Some(linear) => Some(weight_codes(commands, plan, linear, &found.scales.b)?),
+            Some(linear) => Some(weight_codes(commands, task.plan, linear, &found.scales.b)?),
             None => None,
         };
         let searching = start.elapsed();
         let chosen = Chosen {
-            plan,
-            metric: settings.metric,
+            plan: task.plan,
+            metric: task.settings.metric,
             linear,
-            batches,
+            batches: task.batches,
             found: &found,
-            score_unit,
+            score_unit: task.score_unit,
         };
         let (evidence, histograms) = chosen.evidence(commands)?;
         self.search += searching;
         self.evidence += start.elapsed() - searching;
         for curve in &mut found.curves {
-            curve.scale_scores(score_unit);
+            curve.scale_scores(task.score_unit);
         }
         let report = SiteReport {
-            site: plan.site.name.clone(),
-            score: found.score * score_unit,
+            site: task.plan.site.name.clone(),
+            score: found.score * task.score_unit,
             rounds: found.rounds,
             work: found.work,
             seconds: searching.as_secs_f64(),
@@ -205,7 +224,7 @@ pub fn calibrate(
         return Ok(calibration);
     };
     let last = is_wanted().rposition(|wanted| wanted).unwrap_or(first);
-    let needs_gradients = settings.metric == Metric::Hessian;
+    let needs_gradients = settings.metric.needs_gradient();
     let needed = if needs_gradients {
         segments
     } else {
@@ -271,10 +290,15 @@ pub fn calibrate(
                 });
                 let records: Vec<Batch> = records.collect();
                 let plan = plan.of(site).expect("a wanted site has a plan");
-                let step = pass.step_bytes;
-                let (report, quantized) = calibration.search_site(
-                    commands, &products, &plan, settings, &records, score_unit, step,
-                )?;
+                let task = SiteTask {
+                    plan: &plan,
+                    settings,
+                    products: &products,
+                    batches: &records,
+                    score_unit,
+                    step_bytes: pass.step_bytes,
+                };
+                let (report, quantized) = calibration.search_site(commands, &task)?;
                 on_event(Event::Found(&report, &quantized.scales))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);

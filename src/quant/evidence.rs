@@ -78,7 +78,7 @@ impl SiteEvidence {
             (
                 "hessian_error",
                 self.hessian_error.is_some(),
-                metric == Metric::Hessian,
+                metric.needs_gradient(),
             ),
             ("a_in_r2", self.a_in_r2.is_some(), plan.a.format.is_twin()),
         ] {
@@ -275,7 +275,7 @@ impl Chosen<'_> {
             // By rounding it might end up a bit outside.
             cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
                 .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
-            hessian_error: (self.metric == Metric::Hessian).then_some(hessian_error),
+            hessian_error: self.metric.needs_gradient().then_some(hessian_error),
             a_in_r2: plan.a.format.is_twin().then(|| a.share(a.in_r2)),
             a_clipped: a.share(a.clipped),
             b_clipped: b.share(b.clipped),
@@ -302,8 +302,8 @@ impl Chosen<'_> {
             .integer_product(commands, *images, &a, &b, scales, bias);
         let estimate = commands.read(&estimate)?;
         let out = commands.read(&record.out)?;
-        let grad = match (self.metric, &record.grad) {
-            (Metric::Hessian, Some(grad)) => Some(commands.read(grad)?),
+        let grad = match &record.grad {
+            Some(grad) if self.metric.needs_gradient() => Some(commands.read(grad)?),
             _ => None,
         };
         let block_sums: Vec<Sums> = blocks(*images, self.plan.site.out_len())

@@ -105,6 +105,13 @@ impl Finding {
     }
 }
 
+/// Where the journal of the output `out` is: `out` with `.journal` appended.
+pub fn journal_of(out: &Path) -> PathBuf {
+    let mut path = out.as_os_str().to_owned();
+    path.push(".journal");
+    path.into()
+}
+
 /// The right to write an output, held from before the work until the journal is closed.
 pub struct JournalLock {
     path: PathBuf,
@@ -127,14 +134,19 @@ pub struct Journal {
 }
 
 impl JournalLock {
-    /// Locks the journal of the output `out`, which is `out` with `.journal` appended.
+    /// Locks the journal of the output `out`, at [`journal_of`] it.
     ///
     /// # Errors
-    /// Another process that holds it; a file that can't be opened or locked.
+    /// Another process that holds it; something else in its place; a file that can't be opened or locked.
     pub fn take(out: &Path) -> Result<Self> {
-        let mut path = out.as_os_str().to_owned();
-        path.push(".journal");
-        let path = PathBuf::from(path);
+        let path = journal_of(out);
+        // Opened, a device would do something, and a link would have what it leads to cut or removed.
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(Error::input(
+                path,
+                "is no regular file, where a journal is expected",
+            ));
+        }
         // Until it is known whose file it is, it must not be left behind.
         let mut stakes = interrupt::hold_off();
         loop {
@@ -162,9 +174,6 @@ impl JournalLock {
             let is_current = is_at(&file, &path).map_err(|error| cannot("opened", error))?;
             if is_current {
                 let metadata = file.metadata().map_err(|error| cannot("read", error))?;
-                if !metadata.is_file() {
-                    return Err(Error::input(&path, "is not a regular file"));
-                }
                 output::remove_unfinished(out)?;
                 let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
                 return Ok(Self { path, file, empty });

@@ -262,7 +262,7 @@ impl Needs {
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut recorder = Recorder::new(&mut products);
         let output = segment.forward(&mut commands, &mut recorder, 1, &input);
-        if metric == Metric::Hessian {
+        if metric.needs_gradient() {
             let grad = device.zeros(output.len());
             segment.backward(&mut commands, &mut recorder, 1, &input, grad);
         }

@@ -26,7 +26,7 @@ pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
-pub use journal::{Finding, Journal, JournalLock, Subject};
+pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
 pub use memory::{Budget, parse_bytes};
 pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};

@@ -153,8 +153,8 @@ impl Cutter<'_> {
             let errors = scan.scores(commands, &lines, &a, &b, &[scales]);
             shares.push(commands.read(&errors)?);
         }
-        let gradients = match (self.settings.metric, &record.grad) {
-            (Metric::Hessian, Some(grad)) => {
+        let gradients = match &record.grad {
+            Some(grad) if self.settings.metric.needs_gradient() => {
                 let what = RowMaximum {
                     source: View::new(0, [0, whole.group_columns], whole.columns, 1),
                     batch: [1, whole.column_groups()],
@@ -254,9 +254,9 @@ impl Cutter<'_> {
             a: gather(|record| Some(&record.a), Place::A).expect("every record has an A"),
             b: gather(|record| record.b.as_ref(), Place::B),
             out: gather(|record| Some(&record.out), Place::Out).expect("every record has an O"),
-            grad: match self.settings.metric {
-                Metric::Hessian => gather(|record| record.grad.as_ref(), Place::Out),
-                _ => None,
+            grad: match self.settings.metric.needs_gradient() {
+                true => gather(|record| record.grad.as_ref(), Place::Out),
+                false => None,
             },
         }
     }
@@ -449,10 +449,8 @@ fn unit_kind(site: &Site, rows: usize, parts: usize) -> SiteKind {
 /// The most bytes that the pieces of a site take for `images` images, when no unit is left out.
 pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
     let site = &plan.site;
-    let outs = match metric {
-        Metric::Hessian => 2,
-        _ => 1,
-    };
+    // O, and the gradient there.
+    let outs = 1 + usize::from(metric.needs_gradient());
     let product = site.product(images);
     let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
     let operands = match site.kind {

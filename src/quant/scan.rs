@@ -65,7 +65,7 @@ impl Scan<'_> {
         let (plan, units) = (self.plan, self.units);
         let bias = self.linear.and_then(|linear| linear.bias.as_ref());
         let out = &self.record.out;
-        let weight = (self.metric == Metric::Hessian).then(|| {
+        let weight = self.metric.needs_gradient().then(|| {
             let grad = self.record.grad.as_ref();
             grad.expect("the backward pass has been at this site")
         });
@@ -107,5 +107,5 @@ pub(super) fn job_bytes(plan: &SitePlan, metric: Metric, searched: Side, units: 
 
 /// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
 fn sums_errors(plan: &SitePlan, metric: Metric) -> bool {
-    matches!(metric, Metric::Hessian | Metric::Mse) && plan.sums_errors()
+    metric.sums_squares() && plan.sums_errors()
 }

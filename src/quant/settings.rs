@@ -27,6 +27,22 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Whether it weighs errors by the loss's gradient, so that a calibration has to go back through the network.
+    pub fn needs_gradient(self) -> bool {
+        match self {
+            Self::Hessian => true,
+            Self::Mse | Self::Cosine | Self::Pearson => false,
+        }
+    }
+
+    /// Whether it adds up squares of errors, weighted or not, which a product can do by itself.
+    pub fn sums_squares(self) -> bool {
+        match self {
+            Self::Hessian | Self::Mse => true,
+            Self::Cosine | Self::Pearson => false,
+        }
+    }
+
     /// Its name, as `--metric` takes it.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! What a quantized file says of itself: where it comes from, how large it is, and how well each site does.
 
+use crate::data::class_names::ClassNames;
 use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::sites;
@@ -25,6 +26,8 @@ pub struct Inspection {
     pub fp32_bytes: usize,
     /// Family and sizes.
     pub architecture: Architecture,
+    /// What the classes are called, where the file tells.
+    pub class_names: Option<ClassNames>,
     /// Where the model comes from.
     pub provenance: Provenance,
     /// How the scales were chosen.
@@ -73,6 +76,7 @@ impl Inspection {
             sites: inspect_sites(&model),
             bits: model.method.plan.in_words(&sites(&model.architecture)),
             architecture: model.architecture,
+            class_names: model.class_names,
             provenance: model.provenance,
             settings: model.method.settings,
         })

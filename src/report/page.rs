@@ -6,6 +6,7 @@ use super::charts::{
 };
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::model::sites;
+use crate::printable;
 use crate::quant::{QuantizedModel, SiteReport};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -61,7 +62,7 @@ impl Page<'_> {
                 }
             }
         };
-        page.into_string()
+        printable::text(&page.into_string()).into_owned()
     }
 
     fn header(&self) -> Markup {

@@ -2,12 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::input;
-use crate::output;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// The value of the field `format`, which tells a report from any other JSON.
@@ -418,15 +417,13 @@ impl Report {
         }
     }
 
-    /// Writes the file; it appears under its name only when complete.
+    /// Writes the text of the file.
     ///
     /// # Errors
-    /// A folder that can't be written to.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        output::write(path, |file| {
-            serde_json::to_writer_pretty(&mut *file, &self.stored())?;
-            writeln!(file)
-        })
+    /// Those of `out`.
+    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut out, &self.stored())?;
+        writeln!(out)
     }
 
     /// Reads and checks a file.

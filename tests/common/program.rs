@@ -93,6 +93,13 @@ impl Running {
             stderr: text(output.stderr),
         };
         assert!(!outcome.stderr.contains("panicked"), "{outcome}");
+        // Nothing that a terminal would obey, whatever files have.
+        for text in [&outcome.stdout, &outcome.stderr] {
+            let control = text
+                .chars()
+                .find(|&it| it.is_control() && it != '\n' && it != '\t');
+            assert_eq!(control, None, "{outcome}");
+        }
         outcome
     }
 }

@@ -39,13 +39,6 @@ for shape, image in (("landscape", noise(50, 38)), ("portrait", noise(23, 61))):
             result = evaluation_transform(image, size, crop_pct, name)
             result.save(f"{shape}-{direction}-{name}.png", optimize=True)
 
-image = smooth(43, 29)
-image.save("chroma-420.jpg", quality=90, subsampling="4:2:0")
-image.save("progressive.jpg", quality=90, subsampling="4:4:4", progressive=True)
-image.convert("CMYK").save("cmyk.jpg", quality=90)
-for name in ("chroma-420", "progressive", "cmyk"):
-    Image.open(f"{name}.jpg").convert("RGB").save(f"{name}.png", optimize=True)
-
 quarter_turn = Image.Exif()
 quarter_turn[0x0112] = 6
-image.crop((0, 0, 16, 8)).save("orientation.jpg", quality=90, exif=quarter_turn)
+smooth(43, 29).crop((0, 0, 16, 8)).save("orientation.jpg", quality=90, exif=quarter_turn)

@@ -5,9 +5,9 @@ mod program;
 mod server;
 
 use program::{Outcome, Program, here, program};
-use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
 use serde_json::{Value, json};
-use server::{Fault, Files, Hub, etag};
+use server::{Authority, Fault, Files, Hub, etag};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -69,6 +69,15 @@ impl Scene {
         Self { hub, home }
     }
 
+    /// The same with a hub that an authority vouches for.
+    fn with_tls(files: Files, authority: &Authority) -> Self {
+        let hub = Hub::with_tls(ID, files, authority);
+        Self {
+            hub,
+            ..Self::new(Files::new())
+        }
+    }
+
     /// An evaluation of `model` on two images.
     fn eval(&self, model: impl AsRef<Path>) -> Program {
         let mut program = program("eval")
@@ -82,6 +91,10 @@ impl Scene {
             "HF_TOKEN",
             "HF_TOKEN_PATH",
             "HF_HUB_OFFLINE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
         ];
         program.environment = none.map(|name| (name, "".into())).into();
         program.environment.extend([
@@ -260,6 +273,107 @@ fn calibrate_takes_names_too() {
     assert_eq!(provenance["source_sha256"], etag(&timm_files()[WEIGHTS]));
 }
 
+/// The golden ViT in two shards, described beside them, and its index.
+fn sharded_files() -> Files {
+    let names = [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ];
+    let mut files = timm_files();
+    let whole = files.remove(WEIGHTS).expect("weights");
+    let whole = Weights::from_bytes("model.safetensors", &whole).unwrap();
+    let tensor = |name: &str| {
+        let (shape, data) = (whole.shape(name).unwrap(), whole.float(name).unwrap());
+        let shape = shape.to_vec();
+        (name.to_owned(), TensorData::F32 { shape, data })
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut map = serde_json::Map::new();
+    for (place, shard) in names.into_iter().enumerate() {
+        let (first, second): (Vec<&str>, _) = whole.names().partition(|name| *name < "blocks.1");
+        let held = [first, second][place].clone();
+        map.extend(held.iter().map(|name| ((*name).to_owned(), shard.into())));
+        let path = folder.path().join(shard);
+        save(
+            &path,
+            held.into_iter().map(tensor).collect(),
+            Default::default(),
+        )
+        .unwrap();
+        files.insert(shard, fs::read(path).unwrap());
+    }
+    let index = json!({"metadata": {}, "weight_map": map}).to_string();
+    files.insert("model.safetensors.index.json", index.into_bytes());
+    files
+}
+
+#[test]
+fn shards_are_fetched_with_their_index() {
+    let scene = Scene::new(timm_files());
+    let (whole, _) = success(scene.eval(NAME));
+    let scene = Scene::new(sharded_files());
+    let shards = ["1", "2"].map(|at| format!("model-0000{at}-of-00002.safetensors"));
+
+    // What has come of a shard is kept, as of any file.
+    scene.hub.set_fault(Fault::BreaksOff(60_000));
+    let says = [&shards[0], "broke off after 60000 bytes"];
+    refusal(scene.eval(NAME), &says);
+    scene.hub.set_fault(Fault::None);
+    scene.hub.requests();
+    let (found, said) = success(scene.eval(NAME));
+    assert_eq!(found, whole);
+    assert_says(&said, &["fetching the rest of ", &shards[0], &shards[1]]);
+    let resumed = scene.hub.requests();
+    let ranges: Vec<_> = resumed
+        .iter()
+        .filter_map(|request| request.range.as_deref())
+        .collect();
+    assert_eq!(ranges, ["bytes=60000-", "bytes=60000-"]);
+
+    let (again, said) = success(scene.eval(NAME));
+    assert_eq!(again, whole);
+    assert_says(
+        &said,
+        &["is in the cache, ", "model.safetensors.index.json"],
+    );
+    assert!(
+        scene
+            .hub
+            .requests()
+            .iter()
+            .all(|request| request.method == "HEAD")
+    );
+    let (offline, _) = success(scene.offline(NAME));
+    assert_eq!(offline, whole);
+    let commit = fs::read_to_string(scene.folder().join("refs/main")).unwrap();
+    fs::remove_file(scene.snapshot(&commit, &shards[1])).unwrap();
+    let says = [
+        "HF_HUB_OFFLINE is set",
+        "1 of 2 shards are missing",
+        &shards[1],
+    ];
+    refusal(scene.offline(NAME), &says);
+    // The blob is still there.
+    success(scene.eval(NAME));
+    success(scene.offline(NAME));
+
+    let mut files = sharded_files();
+    files.remove("model-00002-of-00002.safetensors");
+    scene.hub.commit("main", files);
+    refusal(
+        scene.eval(NAME),
+        &["model-00002-of-00002.safetensors is not there"],
+    );
+    let mut files = sharded_files();
+    let index = br#"{"weight_map":{"a":"../../../../x"}}"#.to_vec();
+    files.insert("model.safetensors.index.json", index);
+    scene.hub.commit("main", files);
+    refusal(
+        scene.eval(NAME),
+        &["shards that lie beside the index", "../x"],
+    );
+}
+
 #[test]
 fn a_recipes_name_is_its_repository_unless_a_file_has_it() {
     let scene = Scene::new(timm_files());
@@ -270,8 +384,8 @@ fn a_recipes_name_is_its_repository_unless_a_file_has_it() {
         let mut program = scene.eval(name);
         program.folder = scene.home.path().to_owned();
         fs::write(program.folder.join(name), weights()).unwrap();
-        let (_, said) = success(program);
-        assert_says(&said, &["the file's metadata"]);
+        // It is the file that is found to be another model than its name says.
+        refusal(program, &["the file's metadata", "the file's name"]);
         assert!(scene.hub.requests().is_empty());
     }
     refusal(
@@ -368,6 +482,246 @@ fn the_token_goes_to_the_hub_alone() {
     program.environment.push(("HF_TOKEN", "hf\nsecret".into()));
     let said = refusal(program, &["HF_TOKEN: ", "characters"]);
     assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn a_companys_authority_is_believed_where_the_environment_names_it() {
+    let [authority, other] = ["ours", "another"].map(Authority::new);
+    let scene = Scene::with_tls(timm_files(), &authority);
+    let at = |name: &str| scene.home.path().join(name);
+    fs::create_dir(at("authorities")).unwrap();
+    fs::write(at("authorities/ours.pem"), &authority.pem).unwrap();
+    fs::write(at("both.pem"), [&*other.pem, &authority.pem].concat()).unwrap();
+    fs::write(at("other.pem"), &other.pem).unwrap();
+    let with = |variables: &[(&'static str, &str)]| {
+        let mut program = scene.eval(NAME);
+        let values = variables.iter();
+        let values = values.map(|(name, value)| (*name, at(value).into_os_string()));
+        program.environment.extend(values);
+        // Not what an earlier run has fetched.
+        let _ = fs::remove_dir_all(scene.folder());
+        program
+    };
+    for believed in [
+        &[("SSL_CERT_FILE", "both.pem")][..],
+        &[("SSL_CERT_DIR", "authorities")],
+        &[
+            ("SSL_CERT_FILE", "other.pem"),
+            ("SSL_CERT_DIR", "authorities"),
+        ],
+        &[
+            ("REQUESTS_CA_BUNDLE", "both.pem"),
+            ("SSL_CERT_FILE", "other.pem"),
+        ],
+        &[("REQUESTS_CA_BUNDLE", "authorities")],
+        &[("CURL_CA_BUNDLE", "both.pem")],
+    ] {
+        let (_, said) = success(with(believed));
+        assert_says(&said, &["hub: fetching https://127.0.0.1:"]);
+    }
+    scene.hub.requests();
+    for (variables, says) in [
+        (&[][..], ["UnknownIssuer", "SSL_CERT_FILE names"]),
+        (
+            &[("SSL_CERT_FILE", "other.pem")],
+            ["UnknownIssuer", "and the cache, "],
+        ),
+        (
+            &[
+                ("REQUESTS_CA_BUNDLE", "other.pem"),
+                ("SSL_CERT_FILE", "both.pem"),
+            ],
+            ["UnknownIssuer", "and the cache, "],
+        ),
+        (
+            &[("SSL_CERT_FILE", "labels.tsv")],
+            [
+                "warning: hub: SSL_CERT_FILE: ",
+                "labels.tsv: expected certificates",
+            ],
+        ),
+        (
+            &[("REQUESTS_CA_BUNDLE", "none.pem")],
+            ["error: REQUESTS_CA_BUNDLE: ", "none.pem: "],
+        ),
+    ] {
+        refusal(with(variables), &says);
+        assert!(scene.hub.requests().is_empty(), "{variables:?}");
+    }
+}
+
+/// Everything that asks the hub.
+fn all_commands(scene: &Scene) -> Vec<Program> {
+    let home = scene.home.path();
+    let images = home.join("images");
+    fs::create_dir_all(&images).unwrap();
+    fs::copy(here("tests/data/portrait.png"), images.join("a.png")).unwrap();
+    fs::write(
+        home.join("plan.toml"),
+        format!(
+            "out = {:?}\npresets = ['base-ptq']\nbits = [8]\n[[models]]\nmodel = '{NAME}'\n[calibration]\n\
+             images = 'tests/data'\ncount = 1\n[evaluation]\nimages = 'tests/data'\nlabels = {:?}\n",
+            home.join("sweep"),
+            home.join("labels.tsv"),
+        ),
+    )
+    .unwrap();
+    let model = |subcommand: &str| {
+        program(subcommand)
+            .with("--model", NAME)
+            .with("--device", "cpu")
+    };
+    let mut programs = vec![
+        scene.eval(NAME).with("--out", home.join("part.json")),
+        model("calibrate")
+            .with("--images", &images)
+            .with("--count", "1")
+            .with("--candidates", "10")
+            .with("--rounds", "1")
+            .with("--report", home.join("page.html"))
+            .with("--out", home.join("out.safetensors")),
+        model("classify").flag("tests/data/portrait.png"),
+        model("verify")
+            .with("--count", "1")
+            .with("--out", home.join("report.json")),
+        model("bench").with("--kernel", "gelu"),
+        program("sweep")
+            .with("--plan", home.join("plan.toml"))
+            .with("--task", "0")
+            .with("--device", "cpu"),
+    ];
+    for program in &mut programs {
+        program.environment = scene.eval(NAME).environment;
+    }
+    programs
+}
+
+#[test]
+fn no_secret_is_ever_said_or_written() {
+    // The user and the password as they are in the URL, as they are, and as they are sent; a token.
+    let user = "ali%63e:s%40cret%2F";
+    let secrets = [
+        "ali%63e",
+        "s%40cret",
+        "alice",
+        "s@cret",
+        "YWxpY2U6c0BjcmV0Lw==",
+        "hf_secret",
+    ];
+    let keeps = |outcome: Outcome, scene: &Scene| {
+        for secret in secrets {
+            assert!(!outcome.stdout.contains(secret), "{outcome}");
+            assert!(!outcome.stderr.contains(secret), "{outcome}");
+        }
+        // The library's dump of what it sends, in pieces that no search finds.
+        assert!(!outcome.stderr.contains("ureq_proto::util"), "{outcome}");
+        for entry in walkdir::WalkDir::new(scene.home.path()) {
+            let path = entry.unwrap().into_path();
+            let text = fs::read(&path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            assert!(
+                !secrets.iter().any(|secret| text.contains(secret)),
+                "{}",
+                path.display()
+            );
+        }
+    };
+    let scene = Scene::new(timm_files());
+    for number in 0..all_commands(&scene).len() {
+        for (level, flag) in [
+            ("", "-q"),
+            ("", "-vv"),
+            ("trace", ""),
+            ("trace,ureq_proto=trace", ""),
+        ] {
+            let scene = Scene::new(timm_files());
+            let mut program = all_commands(&scene).swap_remove(number);
+            let (endpoint, token) = (scene.hub.endpoint_of(user), "hf_secret");
+            program.environment.extend([
+                ("HF_ENDPOINT", endpoint.into()),
+                ("HF_TOKEN", token.into()),
+                ("RUST_LOG", level.into()),
+            ]);
+            let program = if flag.is_empty() {
+                program
+            } else {
+                program.flag(flag)
+            };
+            let outcome = program.run();
+            assert_eq!(outcome.code, Some(0), "{outcome}");
+            keeps(outcome, &scene);
+            // It is sent, though, and takes the token's place, as in Python; the storage gets neither.
+            for request in scene.hub.requests() {
+                let expected = match request.path.starts_with("/storage") {
+                    true => None,
+                    false => Some("Basic YWxpY2U6c0BjcmV0Lw=="),
+                };
+                assert_eq!(request.authorization.as_deref(), expected, "{request:?}");
+            }
+        }
+    }
+
+    for fault in [
+        Fault::Refuses(401, "", "who are you"),
+        Fault::Refuses(403, "GatedRepo", ""),
+        Fault::Refuses(404, "", ""),
+        Fault::Refuses(418, "", ""),
+        Fault::Refuses(503, "", ""),
+        Fault::IsNoHub,
+        Fault::Circles,
+        Fault::BreaksOff(1000),
+        Fault::Damages,
+    ] {
+        let scene = Scene::new(timm_files());
+        scene.hub.set_fault(fault);
+        for level in ["", "trace"] {
+            let mut program = scene.eval(NAME);
+            let endpoint = scene.hub.endpoint_of(user);
+            let variables = [("HF_ENDPOINT", endpoint.into()), ("RUST_LOG", level.into())];
+            program.environment.extend(variables);
+            let outcome = program.run();
+            assert_eq!(outcome.code, Some(3), "{outcome}");
+            keeps(outcome, &scene);
+        }
+    }
+
+    // What can't be reached, and what is no URL: a password that isn't written as URLs have it, above all.
+    for endpoint in [
+        "http://alice:s%40cret@127.0.0.1:1",
+        "http://alice:s@cret@127.0.0.1:1/hf",
+        "http://alice:s@cret/@127.0.0.1:1",
+        "http://alice:s@cret?#@127.0.0.1:1",
+        "http://alice:s@cret@",
+        "http://alice:s@cret @127.0.0.1",
+        "alice:s@cret@127.0.0.1",
+        "ftp://alice:s@cret@127.0.0.1",
+        "https://127.0.0.1/?token=hf_secret",
+    ] {
+        let mut program = scene.eval(NAME);
+        let variables = [
+            ("HF_ENDPOINT", endpoint.into()),
+            ("RUST_LOG", "trace".into()),
+        ];
+        program.environment.extend(variables);
+        let outcome = program.run();
+        assert_eq!(outcome.code, Some(3), "{outcome}");
+        keeps(outcome, &scene);
+    }
+    // A proxy's, and one in a name that isn't how the hub's are named.
+    let mut program = scene.eval(NAME);
+    program.environment.extend([
+        ("HTTP_PROXY", "http://alice:s%40cret@127.0.0.1:1".into()),
+        ("http_proxy", "http://alice:s%40cret@127.0.0.1:1".into()),
+        ("NO_PROXY", "".into()),
+        ("RUST_LOG", "trace".into()),
+    ]);
+    let outcome = program.run();
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    keeps(outcome, &scene);
+    let outcome = scene.eval("https://alice:s%40cret@127.0.0.1/own/vit").run();
+    assert_eq!(outcome.code, Some(3), "{outcome}");
+    assert_says(&outcome.stderr, &["hf-hub:own/vit is"]);
+    keeps(outcome, &scene);
 }
 
 #[test]
@@ -588,20 +942,15 @@ fn many_runs_at_once_fetch_it_once() {
 }
 
 #[test]
-fn a_folder_is_no_model() {
+fn a_folder_is_the_checkpoint_in_it() {
     let scene = Scene::new(timm_files());
     let folder = scene.home.path().join("deit_tiny_patch16_224");
     fs::create_dir(&folder).unwrap();
     refusal(
         scene.eval(&folder),
-        &["is a folder, where a file is expected"],
+        &["is a folder without model.safetensors and model.safetensors.index.json"],
     );
     fs::write(folder.join(WEIGHTS), weights()).unwrap();
-    let inside = folder.join(WEIGHTS);
-    refusal(
-        scene.eval(&folder),
-        &[&format!("expected: {}?", inside.display())],
-    );
-    success(scene.eval(&inside));
+    success(scene.eval(&folder));
     assert!(scene.hub.requests().is_empty());
 }

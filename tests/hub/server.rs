@@ -3,9 +3,13 @@
 //! Like the real one it redirects: to another of its paths for small files, to another server, its storage, for large
 //! ones, whose ETag is their SHA-256.
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Result, Write};
+use std::io::{BufRead, BufReader, Read, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -76,11 +80,56 @@ pub struct Hub {
     state: Arc<Mutex<State>>,
     hub: Server,
     _storage: Server,
+    scheme: &'static str,
+}
+
+/// An authority that signs a server's certificate.
+pub struct Authority {
+    /// Its own certificate.
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self {
+            pem: parameters.self_signed(&key).unwrap().pem(),
+            issuer: Issuer::new(parameters, key),
+        }
+    }
+
+    /// What a server on this machine needs to be believed.
+    fn server(&self) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let config = builder
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key);
+        Arc::new(config.unwrap())
+    }
 }
 
 impl Hub {
     /// A hub with one repository, `id`, and these files on its branch `main`.
     pub fn new(id: &'static str, files: Files) -> Self {
+        Self::start(id, files, None)
+    }
+
+    /// The same over TLS, with a certificate of this authority; its storage has none.
+    pub fn with_tls(id: &'static str, files: Files, authority: &Authority) -> Self {
+        Self::start(id, files, Some(authority.server()))
+    }
+
+    fn start(id: &'static str, files: Files, tls: Option<Arc<ServerConfig>>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let state = Arc::new(Mutex::new(State {
             fault: Fault::None,
             requests: Vec::new(),
@@ -88,13 +137,14 @@ impl Hub {
             revisions: BTreeMap::new(),
             commits: BTreeMap::new(),
         }));
-        let storage = Server::start(&state, |state, request| state.stored(request));
+        let storage = Server::start(&state, None, |state, request| state.stored(request));
         let at = storage.address;
-        let hub = Server::start(&state, move |state, request| state.answer(request, at));
+        let hub = Server::start(&state, tls, move |state, request| state.answer(request, at));
         let hub = Self {
             state,
             hub,
             _storage: storage,
+            scheme,
         };
         hub.commit("main", files);
         hub
@@ -111,7 +161,12 @@ impl Hub {
 
     /// What `HF_ENDPOINT` is to be.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.hub.address)
+        format!("{}://{}", self.scheme, self.hub.address)
+    }
+
+    /// The same with a user and a password.
+    pub fn endpoint_of(&self, user: &str) -> String {
+        format!("{}://{user}@{}", self.scheme, self.hub.address)
     }
 
     /// What was asked since the last call.
@@ -260,6 +315,7 @@ struct Server {
 impl Server {
     fn start(
         state: &Arc<Mutex<State>>,
+        tls: Option<Arc<ServerConfig>>,
         answer: impl Fn(&State, &Request) -> Response + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -271,8 +327,16 @@ impl Server {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                let respond = |mut connection: TcpStream| -> Result<()> {
-                    let request = receive(&connection)?;
+                let respond = |connection: TcpStream| -> Result<()> {
+                    let mut connection: Box<dyn ReadWrite> = match &tls {
+                        None => Box::new(connection),
+                        Some(config) => {
+                            let session = ServerConnection::new(config.clone());
+                            let session = session.expect("a sound configuration");
+                            Box::new(StreamOwned::new(session, connection))
+                        }
+                    };
+                    let request = receive(&mut connection)?;
                     let response = {
                         let mut state = state.lock().unwrap();
                         state.requests.push(request.clone());
@@ -302,7 +366,10 @@ impl Drop for Server {
     }
 }
 
-fn receive(connection: &TcpStream) -> Result<Request> {
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+fn receive(connection: &mut impl Read) -> Result<Request> {
     let mut request = Request::default();
     for (number, line) in BufReader::new(connection).lines().enumerate() {
         let line = line?;
@@ -324,7 +391,7 @@ fn receive(connection: &TcpStream) -> Result<Request> {
     Ok(request)
 }
 
-fn send(connection: &mut TcpStream, request: &Request, response: Response) -> Result<()> {
+fn send(connection: &mut impl Write, request: &Request, response: Response) -> Result<()> {
     let mut head = format!(
         "HTTP/1.1 {} Status\r\nConnection: close\r\n",
         response.status
@@ -344,5 +411,5 @@ fn send(connection: &mut TcpStream, request: &Request, response: Response) -> Re
         let sent = response.body.len().min(response.ends);
         connection.write_all(&response.body[..sent])?;
     }
-    Ok(())
+    connection.flush()
 }

@@ -590,7 +590,7 @@ fn errors_are_summed_by_group() {
                         integer_product_error(commands, &case.product, operands, &reference, weight)
                     })
                 };
-                everywhere.close(&case.name(), &expected, &errors);
+                everywhere.close(&case.name(), &expected, errors);
                 // On one adapter every strategy adds up the same terms in the same order.
                 let mut of_adapters: HashMap<&str, Vec<f32>> = HashMap::new();
                 for (strategy, device) in everywhere.devices() {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::kernels::MAX_K;
-use crate::model::weights::Weights;
+use crate::model::weights::{Weights, abridged};
 
 pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
@@ -268,9 +268,19 @@ fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
     shape
         .and_then(|shape| shape.try_into().ok())
         .ok_or_else(|| {
-            let found = shape.map_or("there is none".to_owned(), |shape| {
-                format!("found shape {shape:?}")
-            });
+            let names = || {
+                weights
+                    .names()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+            };
+            let found = match shape {
+                Some(shape) => format!("found shape {shape:?}"),
+                None => match names() {
+                    names if names.is_empty() => "there is none, nor any other tensor".to_owned(),
+                    names => format!("there is none among {}: {}", names.len(), abridged(&names)),
+                },
+            };
             Error::input(
                 weights.path(),
                 format!("expected timm's tensor `{name}` with {N} dimensions, {found}"),

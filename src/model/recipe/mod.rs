@@ -9,6 +9,7 @@ mod architectures;
 mod arguments;
 #[cfg(test)]
 mod fixtures;
+mod labels;
 mod resolve;
 mod sources;
 mod timm_config;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocessing;
 use crate::model::config::Architecture;
+pub use labels::told_labels;
 pub use resolve::{Request, Resolved, Told, resolve, tell, tell_beside};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
@@ -49,6 +51,8 @@ const FILES: [&str; 20] = [
 const FLAG: &str = "--recipe";
 /// The flag that asks for another image size than the model's own.
 pub const SIZE_FLAG: &str = "--image-size";
+/// timm's and transformers' description of a model, beside its weights.
+const CONFIG_FILE: &str = "config.json";
 /// Metadata key of the architecture, as JSON.
 pub const CONFIG_KEY: &str = "config";
 /// Metadata key of the preprocessing, as JSON.
@@ -72,6 +76,13 @@ pub struct Recipe {
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+}
+
+impl Recipe {
+    /// The tag of the weights that timm loads by default.
+    fn default_tag(&self) -> Option<&str> {
+        self.tags.first().map(String::as_str)
+    }
 }
 
 /// All known recipes.

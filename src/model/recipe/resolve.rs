@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::labels;
 use super::sources::{
     Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
 };
 use super::timm_config::{self, Config};
-use super::{CONFIG_KEY, FLAG, PREPROCESSING_KEY, SIZE_FLAG};
+use super::{CONFIG_FILE, CONFIG_KEY, FLAG, PREPROCESSING_KEY, SIZE_FLAG};
+use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::error::{Error, Result};
 use crate::input;
@@ -36,6 +38,9 @@ pub struct Resolved {
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+    /// What the classes are called, where the model says it: by the labels in the config.json beside it, or as ImageNet's
+    /// by the tag that timm gives its weights.
+    pub class_names: Option<ClassNames>,
     /// Who told this, in one line.
     pub source: String,
 }
@@ -69,7 +74,7 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
 pub fn tell(weights: &Weights, request: &Request) -> Result<Told> {
-    let path = weights.path().with_file_name("config.json");
+    let path = weights.path().with_file_name(CONFIG_FILE);
     let text = input::text_if_any(&path)?;
     let config = text.as_ref().map(|text| (&*path, &**text));
     tell_beside(weights, config, request)
@@ -131,6 +136,8 @@ pub struct Told {
     classes: Vec<(usize, String)>,
     /// How images are prepared.
     preprocessing: Preprocessing,
+    /// timm's tag of the weights, if it is told.
+    tag: Option<String>,
     /// Who says it.
     by: String,
     /// What the user should know of it besides.
@@ -149,12 +156,14 @@ impl Told {
             let problem = format!("doesn't fit {by}: the number of classes is {found}, not {told}");
             return Err(Error::input(weights.path(), problem));
         }
+        let class_names = labels::class_names(weights, found, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
         Ok(Resolved {
             name: self.name,
             architecture,
             preprocessing: self.preprocessing,
+            class_names,
             source: source.join("; "),
         })
     }
@@ -248,6 +257,9 @@ impl<'a> Agreement<'a> {
             )?,
             mean: self.decide(MEAN, chosen.mean, [0.5; CHANNELS], |source| &source.mean)?,
             std: self.decide(STD, chosen.std, [0.5; CHANNELS], |source| &source.std)?,
+            exif_orientation: chosen
+                .exif_orientation
+                .unwrap_or_else(|| self.sources.iter().any(|source| source.exif_orientation)),
         };
         if let Some(problem) = self.contradiction() {
             return Err(Error::input(weights.path(), problem));
@@ -294,6 +306,7 @@ impl<'a> Agreement<'a> {
             architecture,
             classes: self.sources.iter().filter_map(classes).collect(),
             preprocessing,
+            tag: self.sources.iter().find_map(|source| source.tag.clone()),
             by,
             remarks,
         })
@@ -701,6 +714,7 @@ mod tests {
                     interpolation: Some(Interpolation::Lanczos),
                     mean: Some([0.1; 3]),
                     std: Some([0.2; 3]),
+                    exif_orientation: Some(true),
                 },
             };
             let resolved = file.requested(&all).unwrap();
@@ -713,6 +727,7 @@ mod tests {
                     interpolation: Interpolation::Lanczos,
                     mean: [0.1; 3],
                     std: [0.2; 3],
+                    exif_orientation: true,
                 }
             );
         }
@@ -793,6 +808,7 @@ mod tests {
             interpolation: Interpolation::Lanczos,
             mean: [0.1, 0.2, 0.3],
             std: [0.4, 0.5, 0.6],
+            exif_orientation: true,
         };
         let json = serde_json::to_string(&preprocessing).unwrap();
         let metadata = (CONFIG_KEY, told.to_string());

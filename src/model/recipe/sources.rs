@@ -2,7 +2,7 @@
 //! tells is in `timm_config`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use super::{CONFIG_KEY, FLAG, PREPROCESSING_KEY, Recipe, known_names, recipe_nam
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result};
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
+use crate::model::shards::INDEX_SUFFIX;
 use crate::model::weights::Weights;
 
 /// What a source says of one thing: nothing, a value, or something that can't be followed, and why.
@@ -28,11 +29,15 @@ pub(super) struct Source {
     pub architecture: Architecture,
     /// The number of classes that the weights must have; `None` where they may have any.
     pub classes: Option<usize>,
+    /// timm's tag of the weights, which tells their data set, if the recipe's name was given for them.
+    pub tag: Option<String>,
     pub image_size: Said<usize>,
     pub crop_pct: Said<f64>,
     pub interpolation: Said<Interpolation>,
     pub mean: Said<[f32; CHANNELS]>,
     pub std: Said<[f32; CHANNELS]>,
+    /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
+    pub exif_orientation: bool,
     /// What holds of the preprocessing where neither it nor another source says anything.
     pub otherwise: Otherwise,
 }
@@ -50,18 +55,21 @@ pub(super) enum Otherwise {
 
 impl Source {
     /// What `recipe` says of a file; `how` says why it is this recipe.
-    fn recipe(weights: &Weights, recipe: &Recipe, how: &str) -> Self {
+    /// `tag` is that under which timm knows the weights, if that is told.
+    fn recipe(weights: &Weights, recipe: &Recipe, how: &str, tag: Option<&str>) -> Self {
         Self {
             name: recipe.name.clone(),
             by: format!("recipe `{}` ({how})", recipe.name),
             path: weights.path().to_owned(),
             architecture: recipe.architecture.clone(),
             classes: None,
+            tag: tag.map(str::to_owned),
             image_size: None,
             crop_pct: None,
             interpolation: None,
             mean: None,
             std: None,
+            exif_orientation: false,
             otherwise: Otherwise::Missing,
         }
         .with(&recipe.preprocessing)
@@ -75,6 +83,7 @@ impl Source {
             interpolation: Some(Ok(preprocessing.interpolation)),
             mean: Some(Ok(preprocessing.mean)),
             std: Some(Ok(preprocessing.std)),
+            exif_orientation: preprocessing.exif_orientation,
             ..self
         }
     }
@@ -86,7 +95,12 @@ pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
         let problem = format!("there is no recipe `{name}`; known are {}", known_names());
         Error::usage(FLAG, problem)
     })?;
-    Ok(Source::recipe(weights, recipe, "named by --recipe"))
+    Ok(Source::recipe(
+        weights,
+        recipe,
+        "named by --recipe",
+        recipe.default_tag(),
+    ))
 }
 
 /// What the file's metadata says.
@@ -112,12 +126,14 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
         by: format!("the file's metadata key `{CONFIG_KEY}`"),
         path: weights.path().to_owned(),
         classes: Some(architecture.classes()),
+        tag: None,
         image_size: Some(Ok(architecture.image_size())),
         architecture,
         crop_pct: None,
         interpolation: None,
         mean: None,
         std: None,
+        exif_orientation: false,
         otherwise: Otherwise::Assume,
     };
     let Some(json) = metadata(weights, PREPROCESSING_KEY)? else {
@@ -149,10 +165,17 @@ fn understood<T: DeserializeOwned>(weights: &Weights, key: &str, json: Value) ->
         .map_err(|error| Error::input(weights.path(), format!("metadata key `{key}`: {error}")))
 }
 
-/// The file's name without folder and `.safetensors`.
+/// The file's name without folder and `.safetensors`, or `.safetensors.index.json`.
 fn file_stem(weights: &Weights) -> Cow<'_, str> {
-    let stem = weights.path().file_stem().unwrap_or_default();
-    stem.to_string_lossy()
+    let path = weights.path();
+    let whole = path
+        .to_str()
+        .and_then(|path| path.strip_suffix(INDEX_SUFFIX));
+    let stem = match whole {
+        Some(whole) => Path::new(whole).file_stem(),
+        None => path.file_stem(),
+    };
+    stem.unwrap_or_default().to_string_lossy()
 }
 
 /// The recipe that the file is named like: `NAME.safetensors` or `NAME.TAG.safetensors`.
@@ -163,7 +186,12 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
         None => (&*stem, None),
     };
     let recipe = recipe_named(name)?;
-    let source = Source::recipe(weights, recipe, "the file's name");
+    let source = Source::recipe(
+        weights,
+        recipe,
+        "the file's name",
+        tag.or(recipe.default_tag()),
+    );
     // Weights of another tag may have been trained with other preprocessing, as timm's `dino` were.
     let Some(tag) = tag.filter(|tag| recipe.tags.iter().all(|known| known != tag)) else {
         return Some(source);
@@ -173,6 +201,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
         interpolation: None,
         mean: None,
         std: None,
+        exif_orientation: false,
         otherwise: Otherwise::Ask(format!(
             "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{FLAG} {name}` if it holds, or put timm's config.json beside the file",
             weights.path().display(),
@@ -190,7 +219,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     let fitting: Vec<&Recipe> = recipes().iter().filter(fits).collect();
     if let [recipe] = fitting[..] {
         let how = "the only one that the shapes fit";
-        return Ok(Source::recipe(weights, recipe, how));
+        return Ok(Source::recipe(weights, recipe, how, None));
     }
 
     let file = weights.path().display();

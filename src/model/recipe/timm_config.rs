@@ -174,12 +174,14 @@ impl TimmConfig {
             by: format!("config.json beside the file (architecture `{name}`)"),
             path: path.to_owned(),
             classes: self.classes(&arguments)?,
+            tag: None,
             architecture,
             image_size,
             crop_pct: input.crop_pct(),
             interpolation: input.interpolation(),
             mean: input.mean(),
             std: input.std(),
+            exif_orientation: false,
             otherwise: Otherwise::Missing,
         })
     }
@@ -366,6 +368,7 @@ mod tests {
                 interpolation: Interpolation::Bilinear,
                 mean: [0.1, 0.2, 0.3],
                 std: [0.4, 0.5, 0.6],
+                exif_orientation: false,
             }
         );
         assert!(resolved.source.contains("config.json") && resolved.source.contains("vit_micro"));
