@@ -598,8 +598,9 @@ fn weights_take_their_true_width() {
         let (header, _) = file.split_first_chunk().unwrap();
         let header = u64::from_le_bytes(*header) as usize;
         assert_eq!(file.len() - 8 - header, expected, "{bits} bits");
-        // A hundred bytes for each of the tensors, the settings, and two hundred bytes for the evidence of each site.
-        assert!(header < 12_000 + 26 * 200, "{header}");
+        // A hundred bytes for each of the tensors, the settings, and of each site two hundred bytes for the evidence and as
+        // many for its plan.
+        assert!(header < 12_000 + 26 * 400, "{header}");
     }
 }
 

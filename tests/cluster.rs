@@ -23,8 +23,9 @@ use tempfile::TempDir;
 /// The demo model, and what is beside it.
 const DEMO: &str = "models/demo/vit_mnist/model.safetensors";
 const DEMO_CONFIG: &str = "models/demo/vit_mnist/config.json";
-/// The names in the guide.
-const MODEL: &str = "deit_tiny_patch16_224.safetensors";
+/// The names in the guide. The model's tells another network than the demo's, so it has a name of its own here.
+const MODEL_OF_THE_GUIDE: &str = "deit_tiny_patch16_224.safetensors";
+const MODEL: &str = "vit_mnist.safetensors";
 const QUANTIZED: &str = "deit_tiny_w6a6.safetensors";
 /// Two tasks, of less than a second each.
 const PLAN: &str = r#"
@@ -33,7 +34,7 @@ presets = ["ptq4vit", "base-ptq"]
 bits = [4]
 
 [[models]]
-model = "deit_tiny_patch16_224.safetensors"
+model = "vit_mnist.safetensors"
 name = "tiny"
 
 [calibration]
@@ -100,7 +101,8 @@ impl Scene {
         let mut paths = vec![program.parent().unwrap().to_owned()];
         paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", script])
+            .args(["-euo", "pipefail", "-c"])
+            .arg(script.replace(MODEL_OF_THE_GUIDE, MODEL))
             .current_dir(self.folder.path())
             .env("PATH", std::env::join_paths(paths).unwrap())
             .env("DOCS", here("docs/cluster"))

@@ -210,7 +210,6 @@ mod tests {
                 "hf-hub:timm/x@a b",
                 ["hf-hub:timm/x@a b: ", "`a b` is no revision"],
             ),
-            ("models", ["is a folder", "a file is expected"]),
             ("own/vit", ["no such file; ", "hf-hub:own/vit is"]),
             ("own/vit@v1", ["no such file; ", "hf-hub:own/vit@v1 is"]),
             ("hf_hub:own/vit", ["no such file; ", "hf-hub:own/vit is"]),

@@ -12,7 +12,7 @@ const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
 /// The coarsest: beyond it 8 bits round everything to zero.
 const MAX_FRACTION: f64 = 256.0;
 
-/// How a candidate's output Ô is compared with the FP network's O (ALGORITHM: the paper's equation 7 and Table 3).
+/// How a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {

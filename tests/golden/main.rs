@@ -1,0 +1,57 @@
+//! The oracles' answers for the small networks of this folder: forward, backward, search, and quantized inference, on
+//! every device.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod evidence;
+mod inference;
+mod literal;
+mod network;
+mod oracle;
+mod passes;
+mod search;
+
+/// A test of each check for each golden network.
+macro_rules! tests {
+    ($($network:ident: $($module:ident::$check:ident)*;)*) => {
+        $(mod $network {
+            $(#[test]
+            fn $check() {
+                super::$module::$check(&super::network::Golden::open(stringify!($network)));
+            })*
+        })*
+    };
+}
+
+tests! {
+    vit_micro:
+        passes::forward_and_backward
+        search::the_literal_score_is_the_oracles
+        search::every_setting_reaches_the_golden_scores
+        search::abandoning_candidates_early_changes_no_choice
+        search::what_candidates_reached_is_what_the_exhaustive_search_finds
+        search::a_single_site_reaches_the_golden_score
+        evidence::the_evidence_is_that_of_plain_sums
+        evidence::the_evidence_does_not_depend_on_the_memory
+        inference::quantized_inference_from_the_golden_scales;
+    // Without the exhaustive search, which knows nothing of networks and takes minutes here.
+    swin_micro:
+        passes::forward_and_backward
+        passes::an_older_checkpoint_is_the_same_network
+        search::the_literal_score_is_the_oracles
+        search::every_setting_reaches_the_golden_scores
+        search::a_single_site_reaches_the_golden_score
+        evidence::the_evidence_is_that_of_plain_sums
+        inference::quantized_inference_from_the_golden_scales;
+    // Of these there are only the FP network's answers.
+    distilled_micro:
+        passes::forward_and_backward;
+    ragged_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        inference::integers_give_what_rounded_floats_give;
+    layer_scale_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        inference::integers_give_what_rounded_floats_give;
+}

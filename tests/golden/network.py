@@ -1,0 +1,139 @@
+"""Small networks of timm, whose matrix products are computed here so that their operands, outputs and gradients can be kept,
+and the files that hold them. Everything is computed in float64 and stored as float32."""
+
+import json
+import math
+from pathlib import Path
+from types import MethodType
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from timm.layers import Attention
+from timm.models.swin_transformer import WindowAttention
+from torch import nn
+
+
+class Site:
+    """One matrix product: A [..., M, K] times the weight [N, K], or times the activation B [..., K, N]. It keeps what the last
+    pass had that goes back too: `a`, `b`, `bias`, `out`, and the gradient as `out.grad`."""
+
+    def __init__(self, name, has_weight):
+        self.name, self.has_weight = name, has_weight
+        # What A and B are replaced by, if by anything.
+        self.quantize = None
+
+    def multiply(self, a, b, bias=None):
+        if self.quantize is not None:
+            a, b = self.quantize(a, b)
+        out = F.linear(a, b, bias) if self.has_weight else a @ b
+        if torch.is_grad_enabled():
+            self.a, self.b, self.bias, self.out = a.detach(), b.detach(), bias, out
+            out.retain_grad()
+        return out
+
+
+class Network:
+    """A network of timm in float64, with its sites in order."""
+
+    def __init__(self, model, images):
+        """`images`: some with which the logits have to remain what timm computes."""
+        self.model, self.sites = model.double().eval(), []
+        with torch.no_grad():
+            expected = model(images.double())
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                self._replace(module, _convolve, self._site(name, True))
+            elif isinstance(module, nn.Linear):
+                self._replace(module, _linear, self._site(name, True))
+            elif isinstance(module, (Attention, WindowAttention)):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _attend, *products)
+        torch.testing.assert_close(self.logits(images), expected)
+
+    def _site(self, name, has_weight):
+        self.sites.append(Site(name, has_weight))
+        return self.sites[-1]
+
+    def _replace(self, module, forward, *sites):
+        module.sites, module.forward = sites, MethodType(forward, module)
+
+    @torch.no_grad()
+    def logits(self, images):
+        return self.model(images.double())
+
+    def run(self, images):
+        """The logits, having gone forward and back: the loss is the cross-entropy against the network's own class."""
+        logits = self.model(images.double())
+        F.cross_entropy(logits, logits.argmax(1), reduction="sum").backward()
+        return logits
+
+    def answers(self, images, operands):
+        """Input, logits, and of each site output and gradient, and the operands too if asked for."""
+        answers = {"input": images, "logits": self.run(images)}
+        for site in self.sites:
+            answers[f"site/{site.name}/out"] = site.out
+            answers[f"site/{site.name}/grad"] = site.out.grad
+            if operands:
+                answers[f"site/{site.name}/a"] = site.a
+            if operands and not site.has_weight:
+                answers[f"site/{site.name}/b"] = site.b
+        return answers
+
+
+def _linear(self, x):
+    return self.sites[0].multiply(x, self.weight, self.bias)
+
+
+def _convolve(self, x):
+    patch = self.kernel_size[0]
+    rows = F.unfold(x, patch, stride=patch).transpose(1, 2)
+    out = self.sites[0].multiply(rows, self.weight.flatten(1), self.bias)
+    return out.transpose(1, 2).unflatten(2, (x.shape[2] // patch, x.shape[3] // patch))
+
+
+def _attend(self, x, mask=None, **_):
+    scores, context = self.sites
+    q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
+    if isinstance(self, WindowAttention):
+        attention = attention + self._get_rel_pos_bias()
+    if mask is not None:
+        # The masks of an image's windows, for each of the images.
+        attention = attention + mask.repeat(len(x) // len(mask), 1, 1)[:, None]
+    return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+
+
+def lively(model, generator=None):
+    """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs, as trained
+    networks have them."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("gamma"):
+            # LayerScale: over two orders of magnitude, of either sign.
+            magnitudes = 10 ** (torch.rand(parameter.shape, generator=generator) * 2 - 1.5)
+            parameter.data = magnitudes * torch.randn(parameter.shape, generator=generator).sign()
+            continue
+        values = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() == 1:
+            parameter.data = values * 0.3 + ("norm" in name and name.endswith("weight"))
+        elif name.endswith(("table", "pos_embed", "token")):
+            parameter.data = values * 0.5
+        else:
+            parameter.data = values * ((2.2 if "qkv" in name else 1.2) / math.sqrt(parameter[0].numel()))
+    return model
+
+
+def weights(model):
+    """What a checkpoint holds of `model`."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def save(folder, name, config, weights, answers):
+    """Writes `NAME.safetensors` and `NAME.golden.safetensors`."""
+    stored = {
+        key: value.detach().to(torch.float32 if value.is_floating_point() else torch.int32).contiguous().clone()
+        for key, value in answers.items()
+    }
+    metadata = {"config": json.dumps(config)}
+    save_file(weights, Path(folder) / f"{name}.safetensors", metadata=metadata)
+    save_file(stored, Path(folder) / f"{name}.golden.safetensors", metadata=metadata)

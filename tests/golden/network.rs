@@ -1,0 +1,122 @@
+//! A golden network, its calibration, and the oracle's answers for it.
+
+use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::kernels::cross_entropy_backward;
+use ptq4vit_gpu::model::config::Architecture;
+use ptq4vit_gpu::model::recipe::resolve;
+use ptq4vit_gpu::model::weights::Weights;
+use ptq4vit_gpu::model::{FloatProducts, Network, Record, Recorder, Site};
+use ptq4vit_gpu::quant::{Budget, Calibration, Method, Preset, SitePlan, calibrate};
+use std::collections::HashMap;
+
+/// A golden network and the oracle's answers for it.
+pub struct Golden {
+    pub weights: Weights,
+    pub answers: Weights,
+    pub architecture: Architecture,
+}
+
+impl Golden {
+    pub fn open(name: &str) -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+        let open = |file: String| Weights::open(format!("{folder}/{file}")).expect("a golden file");
+        let weights = open(format!("{name}.safetensors"));
+        let resolved = resolve(&weights, None).expect("the file describes itself");
+        Self {
+            answers: open(format!("{name}.golden.safetensors")),
+            weights,
+            architecture: resolved.architecture,
+        }
+    }
+
+    pub fn answer(&self, name: &str) -> Vec<f32> {
+        self.answers.float(name).expect("the oracle's answer")
+    }
+
+    pub fn network(&self, device: &Device) -> Network {
+        Network::new(device, &self.architecture, |name| self.weights.float(name))
+            .expect("a golden network")
+    }
+
+    pub fn images(&self, name: &str) -> Vec<Vec<f32>> {
+        let len = 3 * self.architecture.image_size().pow(2);
+        self.answer(name)
+            .chunks_exact(len)
+            .map(<[f32]>::to_vec)
+            .collect()
+    }
+
+    pub fn float_products(&self, network: &Network) -> FloatProducts {
+        FloatProducts::load(network.device(), &self.weights, network.sites())
+            .expect("golden weights")
+    }
+
+    /// What a calibration on the calibration batch finds.
+    pub fn calibrate(&self, network: &Network, method: &Method, budget: Budget) -> Calibration {
+        let (weights, images) = (&self.weights, self.images("input"));
+        calibrate(
+            network,
+            weights,
+            method,
+            &images,
+            budget,
+            &|_| true,
+            &mut |_| Ok(()),
+        )
+        .unwrap()
+    }
+
+    /// The logits, and A, B, O and ∂L/∂O of every site, for the calibration batch.
+    pub fn records(&self, network: &Network) -> (Buffer<f32>, HashMap<String, Record>) {
+        let device = network.device();
+        let images = self.images("input");
+        let commands = &mut Commands::new(device);
+        let mut products = self.float_products(network);
+        let mut inputs = vec![device.upload(&images.concat())];
+        for segment in network.segments() {
+            let input = inputs.last().expect("the network's or the last segment's");
+            inputs.push(segment.forward(commands, &mut products, images.len(), input));
+        }
+        let logits = inputs.pop().expect("the last segment's output");
+        let mut grad = cross_entropy_backward(commands, images.len(), network.classes(), &logits);
+        let mut records = HashMap::new();
+        for (segment, input) in network.segments().iter().zip(&inputs).rev() {
+            let mut recorder = Recorder::new(&mut products);
+            segment.forward(commands, &mut recorder, images.len(), input);
+            let before =
+                segment.backward(commands, &mut recorder, images.len(), input, grad.clone());
+            if let Some(before) = before {
+                grad = before;
+            }
+            records.extend(recorder.into_records());
+        }
+        (logits, records)
+    }
+}
+
+/// The plans of the network's sites, in its order.
+pub fn plans(network: &Network, method: &Method) -> Vec<SitePlan> {
+    let plans = network.sites().map(|site| method.plan.of(site));
+    plans
+        .map(|plan| plan.expect("no site stays in floats"))
+        .collect()
+}
+
+/// ‖found - expected‖ / ‖expected‖.
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(
+        &mut found
+            .iter()
+            .zip(expected)
+            .map(|(f, e)| f64::from(*f) - f64::from(*e)),
+    );
+    difference / norm(&mut expected.iter().map(|&e| f64::from(e)))
+}
+
+/// What a preset stands for at 6 bits.
+pub fn six_bits(preset: Preset, network: &Network) -> Method {
+    let sites: Vec<Site> = network.sites().cloned().collect();
+    Method::preset(preset, 6, 6, &sites).unwrap()
+}

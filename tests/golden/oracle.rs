@@ -1,0 +1,94 @@
+//! What the oracle of the whole method found: its settings and scales.
+
+use crate::network::Golden;
+use ptq4vit_gpu::model::{Network, Site};
+use ptq4vit_gpu::quant::{Method, Metric, Policy, Preset, Scale, Settings, SitePlan, SiteScales};
+
+/// The oracle's eight settings: their names, and what they mean for a network.
+pub fn methods(network: &Network) -> Vec<(String, Method)> {
+    let sites: Vec<Site> = network.sites().cloned().collect();
+    let mut all = Vec::new();
+    for (bits, metric, twin) in [
+        (4, Metric::Hessian, true),
+        (6, Metric::Cosine, true),
+        (6, Metric::Hessian, true),
+        (6, Metric::Hessian, false),
+        (6, Metric::Mse, true),
+        (6, Metric::Pearson, true),
+        (8, Metric::Cosine, false),
+        (8, Metric::Hessian, true),
+    ] {
+        let name = format!(
+            "w{bits}a{bits}/{}/{}",
+            serde_json::to_value(metric).unwrap().as_str().unwrap(),
+            if twin { "twin" } else { "uniform" }
+        );
+        let policy = Policy {
+            softmax_twin: twin,
+            gelu_twin: twin,
+            ..Policy::preset(Preset::Ptq4vit, bits, bits)
+        };
+        let method = Method {
+            plan: policy.plan(&sites).unwrap(),
+            settings: Settings {
+                metric,
+                ..Settings::preset(Preset::Ptq4vit)
+            },
+        };
+        all.push((name, method));
+    }
+    all
+}
+
+/// The oracle's scales of a site.
+pub fn golden_scales(golden: &Golden, setting: &str, plan: &SitePlan) -> SiteScales {
+    let name = |part: &str| format!("{setting}/{}/{part}", plan.site.name);
+    let shift = if plan.a.format.is_twin() {
+        golden.answers.integers(&name("m")).expect("the oracle's m")[0] as u32
+    } else {
+        0
+    };
+    SiteScales {
+        a: golden
+            .answer(&name("A"))
+            .into_iter()
+            .map(|scale| Scale { scale, shift })
+            .collect(),
+        b: golden
+            .answer(&name("B"))
+            .into_iter()
+            .map(Scale::uniform)
+            .collect(),
+    }
+}
+
+/// The score that the oracle found them to have.
+pub fn golden_score(golden: &Golden, setting: &str, plan: &SitePlan) -> f64 {
+    f64::from(golden.answer(&format!("{setting}/{}/score", plan.site.name))[0])
+}
+
+/// The scales of try `attempt`: at 0 as they are, else some of them larger or smaller by one or two in the last place, by a
+/// hash. A quantizer in f32 is off by as much: it rounds a scale, its inverse, and the product with that.
+pub fn nudged(scales: SiteScales, attempt: u64) -> SiteScales {
+    let nudge = |scale: Scale| {
+        let bits = scale.scale.to_bits();
+        let hash = (u64::from(bits) * 64 + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let few_or_many = [4, 8, 24][attempt as usize % 3];
+        let nudged = match hash % few_or_many {
+            _ if attempt == 0 => bits,
+            0 => bits + 1,
+            1 => bits - 1,
+            2 => bits + 2,
+            3 => bits - 2,
+            _ => bits,
+        };
+        Scale {
+            scale: f32::from_bits(nudged),
+            ..scale
+        }
+    };
+    SiteScales {
+        a: scales.a.into_iter().map(nudge).collect(),
+        b: scales.b.into_iter().map(nudge).collect(),
+    }
+}
