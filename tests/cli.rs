@@ -814,7 +814,13 @@ fn networks_of_every_kind_go_the_whole_way() {
         })
         .collect();
     std::fs::write(&labels, lines).unwrap();
-    for name in ["swin_micro", "distilled_micro", "layer_scale_micro"] {
+    // Noise of 8-bit codes at some 30 sites; a wrong scale, window or head would leave no signal above it. LayerScale, here of
+    // factors up to 3, makes more of it: 19 dB.
+    for (name, least) in [
+        ("swin_micro", 20.0),
+        ("distilled_micro", 20.0),
+        ("layer_scale_micro", 15.0),
+    ] {
         let model = format!("tests/golden/{name}.safetensors");
         let out = folder.path().join(name);
         program("calibrate")
@@ -835,9 +841,8 @@ fn networks_of_every_kind_go_the_whole_way() {
             .run()
             .json();
         assert_eq!(report["images"], json!(32), "{name}: {report}");
-        // Noise of 8-bit codes at some 30 sites; a wrong scale, window or head would leave no signal above it.
         let sqnr = figure(&report, "logit_sqnr_db");
-        assert!(sqnr > 15.0, "{name}: {report}");
+        assert!(sqnr > least, "{name}: {report}");
     }
 }
 
