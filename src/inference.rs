@@ -5,7 +5,7 @@ use crate::device::{Buffer, Commands, Device, Recording};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, HalfProducts, Network, Products};
+use crate::model::{FloatProducts, HalfProducts, Network, Products, graphs};
 use crate::quant::QuantizedModel;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -277,5 +277,5 @@ pub fn check_finite(logits: &[f32], path: &Path, device: &Device) -> Result<()> 
 /// # Errors
 /// A parameter that holds a NaN or an infinity.
 pub fn build(device: &Device, weights: &Weights, architecture: &Architecture) -> Result<Network> {
-    Network::new(device, architecture, |name| weights.float(name))
+    Network::load(device, &graphs(architecture), |name| weights.float(name))
 }

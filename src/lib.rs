@@ -89,6 +89,8 @@ pub mod device;
 mod differences;
 pub mod error;
 pub mod evaluation;
+pub mod families;
+pub mod graph;
 pub mod hub;
 pub mod inference;
 mod input;

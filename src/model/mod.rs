@@ -1,32 +1,14 @@
-//! Architectures and their weights: configuration, recipes, and the networks themselves, forward and backward.
+//! What networks there are: their sizes, their checkpoints, their recipes.
 
-mod block;
 mod checkpoint;
 pub mod config;
-mod half_products;
-mod layer_scale;
-mod network;
-mod norm;
-mod order;
 mod positions;
-mod products;
 pub mod recipe;
 pub mod shards;
-mod site;
-mod swin;
-mod vit;
 pub mod weights;
 
-pub use block::Probabilities;
 pub use checkpoint::{open_checkpoint, with_todays_names};
-pub use half_products::HalfProducts;
-pub use layer_scale::LayerScale;
-pub use network::{Network, Segment, sites};
-pub use norm::Normed;
-pub use order::Order;
 pub use positions::interpolate_positions;
-pub use products::{
-    Activation, Addition, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record,
-    Recorder, Then,
-};
-pub use site::{Attention, Linear, Matrices, Site, SiteKind};
+
+pub use crate::families::{graphs, sites};
+pub use crate::graph::*;

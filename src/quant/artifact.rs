@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::weights::{self, TensorData, Weights};
-use crate::model::{Linear, LinearWeights, Network, Site, sites};
+use crate::model::{Linear, LinearWeights, Network, Site, graphs, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -354,7 +354,7 @@ impl QuantizedModel {
     /// # Errors
     /// None beyond those of the device, which show at the first read.
     pub fn load(&self, device: &Device) -> Result<(Network, IntegerProducts)> {
-        let network = Network::new(device, &self.architecture, |name| {
+        let network = Network::load(device, &graphs(&self.architecture), |name| {
             Ok(self.floats[name].clone())
         })?;
         let mut products = IntegerProducts::new(device);

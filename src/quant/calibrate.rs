@@ -17,7 +17,7 @@ use crate::device::Commands;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
+use crate::model::{FloatProducts, LinearWeights, Network, Record, Segment, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -260,7 +260,7 @@ pub fn calibrate(
         if !needs_gradients && !segment.sites().iter().any(wanted) {
             continue;
         }
-        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let products = FloatProducts::load(device, weights, segment.sites())?;
         let mut gradients_before = Vec::new();
         for pass in memory.passes(index, wanted) {
             let start = Instant::now();
@@ -269,11 +269,9 @@ pub fn calibrate(
                 site: &segment.sites()[0].name,
                 done: searched as f64 / total as f64,
             }))?;
-            let segment = segment.as_ref();
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
-            (batches, gradients_before) =
-                run(commands, segment, &mut products, &pass, inputs, grads)?;
+            (batches, gradients_before) = run(commands, segment, &products, &pass, inputs, grads)?;
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
@@ -319,8 +317,8 @@ type BatchRecords = (usize, HashMap<String, Record>);
 /// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.
 fn run(
     commands: &mut Commands,
-    segment: &dyn Segment,
-    products: &mut FloatProducts,
+    segment: &Segment,
+    products: &FloatProducts,
     pass: &Pass,
     inputs: &[f32],
     gradients: Option<&[f32]>,
@@ -336,16 +334,14 @@ fn run(
             device.upload(&values[first * len..][..count * len])
         };
         let input = batch(inputs);
-        let mut recorder = Recorder::new(products);
-        segment.forward(commands, &mut recorder, count, &input);
+        let mut tape = segment.record(commands, products, count, &input);
         if let Some(gradients) = gradients {
             let gradients = batch(gradients);
-            let before = segment.backward(commands, &mut recorder, count, &input, gradients);
-            if let Some(before) = before {
+            if let Some(before) = tape.backward(commands, gradients) {
                 gradients_before.extend(commands.read(&before)?);
             }
         }
-        let mut records = recorder.into_records();
+        let mut records = tape.into_records();
         records.retain(|name, _| pass.sites.iter().any(|site| site.name == *name));
         batches.push((count, records));
         // What only this batch needed is freed before the next one comes.
@@ -358,7 +354,7 @@ fn run(
 /// device at a time.
 fn forward(
     commands: &mut Commands,
-    segments: &[Box<dyn Segment>],
+    segments: &[Segment],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
@@ -384,7 +380,7 @@ fn forward(
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
             let input = &values[image * segment.input_len()..][..segment.input_len()];
-            let place = first_not_finite(commands, segment.as_ref(), &mut products, input)?;
+            let place = first_not_finite(commands, segment, &products, input)?;
             return Err(Error::NotFinite {
                 image,
                 problem: format!(
@@ -405,14 +401,12 @@ fn forward(
 /// Where in a segment one image's values cease to be finite, in words.
 fn first_not_finite(
     commands: &mut Commands,
-    segment: &dyn Segment,
-    products: &mut FloatProducts,
+    segment: &Segment,
+    products: &FloatProducts,
     input: &[f32],
 ) -> Result<String> {
-    let mut recorder = Recorder::new(products);
     let input = commands.device().upload(input);
-    segment.forward(commands, &mut recorder, 1, &input);
-    let records = recorder.into_records();
+    let records = segment.record(commands, products, 1, &input).into_records();
     for site in segment.sites() {
         let record = &records[&site.name];
         for (what, values) in [("is given", &record.a), ("gives", &record.out)] {

@@ -68,7 +68,7 @@ impl IntegerSite {
             Activation::Probabilities(probabilities) => {
                 probabilities.codes(commands, images, format, bits, inverses)
             }
-            Activation::Values(values) | Activation::Output(Output::Values(values)) => quantize(
+            Activation::Output(Output::Values(values)) => quantize(
                 commands,
                 &plan.quantizer(Side::A, images, 1),
                 values,
@@ -325,7 +325,7 @@ impl FakeQuantizedProducts {
 
 impl FloatingProducts for FakeQuantizedProducts {
     fn multiply(
-        &mut self,
+        &self,
         commands: &mut Commands,
         site: &Site,
         images: usize,
@@ -335,7 +335,7 @@ impl FloatingProducts for FakeQuantizedProducts {
         let Some((plan, scales)) = self.sites.get(&site.name) else {
             return self.float.multiply(commands, site, images, a, b);
         };
-        let mut rounded = |side, source: &Buffer<f32>| {
+        let rounded = |commands: &mut Commands, side, source: &Buffer<f32>| {
             let quantizer = plan.quantizer(side, images, 1);
             let of_side = match side {
                 Side::A => &scales.a,
@@ -367,7 +367,8 @@ impl FloatingProducts for FakeQuantizedProducts {
         };
         product.a = compact(product.m, product.k);
         product.b = compact(product.n, product.k).transposed();
-        let (a, b) = (rounded(Side::A, a), rounded(Side::B, &b));
+        let a = rounded(commands, Side::A, a);
+        let b = rounded(commands, Side::B, &b);
         let out = commands.uninitialized(images * site.out_len());
         float_product(commands, &product, &a, &b, bias.as_ref(), &out);
         out

@@ -12,7 +12,7 @@ use super::settings::Metric;
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result};
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
+use crate::model::{FloatProducts, Network, Record, Segment, Site};
 use std::collections::HashMap;
 
 /// What a calibration may take where the user doesn't say: what most GPUs can spare. There is no asking them, since
@@ -252,22 +252,21 @@ impl<'a> Memory<'a> {
 impl Needs {
     fn measure(network: &Network, weights: &Weights, metric: Metric, index: usize) -> Result<Self> {
         let device = network.device();
-        let segment: &dyn Segment = network.segments()[index].as_ref();
+        let segment: &Segment = &network.segments()[index];
         let memory = device.memory();
         let before = memory.current();
-        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let products = FloatProducts::load(device, weights, segment.sites())?;
         let loaded = memory.current();
         memory.reset_peak();
         let mut commands = Commands::new(device);
         let input: Buffer<f32> = device.zeros(segment.input_len());
-        let mut recorder = Recorder::new(&mut products);
-        let output = segment.forward(&mut commands, &mut recorder, 1, &input);
+        let mut tape = segment.record(&mut commands, &products, 1, &input);
         if metric.needs_gradient() {
-            let grad = device.zeros(output.len());
-            segment.backward(&mut commands, &mut recorder, 1, &input, grad);
+            let grad = device.zeros(segment.output_len());
+            tape.backward(&mut commands, grad);
         }
         commands.synchronize()?;
-        let records = recorder.into_records().into_iter();
+        let records = tape.into_records().into_iter();
         Ok(Self {
             weights: loaded - before,
             image: memory.peak() - loaded,

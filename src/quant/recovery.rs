@@ -13,7 +13,7 @@ use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Site};
+use crate::model::{FloatProducts, Network, Site, graphs};
 
 /// What to calibrate, and with what.
 pub struct Calibrator<'a> {
@@ -147,7 +147,9 @@ impl Calibrator<'_> {
     }
 
     fn network(&self, device: &Device) -> Result<Network> {
-        Network::new(device, self.architecture, |name| self.weights.float(name))
+        Network::load(device, &graphs(self.architecture), |name| {
+            self.weights.float(name)
+        })
     }
 
     /// Opens another device in the place of the one that was lost, once.

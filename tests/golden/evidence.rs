@@ -25,7 +25,7 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
             });
-            let mut rounded = FakeQuantizedProducts::new(golden.float_products(&network), plans);
+            let rounded = FakeQuantizedProducts::new(golden.float_products(&network), plans);
             let commands = &mut Commands::new(&device);
             for (site, report) in network.sites().zip(&found.reports) {
                 let record = &records[&site.name];

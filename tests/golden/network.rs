@@ -5,7 +5,7 @@ use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::model::{FloatProducts, Network, Record, Recorder, Site};
+use ptq4vit_gpu::model::{FloatProducts, Network, Record, Site, graphs};
 use ptq4vit_gpu::quant::{Budget, Calibration, Method, Preset, SitePlan, calibrate};
 use std::collections::HashMap;
 
@@ -34,8 +34,10 @@ impl Golden {
     }
 
     pub fn network(&self, device: &Device) -> Network {
-        Network::new(device, &self.architecture, |name| self.weights.float(name))
-            .expect("a golden network")
+        Network::load(device, &graphs(&self.architecture), |name| {
+            self.weights.float(name)
+        })
+        .expect("a golden network")
     }
 
     pub fn images(&self, name: &str) -> Vec<Vec<f32>> {
@@ -81,14 +83,11 @@ impl Golden {
         let mut grad = cross_entropy_backward(commands, images.len(), network.classes(), &logits);
         let mut records = HashMap::new();
         for (segment, input) in network.segments().iter().zip(&inputs).rev() {
-            let mut recorder = Recorder::new(&mut products);
-            segment.forward(commands, &mut recorder, images.len(), input);
-            let before =
-                segment.backward(commands, &mut recorder, images.len(), input, grad.clone());
-            if let Some(before) = before {
+            let mut tape = segment.record(commands, &products, images.len(), input);
+            if let Some(before) = tape.backward(commands, grad.clone()) {
                 grad = before;
             }
-            records.extend(recorder.into_records());
+            records.extend(tape.into_records());
         }
         (logits, records)
     }

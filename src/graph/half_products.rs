@@ -2,10 +2,10 @@
 
 use super::products::FloatingProducts;
 use super::site::Site;
-use super::weights::Weights;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{ToHalf, half_product, to_half};
+use crate::model::weights::Weights;
 use half::f16;
 use std::collections::HashMap;
 
@@ -56,7 +56,7 @@ impl HalfProducts {
 
 impl FloatingProducts for HalfProducts {
     fn multiply(
-        &mut self,
+        &self,
         commands: &mut Commands,
         site: &Site,
         images: usize,
