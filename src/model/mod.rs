@@ -29,4 +29,4 @@ pub use products::{
     Activation, Addition, FloatProducts, FloatingProducts, LinearWeights, Output, Products, Record,
     Recorder, Then,
 };
-pub use site::{Attention, Linear, Matrices, Site, SiteKind};
+pub use site::{Attention, Linear, Site, SiteKind};

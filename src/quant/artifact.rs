@@ -3,12 +3,12 @@
 //! `ARCHITECTURE.md` documents the layout for someone who writes a reader of their own.
 
 use super::calibrate::Calibration;
-use super::candidates::{MAX_SHIFT, Scale};
 use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
 use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
+use super::search::{MAX_SHIFT, Scale};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;

@@ -5,11 +5,8 @@
 //! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
 //! images were divided.
 
-use super::candidates::Scale;
-use super::pieces::Batch;
 use super::plan::{Side, SitePlan};
-use super::scan::Scan;
-use super::search::{Found, not_finite};
+use super::search::{Batch, Found, Scale, Scan, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
@@ -287,19 +284,17 @@ impl Chosen<'_> {
     fn add_errors(&self, commands: &mut Commands, batch: &Batch, sums: &mut Sums) -> Result<()> {
         let Batch { images, record } = batch;
         let scales = std::slice::from_ref(&self.found.scales);
+        let product = self.plan.product(*images);
         let scan = Scan {
-            plan: self.plan,
+            product: &product,
             metric: self.metric,
-            units: *images,
             record,
             linear: self.linear,
         };
         let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales[0].a));
         let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales[0].b));
         let affine = self.linear.and_then(|linear| linear.affine.as_ref());
-        let estimate = self
-            .plan
-            .integer_product(commands, *images, &a, &b, scales, affine);
+        let estimate = product.integer_product(commands, &a, &b, scales, affine);
         let estimate = commands.read(&estimate)?;
         let out = commands.read(&record.out)?;
         let grad = match &record.grad {

@@ -4,12 +4,14 @@
 //! evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
 
 mod policy;
+mod product;
 mod scheme;
 mod site;
 
 pub use policy::{Policy, Rule, Widths};
+pub use product::{CodedProduct, Codes, OperandGroups, inverse_scales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
-pub use site::{Codes, Side, SitePlan, SiteScales};
+pub use site::{Side, SitePlan, SiteScales};
 
 use crate::error::{Error, Result};
 use crate::input;

@@ -116,7 +116,7 @@ impl Policy {
                     operand(weight, Format::Uniform, thirds),
                 )
             }
-            SiteKind::Scores(_) | SiteKind::Matrices(_) => {
+            SiteKind::Scores(_) => {
                 let heads = operand(activation, Format::Uniform, Granularity::Head);
                 (heads, heads)
             }

@@ -7,12 +7,7 @@
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
 
-use super::artifact::Provenance;
-use super::calibrate::SiteReport;
-use super::curve::ScoreCurve;
-use super::method::Method;
-use super::plan::{Plan, SitePlan, SiteScales};
-use super::settings::Settings;
+use super::SiteReport;
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
 use crate::differences::differences;
@@ -22,6 +17,7 @@ use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::model::sites;
 use crate::output;
+use crate::quant::{Method, Plan, Provenance, ScoreCurve, Settings, SitePlan, SiteScales};
 use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

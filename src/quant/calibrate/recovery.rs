@@ -4,16 +4,14 @@
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
 
-use super::artifact::QuantizedSite;
-use super::calibrate::{Calibration, Event, calibrate, weight_codes};
-use super::journal::Finding;
 use super::memory::{Budget, Memory};
-use super::method::Method;
+use super::{Calibration, Event, Finding, calibrate, weight_codes};
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Network, Site};
+use crate::quant::{Method, QuantizedSite};
 
 /// What to calibrate, and with what.
 pub struct Calibrator<'a> {

@@ -4,20 +4,26 @@
 //! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
-use super::artifact::QuantizedSite;
-use super::curve::ScoreCurve;
+mod journal;
+mod memory;
+mod recovery;
+
+pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
+pub use memory::{Budget, parse_bytes};
+pub use recovery::Calibrator;
+
+use super::artifact::{QuantizedSite, QuantizedWeight};
 use super::evidence::{Chosen, Histograms, SiteEvidence};
-use super::memory::{Budget, Memory, Pass};
 use super::method::Method;
-use super::pieces::Batch;
-use super::plan::{Side, SitePlan, SiteScales};
-use super::search::{SiteSearch, Work};
+use super::plan::{Side, SitePlan, SiteScales, inverse_scales};
+use super::search::{Batch, Scale, ScoreCurve, SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
+use memory::{Memory, Pass};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -462,10 +468,10 @@ pub fn weight_codes(
     commands: &mut Commands,
     plan: &SitePlan,
     linear: &LinearWeights,
-    scales: &[super::Scale],
-) -> Result<super::artifact::QuantizedWeight> {
+    scales: &[Scale],
+) -> Result<QuantizedWeight> {
     let quantizer = plan.quantizer(Side::B, 1, 1);
-    let inverses = plan.inverse_scales(commands.device(), &[scales.to_vec()]);
+    let inverses = inverse_scales(commands.device(), &[scales.to_vec()]);
     let words = quantize(commands, &quantizer, &linear.weight, &inverses);
     let words = commands.read(&words)?;
     let outputs = words.len() / quantizer.words();
@@ -477,7 +483,7 @@ pub fn weight_codes(
         .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
         .map(code)
         .collect();
-    Ok(super::artifact::QuantizedWeight {
+    Ok(QuantizedWeight {
         codes,
         bias: linear
             .bias

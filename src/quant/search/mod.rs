@@ -8,16 +8,25 @@
 //! contests are independent; A's scale is one for all parts, or one for each. What is independent is searched side by
 //! side, so that a step of all of them waits for the device once.
 
-use super::candidates::{Scale, candidates, covering};
-use super::curve::{CandidateScore, ScoreCurve};
-use super::pieces::{Batch, Cutter, FIRST_SHARE, GROWTH, Part};
+mod candidates;
+mod curve;
+pub(super) mod pieces;
+mod problem;
+mod scan;
+
+pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use curve::{CandidateScore, ScoreCurve};
+pub use pieces::Batch;
+pub use scan::Scan;
+
 use super::plan::{Codes, Side, SitePlan, SiteScales};
-use super::scan::Scan;
 use super::settings::Settings;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::row_maximum;
 use crate::model::LinearWeights;
+use candidates::{candidates, covering};
+use pieces::{Chunk, Cutter, FIRST_SHARE, GROWTH, Part};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -389,7 +398,7 @@ impl<'a> SiteSearch<'a> {
             .collect();
         let density = |place: &Place| self.parts[place.part].chunks[place.chunk].density;
         places.sort_by(|left, right| density(right).total_cmp(&density(left)));
-        let work = |place: &Place| self.parts[place.part].multiply_adds(place.chunk) as f64;
+        let work = |place: &Place| self.chunk(*place).product.multiply_adds() as f64;
         let mut enough = places.iter().map(work).sum::<f64>() * FIRST_SHARE;
         let mut steps = Vec::new();
         let (mut step, mut done) = (Vec::new(), 0.0);
@@ -438,8 +447,7 @@ impl<'a> SiteSearch<'a> {
                             place,
                             candidates: first..(first + at_once).min(count),
                         }));
-                        work.done +=
-                            count as u64 * self.parts[place.part].multiply_adds(place.chunk);
+                        work.done += count as u64 * self.chunk(place).product.multiply_adds();
                         fixed_codes
                             .entry(self.fixed_place(question.side, place))
                             .or_insert_with(|| self.fixed_codes(commands, question, place));
@@ -507,15 +515,17 @@ impl<'a> SiteSearch<'a> {
     }
 
     fn scan(&self, place: Place) -> Scan<'_> {
-        let part = &self.parts[place.part];
-        let chunk = &part.chunks[place.chunk];
+        let chunk = self.chunk(place);
         Scan {
-            plan: &part.plan,
+            product: &chunk.product,
             metric: self.settings.metric,
-            units: chunk.units,
             record: &chunk.record,
-            linear: part.linear.as_ref(),
+            linear: self.parts[place.part].linear.as_ref(),
         }
+    }
+
+    fn chunk(&self, place: Place) -> &Chunk {
+        &self.parts[place.part].chunks[place.chunk]
     }
 
     /// Where the codes of the operand that isn't searched are kept: a weight's serve all chunks.
@@ -567,7 +577,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        scan.scores(commands, &scan.plan.lines(scan.units), a, b, &scales)
+        scan.scores(commands, scan.product.lines(), a, b, &scales)
     }
 }
 
@@ -593,7 +603,7 @@ fn maxima(
                 b.expect("a site has a weight or two activations")
             }
         };
-        let rows = row_maximum(commands, &plan.maximum(side, batch.images), source);
+        let rows = row_maximum(commands, &plan.product(batch.images).maximum(side), source);
         for (index, max) in commands.read(&rows)?.into_iter().enumerate() {
             let inner = index / quantizer.rows % quantizer.batch[1];
             let group =
@@ -608,7 +618,7 @@ fn maxima(
     Ok(maxima)
 }
 
-pub(super) fn not_finite(
+pub(in crate::quant) fn not_finite(
     device: &Device,
     plan: &SitePlan,
     what: &str,
