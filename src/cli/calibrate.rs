@@ -13,7 +13,7 @@ use crate::model::{Site, sites};
 use crate::output::{self, Inputs, Output};
 use crate::quant::{
     Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
+    Provenance, QuantizedModel, Rule, Settings, Subject, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -69,6 +69,9 @@ pub struct Calibrate {
     /// Bits of activations, if not --bits.
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
+    /// Which values of a weight share a scale.
+    #[arg(long, value_enum, default_value = "tensor")]
+    weight_scales: WeightScales,
     /// Bits of the products whose names match, as in '*.mlp.fc2=w8a8', 'blocks.0.*=a8' or 'head=w8'. May be given several
     /// times; of two for one product the later one holds.
     #[arg(long = "site", value_name = "PATTERN=BITS")]
@@ -80,7 +83,7 @@ pub struct Calibrate {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["bits", "weight_bits", "activation_bits", "softmax_twin", "gelu_twin", "site_rules", "keep_float"]
+        conflicts_with_all = ["bits", "weight_bits", "activation_bits", "weight_scales", "softmax_twin", "gelu_twin", "site_rules", "keep_float"]
     )]
     plan: Option<PathBuf>,
     /// File to write the plan to, as --plan takes it.
@@ -245,6 +248,7 @@ impl Calibrate {
                     self.activation_bits.unwrap_or(self.bits),
                 );
                 let policy = Policy {
+                    weight_scales: self.weight_scales,
                     softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
                     gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
                     rules: [&self.site_rules[..], &self.keep_float[..]].concat(),

@@ -7,7 +7,7 @@ use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
 use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
-use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
+use super::plan::{Plan, Policy, Side, SitePlan, SiteScales, WeightScales};
 use super::search::{MAX_SHIFT, Scale};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
@@ -389,6 +389,7 @@ fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> 
             activation_bits: all.activation_bits,
             softmax_twin: all.softmax_twin,
             gelu_twin: all.gelu_twin,
+            weight_scales: WeightScales::Tensor,
             rules: Vec::new(),
         };
         let plan = policy.plan(sites).map_err(|problem| {

@@ -24,7 +24,7 @@ pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
-    SitePlan, SiteScales, SiteScheme, Widths, inverse_scales,
+    SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
 };
 pub use search::{
     Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,

@@ -210,6 +210,7 @@ pub fn calibrate(
 ) -> Result<Calibration> {
     let Method { plan, settings } = method;
     settings.validate()?;
+    method.check_metric(network.sites())?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::usage(

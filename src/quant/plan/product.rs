@@ -211,9 +211,13 @@ impl CodedProduct {
 
     /// Bytes of the parts of errors that a job of [`integer_product_error`](Self::integer_product_error) leaves.
     pub fn error_bytes(&self) -> usize {
-        // One part for four rows by four columns.
+        // One part for four rows by four columns, or by one where that has a scale to itself.
         let Product { m, n, .. } = self.product;
-        self.product.problems() * m.div_ceil(4) * n.div_ceil(4) * size_of::<f32>()
+        let across = match self.lines.group_columns {
+            1 => n,
+            _ => n.div_ceil(4),
+        };
+        self.product.problems() * m.div_ceil(4) * across * size_of::<f32>()
     }
 
     /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`.

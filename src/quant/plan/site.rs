@@ -22,7 +22,7 @@ pub enum Side {
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
     pub a: Vec<Scale>,
-    /// B's scales: one for a tensor, one per third of qkv, or one per head.
+    /// B's scales: one for a tensor, one per third of qkv, one per head, or one per output channel of a weight.
     pub b: Vec<Scale>,
 }
 
@@ -122,7 +122,10 @@ impl SitePlan {
             (Granularity::Tensor, _) => 1,
             (Granularity::Third, _) => 3,
             (Granularity::Head, SiteKind::Scores(at) | SiteKind::Context(at)) => at.heads,
-            (Granularity::Head, _) => unreachable!("only attention has heads"),
+            (Granularity::Channel, SiteKind::Linear(linear)) => linear.outputs,
+            (Granularity::Head | Granularity::Channel, _) => {
+                unreachable!("only attention has heads, only weights have channels")
+            }
         }
     }
 

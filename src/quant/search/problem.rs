@@ -1,7 +1,8 @@
 //! What a search computes in a site's place: the products of its units.
 //!
-//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. A part falls into *units*,
-//! which are products by themselves: the rows of a linear site, the windows of attention.
+//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a weight
+//! has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of a linear
+//! site, the windows of attention.
 
 use crate::kernels::{Lines, Product, View};
 use crate::model::{Attention, Site, SiteKind};
@@ -35,12 +36,19 @@ impl Problem<'_> {
 
     /// The number of parts.
     pub fn parts(&self) -> usize {
-        self.plan.output_groups()
+        self.lines(1).groups()
     }
 
     /// How O's elements fall into parts.
     pub fn lines(&self, images: usize) -> Lines {
-        self.plan.lines(images)
+        let lines = self.plan.lines(images);
+        match self.plan.b.granularity {
+            Granularity::Channel => Lines {
+                group_columns: lines.columns,
+                ..lines
+            },
+            _ => lines,
+        }
     }
 
     /// Units of one image.
@@ -98,10 +106,11 @@ impl Problem<'_> {
                 matrices(head_dim, tokens, b)
             }
         };
+        let by_channel = self.plan.b.granularity == Granularity::Channel;
         let lines = Lines {
             rows: product.batch[0] * product.m,
             columns: product.n,
-            group_columns: product.n,
+            group_columns: if by_channel { 1 } else { product.n },
             group_rows: product.batch[0] * product.m,
             row_groups: 1,
         };
@@ -113,7 +122,14 @@ impl Problem<'_> {
             groups: 1,
         };
         let SitePlan { a, b, .. } = *self.plan;
-        CodedProduct::new(product, lines, one_scale(a), one_scale(b))
+        let b = match by_channel {
+            true => OperandGroups {
+                scheme: b,
+                groups: product.n,
+            },
+            false => one_scale(b),
+        };
+        CodedProduct::new(product, lines, one_scale(a), b)
     }
 
     /// Where unit `index` of a part lies in a batch's tensor, of A and O only its `live` rows.

@@ -93,7 +93,8 @@ pub(super) fn job_bytes(product: &CodedProduct, metric: Metric, searched: Side) 
         // One for a line, or for eight elements at least.
         (lines.elements() + lines.rows.max(lines.elements() / 8 + 64)) * size_of::<f32>()
     };
-    codes + errors
+    // What quantizers and products multiply by, and the scores.
+    codes + errors + lines.groups() * 5 * size_of::<f32>()
 }
 
 /// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
