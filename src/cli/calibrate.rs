@@ -13,7 +13,8 @@ use crate::model::{Site, sites};
 use crate::output::{self, Inputs, Output};
 use crate::quant::{
     Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Settings, Subject, WeightScales, journal_of, parse_bytes,
+    Provenance, QuantizedModel, Rule, Settings, Subject, Transform, WeightScales, journal_of,
+    parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -113,6 +114,12 @@ pub struct Calibrate {
     /// Evaluate every candidate on every image, even those that can't win any more. The choice is the same.
     #[arg(long)]
     exhaustive: bool,
+    /// Change of the model before it is quantized, which leaves its function as it is. May be given several times.
+    #[arg(long = "transform", value_name = "TRANSFORM", value_enum)]
+    transforms: Vec<Transform>,
+    /// Take the mean error of each output on the calibration images off its bias.
+    #[arg(long)]
+    bias_correction: bool,
     /// Number of calibration images.
     #[arg(long, value_name = "N", default_value_t = 32)]
     count: usize,
@@ -269,6 +276,8 @@ impl Calibrate {
             candidates: self.candidates.unwrap_or(preset.candidates),
             rounds: self.rounds.unwrap_or(preset.rounds),
             exhaustive: self.exhaustive,
+            transforms: self.transforms.clone(),
+            bias_correction: self.bias_correction,
         }
     }
 
@@ -341,7 +350,7 @@ impl Calibrating<'_> {
         let calibration = calibrator.run(device, findings, &mut |event| {
             progress::show(&bar, &event);
             match event {
-                Event::Found(report, scales) => journal.add(report, scales),
+                Event::Found(report, quantized) => journal.add(report, quantized),
                 _ => Ok(()),
             }
         });

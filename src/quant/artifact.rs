@@ -185,9 +185,10 @@ impl QuantizedModel {
         calibration: Calibration,
         provenance: Provenance,
     ) -> Result<Self> {
+        let prepared = calibration.prepared.as_deref().unwrap_or(weights);
         let floats = float_tensors(&resolved.architecture, &method.plan)
             .into_iter()
-            .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
+            .map(|(name, _)| Ok((name.clone(), prepared.float(&name)?)))
             .collect::<Result<_>>()?;
         for plan in method.plan.integer(&sites(&resolved.architecture)) {
             check_scales(weights, &plan, &calibration.sites[&plan.site.name].scales)?;

@@ -4,7 +4,7 @@ use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
 use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, Width, affine, fake_quantize, float_product, gelu,
+    IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
@@ -33,13 +33,8 @@ impl LinearCodes {
         codes: &[i8],
         bias: Option<&[f32]>,
     ) -> Self {
-        let width = Width::holding(bits);
         Self {
-            codes: Codes {
-                words: device.upload(&width.pack(codes, sizes.inputs)),
-                per_job: false,
-                width,
-            },
+            codes: Codes::of_weight(device, codes, sizes.inputs, bits),
             bias: bias.map(<[f32]>::to_vec),
             affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }

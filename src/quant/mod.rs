@@ -2,13 +2,17 @@
 
 mod artifact;
 mod calibrate;
+mod correction;
+mod estimate;
 mod evidence;
 mod execution;
 mod method;
 mod packing;
 mod plan;
+mod rounding;
 mod search;
 mod settings;
+mod transform;
 
 pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
@@ -16,7 +20,7 @@ pub use artifact::{
 };
 pub use calibrate::{
     Budget, Calibration, Calibrator, Event, Finding, Journal, JournalLock, Phase, Progress,
-    SiteReport, Subject, calibrate, journal_of, parse_bytes, weight_codes,
+    SiteReport, Subject, calibrate, journal_of, parse_bytes,
 };
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
@@ -26,8 +30,10 @@ pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
     SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
 };
+pub use rounding::nearest_codes;
 pub use search::{
     Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,
     Work,
 };
 pub use settings::{Metric, Preset, Settings};
+pub use transform::Transform;

@@ -39,7 +39,7 @@ struct Needs {
 }
 
 /// How a segment is gone through.
-pub(super) struct Pass {
+pub(in crate::quant) struct Pass {
     /// Images at once.
     pub images: usize,
     /// The sites whose records are kept, in the order that they are searched in.
@@ -49,7 +49,7 @@ pub(super) struct Pass {
 }
 
 /// What the device may hold, and what the segments need.
-pub(super) struct Memory<'a> {
+pub(in crate::quant) struct Memory<'a> {
     network: &'a Network,
     method: &'a Method,
     images: usize,

@@ -37,6 +37,16 @@ pub struct Codes {
 }
 
 impl Codes {
+    /// A weight's `codes` `[outputs, inputs]` of `bits` bits, in little more than that.
+    pub fn of_weight(device: &Device, codes: &[i8], inputs: usize, bits: u32) -> Self {
+        let width = Width::holding(bits);
+        Self {
+            words: device.upload(&width.pack(codes, inputs)),
+            per_job: false,
+            width,
+        }
+    }
+
     /// Codes that all jobs share.
     pub fn shared(words: Buffer<u32>) -> Self {
         Self {
