@@ -30,6 +30,6 @@ pub use order::{Arrangement, Order};
 pub use parameter::Parameter;
 pub use products::{FloatProducts, FloatingProducts, LinearWeights, Products};
 pub use segment::Segment;
-pub use site::{Attention, Linear, Matrices, Site, SiteKind};
+pub use site::{Attention, Linear, Site, SiteKind};
 pub use softmax::Probabilities;
 pub use tape::{Record, Tape};

@@ -201,9 +201,10 @@ fn last_read(graph: &Graph<Loaded>, steps: &[Step]) -> Vec<Vec<usize>> {
     (0..steps.len()).map(of_step).collect()
 }
 
-/// Says which values a record of a site consists of or a gradient reads.
+/// Says which values a record of a site consists of or a gradient reads; the output is among them.
 fn kept(graph: &Graph<Loaded>) -> Vec<bool> {
     let mut kept = vec![false; graph.nodes.len()];
+    kept[graph.nodes.len() - 1] = true;
     for (index, node) in graph.nodes.iter().enumerate() {
         let (inputs, output) = match node {
             Node::Input => (false, false),

@@ -82,6 +82,11 @@ impl Segment {
 }
 
 impl Tape<'_> {
+    /// Gives what the segment made of the images.
+    pub fn output(&self) -> &Buffer<f32> {
+        self.value(self.values.len() - 1)
+    }
+
     /// Back-propagates `grad`, the loss's gradient at the segment's output, to its input, and keeps ∂L/∂O of every site. At
     /// pixels there is no gradient: nobody asks for it.
     pub fn backward(&mut self, commands: &mut Commands, grad: Buffer<f32>) -> Option<Buffer<f32>> {
@@ -153,7 +158,7 @@ impl Tape<'_> {
 
     fn value(&self, value: usize) -> &Buffer<f32> {
         let value = self.values[value].as_ref();
-        value.expect("what goes through a product is kept")
+        value.expect("what goes through a product or out is kept")
     }
 
     /// Lists what went through the sites, by their names.

@@ -38,6 +38,7 @@ const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 const CODES: &[Dtype] = &[Dtype::U8, Dtype::I32];
 
 /// A safetensors file in memory, whose header has been checked against its data; or several, the shards of one checkpoint.
+#[derive(Clone)]
 pub struct Weights {
     path: PathBuf,
     /// The file, or the shards one after the other, then the values of replaced tensors.
@@ -335,7 +336,7 @@ pub(in crate::model) fn abridged(names: &[String]) -> String {
 }
 
 /// A safetensors header, names in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Header {
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,

@@ -1,10 +1,10 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
-use super::candidates::Scale;
-use super::plan::{Codes, Side, SitePlan, SiteScales};
+use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
+use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, Width, affine, fake_quantize, float_product, gelu,
+    IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
 };
 use crate::model::{
@@ -33,13 +33,8 @@ impl LinearCodes {
         codes: &[i8],
         bias: Option<&[f32]>,
     ) -> Self {
-        let width = Width::holding(bits);
         Self {
-            codes: Codes {
-                words: device.upload(&width.pack(codes, sizes.inputs)),
-                per_job: false,
-                width,
-            },
+            codes: Codes::of_weight(device, codes, sizes.inputs, bits),
             bias: bias.map(<[f32]>::to_vec),
             affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
@@ -169,8 +164,8 @@ impl IntegerProducts {
         let one_job = std::slice::from_ref(&scales);
         let site = IntegerSite {
             inverses: [&scales.a, &scales.b]
-                .map(|scales| plan.inverse_scales(device, std::slice::from_ref(scales))),
-            output_scales: plan.output_scales(device, one_job),
+                .map(|scales| inverse_scales(device, std::slice::from_ref(scales))),
+            output_scales: plan.product(1).output_scales(device, one_job),
             scales,
             linear,
             plan,
@@ -224,8 +219,8 @@ impl IntegerProducts {
             a: units(&site.scales.a),
             b: units(&site.scales.b),
         };
-        let plan = &site.plan;
-        plan.integer_product(commands, images, &codes.a, b, &[units], None)
+        let product = site.plan.product(images);
+        product.integer_product(commands, &codes.a, b, &[units], None)
     }
 
     /// O of a site, with its bias, from the codes of its operands, and what `then` says.
@@ -247,8 +242,9 @@ impl IntegerProducts {
             _ => None,
         };
         let affine = scaled.as_ref().or(affine);
-        let shape = site.plan.shape(images, 1, &codes.a, b);
-        let operands = site.plan.operands(&codes.a, b, &site.output_scales, affine);
+        let product = site.plan.product(images);
+        let shape = product.shape(1, &codes.a, b);
+        let operands = product.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
             Then::Gelu(next) => self.next_codes(next, true),

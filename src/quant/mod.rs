@@ -2,40 +2,38 @@
 
 mod artifact;
 mod calibrate;
-mod candidates;
-mod curve;
+mod correction;
+mod estimate;
 mod evidence;
 mod execution;
-mod journal;
-mod memory;
 mod method;
 mod packing;
-mod pieces;
 mod plan;
-mod recovery;
-mod scan;
+mod rounding;
 mod search;
 mod settings;
+mod transform;
 
 pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
     is_quantized,
 };
-pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate, weight_codes};
-pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
-pub use curve::{CandidateScore, ScoreCurve};
+pub use calibrate::{
+    Budget, Calibration, Calibrator, Event, Finding, Journal, JournalLock, Phase, Progress,
+    SiteReport, Subject, calibrate, journal_of, parse_bytes,
+};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
-pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
-pub use memory::{Budget, parse_bytes};
 pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
-pub use pieces::Batch;
 pub use plan::{
-    Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
-    Widths,
+    CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
+    SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
 };
-pub use recovery::Calibrator;
-pub use scan::Scan;
-pub use search::{Found, SiteSearch, Work};
+pub use rounding::nearest_codes;
+pub use search::{
+    Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,
+    Work,
+};
 pub use settings::{Metric, Preset, Settings};
+pub use transform::Transform;

@@ -1,5 +1,6 @@
 //! What the user can choose about a calibration.
 
+use super::transform::Transform;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,12 @@ pub struct Settings {
     pub rounds: usize,
     /// Whether every candidate is evaluated on every image, even those that can't win any more.
     pub exhaustive: bool,
+    /// What is made of the checkpoint before, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<Transform>,
+    /// Whether the mean error of each output is taken off its bias.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias_correction: bool,
 }
 
 impl Settings {
@@ -101,6 +108,8 @@ impl Settings {
             candidates: 100,
             rounds: 3,
             exhaustive: false,
+            transforms: Vec::new(),
+            bias_correction: false,
         };
         match preset {
             Preset::Ptq4vit => paper,
@@ -115,14 +124,22 @@ impl Settings {
 
     /// How scales are chosen, in words.
     pub fn choices(&self) -> String {
-        format!(
+        let mut words = format!(
             "{} metric, {} candidates from {} to {}, rounds: {}",
             self.metric.name(),
             self.candidates,
             self.alpha,
             self.beta,
             self.rounds,
-        )
+        );
+        for transform in &self.transforms {
+            words += ", ";
+            words += transform.name();
+        }
+        if self.bias_correction {
+            words += ", bias correction";
+        }
+        words
     }
 
     /// # Errors
@@ -137,6 +154,12 @@ impl Settings {
                     flag,
                     format!("expected 1 to {most}, found {value}"),
                 ));
+            }
+        }
+        for (index, transform) in self.transforms.iter().enumerate() {
+            if self.transforms[..index].contains(transform) {
+                let problem = format!("{} is there twice", transform.name());
+                return Err(Error::usage("--transform", problem));
             }
         }
         let Self { alpha, beta, .. } = *self;

@@ -15,12 +15,11 @@ use crate::model::sites;
 use crate::model::weights::Weights;
 use crate::quant::{
     Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
-    SiteScales, weight_codes,
+    SiteScales, nearest_codes,
 };
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 /// Images of the demo models.
 const DEMO_IMAGES: usize = 8;
@@ -212,7 +211,7 @@ fn quantized(
             .of(site)
             .expect("the preset leaves nothing in floats");
         let weight = match site.has_weight() {
-            true => Some(weight_codes(
+            true => Some(nearest_codes(
                 &mut commands,
                 &plan,
                 products.linear(site),
@@ -224,12 +223,7 @@ fn quantized(
     }
     let calibration = Calibration {
         sites: quantized,
-        reports: Vec::new(),
-        forward: Duration::ZERO,
-        backward: Duration::ZERO,
-        search: Duration::ZERO,
-        evidence: Duration::ZERO,
-        peak_device_bytes: 0,
+        ..Calibration::default()
     };
     let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
     let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;

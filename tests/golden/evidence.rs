@@ -2,7 +2,7 @@
 
 use crate::common::devices;
 use crate::literal::gathered;
-use crate::network::{Golden, plans, six_bits};
+use crate::network::{Golden, plans, six_bit_methods, six_bits};
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
 use ptq4vit_gpu::kernels::Format;
 use ptq4vit_gpu::model::{FloatingProducts, Record, Site};
@@ -17,8 +17,7 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
         let network = golden.network(&device);
         let images = golden.images("input");
         let (_, records) = golden.records(&network);
-        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
-            let mut method = six_bits(preset, &network);
+        for mut method in six_bit_methods(&network) {
             method.settings.candidates = 10;
             let found = golden.calibrate(&network, &method, Budget::default());
             let plans = plans(&network, &method).into_iter().map(|plan| {
@@ -55,13 +54,12 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                 let norms = signal * sum(&|at| estimate[at].powi(2));
                 let cosine = sum(&|at| out[at] * estimate[at]) / norms.sqrt();
                 about(evidence.cosine, cosine, "cosine");
-                match preset {
-                    Preset::Ptq4vit => {
-                        let error = sum(&|at| (grad[at] * (estimate[at] - out[at])).powi(2));
-                        about(evidence.hessian_error, error, "Hessian error");
-                        about(evidence.hessian_error, report.score, "score");
-                    }
-                    Preset::BasePtq => assert_eq!(evidence.hessian_error, None),
+                if method.settings.metric.needs_gradient() {
+                    let error = sum(&|at| (grad[at] * (estimate[at] - out[at])).powi(2));
+                    about(evidence.hessian_error, error, "Hessian error");
+                    about(evidence.hessian_error, report.score, "score");
+                } else {
+                    assert_eq!(evidence.hessian_error, None);
                 }
                 codes_are_counted(&device, golden, &method, site, record, &found, report);
             }

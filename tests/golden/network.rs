@@ -6,7 +6,9 @@ use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{FloatProducts, Network, Record, Site, graphs};
-use ptq4vit_gpu::quant::{Budget, Calibration, Method, Preset, SitePlan, calibrate};
+use ptq4vit_gpu::quant::{
+    Budget, Calibration, Method, Policy, Preset, Settings, SitePlan, WeightScales, calibrate,
+};
 use std::collections::HashMap;
 
 /// A golden network and the oracle's answers for it.
@@ -112,6 +114,22 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
             .map(|(f, e)| f64::from(*f) - f64::from(*e)),
     );
     difference / norm(&mut expected.iter().map(|&e| f64::from(e)))
+}
+
+/// Both presets at 6 bits, and that of twins with a scale for each output channel of a weight.
+pub fn six_bit_methods(network: &Network) -> [Method; 3] {
+    let sites: Vec<Site> = network.sites().cloned().collect();
+    let policy = Policy {
+        weight_scales: WeightScales::Channel,
+        ..Policy::preset(Preset::Ptq4vit, 6, 6)
+    };
+    let by_channel = Method {
+        plan: policy.plan(&sites).unwrap(),
+        settings: Settings::preset(Preset::Ptq4vit),
+    };
+    let [twins, baseline] =
+        [Preset::Ptq4vit, Preset::BasePtq].map(|preset| six_bits(preset, network));
+    [twins, baseline, by_channel]
 }
 
 /// What a preset stands for at 6 bits.

@@ -4,22 +4,32 @@
 //! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
+mod journal;
+mod memory;
+mod recovery;
+
+pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
+pub use memory::{Budget, parse_bytes};
+pub use recovery::Calibrator;
+
 use super::artifact::QuantizedSite;
-use super::curve::ScoreCurve;
+use super::correction::correct_bias;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
-use super::memory::{Budget, Memory, Pass};
 use super::method::Method;
-use super::pieces::Batch;
-use super::plan::{Side, SitePlan, SiteScales};
-use super::search::{SiteSearch, Work};
+use super::plan::SitePlan;
+use super::rounding::nearest_codes;
+use super::search::{Batch, ScoreCurve, SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result};
-use crate::kernels::{cross_entropy_backward, quantize};
+use crate::kernels::cross_entropy_backward;
 use crate::model::weights::Weights;
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Segment, Site};
+use crate::model::{FloatProducts, Network, Record, Segment, Site};
+pub(super) use memory::Memory;
+use memory::Pass;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a calibration is at.
@@ -48,8 +58,8 @@ pub struct Progress<'a> {
 pub enum Event<'a> {
     /// What it is at.
     Progress(Progress<'a>),
-    /// A site is finished: its scales, and what else was found out.
-    Found(&'a SiteReport, &'a SiteScales),
+    /// A site is finished: what it is in integers, and what else was found out.
+    Found(&'a SiteReport, &'a QuantizedSite),
     /// Something went wrong, and it goes on nevertheless.
     Recovery(&'a str),
 }
@@ -82,6 +92,8 @@ pub struct Calibration {
     pub sites: HashMap<String, QuantizedSite>,
     /// What was found, in the order of the network.
     pub reports: Vec<SiteReport>,
+    /// What transforms made of the checkpoint, where there were any: the network that was calibrated.
+    pub prepared: Option<Arc<Weights>>,
     /// Time of the forward pass.
     pub forward: Duration,
     /// Time of recomputing and back-propagating.
@@ -145,16 +157,24 @@ impl Calibration {
         )?;
         let mut found = search.run(commands)?;
         let weight = match linear {
-            Some(linear) => Some(weight_codes(commands, task.plan, linear, &found.scales.b)?),
+            Some(linear) => Some(nearest_codes(commands, task.plan, linear, &found.scales.b)?),
             None => None,
         };
+        let mut quantized = QuantizedSite {
+            scales: found.scales.clone(),
+            weight,
+        };
+        if task.settings.bias_correction {
+            correct_bias(commands, task.plan, task.batches, &mut quantized)?;
+        }
         let searching = start.elapsed();
         let chosen = Chosen {
             plan: task.plan,
             metric: task.settings.metric,
             linear,
             batches: task.batches,
-            found: &found,
+            quantized: &quantized,
+            largest_a: found.largest_a,
             score_unit: task.score_unit,
         };
         let (evidence, histograms) = chosen.evidence(commands)?;
@@ -173,20 +193,19 @@ impl Calibration {
             curves: found.curves,
             histograms,
         };
-        let scales = found.scales;
-        Ok((report, QuantizedSite { scales, weight }))
+        Ok((report, quantized))
     }
 }
 
 /// The calibration images inside the network: each segment's input, on the host.
-struct Checkpoints {
+pub(super) struct Checkpoints {
     /// Per segment, `[images][input_len]`.
     inputs: Vec<Vec<f32>>,
     /// Of the last segment: the logits, if all were gone through.
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network` that is `wanted` and not to stay in floats, by `method`, on the
+/// Chooses the scales of every site of `network`, which is prepared, that is `wanted` and not to stay in floats, by `method`, on the
 /// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
 /// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
@@ -204,6 +223,7 @@ pub fn calibrate(
 ) -> Result<Calibration> {
     let Method { plan, settings } = method;
     settings.validate()?;
+    method.check_metric(network.sites())?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::usage(
@@ -237,7 +257,7 @@ pub fn calibrate(
     let commands = &mut Commands::new(device);
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(commands, needed, weights, images, at_once, on_event)?;
+    let checkpoints = forward(commands, needed, weights, images, at_once, None, on_event)?;
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
@@ -297,7 +317,7 @@ pub fn calibrate(
                     step_bytes: pass.step_bytes,
                 };
                 let (report, quantized) = calibration.search_site(commands, &task)?;
-                on_event(Event::Found(&report, &quantized.scales))?;
+                on_event(Event::Found(&report, &quantized))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);
                 searched += site.product(images.len()).multiply_adds();
@@ -350,14 +370,28 @@ fn run(
     Ok((batches, gradients_before))
 }
 
+/// Someone who looks at what goes into sites as images pass.
+pub(super) trait Observer {
+    /// Whether it looks at `site`.
+    fn wants(&self, site: &Site) -> bool;
+
+    /// Takes the left operands of those sites of a segment that it wants, all images' one after the other, by the sites'
+    /// names.
+    ///
+    /// # Errors
+    /// Its own.
+    fn see(&mut self, operands: HashMap<String, Vec<f32>>) -> Result<()>;
+}
+
 /// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
 /// device at a time.
-fn forward(
+pub(super) fn forward(
     commands: &mut Commands,
     segments: &[Segment],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
+    mut observer: Option<&mut dyn Observer>,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Checkpoints> {
     let device = commands.device().clone();
@@ -371,11 +405,25 @@ fn forward(
         }))?;
         let mut products = FloatProducts::load(&device, weights, segment.sites())?;
         let mut outputs = Vec::new();
+        let mut operands: HashMap<String, Vec<f32>> = HashMap::new();
         for chunk in values.chunks(at_once * segment.input_len()) {
             let count = chunk.len() / segment.input_len();
             let input = device.upload(chunk);
-            let output = segment.forward(commands, &mut products, count, &input);
-            outputs.extend(commands.read(&output)?);
+            let Some(observer) = &observer else {
+                let output = segment.forward(commands, &mut products, count, &input);
+                outputs.extend(commands.read(&output)?);
+                continue;
+            };
+            let tape = segment.record(commands, &products, count, &input);
+            outputs.extend(commands.read(tape.output())?);
+            let records = tape.into_records();
+            for site in segment.sites().iter().filter(|site| observer.wants(site)) {
+                let values = commands.read(&records[&site.name].a)?;
+                operands
+                    .entry(site.name.clone())
+                    .or_default()
+                    .extend(values);
+            }
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
@@ -389,6 +437,9 @@ fn forward(
                     device.name()
                 ),
             });
+        }
+        if let Some(observer) = &mut observer {
+            observer.see(operands)?;
         }
         inputs.push(std::mem::replace(&mut values, outputs));
     }
@@ -446,37 +497,4 @@ fn loss_gradients(
         *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
     }
     Ok((gradients, exponent))
-}
-
-/// The codes `[outputs, inputs]` of a weight on the commands' device under `scales`, and its bias, on the host.
-///
-/// # Errors
-/// Those of the device.
-pub fn weight_codes(
-    commands: &mut Commands,
-    plan: &SitePlan,
-    linear: &LinearWeights,
-    scales: &[super::Scale],
-) -> Result<super::artifact::QuantizedWeight> {
-    let quantizer = plan.quantizer(Side::B, 1, 1);
-    let inverses = plan.inverse_scales(commands.device(), &[scales.to_vec()]);
-    let words = quantize(commands, &quantizer, &linear.weight, &inverses);
-    let words = commands.read(&words)?;
-    let outputs = words.len() / quantizer.words();
-    let code = |(output, input): (usize, usize)| {
-        let word = words[input / 4 * outputs + output];
-        word.to_le_bytes()[input % 4] as i8
-    };
-    let codes = (0..quantizer.rows)
-        .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
-        .map(code)
-        .collect();
-    Ok(super::artifact::QuantizedWeight {
-        codes,
-        bias: linear
-            .bias
-            .as_ref()
-            .map(|bias| commands.read(bias))
-            .transpose()?,
-    })
 }
