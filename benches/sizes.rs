@@ -10,7 +10,7 @@
 use clap::Parser;
 use ptq4vit_gpu::bench::{covering, random_checkpoint, random_images};
 use ptq4vit_gpu::device::{Device, open};
-use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::error::{Error, Result, Setting};
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
 use ptq4vit_gpu::model::sites;
@@ -62,7 +62,9 @@ fn main() -> Result<()> {
         let recipe = recipes()
             .iter()
             .find(|recipe| recipe.name == *name)
-            .ok_or_else(|| Error::usage("--model", format!("there is no recipe `{name}`")))?;
+            .ok_or_else(|| {
+                Error::setting(Setting::Model, format!("there is no recipe `{name}`"))
+            })?;
         row(&selection.device, recipe, &arguments)?;
     }
     Ok(())

@@ -78,8 +78,8 @@
 //! What else is public is what these are made of, for tests and for whoever builds on it: [`kernels`] with their CPU
 //! versions, the networks in [`model`], the search in [`quant`].
 //!
-//! Errors ([`error::Error`]) name the file, tensor or flag that they are about. Nothing is printed: notices go to the
-//! `log` facade. The same inputs, seed and device give the same bytes.
+//! Errors ([`error::Error`]) name the file, tensor or setting that they are about. Outside of [`cli`] nothing is printed:
+//! notices go to the `log` facade. The same inputs, seed and device give the same bytes.
 
 pub mod bench;
 pub mod cli;

@@ -213,8 +213,8 @@ impl Plan {
         } = &self.form.calibration;
         let samples = calibration_set(images, list.as_deref(), *count, self.seed().unwrap_or(0));
         samples.map_err(|error| match error {
-            // The flag has another name here.
-            Error::Usage { problem, .. } => {
+            // It has another name here.
+            Error::InvalidSetting { problem, .. } => {
                 Error::input(&self.path, format!("calibration.count: {problem}"))
             }
             other => other,

@@ -820,7 +820,7 @@ fn damaged_parts() {
         let merge = scene.merge(&["0.json", "1.json"]);
         scene.fails(merge, INPUT, &["1.json: ", says]);
     };
-    let no_part = "is no part of an evaluation, as `eval --out` writes it: ";
+    let no_part = "is no part of an evaluation, as `eval` writes it: ";
     for text in ["", "[]", "{}", "null", "{\"format\": 1"] {
         scene.write("1.json", text);
         refused(no_part);

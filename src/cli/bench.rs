@@ -1,5 +1,6 @@
 //! `bench`: how fast this device is, by its kernels and by whole networks.
 
+use super::error::{Error, Result};
 use super::options::DeviceOption;
 use super::source::ModelSource;
 use super::{open_checkpoint, print_json};
@@ -8,7 +9,6 @@ use crate::bench::{
     Timing, Trial, cases_of, cases_of_shape, tune,
 };
 use crate::device::{Device, Strategy};
-use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
 use crate::model::weights::Weights;
@@ -109,7 +109,7 @@ impl Source {
 
     fn subject(self) -> Result<Subject> {
         match self {
-            Self::Recipe(recipe) => Subject::of_recipe(recipe),
+            Self::Recipe(recipe) => Ok(Subject::of_recipe(recipe)?),
             Self::Checkpoint(weights, resolved) => Ok(Subject::new(weights, *resolved)),
         }
     }

@@ -1,16 +1,18 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
+use super::error::{Error, Result};
+use super::inputs::Inputs;
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::report::{Outcome, Report, ReportOptions};
 use super::source::{ModelSource, files_of};
 use super::{open_float, print_json, progress};
-use crate::data::samples::{Sample, calibration_set, load_all};
+use crate::data::samples::{Sample, calibration_set, load};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::model::{Site, sites};
-use crate::output::{self, Inputs, Output};
+use crate::output::{self, Output};
 use crate::quant::{
     Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
     Provenance, QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
@@ -172,9 +174,7 @@ impl Calibrate {
         let method = Method { plan, settings };
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
-        let images = load_all(&samples, &resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
+        let images = load(&samples, &resolved.preprocessing)?;
         let mut device = self.device.open()?;
 
         let calibrating = Calibrating {
@@ -221,15 +221,15 @@ impl Calibrate {
             .images("--images", [&self.images]);
         let inputs = self.report.add_inputs(inputs);
         let journal = journal_of(out);
-        output::spare("--out", out, &inputs)?;
-        output::spare("--out's journal", &journal, &inputs)?;
+        inputs.spare("--out", out)?;
+        inputs.spare("--out's journal", &journal)?;
         let mut taken = inputs.files("--out", [out]).files("journal", [journal]);
         if let Some(report) = report {
-            report.output().spare("--report", &taken)?;
+            taken.spare_from("--report", report.output())?;
             taken = taken.files("--report", report.output().file());
         }
         match plan_out {
-            Some(plan_out) => plan_out.spare("--plan-out", &taken),
+            Some(plan_out) => taken.spare_from("--plan-out", plan_out),
             None => Ok(()),
         }
     }
@@ -237,7 +237,7 @@ impl Calibrate {
     /// What becomes of each of the network's `sites`.
     fn plan(&self, sites: &[Site]) -> Result<Plan> {
         match &self.plan {
-            Some(path) => Plan::open(path, sites),
+            Some(path) => Ok(Plan::open(path, sites)?),
             None => {
                 let preset = Policy::preset(
                     self.preset,
@@ -349,10 +349,10 @@ impl Calibrating<'_> {
                     log::warn!("journal: the same command goes on: {}", journal.progress());
                 }
                 Err(match error {
-                    Error::NotFinite { image, problem } => {
+                    error::Error::NotFinite { image, problem } => {
                         Error::input(&self.samples[image].path, problem)
                     }
-                    other => other,
+                    other => other.into(),
                 })
             }
         }

@@ -1,11 +1,11 @@
 //! `demo`: the whole product on the two small models that come with it.
 
+use super::error::{Error, Result};
 use super::options::DeviceOption;
 use super::print_json;
-use crate::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
+use crate::data::samples::{Sample, choose, flat_folder, image_folder, load};
 use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
-use crate::error::{Error, Result};
 use crate::inference::{Model, build};
 use crate::interrupt;
 use crate::model::recipe::{Resolved, resolve};
@@ -156,11 +156,7 @@ impl DemoModel {
         let path = folder.join("model.safetensors");
         let weights = Weights::open(&path)?;
         let resolved = resolve(&weights, None)?;
-        let load = |samples| {
-            load_all(samples, &resolved.preprocessing)
-                .into_iter()
-                .collect::<Result<Vec<_>>>()
-        };
+        let load = |samples| load(samples, &resolved.preprocessing);
         Ok(Self {
             path,
             calibration_images: load(&samples.calibration)?,

@@ -14,6 +14,7 @@ const MIN_CROP_PCT: f64 = 0.1;
 /// How pixels are interpolated when an image is resized, by timm's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Interpolation {
     /// Linear between neighbours (Pillow's `BILINEAR`).
     Bilinear,

@@ -14,6 +14,7 @@ pub(super) const CPU_DRIVER: &str = "the kernels' CPU versions";
 
 /// What `devices` prints of one adapter.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct AdapterReport {
     /// The number that `--device` takes; absent for `cpu`.
     pub index: Option<usize>,
@@ -48,6 +49,7 @@ pub struct AdapterReport {
 }
 
 /// A device that was opened, and the line that says which and why.
+#[non_exhaustive]
 pub struct Selection {
     /// The opened device.
     pub device: Device,

@@ -35,7 +35,7 @@ pub(super) fn self_test(device: &Device) -> Result<(), String> {
         return Err(format!(
             "this driver computes wrong: a loop of {} iterations stopped after {}; Mesa before 23 does this in \
              software: install Mesa 25 or newer (on Debian 12: `apt-get install -t bookworm-backports \
-             mesa-vulkan-drivers`), or use `--device cpu`",
+             mesa-vulkan-drivers`), or use the device `cpu`",
             ROWS * COLUMNS,
             result[0]
         ));
@@ -48,7 +48,7 @@ pub(super) fn self_test(device: &Device) -> Result<(), String> {
     if result[1] as i32 != expected {
         return Err(format!(
             "this driver computes wrong: an int8 dot product gave {} instead of {expected}; update the driver, or \
-             use `--device cpu`",
+             use the device `cpu`",
             result[1] as i32
         ));
     }

@@ -290,8 +290,7 @@ impl QuantizedModel {
             return Err(Error::input(
                 path,
                 format!(
-                    "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
-                     `calibrate` and `eval` take an FP checkpoint as --model"
+                    "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`"
                 ),
             ));
         }

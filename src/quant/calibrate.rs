@@ -14,7 +14,7 @@ use super::plan::{Side, SitePlan, SiteScales};
 use super::search::{SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 use crate::kernels::{cross_entropy_backward, quantize};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 /// What a calibration is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// The forward pass that stores each segment's input.
     Forward,
@@ -35,6 +36,7 @@ pub enum Phase {
 
 /// How far a calibration has come.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Progress<'a> {
     /// What it is at.
     pub phase: Phase,
@@ -45,6 +47,7 @@ pub struct Progress<'a> {
 }
 
 /// What a calibration has to tell while it runs.
+#[non_exhaustive]
 pub enum Event<'a> {
     /// What it is at.
     Progress(Progress<'a>),
@@ -77,6 +80,7 @@ pub struct SiteReport {
 
 /// The outcome of a calibration.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
@@ -206,8 +210,8 @@ pub fn calibrate(
     settings.validate()?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
-        return Err(Error::usage(
-            "--count",
+        return Err(Error::setting(
+            Setting::Count,
             "expected at least 1 image, found 0",
         ));
     }
@@ -440,10 +444,10 @@ fn loss_gradients(
     let mut gradients = commands.read(&gradients)?;
     let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
     if largest == 0.0 {
-        return Err(Error::usage(
-            "--metric",
+        return Err(Error::setting(
+            Setting::Metric,
             "hessian needs a loss with a gradient, but the network is certain of every calibration image; pass \
-             other images, or --metric mse",
+             other images, or choose `mse`",
         ));
     }
     // In two steps, because the factor itself may exceed what an f32 holds.

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
 use crate::differences::differences;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::interrupt::{self, Unfinished};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
@@ -37,8 +37,6 @@ const FORMAT_NAME: &str = "ptq4vit-gpu journal";
 const FORMAT_VERSION: u64 = 2;
 /// Differences from another calibration that are told: other bits differ at every site.
 const MOST_DIFFERENCES: usize = 6;
-/// How the way out of a journal that can't be used is called.
-const RESTART: &str = "--restart discards it";
 
 /// What a calibration is of: everything that decides its bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -148,7 +146,7 @@ impl JournalLock {
             ));
         }
         // Until it is known whose file it is, it must not be left behind.
-        let mut stakes = interrupt::hold_off();
+        let mut outstanding = interrupt::hold_off();
         loop {
             let cannot = |what: &str, error: io::Error| {
                 Error::input(&path, format!("can't be {what}: {error}"))
@@ -175,7 +173,7 @@ impl JournalLock {
             if is_current {
                 let metadata = file.metadata().map_err(|error| cannot("read", error))?;
                 output::remove_unfinished(out)?;
-                let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
+                let empty = (metadata.len() == 0).then(|| outstanding.unfinished(&path));
                 return Ok(Self { path, file, empty });
             }
         }
@@ -199,7 +197,7 @@ impl JournalLock {
         let plans: HashMap<String, SitePlan> =
             plans.map(|plan| (plan.site.name.clone(), plan)).collect();
         let read = read(&bytes, subject, &plans)
-            .map_err(|problem| Error::input(&self.path, format!("{problem}; {RESTART}")))?;
+            .map_err(|problem| Error::remediable(&self.path, problem, Remedy::DiscardJournal))?;
         let mut journal = Journal {
             lock: self,
             len: read.len as u64,
@@ -240,14 +238,14 @@ impl Journal {
             report: &'a SiteReport,
             scales: &'a SiteScales,
         }
-        let mut stakes = interrupt::hold_off();
+        let mut outstanding = interrupt::hold_off();
         self.append(&Entry { report, scales })?;
         self.done += 1;
-        stakes.notice = Some(self.notice());
+        outstanding.notice = Some(self.notice());
         if let Some(empty) = &self.lock.empty {
-            stakes.keep(empty);
+            outstanding.keep(empty);
         }
-        drop(stakes);
+        drop(outstanding);
         self.lock.empty = None;
         Ok(())
     }
@@ -271,8 +269,8 @@ impl Journal {
     /// # Errors
     /// A file that can't be removed.
     pub fn close(self) -> Result<()> {
-        let mut stakes = interrupt::hold_off();
-        stakes.notice = None;
+        let mut outstanding = interrupt::hold_off();
+        outstanding.notice = None;
         std::fs::remove_file(&self.lock.path)
             .map_err(|error| Error::input(&self.lock.path, format!("can't be removed: {error}")))
     }

@@ -10,7 +10,7 @@ use super::plan::Side;
 use super::search::STEP_BYTES;
 use super::settings::Metric;
 use crate::device::{Buffer, Commands};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
 use std::collections::HashMap;
@@ -109,7 +109,7 @@ impl<'a> Memory<'a> {
                     mebibytes(least),
                     if images == 1 { "" } else { "s" }
                 );
-                return Err(Error::usage("--memory-budget", problem));
+                return Err(Error::setting(Setting::MemoryBudget, problem));
             }
             memory.budget = least;
         }

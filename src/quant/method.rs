@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, Policy};
 use super::settings::{Preset, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 use crate::model::Site;
 
 /// Everything that decides what a calibration makes of a model, given the images.
@@ -27,7 +27,7 @@ impl Method {
     ) -> Result<Self> {
         let plan = Policy::preset(preset, weight_bits, activation_bits).plan(sites);
         Ok(Self {
-            plan: plan.map_err(|problem| Error::usage("--bits", problem))?,
+            plan: plan.map_err(|problem| Error::setting(Setting::Bits, problem))?,
             settings: Settings::preset(preset),
         })
     }

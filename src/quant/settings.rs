@@ -1,6 +1,6 @@
 //! What the user can choose about a calibration.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 use serde::{Deserialize, Serialize};
 
 /// The most candidates for each scale: a hundred times the paper's.
@@ -15,6 +15,7 @@ const MAX_FRACTION: f64 = 256.0;
 /// How a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Metric {
     /// Σ G² (Ô - O)², with G the loss's gradient at O: the paper's Hessian-guided metric.
     Hessian,
@@ -57,6 +58,7 @@ impl Metric {
 /// A named set of choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Preset {
     /// The paper's method: Hessian metric, both twins, three rounds.
     Ptq4vit,
@@ -125,31 +127,33 @@ impl Settings {
         )
     }
 
+    /// Finds out whether a calibration can go by it.
+    ///
     /// # Errors
-    /// The flag whose value is out of range.
+    /// An [`Error::InvalidSetting`] about what is out of range.
     pub fn validate(&self) -> Result<()> {
-        for (flag, value, most) in [
-            ("--candidates", self.candidates, MAX_CANDIDATES),
-            ("--rounds", self.rounds, MAX_ROUNDS),
+        for (setting, value, most) in [
+            (Setting::Candidates, self.candidates, MAX_CANDIDATES),
+            (Setting::Rounds, self.rounds, MAX_ROUNDS),
         ] {
             if !(1..=most).contains(&value) {
-                return Err(Error::usage(
-                    flag,
+                return Err(Error::setting(
+                    setting,
                     format!("expected 1 to {most}, found {value}"),
                 ));
             }
         }
         let Self { alpha, beta, .. } = *self;
-        let usage = |problem| Err(Error::usage("--alpha, --beta", problem));
+        let invalid = |problem| Err(Error::setting(Setting::CandidateRange, problem));
         if !(alpha >= 0.0 && alpha < beta && beta.is_finite()) {
-            return usage(format!(
+            return invalid(format!(
                 "expected 0 <= alpha < beta, found alpha {alpha:?} and beta {beta:?}"
             ));
         }
         // The smallest candidate, of which `alpha` is no part.
         let first = alpha + (beta - alpha) / self.candidates as f64;
         if first < MIN_FRACTION || beta > MAX_FRACTION {
-            return usage(format!(
+            return invalid(format!(
                 "expected candidates from {MIN_FRACTION:?} to {MAX_FRACTION:?} times the scale that covers the largest value, found {first:?} to {beta:?}"
             ));
         }

@@ -21,6 +21,7 @@ use models::Reference;
 use std::collections::BTreeMap;
 
 /// What is being done on a device, by its name.
+#[non_exhaustive]
 pub enum Step<'a> {
     /// A kernel.
     Kernel(&'a str),

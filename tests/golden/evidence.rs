@@ -61,7 +61,7 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                         about(evidence.hessian_error, error, "Hessian error");
                         about(evidence.hessian_error, report.score, "score");
                     }
-                    Preset::BasePtq => assert_eq!(evidence.hessian_error, None),
+                    _ => assert_eq!(evidence.hessian_error, None),
                 }
                 codes_are_counted(&device, golden, &method, site, record, &found, report);
             }

@@ -205,5 +205,6 @@ fn line_score(metric: Metric, estimate: &[f64], out: &[f64], grad: &[f64]) -> f6
         Metric::Mse => errors.map(|((e, o), _)| (e - o).powi(2)).sum(),
         Metric::Cosine => one_minus_cosine(estimate, out),
         Metric::Pearson => one_minus_cosine(&centred(estimate), &centred(out)),
+        other => panic!("{other:?} has no definition here yet"),
     }
 }

@@ -212,7 +212,7 @@ mod tests {
 
     fn problem(bytes: &[u8]) -> String {
         match load(bytes).unwrap_err() {
-            Error::Input { path, problem } => {
+            Error::Input { path, problem, .. } => {
                 assert_eq!(path.file_name().unwrap(), "image.dat");
                 problem
             }

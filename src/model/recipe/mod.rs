@@ -51,10 +51,6 @@ const FILES: [&str; 24] = [
     include_str!("../../../models/swin_large_patch4_window7_224.toml"),
 ];
 
-/// The flag that settles what a file holds.
-const FLAG: &str = "--recipe";
-/// The flag that asks for another image size than the model's own.
-pub const SIZE_FLAG: &str = "--image-size";
 /// timm's and transformers' description of a model, beside its weights.
 const CONFIG_FILE: &str = "config.json";
 /// Metadata key of the architecture, as JSON.
