@@ -81,24 +81,36 @@
 //! Errors ([`error::Error`]) name the file, tensor or setting that they are about. Outside of [`cli`] nothing is printed:
 //! notices go to the `log` facade. The same inputs, seed and device give the same bytes.
 
+#[cfg(feature = "files")]
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
+#[cfg(feature = "verify")]
 pub mod demo;
 pub mod device;
+#[cfg(feature = "files")]
 mod differences;
 pub mod error;
+#[cfg(feature = "files")]
 pub mod evaluation;
+#[cfg(feature = "files")]
 pub mod hub;
 pub mod inference;
+#[cfg(feature = "files")]
 mod input;
+#[cfg(feature = "files")]
 pub mod interrupt;
 pub mod kernels;
 pub mod model;
-mod output;
+#[cfg(feature = "files")]
+pub mod output;
 mod printable;
 pub mod quant;
 pub mod report;
+#[cfg(feature = "files")]
 pub mod sweep;
+#[cfg(feature = "files")]
 pub mod tuning;
+#[cfg(feature = "verify")]
 pub mod verify;

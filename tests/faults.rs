@@ -403,7 +403,7 @@ fn a_network_without_any_doubt() {
     // A logit that far ahead makes the softmax exactly 1 in f32, so the loss has no gradient to weigh errors with.
     let scene = Scene::new();
     scene.model(|model| model.tensor("head.bias").words()[3] = 1e4f32.to_le_bytes());
-    let says = ["--metric", "hessian needs a loss", "--metric mse"];
+    let says = ["--metric", "hessian needs a loss", "choose `mse`"];
     scene.fails(scene.calibrate(), USAGE, &says);
     scene.calibrate().with("--metric", "mse").run().success();
 }
@@ -452,7 +452,7 @@ fn architectures_that_nobody_tells() {
     scene.fails(scene.eval("--model", "model.safetensors"), USAGE, &says);
 
     scene.write("config.json", "{\"architecture\": \"vit_tiny_patch16_224\"");
-    let says = ["config.json", "can't be understood", "--recipe"];
+    let says = ["config.json", "can't be understood", "recipe"];
     scene.fails(scene.calibrate(), INPUT, &says);
 }
 
@@ -487,7 +487,7 @@ fn image_sizes_that_the_model_does_not_take() {
     for run in both("40") {
         let says = [
             "model.safetensors",
-            "--image-size 40: its positions are for images of 32 pixels, not 40",
+            "image_size 40: its positions are for images of 32 pixels, not 40",
             "`--interpolate-positions`",
         ];
         scene.fails(run, INPUT, &says);

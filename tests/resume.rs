@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const INPUT: i32 = 3;
-const DEVICE: i32 = 4;
 const INTERRUPTED: i32 = 130;
 
 /// Sites of the golden oracle's ViT: two blocks of six, the embedding and the head.

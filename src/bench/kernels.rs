@@ -17,7 +17,6 @@ use crate::quant::{
     Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side, SitePlan,
     SiteScales,
 };
-use clap::ValueEnum;
 use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -35,9 +34,13 @@ const BITS: u32 = 8;
 const PACKED_BITS: u32 = 6;
 
 /// What is timed: a kernel by the name of its file, or the search's `scan`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(
+    feature = "cli",
+    derive(clap::ValueEnum),
+    value(rename_all = "snake_case")
+)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum Kernel {
     /// Matrix products in f32.
     FloatProduct,
@@ -121,10 +124,10 @@ pub struct KernelFigure {
 }
 
 impl Kernel {
-    /// As it is printed.
+    /// Returns its name as it is printed and written.
     pub fn name(self) -> String {
-        let value = self.to_possible_value().expect("no kernel is hidden");
-        value.get_name().to_owned()
+        let json = serde_json::to_string(&self).expect("plain data is always JSON");
+        json.trim_matches('"').to_owned()
     }
 }
 

@@ -12,7 +12,8 @@ const MAX_IMAGE_SIZE: usize = 4096;
 const MIN_CROP_PCT: f64 = 0.1;
 
 /// How pixels are interpolated when an image is resized, by timm's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Interpolation {
@@ -166,7 +167,7 @@ impl Preprocessing {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use std::path::Path;

@@ -165,7 +165,15 @@ impl Commands {
     /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
     /// had or is beyond the limit, a binding over the adapter's limit.
     pub fn read<T: Pod>(&mut self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        let mut all = self.read_all(std::slice::from_ref(buffer))?;
+        self.device.clone().wait(self.read_async(buffer))
+    }
+
+    /// [`read`](Self::read) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_async<T: Pod>(&mut self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        let mut all = self.read_all_async(std::slice::from_ref(buffer)).await?;
         Ok(all.swap_remove(0))
     }
 
@@ -174,8 +182,16 @@ impl Commands {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        self.device.clone().wait(self.read_all_async(buffers))
+    }
+
+    /// [`read_all`](Self::read_all) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_all_async<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         match (&mut self.queued, &self.device) {
-            (Some(queued), _) => queued.read_all(buffers),
+            (Some(queued), _) => queued.read_all(buffers).await,
             (None, device) => {
                 device.memory().check(device.name())?;
                 let contents = buffers.iter().map(|buffer| buffer.host_slice().to_vec());
@@ -302,13 +318,12 @@ impl Queued {
         Some(self.gpu.submit(encoder))
     }
 
-    fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+    async fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
         let staging = self.gpu.staging(buffers.iter().map(size).sum());
         let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
         let submission = self.submit(Some((&sources, &staging)));
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.gpu.wait(submission);
+        self.gpu.map(&staging, submission).await;
         // A fault explains a failed mapping better than the mapping's own error does.
         self.gpu.check()?;
         let mapped = staging

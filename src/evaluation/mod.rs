@@ -22,7 +22,7 @@ use crate::report::{Accuracy, Tally};
 use serde::{Deserialize, Serialize};
 use shard::IMAGES_AT_ONCE;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// The models to run, prepared for the same images.
 pub struct Models {

@@ -1,10 +1,12 @@
 //! timm checkpoints of every age and wrapping: opened, with the names that timm gives their tensors today.
 
 use std::collections::BTreeSet;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::model::config::Family;
+#[cfg(feature = "files")]
 use crate::model::shards::shards_by_name;
 use crate::model::weights::{Weights, abridged};
 
@@ -33,6 +35,7 @@ const TRAINING: [&str; 12] = [
     "mask_token",
 ];
 
+#[cfg(feature = "files")]
 /// Opens a checkpoint, with the names that its tensors have in timm today: what a wrapper put before or into them is left
 /// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years, and
 /// DeiT III's own files name LayerScale otherwise.
@@ -51,7 +54,7 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
     with_todays_names(Weights::open(path)?)
 }
 
-/// [`open_checkpoint`] for a file that is open.
+/// Gives a checkpoint's tensors the names that they have in timm today, as `open_checkpoint` does.
 ///
 /// # Errors
 /// As there.
@@ -162,7 +165,7 @@ fn several_networks(weights: &Weights, prefixes: [&str; 2]) -> Error {
     )
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::weights::{TensorData, save};

@@ -18,7 +18,9 @@ mod vit;
 pub mod weights;
 
 pub use block::Probabilities;
-pub use checkpoint::{open_checkpoint, with_todays_names};
+#[cfg(feature = "files")]
+pub use checkpoint::open_checkpoint;
+pub use checkpoint::with_todays_names;
 pub use half_products::HalfProducts;
 pub use layer_scale::LayerScale;
 pub use network::{Network, Segment, sites};

@@ -67,7 +67,7 @@ fn filtered(values: &[f64], old: usize, inner: usize, taps: &[Taps<f64>]) -> Vec
     output
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::zeros;

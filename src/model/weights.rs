@@ -7,8 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+#[cfg(feature = "files")]
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+#[cfg(feature = "files")]
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -20,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::model::shards::Index;
+#[cfg(feature = "files")]
 use crate::output;
 
 /// The longest header that is read, the `safetensors` crate's own limit.
@@ -48,12 +52,12 @@ pub struct Weights {
 }
 
 impl Weights {
+    #[cfg(feature = "files")]
     /// Reads and checks the file at `path`, or, where that is an [`Index`], the shards beside it.
     ///
     /// # Errors
-    /// [`Error::Input`] if the file can't be read, is of another kind (the cure is named), or its header
-    /// and data disagree in any way: overlapping tensors, holes, a size that is not its shape's, bytes
-    /// missing or left over. Those of [`Index::open`] and [`from_shards`](Self::from_shards).
+    /// [`Error::Input`] if the file can't be read, and those of [`from_bytes`](Self::from_bytes), [`Index::open`] and
+    /// [`from_shards`](Self::from_shards).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if Index::is_named(path) {
@@ -67,10 +71,11 @@ impl Weights {
         Ok(Self::new(path, bytes, header))
     }
 
-    /// [`open`](Self::open) for a file that is in memory and goes by `path`.
+    /// Reads and checks a file that is in memory and goes by `path`.
     ///
     /// # Errors
-    /// As there.
+    /// [`Error::Input`] if the file is of another kind (the cure is named), or its header and data disagree in any way:
+    /// overlapping tensors, holes, a size that is not its shape's, bytes missing or left over.
     pub fn from_bytes(path: impl AsRef<Path>, file: &[u8]) -> Result<Self> {
         let (path, mut bytes) = (path.as_ref(), Vec::new());
         let header = append(&mut bytes, &mut &file[..], file.len())
@@ -81,7 +86,7 @@ impl Weights {
     /// Reads and checks the shards of the `index` at `path`. `open` opens the one of a name, and tells its length.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open), about the shard; a tensor that isn't in the shard that the index says, or in another
+    /// Those of [`from_bytes`](Self::from_bytes), about the shard; a tensor that isn't in the shard that the index says, or in another
     /// one too; metadata in which shards differ.
     pub fn from_shards<R: Read>(
         path: impl AsRef<Path>,
@@ -481,6 +486,7 @@ fn byte_len(info: &TensorInfo) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
+#[cfg(feature = "files")]
 /// The file at `path`, and its length.
 fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
@@ -671,24 +677,51 @@ impl TensorData {
 /// # Errors
 /// [`Error::Input`] if a name occurs twice or is reserved, if a shape and its data disagree, or if the
 /// folder can't be written to.
+#[cfg(feature = "files")]
 pub fn save(
     path: impl AsRef<Path>,
-    mut tensors: Vec<(String, TensorData)>,
+    tensors: Vec<(String, TensorData)>,
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
-    // The widest elements first keep every tensor aligned, as the `safetensors` crate does; names break ties.
-    tensors.sort_by(|(left_name, left), (right_name, right)| {
-        (right.dtype().bitsize(), left_name).cmp(&(left.dtype().bitsize(), right_name))
-    });
-    let header =
-        header_bytes(&tensors, &metadata).map_err(|problem| Error::input(path, problem))?;
+    let (header, tensors) =
+        in_order(tensors, &metadata).map_err(|problem| Error::input(path, problem))?;
     output::write(path, |file| {
         file.write_all(&header)?;
         tensors
             .iter()
             .try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
     })
+}
+
+/// Returns the bytes of the file that `save` writes.
+///
+/// # Errors
+/// A name that occurs twice or is reserved, a shape that its data disagree with.
+pub fn to_bytes(
+    tensors: Vec<(String, TensorData)>,
+    metadata: BTreeMap<String, String>,
+) -> std::result::Result<Vec<u8>, String> {
+    let (mut bytes, tensors) = in_order(tensors, &metadata)?;
+    for (_, tensor) in &tensors {
+        bytes.extend_from_slice(tensor.bytes());
+    }
+    Ok(bytes)
+}
+
+/// Tensors by their names.
+type NamedTensors = Vec<(String, TensorData)>;
+
+/// Brings tensors into the order of a file, and returns its header before them.
+fn in_order(
+    mut tensors: NamedTensors,
+    metadata: &BTreeMap<String, String>,
+) -> std::result::Result<(Vec<u8>, NamedTensors), String> {
+    // The widest elements first keep every tensor aligned, as the `safetensors` crate does; names break ties.
+    tensors.sort_by(|(left_name, left), (right_name, right)| {
+        (right.dtype().bitsize(), left_name).cmp(&(left.dtype().bitsize(), right_name))
+    });
+    Ok((header_bytes(&tensors, metadata)?, tensors))
 }
 
 /// The header of `tensors` in the order of their data, with its length before it and padded behind it.
@@ -741,7 +774,7 @@ fn header_bytes(
     Ok(bytes)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use safetensors::SafeTensors;

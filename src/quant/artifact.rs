@@ -12,6 +12,7 @@ use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
+#[cfg(feature = "files")]
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::model::{Linear, LinearWeights, Network, Site, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The value of the metadata key `format`, which tells a quantized file from any other.
@@ -67,13 +69,14 @@ pub struct Provenance {
     pub images: usize,
     /// SHA-256 of the FP weights' file, or of their shards one after the other.
     pub source_sha256: String,
-    /// [`contents_sha256`] of the calibration images.
+    /// SHA-256 over the calibration images' files, in order: of their SHA-256 digests, one after the other.
     pub calibration_sha256: String,
     /// The version of this program that calibrated.
     pub tool_version: String,
 }
 
 impl Provenance {
+    #[cfg(feature = "files")]
     /// That of a calibration by this program: of the FP model in `weights`, which goes by `name`, on `samples`, which
     /// were drawn with `seed` unless a list named them.
     ///
@@ -210,7 +213,20 @@ impl QuantizedModel {
     ///
     /// # Errors
     /// A folder that can't be written to.
+    #[cfg(feature = "files")]
     pub fn save(&self, path: &Path) -> Result<()> {
+        let (tensors, metadata) = self.contents();
+        weights::save(path, tensors, metadata)
+    }
+
+    /// Returns the bytes of the file that `save` writes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (tensors, metadata) = self.contents();
+        weights::to_bytes(tensors, metadata).expect("the tensors of a checked model can be written")
+    }
+
+    /// Returns the tensors and the metadata of the file.
+    fn contents(&self) -> (Vec<(String, TensorData)>, BTreeMap<String, String>) {
         let mut tensors = Vec::new();
         for (name, shape) in float_tensors(&self.architecture, &self.method.plan) {
             let data = self.floats[&name].clone();
@@ -268,22 +284,23 @@ impl QuantizedModel {
         if let Some(names) = &self.class_names {
             metadata.insert(key::CLASS_NAMES.to_owned(), to_json(names));
         }
-        weights::save(path, tensors, metadata)
+        (tensors, metadata)
     }
 
-    /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
-    /// finite and positive, shifts within range.
+    /// Reads and checks the file at `path`.
     ///
     /// # Errors
-    /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
+    /// A file that can't be read, and those of [`read`](Self::read).
+    #[cfg(feature = "files")]
     pub fn open(path: &Path) -> Result<Self> {
         Self::read(&Weights::open(path)?)
     }
 
-    /// [`open`](Self::open) for a file that is in memory.
+    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
+    /// finite and positive, shifts within range.
     ///
     /// # Errors
-    /// As there.
+    /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
     pub fn read(file: &Weights) -> Result<Self> {
         let path = file.path();
         if !is_quantized(file) {

@@ -20,7 +20,7 @@ use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// What a calibration is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

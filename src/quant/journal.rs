@@ -12,6 +12,7 @@ use super::calibrate::SiteReport;
 use super::curve::ScoreCurve;
 use super::method::Method;
 use super::plan::{Plan, SitePlan, SiteScales};
+use super::recovery::Finding;
 use super::settings::Settings;
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
@@ -23,7 +24,7 @@ use crate::model::recipe::Resolved;
 use crate::model::sites;
 use crate::output;
 use same_file::Handle;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -73,16 +74,6 @@ impl Subject {
             driver: device.driver().to_owned(),
         }
     }
-}
-
-/// What was found at one site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Finding {
-    /// The site, and what the search says of it.
-    pub report: SiteReport,
-    /// Its scales.
-    pub scales: SiteScales,
 }
 
 impl Finding {

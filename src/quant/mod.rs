@@ -6,6 +6,7 @@ mod candidates;
 mod curve;
 mod evidence;
 mod execution;
+#[cfg(feature = "files")]
 mod journal;
 mod memory;
 mod method;
@@ -26,7 +27,8 @@ pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
-pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
+#[cfg(feature = "files")]
+pub use journal::{Journal, JournalLock, Subject, journal_of};
 pub use memory::{Budget, parse_bytes};
 pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
@@ -35,7 +37,7 @@ pub use plan::{
     Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
     Widths,
 };
-pub use recovery::Calibrator;
+pub use recovery::{Calibrator, Finding};
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

@@ -5,15 +5,26 @@
 //! divided.
 
 use super::artifact::QuantizedSite;
-use super::calibrate::{Calibration, Event, calibrate, weight_codes};
-use super::journal::Finding;
+use super::calibrate::{Calibration, Event, SiteReport, calibrate, weight_codes};
 use super::memory::{Budget, Memory};
 use super::method::Method;
+use super::plan::SiteScales;
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::model::config::Architecture;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Network, Site};
+use serde::{Deserialize, Serialize};
+
+/// What was found at one site.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The site, and what the search says of it.
+    pub report: SiteReport,
+    /// Its scales.
+    pub scales: SiteScales,
+}
 
 /// What to calibrate, and with what.
 pub struct Calibrator<'a> {

@@ -13,7 +13,8 @@ const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
 const MAX_FRACTION: f64 = 256.0;
 
 /// How a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Metric {
@@ -56,7 +57,8 @@ impl Metric {
 }
 
 /// A named set of choices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Preset {

@@ -162,7 +162,7 @@ fn has_part(weights: &Weights, part: &str) -> bool {
         .any(|name| name.starts_with(part) || name.contains(&inside))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::{Architecture, zeros};

@@ -289,7 +289,7 @@ fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
 }
 
 /// A file of zeros in these shapes.
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 pub(super) fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
     use crate::model::weights::{TensorData, save};
     let folder = tempfile::TempDir::new().expect("a temporary folder");

@@ -342,7 +342,7 @@ fn is_derived(name: &str) -> bool {
     name.ends_with(".attn.relative_position_index") || name.ends_with(".attn_mask")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::{Architecture, zeros};

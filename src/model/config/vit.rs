@@ -302,7 +302,7 @@ impl VitConfig {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::{Architecture, zeros};

@@ -10,11 +10,10 @@ use super::sources::{
     Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
 };
 use super::timm_config::{self, Config};
-use super::{CONFIG_FILE, CONFIG_KEY, PREPROCESSING_KEY};
+use super::{CONFIG_KEY, PREPROCESSING_KEY, config_beside};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
-use crate::input;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
 use crate::model::weights::Weights;
 
@@ -74,9 +73,8 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
 pub fn tell(weights: &Weights, request: &Request) -> Result<Told> {
-    let path = weights.path().with_file_name(CONFIG_FILE);
-    let text = input::text_if_any(&path)?;
-    let config = text.as_ref().map(|text| (&*path, &**text));
+    let config = config_beside(weights)?;
+    let config = config.as_ref().map(|(path, text)| (&**path, &**text));
     tell_beside(weights, config, request)
 }
 
@@ -454,7 +452,7 @@ fn plain(value: &impl Serialize) -> String {
     json.trim_matches(['[', ']', '"']).to_owned()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::recipe::fixtures::{

@@ -254,7 +254,7 @@ fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
     <[f32; CHANNELS]>::deserialize(value).ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::data::preprocess::Preprocessing;

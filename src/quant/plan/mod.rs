@@ -11,12 +11,15 @@ pub use policy::{Policy, Rule, Widths};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
 pub use site::{Codes, Side, SitePlan, SiteScales};
 
+#[cfg(feature = "files")]
 use crate::error::{Error, Result};
+#[cfg(feature = "files")]
 use crate::input;
 use crate::model::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The value of the field `format` of a plan's file.
@@ -145,6 +148,7 @@ impl Plan {
         words
     }
 
+    #[cfg(feature = "files")]
     /// Reads the plan of a network with these `sites` from a TOML file.
     ///
     /// # Errors
@@ -153,10 +157,10 @@ impl Plan {
         Self::parse(&input::text(path)?, sites).map_err(|problem| Error::input(path, problem))
     }
 
-    /// Reads a plan from the text of its file, as [`open`](Self::open) does.
+    /// Reads the plan of a network with these `sites` from the text of its file.
     ///
     /// # Errors
-    /// As there.
+    /// What can't be understood, and what [`check`](Self::check) finds.
     pub fn parse(text: &str, sites: &[Site]) -> std::result::Result<Self, String> {
         let file: PlanFile =
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
