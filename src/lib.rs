@@ -3,14 +3,13 @@
 //! From a timm checkpoint and a few images to a quantized model, and to what it sees in a batch of images:
 //!
 //! ```
-//! use ptq4vit_gpu::data::samples::{choose, flat_folder, load_all};
+//! use ptq4vit_gpu::data::samples::{choose, flat_folder, load};
 //! use ptq4vit_gpu::device::open;
-//! use ptq4vit_gpu::error::Result;
-//! use ptq4vit_gpu::inference::{Model, build};
+//! use ptq4vit_gpu::inference::Model;
 //! use ptq4vit_gpu::model::{open_checkpoint, sites};
 //! use ptq4vit_gpu::model::recipe::resolve;
 //! use ptq4vit_gpu::quant::{
-//!     Budget, Event, Method, Preset, Provenance, QuantizedModel, calibrate,
+//!     Calibration, Event, Method, Preset, Provenance, QuantizedModel,
 //! };
 //! use ptq4vit_gpu::report::guesses;
 //! use std::path::Path;
@@ -24,29 +23,22 @@
 //! let weights = open_checkpoint(Path::new("models/demo/vit_mnist/model.safetensors"))?;
 //! let resolved = resolve(&weights, None)?;
 //! let samples = choose(flat_folder(Path::new("models/demo/calibration"))?, 4, 0)?;
-//! let images: Vec<Vec<f32>> = load_all(&samples, &resolved.preprocessing)
-//!     .into_iter()
-//!     .collect::<Result<_>>()?;
+//! let images = load(&samples, &resolved.preprocessing)?;
 //!
 //! // Calibrate, with fewer candidates than the paper's 100 for each scale.
 //! let sites = sites(&resolved.architecture);
 //! let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites)?;
 //! method.settings.candidates = 20;
-//! let network = build(&device, &weights, &resolved.architecture)?;
-//! let calibration = calibrate(
-//!     &network,
-//!     &weights,
-//!     &method,
-//!     &images,
-//!     Budget::default(),
-//!     &|_| true,
-//!     &mut |event| {
+//! let calibration = Calibration::builder(&device, &weights, &resolved.architecture)
+//!     .method(&method)
+//!     .images(&images)
+//!     .on_event(&mut |event| {
 //!         if let Event::Progress(progress) = event {
 //!             println!("{:.0}%", 100.0 * progress.done);
 //!         }
 //!         Ok(())
-//!     },
-//! )?;
+//!     })
+//!     .run()?;
 //!
 //! // Save: one file with everything that running it takes.
 //! let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, Some(0), &samples)?;
@@ -70,7 +62,7 @@
 //! | read a checkpoint, a file or the hub's | [`model::open_checkpoint`], [`hub::fetch`] |
 //! | know its architecture and preprocessing | [`model::recipe::resolve`] |
 //! | read images, folders and lists | [`data::samples`], [`data::preprocess::Preprocessing`] |
-//! | quantize | [`quant::calibrate`], [`quant::Method`], [`quant::QuantizedModel`] |
+//! | quantize | [`quant::Calibration::builder`], [`quant::Method`], [`quant::QuantizedModel`] |
 //! | run a model, in floats or integers | [`inference::Model`] |
 //! | know how good it is | [`evaluation::Models`], [`report::Tally`], [`report::guesses`] |
 //! | know how fast it is | [`mod@bench`] |

@@ -11,14 +11,12 @@ use image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use program::{Outcome, Program, here, program};
 use ptq4vit_gpu::data::image_file::load_rgb;
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{recipes, resolve};
 use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{
-    Budget, Method, Metric, Preset, Provenance, QuantizedModel, calibrate as calibrate_on,
-};
+use ptq4vit_gpu::quant::{Calibration, Method, Metric, Preset, Provenance, QuantizedModel};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -323,17 +321,11 @@ fn quantized_logits(model: &Container, metric: Metric) -> Vec<(Vec<f32>, Vec<f32
     common::devices()
         .iter()
         .map(|device| {
-            let network = build(device, &weights, &resolved.architecture).unwrap();
-            let found = calibrate_on(
-                &network,
-                &weights,
-                &method,
-                &images,
-                Budget::default(),
-                &|_| true,
-                &mut |_| Ok(()),
-            )
-            .unwrap_or_else(|error| panic!("{error}"));
+            let found = Calibration::builder(device, &weights, &resolved.architecture)
+                .method(&method)
+                .images(&images)
+                .run()
+                .unwrap_or_else(|error| panic!("{error}"));
             let provenance = Provenance {
                 name: resolved.name.clone(),
                 preset: Preset::Ptq4vit,

@@ -15,8 +15,8 @@ use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Method, Preset, Provenance,
-    SiteReport, SiteScales, Subject,
+    Calibration, CalibrationBuilder, Event, Finding, Journal, JournalLock, Method, Preset,
+    Provenance, SiteReport, SiteScales, Subject,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -289,36 +289,35 @@ impl Inside {
         on_site: &mut dyn FnMut(&SiteReport, &SiteScales) -> Result<()>,
     ) -> (Result<Calibration>, Vec<String>) {
         let mut recoveries = Vec::new();
-        let outcome = self.calibrator(reopen).run(device, findings, &mut |event| {
-            match event {
-                Event::Found(report, scales) => return on_site(report, scales),
-                Event::Recovery(what) => recoveries.push(what.to_owned()),
-                _ => {}
-            }
-            Ok(())
-        });
+        let opened = device.clone();
+        let outcome = self
+            .calibration(&opened)
+            .going_on_from(findings)
+            .reopening(device, reopen)
+            .on_event(&mut |event| {
+                match event {
+                    Event::Found(report, scales) => return on_site(report, scales),
+                    Event::Recovery(what) => recoveries.push(what.to_owned()),
+                    _ => {}
+                }
+                Ok(())
+            })
+            .run();
         (outcome, recoveries)
     }
 
-    fn calibrator<'a>(&'a self, reopen: &'a dyn Fn() -> Result<Device>) -> Calibrator<'a> {
-        Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: &self.weights,
-            method: &self.method,
-            images: &self.images,
-            budget: self.budget,
-            reopen,
-        }
+    fn calibration(&self, device: &Device) -> CalibrationBuilder<'_> {
+        Calibration::builder(device, &self.weights, &self.resolved.architecture)
+            .method(&self.method)
+            .images(&self.images)
+            .memory_budget(self.budget)
     }
 
     /// Whether a calibration begins with this budget.
     fn is_enough(&mut self, device: &Device, bytes: u64) -> bool {
         self.budget = Some(bytes);
-        let reopen = || panic!("it isn't lost");
         let begun = &mut |_: Event| Err(Error::Check("it begins".into()));
-        let outcome = self
-            .calibrator(&reopen)
-            .run(&mut device.clone(), Vec::new(), begun);
+        let outcome = self.calibration(device).on_event(begun).run();
         match outcome.map(drop).unwrap_err() {
             Error::Check(_) => true,
             Error::InvalidSetting { .. } => false,
@@ -729,7 +728,10 @@ fn less_memory_gives_the_same_scales() {
         device.memory().set_limit(expected.peak_device_bytes / 50);
         let (outcome, _) = inside.run(&mut device, Vec::new(), &reopen, &mut |_, _| Ok(()));
         let error = outcome.map(drop).unwrap_err();
-        assert!(matches!(error, Error::Device { .. }));
+        assert!(matches!(
+            error,
+            Error::Device { .. } | Error::OutOfMemory { .. }
+        ));
         assert!(error.to_string().contains("out of memory"), "{error}");
     }
 }

@@ -14,8 +14,8 @@ use crate::model::weights::Weights;
 use crate::model::{Site, sites};
 use crate::output::{self, Output};
 use crate::quant::{
-    Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
+    Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
+    QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -325,22 +325,22 @@ impl Calibrating<'_> {
         if journal.done() > 0 {
             log::info!("journal: {}", journal.progress());
         }
-        let calibrator = Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: self.weights,
-            method: self.method,
-            images: self.images,
-            budget: self.memory_budget,
-            reopen: &|| option.open(),
-        };
         let bar = progress::calibration();
-        let calibration = calibrator.run(device, findings, &mut |event| {
-            progress::show(&bar, &event);
-            match event {
-                Event::Found(report, scales) => journal.add(report, scales),
-                _ => Ok(()),
-            }
-        });
+        let opened = device.clone();
+        let calibration = Calibration::builder(&opened, self.weights, &self.resolved.architecture)
+            .method(self.method)
+            .images(self.images)
+            .memory_budget(self.memory_budget)
+            .going_on_from(findings)
+            .reopening(device, &|| option.open())
+            .on_event(&mut |event| {
+                progress::show(&bar, &event);
+                match event {
+                    Event::Found(report, scales) => journal.add(report, scales),
+                    _ => Ok(()),
+                }
+            })
+            .run();
         bar.finish_and_clear();
         match calibration {
             Ok(calibration) => Ok((calibration, journal)),

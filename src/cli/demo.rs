@@ -6,13 +6,13 @@ use super::print_json;
 use crate::data::samples::{Sample, choose, flat_folder, image_folder, load};
 use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
 use crate::device::Device;
-use crate::inference::{Model, build};
+use crate::inference::Model;
 use crate::interrupt;
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::sites;
 use crate::model::weights::Weights;
 use crate::output;
-use crate::quant::{Budget, Method, Preset, Provenance, QuantizedModel, calibrate};
+use crate::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use crate::report::{Accuracy, Tally};
 use clap::Args;
 use serde::Serialize;
@@ -182,7 +182,6 @@ impl DemoModel {
             .filter_map(|sample| sample.label)
             .collect();
 
-        let network = build(device, weights, &resolved.architecture)?;
         let mut float = Model::float(
             device,
             weights,
@@ -199,15 +198,10 @@ impl DemoModel {
             let name = preset.name();
             for bits in [8, 6, 4] {
                 let method = Method::preset(preset, bits, bits, &sites(&resolved.architecture))?;
-                let calibration = calibrate(
-                    &network,
-                    weights,
-                    &method,
-                    &self.calibration_images,
-                    Budget::default(),
-                    &|_| true,
-                    &mut |_| Ok(()),
-                )?;
+                let calibration = Calibration::builder(device, weights, &resolved.architecture)
+                    .method(&method)
+                    .images(&self.calibration_images)
+                    .run()?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
                 let provenance = Provenance::new(
                     weights,

@@ -197,7 +197,7 @@ struct Checkpoints {
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
 /// is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
-pub fn calibrate(
+pub(super) fn calibrate(
     network: &Network,
     weights: &Weights,
     method: &Method,

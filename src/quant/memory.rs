@@ -24,7 +24,7 @@ const SMALL_BYTES: u64 = 64 << 10;
 
 /// How much of a device's memory a calibration takes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Budget {
+pub(super) struct Budget {
     /// The most bytes; by default 1 GiB, or more where that isn't enough.
     pub bytes: Option<u64>,
     /// How often to halve what should fit at once, because it doesn't.

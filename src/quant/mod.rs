@@ -1,6 +1,7 @@
 //! Quantization after training: scales and formats, the search for them, the file of integers, and inference from it.
 
 mod artifact;
+mod builder;
 mod calibrate;
 mod candidates;
 mod curve;
@@ -22,14 +23,15 @@ pub use artifact::{
     FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
     is_quantized,
 };
-pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, calibrate, weight_codes};
+pub use builder::CalibrationBuilder;
+pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, weight_codes};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
 #[cfg(feature = "files")]
 pub use journal::{Journal, JournalLock, Subject, journal_of};
-pub use memory::{Budget, parse_bytes};
+pub use memory::parse_bytes;
 pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use pieces::Batch;
@@ -37,7 +39,7 @@ pub use plan::{
     Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
     Widths,
 };
-pub use recovery::{Calibrator, Finding};
+pub use recovery::Finding;
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};

@@ -13,7 +13,7 @@ use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
 use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Recorder, sites};
-use crate::quant::{Budget, Scale, SiteScales, calibrate};
+use crate::quant::{Calibration, Scale, SiteScales};
 
 /// Images that go backwards, are searched on and are traced: enough to be a batch.
 pub(super) const TRACED: usize = 2;
@@ -219,16 +219,10 @@ fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResul
     let mut model = Model::float(device, weights, architecture, &resolved.preprocessing)?;
     let logits = model.logits(&subject.images)?;
     let traced = &subject.images[..subject.images.len().min(TRACED)];
-    let network = build(device, weights, architecture)?;
-    let calibration = calibrate(
-        &network,
-        weights,
-        &method(architecture),
-        traced,
-        Budget::default(),
-        &|_| true,
-        &mut |_| Ok(()),
-    )?;
+    let calibration = Calibration::builder(device, weights, architecture)
+        .method(&method(architecture))
+        .images(traced)
+        .run()?;
     let choices = calibration.reports.iter().map(|report| {
         let scales = &calibration.sites[&report.site].scales;
         (report.site.clone(), Choice::new(scales, report.score))

@@ -6,9 +6,7 @@ use crate::network::{Golden, plans, six_bits};
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
 use ptq4vit_gpu::kernels::Format;
 use ptq4vit_gpu::model::{FloatingProducts, Record, Site};
-use ptq4vit_gpu::quant::{
-    Budget, Calibration, FakeQuantizedProducts, Method, Preset, Side, SiteReport,
-};
+use ptq4vit_gpu::quant::{Calibration, FakeQuantizedProducts, Method, Preset, Side, SiteReport};
 
 /// The evidence of every site, computed again from records of a forward and backward pass of all images together, from
 /// products of rounded floats instead of integers, and in plain sums.
@@ -20,7 +18,7 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
         for preset in [Preset::Ptq4vit, Preset::BasePtq] {
             let mut method = six_bits(preset, &network);
             method.settings.candidates = 10;
-            let found = golden.calibrate(&network, &method, Budget::default());
+            let found = golden.calibrate(&device, &method, None);
             let plans = plans(&network, &method).into_iter().map(|plan| {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
@@ -148,8 +146,7 @@ pub fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
         let network = golden.network(&device);
         let method = six_bits(Preset::Ptq4vit, &network);
         let run = |bytes| {
-            let budget = Budget { bytes, halvings: 0 };
-            let mut reports = golden.calibrate(&network, &method, budget).reports;
+            let mut reports = golden.calibrate(&device, &method, bytes).reports;
             for report in &mut reports {
                 report.seconds = 0.0;
             }

@@ -7,7 +7,7 @@ use crate::oracle::{golden_scales, methods, nudged};
 use ptq4vit_gpu::device::{Commands, Device};
 use ptq4vit_gpu::model::Products;
 use ptq4vit_gpu::quant::{
-    Budget, FakeQuantizedProducts, IntegerProducts, LinearCodes, Preset, SitePlan, SiteScales,
+    FakeQuantizedProducts, IntegerProducts, LinearCodes, Preset, SitePlan, SiteScales,
 };
 
 /// Both ways to compute the quantized network reach the oracle's logits, image by image, within 1e-4.
@@ -79,7 +79,7 @@ pub fn integers_give_what_rounded_floats_give(golden: &Golden) {
         for preset in [Preset::Ptq4vit, Preset::BasePtq] {
             let mut method = six_bits(preset, &network);
             method.settings.candidates = 20;
-            let found = golden.calibrate(&network, &method, Budget::default());
+            let found = golden.calibrate(&device, &method, None);
             let sites = |attempt| {
                 let plans = plans(&network, &method).into_iter();
                 let sites = plans.map(|plan| {
