@@ -1,7 +1,7 @@
 //! The library's one error type. It names choices of the caller as the library calls them ([`Setting`]); whoever offers
 //! them under other names, as the command line does by its flags, words the message with [`Error::message`].
 
-use crate::printable;
+use crate::text::printable;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -3,8 +3,8 @@
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Commands, Device, Recording};
 use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
 use crate::model::{FloatProducts, HalfProducts, Network, Products};
 use crate::quant::QuantizedModel;
 use std::path::Path;

@@ -78,31 +78,18 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
-#[cfg(feature = "verify")]
-pub mod demo;
 pub mod device;
-#[cfg(feature = "files")]
-mod differences;
 pub mod error;
 #[cfg(feature = "files")]
 pub mod evaluation;
+pub mod file;
 #[cfg(feature = "files")]
 pub mod hub;
 pub mod inference;
-#[cfg(feature = "files")]
-mod input;
-#[cfg(feature = "files")]
-pub mod interrupt;
 pub mod kernels;
 pub mod model;
-#[cfg(feature = "files")]
-pub mod output;
-mod printable;
 pub mod quant;
 pub mod report;
-#[cfg(feature = "files")]
-pub mod sweep;
-#[cfg(feature = "files")]
-pub mod tuning;
+mod text;
 #[cfg(feature = "verify")]
 pub mod verify;

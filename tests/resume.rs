@@ -10,10 +10,10 @@ use program::{Outcome, Program, here, program};
 use ptq4vit_gpu::data::samples::{calibration_set, load_all};
 use ptq4vit_gpu::device::{Device, adapters, open};
 use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
     Calibration, CalibrationBuilder, Event, Finding, Journal, JournalLock, Method, Preset,
     Provenance, SiteReport, SiteScales, Subject,

@@ -9,10 +9,10 @@ use super::{open_float, print_json, progress};
 use crate::data::samples::{Sample, calibration_set, load};
 use crate::device::Device;
 use crate::error;
+use crate::file::output::{self, Output};
+use crate::file::weights::Weights;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
 use crate::model::{Site, sites};
-use crate::output::{self, Output};
 use crate::quant::{
     Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
     QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,

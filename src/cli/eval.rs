@@ -7,7 +7,7 @@ use super::source::ModelSource;
 use super::{figures, open_checkpoint, open_float, open_quantized, print_json, progress};
 use crate::device::Device;
 use crate::evaluation::{LabelledImages, Models, Part, Shard, summarize};
-use crate::output::Output;
+use crate::file::output::Output;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;

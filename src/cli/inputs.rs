@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::data::image_file::is_named_as_image;
-use crate::output::Output;
+use crate::file::output::Output;
 use same_file::Handle;
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::progress;
-use crate::printable;
+use crate::text::printable;
 use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Logger};

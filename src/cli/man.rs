@@ -6,7 +6,7 @@
 use super::conventions::{ENVIRONMENT, EXAMPLES, EXIT_CODES};
 use super::error::{Error, Result};
 use super::{Cli, NAME};
-use crate::output::Output;
+use crate::file::output::Output;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};

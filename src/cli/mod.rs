@@ -33,12 +33,12 @@ mod source;
 mod sweep;
 mod verify;
 
-use crate::interrupt;
+use crate::file::interrupt;
+use crate::file::weights::Weights;
 use crate::model;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::printable;
 use crate::quant::{FORMAT_NAME, QuantizedModel, is_quantized};
+use crate::text::printable;
 use clap::{Parser, Subcommand};
 use clap_verbosity_flag::Verbosity;
 use error::{Error, INTERRUPTED, Result};

@@ -1,14 +1,14 @@
 //! Options that several subcommands share.
 
 use super::error::{Error, Result};
+use crate::bench::kept_strategies;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::device::{Device, open};
 use crate::error;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::interpolate_positions;
 use crate::model::recipe::{Request, Resolved, tell};
-use crate::model::weights::Weights;
-use crate::tuning;
 use clap::Args;
 
 /// Where to compute.
@@ -37,7 +37,7 @@ impl DeviceOption {
 pub fn open_tuned(request: Option<&str>) -> error::Result<Device> {
     let selection = open(request)?;
     log::info!("device: {}", selection.notice);
-    if let Err(error) = tuning::apply(&selection.device) {
+    if let Err(error) = kept_strategies::apply(&selection.device) {
         // The results are the same without it.
         log::warn!("tuning: not used: {error}; bench --tune makes it anew");
     }

@@ -2,9 +2,9 @@
 
 use super::error::{Error, Result};
 use super::progress;
+use crate::file::shards::Index;
 use crate::hub::{self, Repository};
 use crate::model::recipe::{known_names, recipe_named};
-use crate::model::shards::Index;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 

@@ -6,10 +6,10 @@ use super::options::open_tuned;
 use super::source::ModelSource;
 use super::{open_checkpoint, open_quantized, print_json, print_text, progress};
 use crate::device::{Device, adapters};
-use crate::differences::differences;
-use crate::input;
+use crate::file::input;
+use crate::file::output::Output;
 use crate::model::recipe::resolve;
-use crate::output::Output;
+use crate::text::differences;
 use crate::verify::{
     CaseReport, Codes, DeviceReport, Difference, Figure, FloatReport, Images, IntegerReport,
     KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, kernel_names,

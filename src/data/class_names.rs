@@ -3,7 +3,7 @@
 #[cfg(feature = "files")]
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
-use crate::input;
+use crate::file::input;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Deref;

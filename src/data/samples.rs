@@ -16,7 +16,7 @@ use super::class_folders;
 use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read, read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result, Setting};
-use crate::input;
+use crate::file::input;
 
 /// How many names a message spells out before it only counts.
 const NAMED: usize = 10;

@@ -1,6 +1,7 @@
 //! Work for a device, as a value: kernels append to it, and it runs in that order.
 
 use super::buffer::Buffer;
+use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, EntryPoint, Gpu};
 use super::pool::{Allocation, Pool};
 use super::{Device, byte_len};
@@ -8,10 +9,6 @@ use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
-/// only these commands still hold are freed soon.
-pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
 
 /// Commands for one device, carried out in the order in which they were appended. On the CPU they are carried out at once.
 ///
@@ -38,24 +35,6 @@ enum Mode {
     Record,
     /// They are submitted, each between two readings of the device's clock.
     Time(Vec<Timed>),
-}
-
-/// A dispatch that waits to be submitted.
-#[derive(Clone)]
-pub(super) struct Dispatch {
-    pub(super) kernel: &'static str,
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) bind_group: wgpu::BindGroup,
-    pub(super) grid: [u32; 3],
-}
-
-impl Dispatch {
-    fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.grid;
-        pass.dispatch_workgroups(x, y, z);
-    }
 }
 
 /// Dispatches that can be carried out again and again, on the same buffers.

@@ -1,8 +1,9 @@
 //! One opened wgpu device: pipelines, buffers, faults. Nothing in it is about work in flight.
 
-use super::buffer::{Buffer, MemoryUse};
+use super::buffer::Buffer;
 use super::byte_len;
-use super::commands::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::memory::MemoryUse;
 use super::pool::Allocation;
 use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};

@@ -6,7 +6,9 @@
 mod adapter;
 mod buffer;
 mod commands;
+mod dispatch;
 mod gpu;
+mod memory;
 mod pool;
 mod self_test;
 mod strategy;
@@ -15,9 +17,10 @@ mod wait;
 pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::{adapters, open};
-pub use buffer::{Buffer, MemoryUse};
+pub use buffer::Buffer;
 pub use commands::{Commands, Recording};
 pub use gpu::{Binding, EntryPoint, Gpu, Shader};
+pub use memory::MemoryUse;
 pub use strategy::{Strategy, Tile};
 
 #[cfg(doc)]

@@ -3,6 +3,7 @@
 mod images;
 mod part;
 mod shard;
+pub mod sweep;
 
 pub use images::{ImagesRecord, LabelledImages};
 pub use part::{Part, Subject, check_complete, summarize};
@@ -13,10 +14,10 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::load_all;
 use crate::device::Device;
 use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
 use crate::inference::{Model, check_finite};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
 use crate::quant::{Plan, Provenance, QuantizedModel, Settings};
 use crate::report::{Accuracy, Tally};
 use serde::{Deserialize, Serialize};

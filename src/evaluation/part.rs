@@ -1,10 +1,10 @@
 //! The file that holds the outcome of an evaluation or of one shard of it, and what such files make together.
 
 use super::{ImagesRecord, ModelsRecord, Report, Shard};
-use crate::differences::differences;
 use crate::error::{Error, Result, Setting};
-use crate::input;
+use crate::file::input;
 use crate::report::Tally;
+use crate::text::differences;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

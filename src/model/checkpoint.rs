@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::model::config::Family;
 #[cfg(feature = "files")]
-use crate::model::shards::shards_by_name;
-use crate::model::weights::{Weights, abridged};
+use crate::file::shards::shards_by_name;
+use crate::file::weights::Weights;
+use crate::model::config::Family;
+use crate::text::abridged;
 
 /// The tensor that every network here begins with. What comes before its name is what the network is wrapped in.
 const FIRST_LAYER: &str = "patch_embed.proj.weight";
@@ -168,7 +169,7 @@ fn several_networks(weights: &Weights, prefixes: [&str; 2]) -> Error {
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::weights::{TensorData, save};
+    use crate::file::weights::{TensorData, save};
 
     /// The names of a file with these tensors, each of one element that is its place in the list.
     fn opened(names: &[&str]) -> Result<Vec<(String, f32)>> {

@@ -2,9 +2,9 @@
 
 use super::products::FloatingProducts;
 use super::site::Site;
-use super::weights::Weights;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::kernels::{ToHalf, half_product, to_half};
 use half::f16;
 use std::collections::HashMap;

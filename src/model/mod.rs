@@ -11,11 +11,9 @@ mod order;
 mod positions;
 mod products;
 pub mod recipe;
-pub mod shards;
 mod site;
 mod swin;
 mod vit;
-pub mod weights;
 
 pub use block::Probabilities;
 #[cfg(feature = "files")]

@@ -5,9 +5,9 @@ use super::layer_scale::LayerScale;
 use super::norm::Normed;
 use super::order::Order;
 use super::site::Site;
-use super::weights::Weights;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::kernels::{add, affine, float_product, gelu};
 use std::collections::HashMap;
 

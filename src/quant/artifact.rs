@@ -9,6 +9,7 @@ use super::execution::{IntegerProducts, LinearCodes};
 use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
+use super::quantized_site::{QuantizedSite, QuantizedWeight};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
@@ -16,9 +17,9 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::file::weights::{self, TensorData, Weights};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::weights::{self, TensorData, Weights};
 use crate::model::{Linear, LinearWeights, Network, Site, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,24 +37,6 @@ const FORMAT_VERSION_1: &str = "1";
 /// Whether a checked safetensors file says that it is a quantized model.
 pub fn is_quantized(weights: &Weights) -> bool {
     weights.metadata().get("format").map(String::as_str) == Some(FORMAT_NAME)
-}
-
-/// A weight in integers, on the host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedWeight {
-    /// `[outputs, inputs]`.
-    pub codes: Vec<i8>,
-    /// `[outputs]`, where the site has one.
-    pub bias: Option<Vec<f32>>,
-}
-
-/// A site's scales, and its weight unless B is an activation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedSite {
-    /// The scales of A and B.
-    pub scales: SiteScales,
-    /// The weight and bias of a linear site.
-    pub weight: Option<QuantizedWeight>,
 }
 
 /// Where a quantized model comes from.

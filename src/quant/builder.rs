@@ -6,8 +6,8 @@ use super::recovery::{Calibrator, Finding};
 use super::settings::Preset;
 use crate::device::Device;
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
 use crate::model::{Site, sites};
 
 /// A calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].

@@ -4,19 +4,19 @@
 //! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
-use super::artifact::QuantizedSite;
 use super::curve::ScoreCurve;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::memory::{Budget, Memory, Pass};
 use super::method::Method;
 use super::pieces::Batch;
 use super::plan::{Side, SitePlan, SiteScales};
+use super::quantized_site::{QuantizedSite, QuantizedWeight};
 use super::search::{SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
 use crate::kernels::{cross_entropy_backward, quantize};
-use crate::model::weights::Weights;
 use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -467,7 +467,7 @@ pub fn weight_codes(
     plan: &SitePlan,
     linear: &LinearWeights,
     scales: &[super::Scale],
-) -> Result<super::artifact::QuantizedWeight> {
+) -> Result<QuantizedWeight> {
     let quantizer = plan.quantizer(Side::B, 1, 1);
     let inverses = plan.inverse_scales(commands.device(), &[scales.to_vec()]);
     let words = quantize(commands, &quantizer, &linear.weight, &inverses);
@@ -481,7 +481,7 @@ pub fn weight_codes(
         .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
         .map(code)
         .collect();
-    Ok(super::artifact::QuantizedWeight {
+    Ok(QuantizedWeight {
         codes,
         bias: linear
             .bias

@@ -11,7 +11,7 @@ use super::search::STEP_BYTES;
 use super::settings::Metric;
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
 use std::collections::HashMap;
 

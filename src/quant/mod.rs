@@ -14,15 +14,13 @@ mod method;
 mod packing;
 mod pieces;
 mod plan;
+mod quantized_site;
 mod recovery;
 mod scan;
 mod search;
 mod settings;
 
-pub use artifact::{
-    FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
-    is_quantized,
-};
+pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use builder::CalibrationBuilder;
 pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, weight_codes};
 pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
@@ -39,6 +37,7 @@ pub use plan::{
     Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
     Widths,
 };
+pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use recovery::Finding;
 pub use scan::Scan;
 pub use search::{Found, SiteSearch, Work};

@@ -4,15 +4,15 @@
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
 
-use super::artifact::QuantizedSite;
 use super::calibrate::{Calibration, Event, SiteReport, calibrate, weight_codes};
 use super::memory::{Budget, Memory};
 use super::method::Method;
 use super::plan::SiteScales;
+use super::quantized_site::QuantizedSite;
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Network, Site};
 use serde::{Deserialize, Serialize};
 

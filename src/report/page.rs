@@ -6,8 +6,8 @@ use super::charts::{
 };
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::model::sites;
-use crate::printable;
 use crate::quant::{QuantizedModel, SiteReport};
+use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What the page tells.

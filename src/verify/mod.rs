@@ -1,6 +1,7 @@
 //! Whether devices compute what the CPU versions compute, and whether they compute the same as each other.
 
 mod compare;
+pub mod demo;
 mod kernels;
 mod models;
 mod random;

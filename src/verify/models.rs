@@ -8,10 +8,10 @@ use super::subject::{Subject, method};
 use super::trace::{self, Trace};
 use crate::device::{Commands, Device, Strategy};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::inference::{Model, build};
 use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
 use crate::model::{FloatProducts, Recorder, sites};
 use crate::quant::{Calibration, Scale, SiteScales};
 

@@ -1,7 +1,7 @@
 //! What a verification found, as `--out` stores it and `--against` reads it.
 
 use crate::error::{Error, Result};
-use crate::input;
+use crate::file::input;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};

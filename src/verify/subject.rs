@@ -5,18 +5,18 @@ use super::random::Random;
 use super::report::ModelRecord;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{choose, flat_folder, load};
-use crate::demo;
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
 use crate::model::FloatProducts;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Resolved, resolve};
 use crate::model::sites;
-use crate::model::weights::Weights;
 use crate::quant::{
     Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
     SiteScales, weight_codes,
 };
+use crate::verify::demo;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -1,10 +1,10 @@
 //! A golden network, its calibration, and the oracle's answers for it.
 
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::model::{FloatProducts, Network, Record, Recorder, Site};
 use ptq4vit_gpu::quant::{Calibration, Method, Preset, SitePlan};
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::error::{Error, Result};
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 
 /// Part of a tensor's name, from the start of one of its dot-separated words, that tells a kind of network other than
 /// [`VitConfig`](super::VitConfig)'s. The first that occurs speaks.

@@ -7,7 +7,7 @@ use super::{
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 
 /// The largest number of stages that is believed; every published Swin has four.
 const MAX_STAGES: usize = 8;

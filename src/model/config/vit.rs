@@ -7,7 +7,7 @@ use super::{
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Remedy, Result};
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 
 /// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
 /// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head

@@ -9,9 +9,9 @@ use tempfile::TempDir;
 use super::{Request, Resolved, recipe_named, resolve, tell};
 use crate::data::preprocess::Preprocessing;
 use crate::error::{Error, Result};
+use crate::file::weights::{TensorData, Weights, save};
 use crate::model::config::Architecture;
 use crate::model::open_checkpoint;
-use crate::model::weights::{TensorData, Weights, save};
 
 /// The architecture of recipe `name`, with one class.
 pub fn one_class(name: &str) -> Architecture {

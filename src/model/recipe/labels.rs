@@ -2,7 +2,7 @@
 
 use super::{CONFIG_FILE, config_beside};
 use crate::data::class_names::{ClassName, ClassNames, IMAGENET_CLASSES, is_wnid};
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocessing;
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
 pub use labels::told_labels;
 pub use resolve::{Request, Resolved, Told, resolve, tell, tell_beside};
 
@@ -97,7 +97,7 @@ fn config_beside(weights: &Weights) -> Result<Option<(PathBuf, String)>> {
     let text: Option<String> = None;
     let path = weights.path().with_file_name(CONFIG_FILE);
     #[cfg(feature = "files")]
-    let text = crate::input::text_if_any(&path)?;
+    let text = crate::file::input::text_if_any(&path)?;
     Ok(text.map(|text| (path, text)))
 }
 

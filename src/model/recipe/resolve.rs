@@ -14,8 +14,8 @@ use super::{CONFIG_KEY, PREPROCESSING_KEY, config_beside};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
-use crate::model::weights::Weights;
 
 /// What the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
 use crate::data::preprocess::{Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
+use crate::file::shards::INDEX_SUFFIX;
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
-use crate::model::shards::INDEX_SUFFIX;
-use crate::model::weights::Weights;
 
 /// What a source says of one thing: nothing, a value, or something that can't be followed, and why.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;

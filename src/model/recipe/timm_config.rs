@@ -10,8 +10,8 @@ use super::arguments::{Arguments, Class, shown, side, whole};
 use super::sources::{Otherwise, Said, Source};
 use crate::data::preprocess::Interpolation;
 use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
-use crate::model::weights::Weights;
 
 /// What a config.json beside a weights file is.
 pub(super) enum Config {

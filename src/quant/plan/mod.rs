@@ -14,7 +14,7 @@ pub use site::{Codes, Side, SitePlan, SiteScales};
 #[cfg(feature = "files")]
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
-use crate::input;
+use crate::file::input;
 use crate::model::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};

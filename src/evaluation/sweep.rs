@@ -1,14 +1,14 @@
 //! A sweep: calibrations of models × presets × bits, each a task of its own that leaves its results in one folder.
 
 use crate::data::samples::{Sample, calibration_set};
-use crate::differences::differences;
 use crate::error::{Error, Result};
 use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject};
-use crate::input;
+use crate::file::input;
+use crate::file::weights::Weights;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
 use crate::model::{config::Architecture, sites};
 use crate::quant::{Method, Preset, Provenance, Settings};
+use crate::text::differences;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashSet;

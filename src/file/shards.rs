@@ -3,10 +3,10 @@
 #[cfg(feature = "files")]
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
-use crate::input;
+use crate::file::input;
+use crate::file::unique::unique_strings;
 #[cfg(feature = "files")]
-use crate::model::weights::abridged;
-use crate::model::weights::unique_strings;
+use crate::text::abridged;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -137,7 +137,7 @@ fn is_plain(file: &str) -> bool {
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::weights::{TensorData, Weights, save};
+    use crate::file::weights::{TensorData, Weights, save};
     use serde_json::json;
     use sha2::{Digest, Sha256};
     use std::path::PathBuf;

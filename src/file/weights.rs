@@ -22,9 +22,11 @@ use serde::ser::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::model::shards::Index;
 #[cfg(feature = "files")]
-use crate::output;
+use crate::file::output;
+use crate::file::shards::Index;
+use crate::file::unique::Unique;
+use crate::text::abridged;
 
 /// The longest header that is read, the `safetensors` crate's own limit.
 const MAX_HEADER: usize = 100_000_000;
@@ -34,8 +36,6 @@ const LENGTH_BYTES: usize = 8;
 const MAGIC_BYTES: usize = 64;
 /// The header key that holds metadata and therefore can't name a tensor.
 const METADATA: &str = "__metadata__";
-/// Names listed in one error before the rest is only counted.
-const LISTED: usize = 8;
 /// The dtypes that [`Weights::float`] converts.
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 /// The dtypes that codes and shifts are kept in.
@@ -330,15 +330,6 @@ fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// The first names of a list, and how many more there are.
-pub(in crate::model) fn abridged(names: &[String]) -> String {
-    let shown = names[..names.len().min(LISTED)].join(", ");
-    match names.len().saturating_sub(LISTED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// A safetensors header, names in order.
 #[derive(Default)]
 struct Header {
@@ -383,45 +374,6 @@ impl<'de> Deserialize<'de> for Header {
         }
 
         deserializer.deserialize_map(Entries)
-    }
-}
-
-/// Reads a JSON object of strings in which no name occurs twice.
-pub(super) fn unique_strings<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<BTreeMap<String, String>, D::Error> {
-    Unique::deserialize(deserializer).map(|Unique(strings)| strings)
-}
-
-/// A JSON object of strings in which no name occurs twice.
-struct Unique(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Strings;
-
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Unique;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("an object of strings by name")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Unique, A::Error> {
-                let mut strings = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    if strings.insert(name.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("`{name}` occurs twice")));
-                    }
-                }
-                Ok(Unique(strings))
-            }
-        }
-
-        deserializer.deserialize_map(Strings)
     }
 }
 

@@ -5,7 +5,7 @@
 //! else is refused before the work.
 
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::file::interrupt;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
