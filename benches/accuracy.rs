@@ -13,12 +13,13 @@ use clap::Parser;
 use ptq4vit_gpu::data::samples::{Sample, labelled, listed, load_all};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
-use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::Site;
+use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::model::{Site, sites};
 use ptq4vit_gpu::quant::{
-    Budget, Calibration, Method, Policy, Preset, Provenance, QuantizedModel, Settings, calibrate,
+    Calibration, Method, Policy, Preset, Provenance, QuantizedModel, Settings,
 };
 use ptq4vit_gpu::report::{Accuracy, Tally};
 use std::path::PathBuf;
@@ -171,16 +172,11 @@ impl Session {
     }
 
     fn calibrate(&self, method: &Method, wanted: &dyn Fn(&Site) -> bool) -> Result<Calibration> {
-        let network = build(&self.device, &self.weights, &self.resolved.architecture)?;
-        calibrate(
-            &network,
-            &self.weights,
-            method,
-            &self.calibration_images,
-            Budget::default(),
-            wanted,
-            &mut |_| Ok(()),
-        )
+        Calibration::builder(&self.device, &self.weights, &self.resolved.architecture)
+            .method(method)
+            .images(&self.calibration_images)
+            .only(wanted)
+            .run()
     }
 
     fn float_row(&self) {

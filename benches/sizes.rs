@@ -10,13 +10,11 @@
 use clap::Parser;
 use ptq4vit_gpu::bench::{covering, random_checkpoint, random_images};
 use ptq4vit_gpu::device::{Device, open};
-use ptq4vit_gpu::error::{Error, Result};
-use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::error::{Error, Result, Setting};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::quant::{
-    Budget, Calibration, Method, Preset, Provenance, QuantizedModel, calibrate, parse_bytes,
-};
+use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel, parse_bytes};
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
@@ -62,7 +60,9 @@ fn main() -> Result<()> {
         let recipe = recipes()
             .iter()
             .find(|recipe| recipe.name == *name)
-            .ok_or_else(|| Error::usage("--model", format!("there is no recipe `{name}`")))?;
+            .ok_or_else(|| {
+                Error::setting(Setting::Model, format!("there is no recipe `{name}`"))
+            })?;
         row(&selection.device, recipe, &arguments)?;
     }
     Ok(())
@@ -92,19 +92,11 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
     } else {
         (covering(6, &resolved.architecture)?, &images[..1])
     };
-    let network = build(device, &weights, &resolved.architecture)?;
-    let calibration = calibrate(
-        &network,
-        &weights,
-        &method,
-        images_used,
-        Budget {
-            bytes: arguments.memory_budget,
-            halvings: 0,
-        },
-        &|_| true,
-        &mut |_| Ok(()),
-    )?;
+    let calibration = Calibration::builder(device, &weights, &resolved.architecture)
+        .method(&method)
+        .images(images_used)
+        .memory_budget(arguments.memory_budget)
+        .run()?;
     let calibration_figures = in_full.then(|| {
         let Calibration {
             forward,
@@ -118,7 +110,6 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
     });
     let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
     let model = QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?;
-    drop(network);
     device.memory().reset_peak();
     let integer_figures = one_image(device, &mut Model::quantized(device, &model)?, &images)?;
     println!(

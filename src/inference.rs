@@ -3,12 +3,13 @@
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Commands, Device, Recording};
 use crate::error::{Error, Result};
+use crate::families::graphs;
+use crate::file::weights::Weights;
+use crate::graph::{FloatProducts, HalfProducts, Network, Products};
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
-use crate::model::{FloatProducts, HalfProducts, Network, Products, graphs};
 use crate::quant::QuantizedModel;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
 const BATCH: usize = 8;
@@ -125,13 +126,21 @@ impl Model {
     /// # Errors
     /// Those of the device.
     pub fn logits(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        self.device().clone().wait(self.logits_async(images))
+    }
+
+    /// [`logits`](Self::logits) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn logits_async(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         let mut logits = Vec::with_capacity(images.len());
         while let rest = &images[logits.len()..]
             && !rest.is_empty()
         {
             let at_once = self.at_once.min(self.network.max_images());
             let batch = &rest[..at_once.min(rest.len())];
-            match self.logits_by(batch.len(), batch) {
+            match self.logits_by_async(batch.len(), batch).await {
                 Ok(values) => logits.extend(values),
                 Err(error @ Error::OutOfMemory { .. }) if batch.len() > 1 => {
                     self.at_once = batch.len() / 2;
@@ -148,9 +157,22 @@ impl Model {
     /// # Errors
     /// As there.
     pub fn logits_by(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+        self.device()
+            .clone()
+            .wait(self.logits_by_async(batch, images))
+    }
+
+    async fn logits_by_async(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Vec<Vec<f32>>> {
         let mut logits = Vec::with_capacity(images.len());
         for batch in images.chunks(self.network.max_images().min(batch)) {
-            let values = self.batch_logits(batch.len(), &batch.concat())?;
+            let mut commands = Commands::new(self.device());
+            let values = self
+                .run(&mut commands, batch.len(), &batch.concat())
+                .await?;
             logits.extend(
                 values
                     .chunks_exact(self.network.classes())
@@ -195,19 +217,19 @@ impl Model {
         let device = self.device().clone();
         Commands::profile(&device, |commands| {
             for batch in images.chunks(self.network.max_images()) {
-                self.run(commands, batch.len(), &batch.concat())?;
+                device.wait(self.run(commands, batch.len(), &batch.concat()))?;
             }
             Ok(())
         })
     }
 
-    /// `[images, classes]`, from pixels `[images, 3, S, S]`.
-    fn batch_logits(&mut self, images: usize, values: &[f32]) -> Result<Vec<f32>> {
-        let mut commands = Commands::new(self.device());
-        self.run(&mut commands, images, values)
-    }
-
-    fn run(&mut self, commands: &mut Commands, images: usize, values: &[f32]) -> Result<Vec<f32>> {
+    /// Returns `[images, classes]`, from pixels `[images, 3, S, S]`.
+    async fn run(
+        &mut self,
+        commands: &mut Commands,
+        images: usize,
+        values: &[f32],
+    ) -> Result<Vec<f32>> {
         let Self {
             network,
             products,
@@ -228,7 +250,7 @@ impl Model {
             *program = match Commands::record(device, &mut append) {
                 None => {
                     let logits = append(commands);
-                    return commands.read(&logits);
+                    return commands.read_async(&logits).await;
                 }
                 Some((logits, recording)) => {
                     log::debug!("recorded the network for {images} images at once");
@@ -244,7 +266,7 @@ impl Model {
         let recorded = program.as_ref().expect("it was recorded above");
         device.write(&recorded.pixels, values);
         commands.replay(&recorded.recording);
-        let logits = commands.read(&recorded.logits);
+        let logits = commands.read_async(&recorded.logits).await;
         if logits.is_err() {
             // What couldn't be recorded would be missing from every replay, without a word.
             *program = None;

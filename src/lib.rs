@@ -3,14 +3,14 @@
 //! From a timm checkpoint and a few images to a quantized model, and to what it sees in a batch of images:
 //!
 //! ```
-//! use ptq4vit_gpu::data::samples::{choose, flat_folder, load_all};
+//! use ptq4vit_gpu::data::samples::{choose, flat_folder, load};
 //! use ptq4vit_gpu::device::open;
-//! use ptq4vit_gpu::error::Result;
-//! use ptq4vit_gpu::inference::{Model, build};
-//! use ptq4vit_gpu::model::{open_checkpoint, sites};
+//! use ptq4vit_gpu::inference::Model;
+//! use ptq4vit_gpu::families::sites;
+//! use ptq4vit_gpu::model::open_checkpoint;
 //! use ptq4vit_gpu::model::recipe::resolve;
 //! use ptq4vit_gpu::quant::{
-//!     Budget, Event, Method, Preset, Provenance, QuantizedModel, calibrate,
+//!     Calibration, Event, Method, Preset, Provenance, QuantizedModel,
 //! };
 //! use ptq4vit_gpu::report::guesses;
 //! use std::path::Path;
@@ -24,29 +24,22 @@
 //! let weights = open_checkpoint(Path::new("models/demo/vit_mnist/model.safetensors"))?;
 //! let resolved = resolve(&weights, None)?;
 //! let samples = choose(flat_folder(Path::new("models/demo/calibration"))?, 4, 0)?;
-//! let images: Vec<Vec<f32>> = load_all(&samples, &resolved.preprocessing)
-//!     .into_iter()
-//!     .collect::<Result<_>>()?;
+//! let images = load(&samples, &resolved.preprocessing)?;
 //!
 //! // Calibrate, with fewer candidates than the paper's 100 for each scale.
 //! let sites = sites(&resolved.architecture);
 //! let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites)?;
 //! method.settings.candidates = 20;
-//! let network = build(&device, &weights, &resolved.architecture)?;
-//! let calibration = calibrate(
-//!     &network,
-//!     &weights,
-//!     &method,
-//!     &images,
-//!     Budget::default(),
-//!     &|_| true,
-//!     &mut |event| {
+//! let calibration = Calibration::builder(&device, &weights, &resolved.architecture)
+//!     .method(&method)
+//!     .images(&images)
+//!     .on_event(&mut |event| {
 //!         if let Event::Progress(progress) = event {
 //!             println!("{:.0}%", 100.0 * progress.done);
 //!         }
 //!         Ok(())
-//!     },
-//! )?;
+//!     })
+//!     .run()?;
 //!
 //! // Save: one file with everything that running it takes.
 //! let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, Some(0), &samples)?;
@@ -70,7 +63,7 @@
 //! | read a checkpoint, a file or the hub's | [`model::open_checkpoint`], [`hub::fetch`] |
 //! | know its architecture and preprocessing | [`model::recipe::resolve`] |
 //! | read images, folders and lists | [`data::samples`], [`data::preprocess::Preprocessing`] |
-//! | quantize | [`quant::calibrate`], [`quant::Method`], [`quant::QuantizedModel`] |
+//! | quantize | [`quant::Calibration::builder`], [`quant::Method`], [`quant::QuantizedModel`] |
 //! | run a model, in floats or integers | [`inference::Model`] |
 //! | know how good it is | [`evaluation::Models`], [`report::Tally`], [`report::guesses`] |
 //! | know how fast it is | [`mod@bench`] |
@@ -78,29 +71,28 @@
 //! What else is public is what these are made of, for tests and for whoever builds on it: [`kernels`] with their CPU
 //! versions, the networks in [`model`], the search in [`quant`].
 //!
-//! Errors ([`error::Error`]) name the file, tensor or flag that they are about. Nothing is printed: notices go to the
-//! `log` facade. The same inputs, seed and device give the same bytes.
+//! Errors ([`error::Error`]) name the file, tensor or setting that they are about. Outside of [`cli`] nothing is printed:
+//! notices go to the `log` facade. The same inputs, seed and device give the same bytes.
 
+#[cfg(feature = "files")]
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
-pub mod demo;
 pub mod device;
-mod differences;
 pub mod error;
+#[cfg(feature = "files")]
 pub mod evaluation;
 pub mod families;
+pub mod file;
 pub mod graph;
+#[cfg(feature = "files")]
 pub mod hub;
 pub mod inference;
-mod input;
-pub mod interrupt;
 pub mod kernels;
 pub mod model;
-mod output;
-mod printable;
 pub mod quant;
 pub mod report;
-pub mod sweep;
-pub mod tuning;
+mod text;
+#[cfg(feature = "verify")]
 pub mod verify;

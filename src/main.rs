@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ptq4vit_gpu::interrupt::listen();
     ptq4vit_gpu::cli::run()
 }

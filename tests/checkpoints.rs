@@ -4,7 +4,7 @@
 mod program;
 
 use program::{Program, here, program};
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

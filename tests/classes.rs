@@ -5,7 +5,7 @@ mod program;
 
 use program::{Program, here, program};
 use ptq4vit_gpu::data::class_names::ClassNames;
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::quant::QuantizedModel;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -11,14 +11,12 @@ use image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use program::{Outcome, Program, here, program};
 use ptq4vit_gpu::data::image_file::load_rgb;
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{recipes, resolve};
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{
-    Budget, Method, Metric, Preset, Provenance, QuantizedModel, calibrate as calibrate_on,
-};
+use ptq4vit_gpu::quant::{Calibration, Method, Metric, Preset, Provenance, QuantizedModel};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -323,17 +321,11 @@ fn quantized_logits(model: &Container, metric: Metric) -> Vec<(Vec<f32>, Vec<f32
     common::devices()
         .iter()
         .map(|device| {
-            let network = build(device, &weights, &resolved.architecture).unwrap();
-            let found = calibrate_on(
-                &network,
-                &weights,
-                &method,
-                &images,
-                Budget::default(),
-                &|_| true,
-                &mut |_| Ok(()),
-            )
-            .unwrap_or_else(|error| panic!("{error}"));
+            let found = Calibration::builder(device, &weights, &resolved.architecture)
+                .method(&method)
+                .images(&images)
+                .run()
+                .unwrap_or_else(|error| panic!("{error}"));
             let provenance = Provenance {
                 name: resolved.name.clone(),
                 preset: Preset::Ptq4vit,
@@ -403,7 +395,7 @@ fn a_network_without_any_doubt() {
     // A logit that far ahead makes the softmax exactly 1 in f32, so the loss has no gradient to weigh errors with.
     let scene = Scene::new();
     scene.model(|model| model.tensor("head.bias").words()[3] = 1e4f32.to_le_bytes());
-    let says = ["--metric", "hessian needs a loss", "--metric mse"];
+    let says = ["--metric", "hessian needs a loss", "choose `mse`"];
     scene.fails(scene.calibrate(), USAGE, &says);
     scene.calibrate().with("--metric", "mse").run().success();
 }
@@ -452,7 +444,7 @@ fn architectures_that_nobody_tells() {
     scene.fails(scene.eval("--model", "model.safetensors"), USAGE, &says);
 
     scene.write("config.json", "{\"architecture\": \"vit_tiny_patch16_224\"");
-    let says = ["config.json", "can't be understood", "--recipe"];
+    let says = ["config.json", "can't be understood", "recipe"];
     scene.fails(scene.calibrate(), INPUT, &says);
 }
 
@@ -487,7 +479,7 @@ fn image_sizes_that_the_model_does_not_take() {
     for run in both("40") {
         let says = [
             "model.safetensors",
-            "--image-size 40: its positions are for images of 32 pixels, not 40",
+            "image_size 40: its positions are for images of 32 pixels, not 40",
             "`--interpolate-positions`",
         ];
         scene.fails(run, INPUT, &says);
@@ -820,7 +812,7 @@ fn damaged_parts() {
         let merge = scene.merge(&["0.json", "1.json"]);
         scene.fails(merge, INPUT, &["1.json: ", says]);
     };
-    let no_part = "is no part of an evaluation, as `eval --out` writes it: ";
+    let no_part = "is no part of an evaluation, as `eval` writes it: ";
     for text in ["", "[]", "{}", "null", "{\"format\": 1"] {
         scene.write("1.json", text);
         refused(no_part);

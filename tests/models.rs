@@ -10,11 +10,12 @@ mod program;
 use program::{here, program};
 use ptq4vit_gpu::data::samples::{Sample, flat_folder, labelled, load_all};
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::Site;
 use ptq4vit_gpu::inference::{Model, build};
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::model::{Site, sites};
-use ptq4vit_gpu::quant::{Budget, Method, Preset, calibrate};
+use ptq4vit_gpu::quant::{Calibration, Method, Preset};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -262,16 +263,13 @@ fn abandoning_candidates_early_changes_no_choice() {
         method.settings.exhaustive = exhaustive;
         method.settings.candidates = 40;
         method.settings.rounds = 2;
-        calibrate(
-            &network,
-            &shared.weights,
-            &method,
-            &images,
-            Budget { bytes, halvings: 0 },
-            &|site| SITES.contains(&site.name.as_str()),
-            &mut |_| Ok(()),
-        )
-        .unwrap()
+        Calibration::builder(&device, &shared.weights, &shared.resolved.architecture)
+            .method(&method)
+            .images(&images)
+            .memory_budget(bytes)
+            .only(&|site| SITES.contains(&site.name.as_str()))
+            .run()
+            .unwrap()
     };
     let (quick, full) = (run(false, None), run(true, None));
     assert_eq!(quick.sites.len(), SITES.len());

@@ -6,10 +6,10 @@ mod program;
 
 use program::{Program, here, program};
 use ptq4vit_gpu::data::samples::{flat_folder, load_all};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::QuantizedModel;
 use serde_json::Value;
 use std::path::Path;

@@ -10,13 +10,13 @@ use program::{Outcome, Program, here, program};
 use ptq4vit_gpu::data::samples::{calibration_set, load_all};
 use ptq4vit_gpu::device::{Device, adapters, open};
 use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::Weights;
 use ptq4vit_gpu::quant::{
-    Calibration, Calibrator, Event, Finding, Journal, JournalLock, Method, Preset, Provenance,
-    QuantizedSite, SiteReport, Subject, Transform,
+    Calibration, CalibrationBuilder, Event, Finding, Journal, JournalLock, Method, Preset,
+    Provenance, QuantizedSite, SiteReport, Subject, Transform,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const INPUT: i32 = 3;
-const DEVICE: i32 = 4;
 const INTERRUPTED: i32 = 130;
 
 /// Sites of the golden oracle's ViT: two blocks of six, the embedding and the head.
@@ -295,39 +294,38 @@ impl Inside {
         on_site: &mut dyn FnMut(&SiteReport, &QuantizedSite) -> Result<()>,
     ) -> (Result<Calibration>, Vec<String>) {
         let mut recoveries = Vec::new();
-        let outcome = self.calibrator(reopen).run(device, findings, &mut |event| {
-            match event {
-                Event::Found(report, quantized) => return on_site(report, quantized),
-                Event::Recovery(what) => recoveries.push(what.to_owned()),
-                Event::Progress(_) => {}
-            }
-            Ok(())
-        });
+        let opened = device.clone();
+        let outcome = self
+            .calibration(&opened)
+            .going_on_from(findings)
+            .reopening(device, reopen)
+            .on_event(&mut |event| {
+                match event {
+                    Event::Found(report, quantized) => return on_site(report, quantized),
+                    Event::Recovery(what) => recoveries.push(what.to_owned()),
+                    _ => {}
+                }
+                Ok(())
+            })
+            .run();
         (outcome, recoveries)
     }
 
-    fn calibrator<'a>(&'a self, reopen: &'a dyn Fn() -> Result<Device>) -> Calibrator<'a> {
-        Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: &self.weights,
-            method: &self.method,
-            images: &self.images,
-            budget: self.budget,
-            reopen,
-        }
+    fn calibration(&self, device: &Device) -> CalibrationBuilder<'_> {
+        Calibration::builder(device, &self.weights, &self.resolved.architecture)
+            .method(&self.method)
+            .images(&self.images)
+            .memory_budget(self.budget)
     }
 
     /// Whether a calibration begins with this budget.
     fn is_enough(&mut self, device: &Device, bytes: u64) -> bool {
         self.budget = Some(bytes);
-        let reopen = || panic!("it isn't lost");
         let begun = &mut |_: Event| Err(Error::Check("it begins".into()));
-        let outcome = self
-            .calibrator(&reopen)
-            .run(&mut device.clone(), Vec::new(), begun);
+        let outcome = self.calibration(device).on_event(begun).run();
         match outcome.map(drop).unwrap_err() {
             Error::Check(_) => true,
-            Error::Usage { .. } => false,
+            Error::InvalidSetting { .. } => false,
             other => panic!("{other}"),
         }
     }
@@ -440,10 +438,10 @@ fn a_damaged_journal_is_refused() {
             continue;
         }
         let error = opened.map(drop).unwrap_err();
-        assert_eq!(error.exit_code(), INPUT as u8);
+        assert!(matches!(error, Error::Input { .. }));
         let error = error.to_string();
         assert!(
-            error.contains("damaged; --restart discards it"),
+            error.contains("damaged; restart discards it"),
             "byte {at}: {error}"
         );
         assert_eq!(std::fs::read(scene.journal()).unwrap(), damaged);
@@ -693,7 +691,7 @@ fn a_lost_device_is_opened_anew_once() {
         Ok(())
     });
     let error = outcome.map(drop).unwrap_err();
-    assert_eq!(error.exit_code(), DEVICE as u8);
+    assert!(matches!(error, Error::DeviceLost { .. }));
     assert!(error.to_string().contains("for the second time"), "{error}");
     assert_eq!(sites, 6);
 
@@ -735,7 +733,10 @@ fn less_memory_gives_the_same_scales() {
         device.memory().set_limit(expected.peak_device_bytes / 50);
         let (outcome, _) = inside.run(&mut device, Vec::new(), &reopen, &mut |_, _| Ok(()));
         let error = outcome.map(drop).unwrap_err();
-        assert_eq!(error.exit_code(), DEVICE as u8);
+        assert!(matches!(
+            error,
+            Error::Device { .. } | Error::OutOfMemory { .. }
+        ));
         assert!(error.to_string().contains("out of memory"), "{error}");
     }
 }

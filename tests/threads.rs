@@ -4,13 +4,11 @@ mod common;
 
 use ptq4vit_gpu::data::samples::{flat_folder, load_all};
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::inference::{Model, build};
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::quant::{
-    Budget, Calibration, Method, Preset, Provenance, QuantizedModel, calibrate,
-};
+use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use std::path::Path;
 use std::thread;
 
@@ -45,17 +43,11 @@ impl Demo {
     }
 
     fn calibrate(&self, device: &Device) -> Calibration {
-        let network = build(device, &self.weights, &self.resolved.architecture).unwrap();
-        calibrate(
-            &network,
-            &self.weights,
-            &self.method(),
-            &self.images[..2],
-            Budget::default(),
-            &|_| true,
-            &mut |_| Ok(()),
-        )
-        .unwrap()
+        Calibration::builder(device, &self.weights, &self.resolved.architecture)
+            .method(&self.method())
+            .images(&self.images[..2])
+            .run()
+            .unwrap()
     }
 
     fn float(&self, device: &Device) -> Model {

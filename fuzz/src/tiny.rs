@@ -2,12 +2,11 @@
 //! windows and a merging, and a DeiT III.
 
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::inference::build;
+use ptq4vit_gpu::families::sites;
+use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{CONFIG_KEY, resolve};
-use ptq4vit_gpu::model::sites;
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
-use ptq4vit_gpu::quant::{Budget, Method, Preset, Provenance, QuantizedModel, calibrate};
+use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use std::collections::BTreeMap;
 
 /// As files tell them.
@@ -43,19 +42,12 @@ pub fn quantized(told: &str) -> Vec<u8> {
     method.settings.candidates = 4;
     method.settings.rounds = 1;
     let pixels = 3 * resolved.architecture.image_size().pow(2);
-    let images = [(0..pixels).map(|at| (at as f32).sin()).collect()];
-    let network =
-        build(&Device::cpu(), &weights, &resolved.architecture).expect("a network that fits");
-    let calibration = calibrate(
-        &network,
-        &weights,
-        &method,
-        &images,
-        Budget::default(),
-        &|_| true,
-        &mut |_| Ok(()),
-    );
-    let calibration = calibration.expect("a calibration");
+    let images: [Vec<f32>; 1] = [(0..pixels).map(|at| (at as f32).sin()).collect()];
+    let calibration = Calibration::builder(&Device::cpu(), &weights, &resolved.architecture)
+        .method(&method)
+        .images(&images)
+        .run()
+        .expect("a calibration");
     let provenance = Provenance::new(&weights, "tiny", Preset::Ptq4vit, None, &[]);
     let provenance = provenance.expect("no image has to be read");
     let folder = tempfile::tempdir().expect("a temporary folder");

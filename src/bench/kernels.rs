@@ -5,6 +5,8 @@ use super::random::uniform;
 use super::timing::{Timing, time};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
+use crate::families::sites;
+use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
     affine, float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
@@ -12,12 +14,10 @@ use crate::kernels::{
     window_softmax_codes,
 };
 use crate::model::config::{Architecture, Family};
-use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
 use crate::quant::{
     CodedProduct, Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side,
     SitePlan, SiteScales, inverse_scales,
 };
-use clap::ValueEnum;
 use half::f16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -35,9 +35,13 @@ const BITS: u32 = 8;
 const PACKED_BITS: u32 = 6;
 
 /// What is timed: a kernel by the name of its file, or the search's `scan`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(
+    feature = "cli",
+    derive(clap::ValueEnum),
+    value(rename_all = "snake_case")
+)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub enum Kernel {
     /// Matrix products in f32.
     FloatProduct,
@@ -121,10 +125,10 @@ pub struct KernelFigure {
 }
 
 impl Kernel {
-    /// As it is printed.
+    /// Returns its name as it is printed and written.
     pub fn name(self) -> String {
-        let value = self.to_possible_value().expect("no kernel is hidden");
-        value.get_name().to_owned()
+        let json = serde_json::to_string(&self).expect("plain data is always JSON");
+        json.trim_matches('"').to_owned()
     }
 }
 

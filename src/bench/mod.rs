@@ -3,6 +3,7 @@
 //! Everything here is a measurement of this device at this moment; nothing comes from data sheets.
 
 mod ceilings;
+pub mod kept_strategies;
 mod kernels;
 mod networks;
 mod random;

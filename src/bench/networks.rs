@@ -4,14 +4,12 @@ use super::random::{random_checkpoint, random_images};
 use super::timing::{Timing, time_whole};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::inference::{Model, build};
+use crate::families::sites;
+use crate::file::weights::Weights;
+use crate::inference::Model;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved};
-use crate::model::sites;
-use crate::model::weights::Weights;
-use crate::quant::{
-    Budget, Method, Metric, Preset, Provenance, QuantizedModel, Settings, calibrate,
-};
+use crate::quant::{Calibration, Method, Metric, Preset, Provenance, QuantizedModel, Settings};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -114,15 +112,10 @@ impl Subject {
             Precision::W6A6 => 6,
         };
         let method = covering(bits, architecture)?;
-        let calibration = calibrate(
-            &build(device, weights, architecture)?,
-            weights,
-            &method,
-            &random_images(architecture, 1),
-            Budget::default(),
-            &|_| true,
-            &mut |_| Ok(()),
-        )?;
+        let calibration = Calibration::builder(device, weights, architecture)
+            .method(&method)
+            .images(&random_images(architecture, 1))
+            .run()?;
         let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
         let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
         Model::quantized(device, &model)

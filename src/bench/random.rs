@@ -1,9 +1,9 @@
 //! Networks and images where only the shapes matter.
 
 use crate::error::{Error, Result};
+use crate::file::weights::{TensorData, Weights, save};
 use crate::model::config::{Architecture, CHANNELS};
 use crate::model::recipe::{Recipe, Resolved, resolve};
-use crate::model::weights::{TensorData, Weights, save};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -3,7 +3,7 @@
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Fewest and most repetitions that a median is taken of.
 const REPETITIONS: [usize; 2] = [3, 100];

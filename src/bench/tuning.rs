@@ -3,10 +3,10 @@
 use super::kernels::{Case, Kernel, cases_of_shape};
 use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
-use crate::error::Result;
+use crate::error::Error;
+use crate::families::sites;
 use crate::kernels::{Format, STRATEGY_NAMES, adopt};
 use crate::model::recipe::recipe_named;
-use crate::model::sites;
 use serde::Serialize;
 
 /// The network whose shapes are timed, of middling size, at as many images as kernels are timed with.
@@ -92,11 +92,11 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
 ///
 /// # Errors
 /// Those of the device, and of `tried`.
-pub fn tune(
+pub fn tune<E: From<Error>>(
     device: &Device,
     shape: Option<[usize; 3]>,
-    tried: &mut dyn FnMut(&Trial) -> Result<()>,
-) -> Result<Vec<(&'static str, Strategy)>> {
+    tried: &mut dyn FnMut(&Trial) -> std::result::Result<(), E>,
+) -> std::result::Result<Vec<(&'static str, Strategy)>, E> {
     let mut chosen = Vec::new();
     for product in STRATEGY_NAMES {
         let mut costs = Vec::new();

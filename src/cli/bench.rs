@@ -1,18 +1,18 @@
 //! `bench`: how fast this device is, by its kernels and by whole networks.
 
+use super::error::{Error, Result};
 use super::options::DeviceOption;
 use super::source::ModelSource;
 use super::{open_checkpoint, print_json};
+use crate::bench::kept_strategies;
 use crate::bench::{
     BATCHES, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision, Subject,
     Timing, Trial, cases_of, cases_of_shape, tune,
 };
 use crate::device::{Device, Strategy};
-use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
-use crate::model::weights::Weights;
-use crate::tuning;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ impl Source {
 
     fn subject(self) -> Result<Subject> {
         match self {
-            Self::Recipe(recipe) => Subject::of_recipe(recipe),
+            Self::Recipe(recipe) => Ok(Subject::of_recipe(recipe)?),
             Self::Checkpoint(weights, resolved) => Ok(Subject::new(weights, *resolved)),
         }
     }
@@ -219,7 +219,7 @@ impl Bench {
                 "there is nothing to tune on the CPU",
             ));
         }
-        let file = tuning::file_for(&device)?;
+        let file = kept_strategies::file_for(&device)?;
         self.show(|| {
             print_line!("device  {}, {}", device.name(), device.driver())?;
             print_line!("")?;
@@ -236,7 +236,7 @@ impl Bench {
             trials.push(trial.clone());
             self.show(|| print_trial(trial))
         })?;
-        tuning::keep(&file, &device, &chosen)?;
+        kept_strategies::keep(&file, &device, &chosen)?;
         self.show(|| {
             print_line!("")?;
             print_line!("chosen, and kept in {}", file.display())?;

@@ -1,20 +1,22 @@
 //! `calibrate`: a timm checkpoint and images in, a file of integers out.
 
+use super::error::{Error, Result};
+use super::inputs::Inputs;
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::report::{Outcome, Report, ReportOptions};
 use super::source::{ModelSource, files_of};
 use super::{open_float, print_json, progress};
-use crate::data::samples::{Sample, calibration_set, load_all};
+use crate::data::samples::{Sample, calibration_set, load};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error;
+use crate::families::sites;
+use crate::file::output::{self, Output};
+use crate::file::weights::Weights;
+use crate::graph::Site;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::model::{Site, sites};
-use crate::output::{self, Inputs, Output};
 use crate::quant::{
-    Calibration, Calibrator, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Settings, Subject, Transform, WeightScales, journal_of,
-    parse_bytes,
+    Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
+    QuantizedModel, Rule, Settings, Subject, Transform, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -182,9 +184,7 @@ impl Calibrate {
         let method = Method { plan, settings };
         let seed = self.list.is_none().then_some(self.seed);
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
-        let images = load_all(&samples, &resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
+        let images = load(&samples, &resolved.preprocessing)?;
         let mut device = self.device.open()?;
 
         let calibrating = Calibrating {
@@ -231,15 +231,15 @@ impl Calibrate {
             .images("--images", [&self.images]);
         let inputs = self.report.add_inputs(inputs);
         let journal = journal_of(out);
-        output::spare("--out", out, &inputs)?;
-        output::spare("--out's journal", &journal, &inputs)?;
+        inputs.spare("--out", out)?;
+        inputs.spare("--out's journal", &journal)?;
         let mut taken = inputs.files("--out", [out]).files("journal", [journal]);
         if let Some(report) = report {
-            report.output().spare("--report", &taken)?;
+            taken.spare_from("--report", report.output())?;
             taken = taken.files("--report", report.output().file());
         }
         match plan_out {
-            Some(plan_out) => plan_out.spare("--plan-out", &taken),
+            Some(plan_out) => taken.spare_from("--plan-out", plan_out),
             None => Ok(()),
         }
     }
@@ -247,7 +247,7 @@ impl Calibrate {
     /// What becomes of each of the network's `sites`.
     fn plan(&self, sites: &[Site]) -> Result<Plan> {
         match &self.plan {
-            Some(path) => Plan::open(path, sites),
+            Some(path) => Ok(Plan::open(path, sites)?),
             None => {
                 let preset = Policy::preset(
                     self.preset,
@@ -338,22 +338,22 @@ impl Calibrating<'_> {
         if journal.done() > 0 {
             log::info!("journal: {}", journal.progress());
         }
-        let calibrator = Calibrator {
-            architecture: &self.resolved.architecture,
-            weights: self.weights,
-            method: self.method,
-            images: self.images,
-            budget: self.memory_budget,
-            reopen: &|| option.open(),
-        };
         let bar = progress::calibration();
-        let calibration = calibrator.run(device, findings, &mut |event| {
-            progress::show(&bar, &event);
-            match event {
-                Event::Found(report, quantized) => journal.add(report, quantized),
-                _ => Ok(()),
-            }
-        });
+        let opened = device.clone();
+        let calibration = Calibration::builder(&opened, self.weights, &self.resolved.architecture)
+            .method(self.method)
+            .images(self.images)
+            .memory_budget(self.memory_budget)
+            .going_on_from(findings)
+            .reopening(device, &|| option.open())
+            .on_event(&mut |event| {
+                progress::show(&bar, &event);
+                match event {
+                    Event::Found(report, quantized) => journal.add(report, quantized),
+                    _ => Ok(()),
+                }
+            })
+            .run();
         bar.finish_and_clear();
         match calibration {
             Ok(calibration) => Ok((calibration, journal)),
@@ -362,10 +362,10 @@ impl Calibrating<'_> {
                     log::warn!("journal: the same command goes on: {}", journal.progress());
                 }
                 Err(match error {
-                    Error::NotFinite { image, problem } => {
+                    error::Error::NotFinite { image, problem } => {
                         Error::input(&self.samples[image].path, problem)
                     }
-                    other => other,
+                    other => other.into(),
                 })
             }
         }

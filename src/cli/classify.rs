@@ -1,14 +1,14 @@
 //! `classify`: what a model sees in images.
 
+use super::error::{Error, Result};
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{open_float, print_json, progress};
+use super::{open_float, open_quantized, print_json, progress};
 use crate::data::class_names::{ClassName, ClassNames};
 use crate::data::samples::{Sample, flat_folder, load_all};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error;
 use crate::inference::{Model, check_finite};
-use crate::quant::QuantizedModel;
 use crate::report::{Guess, guesses};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args};
@@ -156,7 +156,7 @@ impl Classify {
     fn open(&self, device: &Device) -> Result<(Model, Option<ClassNames>)> {
         let (image_size, preprocessing) = (&self.image_size, &self.preprocessing);
         if let Some(path) = &self.quantized {
-            let mut model = QuantizedModel::open(path)?;
+            let (_, mut model) = open_quantized(path)?;
             image_size.check_quantized(&model.architecture)?;
             model.preprocessing = preprocessing.apply(&model.preprocessing)?;
             let names = self.names(model.architecture.classes(), model.class_names.take())?;
@@ -179,7 +179,7 @@ impl Classify {
     /// The names of so many classes: those in --classes, else the model's `own`.
     fn names(&self, classes: usize, own: Option<ClassNames>) -> Result<Option<ClassNames>> {
         if let Some(path) = &self.classes {
-            return ClassNames::open(path, classes).map(Some);
+            return Ok(Some(ClassNames::open(path, classes)?));
         }
         match &own {
             Some(names) if *names == ClassNames::imagenet() => {
@@ -216,7 +216,7 @@ impl Classify {
         unreadable: &mut Vec<Error>,
     ) -> Result<Vec<Row>> {
         let mut images = Vec::new();
-        let failures: Vec<Option<Error>> = load_all(samples, model.preprocessing())
+        let failures: Vec<Option<error::Error>> = load_all(samples, model.preprocessing())
             .into_iter()
             .map(|loaded| loaded.map(|image| images.push(image)).err())
             .collect();
@@ -238,7 +238,7 @@ impl Classify {
                 }
                 Some(error) => {
                     let text = error.to_string();
-                    unreadable.push(error);
+                    unreadable.push(error.into());
                     Outcome::Unreadable { error: text }
                 }
             };

@@ -1,7 +1,7 @@
 //! `completions`: what shells complete.
 
+use super::error::Result;
 use super::{Cli, NAME, print_text};
-use crate::error::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 

@@ -11,7 +11,7 @@ Examples:
   ptq4vit-gpu eval --model deit_small_patch16_224 --quantized w8a8.safetensors --images imagenet/val
   ptq4vit-gpu classify --quantized w8a8.safetensors cat.jpg";
 
-/// Exit codes, those of [`Error`](crate::error::Error).
+/// Exit codes, those of [`Error`](super::error::Error).
 pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "All went well."),
     (

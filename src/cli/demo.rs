@@ -1,19 +1,19 @@
 //! `demo`: the whole product on the two small models that come with it.
 
+use super::error::{Error, Result};
 use super::options::DeviceOption;
 use super::print_json;
-use crate::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
-use crate::demo::{CALIBRATION, MODELS, TEST, unpack};
+use crate::data::samples::{Sample, choose, flat_folder, image_folder, load};
 use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::inference::{Model, build};
-use crate::interrupt;
+use crate::families::sites;
+use crate::file::interrupt;
+use crate::file::output;
+use crate::file::weights::Weights;
+use crate::inference::Model;
 use crate::model::recipe::{Resolved, resolve};
-use crate::model::sites;
-use crate::model::weights::Weights;
-use crate::output;
-use crate::quant::{Budget, Method, Preset, Provenance, QuantizedModel, calibrate};
+use crate::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use crate::report::{Accuracy, Tally};
+use crate::verify::demo::{CALIBRATION, MODELS, TEST, unpack};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -156,11 +156,7 @@ impl DemoModel {
         let path = folder.join("model.safetensors");
         let weights = Weights::open(&path)?;
         let resolved = resolve(&weights, None)?;
-        let load = |samples| {
-            load_all(samples, &resolved.preprocessing)
-                .into_iter()
-                .collect::<Result<Vec<_>>>()
-        };
+        let load = |samples| load(samples, &resolved.preprocessing);
         Ok(Self {
             path,
             calibration_images: load(&samples.calibration)?,
@@ -186,7 +182,6 @@ impl DemoModel {
             .filter_map(|sample| sample.label)
             .collect();
 
-        let network = build(device, weights, &resolved.architecture)?;
         let mut float = Model::float(
             device,
             weights,
@@ -203,15 +198,10 @@ impl DemoModel {
             let name = preset.name();
             for bits in [8, 6, 4] {
                 let method = Method::preset(preset, bits, bits, &sites(&resolved.architecture))?;
-                let calibration = calibrate(
-                    &network,
-                    weights,
-                    &method,
-                    &self.calibration_images,
-                    Budget::default(),
-                    &|_| true,
-                    &mut |_| Ok(()),
-                )?;
+                let calibration = Calibration::builder(device, weights, &resolved.architecture)
+                    .method(&method)
+                    .images(&self.calibration_images)
+                    .run()?;
                 let path = folder.path().join(format!("{name}-{bits}.safetensors"));
                 let provenance = Provenance::new(
                     weights,

@@ -1,8 +1,8 @@
 //! `devices`: what there is to compute on.
 
+use super::error::Result;
 use super::print_json;
 use crate::device::{adapters, cpu_report};
-use crate::error::Result;
 use clap::Args;
 
 /// Lists the adapters, their limits and features, and the self-test's verdict on each.

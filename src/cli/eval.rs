@@ -1,14 +1,13 @@
 //! `eval`: accuracy of a model, and agreement of a quantized model with its FP one.
 
+use super::error::{Error, Result};
+use super::inputs::Inputs;
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{figures, open_checkpoint, open_float, print_json, progress};
+use super::{figures, open_checkpoint, open_float, open_quantized, print_json, progress};
 use crate::device::Device;
-use crate::error::Result;
-use crate::evaluation::{LabelledImages, Models, Part, Shard, check_skipped, summarize};
-use crate::model::weights::Weights;
-use crate::output::{Inputs, Output};
-use crate::quant::QuantizedModel;
+use crate::evaluation::{LabelledImages, Models, Part, Shard, summarize};
+use crate::file::output::Output;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
@@ -115,7 +114,7 @@ impl Eval {
             .files("--labels", &self.labels)
             .files("--images", images.samples().iter().map(|it| &it.path));
         let output = Output::open(path)?;
-        output.spare("--out", &inputs)?;
+        inputs.spare_from("--out", &output)?;
         Ok(Some(output))
     }
 
@@ -130,10 +129,9 @@ impl Eval {
                 &self.image_size,
                 &self.preprocessing,
             )?;
-            return Models::float(device, &weights, &resolved);
+            return Ok(Models::float(device, &weights, &resolved)?);
         };
-        let file = Weights::open(quantized)?;
-        let mut model = QuantizedModel::read(&file)?;
+        let (file, mut model) = open_quantized(quantized)?;
         self.image_size.check_quantized(&model.architecture)?;
         model.preprocessing = self.preprocessing.apply(&model.preprocessing)?;
         let mut reference = self.model.as_ref().map(open_checkpoint).transpose()?;
@@ -141,7 +139,12 @@ impl Eval {
             self.image_size
                 .fit_positions(weights, &model.architecture)?;
         }
-        Models::quantized(device, &file, &model, reference.as_ref())
+        Ok(Models::quantized(
+            device,
+            &file,
+            &model,
+            reference.as_ref(),
+        )?)
     }
 }
 
@@ -151,4 +154,17 @@ pub(super) fn evaluate(models: &mut Models, images: &LabelledImages, shard: Shar
     let part = models.evaluate(images, shard, &mut |event| progress::tell(&bar, &event))?;
     bar.finish_and_clear();
     Ok(part)
+}
+
+/// Finds out whether no more images were skipped than `flag` allows.
+///
+/// # Errors
+/// A check that did not hold if they are too many.
+pub(super) fn check_skipped(skipped: usize, flag: &str, allowed: usize) -> Result<()> {
+    if skipped <= allowed {
+        return Ok(());
+    }
+    Err(Error::check(format!(
+        "{skipped} images could not be read, where {flag} allows {allowed}"
+    )))
 }

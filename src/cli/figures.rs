@@ -1,7 +1,7 @@
 //! The figures of an evaluation, as `eval`, `merge` and `sweep --task` print them.
 
+use super::error::Result;
 use super::print_json;
-use crate::error::Result;
 use crate::evaluation::Report;
 
 /// Prints them as lines of text, or as JSON.

@@ -1,8 +1,8 @@
 //! `inspect`: what a quantized file says of itself.
 
+use super::error::Result;
 use super::print_json;
 use crate::data::class_names::ClassNames;
-use crate::error::Result;
 use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! Notices on stderr: which are shown, how they look, and that they and progress bars don't overwrite each other.
 
+use super::error::Error;
 use super::progress;
-use crate::error::Error;
-use crate::printable;
+use crate::text::printable;
 use clap_verbosity_flag::{LogLevel, Verbosity, VerbosityFilter};
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, Logger};
@@ -99,6 +99,13 @@ fn write(out: &mut Formatter, record: &Record) -> io::Result<()> {
 pub fn tell(error: &Error) {
     // Where stderr can't be written to, there is nobody to tell.
     let _ = io::stderr().write_all(message_lines(&format!("error: {error}")).as_bytes());
+}
+
+/// Says on stderr that Ctrl-C or SIGTERM ended the program, and what the user should know besides.
+pub fn tell_interrupted(notice: Option<&str>) {
+    let notice = notice.map_or(String::new(), |notice| format!("; {notice}"));
+    // Where stderr can't be written to, there is nobody to tell.
+    let _ = writeln!(io::stderr(), "\ninterrupted{notice}");
 }
 
 /// Says on stderr what is wrong with the command line, in several paragraphs.

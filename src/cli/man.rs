@@ -4,9 +4,9 @@
 //! there is no second text to keep in step.
 
 use super::conventions::{ENVIRONMENT, EXAMPLES, EXIT_CODES};
+use super::error::{Error, Result};
 use super::{Cli, NAME};
-use crate::error::{Error, Result};
-use crate::output::Output;
+use crate::file::output::Output;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};

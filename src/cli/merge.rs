@@ -1,8 +1,9 @@
 //! `merge`: the figures of an evaluation from the parts of its shards.
 
+use super::error::Result;
+use super::eval::check_skipped;
 use super::figures;
-use crate::error::Result;
-use crate::evaluation::{Part, check_complete, check_skipped, summarize};
+use crate::evaluation::{Part, check_complete, summarize};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, which parses and orchestrates and computes nothing itself.
 //!
 //! Results go to stdout, progress and notices to stderr: notices through `log`, which is set up here ([`run`]) and
-//! nowhere else in the library. Exit codes are those of [`Error`].
+//! nowhere else in the library. Errors are worded, and have their exit codes, in `error.rs`.
 
 /// `println!` of one line, whatever is in it; a stdout that can't be written to is an error instead of a panic.
 macro_rules! print_line {
@@ -17,8 +17,10 @@ mod completions;
 mod conventions;
 mod demo;
 mod devices;
+mod error;
 mod eval;
 mod figures;
+mod inputs;
 mod inspect;
 mod logging;
 mod man;
@@ -31,19 +33,21 @@ mod source;
 mod sweep;
 mod verify;
 
-use crate::error::{Error, Result};
+use crate::file::interrupt;
+use crate::file::weights::Weights;
 use crate::model;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::printable;
-use crate::quant::is_quantized;
+use crate::quant::{FORMAT_NAME, QuantizedModel, is_quantized};
+use crate::text::printable;
 use clap::{Parser, Subcommand};
 use clap_verbosity_flag::Verbosity;
+use error::{Error, INTERRUPTED, Result};
 use logging::Notices;
 use options::{ImageSizeOptions, PreprocessingOptions};
 use serde::Serialize;
 use source::ModelSource;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The program's name.
@@ -76,12 +80,17 @@ enum Command {
     Man(man::Man),
 }
 
-/// Parses the command line, carries it out, and says on stderr what went wrong. Returns the exit code.
+/// Parses the command line, carries it out, and says on stderr what went wrong. Returns the exit code. Ctrl-C and SIGTERM
+/// end the process in order meanwhile.
 pub fn run() -> ExitCode {
+    interrupt::listen(|notice| {
+        logging::tell_interrupted(notice);
+        INTERRUPTED
+    });
     match parse().and_then(Command::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, Error::BrokenPipe) {
+            if !matches!(error, Error::Library(crate::error::Error::BrokenPipe)) {
                 logging::tell(&error);
             }
             ExitCode::from(error.exit_code())
@@ -147,7 +156,7 @@ fn print_text(text: &str) -> Result<()> {
 fn write_stdout(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{text}").map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => Error::BrokenPipe,
+        ErrorKind::BrokenPipe => crate::error::Error::BrokenPipe.into(),
         _ => Error::input("stdout", format!("can't be written: {error}")),
     })
 }
@@ -177,4 +186,20 @@ fn open_float(
     let resolved = image_size.resolve(&mut weights, recipe, preprocessing)?;
     log::info!("model: {} ({})", resolved.name, resolved.source);
     Ok((weights, resolved))
+}
+
+/// Opens a quantized model, with its file.
+fn open_quantized(path: &Path) -> Result<(Weights, QuantizedModel)> {
+    let file = Weights::open(path)?;
+    if !is_quantized(&file) {
+        return Err(Error::input(
+            path,
+            format!(
+                "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; `calibrate` \
+                 and `eval` take an FP checkpoint as --model"
+            ),
+        ));
+    }
+    let model = QuantizedModel::read(&file)?;
+    Ok((file, model))
 }

@@ -1,7 +1,7 @@
 //! `models`: what is known by name.
 
+use super::error::Result;
 use super::print_json;
-use crate::error::Result;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, recipes};
 use clap::{Args, ValueEnum};

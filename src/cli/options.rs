@@ -1,13 +1,14 @@
 //! Options that several subcommands share.
 
+use super::error::{Error, Result};
+use crate::bench::kept_strategies;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
 use crate::device::{Device, open};
-use crate::error::{Error, Result};
+use crate::error;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::interpolate_positions;
-use crate::model::recipe::{Request, Resolved, SIZE_FLAG, tell};
-use crate::model::weights::Weights;
-use crate::tuning;
+use crate::model::recipe::{Request, Resolved, tell};
 use clap::Args;
 
 /// Where to compute.
@@ -24,7 +25,7 @@ impl DeviceOption {
     ///
     /// # Errors
     /// Those of [`open`].
-    pub fn open(&self) -> Result<Device> {
+    pub fn open(&self) -> error::Result<Device> {
         open_tuned(self.device.as_deref())
     }
 }
@@ -33,10 +34,10 @@ impl DeviceOption {
 ///
 /// # Errors
 /// Those of [`open`].
-pub fn open_tuned(request: Option<&str>) -> Result<Device> {
+pub fn open_tuned(request: Option<&str>) -> error::Result<Device> {
     let selection = open(request)?;
     log::info!("device: {}", selection.notice);
-    if let Err(error) = tuning::apply(&selection.device) {
+    if let Err(error) = kept_strategies::apply(&selection.device) {
         // The results are the same without it.
         log::warn!("tuning: not used: {error}; bench --tune makes it anew");
     }
@@ -74,7 +75,7 @@ impl ImageSizeOptions {
         };
         let told = tell(weights, &request)?;
         self.fit_positions(weights, &told.architecture)?;
-        told.fitted(weights)
+        Ok(told.fitted(weights)?)
     }
 
     /// Makes a ViT's positions fit `architecture`, if that is allowed, and says so on stderr.
@@ -99,7 +100,7 @@ impl ImageSizeOptions {
         let fixed = architecture.image_size();
         match self.image_size {
             Some(image_size) if image_size != fixed => Err(Error::usage(
-                SIZE_FLAG,
+                "--image-size",
                 format!("is {image_size}, but the quantized model takes images of {fixed} pixels"),
             )),
             _ => Ok(()),

@@ -1,12 +1,13 @@
 //! `calibrate --report`: the page that shows what a calibration found.
 
-use super::eval::evaluate;
+use super::error::Result;
+use super::eval::{check_skipped, evaluate};
+use super::inputs::Inputs;
 use crate::device::Device;
-use crate::error::Result;
-use crate::evaluation::{LabelledImages, Models, Shard, check_skipped, summarize};
+use crate::evaluation::{LabelledImages, Models, Shard, summarize};
+use crate::file::output::Output;
+use crate::file::weights::Weights;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::output::{Inputs, Output};
 use crate::quant::{QuantizedModel, SiteReport};
 use crate::report::{Accuracy, Page};
 use clap::Args;
@@ -85,7 +86,7 @@ impl Report {
         match &mut self.labelled {
             Some(images) => {
                 let classes = resolved.architecture.classes();
-                images.label(classes, resolved.class_names.as_ref())
+                Ok(images.label(classes, resolved.class_names.as_ref())?)
             }
             None => Ok(()),
         }
@@ -127,7 +128,8 @@ impl Report {
             },
         };
         self.output
-            .write(|out| out.write_all(page.html().as_bytes()))
+            .write(|out| out.write_all(page.html().as_bytes()))?;
+        Ok(())
     }
 }
 

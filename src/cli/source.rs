@@ -1,10 +1,10 @@
 //! Where a model comes from: what `--model` can name.
 
+use super::error::{Error, Result};
 use super::progress;
-use crate::error::{Error, Result};
+use crate::file::shards::Index;
 use crate::hub::{self, Repository};
 use crate::model::recipe::{known_names, recipe_named};
-use crate::model::shards::Index;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -41,9 +41,9 @@ impl ModelSource {
         match self.repository()? {
             Some(repository) => {
                 let bar = progress::transfer();
-                hub::fetch(&repository, &mut |transfer| {
+                Ok(hub::fetch(&repository, &mut |transfer| {
                     progress::show_transfer(&bar, &transfer)
-                })
+                })?)
             }
             None if self.0.is_dir() => checkpoint_in(&self.0),
             None => Ok(self.0.clone()),

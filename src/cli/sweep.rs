@@ -1,19 +1,20 @@
 //! `sweep`: a plan's tasks, and what they found.
 
 use super::calibrate::Calibrating;
-use super::eval::evaluate;
+use super::error::{Error, Result};
+use super::eval::{check_skipped, evaluate};
+use super::inputs::Inputs;
 use super::options::DeviceOption;
 use super::source::{ModelSource, files_of};
 use super::{figures, open_checkpoint, print_json};
-use crate::data::samples::load_all;
-use crate::error::{Error, Result};
-use crate::evaluation::{Models, Report, Shard, check_skipped, summarize};
+use crate::data::samples::load;
+use crate::evaluation::sweep::{Plan, Task};
+use crate::evaluation::{Models, Report, Shard, summarize};
+use crate::file::output;
+use crate::file::weights::Weights;
 use crate::model::recipe::resolve;
-use crate::model::weights::Weights;
-use crate::output::{self, Inputs};
 use crate::quant::{JournalLock, Preset, Provenance, QuantizedModel, journal_of, parse_bytes};
 use crate::report::Accuracy;
-use crate::sweep::{Plan, Task};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -139,7 +140,7 @@ impl Sweep {
             }
             check_skipped(part.skipped.len(), "evaluation.max_skipped", allowed)?;
             log::info!("finished already: {}", part_path.display());
-            return summarize([&part]);
+            return Ok(summarize([&part])?);
         }
 
         let [quantized_path, part_path] = self.outputs(plan, task)?;
@@ -152,12 +153,10 @@ impl Sweep {
             .files("plan's image", samples.iter().map(|image| &image.path))
             .files("plan's image", evaluated);
         for output in [&quantized_path, &journal, &part_path] {
-            output::spare("out", output, &inputs)?;
+            inputs.spare("out", output)?;
         }
         let lock = JournalLock::take(&quantized_path)?;
-        let inputs = load_all(&samples, &resolved.preprocessing)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
+        let inputs = load(&samples, &resolved.preprocessing)?;
         let mut device = self.device.open()?;
         let method = task.method(&resolved.architecture)?;
         let calibrating = Calibrating {

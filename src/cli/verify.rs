@@ -1,16 +1,15 @@
 //! `verify`: whether devices compute what the CPU versions compute, and the same as each other.
 
+use super::error::{Error, Result};
+use super::inputs::Inputs;
 use super::options::open_tuned;
 use super::source::ModelSource;
-use super::{open_checkpoint, print_json, print_text, progress};
+use super::{open_checkpoint, open_quantized, print_json, print_text, progress};
 use crate::device::{Device, adapters};
-use crate::differences::differences;
-use crate::error::{Error, Result};
-use crate::input;
+use crate::file::input;
+use crate::file::output::Output;
 use crate::model::recipe::resolve;
-use crate::model::weights::Weights;
-use crate::output::{Inputs, Output};
-use crate::quant::QuantizedModel;
+use crate::text::differences;
 use crate::verify::{
     CaseReport, Codes, DeviceReport, Difference, Figure, FloatReport, Images, IntegerReport,
     KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, kernel_names,
@@ -114,7 +113,7 @@ impl Verify {
                 .files("--quantized", &self.quantized)
                 .files("--shader", self.shader.iter().map(|shader| &shader.file))
                 .images("--images", &self.images);
-            out.spare("--out", &inputs)?;
+            inputs.spare_from("--out", out)?;
         }
         let subjects = self.subjects()?;
         let shaders = self.shaders()?;
@@ -169,7 +168,7 @@ impl Verify {
     fn subjects(&self) -> Result<Vec<Subject>> {
         if self.model.is_none() && self.quantized.is_none() {
             return match self.kernel.is_empty() {
-                true => Subject::demo(),
+                true => Ok(Subject::demo()?),
                 false => Ok(Vec::new()),
             };
         }
@@ -183,8 +182,8 @@ impl Verify {
         };
         let quantized = match &self.quantized {
             Some(path) => {
-                let file = Weights::open(path)?;
-                Some((QuantizedModel::read(&file)?, file.sha256()))
+                let (file, model) = open_quantized(path)?;
+                Some((model, file.sha256()))
             }
             None => None,
         };
@@ -293,7 +292,7 @@ impl Verify {
 fn conclude(failures: usize, what: &str) -> Result<()> {
     match failures {
         0 => Ok(()),
-        _ => Err(Error::Check(format!("{what}: {failures}"))),
+        _ => Err(Error::check(format!("{what}: {failures}"))),
     }
 }
 

@@ -78,7 +78,7 @@ pub fn classes_of(
     }
     if folders.len() != classes {
         return Err(format!(
-            "has {} class folders, but the model has {classes} classes{}; name the classes with --labels",
+            "has {} class folders, but the model has {classes} classes{}",
             folders.len(),
             match names {
                 Some(_) => ", and none is called like a folder",
@@ -145,8 +145,8 @@ fn by_names(folders: &[&OsStr], names: &ClassNames) -> Result<Option<Vec<usize>>
             Some(&[class]) => found.push(class),
             Some(several) => {
                 return Err(format!(
-                    "the class folder `{name}` may be any of the model's classes {several:?}; call the folders by \
-                     WordNet ids, or name the classes with --labels"
+                    "the class folder `{name}` may be any of the model's classes {several:?}, which WordNet ids \
+                     would tell apart"
                 ));
             }
             None => {

@@ -1,10 +1,13 @@
 //! What a model's classes are called: by the model itself, by a list from a file, or as ImageNet's.
 
+#[cfg(feature = "files")]
 use crate::error::{Error, Result};
-use crate::input;
+#[cfg(feature = "files")]
+use crate::file::input;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Deref;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k model's
@@ -117,6 +120,7 @@ impl ClassNames {
         Self::parse(IMAGENET).expect("a test parses it")
     }
 
+    #[cfg(feature = "files")]
     /// Reads the names in a file, of a model with so many classes.
     ///
     /// # Errors
@@ -204,7 +208,7 @@ fn check_name(name: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
 

@@ -3,9 +3,11 @@
 //! Everything here follows what the checkpoints were evaluated with (timm on torchvision on
 //! Pillow), so that a difference in accuracy comes from quantization and not from the pixels.
 
+#[cfg(feature = "files")]
 pub mod class_folders;
 pub mod class_names;
 pub mod image_file;
 pub mod preprocess;
 pub(crate) mod resample;
+#[cfg(feature = "files")]
 pub mod samples;

@@ -3,6 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+pub use super::resample::Interpolation;
 use super::resample::resize_window;
 
 /// The largest network input accepted, in pixels: keeps a mistyped recipe from exhausting the
@@ -10,18 +11,6 @@ use super::resample::resize_window;
 const MAX_IMAGE_SIZE: usize = 4096;
 /// The smallest share of the resized image that the crop may keep; timm's models have 0.8 to 1.
 const MIN_CROP_PCT: f64 = 0.1;
-
-/// How pixels are interpolated when an image is resized, by timm's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Interpolation {
-    /// Linear between neighbours (Pillow's `BILINEAR`).
-    Bilinear,
-    /// Cubic with a = -0.5 (Pillow's `BICUBIC`).
-    Bicubic,
-    /// A sinc windowed to three pixels each way (Pillow's `LANCZOS`).
-    Lanczos,
-}
 
 /// How an image becomes the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,7 +154,7 @@ impl Preprocessing {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use std::path::Path;

@@ -11,12 +11,26 @@ use std::ops::Range;
 
 use image::RgbImage;
 
-use super::preprocess::Interpolation;
+use serde::{Deserialize, Serialize};
 
 /// Fraction bits of a weight: 32 less 8 for the pixel and 2 for sums that leave 0..=255.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 const CHANNELS: usize = 3;
+
+/// How pixels are interpolated when an image is resized, by timm's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Interpolation {
+    /// Linear between neighbours (Pillow's `BILINEAR`).
+    Bilinear,
+    /// Cubic with a = -0.5 (Pillow's `BICUBIC`).
+    Bicubic,
+    /// A sinc windowed to three pixels each way (Pillow's `LANCZOS`).
+    Lanczos,
+}
 
 /// What one output takes along one axis: consecutive inputs from `first` on.
 pub struct Taps<Weight> {

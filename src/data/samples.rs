@@ -15,8 +15,8 @@ use walkdir::WalkDir;
 use super::class_folders;
 use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read, read};
 use super::preprocess::Preprocessing;
-use crate::error::{Error, Result};
-use crate::input;
+use crate::error::{Error, Result, Setting};
+use crate::file::input;
 
 /// How many names a message spells out before it only counts.
 const NAMED: usize = 10;
@@ -231,17 +231,17 @@ pub fn listed(dir: &Path, list_file: &Path) -> Result<Vec<Sample>> {
 /// order.
 ///
 /// # Errors
-/// An [`Error::Usage`] about `--count` when it is 0 or more than there are.
+/// An [`Error::InvalidSetting`] about [`Setting::Count`] when it is 0 or more than there are.
 pub fn choose(samples: Vec<Sample>, count: usize, seed: u64) -> Result<Vec<Sample>> {
     if count == 0 {
-        return Err(Error::usage(
-            "--count",
+        return Err(Error::setting(
+            Setting::Count,
             "expected at least 1 image, found 0",
         ));
     }
     if count > samples.len() {
-        return Err(Error::usage(
-            "--count",
+        return Err(Error::setting(
+            Setting::Count,
             format!(
                 "expected at most the {} images that there are, found {count}",
                 samples.len()
@@ -263,7 +263,7 @@ pub fn choose(samples: Vec<Sample>, count: usize, seed: u64) -> Result<Vec<Sampl
 /// `count` images of `dir` to calibrate on: the first that `list` names, else drawn from `seed`.
 ///
 /// # Errors
-/// Those of [`listed`], or [`flat_folder`] and [`choose`]; an [`Error::Usage`] about `--count` when `list` names fewer.
+/// Those of [`listed`], or [`flat_folder`] and [`choose`]; an [`Error::InvalidSetting`] about [`Setting::Count`] when `list` names fewer.
 pub fn calibration_set(
     dir: &Path,
     list: Option<&Path>,
@@ -275,8 +275,8 @@ pub fn calibration_set(
     };
     let mut samples = listed(dir, list)?;
     if samples.len() < count {
-        return Err(Error::usage(
-            "--count",
+        return Err(Error::setting(
+            Setting::Count,
             format!(
                 "expected {count} images, but {} names {}",
                 list.display(),
@@ -311,6 +311,14 @@ pub fn load_all(samples: &[Sample], preprocessing: &Preprocessing) -> Vec<Result
             Ok(preprocessing.apply(&load_rgb(&sample.path, preprocessing.exif_orientation)?))
         })
         .collect()
+}
+
+/// Returns the network's input for each sample, in order, as [`load_all`] does where all can be read.
+///
+/// # Errors
+/// The first image that can't be read.
+pub fn load(samples: &[Sample], preprocessing: &Preprocessing) -> Result<Vec<Vec<f32>>> {
+    load_all(samples, preprocessing).into_iter().collect()
 }
 
 /// What a folder holds beside images.
@@ -732,7 +740,7 @@ mod tests {
         let error = choose(samples.clone(), 32, 0).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--count: expected at most the 1 images that there are, found 32"
+            "count: expected at most the 1 images that there are, found 32"
         );
         assert!(choose(samples, 0, 0).is_err());
     }

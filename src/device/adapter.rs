@@ -12,10 +12,11 @@ pub(super) const CPU_BACKEND: &str = "none";
 /// What stands in a driver's place where the CPU computes.
 pub(super) const CPU_DRIVER: &str = "the kernels' CPU versions";
 
-/// What `devices` prints of one adapter.
+/// What is known of one adapter.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct AdapterReport {
-    /// The number that `--device` takes; absent for `cpu`.
+    /// The number by which [`open`] finds it; absent for `cpu`.
     pub index: Option<usize>,
     /// The adapter's own name.
     pub name: String,
@@ -48,6 +49,7 @@ pub struct AdapterReport {
 }
 
 /// A device that was opened, and the line that says which and why.
+#[non_exhaustive]
 pub struct Selection {
     /// The opened device.
     pub device: Device,
@@ -55,20 +57,31 @@ pub struct Selection {
     pub notice: String,
 }
 
+/// Where adapters are looked for.
+#[cfg(not(target_arch = "wasm32"))]
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN
+    .union(wgpu::Backends::METAL)
+    .union(wgpu::Backends::DX12);
+/// Where adapters are looked for.
+#[cfg(target_arch = "wasm32")]
+const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
+
+/// What they are called.
+const BACKENDS_IN_WORDS: &str = match cfg!(target_arch = "wasm32") {
+    true => "WebGPU",
+    false => "Vulkan, Metal or DX12",
+};
+
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    descriptor.backends = BACKENDS;
     // Loading validation layers where they happen to be installed would make debug builds differ in more than speed.
     descriptor.flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(descriptor)
 }
 
-fn enumerate() -> Vec<wgpu::Adapter> {
-    pollster::block_on(
-        instance().enumerate_adapters(
-            wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12,
-        ),
-    )
+async fn enumerate() -> Vec<wgpu::Adapter> {
+    instance().enumerate_adapters(BACKENDS).await
 }
 
 /// What kernels need for products of cooperative matrices.
@@ -93,7 +106,7 @@ fn cooperative_side(adapter: &wgpu::Adapter) -> Option<u32> {
         .filter(|_| adapter.features().contains(COOPERATIVE))
 }
 
-fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
+async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
     let mut traits = Traits {
         driver: driver(&info),
@@ -102,7 +115,7 @@ fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
         software: info.device_type == wgpu::DeviceType::Cpu,
         cooperative_side: cooperative_side(adapter),
     };
-    let request = |cooperative: bool| {
+    let request = async |cooperative: bool| {
         // The default limits, and no features that the quantized network could depend on: what runs here runs on every
         // adapter, and is tested as such everywhere. f16 is for comparison (`Device::has_f16`); cooperative matrices give
         // the same results as what runs everywhere.
@@ -119,15 +132,18 @@ fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
             // has tuned this device and its results were right.
             descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
-        pollster::block_on(adapter.request_device(&descriptor))
+        adapter.request_device(&descriptor).await
     };
     let opened = match traits.cooperative_side {
-        // A driver that offers what it can't give is still good for everything else.
-        Some(_) => request(true).or_else(|_| {
-            traits.cooperative_side = None;
-            request(false)
-        }),
-        None => request(false),
+        Some(_) => match request(true).await {
+            Ok(opened) => Ok(opened),
+            // A driver that offers what it can't give is still good for everything else.
+            Err(_) => {
+                traits.cooperative_side = None;
+                request(false).await
+            }
+        },
+        None => request(false).await,
     };
     let (device, queue) = opened.map_err(|error| Error::device(&traits.name, error))?;
     Ok(Device::Gpu(Arc::new(Gpu::new(traits, device, queue))))
@@ -176,43 +192,51 @@ fn describe(adapter: &wgpu::Adapter) -> String {
     )
 }
 
-/// All adapters of this machine, each opened and put through the self-test; in the order that `--device INDEX` counts.
-pub fn adapters() -> Vec<AdapterReport> {
-    enumerate()
-        .iter()
-        .enumerate()
-        .map(|(index, adapter)| {
-            let info = adapter.get_info();
-            let limits = adapter.limits();
-            let features = adapter.features();
-            let verdict = connect(adapter)
-                .map_err(|error| error.to_string())
-                .and_then(|device| self_test(&device));
-            AdapterReport {
-                index: Some(index),
-                driver: driver(&info),
-                name: info.name,
-                backend: info.backend.to_string(),
-                kind: kind(info.device_type),
-                max_binding_bytes: limits.max_storage_buffer_binding_size,
-                max_buffer_bytes: limits.max_buffer_size,
-                max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
-                max_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
-                max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
-                f16: features.contains(wgpu::Features::SHADER_F16),
-                subgroup_sizes: features
-                    .contains(wgpu::Features::SUBGROUP)
-                    .then_some([info.subgroup_min_size, info.subgroup_max_size]),
-                timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-                cooperative_matrix: features
-                    .contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-                self_test: verdict.err().unwrap_or_else(|| "ok".to_owned()),
-            }
-        })
-        .collect()
+/// Opens a device and puts it through the self-test.
+async fn tested(adapter: &wgpu::Adapter) -> std::result::Result<Device, String> {
+    let device = connect(adapter).await.map_err(|error| error.to_string())?;
+    self_test(&device).await?;
+    Ok(device)
 }
 
-/// The row of `--device cpu` in the list of devices.
+/// Lists all adapters of this machine, each opened and put through the self-test; in the order in which [`open`] counts.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn adapters() -> Vec<AdapterReport> {
+    pollster::block_on(adapters_async())
+}
+
+/// [`adapters`] where nobody may wait, as in a browser. On a native target they are waited for within.
+pub async fn adapters_async() -> Vec<AdapterReport> {
+    let mut reports = Vec::new();
+    for (index, adapter) in enumerate().await.iter().enumerate() {
+        let info = adapter.get_info();
+        let limits = adapter.limits();
+        let features = adapter.features();
+        let verdict = tested(adapter).await;
+        reports.push(AdapterReport {
+            index: Some(index),
+            driver: driver(&info),
+            name: info.name,
+            backend: info.backend.to_string(),
+            kind: kind(info.device_type),
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup_sizes: features
+                .contains(wgpu::Features::SUBGROUP)
+                .then_some([info.subgroup_min_size, info.subgroup_max_size]),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            self_test: verdict.err().unwrap_or_else(|| "ok".to_owned()),
+        });
+    }
+    reports
+}
+
+/// Describes the device `cpu` as [`adapters`] does the others.
 pub fn cpu_report() -> AdapterReport {
     AdapterReport {
         index: None,
@@ -239,18 +263,28 @@ pub fn cpu_report() -> AdapterReport {
 /// # Errors
 /// An adapter that isn't there (the message lists those that are), that several names match, that can't be opened, or
 /// that fails the self-test. Without a request, an adapter that fails is passed over and the notice says so.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn open(request: Option<&str>) -> Result<Selection> {
+    pollster::block_on(open_async(request))
+}
+
+/// [`open`] where nobody may wait, as in a browser. On a native target the device is waited for within.
+///
+/// # Errors
+/// As there.
+pub async fn open_async(request: Option<&str>) -> Result<Selection> {
     match request {
-        None => Ok(open_best()),
+        None => Ok(open_best().await),
         Some(name) if name.eq_ignore_ascii_case("cpu") => Ok(Selection {
             device: Device::cpu(),
             notice: "cpu".to_owned(),
         }),
         Some(request) => {
-            let all = enumerate();
+            let all = enumerate().await;
             let adapter = find(request, &all)?;
-            let device = connect(adapter)?;
-            self_test(&device).map_err(|problem| Error::device(device.name(), problem))?;
+            let device = connect(adapter).await?;
+            let verdict = self_test(&device).await;
+            verdict.map_err(|problem| Error::device(device.name(), problem))?;
             Ok(Selection {
                 notice: describe(adapter),
                 device,
@@ -299,15 +333,12 @@ fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter
     }
 }
 
-fn open_best() -> Selection {
-    let mut all = enumerate();
+async fn open_best() -> Selection {
+    let mut all = enumerate().await;
     all.sort_by_key(|adapter| preference(adapter.get_info().device_type));
     let mut passed_over = String::new();
     for adapter in &all {
-        let opened = connect(adapter)
-            .map_err(|error| error.to_string())
-            .and_then(|device| self_test(&device).map(|()| device));
-        match opened {
+        match tested(adapter).await {
             Ok(device) => {
                 return Selection {
                     device,
@@ -318,7 +349,7 @@ fn open_best() -> Selection {
         }
     }
     if all.is_empty() {
-        passed_over = "; no Vulkan, Metal or DX12 adapter was found".to_owned();
+        passed_over = format!("; no {BACKENDS_IN_WORDS} adapter was found");
     }
     Selection {
         device: Device::cpu(),

@@ -1,6 +1,7 @@
 //! Work for a device, as a value: kernels append to it, and it runs in that order.
 
 use super::buffer::Buffer;
+use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, EntryPoint, Gpu};
 use super::pool::{Allocation, Pool};
 use super::{Device, byte_len};
@@ -8,10 +9,6 @@ use crate::error::{Error, Result};
 use bytemuck::Pod;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
-/// only these commands still hold are freed soon.
-pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
 
 /// Commands for one device, carried out in the order in which they were appended. On the CPU they are carried out at once.
 ///
@@ -38,24 +35,6 @@ enum Mode {
     Record,
     /// They are submitted, each between two readings of the device's clock.
     Time(Vec<Timed>),
-}
-
-/// A dispatch that waits to be submitted.
-#[derive(Clone)]
-pub(super) struct Dispatch {
-    pub(super) kernel: &'static str,
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) bind_group: wgpu::BindGroup,
-    pub(super) grid: [u32; 3],
-}
-
-impl Dispatch {
-    fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.grid;
-        pass.dispatch_workgroups(x, y, z);
-    }
 }
 
 /// Dispatches that can be carried out again and again, on the same buffers.
@@ -165,7 +144,15 @@ impl Commands {
     /// The first thing that went wrong on the device since the last read: a lost device, memory that could not be
     /// had or is beyond the limit, a binding over the adapter's limit.
     pub fn read<T: Pod>(&mut self, buffer: &Buffer<T>) -> Result<Vec<T>> {
-        let mut all = self.read_all(std::slice::from_ref(buffer))?;
+        self.device.clone().wait(self.read_async(buffer))
+    }
+
+    /// [`read`](Self::read) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_async<T: Pod>(&mut self, buffer: &Buffer<T>) -> Result<Vec<T>> {
+        let mut all = self.read_all_async(std::slice::from_ref(buffer)).await?;
         Ok(all.swap_remove(0))
     }
 
@@ -174,8 +161,16 @@ impl Commands {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+        self.device.clone().wait(self.read_all_async(buffers))
+    }
+
+    /// [`read_all`](Self::read_all) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_all_async<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         match (&mut self.queued, &self.device) {
-            (Some(queued), _) => queued.read_all(buffers),
+            (Some(queued), _) => queued.read_all(buffers).await,
             (None, device) => {
                 device.memory().check(device.name())?;
                 let contents = buffers.iter().map(|buffer| buffer.host_slice().to_vec());
@@ -302,13 +297,12 @@ impl Queued {
         Some(self.gpu.submit(encoder))
     }
 
-    fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
+    async fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
         let staging = self.gpu.staging(buffers.iter().map(size).sum());
         let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
         let submission = self.submit(Some((&sources, &staging)));
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.gpu.wait(submission);
+        self.gpu.map(&staging, submission).await;
         // A fault explains a failed mapping better than the mapping's own error does.
         self.gpu.check()?;
         let mapped = staging

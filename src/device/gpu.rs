@@ -1,8 +1,9 @@
 //! One opened wgpu device: pipelines, buffers, faults. Nothing in it is about work in flight.
 
-use super::buffer::{Buffer, MemoryUse};
+use super::buffer::Buffer;
 use super::byte_len;
-use super::commands::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::memory::MemoryUse;
 use super::pool::Allocation;
 use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
@@ -10,6 +11,7 @@ use bytemuck::Pod;
 use half::f16;
 use std::borrow::Cow;
 use std::collections::HashMap;
+#[cfg(not(target_arch = "wasm32"))]
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -245,8 +247,39 @@ impl Gpu {
         }
     }
 
+    /// Makes `staging`, which `submission` writes, readable, or leaves in the faults why it isn't.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) async fn map(
+        &self,
+        staging: &wgpu::Buffer,
+        submission: Option<wgpu::SubmissionIndex>,
+    ) {
+        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        self.wait(submission);
+    }
+
+    /// Makes `staging`, which has been submitted, readable, or leaves in the faults why it isn't.
+    #[cfg(target_arch = "wasm32")]
+    pub(super) async fn map(
+        &self,
+        staging: &wgpu::Buffer,
+        _submission: Option<wgpu::SubmissionIndex>,
+    ) {
+        let (answer, mapped) = futures_channel::oneshot::channel();
+        staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
+            // Whoever doesn't wait any more needs no answer.
+            let _ = answer.send(outcome);
+        });
+        match mapped.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.report_fault(format!("reading back: {error}")),
+            Err(_) => self.report_fault("reading back: the device gave no answer".to_owned()),
+        }
+    }
+
     /// Waits until `submission`, or else everything submitted, has been carried out, or can't be.
-    pub(super) fn wait(&self, submission: Option<wgpu::SubmissionIndex>) {
+    #[cfg(not(target_arch = "wasm32"))]
+    fn wait(&self, submission: Option<wgpu::SubmissionIndex>) {
         let poll = |submission_index| {
             // wgpu panics where the driver loses the device meanwhile, after it has told the callback.
             catch_unwind(AssertUnwindSafe(|| {

@@ -6,15 +6,21 @@
 mod adapter;
 mod buffer;
 mod commands;
+mod dispatch;
 mod gpu;
+mod memory;
 mod pool;
 mod self_test;
 mod strategy;
+mod wait;
 
-pub use adapter::{AdapterReport, Selection, adapters, cpu_report, open};
-pub use buffer::{Buffer, MemoryUse};
+pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};
+#[cfg(not(target_arch = "wasm32"))]
+pub use adapter::{adapters, open};
+pub use buffer::Buffer;
 pub use commands::{Commands, Recording};
 pub use gpu::{Binding, EntryPoint, Gpu, Shader};
+pub use memory::MemoryUse;
 pub use strategy::{Strategy, Tile};
 
 #[cfg(doc)]
@@ -100,6 +106,14 @@ impl Device {
     /// Those of [`Commands::read`].
     pub fn read<T: Pod>(&self, buffer: &Buffer<T>) -> Result<Vec<T>> {
         Commands::new(self).read(buffer)
+    }
+
+    /// Waits for `answer`, which this device gives. On wasm32 it must be there already, as the CPU's is.
+    ///
+    /// # Errors
+    /// Those of `answer`; on wasm32, an answer that has to be awaited.
+    pub(crate) fn wait<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        wait::wait(self.name(), answer)
     }
 
     /// Waits for everything that was submitted.

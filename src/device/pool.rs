@@ -4,7 +4,7 @@
 //! it. Commands are carried out in their order, and have a pool to themselves, so a buffer may be handed on while the
 //! dispatches that use it still wait.
 
-use super::buffer::MemoryUse;
+use super::memory::MemoryUse;
 use std::sync::{Arc, Mutex};
 
 /// Free buffers of one value of commands.

@@ -16,7 +16,7 @@ const RIGHT: [i8; 4] = [127, -128, -1, 5];
 ///
 /// # Errors
 /// One sentence that says what was computed wrong, what was expected, and what to do about it.
-pub(super) fn self_test(device: &Device) -> Result<(), String> {
+pub(super) async fn self_test(device: &Device) -> Result<(), String> {
     if let Device::Cpu(_) = device {
         return Ok(());
     }
@@ -30,12 +30,13 @@ pub(super) fn self_test(device: &Device) -> Result<(), String> {
         &[Binding::U32(&result)],
         1,
     );
-    let result = commands.read(&result).map_err(|error| error.to_string())?;
+    let result = commands.read_async(&result).await;
+    let result = result.map_err(|error| error.to_string())?;
     if result[0] != ROWS * COLUMNS {
         return Err(format!(
             "this driver computes wrong: a loop of {} iterations stopped after {}; Mesa before 23 does this in \
              software: install Mesa 25 or newer (on Debian 12: `apt-get install -t bookworm-backports \
-             mesa-vulkan-drivers`), or use `--device cpu`",
+             mesa-vulkan-drivers`), or use the device `cpu`",
             ROWS * COLUMNS,
             result[0]
         ));
@@ -48,7 +49,7 @@ pub(super) fn self_test(device: &Device) -> Result<(), String> {
     if result[1] as i32 != expected {
         return Err(format!(
             "this driver computes wrong: an int8 dot product gave {} instead of {expected}; update the driver, or \
-             use `--device cpu`",
+             use the device `cpu`",
             result[1] as i32
         ));
     }

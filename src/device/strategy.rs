@@ -8,6 +8,7 @@ use std::fmt;
 /// A way of dividing a product's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Strategy {
     /// Each invocation computes a tile in its registers from global memory.
     Registers,

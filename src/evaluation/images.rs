@@ -3,7 +3,7 @@
 use crate::data::class_folders::{Rule, classes_of, numbers_out_of_order};
 use crate::data::class_names::ClassNames;
 use crate::data::samples::{Sample, image_folder, labelled};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -51,7 +51,7 @@ impl LabelledImages {
         let Some(labels) = &self.labels else {
             return self
                 .label_folders(classes, names)
-                .map_err(|problem| Error::input(&self.folder, problem));
+                .map_err(|problem| Error::remediable(&self.folder, problem, Remedy::LabelImages));
         };
         for sample in &self.samples {
             if let Some(label) = sample.label.filter(|&label| label >= classes) {
@@ -94,8 +94,8 @@ impl LabelledImages {
             }
             if let Some((first, second)) = numbers_out_of_order(&folders) {
                 log::warn!(
-                    "class folders: `{first}` comes before `{second}` in the order of their names; --labels can tell \
-                     another"
+                    "class folders: `{first}` comes before `{second}` in the order of their names; a file of \
+                     labels can tell another"
                 );
             }
         }

@@ -3,26 +3,27 @@
 mod images;
 mod part;
 mod shard;
+pub mod sweep;
 
 pub use images::{ImagesRecord, LabelledImages};
-pub use part::{Part, Subject, check_complete, check_skipped, summarize};
+pub use part::{Part, Subject, check_complete, summarize};
 pub use shard::Shard;
 
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::load_all;
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
 use crate::inference::{Model, check_finite};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
 use crate::quant::{Plan, Provenance, QuantizedModel, Settings};
 use crate::report::{Accuracy, Tally};
 use serde::{Deserialize, Serialize};
 use shard::IMAGES_AT_ONCE;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// The models to run, prepared for the same images.
 pub struct Models {
@@ -64,6 +65,7 @@ pub struct QuantizedRecord {
 }
 
 /// What an evaluation has to tell while it runs.
+#[non_exhaustive]
 pub enum Event<'a> {
     /// So many more images are behind.
     Done(usize),
@@ -129,8 +131,8 @@ impl Models {
             if float.classes() == evaluated.classes() {
                 return Ok(float);
             }
-            Err(Error::usage(
-                "--model",
+            Err(Error::setting(
+                Setting::Model,
                 format!(
                     "has {} classes, the quantized model {}",
                     float.classes(),

@@ -1,10 +1,10 @@
 //! The file that holds the outcome of an evaluation or of one shard of it, and what such files make together.
 
 use super::{ImagesRecord, ModelsRecord, Report, Shard};
-use crate::differences::differences;
-use crate::error::{Error, Result};
-use crate::input;
+use crate::error::{Error, Result, Setting};
+use crate::file::input;
 use crate::report::Tally;
+use crate::text::differences;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ impl Part {
         let problem = |problem: String| Error::input(path, problem);
         let no_part = |why: &dyn std::fmt::Display| {
             problem(format!(
-                "is no part of an evaluation, as `eval --out` writes it: {why}"
+                "is no part of an evaluation, as `eval` writes it: {why}"
             ))
         };
         let mut stored: BTreeMap<String, Value> =
@@ -140,7 +140,7 @@ impl Part {
 /// are missing.
 pub fn check_complete(parts: &[(PathBuf, Part)]) -> Result<()> {
     let Some((first_path, first)) = parts.first() else {
-        return Err(Error::usage("PART", "expected at least one file"));
+        return Err(Error::setting(Setting::Parts, "expected at least one file"));
     };
     let count = first.shard.count();
     let mut found: BTreeMap<usize, &Path> = BTreeMap::new();
@@ -182,8 +182,8 @@ pub fn check_complete(parts: &[(PathBuf, Part)]) -> Result<()> {
     if missing > named.len() {
         named.push(format!("and {} more", missing - named.len()));
     }
-    Err(Error::usage(
-        "PART",
+    Err(Error::setting(
+        Setting::Parts,
         format!("expected all {count} shards, missing: {}", named.join(", ")),
     ))
 }
@@ -216,17 +216,4 @@ pub fn summarize<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Result<Report
         device: devices.join(", "),
         skipped,
     })
-}
-
-/// Finds out whether no more images were skipped than `flag` allows.
-///
-/// # Errors
-/// [`Error::Check`] if they are too many.
-pub fn check_skipped(skipped: usize, flag: &str, allowed: usize) -> Result<()> {
-    if skipped <= allowed {
-        return Ok(());
-    }
-    Err(Error::Check(format!(
-        "{skipped} images could not be read, where {flag} allows {allowed}"
-    )))
 }

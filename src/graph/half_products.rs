@@ -4,8 +4,8 @@ use super::products::FloatingProducts;
 use super::site::Site;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::kernels::{ToHalf, half_product, to_half};
-use crate::model::weights::Weights;
 use half::f16;
 use std::collections::HashMap;
 

@@ -4,8 +4,8 @@ use super::activation::{Activation, Output, Then};
 use super::site::Site;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::kernels::{affine, float_product, gelu};
-use crate::model::weights::Weights;
 use std::collections::HashMap;
 
 /// Computes the matrix products of a network. One definition of the network serves every way to compute them.

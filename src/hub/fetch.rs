@@ -5,7 +5,7 @@ use super::client::{Client, Entry, Failure};
 use super::settings::Settings;
 use super::{CONFIG, INDEX, Repository, Transfer, WEIGHTS};
 use crate::error::Error;
-use crate::model::shards::Index;
+use crate::file::shards::Index;
 use indicatif::HumanBytes;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};

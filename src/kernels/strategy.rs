@@ -1,19 +1,6 @@
 //! How the products divide their work: what they share of it.
 
-use super::float_product::float_product;
-use super::geometry::{Product, View};
-use super::integer_product::{IntegerProduct, Operands, integer_product};
-use super::quantize::{Format, padded};
-use super::width::Width;
-use crate::device::{Commands, Device, Gpu, Strategy, Tile};
-use crate::error::{Error, Result};
-
-/// What a device can have a strategy of its own for.
-pub const STRATEGY_NAMES: [&str; 3] = [
-    super::float_product::SHADER.name,
-    super::integer_product::SHADER.name,
-    super::integer_product::TWIN,
-];
+use crate::device::{Gpu, Strategy, Tile};
 
 /// Rows and columns of one invocation of an entry point `tiled`, as in the shaders.
 pub(super) const TILE: [usize; 2] = [8, 4];
@@ -43,93 +30,4 @@ pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 3] {
 pub(super) fn workgroups(tile: Tile, rows: usize, columns: usize) -> usize {
     let [down, across] = tile.lanes.map(|lanes| lanes as usize);
     rows.div_ceil(TILE[0] * down) * columns.div_ceil(TILE[1] * across)
-}
-
-/// Has `device` use `strategy` for the products of this name, after a product that shows it to be right: its bits are
-/// those that come out without workgroup memory.
-///
-/// # Errors
-/// Other bits, or the device's own errors. The products then go on without workgroup memory.
-pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
-    device.set_strategy(name, Strategy::Registers);
-    let expected = probe(device, name)?;
-    device.set_strategy(name, strategy);
-    let agrees = probe(device, name).and_then(|found| {
-        if found == expected {
-            return Ok(());
-        }
-        let problem = format!("{name} by {strategy} gives other results than by registers");
-        Err(Error::device(device.name(), problem))
-    });
-    if agrees.is_err() {
-        device.set_strategy(name, Strategy::Registers);
-    }
-    agrees
-}
-
-/// The bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the first column
-/// hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
-fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
-    let [m, n, k] = [67, 70, 2048];
-    // A linear congruential generator, of which the upper bits are good enough.
-    let mut state = 1u32;
-    let mut random = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state >> 8
-    };
-    let mut commands = Commands::new(device);
-    let out = device.zeros::<f32>(m * n);
-    if name == super::float_product::SHADER.name {
-        let mut floats = |len: usize| {
-            let values: Vec<f32> = (0..len).map(|_| random() as f32 * 1e-7 - 0.8).collect();
-            device.upload(&values)
-        };
-        let (a, b) = (floats(m * k), floats(n * k));
-        float_product(&mut commands, &Product::linear(m, k, n), &a, &b, None, &out);
-    } else {
-        let twin = name == super::integer_product::TWIN;
-        let words = k / 4;
-        let mut operand = |lines: usize| -> Vec<u32> {
-            let len = words * padded(lines);
-            (0..len).map(|_| random() ^ random() << 16).collect()
-        };
-        let (mut a, mut b) = (operand(m), operand(n));
-        let near_the_largest = |word: &mut u32| *word = *word & 0x0707_0707 | 0x7878_7878;
-        for rows in a.chunks_exact_mut(padded(m)) {
-            rows[..2].iter_mut().for_each(near_the_largest);
-            if twin {
-                rows[1] |= 0x8080_8080;
-            }
-        }
-        b.iter_mut().step_by(padded(n)).for_each(near_the_largest);
-        let product = IntegerProduct {
-            batch: [1, 1],
-            m,
-            n,
-            k,
-            out: View::rows(n),
-            jobs: 1,
-            a_per_job: false,
-            b_per_job: false,
-            job_stride: m * n,
-            a_format: if twin {
-                Format::GeluTwin
-            } else {
-                Format::Uniform
-            },
-            b_width: Width::Eight,
-        };
-        let operands = Operands {
-            a: &device.upload(&a),
-            b: &device.upload(&b),
-            scales: &device.upload(&[1.0, 3.0]),
-            groups: 1,
-            inner_groups: 0,
-            group_columns: n,
-            affine: None,
-        };
-        integer_product(&mut commands, &product, &operands, None, &out);
-    }
-    let values = commands.read(&out)?;
-    Ok(values.into_iter().map(f32::to_bits).collect())
 }

@@ -1,12 +1,15 @@
 //! timm checkpoints of every age and wrapping: opened, with the names that timm gives their tensors today.
 
 use std::collections::BTreeSet;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "files")]
+use crate::file::shards::shards_by_name;
+use crate::file::weights::Weights;
 use crate::model::config::Family;
-use crate::model::shards::shards_by_name;
-use crate::model::weights::{Weights, abridged};
+use crate::text::abridged;
 
 /// The tensor that every network here begins with. What comes before its name is what the network is wrapped in.
 const FIRST_LAYER: &str = "patch_embed.proj.weight";
@@ -33,6 +36,7 @@ const TRAINING: [&str; 12] = [
     "mask_token",
 ];
 
+#[cfg(feature = "files")]
 /// Opens a checkpoint, with the names that its tensors have in timm today: what a wrapper put before or into them is left
 /// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years, and
 /// DeiT III's own files name LayerScale otherwise.
@@ -51,7 +55,7 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
     with_todays_names(Weights::open(path)?)
 }
 
-/// [`open_checkpoint`] for a file that is open.
+/// Gives a checkpoint's tensors the names that they have in timm today, as `open_checkpoint` does.
 ///
 /// # Errors
 /// As there.
@@ -162,10 +166,10 @@ fn several_networks(weights: &Weights, prefixes: [&str; 2]) -> Error {
     )
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::weights::{TensorData, save};
+    use crate::file::weights::{TensorData, save};
 
     /// The names of a file with these tensors, each of one element that is its place in the list.
     fn opened(names: &[&str]) -> Result<Vec<(String, f32)>> {

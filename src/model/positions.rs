@@ -3,8 +3,8 @@
 use crate::data::preprocess::Interpolation;
 use crate::data::resample::{Taps, taps};
 use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, Family, VitConfig};
-use crate::model::weights::Weights;
 
 /// timm's name of the positions.
 const POSITIONS: &str = "pos_embed";
@@ -67,7 +67,7 @@ fn filtered(values: &[f64], old: usize, inner: usize, taps: &[Taps<f64>]) -> Vec
     output
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::zeros;

@@ -8,20 +8,24 @@ use super::execution::{IntegerProducts, LinearCodes};
 use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Plan, Policy, Side, SitePlan, SiteScales, WeightScales};
+use super::quantized_site::{QuantizedSite, QuantizedWeight};
 use super::search::{MAX_SHIFT, Scale};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
+#[cfg(feature = "files")]
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::families::{graphs, sites};
+use crate::file::weights::{self, TensorData, Weights};
+use crate::graph::{Linear, LinearWeights, Network, Site};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::weights::{self, TensorData, Weights};
-use crate::model::{Linear, LinearWeights, Network, Site, graphs, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The value of the metadata key `format`, which tells a quantized file from any other.
@@ -34,24 +38,6 @@ const FORMAT_VERSION_1: &str = "1";
 /// Whether a checked safetensors file says that it is a quantized model.
 pub fn is_quantized(weights: &Weights) -> bool {
     weights.metadata().get("format").map(String::as_str) == Some(FORMAT_NAME)
-}
-
-/// A weight in integers, on the host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedWeight {
-    /// `[outputs, inputs]`.
-    pub codes: Vec<i8>,
-    /// `[outputs]`, where the site has one.
-    pub bias: Option<Vec<f32>>,
-}
-
-/// A site's scales, and its weight unless B is an activation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QuantizedSite {
-    /// The scales of A and B.
-    pub scales: SiteScales,
-    /// The weight and bias of a linear site.
-    pub weight: Option<QuantizedWeight>,
 }
 
 /// Where a quantized model comes from.
@@ -67,13 +53,14 @@ pub struct Provenance {
     pub images: usize,
     /// SHA-256 of the FP weights' file, or of their shards one after the other.
     pub source_sha256: String,
-    /// [`contents_sha256`] of the calibration images.
+    /// SHA-256 over the calibration images' files, in order: of their SHA-256 digests, one after the other.
     pub calibration_sha256: String,
     /// The version of this program that calibrated.
     pub tool_version: String,
 }
 
 impl Provenance {
+    #[cfg(feature = "files")]
     /// That of a calibration by this program: of the FP model in `weights`, which goes by `name`, on `samples`, which
     /// were drawn with `seed` unless a list named them.
     ///
@@ -211,7 +198,20 @@ impl QuantizedModel {
     ///
     /// # Errors
     /// A folder that can't be written to.
+    #[cfg(feature = "files")]
     pub fn save(&self, path: &Path) -> Result<()> {
+        let (tensors, metadata) = self.contents();
+        weights::save(path, tensors, metadata)
+    }
+
+    /// Returns the bytes of the file that `save` writes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (tensors, metadata) = self.contents();
+        weights::to_bytes(tensors, metadata).expect("the tensors of a checked model can be written")
+    }
+
+    /// Returns the tensors and the metadata of the file.
+    fn contents(&self) -> (Vec<(String, TensorData)>, BTreeMap<String, String>) {
         let mut tensors = Vec::new();
         for (name, shape) in float_tensors(&self.architecture, &self.method.plan) {
             let data = self.floats[&name].clone();
@@ -269,30 +269,30 @@ impl QuantizedModel {
         if let Some(names) = &self.class_names {
             metadata.insert(key::CLASS_NAMES.to_owned(), to_json(names));
         }
-        weights::save(path, tensors, metadata)
+        (tensors, metadata)
     }
 
-    /// Reads and checks a file. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
-    /// finite and positive, shifts within range.
+    /// Reads and checks the file at `path`.
     ///
     /// # Errors
-    /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
+    /// A file that can't be read, and those of [`read`](Self::read).
+    #[cfg(feature = "files")]
     pub fn open(path: &Path) -> Result<Self> {
         Self::read(&Weights::open(path)?)
     }
 
-    /// [`open`](Self::open) for a file that is in memory.
+    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
+    /// finite and positive, shifts within range.
     ///
     /// # Errors
-    /// As there.
+    /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
     pub fn read(file: &Weights) -> Result<Self> {
         let path = file.path();
         if !is_quantized(file) {
             return Err(Error::input(
                 path,
                 format!(
-                    "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`; \
-                     `calibrate` and `eval` take an FP checkpoint as --model"
+                    "is no quantized model, as `calibrate` writes it: metadata `format` is not `{FORMAT_NAME}`"
                 ),
             ));
         }

@@ -1,8 +1,8 @@
 //! What is corrected of a site once its weight is rounded.
 
-use super::artifact::QuantizedSite;
 use super::estimate::Estimator;
 use super::plan::SitePlan;
+use super::quantized_site::QuantizedSite;
 use super::search::Batch;
 use crate::device::Commands;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! What a site's integers make of what went through it in floats.
 
-use super::artifact::QuantizedSite;
 use super::plan::{Codes, Side, SitePlan};
+use super::quantized_site::QuantizedSite;
 use super::search::Batch;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;

@@ -5,15 +5,15 @@
 //! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
 //! images were divided.
 
-use super::artifact::QuantizedSite;
 use super::estimate::Estimator;
 use super::plan::{Side, SitePlan};
+use super::quantized_site::QuantizedSite;
 use super::search::{Batch, Scale, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
+use crate::graph::{LinearWeights, SiteKind};
 use crate::kernels::{Format, Quantize};
-use crate::model::{LinearWeights, SiteKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::{AddAssign, Range};

@@ -3,13 +3,13 @@
 use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
 use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
+use crate::graph::{
+    Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
+    Order, Output, Products, Site, Then,
+};
 use crate::kernels::{
     IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,
-};
-use crate::model::{
-    Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
-    Order, Output, Products, Site, Then,
 };
 use std::collections::HashMap;
 

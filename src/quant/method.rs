@@ -2,8 +2,8 @@
 
 use super::plan::{Granularity, Plan, Policy, SitePlan};
 use super::settings::{Preset, Settings};
-use crate::error::{Error, Result};
-use crate::model::Site;
+use crate::error::{Error, Result, Setting};
+use crate::graph::Site;
 
 /// Everything that decides what a calibration makes of a model, given the images.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl Method {
     ) -> Result<Self> {
         let plan = Policy::preset(preset, weight_bits, activation_bits).plan(sites);
         Ok(Self {
-            plan: plan.map_err(|problem| Error::usage("--bits", problem))?,
+            plan: plan.map_err(|problem| Error::setting(Setting::Bits, problem))?,
             settings: Settings::preset(preset),
         })
     }
@@ -42,8 +42,8 @@ impl Method {
         let mut plans = self.plan.integer(sites);
         let by_channel = |plan: &SitePlan| plan.b.granularity == Granularity::Channel;
         match plans.find(by_channel) {
-            Some(plan) if !metric.sums_squares() => Err(Error::usage(
-                "--metric",
+            Some(plan) if !metric.sums_squares() => Err(Error::setting(
+                Setting::Metric,
                 format!(
                     "expected hessian or mse, because each output channel of {} has a scale to itself, found {}",
                     plan.site.name,

@@ -9,19 +9,18 @@ mod execution;
 mod method;
 mod packing;
 mod plan;
+mod quantized_site;
 mod rounding;
 mod search;
 mod settings;
 mod transform;
 
-pub use artifact::{
-    FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, QuantizedSite, QuantizedWeight,
-    is_quantized,
-};
+pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
-    Budget, Calibration, Calibrator, Event, Finding, Journal, JournalLock, Phase, Progress,
-    SiteReport, Subject, calibrate, journal_of, parse_bytes,
+    Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
 };
+#[cfg(feature = "files")]
+pub use calibrate::{Journal, JournalLock, Subject, journal_of};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
 pub use method::Method;
@@ -30,6 +29,7 @@ pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
     SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
 };
+pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::nearest_codes;
 pub use search::{
     Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,

@@ -1,7 +1,7 @@
 //! What the user can choose about a calibration.
 
 use super::transform::Transform;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 use serde::{Deserialize, Serialize};
 
 /// The most candidates for each scale: a hundred times the paper's.
@@ -14,8 +14,10 @@ const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
 const MAX_FRACTION: f64 = 256.0;
 
 /// How a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Metric {
     /// Σ G² (Ô - O)², with G the loss's gradient at O: the paper's Hessian-guided metric.
     Hessian,
@@ -56,8 +58,10 @@ impl Metric {
 }
 
 /// A named set of choices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Preset {
     /// The paper's method: Hessian metric, both twins, three rounds.
     Ptq4vit,
@@ -142,16 +146,18 @@ impl Settings {
         words
     }
 
+    /// Finds out whether a calibration can go by it.
+    ///
     /// # Errors
-    /// The flag whose value is out of range.
+    /// An [`Error::InvalidSetting`] about what is out of range.
     pub fn validate(&self) -> Result<()> {
-        for (flag, value, most) in [
-            ("--candidates", self.candidates, MAX_CANDIDATES),
-            ("--rounds", self.rounds, MAX_ROUNDS),
+        for (setting, value, most) in [
+            (Setting::Candidates, self.candidates, MAX_CANDIDATES),
+            (Setting::Rounds, self.rounds, MAX_ROUNDS),
         ] {
             if !(1..=most).contains(&value) {
-                return Err(Error::usage(
-                    flag,
+                return Err(Error::setting(
+                    setting,
                     format!("expected 1 to {most}, found {value}"),
                 ));
             }
@@ -159,20 +165,20 @@ impl Settings {
         for (index, transform) in self.transforms.iter().enumerate() {
             if self.transforms[..index].contains(transform) {
                 let problem = format!("{} is there twice", transform.name());
-                return Err(Error::usage("--transform", problem));
+                return Err(Error::setting(Setting::Transform, problem));
             }
         }
         let Self { alpha, beta, .. } = *self;
-        let usage = |problem| Err(Error::usage("--alpha, --beta", problem));
+        let invalid = |problem| Err(Error::setting(Setting::CandidateRange, problem));
         if !(alpha >= 0.0 && alpha < beta && beta.is_finite()) {
-            return usage(format!(
+            return invalid(format!(
                 "expected 0 <= alpha < beta, found alpha {alpha:?} and beta {beta:?}"
             ));
         }
         // The smallest candidate, of which `alpha` is no part.
         let first = alpha + (beta - alpha) / self.candidates as f64;
         if first < MIN_FRACTION || beta > MAX_FRACTION {
-            return usage(format!(
+            return invalid(format!(
                 "expected candidates from {MIN_FRACTION:?} to {MAX_FRACTION:?} times the scale that covers the largest value, found {first:?} to {beta:?}"
             ));
         }

@@ -93,7 +93,7 @@ impl From<ExactSum> for Vec<f64> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use rand::seq::SliceRandom;

@@ -2,13 +2,14 @@
 
 use crate::data::class_names::ClassNames;
 use crate::error::Result;
+use crate::families::sites;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::sites;
-use crate::model::weights::Weights;
 use crate::quant::{
     FORMAT_NAME, OperandScheme, Provenance, QuantizedModel, Scale, Settings, SiteEvidence, SitePlan,
 };
 use serde::Serialize;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// A quantized model in figures.
@@ -63,10 +64,18 @@ impl Inspection {
     /// Opens a quantized file and looks into it.
     ///
     /// # Errors
-    /// Those of [`QuantizedModel::read`].
+    /// A file that can't be read, and those of [`QuantizedModel::read`].
+    #[cfg(feature = "files")]
     pub fn open(path: &Path) -> Result<Self> {
-        let file = Weights::open(path)?;
-        let model = QuantizedModel::read(&file)?;
+        Self::read(&Weights::open(path)?)
+    }
+
+    /// Looks into a quantized file that is in memory.
+    ///
+    /// # Errors
+    /// Those of [`QuantizedModel::read`].
+    pub fn read(file: &Weights) -> Result<Self> {
+        let model = QuantizedModel::read(file)?;
         Ok(Self {
             format: FORMAT_NAME.to_owned(),
             format_version: file.metadata()["format_version"].clone(),

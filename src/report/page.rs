@@ -5,9 +5,9 @@ use super::charts::{
     Ink, KINDS, dark_style, error_shares, ink, ratios, score_curves, value_histograms,
 };
 use super::inspection::{SiteInspection, inspect_sites};
-use crate::model::sites;
-use crate::printable;
+use crate::families::sites;
 use crate::quant::{QuantizedModel, SiteReport};
+use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// What the page tells.

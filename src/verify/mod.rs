@@ -1,6 +1,7 @@
 //! Whether devices compute what the CPU versions compute, and whether they compute the same as each other.
 
 mod compare;
+pub mod demo;
 mod kernels;
 mod models;
 mod random;
@@ -21,6 +22,7 @@ use models::Reference;
 use std::collections::BTreeMap;
 
 /// What is being done on a device, by its name.
+#[non_exhaustive]
 pub enum Step<'a> {
     /// A kernel.
     Kernel(&'a str),

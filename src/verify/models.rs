@@ -8,12 +8,13 @@ use super::subject::{Subject, method};
 use super::trace::{self, Trace};
 use crate::device::{Commands, Device, Strategy};
 use crate::error::Result;
+use crate::families::sites;
+use crate::file::weights::Weights;
+use crate::graph::FloatProducts;
 use crate::inference::{Model, build};
 use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::model::{FloatProducts, sites};
-use crate::quant::{Budget, Scale, SiteScales, calibrate};
+use crate::quant::{Calibration, Scale, SiteScales};
 
 /// Images that go backwards, are searched on and are traced: enough to be a batch.
 pub(super) const TRACED: usize = 2;
@@ -219,16 +220,10 @@ fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResul
     let mut model = Model::float(device, weights, architecture, &resolved.preprocessing)?;
     let logits = model.logits(&subject.images)?;
     let traced = &subject.images[..subject.images.len().min(TRACED)];
-    let network = build(device, weights, architecture)?;
-    let calibration = calibrate(
-        &network,
-        weights,
-        &method(architecture),
-        traced,
-        Budget::default(),
-        &|_| true,
-        &mut |_| Ok(()),
-    )?;
+    let calibration = Calibration::builder(device, weights, architecture)
+        .method(&method(architecture))
+        .images(traced)
+        .run()?;
     let choices = calibration.reports.iter().map(|report| {
         let scales = &calibration.sites[&report.site].scales;
         (report.site.clone(), Choice::new(scales, report.score))

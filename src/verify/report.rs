@@ -1,7 +1,7 @@
 //! What a verification found, as `--out` stores it and `--against` reads it.
 
 use crate::error::{Error, Result};
-use crate::input;
+use crate::file::input;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -440,9 +440,8 @@ impl Report {
     /// As there.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
-        let no_report = |why: &dyn Display| {
-            problem(format!("is no report, as `verify --out` writes it: {why}"))
-        };
+        let no_report =
+            |why: &dyn Display| problem(format!("is no report, as `verify` writes it: {why}"));
         let mut stored: BTreeMap<String, Value> =
             serde_json::from_str(text).map_err(|error| no_report(&error))?;
         if stored.remove("format") != Some(FORMAT_NAME.into()) {

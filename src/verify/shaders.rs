@@ -1,6 +1,6 @@
 //! The shaders by name, each as its file has it.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
 
 macro_rules! texts {
     ($($name:literal)*) => {
@@ -65,8 +65,8 @@ pub fn text_of(name: &str) -> Result<&'static str> {
     found.map(|(_, text)| *text).ok_or_else(|| {
         let known: Vec<&str> = SHADERS.iter().map(|(name, _)| *name).collect();
         let known = known.join(", ");
-        Error::usage(
-            "--shader",
+        Error::setting(
+            Setting::Shader,
             format!("there is no shader {name}; there are {known}"),
         )
     })

@@ -4,19 +4,19 @@ use super::kernels::sha256;
 use super::random::Random;
 use super::report::ModelRecord;
 use crate::data::preprocess::Preprocessing;
-use crate::data::samples::{choose, flat_folder, load_all};
-use crate::demo;
+use crate::data::samples::{choose, flat_folder, load};
 use crate::device::{Commands, Device};
-use crate::error::{Error, Result};
-use crate::model::FloatProducts;
+use crate::error::{Error, Result, Setting};
+use crate::families::sites;
+use crate::file::weights::Weights;
+use crate::graph::FloatProducts;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Resolved, resolve};
-use crate::model::sites;
-use crate::model::weights::Weights;
 use crate::quant::{
     Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
     SiteScales, nearest_codes,
 };
+use crate::verify::demo;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -93,7 +93,12 @@ impl Subject {
                 &resolved.architecture,
                 &resolved.preprocessing,
             ),
-            (None, None) => return Err(Error::usage("--model", "expected a model, found none")),
+            (None, None) => {
+                return Err(Error::setting(
+                    Setting::Model,
+                    "expected a model, found none",
+                ));
+            }
         };
         let images = images.load(architecture, preprocessing)?;
         let words = images.iter().flatten().map(|value| value.to_bits());
@@ -157,7 +162,7 @@ impl Images<'_> {
         match self {
             Self::Folder(folder, count) => {
                 let samples = choose(flat_folder(folder)?, *count, 0)?;
-                load_all(&samples, preprocessing).into_iter().collect()
+                load(&samples, preprocessing)
             }
             Self::Random(count) => {
                 let pixels = 3 * architecture.image_size().pow(2);

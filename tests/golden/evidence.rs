@@ -4,11 +4,9 @@ use crate::common::devices;
 use crate::literal::gathered;
 use crate::network::{Golden, plans, six_bit_methods, six_bits};
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::graph::{FloatingProducts, Record, Site};
 use ptq4vit_gpu::kernels::Format;
-use ptq4vit_gpu::model::{FloatingProducts, Record, Site};
-use ptq4vit_gpu::quant::{
-    Budget, Calibration, FakeQuantizedProducts, Method, Preset, Side, SiteReport,
-};
+use ptq4vit_gpu::quant::{Calibration, FakeQuantizedProducts, Method, Preset, Side, SiteReport};
 
 /// The evidence of every site, computed again from records of a forward and backward pass of all images together, from
 /// products of rounded floats instead of integers, and in plain sums.
@@ -19,7 +17,7 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
         let (_, records) = golden.records(&network);
         for mut method in six_bit_methods(&network) {
             method.settings.candidates = 10;
-            let found = golden.calibrate(&network, &method, Budget::default());
+            let found = golden.calibrate(&device, &method, None);
             let plans = plans(&network, &method).into_iter().map(|plan| {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
@@ -146,8 +144,7 @@ pub fn the_evidence_does_not_depend_on_the_memory(golden: &Golden) {
         let network = golden.network(&device);
         let method = six_bits(Preset::Ptq4vit, &network);
         let run = |bytes| {
-            let budget = Budget { bytes, halvings: 0 };
-            let mut reports = golden.calibrate(&network, &method, budget).reports;
+            let mut reports = golden.calibrate(&device, &method, bytes).reports;
             for report in &mut reports {
                 report.seconds = 0.0;
             }

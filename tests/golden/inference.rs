@@ -5,9 +5,9 @@ use crate::literal::whole;
 use crate::network::{Golden, plans, relative_error, six_bit_methods};
 use crate::oracle::{golden_scales, methods, nudged};
 use ptq4vit_gpu::device::{Commands, Device};
-use ptq4vit_gpu::model::Products;
+use ptq4vit_gpu::graph::Products;
 use ptq4vit_gpu::quant::{
-    Budget, FakeQuantizedProducts, IntegerProducts, LinearCodes, SitePlan, SiteScales,
+    FakeQuantizedProducts, IntegerProducts, LinearCodes, SitePlan, SiteScales,
 };
 
 /// Both ways to compute the quantized network reach the oracle's logits, image by image, within 1e-4.
@@ -78,7 +78,7 @@ pub fn integers_give_what_rounded_floats_give(golden: &Golden) {
         let network = golden.network(&device);
         for (number, mut method) in six_bit_methods(&network).into_iter().enumerate() {
             method.settings.candidates = 20;
-            let found = golden.calibrate(&network, &method, Budget::default());
+            let found = golden.calibrate(&device, &method, None);
             let sites = |attempt| {
                 let plans = plans(&network, &method).into_iter();
                 let sites = plans.map(|plan| {

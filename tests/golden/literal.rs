@@ -3,8 +3,8 @@
 
 use crate::network::Golden;
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::graph::{Record, Site};
 use ptq4vit_gpu::kernels::{Format, Product, View};
-use ptq4vit_gpu::model::{Record, Site};
 use ptq4vit_gpu::quant::{Metric, Scale, SitePlan, SiteScales};
 
 /// What meets at a site, each matrix with contiguous rows.
@@ -223,5 +223,6 @@ fn line_score(metric: Metric, estimate: &[f64], out: &[f64], grad: &[f64]) -> f6
         Metric::Mse => errors.map(|((e, o), _)| (e - o).powi(2)).sum(),
         Metric::Cosine => one_minus_cosine(estimate, out),
         Metric::Pearson => one_minus_cosine(&centred(estimate), &centred(out)),
+        other => panic!("{other:?} has no definition here yet"),
     }
 }

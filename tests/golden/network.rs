@@ -1,14 +1,13 @@
 //! A golden network, its calibration, and the oracle's answers for it.
 
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::families::graphs;
+use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::{FloatProducts, Network, Record, Site};
 use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::model::weights::Weights;
-use ptq4vit_gpu::model::{FloatProducts, Network, Record, Site, graphs};
-use ptq4vit_gpu::quant::{
-    Budget, Calibration, Method, Policy, Preset, Settings, SitePlan, WeightScales, calibrate,
-};
+use ptq4vit_gpu::quant::{Calibration, Method, Policy, Preset, Settings, SitePlan, WeightScales};
 use std::collections::HashMap;
 
 /// A golden network and the oracle's answers for it.
@@ -56,18 +55,13 @@ impl Golden {
     }
 
     /// What a calibration on the calibration batch finds.
-    pub fn calibrate(&self, network: &Network, method: &Method, budget: Budget) -> Calibration {
-        let (weights, images) = (&self.weights, self.images("input"));
-        calibrate(
-            network,
-            weights,
-            method,
-            &images,
-            budget,
-            &|_| true,
-            &mut |_| Ok(()),
-        )
-        .unwrap()
+    pub fn calibrate(&self, device: &Device, method: &Method, budget: Option<u64>) -> Calibration {
+        Calibration::builder(device, &self.weights, &self.architecture)
+            .method(method)
+            .images(&self.images("input"))
+            .memory_budget(budget)
+            .run()
+            .unwrap()
     }
 
     /// The logits, and A, B, O and ∂L/∂O of every site, for the calibration batch.

@@ -1,7 +1,7 @@
 //! What the oracle of the whole method found: its settings and scales.
 
 use crate::network::Golden;
-use ptq4vit_gpu::model::{Network, Site};
+use ptq4vit_gpu::graph::{Network, Site};
 use ptq4vit_gpu::quant::{
     Method, Metric, Policy, Preset, Scale, Settings, SitePlan, SiteScales, WeightScales,
 };

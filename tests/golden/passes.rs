@@ -4,9 +4,9 @@ use crate::common::devices;
 use crate::literal::Tensors;
 use crate::network::{Golden, relative_error};
 use ptq4vit_gpu::device::{Commands, Device};
+use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::model::open_checkpoint;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
 
 /// Logits, and of every site the operands (where there are answers), the output and its gradient.
 pub fn forward_and_backward(golden: &Golden) {

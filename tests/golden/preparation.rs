@@ -3,9 +3,9 @@
 use crate::common::devices;
 use crate::literal::Tensors;
 use crate::network::{Golden, plans, relative_error, six_bits};
-use ptq4vit_gpu::device::{Commands, Device};
-use ptq4vit_gpu::model::{FloatProducts, Network};
-use ptq4vit_gpu::quant::{Budget, Calibrator, Preset, Transform};
+use ptq4vit_gpu::device::Commands;
+use ptq4vit_gpu::graph::{FloatProducts, Network};
+use ptq4vit_gpu::quant::{Preset, Transform};
 
 /// A network whose LayerNorms are reparametrised gives the logits that it gave, and each of its channels after a LayerNorm
 /// has about the same range.
@@ -15,16 +15,8 @@ pub fn layer_norms_lose_their_ranges_and_no_logit_changes(golden: &Golden) {
         let mut method = six_bits(Preset::BasePtq, &network);
         method.settings.candidates = 1;
         method.settings.transforms = vec![Transform::LayerNorm];
-        let calibrator = Calibrator {
-            architecture: &golden.architecture,
-            weights: &golden.weights,
-            method: &method,
-            images: &golden.images("input"),
-            budget: None,
-            reopen: &|| Ok(Device::cpu()),
-        };
-        let found = calibrator.run(&mut device.clone(), Vec::new(), &mut |_| Ok(()));
-        let prepared = found.unwrap().prepared.expect("there is a transform");
+        let found = golden.calibrate(&device, &method, None);
+        let prepared = found.prepared.expect("there is a transform");
         let changed = Golden {
             weights: (*prepared).clone(),
             answers: golden.answers.clone(),
@@ -71,7 +63,7 @@ pub fn a_corrected_bias_leaves_no_mean_error(golden: &Golden) {
         let mut method = six_bits(Preset::Ptq4vit, &network);
         method.settings.candidates = 10;
         method.settings.bias_correction = true;
-        let found = golden.calibrate(&network, &method, Budget::default());
+        let found = golden.calibrate(&device, &method, None);
         let (_, records) = golden.records(&network);
         for plan in plans(&network, &method) {
             let site = &plan.site;

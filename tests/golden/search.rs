@@ -6,7 +6,7 @@ use crate::literal::Tensors;
 use crate::network::{Golden, plans, six_bits};
 use crate::oracle::{golden_scales, golden_score, methods, nudged};
 use ptq4vit_gpu::device::{Commands, Device};
-use ptq4vit_gpu::quant::{Batch, Budget, Metric, Preset, Side, SitePlan, SiteScales, SiteSearch};
+use ptq4vit_gpu::quant::{Batch, Metric, Preset, Side, SitePlan, SiteScales, SiteSearch};
 
 /// The oracle's scores are those of the formulas: what the other tests here compare with is right.
 pub fn the_literal_score_is_the_oracles(golden: &Golden) {
@@ -42,7 +42,7 @@ pub fn every_setting_reaches_the_golden_scores(golden: &Golden) {
             .map(|site| Tensors::recorded(golden, &device, site, &records[&site.name]))
             .collect();
         for (setting, method) in methods(&network) {
-            let found = golden.calibrate(&network, &method, Budget::default());
+            let found = golden.calibrate(&device, &method, None);
             for (index, plan) in plans(&network, &method).iter().enumerate() {
                 let outcome = Outcome {
                     plan,
@@ -151,7 +151,7 @@ pub fn abandoning_candidates_early_changes_no_choice(golden: &Golden) {
         for (setting, method) in methods(&network) {
             let mut exhaustive = method.clone();
             exhaustive.settings.exhaustive = true;
-            let run = |method| golden.calibrate(&network, method, Budget::default());
+            let run = |method| golden.calibrate(&device, method, None);
             let (quick, full) = (run(&method), run(&exhaustive));
             assert_eq!(quick.sites, full.sites, "{}: {setting}", device.name());
             assert!(quick.work().done <= full.work().done);
@@ -165,9 +165,7 @@ pub fn what_candidates_reached_is_what_the_exhaustive_search_finds(golden: &Gold
     let run = |exhaustive| {
         let mut method = six_bits(Preset::Ptq4vit, &network);
         method.settings.exhaustive = exhaustive;
-        golden
-            .calibrate(&network, &method, Budget::default())
-            .reports
+        golden.calibrate(&Device::cpu(), &method, None).reports
     };
     let mut early = 0;
     for (quick, full) in run(false).iter().zip(&run(true)) {

@@ -5,7 +5,7 @@ mod program;
 mod server;
 
 use program::{Outcome, Program, here, program};
-use ptq4vit_gpu::model::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use serde_json::{Value, json};
 use server::{Authority, Fault, Files, Hub, etag};
 use std::fs;

@@ -1,17 +1,20 @@
 //! Which files are images: by their names in a folder, by their first bytes when they are read.
 
 use image::ImageFormat;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// What is expected of a file.
 pub(super) const EXPECTED: &str = "expected a JPEG, PNG, WebP, BMP, TIFF, GIF or PNM image";
 
+#[cfg(feature = "files")]
 /// What makes a file in a folder an image, in any case.
 pub(crate) const EXTENSIONS: [&str; 14] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
     "pnm",
 ];
 
+#[cfg(feature = "files")]
 /// Formats that are not read, by what files of theirs are called and by their names.
 const NOT_READ: [(&str, &str); 7] = [
     ("avif", "AVIF"),
@@ -23,11 +26,13 @@ const NOT_READ: [(&str, &str); 7] = [
     ("j2k", "JPEG 2000"),
 ];
 
+#[cfg(feature = "files")]
 /// Whether a file is an image by its name.
 pub(crate) fn is_named_as_image(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| has_extension(path, known))
 }
 
+#[cfg(feature = "files")]
 /// The format of an image that is not read, if a file is one by its name.
 pub(crate) fn named_as_not_read(path: &Path) -> Option<&'static str> {
     let mut formats = NOT_READ.iter();
@@ -35,6 +40,7 @@ pub(crate) fn named_as_not_read(path: &Path) -> Option<&'static str> {
     found.map(|(_, format)| *format)
 }
 
+#[cfg(feature = "files")]
 fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension()
         .is_some_and(|found| found.eq_ignore_ascii_case(extension))
@@ -92,7 +98,7 @@ fn not_read(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
 

@@ -1,32 +1,29 @@
 //! Image files to 8-bit RGB, as Pillow's `Image.open(path).convert("RGB")` reads them.
 
+#[cfg(feature = "files")]
+mod file;
 mod format;
 mod gif;
 mod jpeg;
 mod panics;
 mod tiff;
 
-pub(crate) use format::is_named_as_image;
-pub(super) use format::{EXTENSIONS, named_as_not_read};
+#[cfg(feature = "files")]
+pub use file::{load_rgb, read};
+#[cfg(feature = "files")]
+pub(crate) use format::{EXTENSIONS, is_named_as_image, named_as_not_read};
 
-use std::fs;
 use std::io::Cursor;
-use std::path::Path;
 
-use format::EXPECTED;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
-
-use crate::error::{Error, Result};
 
 /// The widest and highest image that is decoded.
 const MAX_SIDE: u32 = 16_384;
 /// The most bytes of decoded pixels: a header is refused before they are allocated.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
-/// The most bytes read of one file.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// The image in `path` as 8-bit RGB.
+/// Decodes the `bytes` of an image file to 8-bit RGB.
 ///
 /// The format is told by the content, not by the name. Grey becomes RGB, alpha is dropped without
 /// compositing, 16 bits become 8, CMYK becomes RGB; of a GIF it is the first frame. With
@@ -34,46 +31,9 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// because torchvision's image folders, and so the published accuracies, have it like that.
 ///
 /// # Errors
-/// An [`Error::Input`] about `path` when it can't be read, is no image of these formats, is of a kind
+/// What it is if it is no image of these formats, is of a kind
 /// that would come out wrong, is truncated or corrupt, makes its decoder panic, or claims more pixels
 /// than 16384 on a side or 512 MiB in all.
-pub fn load_rgb(path: &Path, exif_orientation: bool) -> Result<RgbImage> {
-    let bytes = read(path)?;
-    decode(&bytes, exif_orientation).map_err(|problem| Error::input(path, problem))
-}
-
-/// The bytes of an image file, whatever they are.
-///
-/// # Errors
-/// An [`Error::Input`] about `path` when it can't be read, is no regular file, or is larger than 256 MiB.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let cannot_read = |error| Error::input(path, format!("{EXPECTED}, can't read it: {error}"));
-    let metadata = fs::metadata(path).map_err(cannot_read)?;
-    // A pipe or a device would block or never end.
-    if !metadata.is_file() {
-        let found = if metadata.is_dir() {
-            "a folder"
-        } else {
-            "neither a file nor a folder"
-        };
-        return Err(Error::input(path, format!("{EXPECTED}, found {found}")));
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(Error::input(
-            path,
-            format!(
-                "{EXPECTED} of at most {MAX_FILE_BYTES} bytes, found {} bytes",
-                metadata.len()
-            ),
-        ));
-    }
-    fs::read(path).map_err(cannot_read)
-}
-
-/// [`load_rgb`] for a file that is in memory.
-///
-/// # Errors
-/// As there, without the file's name.
 pub fn decode(bytes: &[u8], exif_orientation: bool) -> std::result::Result<RgbImage, String> {
     let format = format::told_by(bytes)?;
     panics::caught(|| {
@@ -185,12 +145,13 @@ fn to_rgb(image: DynamicImage) -> RgbImage {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
+    use crate::error::{Error, Result};
     use image::{ImageBuffer, Luma, LumaA, Rgb, Rgba};
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)
@@ -212,7 +173,7 @@ mod tests {
 
     fn problem(bytes: &[u8]) -> String {
         match load(bytes).unwrap_err() {
-            Error::Input { path, problem } => {
+            Error::Input { path, problem, .. } => {
                 assert_eq!(path.file_name().unwrap(), "image.dat");
                 problem
             }

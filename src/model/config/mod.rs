@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::kernels::MAX_K;
-use crate::model::weights::{Weights, abridged};
+use crate::text::abridged;
 
 pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
@@ -289,9 +290,9 @@ fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
 }
 
 /// A file of zeros in these shapes.
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 pub(super) fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
-    use crate::model::weights::{TensorData, save};
+    use crate::file::weights::{TensorData, save};
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let path = folder.path().join("zeros.safetensors");
     let tensors = tensors

@@ -6,8 +6,8 @@ use super::{
     CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
-use crate::error::{Error, Result};
-use crate::model::weights::Weights;
+use crate::error::{Error, Remedy, Result};
+use crate::file::weights::Weights;
 
 /// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
 /// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head
@@ -286,10 +286,14 @@ impl VitConfig {
         )?;
         if file.image_size != self.image_size {
             let problem = format!(
-                "doesn't fit {told_by}: its positions are for images of {} pixels, not {}; `--interpolate-positions` resamples them",
+                "doesn't fit {told_by}: its positions are for images of {} pixels, not {}",
                 file.image_size, self.image_size
             );
-            return Err(Error::input(weights.path(), problem));
+            return Err(Error::remediable(
+                weights.path(),
+                problem,
+                Remedy::ResamplePositions,
+            ));
         }
         Ok(Self {
             classes: file.classes,
@@ -298,7 +302,7 @@ impl VitConfig {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::config::{Architecture, zeros};
@@ -319,7 +323,7 @@ mod tests {
         let mut tensors: BTreeMap<_, _> = micro().expected_tensors().into_iter().collect();
         change(&mut tensors);
         let error = VitConfig::from_shapes(&zeros(tensors), 3).unwrap_err();
-        assert_eq!(error.exit_code(), 3);
+        assert!(matches!(error, Error::Input { .. }));
         error.to_string()
     }
 
@@ -607,7 +611,7 @@ mod tests {
         let error = told
             .fitted(&zeros(smaller.expected_tensors()), "the test")
             .unwrap_err();
-        let expected = "doesn't fit the test: its positions are for images of 16 pixels, not 32; `--interpolate-positions` resamples them";
+        let expected = "doesn't fit the test: its positions are for images of 16 pixels, not 32; `interpolate_positions` resamples them";
         assert!(error.to_string().ends_with(expected), "{error}");
 
         let distilled = VitConfig {

@@ -51,7 +51,7 @@ fn table() -> &'static Table {
     &TABLE
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::model::recipe::arguments::Arguments;

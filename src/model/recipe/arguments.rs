@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
-use crate::model::weights::Weights;
 
 /// A class of timm's whose networks can be run here, if its arguments are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

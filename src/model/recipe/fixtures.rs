@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::{Request, Resolved, recipe_named, resolve, tell};
 use crate::data::preprocess::Preprocessing;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::file::weights::{TensorData, Weights, save};
 use crate::model::config::Architecture;
 use crate::model::open_checkpoint;
-use crate::model::weights::{TensorData, Weights, save};
 
 /// The architecture of recipe `name`, with one class.
 pub fn one_class(name: &str) -> Architecture {
@@ -98,10 +98,22 @@ impl Checkpoint {
     }
 }
 
-/// Why it can't be resolved, and the exit code.
-pub fn refusal(resolved: Result<Resolved>) -> (u8, String) {
+/// What an error is about.
+#[derive(Debug, PartialEq)]
+pub enum Blamed {
+    File,
+    Setting,
+}
+
+/// Returns why it can't be resolved, and what is to blame.
+pub fn refusal(resolved: Result<Resolved>) -> (Blamed, String) {
     let error = resolved.unwrap_err();
-    (error.exit_code(), error.to_string())
+    let blamed = match error {
+        Error::Input { .. } => Blamed::File,
+        Error::InvalidSetting { .. } => Blamed::Setting,
+        ref other => panic!("{other}"),
+    };
+    (blamed, error.to_string())
 }
 
 /// What timm says of an architecture: `tests/data/timm_models.py` asked it.

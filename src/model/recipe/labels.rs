@@ -1,9 +1,8 @@
 //! What a model calls its classes: the labels in the config.json beside it, or ImageNet's where its tag says so.
 
-use super::CONFIG_FILE;
+use super::{CONFIG_FILE, config_beside};
 use crate::data::class_names::{ClassName, ClassNames, IMAGENET_CLASSES, is_wnid};
-use crate::input;
-use crate::model::weights::Weights;
+use crate::file::weights::Weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,9 +16,9 @@ pub(super) fn class_names(
     tag: Option<&str>,
 ) -> Option<ClassNames> {
     let path = weights.path().with_file_name(CONFIG_FILE);
-    let names = match input::text_if_any(&path) {
+    let names = match config_beside(weights) {
         Ok(None) => return tag.and_then(|tag| names_by_tag(tag, classes)),
-        Ok(Some(text)) => told_labels(&text, classes),
+        Ok(Some((_, text))) => told_labels(&text, classes),
         Err(error) => Err(error.to_string()),
     };
     names.unwrap_or_else(|problem| {
@@ -168,7 +167,7 @@ impl Labels {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

@@ -7,18 +7,21 @@
 
 mod architectures;
 mod arguments;
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod fixtures;
 mod labels;
 mod resolve;
 mod sources;
 mod timm_config;
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocessing;
+use crate::error::Result;
+use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 pub use labels::told_labels;
 pub use resolve::{Request, Resolved, Told, resolve, tell, tell_beside};
@@ -51,10 +54,6 @@ const FILES: [&str; 24] = [
     include_str!("../../../models/swin_large_patch4_window7_224.toml"),
 ];
 
-/// The flag that settles what a file holds.
-const FLAG: &str = "--recipe";
-/// The flag that asks for another image size than the model's own.
-pub const SIZE_FLAG: &str = "--image-size";
 /// timm's and transformers' description of a model, beside its weights.
 const CONFIG_FILE: &str = "config.json";
 /// Metadata key of the architecture, as JSON.
@@ -89,6 +88,19 @@ impl Recipe {
     }
 }
 
+/// Returns the path and the text of the config.json beside the file of `weights`, if there is one.
+///
+/// # Errors
+/// A file that can't be read.
+fn config_beside(weights: &Weights) -> Result<Option<(PathBuf, String)>> {
+    #[cfg(not(feature = "files"))]
+    let text: Option<String> = None;
+    let path = weights.path().with_file_name(CONFIG_FILE);
+    #[cfg(feature = "files")]
+    let text = crate::file::input::text_if_any(&path)?;
+    Ok(text.map(|text| (path, text)))
+}
+
 /// All known recipes.
 pub fn recipes() -> &'static [Recipe] {
     static RECIPES: LazyLock<Vec<Recipe>> = LazyLock::new(|| {
@@ -113,7 +125,7 @@ pub fn known_names() -> String {
     names.join(", ")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::fixtures::facts;
     use super::*;

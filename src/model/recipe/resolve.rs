@@ -10,13 +10,12 @@ use super::sources::{
     Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
 };
 use super::timm_config::{self, Config};
-use super::{CONFIG_FILE, CONFIG_KEY, FLAG, PREPROCESSING_KEY, SIZE_FLAG};
+use super::{CONFIG_KEY, PREPROCESSING_KEY, config_beside};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
-use crate::error::{Error, Result};
-use crate::input;
+use crate::error::{Error, Remedy, Result, Setting};
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
-use crate::model::weights::Weights;
 
 /// What the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,7 +46,7 @@ pub struct Resolved {
 
 /// Finds out what `weights` holds. The first of these that speaks decides:
 ///
-/// 1. `recipe`, which the user names with `--recipe`;
+/// 1. `recipe`, which the user names;
 /// 2. the file's metadata: an [`Architecture`] under [`CONFIG_KEY`] and a [`Preprocessing`] under
 ///    [`PREPROCESSING_KEY`];
 /// 3. timm's `config.json` beside the file, as its hub repositories have it;
@@ -59,7 +58,7 @@ pub struct Resolved {
 ///
 /// # Errors
 /// [`Error::Input`] if what was told can't be understood, is not supported, doesn't fit the tensors, or contradicts what
-/// another source says. [`Error::Usage`] for an unknown recipe, and where only the user can tell; it lists the recipes
+/// another source says. [`Error::InvalidSetting`] for an unknown recipe, and where only the user can tell; it lists the recipes
 /// that fit.
 pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
     let request = Request {
@@ -74,9 +73,8 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
 pub fn tell(weights: &Weights, request: &Request) -> Result<Told> {
-    let path = weights.path().with_file_name(CONFIG_FILE);
-    let text = input::text_if_any(&path)?;
-    let config = text.as_ref().map(|text| (&*path, &**text));
+    let config = config_beside(weights)?;
+    let config = config.as_ref().map(|(path, text)| (&**path, &**text));
     tell_beside(weights, config, request)
 }
 
@@ -117,8 +115,11 @@ pub fn tell_beside(
     }
     if sources.is_empty() {
         if let Some(foreign) = foreign.first() {
-            let problem = format!("{foreign}; `{FLAG} NAME` goes by a known recipe instead");
-            return Err(Error::input(weights.path(), problem));
+            return Err(Error::remediable(
+                weights.path(),
+                foreign,
+                Remedy::GoByRecipe,
+            ));
         }
         sources.push(by_shapes(weights)?);
     }
@@ -175,34 +176,34 @@ struct Field {
     name: &'static str,
     /// timm's name.
     timm: &'static str,
-    /// The flag that decides it.
-    flag: &'static str,
+    /// What decides it.
+    setting: Setting,
 }
 
 const IMAGE_SIZE: Field = Field {
     name: "image_size",
     timm: "input_size",
-    flag: SIZE_FLAG,
+    setting: Setting::ImageSize,
 };
 const CROP_PCT: Field = Field {
     name: "crop_pct",
     timm: "crop_pct",
-    flag: "--crop-pct",
+    setting: Setting::CropPct,
 };
 const INTERPOLATION: Field = Field {
     name: "interpolation",
     timm: "interpolation",
-    flag: "--interpolation",
+    setting: Setting::Interpolation,
 };
 const MEAN: Field = Field {
     name: "mean",
     timm: "mean",
-    flag: "--mean",
+    setting: Setting::Mean,
 };
 const STD: Field = Field {
     name: "std",
     timm: "std",
-    flag: "--std",
+    setting: Setting::Std,
 };
 
 /// What is found when the sources are compared with each other.
@@ -261,31 +262,31 @@ impl<'a> Agreement<'a> {
                 .exif_orientation
                 .unwrap_or_else(|| self.sources.iter().any(|source| source.exif_orientation)),
         };
-        if let Some(problem) = self.contradiction() {
-            return Err(Error::input(weights.path(), problem));
+        if let Some(contradiction) = self.contradiction(weights) {
+            return Err(contradiction);
         }
         let architecture = first
             .architecture
             .with_image_size(preprocessing.image_size)
             .map_err(|problem| match self.request.image_size {
-                Some(_) => Error::usage(SIZE_FLAG, problem),
+                Some(_) => Error::setting(Setting::ImageSize, problem),
                 None => Error::input(&first.path, problem),
             })?;
         preprocessing.validate().map_err(|problem| {
             let of_user = |(field, _): &&(Field, String)| problem.starts_with(field.name);
             match self.by_user.iter().find(of_user) {
-                Some((field, _)) => Error::usage(field.flag, &problem),
+                Some((field, _)) => Error::setting(field.setting, &problem),
                 None => Error::input(&first.path, &problem),
             }
         })?;
 
         let mut by = first.by.clone();
         if !self.by_user.is_empty() {
-            let flags = self.by_user.iter();
-            let flags: Vec<String> = flags
-                .map(|(field, value)| format!("{} {value}", field.flag))
+            let choices = self.by_user.iter();
+            let choices: Vec<String> = choices
+                .map(|(field, value)| format!("{} {value}", field.name))
                 .collect();
-            by.push_str(&format!(" with {}", flags.join(", ")));
+            by.push_str(&format!(" with the user's {}", choices.join(", ")));
         }
         let of = |source: &usize| &self.sources[*source].by;
         for (source, fields) in &self.supplied {
@@ -366,10 +367,7 @@ impl<'a> Agreement<'a> {
             return self.untold(field, assumed);
         };
         let value = value.clone().map_err(|problem| {
-            Error::input(
-                &decider.path,
-                format!("{problem}; `{}` decides it", field.flag),
-            )
+            Error::remediable(&decider.path, problem, Remedy::Decide(field.setting))
         })?;
         if number > 0 {
             let supplied = self.supplied.entry(number).or_default();
@@ -413,16 +411,17 @@ impl<'a> Agreement<'a> {
                     .push(format!("{} {}", field.name, plain(&assumed)));
                 Ok(assumed)
             }
-            Otherwise::Ask(question) => Err(Error::usage(FLAG, question)),
-            Otherwise::Missing => Err(Error::input(
+            Otherwise::Ask(question) => Err(Error::setting(Setting::Recipe, question)),
+            Otherwise::Missing => Err(Error::remediable(
                 &first.path,
-                format!("has no `{}`; `{}` tells it", field.timm, field.flag),
+                format!("has no `{}`", field.timm),
+                Remedy::Decide(field.setting),
             )),
         }
     }
 
     /// What the sources contradict each other in, and what decides it, if they do.
-    fn contradiction(&self) -> Option<String> {
+    fn contradiction(&self, weights: &Weights) -> Option<Error> {
         let fields = self.fields.iter().map(|(_, contradiction)| contradiction);
         let all: Vec<&str> = self
             .sizes
@@ -433,39 +432,32 @@ impl<'a> Agreement<'a> {
         if all.is_empty() {
             return None;
         }
-        let cure = if !self.sizes.is_empty() {
-            "one of them is about another network".to_owned()
-        } else {
-            let mut flags: Vec<&str> = self.fields.iter().map(|(field, _)| field.flag).collect();
-            flags.dedup();
-            let recipe = match self.request.recipe {
-                None if !flags.contains(&SIZE_FLAG) => {
-                    format!(", or `{FLAG} NAME` with the recipe that it was trained with")
-                }
-                _ => String::new(),
-            };
-            format!(
-                "pass {} with what it was trained with{recipe}",
-                flags.join(" and ")
-            )
-        };
-        Some(format!(
-            "what is told of it contradicts itself: {}; {cure}",
-            all.join("; ")
-        ))
+        let problem = format!("what is told of it contradicts itself: {}", all.join("; "));
+        if !self.sizes.is_empty() {
+            let problem = format!("{problem}; one of them is about another network");
+            return Some(Error::input(weights.path(), problem));
+        }
+        let fields = self.fields.iter();
+        let mut settings: Vec<Setting> = fields.map(|(field, _)| field.setting).collect();
+        settings.dedup();
+        let recipe = self.request.recipe.is_none() && !settings.contains(&Setting::ImageSize);
+        let remedy = Remedy::AsTrained { settings, recipe };
+        Some(Error::remediable(weights.path(), problem, remedy))
     }
 }
 
-/// A value for a message, as flags have it: no quotes or brackets.
+/// Writes a value for a message: without quotes or brackets.
 fn plain(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("plain data is always JSON");
     json.trim_matches(['[', ']', '"']).to_owned()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::recipe::fixtures::{Checkpoint, micro_swin, micro_vit, one_class, refusal};
+    use crate::model::recipe::fixtures::{
+        Blamed, Checkpoint, micro_swin, micro_vit, one_class, refusal,
+    };
     use crate::model::recipe::recipe_named;
     use serde_json::json;
 
@@ -495,19 +487,19 @@ mod tests {
         assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
         assert_eq!(
             resolved.source,
-            "recipe `deit_tiny_patch16_224` (named by --recipe)"
+            "recipe `deit_tiny_patch16_224` (the user's choice)"
         );
 
-        let (code, message) = refusal(resolve(&file.weights, Some("vit_tiny")));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(resolve(&file.weights, Some("vit_tiny")));
+        assert_eq!(blamed, Blamed::Setting);
         assert!(
-            message.starts_with("--recipe: there is no recipe `vit_tiny`; known are vit_tiny_p"),
+            message.starts_with("recipe: there is no recipe `vit_tiny`; known are vit_tiny_p"),
             "{message}"
         );
-        let (code, message) = refusal(resolve(&file.weights, Some("vit_small_patch16_224")));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(resolve(&file.weights, Some("vit_small_patch16_224")));
+        assert_eq!(blamed, Blamed::File);
         assert!(
-            message.ends_with("doesn't fit recipe `vit_small_patch16_224` (named by --recipe): dim is 192, not 384; mlp_dim is 768, not 1536"),
+            message.ends_with("doesn't fit recipe `vit_small_patch16_224` (the user's choice): dim is 192, not 384; mlp_dim is 768, not 1536"),
             "{message}"
         );
     }
@@ -537,7 +529,7 @@ mod tests {
             ),
             (
                 with("/model_args/num_heads", json!(6)),
-                "heads is 3 by recipe `deit_tiny_patch16_224` (named by --recipe), 6 by config.json",
+                "heads is 3 by recipe `deit_tiny_patch16_224` (the user's choice), 6 by config.json",
             ),
             (
                 with("/model_args/depth", json!(13)),
@@ -565,22 +557,22 @@ mod tests {
             ),
             (
                 config("deit_tiny_patch16_224", 384),
-                "image_size is 224 by recipe `deit_tiny_patch16_224` (named by --recipe), 384 by config.json",
+                "image_size is 224 by recipe `deit_tiny_patch16_224` (the user's choice), 384 by config.json",
             ),
         ];
         for (config, expected) in cases {
             let file = Checkpoint::new("model.safetensors", &sizes, &[]);
             file.write_config(&config.to_string());
-            let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
-            assert_eq!(code, 3, "{message}");
+            let (blamed, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+            assert_eq!(blamed, Blamed::File, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
 
         // What a damaged file would have said can't be known.
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
         file.write_config(&known.to_string()[..20]);
-        let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+        assert_eq!(blamed, Blamed::File);
         assert!(
             message.contains("can't be understood as timm's"),
             "{message}"
@@ -592,13 +584,13 @@ mod tests {
             (
                 json!({"family": "vit", "image_size": 224, "patch_size": 16, "dim": 192, "depth": 12,
                     "heads": 6, "mlp_ratio": 4, "classes": 1}),
-                "heads is 3 by recipe `deit_tiny_patch16_224` (named by --recipe), 6 by the file's metadata",
+                "heads is 3 by recipe `deit_tiny_patch16_224` (the user's choice), 6 by the file's metadata",
             ),
         ] {
             let metadata = [(CONFIG_KEY, told.to_string())];
             let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
-            let (code, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
-            assert_eq!(code, 3);
+            let (blamed, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
+            assert_eq!(blamed, Blamed::File);
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
     }
@@ -607,14 +599,14 @@ mod tests {
     fn preprocessing_that_is_told_twice_must_agree() {
         let sizes = one_class("vit_tiny_patch16_224");
         let file = Checkpoint::new("vit_tiny_patch16_224.safetensors", &sizes, &[]);
-        let (code, message) = refusal(file.beside(&config("deit_tiny_patch16_224", 224)));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(file.beside(&config("deit_tiny_patch16_224", 224)));
+        assert_eq!(blamed, Blamed::File);
         let by = "by config.json beside the file (architecture `deit_tiny_patch16_224`)";
         let name = "by recipe `vit_tiny_patch16_224` (the file's name)";
         let expected = format!(
             "what is told of it contradicts itself: mean is 0.485,0.456,0.406 {by}, 0.5,0.5,0.5 {name}; \
              std is 0.229,0.224,0.225 {by}, 0.5,0.5,0.5 {name}; \
-             pass --mean and --std with what it was trained with, or `--recipe NAME` with the recipe that it was trained with"
+             pass mean and std with what it was trained with, or `recipe` with the recipe that it was trained with"
         );
         assert!(message.ends_with(&expected), "{message}");
 
@@ -624,7 +616,7 @@ mod tests {
         assert_eq!(
             by_recipe.source,
             format!(
-                "recipe `vit_tiny_patch16_224` (named by --recipe); not mean 0.485,0.456,0.406, std 0.229,0.224,0.225 {by}"
+                "recipe `vit_tiny_patch16_224` (the user's choice); not mean 0.485,0.456,0.406, std 0.229,0.224,0.225 {by}"
             )
         );
         let choices = Choices {
@@ -640,7 +632,7 @@ mod tests {
         assert_eq!(by_flags.preprocessing.std, [0.1, 0.2, 0.3]);
         assert_eq!(
             by_flags.source,
-            "config.json beside the file (architecture `deit_tiny_patch16_224`) with --mean 0.485,0.456,0.406, --std 0.1,0.2,0.3"
+            "config.json beside the file (architecture `deit_tiny_patch16_224`) with the user's mean 0.485,0.456,0.406, std 0.1,0.2,0.3"
         );
 
         // Each field counts.
@@ -657,8 +649,8 @@ mod tests {
             let mut config = config("deit_tiny_patch16_224", 224);
             assert!(file.beside(&config).is_ok());
             config["pretrained_cfg"][field] = value;
-            let (code, message) = refusal(file.beside(&config));
-            assert_eq!(code, 3);
+            let (blamed, message) = refusal(file.beside(&config));
+            assert_eq!(blamed, Blamed::File);
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
 
@@ -687,24 +679,21 @@ mod tests {
         for (config, expected) in [
             (
                 with("interpolation", json!("nearest")),
-                "has interpolation `nearest`, where `bilinear`, `bicubic` or `lanczos` is expected; `--interpolation` decides it",
+                "has interpolation `nearest`, where `bilinear`, `bicubic` or `lanczos` is expected; `interpolation` decides it",
             ),
-            (
-                with("crop_mode", json!("squash")),
-                "`--crop-pct` decides it",
-            ),
+            (with("crop_mode", json!("squash")), "`crop_pct` decides it"),
             (
                 with("mean", json!(null)),
-                "has no `mean`; `--mean` tells it",
+                "has no `mean`; `mean` decides it",
             ),
-            (with("std", json!([0.1])), "`--std` decides it"),
+            (with("std", json!([0.1])), "`std` decides it"),
             (
                 with("input_size", json!(null)),
-                "has no `input_size`; `--image-size` tells it",
+                "has no `input_size`; `image_size` decides it",
             ),
         ] {
-            let (code, message) = refusal(file.beside(&config));
-            assert_eq!(code, 3);
+            let (blamed, message) = refusal(file.beside(&config));
+            assert_eq!(blamed, Blamed::File);
             assert!(message.ends_with(expected), "{message}\nlacks {expected}");
             let all = Request {
                 recipe: None,
@@ -739,14 +728,14 @@ mod tests {
             },
             ..recipe("deit_tiny_patch16_224")
         };
-        let (code, message) = refusal(file.requested(&wrong));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(file.requested(&wrong));
+        assert_eq!(blamed, Blamed::Setting);
         assert!(
-            message.starts_with("--crop-pct: crop_pct: expected 0.1 to 1"),
+            message.starts_with("crop_pct: crop_pct: expected 0.1 to 1"),
             "{message}"
         );
-        let (code, message) = refusal(file.beside(&with("std", json!([0, 1, 1]))));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(file.beside(&with("std", json!([0, 1, 1]))));
+        assert_eq!(blamed, Blamed::File);
         assert!(
             message.contains("config.json: std: expected three"),
             "{message}"
@@ -758,17 +747,19 @@ mod tests {
         let sizes = one_class("deit_tiny_patch16_224");
         let metadata = [(CONFIG_KEY, json!({"learning_rate": 0.1}).to_string())];
         let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::File);
         assert!(
-            message.ends_with("metadata key `config` isn't this program's: it has no `family`; `--recipe NAME` goes by a known recipe instead"),
+            message.ends_with("metadata key `config` isn't this program's: it has no `family`; `recipe` goes by a known recipe instead"),
             "{message}"
         );
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let (code, message) = refusal(file.beside(&json!({"name": "my model"})));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(file.beside(&json!({"name": "my model"})));
+        assert_eq!(blamed, Blamed::File);
         assert!(
-            message.ends_with("isn't timm's: it has no `architecture`; `--recipe NAME` goes by a known recipe instead"),
+            message.ends_with(
+                "isn't timm's: it has no `architecture`; `recipe` goes by a known recipe instead"
+            ),
             "{message}"
         );
         let file = Checkpoint::new("model.safetensors", &sizes, &metadata);
@@ -776,7 +767,7 @@ mod tests {
         let resolved = file.requested(&recipe("deit_tiny_patch16_224")).unwrap();
         assert_eq!(
             resolved.source,
-            "recipe `deit_tiny_patch16_224` (named by --recipe); metadata key `config` isn't this program's: it has no `family`; config.json beside the file isn't timm's: it has no `architecture`"
+            "recipe `deit_tiny_patch16_224` (the user's choice); metadata key `config` isn't this program's: it has no `family`; config.json beside the file isn't timm's: it has no `architecture`"
         );
 
         // Transformers' says something of a network, but not in timm's words. So does a part of timm's.
@@ -792,8 +783,8 @@ mod tests {
         ] {
             for request in [Request::default(), recipe("deit_tiny_patch16_224")] {
                 file.write_config(&config.to_string());
-                let (code, message) = refusal(file.requested(&request));
-                assert_eq!(code, 3);
+                let (blamed, message) = refusal(file.requested(&request));
+                assert_eq!(blamed, Blamed::File);
                 assert!(message.ends_with(expected), "{message}\nlacks {expected}");
             }
         }
@@ -827,8 +818,8 @@ mod tests {
         let mut config = config("vit_micro", 32);
         config["num_classes"] = json!(10);
         config["model_args"] = json!({"num_heads": 3});
-        let (code, message) = refusal(file.beside(&config));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(file.beside(&config));
+        assert_eq!(blamed, Blamed::File);
         assert!(
             message.contains(
                 "crop_pct is 0.875 by the file's metadata key `config`, 0.9 by config.json"
@@ -879,24 +870,24 @@ mod tests {
         let larger = tell(&file.weights, &sized(384)).unwrap();
         assert_eq!(larger.preprocessing.image_size, 384);
         assert_eq!(larger.preprocessing.crop_pct, 0.9);
-        let (code, message) = refusal(larger.fitted(&file.weights));
-        let expected = "doesn't fit recipe `deit_tiny_patch16_224` (the file's name) with --image-size 384: its positions are for images of 224 pixels, not 384; `--interpolate-positions` resamples them";
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(larger.fitted(&file.weights));
+        let expected = "doesn't fit recipe `deit_tiny_patch16_224` (the file's name) with the user's image_size 384: its positions are for images of 224 pixels, not 384; `interpolate_positions` resamples them";
+        assert_eq!(blamed, Blamed::File);
         assert!(message.ends_with(expected), "{message}");
 
         for (image_size, expected) in [
             (
                 230,
-                "--image-size: image_size 230 is not divisible by patch_size 16",
+                "image_size: image_size 230 is not divisible by patch_size 16",
             ),
-            (0, "--image-size: image_size is 0, where 1 to"),
+            (0, "image_size: image_size is 0, where 1 to"),
             (
                 8192,
-                "--image-size: the number of tokens that attend to each other is 262145, where 1 to 65535",
+                "image_size: the number of tokens that attend to each other is 262145, where 1 to 65535",
             ),
         ] {
             let error = tell(&file.weights, &sized(image_size)).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
+            assert!(matches!(error, Error::InvalidSetting { .. }));
             assert!(error.to_string().starts_with(expected), "{error}");
         }
     }
@@ -916,8 +907,8 @@ mod tests {
             let mut told = told.clone();
             told[key] = json!(value);
             let file = Checkpoint::new("m.safetensors", &sizes, &[(CONFIG_KEY, told.to_string())]);
-            let (code, message) = refusal(resolve(&file.weights, None));
-            assert_eq!(code, 3);
+            let (blamed, message) = refusal(resolve(&file.weights, None));
+            assert_eq!(blamed, Blamed::File);
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
     }
@@ -944,8 +935,8 @@ mod tests {
             );
         }
         let file = Checkpoint::new("vit_tiny_patch16_224.dino.safetensors", &sizes, &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::Setting);
         assert!(
             message.contains("tag `dino`") && message.contains("augreg_in21k_ft_in1k"),
             "{message}"
@@ -953,8 +944,8 @@ mod tests {
 
         // A name that the shapes contradict is no reason to try the shapes.
         let file = Checkpoint::new("deit_small_patch16_224.safetensors", &sizes, &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::File);
         assert!(
             message.contains("(the file's name): dim is 192, not 384"),
             "{message}"
@@ -978,14 +969,14 @@ mod tests {
     #[test]
     fn shapes_that_fit_several_recipes_are_left_to_the_user() {
         let file = Checkpoint::new("model.safetensors", &one_class("vit_tiny_patch16_224"), &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::Setting);
         let expected = "model.safetensors fits several recipes by its shapes: \
             vit_tiny_patch16_224 (mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]), \
             deit_tiny_patch16_224 (mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]); \
-            pass `--recipe NAME`";
+            pass the one that it was trained with";
         assert!(
-            message.starts_with("--recipe: ") && message.contains(expected),
+            message.starts_with("recipe: ") && message.contains(expected),
             "{message}"
         );
     }
@@ -993,8 +984,8 @@ mod tests {
     #[test]
     fn shapes_that_fit_no_recipe_are_described() {
         let file = Checkpoint::new("model.safetensors", &micro_vit().0, &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::Setting);
         assert!(
             message.contains("a ViT with 48 features, 2 blocks, 192 hidden features, patches of 8 and images of 32 pixels"),
             "{message}"
@@ -1008,10 +999,10 @@ mod tests {
         let resolved = resolve(&file.weights, None).unwrap();
         assert_eq!(resolved.name, "deit_tiny_distilled_patch16_224");
         assert_eq!(resolved.architecture, sizes);
-        let (code, message) = refusal(resolve(&file.weights, Some("deit_tiny_patch16_224")));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(resolve(&file.weights, Some("deit_tiny_patch16_224")));
+        assert_eq!(blamed, Blamed::File);
         assert!(
-            message.ends_with("(named by --recipe): distilled is true, not false"),
+            message.ends_with("(the user's choice): distilled is true, not false"),
             "{message}"
         );
     }
@@ -1035,8 +1026,8 @@ mod tests {
             ),
             ("deit_tiny_patch16_224", "is a Swin transformer, not a ViT"),
         ] {
-            let (code, message) = refusal(resolve(&file.weights, Some(recipe)));
-            assert_eq!(code, 3);
+            let (blamed, message) = refusal(resolve(&file.weights, Some(recipe)));
+            assert_eq!(blamed, Blamed::File);
             assert!(message.ends_with(expected), "{message}\nlacks {expected}");
         }
 
@@ -1069,8 +1060,8 @@ mod tests {
     fn a_swin_that_fits_no_recipe_is_described() {
         let (sizes, _) = micro_swin();
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 2);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::Setting);
         assert!(
             message.contains("it is a Swin transformer with 32 features, [2, 2] blocks, [2, 4] heads, windows of 7 patches and patches of 4 pixels"),
             "{message}"
@@ -1080,8 +1071,8 @@ mod tests {
         let mut tensors = sizes.expected_tensors();
         tensors.push(("layers.0.blocks.0.attn.logit_scale".into(), vec![1]));
         let file = Checkpoint::of("model.safetensors", tensors, &[]);
-        let (code, message) = refusal(resolve(&file.weights, None));
-        assert_eq!(code, 3);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::File);
         assert!(
             message.ends_with("is a Swin V2, which is not supported"),
             "{message}"

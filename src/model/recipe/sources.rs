@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{CONFIG_KEY, FLAG, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
+use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
 use crate::data::preprocess::{Interpolation, Preprocessing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
+use crate::file::shards::INDEX_SUFFIX;
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
-use crate::model::shards::INDEX_SUFFIX;
-use crate::model::weights::Weights;
 
 /// What a source says of one thing: nothing, a value, or something that can't be followed, and why.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -93,12 +93,12 @@ impl Source {
 pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
     let recipe = recipe_named(name).ok_or_else(|| {
         let problem = format!("there is no recipe `{name}`; known are {}", known_names());
-        Error::usage(FLAG, problem)
+        Error::setting(Setting::Recipe, problem)
     })?;
     Ok(Source::recipe(
         weights,
         recipe,
-        "named by --recipe",
+        "the user's choice",
         recipe.default_tag(),
     ))
 }
@@ -203,7 +203,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
         std: None,
         exif_orientation: false,
         otherwise: Otherwise::Ask(format!(
-            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{FLAG} {name}` if it holds, or put timm's config.json beside the file",
+            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{name}` if it holds, or put timm's config.json beside the file",
             weights.path().display(),
             recipe.tags.join(", ")
         )),
@@ -237,11 +237,11 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
             })
             .collect();
         format!(
-            "{file} fits several recipes by its shapes: {}; pass `{FLAG} NAME` with the one that it was trained with, the wrong one costs accuracy",
+            "{file} fits several recipes by its shapes: {}; pass the one that it was trained with, the wrong one costs accuracy",
             choices.join(", ")
         )
     };
-    Err(Error::usage(FLAG, problem))
+    Err(Error::setting(Setting::Recipe, problem))
 }
 
 /// The network by what shows in the tensors, and what doesn't.

@@ -5,14 +5,13 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::FLAG;
 use super::architectures::named;
 use super::arguments::{Arguments, Class, shown, side, whole};
 use super::sources::{Otherwise, Said, Source};
 use crate::data::preprocess::Interpolation;
 use crate::error::{Error, Result};
+use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
-use crate::model::weights::Weights;
 
 /// What a config.json beside a weights file is.
 pub(super) enum Config {
@@ -33,7 +32,7 @@ pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config>
     let text = text.trim_start_matches('\u{feff}');
     let json: Value = serde_json::from_str(text).map_err(|error| {
         problem(format!(
-            "can't be understood as timm's: {error}; {FLAG} is no way round what it may say"
+            "can't be understood as timm's: {error}; a recipe is no way round what it may say"
         ))
     })?;
     if let Some(kind) = json["model_type"]
@@ -255,11 +254,13 @@ fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
     <[f32; CHANNELS]>::deserialize(value).ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use crate::data::preprocess::Preprocessing;
-    use crate::model::recipe::fixtures::{Checkpoint, micro_swin, micro_vit, one_class, refusal};
+    use crate::model::recipe::fixtures::{
+        Blamed, Checkpoint, micro_swin, micro_vit, one_class, refusal,
+    };
     use serde_json::json;
     use std::collections::BTreeMap;
 
@@ -298,14 +299,14 @@ mod tests {
                 continue;
             };
             // By its tensors, or by its config.json where a network that can be run has the same ones.
-            assert_eq!(refusal(own).0, 3, "{config}");
+            assert_eq!(refusal(own).0, Blamed::File, "{config}");
             let same = match config["architecture"].as_str() {
                 Some(name) if name.starts_with("swin") => micro_swin().0,
                 _ => micro_vit().0,
             };
             let file = Checkpoint::new("model.safetensors", &same, &[]);
-            let (code, message) = refusal(file.beside(config));
-            assert_eq!(code, 3, "{config}");
+            let (blamed, message) = refusal(file.beside(config));
+            assert_eq!(blamed, Blamed::File, "{config}");
             assert!(
                 message.contains("config.json: ") && message.contains(argument),
                 "{message}\nlacks {argument}"
@@ -320,9 +321,9 @@ mod tests {
         let mut config = micro_vit_config();
         config["pretrained_cfg"]["input_size"] = json!([3, 64, 64]);
         config["model_args"]["dynamic_img_size"] = json!(true);
-        let (code, message) = refusal(file.beside(&config));
-        assert_eq!(code, 3);
-        let expected = "its positions are for images of 32 pixels, not 64; `--interpolate-positions` resamples them";
+        let (blamed, message) = refusal(file.beside(&config));
+        assert_eq!(blamed, Blamed::File);
+        let expected = "its positions are for images of 32 pixels, not 64; `interpolate_positions` resamples them";
         assert!(message.ends_with(expected), "{message}");
     }
 
@@ -545,8 +546,8 @@ mod tests {
             let mut config = micro_vit_config();
             let (object, key) = place.rsplit_once('/').unwrap();
             config.pointer_mut(object).unwrap()[key] = value;
-            let (code, message) = refusal(file.beside(&config));
-            assert_eq!(code, 3, "{message}");
+            let (blamed, message) = refusal(file.beside(&config));
+            assert_eq!(blamed, Blamed::File, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
     }
@@ -681,8 +682,8 @@ mod tests {
             let mut config = micro_swin_config();
             let (object, key) = place.rsplit_once('/').unwrap();
             config.pointer_mut(object).unwrap()[key] = value;
-            let (code, message) = refusal(file.beside(&config));
-            assert_eq!(code, 3, "{message}");
+            let (blamed, message) = refusal(file.beside(&config));
+            assert_eq!(blamed, Blamed::File, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
 

@@ -7,20 +7,20 @@
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
 
-use super::SiteReport;
+use super::{Finding, SiteReport};
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
-use crate::differences::differences;
-use crate::error::{Error, Result};
-use crate::interrupt::{self, Unfinished};
+use crate::error::{Error, Remedy, Result};
+use crate::families::sites;
+use crate::file::interrupt::{self, Unfinished};
+use crate::file::output;
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::sites;
-use crate::output;
 use crate::quant::{
     Method, Plan, Provenance, QuantizedSite, QuantizedWeight, ScoreCurve, Settings, SitePlan,
     SiteScales,
 };
+use crate::text::differences;
 use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,8 +38,6 @@ const FORMAT_NAME: &str = "ptq4vit-gpu journal";
 const FORMAT_VERSION: u64 = 3;
 /// Differences from another calibration that are told: other bits differ at every site.
 const MOST_DIFFERENCES: usize = 6;
-/// How the way out of a journal that can't be used is called.
-const RESTART: &str = "--restart discards it";
 
 /// What a calibration is of: everything that decides its bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -76,15 +74,6 @@ impl Subject {
             driver: device.driver().to_owned(),
         }
     }
-}
-
-/// What was found at one site.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    /// The site, and what the search says of it.
-    pub report: SiteReport,
-    /// What it is in integers.
-    pub quantized: QuantizedSite,
 }
 
 /// A [`Finding`] as a line has it.
@@ -228,7 +217,7 @@ impl JournalLock {
             ));
         }
         // Until it is known whose file it is, it must not be left behind.
-        let mut stakes = interrupt::hold_off();
+        let mut outstanding = interrupt::hold_off();
         loop {
             let cannot = |what: &str, error: io::Error| {
                 Error::input(&path, format!("can't be {what}: {error}"))
@@ -255,7 +244,7 @@ impl JournalLock {
             if is_current {
                 let metadata = file.metadata().map_err(|error| cannot("read", error))?;
                 output::remove_unfinished(out)?;
-                let empty = (metadata.len() == 0).then(|| stakes.unfinished(&path));
+                let empty = (metadata.len() == 0).then(|| outstanding.unfinished(&path));
                 return Ok(Self { path, file, empty });
             }
         }
@@ -279,7 +268,7 @@ impl JournalLock {
         let plans: HashMap<String, SitePlan> =
             plans.map(|plan| (plan.site.name.clone(), plan)).collect();
         let read = read(&bytes, subject, &plans)
-            .map_err(|problem| Error::input(&self.path, format!("{problem}; {RESTART}")))?;
+            .map_err(|problem| Error::remediable(&self.path, problem, Remedy::DiscardJournal))?;
         let mut journal = Journal {
             lock: self,
             len: read.len as u64,
@@ -320,14 +309,14 @@ impl Journal {
             scales: Cow::Borrowed(&quantized.scales),
             weight: quantized.weight.as_ref().map(StoredWeight::new),
         };
-        let mut stakes = interrupt::hold_off();
+        let mut outstanding = interrupt::hold_off();
         self.append(&entry)?;
         self.done += 1;
-        stakes.notice = Some(self.notice());
+        outstanding.notice = Some(self.notice());
         if let Some(empty) = &self.lock.empty {
-            stakes.keep(empty);
+            outstanding.keep(empty);
         }
-        drop(stakes);
+        drop(outstanding);
         self.lock.empty = None;
         Ok(())
     }
@@ -351,8 +340,8 @@ impl Journal {
     /// # Errors
     /// A file that can't be removed.
     pub fn close(self) -> Result<()> {
-        let mut stakes = interrupt::hold_off();
-        stakes.notice = None;
+        let mut outstanding = interrupt::hold_off();
+        outstanding.notice = None;
         std::fs::remove_file(&self.lock.path)
             .map_err(|error| Error::input(&self.lock.path, format!("can't be removed: {error}")))
     }

@@ -5,9 +5,9 @@
 //! adds up (`pieces.rs`) don't depend on how the images were divided.
 
 use crate::device::{Buffer, Commands};
-use crate::error::{Error, Result};
-use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Record, Segment, Site};
+use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
+use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::quant::search::{STEP_BYTES, pieces};
 use crate::quant::{Method, Metric, Side};
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ const SMALL_BYTES: u64 = 64 << 10;
 
 /// How much of a device's memory a calibration takes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Budget {
+pub(in crate::quant) struct Budget {
     /// The most bytes; by default 1 GiB, or more where that isn't enough.
     pub bytes: Option<u64>,
     /// How often to halve what should fit at once, because it doesn't.
@@ -106,7 +106,7 @@ impl<'a> Memory<'a> {
                     mebibytes(least),
                     if images == 1 { "" } else { "s" }
                 );
-                return Err(Error::usage("--memory-budget", problem));
+                return Err(Error::setting(Setting::MemoryBudget, problem));
             }
             memory.budget = least;
         }

@@ -4,36 +4,41 @@
 //! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
+mod builder;
+#[cfg(feature = "files")]
 mod journal;
 mod memory;
 mod recovery;
 
-pub use journal::{Finding, Journal, JournalLock, Subject, journal_of};
-pub use memory::{Budget, parse_bytes};
-pub use recovery::Calibrator;
+pub use builder::CalibrationBuilder;
+#[cfg(feature = "files")]
+pub use journal::{Journal, JournalLock, Subject, journal_of};
+pub use memory::parse_bytes;
+pub use recovery::Finding;
 
-use super::artifact::QuantizedSite;
 use super::correction::correct_bias;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::method::Method;
 use super::plan::SitePlan;
+use super::quantized_site::QuantizedSite;
 use super::rounding::nearest_codes;
 use super::search::{Batch, ScoreCurve, SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Setting};
+use crate::file::weights::Weights;
+use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::kernels::cross_entropy_backward;
-use crate::model::weights::Weights;
-use crate::model::{FloatProducts, Network, Record, Segment, Site};
-pub(super) use memory::Memory;
 use memory::Pass;
+pub(super) use memory::{Budget, Memory};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// What a calibration is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Phase {
     /// The forward pass that stores each segment's input.
     Forward,
@@ -45,6 +50,7 @@ pub enum Phase {
 
 /// How far a calibration has come.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Progress<'a> {
     /// What it is at.
     pub phase: Phase,
@@ -55,6 +61,7 @@ pub struct Progress<'a> {
 }
 
 /// What a calibration has to tell while it runs.
+#[non_exhaustive]
 pub enum Event<'a> {
     /// What it is at.
     Progress(Progress<'a>),
@@ -87,6 +94,7 @@ pub struct SiteReport {
 
 /// The outcome of a calibration.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
@@ -212,7 +220,7 @@ pub(super) struct Checkpoints {
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
 /// is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
-pub fn calibrate(
+pub(super) fn calibrate(
     network: &Network,
     weights: &Weights,
     method: &Method,
@@ -226,8 +234,8 @@ pub fn calibrate(
     method.check_metric(network.sites())?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
-        return Err(Error::usage(
-            "--count",
+        return Err(Error::setting(
+            Setting::Count,
             "expected at least 1 image, found 0",
         ));
     }
@@ -485,10 +493,10 @@ fn loss_gradients(
     let mut gradients = commands.read(&gradients)?;
     let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
     if largest == 0.0 {
-        return Err(Error::usage(
-            "--metric",
+        return Err(Error::setting(
+            Setting::Metric,
             "hessian needs a loss with a gradient, but the network is certain of every calibration image; pass \
-             other images, or --metric mse",
+             other images, or choose `mse`",
         ));
     }
     // In two steps, because the factor itself may exceed what an f32 holds.

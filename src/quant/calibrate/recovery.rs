@@ -5,18 +5,28 @@
 //! divided.
 
 use super::memory::{Budget, Memory};
-use super::{Calibration, Event, Finding, calibrate};
+use super::{Calibration, Event, SiteReport, calibrate};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::families::graphs;
+use crate::file::weights::Weights;
+use crate::graph::{Network, Site};
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
-use crate::model::{Network, Site, graphs};
-use crate::quant::Method;
 use crate::quant::transform::prepare;
+use crate::quant::{Method, QuantizedSite};
 use std::sync::Arc;
 
+/// What was found at one site.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The site, and what the search says of it.
+    pub report: SiteReport,
+    /// What it is in integers.
+    pub quantized: QuantizedSite,
+}
+
 /// What to calibrate, and with what.
-pub struct Calibrator<'a> {
+pub(super) struct Calibrator<'a> {
     /// Family and sizes of the network.
     pub architecture: &'a Architecture,
     /// Its parameters.
@@ -27,13 +37,15 @@ pub struct Calibrator<'a> {
     pub images: &'a [Vec<f32>],
     /// The most bytes that the device may hold, if not as many as [`Budget`] says.
     pub budget: Option<u64>,
-    /// Opens the device again.
-    pub reopen: &'a dyn Fn() -> Result<Device>,
+    /// Whether a site's scales are to be chosen, if it isn't to stay in floats.
+    pub wanted: &'a dyn Fn(&Site) -> bool,
+    /// Opens the device again, if that is wished for.
+    pub reopen: Option<&'a dyn Fn() -> Result<Device>>,
 }
 
 impl Calibrator<'_> {
-    /// Prepares the network, chooses the scales of every site that is not among the `findings` of an earlier run, and puts both
-    /// together. If
+    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier run, and
+    /// puts both together. If
     /// `device` is lost, there is another in its place afterwards.
     ///
     /// # Errors
@@ -63,21 +75,24 @@ impl Calibrator<'_> {
                 Ok(calibration) => return Ok(calibration),
                 Err(error) => error,
             };
-            let measure = match error {
-                Error::DeviceLost { .. } => {
-                    self.replace(device, &error, &mut replaced)?;
+            let measure = match (&error, self.reopen) {
+                (Error::DeviceLost { .. }, Some(reopen)) => {
+                    replace(device, reopen, &error, &mut replaced)?;
                     "it is opened anew"
                 }
-                Error::OutOfMemory { .. } => {
+                (Error::OutOfMemory { .. }, reopen) => {
                     // Some drivers lose the device with the memory.
                     if let Err(lost @ Error::DeviceLost { .. }) = device.synchronize() {
-                        self.replace(device, &lost, &mut replaced)?;
+                        let Some(reopen) = reopen else {
+                            return Err(lost);
+                        };
+                        replace(device, reopen, &lost, &mut replaced)?;
                     }
                     self.check_divisible(device, budget, &error)?;
                     budget.halvings += 1;
                     "half as many images and sites at once"
                 }
-                error => return Err(error),
+                _ => return Err(error),
             };
             on_event(Event::Recovery(&format!("{error}; going on: {measure}")))?;
         }
@@ -116,7 +131,7 @@ impl Calibrator<'_> {
             self.method,
             self.images,
             budget,
-            &|site| !is_known(site),
+            &|site| (self.wanted)(site) && !is_known(site),
             &mut |event| {
                 if let Event::Found(report, quantized) = &event {
                     findings.push(Finding {
@@ -146,26 +161,6 @@ impl Calibrator<'_> {
         })
     }
 
-    /// Opens another device in the place of the one that was lost, once.
-    fn replace(&self, device: &mut Device, lost: &Error, replaced: &mut bool) -> Result<()> {
-        let problem = if std::mem::replace(replaced, true) {
-            format!("{lost}, for the second time")
-        } else {
-            let opened = (self.reopen)()?;
-            let [before, now] = [&*device, &opened].map(|device| (device.name(), device.driver()));
-            if before == now {
-                *device = opened;
-                return Ok(());
-            }
-            // Its floats differ in the last bits.
-            format!("{lost}, and there is only {} in its place", opened.name())
-        };
-        Err(Error::DeviceLost {
-            device: device.name().to_owned(),
-            problem,
-        })
-    }
-
     /// Finds out whether less than `budget` allows can be gone through at once.
     ///
     /// # Errors
@@ -173,7 +168,7 @@ impl Calibrator<'_> {
     fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device, self.weights)?;
         let images = self.images.len();
-        let all = |site: &Site| self.method.plan.of(site).is_some();
+        let all = |site: &Site| (self.wanted)(site) && self.method.plan.of(site).is_some();
         let memory = Memory::new(&network, self.weights, self.method, images, budget, &all)?;
         if memory.is_divisible(&all) {
             return Ok(());
@@ -183,4 +178,29 @@ impl Calibrator<'_> {
             format!("{error}, with one image and one site at a time"),
         ))
     }
+}
+
+/// Opens another device in the place of the one that was lost, once.
+fn replace(
+    device: &mut Device,
+    reopen: &dyn Fn() -> Result<Device>,
+    lost: &Error,
+    replaced: &mut bool,
+) -> Result<()> {
+    let problem = if std::mem::replace(replaced, true) {
+        format!("{lost}, for the second time")
+    } else {
+        let opened = reopen()?;
+        let [before, now] = [&*device, &opened].map(|device| (device.name(), device.driver()));
+        if before == now {
+            *device = opened;
+            return Ok(());
+        }
+        // Its floats differ in the last bits.
+        format!("{lost}, and there is only {} in its place", opened.name())
+    };
+    Err(Error::DeviceLost {
+        device: device.name().to_owned(),
+        problem,
+    })
 }

@@ -13,12 +13,15 @@ pub use product::{CodedProduct, Codes, OperandGroups, inverse_scales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
 pub use site::{Side, SitePlan, SiteScales};
 
+#[cfg(feature = "files")]
 use crate::error::{Error, Result};
-use crate::input;
-use crate::model::Site;
+#[cfg(feature = "files")]
+use crate::file::input;
+use crate::graph::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// The value of the field `format` of a plan's file.
@@ -158,6 +161,7 @@ impl Plan {
         words
     }
 
+    #[cfg(feature = "files")]
     /// Reads the plan of a network with these `sites` from a TOML file.
     ///
     /// # Errors
@@ -166,10 +170,10 @@ impl Plan {
         Self::parse(&input::text(path)?, sites).map_err(|problem| Error::input(path, problem))
     }
 
-    /// Reads a plan from the text of its file, as [`open`](Self::open) does.
+    /// Reads the plan of a network with these `sites` from the text of its file.
     ///
     /// # Errors
-    /// As there.
+    /// What can't be understood, and what [`check`](Self::check) finds.
     pub fn parse(text: &str, sites: &[Site]) -> std::result::Result<Self, String> {
         let file: PlanFile =
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
@@ -197,8 +201,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::sites;
     use crate::model::recipe::recipe_named;
-    use crate::model::sites;
     use crate::quant::Preset;
 
     fn swin_tiny() -> Vec<Site> {

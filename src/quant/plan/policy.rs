@@ -1,8 +1,8 @@
 //! How a plan is made: what holds for every site, and rules for single ones.
 
 use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
+use crate::graph::{Site, SiteKind};
 use crate::kernels::Format;
-use crate::model::{Site, SiteKind};
 use crate::quant::Preset;
 use glob::Pattern;
 use std::str::FromStr;
@@ -25,7 +25,8 @@ pub struct Policy {
 }
 
 /// Which values of a weight share a scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum WeightScales {
     /// All of them, or in `attn.qkv` those of each of q, k and v.
     #[default]
@@ -226,8 +227,8 @@ fn parse_pattern(pattern: &str) -> Result<Pattern, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::sites;
     use crate::model::recipe::recipe_named;
-    use crate::model::sites;
 
     fn deit_tiny() -> Vec<Site> {
         sites(&recipe_named("deit_tiny_patch16_224").unwrap().architecture)

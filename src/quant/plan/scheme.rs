@@ -1,8 +1,8 @@
 //! What becomes of one matrix product: its operands' widths, formats and scales, or none of it.
 
 use super::Side;
+use crate::graph::{Site, SiteKind};
 use crate::kernels::Format;
-use crate::model::{Site, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;

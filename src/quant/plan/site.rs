@@ -2,8 +2,8 @@
 
 use super::product::{CodedProduct, OperandGroups};
 use super::{Granularity, OperandScheme};
+use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Format, Lines, Quantize};
-use crate::model::{Attention, Site, SiteKind};
 use crate::quant::{MAX_SHIFT, Scale};
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,8 @@
 
 use crate::device::Commands;
 use crate::error::Result;
+use crate::graph::LinearWeights;
 use crate::kernels::quantize;
-use crate::model::LinearWeights;
 use crate::quant::plan::{Side, SitePlan, inverse_scales};
 use crate::quant::{QuantizedWeight, Scale};
 

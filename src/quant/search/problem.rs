@@ -4,8 +4,8 @@
 //! has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of a linear
 //! site, the windows of attention.
 
+use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Product, View};
-use crate::model::{Attention, Site, SiteKind};
 use crate::quant::plan::{CodedProduct, Granularity, OperandGroups, OperandScheme, SitePlan};
 use std::ops::Range;
 

@@ -2,8 +2,8 @@
 
 use super::candidates::Scale;
 use crate::device::{Buffer, Commands};
+use crate::graph::{LinearWeights, Record};
 use crate::kernels::{Lines, row_error, weighted_error};
-use crate::model::{LinearWeights, Record};
 use crate::quant::plan::{CodedProduct, Codes, Side, SiteScales};
 use crate::quant::settings::Metric;
 

@@ -6,8 +6,8 @@
 //! so that one scale fits all channels. RepQ-ViT (Li et al., ICCV 2023) has the idea.
 
 use crate::error::Result;
-use crate::model::weights::Weights;
-use crate::model::{Linear, Network, Site};
+use crate::file::weights::Weights;
+use crate::graph::{Linear, Network, Site};
 use crate::quant::calibrate::Observer;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashMap};

@@ -4,18 +4,19 @@
 
 mod layer_norm;
 
-use super::calibrate::{Event, Memory, Observer, forward};
+use super::calibrate::{Budget, Event, Memory, Observer, forward};
 use super::method::Method;
 use crate::device::{Commands, Device};
 use crate::error::Result;
+use crate::families::graphs;
+use crate::file::weights::Weights;
+use crate::graph::Network;
 use crate::model::config::Architecture;
-use crate::model::weights::Weights;
-use crate::model::{Network, graphs};
-use crate::quant::Budget;
 use serde::{Deserialize, Serialize};
 
 /// A change of weights that leaves the network's function as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Transform {
     /// Each channel that a LayerNorm gives is centred and brought to one range. The products that follow take it back.

@@ -2,9 +2,9 @@
 
 use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
-use crate::input;
+use crate::file::input;
+use crate::file::output;
 use crate::kernels::{STRATEGY_NAMES, adopt};
-use crate::output;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

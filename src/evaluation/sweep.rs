@@ -1,14 +1,15 @@
 //! A sweep: calibrations of models × presets × bits, each a task of its own that leaves its results in one folder.
 
 use crate::data::samples::{Sample, calibration_set};
-use crate::differences::differences;
 use crate::error::{Error, Result};
 use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject};
-use crate::input;
+use crate::families::sites;
+use crate::file::input;
+use crate::file::weights::Weights;
+use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::weights::Weights;
-use crate::model::{config::Architecture, sites};
 use crate::quant::{Method, Preset, Provenance, Settings};
+use crate::text::differences;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::HashSet;
@@ -213,8 +214,8 @@ impl Plan {
         } = &self.form.calibration;
         let samples = calibration_set(images, list.as_deref(), *count, self.seed().unwrap_or(0));
         samples.map_err(|error| match error {
-            // The flag has another name here.
-            Error::Usage { problem, .. } => {
+            // It has another name here.
+            Error::InvalidSetting { problem, .. } => {
                 Error::input(&self.path, format!("calibration.count: {problem}"))
             }
             other => other,

@@ -29,7 +29,7 @@ static FOLDERS: [(&str, Dir); 4] = [
 /// Where the images come from, and under which licence.
 const LICENSE: (&str, &str) = (
     "LICENSE-DATA.md",
-    include_str!("../models/demo/LICENSE-DATA.md"),
+    include_str!("../../models/demo/LICENSE-DATA.md"),
 );
 
 /// Writes models and images to `folder`, which is there and empty.

@@ -7,8 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+#[cfg(feature = "files")]
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+#[cfg(feature = "files")]
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -19,8 +22,11 @@ use serde::ser::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::model::shards::Index;
-use crate::output;
+#[cfg(feature = "files")]
+use crate::file::output;
+use crate::file::shards::Index;
+use crate::file::unique::Unique;
+use crate::text::abridged;
 
 /// The longest header that is read, the `safetensors` crate's own limit.
 const MAX_HEADER: usize = 100_000_000;
@@ -30,8 +36,6 @@ const LENGTH_BYTES: usize = 8;
 const MAGIC_BYTES: usize = 64;
 /// The header key that holds metadata and therefore can't name a tensor.
 const METADATA: &str = "__metadata__";
-/// Names listed in one error before the rest is only counted.
-const LISTED: usize = 8;
 /// The dtypes that [`Weights::float`] converts.
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 /// The dtypes that codes and shifts are kept in.
@@ -49,12 +53,12 @@ pub struct Weights {
 }
 
 impl Weights {
+    #[cfg(feature = "files")]
     /// Reads and checks the file at `path`, or, where that is an [`Index`], the shards beside it.
     ///
     /// # Errors
-    /// [`Error::Input`] if the file can't be read, is of another kind (the cure is named), or its header
-    /// and data disagree in any way: overlapping tensors, holes, a size that is not its shape's, bytes
-    /// missing or left over. Those of [`Index::open`] and [`from_shards`](Self::from_shards).
+    /// [`Error::Input`] if the file can't be read, and those of [`from_bytes`](Self::from_bytes), [`Index::open`] and
+    /// [`from_shards`](Self::from_shards).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if Index::is_named(path) {
@@ -68,10 +72,11 @@ impl Weights {
         Ok(Self::new(path, bytes, header))
     }
 
-    /// [`open`](Self::open) for a file that is in memory and goes by `path`.
+    /// Reads and checks a file that is in memory and goes by `path`.
     ///
     /// # Errors
-    /// As there.
+    /// [`Error::Input`] if the file is of another kind (the cure is named), or its header and data disagree in any way:
+    /// overlapping tensors, holes, a size that is not its shape's, bytes missing or left over.
     pub fn from_bytes(path: impl AsRef<Path>, file: &[u8]) -> Result<Self> {
         let (path, mut bytes) = (path.as_ref(), Vec::new());
         let header = append(&mut bytes, &mut &file[..], file.len())
@@ -82,7 +87,7 @@ impl Weights {
     /// Reads and checks the shards of the `index` at `path`. `open` opens the one of a name, and tells its length.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open), about the shard; a tensor that isn't in the shard that the index says, or in another
+    /// Those of [`from_bytes`](Self::from_bytes), about the shard; a tensor that isn't in the shard that the index says, or in another
     /// one too; metadata in which shards differ.
     pub fn from_shards<R: Read>(
         path: impl AsRef<Path>,
@@ -326,15 +331,6 @@ fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// The first names of a list, and how many more there are.
-pub(in crate::model) fn abridged(names: &[String]) -> String {
-    let shown = names[..names.len().min(LISTED)].join(", ");
-    match names.len().saturating_sub(LISTED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// A safetensors header, names in order.
 #[derive(Clone, Default)]
 struct Header {
@@ -379,45 +375,6 @@ impl<'de> Deserialize<'de> for Header {
         }
 
         deserializer.deserialize_map(Entries)
-    }
-}
-
-/// Reads a JSON object of strings in which no name occurs twice.
-pub(super) fn unique_strings<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<BTreeMap<String, String>, D::Error> {
-    Unique::deserialize(deserializer).map(|Unique(strings)| strings)
-}
-
-/// A JSON object of strings in which no name occurs twice.
-struct Unique(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Strings;
-
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Unique;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("an object of strings by name")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Unique, A::Error> {
-                let mut strings = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    if strings.insert(name.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("`{name}` occurs twice")));
-                    }
-                }
-                Ok(Unique(strings))
-            }
-        }
-
-        deserializer.deserialize_map(Strings)
     }
 }
 
@@ -482,6 +439,7 @@ fn byte_len(info: &TensorInfo) -> Option<usize> {
     bits.is_multiple_of(8).then_some(bits / 8)
 }
 
+#[cfg(feature = "files")]
 /// The file at `path`, and its length.
 fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
@@ -672,24 +630,51 @@ impl TensorData {
 /// # Errors
 /// [`Error::Input`] if a name occurs twice or is reserved, if a shape and its data disagree, or if the
 /// folder can't be written to.
+#[cfg(feature = "files")]
 pub fn save(
     path: impl AsRef<Path>,
-    mut tensors: Vec<(String, TensorData)>,
+    tensors: Vec<(String, TensorData)>,
     metadata: BTreeMap<String, String>,
 ) -> Result<()> {
     let path = path.as_ref();
-    // The widest elements first keep every tensor aligned, as the `safetensors` crate does; names break ties.
-    tensors.sort_by(|(left_name, left), (right_name, right)| {
-        (right.dtype().bitsize(), left_name).cmp(&(left.dtype().bitsize(), right_name))
-    });
-    let header =
-        header_bytes(&tensors, &metadata).map_err(|problem| Error::input(path, problem))?;
+    let (header, tensors) =
+        in_order(tensors, &metadata).map_err(|problem| Error::input(path, problem))?;
     output::write(path, |file| {
         file.write_all(&header)?;
         tensors
             .iter()
             .try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
     })
+}
+
+/// Returns the bytes of the file that `save` writes.
+///
+/// # Errors
+/// A name that occurs twice or is reserved, a shape that its data disagree with.
+pub fn to_bytes(
+    tensors: Vec<(String, TensorData)>,
+    metadata: BTreeMap<String, String>,
+) -> std::result::Result<Vec<u8>, String> {
+    let (mut bytes, tensors) = in_order(tensors, &metadata)?;
+    for (_, tensor) in &tensors {
+        bytes.extend_from_slice(tensor.bytes());
+    }
+    Ok(bytes)
+}
+
+/// Tensors by their names.
+type NamedTensors = Vec<(String, TensorData)>;
+
+/// Brings tensors into the order of a file, and returns its header before them.
+fn in_order(
+    mut tensors: NamedTensors,
+    metadata: &BTreeMap<String, String>,
+) -> std::result::Result<(Vec<u8>, NamedTensors), String> {
+    // The widest elements first keep every tensor aligned, as the `safetensors` crate does; names break ties.
+    tensors.sort_by(|(left_name, left), (right_name, right)| {
+        (right.dtype().bitsize(), left_name).cmp(&(left.dtype().bitsize(), right_name))
+    });
+    Ok((header_bytes(&tensors, metadata)?, tensors))
 }
 
 /// The header of `tensors` in the order of their data, with its length before it and padded behind it.
@@ -742,7 +727,7 @@ fn header_bytes(
     Ok(bytes)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
     use safetensors::SafeTensors;
@@ -771,7 +756,7 @@ mod tests {
     fn refusal(contents: &[u8]) -> String {
         let (_folder, path) = file(contents);
         let error = Weights::open(&path).err().expect("must be refused");
-        assert_eq!(error.exit_code(), 3);
+        assert!(matches!(error, Error::Input { .. }));
         let message = error.to_string();
         let (named, problem) = message.split_once(": ").unwrap();
         assert_eq!(Path::new(named), path);
@@ -1150,7 +1135,7 @@ mod tests {
 
         let absent = folder.path().join("no such folder").join("out");
         let error = save(&absent, tensors(), BTreeMap::new()).unwrap_err();
-        assert_eq!(error.exit_code(), 3);
+        assert!(matches!(error, Error::Input { .. }));
         assert!(
             error
                 .to_string()

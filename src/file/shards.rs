@@ -1,8 +1,12 @@
 //! Checkpoints in several files: the index that says which tensor is in which of them, as transformers writes it.
 
+#[cfg(feature = "files")]
 use crate::error::{Error, Result};
-use crate::input;
-use crate::model::weights::{abridged, unique_strings};
+#[cfg(feature = "files")]
+use crate::file::input;
+use crate::file::unique::unique_strings;
+#[cfg(feature = "files")]
+use crate::text::abridged;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -34,6 +38,7 @@ impl Index {
         name.to_string_lossy().ends_with(INDEX_SUFFIX)
     }
 
+    #[cfg(feature = "files")]
     /// Reads and checks the file at `path`.
     ///
     /// # Errors
@@ -42,7 +47,7 @@ impl Index {
         Self::parse(&input::text(path)?).map_err(|problem| Error::input(path, problem))
     }
 
-    /// [`open`](Self::open) for the text of the file.
+    /// Reads and checks the text of an index.
     ///
     /// # Errors
     /// What is no index, a tensor that is there twice, and shards that are too many or whose names could lead elsewhere.
@@ -84,6 +89,7 @@ impl Index {
         tensors.map(|(name, file)| (name.as_str(), file.as_str()))
     }
 
+    #[cfg(feature = "files")]
     /// The shards that don't lie beside the index at `path`, in order.
     pub fn missing(&self, path: &Path) -> Vec<String> {
         let files = self.files().into_iter().map(str::to_owned);
@@ -92,6 +98,7 @@ impl Index {
             .collect()
     }
 
+    #[cfg(feature = "files")]
     /// That the shards lie beside the index at `path`.
     ///
     /// # Errors
@@ -111,6 +118,7 @@ impl Index {
     }
 }
 
+#[cfg(feature = "files")]
 /// How many shards a checkpoint has of which the file at `path` is one, by its name: 3 by `model-00001-of-00003.safetensors`.
 pub fn shards_by_name(path: &Path) -> Option<usize> {
     let stem = path.file_stem()?.to_str()?;
@@ -126,10 +134,10 @@ fn is_plain(file: &str) -> bool {
     (1..=MAX_NAME).contains(&file.len()) && file.bytes().all(taken) && !file.starts_with('.')
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::weights::{TensorData, Weights, save};
+    use crate::file::weights::{TensorData, Weights, save};
     use serde_json::json;
     use sha2::{Digest, Sha256};
     use std::path::PathBuf;
@@ -206,7 +214,7 @@ mod tests {
             let error = Weights::open(index(folder, map))
                 .err()
                 .expect("it is refused");
-            assert_eq!(error.exit_code(), 3);
+            assert!(matches!(error, Error::Input { .. }));
             error.to_string()
         };
         let folder = shards();

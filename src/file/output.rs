@@ -4,10 +4,8 @@
 //! lead to. A pipe, a terminal or another device that takes bytes one after the other is written to as it is. Everything
 //! else is refused before the work.
 
-use crate::data::image_file::is_named_as_image;
 use crate::error::{Error, Result};
-use crate::interrupt;
-use same_file::Handle;
+use crate::file::interrupt;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Seek, Write};
@@ -63,17 +61,6 @@ impl Output {
         }
     }
 
-    /// [`spare`] for this output.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn spare(&self, flag: &str, inputs: &Inputs) -> Result<()> {
-        match self.file() {
-            Some(target) => spare(flag, target, inputs),
-            None => Ok(()),
-        }
-    }
-
     /// Writes it. A file appears under its name only when it is complete: a failure leaves whatever was there before.
     ///
     /// # Errors
@@ -104,21 +91,6 @@ pub fn regular(path: &Path, because: &str) -> Result<PathBuf> {
             let problem = format!("is no regular file, as is expected because {because}");
             Err(Error::input(path, problem))
         }
-    }
-}
-
-/// Refuses to replace what is read by `target`, which is behind no link, whatever names or links lead to it. `flag` is what
-/// names this output.
-///
-/// # Errors
-/// [`Error::Usage`] about `flag`, with the input.
-pub fn spare(flag: &str, target: &Path, inputs: &Inputs) -> Result<()> {
-    match inputs.find(target) {
-        Some(input) => Err(Error::usage(
-            flag,
-            format!("{} would replace {input}", target.display()),
-        )),
-        None => Ok(()),
     }
 }
 
@@ -175,64 +147,6 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
         Ok(())
     };
     remove().map_err(|error: io::Error| Error::input(folder, format!("can't be cleaned: {error}")))
-}
-
-/// The files that a command reads, by the flags that name them.
-#[derive(Default)]
-pub struct Inputs<'a> {
-    files: Vec<(&'a str, PathBuf)>,
-    folders: Vec<(&'a str, PathBuf)>,
-}
-
-impl<'a> Inputs<'a> {
-    /// Adds files.
-    pub fn files<P: Into<PathBuf>>(
-        mut self,
-        flag: &'a str,
-        files: impl IntoIterator<Item = P>,
-    ) -> Self {
-        let files = files.into_iter().map(|file| (flag, file.into()));
-        self.files.extend(files);
-        self
-    }
-
-    /// Adds the images that lie in folders, at any depth.
-    pub fn images<P: Into<PathBuf>>(
-        mut self,
-        flag: &'a str,
-        folders: impl IntoIterator<Item = P>,
-    ) -> Self {
-        let folders = folders.into_iter().map(|folder| (flag, folder.into()));
-        self.folders.extend(folders);
-        self
-    }
-
-    /// Which of them the file `target` is, in words.
-    fn find(&self, target: &Path) -> Option<String> {
-        let is_file = |(_, file): &&(&str, PathBuf)| is_same(target, file);
-        if let Some((flag, file)) = self.files.iter().find(is_file) {
-            return Some(format!("the {flag} {}", file.display()));
-        }
-        if !is_named_as_image(target) || !target.is_file() {
-            return None;
-        }
-        let holds = |(_, folder): &&(&str, PathBuf)| {
-            let folder = folder.canonicalize();
-            folder.is_ok_and(|folder| target.starts_with(folder))
-        };
-        let (flag, folder) = self.folders.iter().find(holds)?;
-        Some(format!("an image in the {flag} {}", folder.display()))
-    }
-}
-
-/// Whether both are one file, under whatever names.
-fn is_same(target: &Path, other: &Path) -> bool {
-    // Looked at before it is opened: opening a pipe would wait.
-    let handle = |path: &Path| match path.is_file() {
-        true => Handle::from_path(path).ok(),
-        false => None,
-    };
-    target == other || handle(other).is_some_and(|other| handle(target) == Some(other))
 }
 
 /// What can be written to.
@@ -381,9 +295,9 @@ fn replace(
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
 
     let (file, _unfinished) = {
-        let mut stakes = interrupt::hold_off();
+        let mut outstanding = interrupt::hold_off();
         let file = builder.tempfile_in(folder_of(target))?;
-        let unfinished = stakes.unfinished(file.path());
+        let unfinished = outstanding.unfinished(file.path());
         (file, unfinished)
     };
     fill(file.as_file(), contents)?;

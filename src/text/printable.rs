@@ -10,6 +10,7 @@ use std::fmt::Write;
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
+#[cfg(feature = "page")]
 /// `text` without control characters but line feeds and tabs, and without what URLs in it have of secrets.
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(without_secrets(text), |it| !matches!(it, '\n' | '\t'))
@@ -97,7 +98,7 @@ fn user_len(url: &str) -> usize {
     within.rfind('@').map_or(0, |at| at + 1)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "page"))]
 mod tests {
     use super::*;
 

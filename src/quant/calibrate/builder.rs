@@ -1,0 +1,143 @@
+//! How a calibration is asked for: what there has to be, and what there may be besides.
+
+use super::recovery::{Calibrator, Finding};
+use super::{Calibration, Event};
+use crate::device::Device;
+use crate::error::Result;
+use crate::families::sites;
+use crate::file::weights::Weights;
+use crate::graph::Site;
+use crate::model::config::Architecture;
+use crate::quant::Method;
+use crate::quant::Preset;
+
+/// A calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
+#[must_use = "nothing is calibrated before it runs"]
+pub struct CalibrationBuilder<'a> {
+    device: Device,
+    weights: &'a Weights,
+    architecture: &'a Architecture,
+    method: Option<&'a Method>,
+    images: &'a [Vec<f32>],
+    memory_budget: Option<u64>,
+    wanted: &'a dyn Fn(&Site) -> bool,
+    findings: Vec<Finding>,
+    on_event: Option<&'a mut OnEvent<'a>>,
+    reopen: Option<Reopen<'a>>,
+}
+
+/// What is told what happens.
+type OnEvent<'a> = dyn FnMut(Event) -> Result<()> + 'a;
+
+/// What to do about a device that was lost.
+struct Reopen<'a> {
+    /// Gets the device that takes its place.
+    replaced: &'a mut Device,
+    open: &'a dyn Fn() -> Result<Device>,
+}
+
+impl Calibration {
+    /// Prepares the calibration, on `device`, of the FP network of this `architecture` whose parameters are in `weights`.
+    pub fn builder<'a>(
+        device: &Device,
+        weights: &'a Weights,
+        architecture: &'a Architecture,
+    ) -> CalibrationBuilder<'a> {
+        CalibrationBuilder {
+            device: device.clone(),
+            weights,
+            architecture,
+            method: None,
+            images: &[],
+            memory_budget: None,
+            wanted: &|_| true,
+            findings: Vec::new(),
+            on_event: None,
+            reopen: None,
+        }
+    }
+}
+
+impl<'a> CalibrationBuilder<'a> {
+    /// Says what becomes of each product, and how scales are chosen. By default it is PTQ4ViT with 8 bits everywhere.
+    pub fn method(mut self, method: &'a Method) -> Self {
+        self.method = Some(method);
+        self
+    }
+
+    /// Gives the images to calibrate on, preprocessed, `[3, S, S]` each; at least one.
+    pub fn images(mut self, images: &'a [Vec<f32>]) -> Self {
+        self.images = images;
+        self
+    }
+
+    /// Bounds the bytes that the device holds, without changing what is found. By default it is 1 GiB, or more where that
+    /// isn't enough.
+    pub fn memory_budget(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.memory_budget = bytes.into();
+        self
+    }
+
+    /// Leaves out all sites but those that are `wanted`. A site's scales don't depend on which others are.
+    pub fn only(mut self, wanted: &'a dyn Fn(&Site) -> bool) -> Self {
+        self.wanted = wanted;
+        self
+    }
+
+    /// Goes on from what an earlier run has found, instead of searching it again.
+    pub fn going_on_from(mut self, findings: Vec<Finding>) -> Self {
+        self.findings = findings;
+        self
+    }
+
+    /// Has `on_event` told what happens, whose errors end the calibration.
+    pub fn on_event(mut self, on_event: &'a mut dyn FnMut(Event) -> Result<()>) -> Self {
+        self.on_event = Some(on_event);
+        self
+    }
+
+    /// Opens the device again, once, if it is lost, and leaves the one that took its place in `replaced`.
+    pub fn reopening(
+        mut self,
+        replaced: &'a mut Device,
+        open: &'a dyn Fn() -> Result<Device>,
+    ) -> Self {
+        self.reopen = Some(Reopen { replaced, open });
+        self
+    }
+
+    /// Chooses the scales of every site that is wanted and not to stay in floats. Where the device's memory doesn't suffice,
+    /// it goes on with fewer images and sites at once, as long as there are several.
+    ///
+    /// # Errors
+    /// Settings out of range, no image, a budget that can't be kept to, weights or activations that are not finite, a loss
+    /// whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be reopened: that it
+    /// is lost twice, or that another would take its place), and those of `on_event`.
+    pub fn run(self) -> Result<Calibration> {
+        let default;
+        let method = match self.method {
+            Some(method) => method,
+            None => {
+                default = Method::preset(Preset::Ptq4vit, 8, 8, &sites(self.architecture))?;
+                &default
+            }
+        };
+        let calibrator = Calibrator {
+            architecture: self.architecture,
+            weights: self.weights,
+            method,
+            images: self.images,
+            budget: self.memory_budget,
+            wanted: self.wanted,
+            reopen: self.reopen.as_ref().map(|reopen| reopen.open),
+        };
+        let mut ignored = |_: Event| Ok(());
+        let on_event = self.on_event.unwrap_or(&mut ignored);
+        let mut device = self.device;
+        let outcome = calibrator.run(&mut device, self.findings, on_event);
+        if let Some(reopen) = self.reopen {
+            *reopen.replaced = device;
+        }
+        outcome
+    }
+}
