@@ -1,29 +1,15 @@
 //! The description of a stretch of a network, forward only.
 
 use super::norm::Norm;
-use super::operation::{Described, Embedding, Operation, PatchGrid, Stage, WindowBias};
+use super::operation::{Described, Embedding, Operation, PatchGrid, Stage};
 use super::order::Arrangement;
 use super::parameter::Parameter;
+use super::shape::Shape;
 use super::site::{Attention, Linear, Site, SiteKind};
+use super::softmax::WindowBias;
 use std::cell::RefCell;
 use std::ops::Add;
 use std::sync::Arc;
-
-/// Counts what a value has of one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows: tokens, or rows of the scores.
-    pub rows: usize,
-    /// Elements of a row: features, or keys.
-    pub width: usize,
-}
-
-impl Shape {
-    /// Elements of one image.
-    pub fn elements(&self) -> usize {
-        self.rows * self.width
-    }
-}
 
 /// Says how a value comes about. Other values are named by their places in the graph.
 pub(super) enum Node<S: Stage> {

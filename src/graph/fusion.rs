@@ -4,9 +4,10 @@
 use super::builder::{Graph, Node};
 use super::layer_scale::LayerScale;
 use super::norm::Norm;
-use super::operation::{Loaded, Operation, WindowBias};
+use super::operation::{Loaded, Operation};
 use super::order::Order;
 use super::site::{Attention, Site};
+use super::softmax::WindowBias;
 use crate::device::Buffer;
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
 //! The operations that a network is made of besides its matrix products: shapes, values and gradients.
 
-use super::builder::Shape;
 use super::layer_scale::LayerScale;
 use super::norm::Norm;
 use super::order::{Arrangement, Order};
 use super::parameter::Parameter;
+use super::shape::Shape;
 use super::site::Attention;
-use super::softmax::Probabilities;
+use super::softmax::{Probabilities, WindowBias};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
@@ -93,14 +93,6 @@ impl<T> Embedding<T> {
             dim: patches.width,
         }
     }
-}
-
-/// Holds what is added to the scores of attention within windows before their softmax.
-pub struct WindowBias<T> {
-    /// By head, `[heads, tokens, tokens]`.
-    pub bias: T,
-    /// By window, `[windows, tokens, tokens]`; or `[1, tokens, tokens]` for all of them.
-    pub mask: T,
 }
 
 /// One operation on values `[images, rows, width]`, or two for those that join two.

@@ -42,6 +42,14 @@ impl Parameter {
         self
     }
 
+    /// Names the tensor, where the parameter is one as it is.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Source::Tensor(name)] => Some(name),
+            _ => None,
+        }
+    }
+
     /// Collects the values; `float` gives a tensor by its name.
     ///
     /// # Errors

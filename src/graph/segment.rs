@@ -1,10 +1,11 @@
 //! A stretch of a network on a device, and its way forward.
 
 use super::activation::{Activation, Addition, Output, Then};
-use super::builder::{Graph, Node, Shape, sites};
+use super::builder::{Graph, Node, sites};
 use super::fusion::{After, Fused, Left, Step, steps};
 use super::operation::{Described, Loaded, Loader, Operation, Reads};
 use super::products::Products;
+use super::shape::Shape;
 use super::site::Site;
 use super::softmax::Probabilities;
 use crate::device::{Buffer, Commands};

@@ -1,12 +1,19 @@
 //! The softmax of attention's scores, with what Swin adds to them.
 
-use super::operation::WindowBias;
 use super::site::Attention;
 use crate::device::{Buffer, Commands};
 use crate::kernels::{
     Format, RowCodes, WindowSoftmax, softmax, softmax_backward, softmax_codes, window_softmax,
     window_softmax_codes,
 };
+
+/// Holds what is added to the scores of attention within windows before their softmax.
+pub struct WindowBias<T> {
+    /// By head, `[heads, tokens, tokens]`.
+    pub bias: T,
+    /// By window, `[windows, tokens, tokens]`; or `[1, tokens, tokens]` for all of them.
+    pub mask: T,
+}
 
 /// Stands for softmax(q kᵀ / √d) of each head, with the windows' bias and mask, before it is computed.
 #[derive(Clone, Copy)]

@@ -1,9 +1,10 @@
 //! The way back through a segment: what its operations made on the way forward, and the gradient of the loss at each.
 
-use super::builder::{Node, Shape};
+use super::builder::Node;
 use super::operation::Applied;
 use super::products::{FloatProducts, FloatingProducts};
 use super::segment::Segment;
+use super::shape::Shape;
 use super::site::Site;
 use crate::device::{Buffer, Commands};
 use crate::kernels::{Product, add, float_product};
@@ -213,6 +214,111 @@ impl Gradients {
             let out = commands.uninitialized(len);
             float_product(commands, product, a, b, None, &out);
             self.add(commands, value, out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::graph::operation::Loader;
+    use crate::graph::{
+        Arrangement, Attention, Graph, LinearWeights, Parameter, Value, WindowBias,
+    };
+    use std::sync::Arc;
+
+    /// Reads a value more than twice, by operations of every kind that have a gradient, in no order that a network has.
+    fn everything(x: Value<'_>) -> Value<'_> {
+        let attention = Attention {
+            windows: 2,
+            heads: 2,
+            tokens: 3,
+            head_dim: 2,
+        };
+        let order = [Some(4), Some(0), None, Some(2), Some(3), Some(1)];
+        let order = Arc::new(Arrangement::new(order.to_vec()));
+        let windows = WindowBias {
+            bias: Parameter::constant(|| (0..18).map(|at| (at as f32).sin()).collect()),
+            mask: Parameter::constant(|| vec![0.0; 9]),
+        };
+        let normed = x.layer_norm("norm", 1e-6);
+        let qkv = normed.arrange(&order).linear("qkv", 12);
+        let probabilities = qkv.scores("qk".into(), attention);
+        let probabilities = probabilities.softmax(attention, Some(windows));
+        let context = probabilities
+            .context("pv".into(), attention, qkv)
+            .layer_scale("ls");
+        let x = x.average(x + context.restore(&order) + normed).gelu();
+        let prefix = Parameter::constant(|| vec![0.5; 4]);
+        let positions = Parameter::constant(|| (0..24).map(|at| 0.1 * at as f32).collect());
+        let x = x.embed(prefix, 1, positions);
+        let token = x.token(1).linear("token", 3);
+        x.join_rows(2).mean().linear_without_bias("mean", 3) + token
+    }
+
+    /// A small pseudo-random value, the same for the same name and place.
+    fn value(name: &str, at: usize) -> f32 {
+        let seed = name
+            .bytes()
+            .fold(at as u64 + 1, |seed, byte| seed * 31 + u64::from(byte));
+        ((seed * 2_654_435_761 % 1000) as f32 / 1000.0 - 0.5) * 1.2
+    }
+
+    fn values(name: &str, count: usize) -> Vec<f32> {
+        (0..count).map(|at| value(name, at)).collect()
+    }
+
+    /// The gradient at the input is that of differences, whoever reads a value and how often.
+    #[test]
+    fn gradients_are_those_of_differences() {
+        let (rows, width, images) = (5, 4, 2);
+        let device = Device::cpu();
+        let commands = &mut Commands::new(&device);
+        let graph = Graph::of(Shape { rows, width }, everything);
+        let float = |name: &str| Ok(values(name, width));
+        let segment = Segment::load(&graph, &mut Loader::new(&device, &float)).unwrap();
+        let mut products = FloatProducts::default();
+        for site in segment.sites() {
+            if let Some(sizes) = site.weight() {
+                let weight = device.upload(&values(&site.name, sizes.inputs * sizes.outputs));
+                let bias = values("bias", sizes.outputs);
+                let bias = sizes.has_bias.then_some(&bias[..]);
+                products.insert(site, LinearWeights::new(weight, &device, bias));
+            }
+        }
+        // Rows that vary much, so that a LayerNorm bends little from one difference to the other.
+        let input = values("input", images * rows * width);
+        let input: Vec<f32> = input.into_iter().map(|value| 4.0 * value).collect();
+        let grad = values("grad", images * 3);
+        let mut loss = |input: &[f32]| -> f64 {
+            let input = device.upload(input);
+            let out = segment.forward(commands, &mut products, images, &input);
+            let out = commands.read(&out).unwrap();
+            let terms = out.iter().zip(&grad);
+            terms
+                .map(|(out, grad)| f64::from(*out) * f64::from(*grad))
+                .sum()
+        };
+        let step = 1e-2;
+        let expected: Vec<f64> = (0..input.len())
+            .map(|at| {
+                let mut moved = |by: f32| {
+                    let mut input = input.clone();
+                    input[at] += by;
+                    loss(&input)
+                };
+                (moved(step) - moved(-step)) / (2.0 * f64::from(step))
+            })
+            .collect();
+        let commands = &mut Commands::new(&device);
+        let mut tape = segment.record(commands, &products, images, &device.upload(&input));
+        let found = tape.backward(commands, device.upload(&grad)).unwrap();
+        let found = commands.read(&found).unwrap();
+        for (at, (&found, &expected)) in found.iter().zip(&expected).enumerate() {
+            // Differences leave a third derivative times step² and f32's rounding over the step: some 1e-4 each.
+            let error = (f64::from(found) - expected).abs();
+            assert!(error < 2e-3, "at {at}: {found} for {expected}");
         }
     }
 }

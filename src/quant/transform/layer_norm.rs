@@ -7,10 +7,10 @@
 
 use crate::error::Result;
 use crate::file::weights::Weights;
-use crate::graph::{Linear, Network, Site};
+use crate::graph::{Graph, Linear, NormReaders, Site};
 use crate::quant::calibrate::Observer;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// The share of a channel's values below and above its range.
 const OUTSIDE: f64 = 0.001;
@@ -22,77 +22,39 @@ const LEAST: f64 = 1e-4;
 /// The LayerNorms of a network, and the weights that are changed as their values come by.
 pub(super) struct LayerNorms<'a> {
     weights: &'a mut Weights,
-    /// What each LayerNorm feeds, by its name.
-    fed: BTreeMap<String, Vec<Site>>,
-    /// Rows of an image in each block's fc1, which has no padding.
-    tokens: HashMap<String, usize>,
+    norms: Vec<NormReaders>,
 }
 
 impl<'a> LayerNorms<'a> {
-    /// Those of `network`, whose tensors in `weights` are to be changed.
-    pub fn new(network: &Network, weights: &'a mut Weights) -> Self {
-        let mut fed: BTreeMap<String, Vec<Site>> = BTreeMap::new();
-        let mut tokens = HashMap::new();
-        for site in network.sites() {
-            if let Some(norm) = norm_before(&site.name) {
-                fed.entry(norm).or_default().push(site.clone());
-            }
-            if let (Some(block), Some(sizes)) = (site.name.strip_suffix("mlp.fc1"), site.weight()) {
-                tokens.insert(block.to_owned(), sizes.rows);
-            }
-        }
+    /// Those of the network that `graphs` describe, whose tensors in `weights` are to be changed.
+    pub fn new(graphs: &[Graph], weights: &'a mut Weights) -> Self {
         Self {
             weights,
-            fed,
-            tokens,
+            norms: graphs.iter().flat_map(Graph::norm_readers).collect(),
         }
     }
-
-    /// Whether the site is given rows of zeros beside what the LayerNorm gives: padding, which must stay zero.
-    fn is_padded(&self, site: &Site, sizes: &Linear) -> bool {
-        let block = site.name.strip_suffix("attn.qkv");
-        let tokens = block.and_then(|block| self.tokens.get(block));
-        tokens.is_some_and(|tokens| *tokens < sizes.rows)
-    }
-}
-
-/// timm's name of the LayerNorm whose values are the left operand of a site, if it is one's.
-fn norm_before(site: &str) -> Option<String> {
-    if ["head", "head_dist", "head.fc"].contains(&site) {
-        return Some("norm".to_owned());
-    }
-    let norms = [
-        ("attn.qkv", "norm1"),
-        ("mlp.fc1", "norm2"),
-        ("downsample.reduction", "downsample.norm"),
-    ];
-    norms.iter().find_map(|(layer, norm)| {
-        let block = site.strip_suffix(layer)?;
-        Some(format!("{block}{norm}"))
-    })
 }
 
 impl Observer for LayerNorms<'_> {
     fn wants(&self, site: &Site) -> bool {
-        norm_before(&site.name).is_some()
+        let mut readers = self.norms.iter().flat_map(|norm| &norm.sites);
+        readers.any(|reader| reader.name == site.name)
     }
 
     /// Changes each LayerNorm that feeds sites of the segment whose left operands these are.
     fn see(&mut self, mut operands: HashMap<String, Vec<f32>>) -> Result<()> {
-        let fed = std::mem::take(&mut self.fed);
-        for (norm, sites) in &fed {
-            let values: Vec<Vec<f32>> = sites
+        let norms = std::mem::take(&mut self.norms);
+        for norm in &norms {
+            let values: Vec<Vec<f32>> = norm
+                .sites
                 .iter()
                 .filter_map(|site| operands.remove(&site.name))
                 .collect();
             if values.is_empty() {
                 continue;
             }
-            let sizes: Vec<Linear> = sites.iter().filter_map(Site::weight).collect();
-            let takes_centre = sites
-                .iter()
-                .zip(&sizes)
-                .all(|(site, sizes)| sizes.has_bias && !self.is_padded(site, sizes));
+            let sizes: Vec<Linear> = norm.sites.iter().filter_map(Site::weight).collect();
+            let takes_centre = !norm.is_padded && sizes.iter().all(|sizes| sizes.has_bias);
             let single = sizes.iter().all(|sizes| sizes.rows == 1);
             let width = sizes[0].inputs;
             let channels: Vec<Channel> = (0..width)
@@ -108,23 +70,23 @@ impl Observer for LayerNorms<'_> {
                     Channel::of(of_channel.collect(), single, takes_centre)
                 })
                 .collect();
-            self.change(norm, sites, &channels)?;
+            self.change(norm, &channels)?;
         }
-        self.fed = fed;
+        self.norms = norms;
         Ok(())
     }
 }
 
 impl LayerNorms<'_> {
-    fn change(&mut self, norm: &str, sites: &[Site], channels: &[Channel]) -> Result<()> {
+    fn change(&mut self, norm: &NormReaders, channels: &[Channel]) -> Result<()> {
         let width = channels.len();
-        self.map(&format!("{norm}.weight"), |channel, gamma| {
+        self.map(&norm.weight, |channel, gamma| {
             gamma / channels[channel].half
         })?;
-        self.map(&format!("{norm}.bias"), |channel, beta| {
+        self.map(&norm.bias, |channel, beta| {
             (beta - channels[channel].centre) / channels[channel].half
         })?;
-        for site in sites {
+        for site in &norm.sites {
             let name = format!("{}.weight", site.name);
             let weight = self.weights.float(&name)?;
             if channels.iter().any(|channel| channel.centre != 0.0) {

@@ -49,7 +49,8 @@ pub(super) fn prepare(
     let mut prepared = None;
     for transform in &method.settings.transforms {
         let before = prepared.as_ref().unwrap_or(weights);
-        let network = Network::load(device, &graphs(architecture), |name| before.float(name))?;
+        let graphs = graphs(architecture);
+        let network = Network::load(device, &graphs, |name| before.float(name))?;
         let memory = Memory::new(&network, before, method, images.len(), budget, &|site| {
             method.plan.of(site).is_some()
         })?;
@@ -57,7 +58,7 @@ pub(super) fn prepare(
         let commands = &mut Commands::new(device);
         let mut after = before.clone();
         let observer: &mut dyn Observer = match transform {
-            Transform::LayerNorm => &mut layer_norm::LayerNorms::new(&network, &mut after),
+            Transform::LayerNorm => &mut layer_norm::LayerNorms::new(&graphs, &mut after),
         };
         let segments = network.segments();
         forward(
