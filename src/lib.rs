@@ -89,6 +89,7 @@ pub mod device;
 mod differences;
 pub mod error;
 pub mod evaluation;
+pub mod format;
 pub mod hub;
 pub mod inference;
 mod input;

@@ -1,8 +1,8 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
 use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
-use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
+use crate::format::Scale;
 use crate::kernels::{
     IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
     integer_product, integer_product_codes, quantize,

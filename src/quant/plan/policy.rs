@@ -1,7 +1,7 @@
 //! How a plan is made: what holds for every site, and rules for single ones.
 
 use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
-use crate::kernels::Format;
+use crate::format::Format;
 use crate::model::{Site, SiteKind};
 use crate::quant::Preset;
 use glob::Pattern;
