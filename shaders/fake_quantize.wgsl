@@ -1,7 +1,7 @@
 // x rounded to the nearest value that its code can stand for: quantize.wgsl and back, in floats. What published code
 // does in place of integers; here the other side of a comparison.
 //
-// One invocation takes one value; out is [problem][row][k]. Formats and groups are those of quantize.wgsl.
+// One invocation takes one value; out is [problem][row][k]. Formats (shared/formats) and groups are those of quantize.wgsl.
 
 struct Parameters {
     source: View,
@@ -15,25 +15,11 @@ struct Parameters {
     unused: u32,
 }
 
-override FORMAT: u32 = 0u;
-
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> source: array<f32>;
 // scale_1, scale_2 and their inverses, of each group; uniform uses the first.
 @group(0) @binding(2) var<storage, read> scales: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
-
-fn fake_quantize(x: f32, scale: vec4<f32>, q: f32) -> f32 {
-    if FORMAT == 0u {
-        return clamp(round(x * scale.z), -q, q - 1.0) * scale.x;
-    }
-    let low = round(abs(x) * scale.z);
-    let high = clamp(round(x * scale.w), 0.0, q - 1.0) * scale.y;
-    if FORMAT == 1u {
-        return select(high, low * scale.x, low <= q - 1.0);
-    }
-    return select(high, -min(low, q - 1.0) * scale.x, x < 0.0);
-}
 
 @compute @workgroup_size(64)
 fn main(
@@ -56,5 +42,5 @@ fn main(
         + inner * p.source.inner
         + row * p.source.row
         + k * p.source.column];
-    out[index] = fake_quantize(x, scales[group], p.q);
+    out[index] = value_of_code(x, scales[group], p.q);
 }

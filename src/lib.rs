@@ -85,6 +85,7 @@ pub mod error;
 pub mod evaluation;
 pub mod families;
 pub mod file;
+pub mod format;
 pub mod graph;
 #[cfg(feature = "files")]
 pub mod hub;

@@ -156,8 +156,8 @@ const MORE_MISTAKES: [(&str, &str, &str); 15] = [
     ),
     (
         "fake_quantize",
-        "clamp(round(x * scale.z)",
-        "clamp(floor(x * scale.z + 0.5)",
+        "value_of_code(x, scales[group]",
+        "value_of_code(x + 0.5 * scales[group].x, scales[group]",
     ),
     (
         "gelu_backward",
@@ -223,13 +223,15 @@ fn a_mistake_in_any_kernel_is_caught_and_no_other_kernel_is_named() {
 fn a_mistake_in_a_shared_piece_is_caught_where_it_shows() {
     let users = ["layer_norm", "quantize", "softmax", "window_softmax"];
     let suite = suite(&[&users[..], &["fake_quantize"]].concat());
-    let right = "vec4(q - 1.0)) + ROUNDER;\n    } else";
+    let right = "return clamp(x * inverse.x, vec4(-q), vec4(q - 1.0)) + ROUNDER;";
     for (wrong, caught) in [
         ("floor(rounded + 0.5)", &["quantize"][..]),
         ("trunc(rounded)", &users),
     ] {
-        let wrong = format!("vec4(q - 1.0));\n    rounded = {wrong} + ROUNDER;\n    }} else");
-        let reports = run(&suite, &with_mistakes(&[("shared/codes", right, &wrong)]));
+        let rounded = "let rounded = clamp(x * inverse.x, vec4(-q), vec4(q - 1.0));";
+        let wrong = format!("{rounded}\n    return {wrong} + ROUNDER;");
+        let piece = "shared/formats/uniform";
+        let reports = run(&suite, &with_mistakes(&[(piece, right, &wrong)]));
         assert_eq!(failing(&reports), caught.iter().copied().collect());
     }
 }

@@ -1,10 +1,6 @@
 // Four values as 8-bit codes in one word, the first lowest. A twin's range flag is the top bit of its lane, whatever the
 // bit width; q = 2^(bits - 1). The inverse scales are computed once on the host: multiplying by them is rounded alike
-// everywhere, which division is not.
-//
-//   FORMAT 0, uniform:       clamp(round(x / scale), -q, q - 1), two's complement
-//   FORMAT 1, softmax twin:  round(x / scale_1) while that is at most q - 1 (R1), else 0x80 | clamp(round(x / scale_2))
-//   FORMAT 2, GELU twin:     x < 0: clamp(round(-x / scale_1)) (R1), else 0x80 | clamp(round(x / scale_2))
+// everywhere, which division is not. The formats are in formats/; src/format/mod.rs adds what chooses between them.
 
 override FORMAT: u32 = 0u;
 
@@ -13,21 +9,10 @@ override FORMAT: u32 = 0u;
 // min between, so that none can become a fused multiply-add, which rounds only once.
 const ROUNDER: f32 = 12582912.0;
 
-// Clamping to integers before rounding gives what clamping after it gives.
+// A format gives lanes in the low bits of floats that ROUNDER was added to. Clamping to integers before rounding gives what
+// clamping after it gives.
 fn quantize(x: vec4<f32>, inverse: vec2<f32>, q: f32) -> u32 {
-    var rounded: vec4<f32>;
-    if FORMAT == 0u {
-        rounded = clamp(x * inverse.x, vec4(-q), vec4(q - 1.0)) + ROUNDER;
-    } else {
-        let in_r2 = min(x * inverse.y, vec4(q - 1.0)) + (ROUNDER + 128.0);
-        if FORMAT == 1u {
-            let in_r1 = min(x * inverse.x, vec4(q)) + ROUNDER;
-            rounded = select(in_r2, in_r1, in_r1 < vec4(ROUNDER + q));
-        } else {
-            let in_r1 = min(-x * inverse.x, vec4(q - 1.0)) + ROUNDER;
-            rounded = select(in_r2, in_r1, x < vec4(0.0));
-        }
-    }
+    let rounded = lanes_of(x, inverse, q);
     let lanes = bitcast<vec4<u32>>(rounded) & vec4(0xffu);
     return lanes.x | (lanes.y << 8u) | (lanes.z << 16u) | (lanes.w << 24u);
 }

@@ -309,7 +309,7 @@ impl Case {
     pub fn name(&self) -> String {
         let is_product = self.kernel == Kernel::IntegerProduct;
         let variant = variant(
-            self.format.map(format_name),
+            self.format.map(Format::in_words),
             is_product.then_some(self.weight_bits),
             is_product.then_some(self.epilogue),
         );
@@ -359,7 +359,7 @@ impl Case {
         let ceiling = self.ceiling(device, ceilings);
         Ok(KernelFigure {
             kernel: self.kernel,
-            format: self.format.map(format_name),
+            format: self.format.map(Format::in_words),
             epilogue: (self.kernel == Kernel::IntegerProduct).then_some(self.epilogue),
             weight_bits: (self.kernel == Kernel::IntegerProduct).then_some(self.weight_bits),
             site: self.site.name.clone(),
@@ -760,13 +760,5 @@ impl Epilogue {
             Self::Codes => "codes",
             Self::GeluCodes => "gelu codes",
         }
-    }
-}
-
-fn format_name(format: Format) -> &'static str {
-    match format {
-        Format::Uniform => "uniform",
-        Format::SoftmaxTwin => "softmax twin",
-        Format::GeluTwin => "gelu twin",
     }
 }

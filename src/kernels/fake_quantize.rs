@@ -2,8 +2,9 @@
 
 use super::WORKGROUP;
 use super::geometry::View;
-use super::quantize::{Format, Quantize, half_range};
+use super::quantize::Quantize;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::{by_format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -11,6 +12,7 @@ pub(crate) static SHADER: Shader = Shader {
     name: "fake_quantize",
     source: concat!(
         include_str!("../../shaders/shared/view.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/fake_quantize.wgsl"),
     ),
 };
@@ -91,19 +93,10 @@ fn cpu(what: &Quantize, source: &[f32], scales: &[f32], out: &mut [f32]) {
             let (problem, row) = (index / what.rows, index % what.rows);
             let batch = [problem / what.batch[1], problem % what.batch[1]];
             let group = batch[1] * what.inner_groups + row / what.group_rows;
-            let scale = &scales[4 * group..][..4];
+            let scale = scales.as_chunks().0[group];
             for (k, out) in out.iter_mut().enumerate() {
                 let x = source[what.source.at(batch, row, k)];
-                let low = (x.abs() * scale[2]).round_ties_even();
-                let high = || (x * scale[3]).round_ties_even().clamp(0.0, q - 1.0) * scale[1];
-                *out = match what.format {
-                    Format::Uniform => {
-                        (x * scale[2]).round_ties_even().clamp(-q, q - 1.0) * scale[0]
-                    }
-                    Format::SoftmaxTwin if low <= q - 1.0 => low * scale[0],
-                    Format::GeluTwin if x < 0.0 => -low.min(q - 1.0) * scale[0],
-                    Format::SoftmaxTwin | Format::GeluTwin => high(),
-                };
+                *out = by_format!(what.format, F => F::value_of_code(x, scale, q));
             }
         });
 }

@@ -10,11 +10,12 @@ use super::gelu::normal;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
 use super::permute_tokens::TokenOrder;
-use super::quantize::{Format, code, half_range, padded};
+use super::quantize::{code, padded};
 use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
 use crate::device::{Binding, Buffer, Commands, Device, Gpu, Shader, Strategy};
+use crate::format::{Format, ProductRule, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -24,7 +25,7 @@ use std::ops::Range;
 pub(crate) static SHADER: Shader = Shader {
     name: "integer_product",
     source: concat!(
-        include_str!("../../shaders/shared/codes.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/shared/gelu.wgsl"),
         include_str!("../../shaders/shared/integer_product.wgsl"),
         include_str!("../../shaders/shared/view.wgsl"),
@@ -209,12 +210,11 @@ impl IntegerProduct {
         self.k.div_ceil(4)
     }
 
-    /// What R1 codes are multiplied by: the GELU twin's R1 holds negatives.
+    /// What R1 codes are multiplied by.
     fn r1_sign(&self) -> i32 {
-        if self.a_format == Format::GeluTwin {
-            -1
-        } else {
-            1
+        match self.a_format.rule() {
+            ProductRule::Signed => 1,
+            ProductRule::Ranges { r1_sign } => r1_sign,
         }
     }
 

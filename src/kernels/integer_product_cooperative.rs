@@ -3,6 +3,7 @@
 
 use super::integer_product::Parameters;
 use crate::device::{Binding, Commands, Shader};
+use crate::format::formats_wgsl;
 use std::sync::LazyLock;
 
 static SHADER: Shader = Shader {
@@ -10,7 +11,7 @@ static SHADER: Shader = Shader {
     // What a text enables comes first.
     source: concat!(
         include_str!("../../shaders/integer_product_cooperative.wgsl"),
-        include_str!("../../shaders/shared/codes.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/shared/gelu.wgsl"),
         include_str!("../../shaders/shared/integer_product.wgsl"),
         include_str!("../../shaders/shared/view.wgsl"),

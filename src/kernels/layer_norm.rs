@@ -2,15 +2,16 @@
 
 use super::WORKGROUP;
 use super::permute_tokens::TokenOrder;
-use super::quantize::{RowCodes, half_range};
+use super::quantize::RowCodes;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "layer_norm",
     source: concat!(
-        include_str!("../../shaders/shared/codes.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/layer_norm.wgsl"),
     ),
 };

@@ -46,6 +46,7 @@ mod weighted_error;
 mod width;
 mod window_softmax;
 
+pub use crate::format::Format;
 pub use add::add;
 pub use average::average;
 pub use cross_entropy_backward::cross_entropy_backward;
@@ -72,7 +73,7 @@ pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
 pub use permute_tokens::{TokenOrder, permute_tokens};
-pub use quantize::{Format, Quantize, RowCodes, quantize};
+pub use quantize::{Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use scale_columns::scale_columns;

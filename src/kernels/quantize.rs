@@ -3,16 +3,16 @@
 use super::geometry::View;
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::{Format, by_format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "quantize",
     source: concat!(
         include_str!("../../shaders/shared/view.wgsl"),
-        include_str!("../../shaders/shared/codes.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/quantize.wgsl"),
     ),
 };
@@ -21,34 +21,6 @@ pub(crate) static SHADER: Shader = Shader {
 const STRIP: usize = 8;
 /// Jobs that one invocation writes those words for, as in the shader.
 const JOBS: usize = 8;
-
-/// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Signed code `c` in `-q..q`, value `c · scale`.
-    Uniform,
-    /// Range flag and magnitude `u` in `0..q`: R1 is `u · scale_1`, R2 is `u · scale_2`; for values in 0..=1.
-    SoftmaxTwin,
-    /// Range flag and magnitude `u` in `0..q`: R1 is `-u · scale_1`, R2 is `u · scale_2`.
-    GeluTwin,
-}
-
-impl Format {
-    /// Its name in files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uniform => "uniform",
-            Self::SoftmaxTwin => "softmax_twin",
-            Self::GeluTwin => "gelu_twin",
-        }
-    }
-
-    /// Whether codes carry a range flag in the top bit of their lane.
-    pub fn is_twin(self) -> bool {
-        self != Self::Uniform
-    }
-}
 
 /// What to quantize: a batch of matrices `[rows, k]`, each under the scales of several jobs (candidates).
 #[derive(Clone, Copy, Debug)]
@@ -247,69 +219,31 @@ pub fn quantize(
     codes
 }
 
-/// q = 2^(bits - 1) as the kernels use it.
-pub(super) fn half_range(bits: u32) -> f32 {
-    (1u32 << (bits - 1)) as f32
-}
-
-/// Adding 1.5 · 2^23 to a float of magnitude below 2^22 rounds it half-to-even to an integer, whose two's complement is
-/// then in the low bits of the sum. Faster than a call of the library's rounding, and the same result.
-const ROUNDER: f32 = 12_582_912.0;
-
-/// The low byte of `round(x)`.
-fn rounded(x: f32) -> u8 {
-    (x + ROUNDER).to_bits() as u8
-}
-
-/// The 8-bit lane of one value. Clamping to integers before rounding gives what clamping after it gives.
+/// The 8-bit lane of one value.
 #[inline(always)]
-pub(super) fn code(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
-    let low = x.abs() * inverse_1;
-    let high = 0x80 | rounded((x * inverse_2).clamp(0.0, q - 1.0));
-    match format {
-        Format::Uniform => rounded((x * inverse_1).clamp(-q, q - 1.0)),
-        Format::SoftmaxTwin => {
-            let low = rounded(low.min(q));
-            if f32::from(low) <= q - 1.0 { low } else { high }
-        }
-        Format::GeluTwin if x < 0.0 => rounded(low.min(q - 1.0)),
-        Format::GeluTwin => high,
-    }
+pub(super) fn code(format: Format, x: f32, inverses: [f32; 2], q: f32) -> u8 {
+    by_format!(format, F => F::encode(x, inverses, q))
 }
 
 /// The lanes of values that share a scale, compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
     // The format is a constant inside each loop.
-    macro_rules! fill {
-        ($format:expr) => {
-            for (lane, &x) in lanes.iter_mut().zip(x) {
-                *lane = code($format, x, scales, q);
-            }
-        };
-    }
-    match format {
-        Format::Uniform => fill!(Format::Uniform),
-        Format::SoftmaxTwin => fill!(Format::SoftmaxTwin),
-        Format::GeluTwin => fill!(Format::GeluTwin),
-    }
+    by_format!(format, F => {
+        for (lane, &x) in lanes.iter_mut().zip(x) {
+            *lane = F::encode(x, scales, q);
+        }
+    })
 }
 
 /// The lanes of words whose values have a scale each word, compiled likewise.
 #[multiversion(targets = "simd")]
 fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes: &mut [[u8; 4]]) {
-    macro_rules! fill {
-        ($format:expr) => {
-            for ((lanes, x), &scales) in lanes.iter_mut().zip(x).zip(scales) {
-                *lanes = x.map(|x| code($format, x, scales, q));
-            }
-        };
-    }
-    match format {
-        Format::Uniform => fill!(Format::Uniform),
-        Format::SoftmaxTwin => fill!(Format::SoftmaxTwin),
-        Format::GeluTwin => fill!(Format::GeluTwin),
-    }
+    by_format!(format, F => {
+        for ((lanes, x), &scales) in lanes.iter_mut().zip(x).zip(scales) {
+            *lanes = x.map(|x| F::encode(x, scales, q));
+        }
+    })
 }
 
 /// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what

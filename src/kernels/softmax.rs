@@ -1,17 +1,15 @@
 //! Softmax along rows. Its result is floats, or their codes.
 
 use super::WORKGROUP;
-use super::quantize::{RowCodes, half_range};
+use super::quantize::RowCodes;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "softmax",
-    source: concat!(
-        include_str!("../../shaders/shared/codes.wgsl"),
-        include_str!("../../shaders/softmax.wgsl"),
-    ),
+    source: concat!(formats_wgsl!(), include_str!("../../shaders/softmax.wgsl"),),
 };
 
 #[repr(C)]

@@ -3,10 +3,11 @@
 use super::float_product::float_product;
 use super::geometry::{Product, View};
 use super::integer_product::{IntegerProduct, Operands, integer_product};
-use super::quantize::{Format, padded};
+use super::quantize::padded;
 use super::width::Width;
 use crate::device::{Commands, Device, Strategy};
 use crate::error::{Error, Result};
+use crate::format::Format;
 
 /// What a device can have a strategy of its own for.
 pub const STRATEGY_NAMES: [&str; 3] = [

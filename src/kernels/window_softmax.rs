@@ -1,15 +1,16 @@
 //! Softmax of attention within windows, with Swin's biases and masks. Its result is floats, or their codes.
 
 use super::WORKGROUP;
-use super::quantize::{RowCodes, half_range};
+use super::quantize::RowCodes;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "window_softmax",
     source: concat!(
-        include_str!("../../shaders/shared/codes.wgsl"),
+        formats_wgsl!(),
         include_str!("../../shaders/window_softmax.wgsl"),
     ),
 };

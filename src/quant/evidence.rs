@@ -8,12 +8,13 @@
 use super::estimate::Estimator;
 use super::plan::{Side, SitePlan};
 use super::quantized_site::QuantizedSite;
-use super::search::{Batch, Scale, not_finite};
+use super::search::{Batch, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
+use crate::format::{Place, Scale, half_range};
 use crate::graph::{LinearWeights, SiteKind};
-use crate::kernels::{Format, Quantize};
+use crate::kernels::Quantize;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::{AddAssign, Range};
@@ -377,11 +378,11 @@ fn count_row(
     let batch = [matrix / image.batch[1], matrix % image.batch[1]];
     let group = batch[1] * image.inner_groups + row / image.group_rows;
     let inverses = scales[group].inverses();
-    let q = (1u32 << (image.bits - 1)) as f32;
+    let q = half_range(image.bits);
     let start = image.source.at(batch, row, 0);
     let row = values[start..].iter().step_by(image.source.column as usize);
     for &value in row.take(image.k) {
-        let Place { clipped, in_r2 } = place(image.format, value, inverses, q);
+        let Place { clipped, in_r2 } = image.format.place(value, inverses, q);
         usage.clipped += u64::from(clipped);
         usage.in_r2 += u64::from(in_r2);
         if let Some(histograms) = &mut usage.histograms {
@@ -389,39 +390,4 @@ fn count_row(
         }
     }
     usage.values += image.k as u64;
-}
-
-/// Where a value's code is.
-struct Place {
-    /// Whether it is the nearest to a value beyond all codes.
-    clipped: bool,
-    /// Whether it is one of R2.
-    in_r2: bool,
-}
-
-/// The place of a value, as the quantizer decides it. Whole numbers are even where q is, so that a half above the largest
-/// code q - 1 is rounded up to q and one below the smallest, -q, is rounded to it.
-fn place(format: Format, x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
-    let beyond = q - 0.5;
-    match format {
-        Format::Uniform => {
-            let x = x * inverse_1;
-            Place {
-                clipped: x >= beyond || x < -q - 0.5,
-                in_r2: false,
-            }
-        }
-        Format::GeluTwin if x < 0.0 => Place {
-            clipped: -x * inverse_1 >= beyond,
-            in_r2: false,
-        },
-        Format::SoftmaxTwin if x.abs() * inverse_1 < beyond => Place {
-            clipped: false,
-            in_r2: false,
-        },
-        Format::SoftmaxTwin | Format::GeluTwin => Place {
-            clipped: x * inverse_2 >= beyond,
-            in_r2: true,
-        },
-    }
 }

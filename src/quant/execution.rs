@@ -1,8 +1,8 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
 use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
-use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
+use crate::format::Scale;
 use crate::graph::{
     Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
     Order, Output, Products, Site, Then,

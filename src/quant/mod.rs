@@ -15,6 +15,7 @@ mod search;
 mod settings;
 mod transform;
 
+pub use crate::format::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
     Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
@@ -31,9 +32,6 @@ pub use plan::{
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::nearest_codes;
-pub use search::{
-    Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,
-    Work,
-};
+pub use search::{Batch, CandidateScore, Found, Scan, ScoreCurve, SiteSearch, Work};
 pub use settings::{Metric, Preset, Settings};
 pub use transform::Transform;

@@ -13,7 +13,7 @@ mod trace;
 pub use compare::{Difference, Level, compare};
 pub use kernels::Suite;
 pub use report::*;
-pub use shaders::{SHADERS, kernel_names, text_of};
+pub use shaders::{kernel_names, text_of};
 pub use subject::{Images, Subject};
 
 use crate::device::Device;

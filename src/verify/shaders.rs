@@ -1,6 +1,7 @@
 //! The shaders by name, each as its file has it.
 
 use crate::error::{Error, Result, Setting};
+use crate::format;
 
 macro_rules! texts {
     ($($name:literal)*) => {
@@ -8,9 +9,9 @@ macro_rules! texts {
     };
 }
 
-/// Every file below `shaders` but the device's self-test: its name without the ending, and its text. What lies in `shared`
-/// is part of several kernels.
-pub const SHADERS: &[(&str, &str)] = texts! {
+/// Every file below `shaders` but the device's self-test and the formats': its name without the ending, and its text. What
+/// lies in `shared` is part of several kernels.
+const SHADERS: &[(&str, &str)] = texts! {
     "add"
     "average"
     "cross_entropy_backward"
@@ -50,9 +51,14 @@ pub const SHADERS: &[(&str, &str)] = texts! {
     "window_softmax"
 };
 
+/// All files below `shaders` but the device's self-test.
+fn shaders() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SHADERS.iter().chain(format::SHADERS).copied()
+}
+
 /// The kernels' names, without the pieces that they share.
 pub fn kernel_names() -> impl Iterator<Item = &'static str> {
-    let names = SHADERS.iter().map(|(name, _)| *name);
+    let names = shaders().map(|(name, _)| name);
     names.filter(|name| !name.starts_with("shared/"))
 }
 
@@ -61,9 +67,9 @@ pub fn kernel_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// A name that is none.
 pub fn text_of(name: &str) -> Result<&'static str> {
-    let found = SHADERS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, text)| *text).ok_or_else(|| {
-        let known: Vec<&str> = SHADERS.iter().map(|(name, _)| *name).collect();
+    let found = shaders().find(|(known, _)| *known == name);
+    found.map(|(_, text)| text).ok_or_else(|| {
+        let known: Vec<&str> = shaders().map(|(name, _)| name).collect();
         let known = known.join(", ");
         Error::setting(
             Setting::Shader,
@@ -91,7 +97,8 @@ mod tests {
             .collect();
         files.retain(|name| name != "self_test");
         files.sort();
-        let listed: Vec<&str> = SHADERS.iter().map(|(name, _)| *name).collect();
+        let mut listed: Vec<&str> = shaders().map(|(name, _)| name).collect();
+        listed.sort_unstable();
         assert_eq!(listed, files);
     }
 }

@@ -1,8 +1,8 @@
 //! How a plan is made: what holds for every site, and rules for single ones.
 
 use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
+use crate::format::Format;
 use crate::graph::{Site, SiteKind};
-use crate::kernels::Format;
 use crate::quant::Preset;
 use glob::Pattern;
 use std::str::FromStr;

@@ -3,7 +3,7 @@
 use super::{Granularity, OperandScheme, Side, SiteScales};
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::{
-    Format, IntegerProduct, Lines, Operands, Product, Quantize, RowMaximum, Width, integer_product,
+    IntegerProduct, Lines, Operands, Product, Quantize, RowMaximum, Width, integer_product,
     integer_product_error, quantize, vectors_lie_within,
 };
 use crate::quant::Scale;
@@ -122,8 +122,7 @@ impl CodedProduct {
             batch: quantizer.batch,
             rows: quantizer.rows,
             columns: quantizer.k,
-            // R1 of the GELU twin has a range of its own, so only the positive values count.
-            absolute: quantizer.format != Format::GeluTwin,
+            absolute: quantizer.format.reaches_negative(),
         }
     }
 

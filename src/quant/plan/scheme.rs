@@ -1,8 +1,8 @@
 //! What becomes of one matrix product: its operands' widths, formats and scales, or none of it.
 
 use super::Side;
+use crate::format::{Format, Values};
 use crate::graph::{Site, SiteKind};
-use crate::kernels::Format;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
@@ -142,11 +142,12 @@ impl SiteScheme {
                     operand.bits
                 ));
             }
-            let formats = formats(site, side);
-            if !formats.contains(&operand.format) {
+            let values = values(site, side);
+            if !operand.format.is_for(values) {
+                let formats = Format::ALL.into_iter().filter(|one| one.is_for(values));
                 return Err(format!(
                     "{name}.format: expected {}, found {}",
-                    one_of(formats.iter().map(|format| format.name())),
+                    one_of(formats.map(Format::name)),
                     operand.format.name()
                 ));
             }
@@ -163,14 +164,12 @@ impl SiteScheme {
     }
 }
 
-/// The formats that one operand of `site` can have. A twin is for values that lie as a softmax's or a GELU's do.
-fn formats(site: &Site, side: Side) -> &'static [Format] {
+/// What the values of one operand of `site` are.
+fn values(site: &Site, side: Side) -> Values {
     match (side, &site.kind) {
-        (Side::A, SiteKind::Context(_)) => &[Format::Uniform, Format::SoftmaxTwin],
-        (Side::A, SiteKind::Linear(linear)) if linear.after_gelu => {
-            &[Format::Uniform, Format::GeluTwin]
-        }
-        _ => &[Format::Uniform],
+        (Side::A, SiteKind::Context(_)) => Values::Probabilities,
+        (Side::A, SiteKind::Linear(linear)) if linear.after_gelu => Values::AfterGelu,
+        _ => Values::Any,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::product::{CodedProduct, OperandGroups};
 use super::{Granularity, OperandScheme};
+use crate::format::{MAX_SHIFT, Scale};
 use crate::graph::{Attention, Site, SiteKind};
-use crate::kernels::{Format, Lines, Quantize};
-use crate::quant::{MAX_SHIFT, Scale};
+use crate::kernels::{Lines, Quantize};
 use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
@@ -57,9 +57,9 @@ impl SitePlan {
                     "expected {expected} of {name}.scale, found {found}"
                 ));
             }
-            let most = match self.operand(side).format {
-                Format::Uniform => 0,
-                _ => MAX_SHIFT,
+            let most = match self.operand(side).format.is_twin() {
+                true => MAX_SHIFT,
+                false => 0,
             };
             for &Scale { scale, shift } in scales {
                 if !scale.is_normal() || scale < 0.0 {

@@ -1,6 +1,6 @@
 //! What the candidates for a scale reached when it was last searched.
 
-use super::candidates::Scale;
+use crate::format::Scale;
 use crate::quant::Side;
 use serde::{Deserialize, Serialize};
 

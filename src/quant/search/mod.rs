@@ -15,7 +15,6 @@ pub(super) mod pieces;
 mod problem;
 mod scan;
 
-pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
 pub use curve::{CandidateScore, ScoreCurve};
 pub use pieces::Batch;
 pub use scan::Scan;
@@ -24,6 +23,7 @@ use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::settings::Settings;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
+use crate::format::Scale;
 use crate::graph::LinearWeights;
 use crate::kernels::row_maximum;
 use candidates::{candidates, covering};

@@ -1,7 +1,7 @@
 //! One step of a search: many candidates of one operand are quantized, multiplied and compared with O.
 
-use super::candidates::Scale;
 use crate::device::{Buffer, Commands};
+use crate::format::Scale;
 use crate::graph::{LinearWeights, Record};
 use crate::kernels::{Lines, row_error, weighted_error};
 use crate::quant::plan::{CodedProduct, Codes, Side, SiteScales};

@@ -1,7 +1,6 @@
 //! How the values lie that a twin is for, and where the codes are: the paper's Figures 2 and 3.
 
 use super::{Canvas, Drawn, Ink, PIXEL, ink, letters, line, svg};
-use crate::kernels::Format;
 use crate::quant::{Histogram, Histograms, Scale, SitePlan};
 use maud::Markup;
 use plotters::prelude::*;
@@ -45,20 +44,24 @@ pub(in crate::report) fn value_histograms(
 
 /// The values that codes stand for, range by range.
 fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
-    let q = 1i32 << (plan.a.bits - 1);
-    let row = |name, ink, codes: std::ops::Range<i32>, unit: f32| Codes {
-        name,
-        ink,
-        points: codes
-            .map(|code| f64::from(code) * f64::from(unit))
-            .collect(),
-    };
-    let r2 = || row("R2", ink::R2, 0..q, scale.scale_2());
-    match plan.a.format {
-        Format::Uniform => vec![row("codes", ink::CODES, -q..q, scale.scale)],
-        Format::SoftmaxTwin => vec![row("R1", ink::R1, 0..q, scale.scale), r2()],
-        Format::GeluTwin => vec![row("R1", ink::R1, 1 - q..1, scale.scale), r2()],
-    }
+    let format = plan.a.format;
+    let ranges = format.ranges(plan.a.bits).into_iter();
+    let codes = ranges.map(|range| {
+        let (ink, unit) = match (format.is_twin(), range.second) {
+            (false, _) => (ink::CODES, scale.scale),
+            (true, false) => (ink::R1, scale.scale),
+            (true, true) => (ink::R2, scale.scale_2()),
+        };
+        Codes {
+            name: range.name,
+            ink,
+            points: range
+                .multiples
+                .map(|multiple| f64::from(multiple) * f64::from(unit))
+                .collect(),
+        }
+    });
+    codes.collect()
 }
 
 /// One histogram on `part` of `canvas`, and its codes.

@@ -1,0 +1,94 @@
+//! A range for the negative values of GELU, which are small, and one for the positive ones.
+
+use super::{
+    CodeFormat, CodeRange, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
+    second_range, value_in_r2,
+};
+
+/// Minus the smallest value of GELU: what R1 has to reach.
+pub const GELU_MINIMUM: f64 = 0.169_971_242_547_035_22;
+
+/// Magnitude `u` in `0..q` stands for `-u · scale_1` in R1 and for `u · scale_2` in R2.
+pub(crate) struct GeluTwin;
+
+impl CodeFormat for GeluTwin {
+    const NAME: &'static str = "gelu_twin";
+    const IN_WORDS: &'static str = "gelu twin";
+    const FOR: Values = Values::AfterGelu;
+    const RULE: ProductRule = ProductRule::Ranges { r1_sign: -1 };
+    /// R1 has a range of its own.
+    const REACHES_NEGATIVE: bool = false;
+
+    #[inline(always)]
+    fn encode(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
+        if x < 0.0 {
+            rounded((x.abs() * inverse_1).min(q - 1.0))
+        } else {
+            in_r2(x, inverse_2, q)
+        }
+    }
+
+    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32 {
+        if x < 0.0 {
+            -(x.abs() * scale[2]).round_ties_even().min(q - 1.0) * scale[0]
+        } else {
+            value_in_r2(x, scale, q)
+        }
+    }
+
+    fn place(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
+        let in_r1 = x < 0.0;
+        let magnitude = if in_r1 { -x * inverse_1 } else { x * inverse_2 };
+        Place {
+            clipped: magnitude >= q - 0.5,
+            in_r2: !in_r1,
+        }
+    }
+
+    fn ranges(q: i32) -> Vec<CodeRange> {
+        let first = CodeRange {
+            name: "R1",
+            multiples: 1 - q..1,
+            second: false,
+        };
+        vec![first, second_range(q)]
+    }
+
+    fn candidates(bits: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+        spread
+            .map(|scale_2| Scale::twin(scale_2, shift(scale_2, bits)))
+            .collect()
+    }
+}
+
+/// The largest m for which R1, with Δ1 = Δ2 / 2^m, still reaches GELU's minimum; 0 if none does.
+fn shift(scale_2: f64, bits: u32) -> u32 {
+    let largest = f64::from((1u32 << (bits - 1)) - 1);
+    let reaches = |shift: u32| scale_2 / f64::from(1u32 << shift) * largest >= GELU_MINIMUM;
+    (0..=MAX_SHIFT).rev().find(|&m| reaches(m)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_just_reaches_the_minimum() {
+        for bits in [4, 6, 8] {
+            for scale_2 in [1e-4, 0.003, 0.02, 0.5] {
+                let m = shift(scale_2, bits);
+                let r1 =
+                    |m: u32| scale_2 / 2f64.powi(m as i32) * (f64::from(1u32 << (bits - 1)) - 1.0);
+                if m > 0 {
+                    assert!(r1(m) >= GELU_MINIMUM, "{bits} bits, scale {scale_2}, m {m}");
+                }
+                if m < MAX_SHIFT {
+                    assert!(
+                        r1(m + 1) < GELU_MINIMUM,
+                        "{bits} bits, scale {scale_2}, m {m}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What a code's unit is worth.
+
+use serde::{Deserialize, Serialize};
+
+/// The largest left shift m of a twin (paper: Δ1 down to 1/2^(k+10)).
+pub const MAX_SHIFT: u32 = 11;
+
+/// What a code's unit is worth. A twin's R2 is worth `scale · 2^shift`; uniform formats have no shift.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Δ of a uniform format, Δ1 of a twin.
+    pub scale: f32,
+    /// m of a twin, 0 otherwise.
+    pub shift: u32,
+}
+
+impl Scale {
+    /// A uniform format's scale.
+    pub fn uniform(scale: f32) -> Self {
+        Self { scale, shift: 0 }
+    }
+
+    /// A twin's, by Δ2.
+    pub(super) fn twin(scale_2: f64, shift: u32) -> Self {
+        Self {
+            scale: (scale_2 / f64::from(1u32 << shift)) as f32,
+            shift,
+        }
+    }
+
+    /// Δ2 of a twin.
+    pub fn scale_2(self) -> f32 {
+        self.scale * (1u32 << self.shift) as f32
+    }
+
+    /// 1/Δ1 and 1/Δ2, which the quantizers multiply by.
+    pub fn inverses(self) -> [f32; 2] {
+        [1.0 / self.scale, 1.0 / self.scale_2()]
+    }
+}

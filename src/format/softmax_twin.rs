@@ -1,0 +1,61 @@
+//! Two ranges of positive values: a fine one for those of a softmax that are small, and one that reaches 1.
+
+use super::{
+    CodeFormat, CodeRange, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
+    second_range, value_in_r2,
+};
+
+/// Magnitude `u` in `0..q` stands for `u · scale_1` in R1 and for `u · scale_2` in R2. A value is in R1 if its code fits.
+pub(crate) struct SoftmaxTwin;
+
+impl CodeFormat for SoftmaxTwin {
+    const NAME: &'static str = "softmax_twin";
+    const IN_WORDS: &'static str = "softmax twin";
+    const FOR: Values = Values::Probabilities;
+    const RULE: ProductRule = ProductRule::Ranges { r1_sign: 1 };
+    const REACHES_NEGATIVE: bool = true;
+
+    #[inline(always)]
+    fn encode(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
+        let low = rounded((x.abs() * inverse_1).min(q));
+        if f32::from(low) <= q - 1.0 {
+            low
+        } else {
+            in_r2(x, inverse_2, q)
+        }
+    }
+
+    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32 {
+        let low = (x.abs() * scale[2]).round_ties_even();
+        if low <= q - 1.0 {
+            low * scale[0]
+        } else {
+            value_in_r2(x, scale, q)
+        }
+    }
+
+    fn place(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
+        let in_r1 = x.abs() * inverse_1 < q - 0.5;
+        Place {
+            clipped: !in_r1 && x * inverse_2 >= q - 0.5,
+            in_r2: !in_r1,
+        }
+    }
+
+    fn ranges(q: i32) -> Vec<CodeRange> {
+        let first = CodeRange {
+            name: "R1",
+            multiples: 0..q,
+            second: false,
+        };
+        vec![first, second_range(q)]
+    }
+
+    /// Δ2 = 1/q, and m is 1 to 11, whatever the values are.
+    fn candidates(bits: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+        let q = f64::from(1u32 << (bits - 1));
+        (1..=MAX_SHIFT)
+            .map(|shift| Scale::twin(1.0 / q, shift))
+            .collect()
+    }
+}
