@@ -1,7 +1,8 @@
 //! Exact integer products by units for matrices of floats. The CPU version is that of
 //! [`integer_product`](super::integer_product()), which chooses between them.
 
-use super::integer_product::Parameters;
+use super::catalogue::Case;
+use super::integer_product::{self, Parameters};
 use crate::device::{Binding, Commands, Shader};
 use std::sync::LazyLock;
 
@@ -72,6 +73,12 @@ super::layout_test::uniform!(Parameters {
     inverse_2,
     q,
 });
+
+/// What units for matrices compute of the same products.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = integer_product::cases().into_iter();
+    cases.map(Case::by_cooperative_matrices).collect()
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,8 @@
 //! Softmax along rows. Its result is floats, or their codes.
 
+pub(super) mod cases;
+pub(super) use cases::cases;
+
 use super::WORKGROUP;
 use super::quantize::{RowCodes, half_range};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};

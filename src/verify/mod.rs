@@ -3,7 +3,6 @@
 mod compare;
 mod kernels;
 mod models;
-mod random;
 mod report;
 mod shaders;
 mod subject;
@@ -12,7 +11,7 @@ mod trace;
 pub use compare::{Difference, Level, compare};
 pub use kernels::Suite;
 pub use report::*;
-pub use shaders::{SHADERS, kernel_names, text_of};
+pub use shaders::{kernel_names, text_of};
 pub use subject::{Images, Subject};
 
 use crate::device::Device;
@@ -53,12 +52,7 @@ impl Verification {
     pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
         SubjectRecord {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernels: self
-                .suite
-                .kernels()
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
+            kernels: self.suite.kernels().map(str::to_owned).collect(),
             shaders,
             models: self
                 .models

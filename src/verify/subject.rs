@@ -1,13 +1,13 @@
 //! What is verified besides kernels: models and their images.
 
 use super::kernels::sha256;
-use super::random::Random;
 use super::report::ModelRecord;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{choose, flat_folder, load_all};
 use crate::demo;
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
+use crate::kernels::catalogue::Random;
 use crate::model::FloatProducts;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Resolved, resolve};

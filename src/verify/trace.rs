@@ -2,12 +2,12 @@
 //! depend on what happened at another. And every site multiplies random codes, the same on every machine, because what the
 //! CPU of one gives may differ from another's in a code that follows from floats.
 
-use super::kernels::{sha256, step};
-use super::random::Random;
+use super::kernels::sha256;
 use super::report::{Codes, Failure, SiteIntegers};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::kernels::Format;
+use crate::kernels::catalogue::{Random, step};
 use crate::model::{Activation, Network, Output, Products, Site, Then};
 use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
