@@ -1,6 +1,6 @@
 //! The sum of two tensors: residual connections and their gradients.
 
-use super::catalogue::{Case, RAGGED, case};
+use super::catalogue::{Case, Mistake, RAGGED, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -53,6 +53,12 @@ fn cpu(a: &[f32], b: &[f32], out: &mut [f32]) {
         .zip(b)
         .for_each(|((out, a), b)| *out = a + b);
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "a[at] + b[at]",
+    wrong: "a[at] + b[at].xyzz",
+});
 
 /// Elements of many workgroups, the last of which isn't full, and ragged ones. Sums round once.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! The gradient at the logits of the loss that weighs errors: cross-entropy against the network's own answer.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Random, SMALLEST, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::softmax::cases::{probabilities, relative_errors};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -74,6 +74,12 @@ fn cpu(classes: usize, logits: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "-others * inverse",
+    wrong: "inverse - 1.0",
+});
 
 /// Rows of logits in quarters, so that some are equal. A winner is `lead` above the others' usual size: at 40, 1 - p is about
 /// 1e-15, and its p - 1 would be zero in f32. Without a lead, ties are likely enough.

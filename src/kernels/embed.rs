@@ -1,7 +1,7 @@
 //! Patch embeddings to tokens.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case};
+use super::catalogue::{Case, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -122,6 +122,12 @@ pub(super) fn shapes() -> [(String, Embed); 4] {
         (format!("{batch}x({prefix}+{patches})x{dim}"), shape)
     })
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "positions[within]",
+    wrong: "positions[within - within % p.dim]",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().map(|(name, shape)| {

@@ -1,7 +1,7 @@
 //! The gradient of the patch embeddings.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case};
+use super::catalogue::{Case, Mistake, Random, case};
 use super::embed::{Embed, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -60,6 +60,12 @@ fn cpu(shape: &Embed, grad: &[f32], out: &mut [f32]) {
         .zip(grad.par_chunks(image_tokens))
         .for_each(|(out, grad)| out.copy_from_slice(&grad[image_tokens - image_patches..]));
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(image + 1u) * p.prefix",
+    wrong: "image * p.prefix",
+});
 
 /// The gradients of all tokens but the prefix.
 pub(super) fn cases() -> Vec<Case> {

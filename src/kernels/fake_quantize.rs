@@ -1,7 +1,7 @@
 //! Quantization simulated in floats: what published code computes, and what the integer path is compared with.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, FORMATS, Random, case, format_name, place, third};
+use super::catalogue::{Case, FORMATS, Mistake, Random, case, format_name, place, third};
 use super::geometry::View;
 use super::quantize::cases::{code_of, inverse_scales, values};
 use super::quantize::{Format, Quantize, half_range};
@@ -109,6 +109,12 @@ fn cpu(what: &Quantize, source: &[f32], scales: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "clamp(round(x * scale.z)",
+    wrong: "clamp(floor(x * scale.z + 0.5)",
+});
 
 /// Keys with a scale for each head. What codes stand for is rounded once.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! Rows of one matrix to consecutive rows of another: what the search puts its pieces together with.
 
 use super::PER_TASK;
-use super::catalogue::{Case, Random, case};
+use super::catalogue::{Case, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -68,6 +68,12 @@ fn cpu(dim: usize, source: &[f32], rows: &[u32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(p.first + row) * p.dim",
+    wrong: "row * p.dim",
+});
 
 /// Two rows before the gathered ones and one after them stay zero. The last size has more rows than one dimension of a
 /// dispatch has workgroups.

@@ -1,6 +1,6 @@
 //! GELU, the exact one.
 
-use super::catalogue::{Case, EPSILON, Random, SMALLEST, case};
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -116,6 +116,12 @@ pub(super) fn exact(x: f64) -> (f64, f64) {
         tail * exponential_error(x) + EPSILON * value.abs() + flushed(x),
     )
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "gelu(input[at])",
+    wrong: "gelu(input[at]).xyzz",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let both_tails = case("both tails", inputs, |commands, device, inputs| {

@@ -1,6 +1,6 @@
 //! The gradient of GELU's input.
 
-use super::catalogue::{Case, EPSILON, Random, SMALLEST, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::gelu::normal;
 use super::gelu::{cumulative, exponential_error, flushed, inputs};
 use super::{PER_TASK, VECTOR, WORKGROUP};
@@ -81,6 +81,12 @@ fn exact(x: f64) -> (f64, f64) {
     let bound = inexact * exponential_error(x) + 2.0 * EPSILON * cumulative(x) + flushed(x);
     (cumulative(x) + x * density, bound)
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "x * (exponential * DENSITY)",
+    wrong: "x * (exponential * 0.39891)",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let both_tails = case(

@@ -1,7 +1,7 @@
 //! Batched matrix products of operands in f16, summed in f32: a network to compare the quantized one with.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, case};
+use super::catalogue::{Case, Mistake, case};
 use super::float_product::cases::{Operands, shapes};
 use super::float_product::dense;
 use super::geometry::{Product, View};
@@ -124,6 +124,12 @@ fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, 
         .expect("an operand holds all matrices")
         .slice_move(ndarray::s![..what.rows, ..what.columns])
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "values.w * b_3",
+    wrong: "values.w * b_2",
+});
 
 /// The operands are rounded to f16 without a device: what is checked is the product alone. Products of two values in f16 are
 /// exact in f32.

@@ -6,7 +6,7 @@
 //! `i32`.
 
 pub(super) mod cases;
-pub(super) use cases::cases;
+pub(super) use cases::{MISTAKE, cases};
 
 use super::WORKGROUP;
 use super::gelu::normal;

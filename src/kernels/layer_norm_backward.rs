@@ -1,7 +1,7 @@
 //! The gradient of layer normalisation's input.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Random, SMALLEST, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::layer_norm::cases::{Normalised, Rows, shapes};
 use super::layer_norm::{LayerNorm, statistics};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -101,6 +101,12 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], grad: &[f32], out: &mut 
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "- normalised * mean_hn",
+    wrong: "+ normalised * mean_hn",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().into_iter().map(|(name, norm)| {

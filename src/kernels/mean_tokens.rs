@@ -1,7 +1,7 @@
 //! The mean of an image's tokens.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Random, case};
+use super::catalogue::{Case, EPSILON, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -91,6 +91,12 @@ pub(super) fn inputs(shape: &MeanTokens) -> [Vec<f32>; 2] {
     let input = random.bell(batch * tokens * dim, 1.0, 2.0);
     [input, random.bell(batch * dim, 0.0, 1.0)]
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "t < p.tokens;",
+    wrong: "t + 1u < p.tokens;",
+});
 
 /// Each of so many additions and the division err by half an epsilon of the magnitude so far.
 pub(super) fn cases() -> Vec<Case> {

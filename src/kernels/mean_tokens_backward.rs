@@ -1,7 +1,7 @@
 //! The gradient of the tokens of a mean.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, case};
+use super::catalogue::{Case, EPSILON, Mistake, case};
 use super::mean_tokens::{MeanTokens, inputs, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -61,6 +61,12 @@ fn cpu(shape: &MeanTokens, grad: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "/ f32(p.tokens)",
+    wrong: "/ f32(p.tokens + 1u)",
+});
 
 /// WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
 pub(super) fn cases() -> Vec<Case> {

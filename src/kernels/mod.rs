@@ -97,11 +97,12 @@ const PER_TASK: usize = 4096;
 
 macro_rules! kernels {
     ($($name:ident)*) => {
-        &[$(Kernel::new(
-            stringify!($name),
-            include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
-            $name::cases,
-        )),*]
+        &[$(Kernel {
+            name: stringify!($name),
+            text: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
+            mistake: $name::MISTAKE,
+            cases: $name::cases,
+        }),*]
     };
 }
 

@@ -1,7 +1,7 @@
 //! Operands of a product in f32, laid out so that one load brings four rows or columns.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case, place};
+use super::catalogue::{Case, Mistake, Random, case, place};
 use super::geometry::View;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -112,6 +112,12 @@ fn cpu(operand: &PackQuads, input: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "vec4(0u, 1u, 2u, 3u)",
+    wrong: "vec4(0u, 1u, 3u, 2u)",
+});
 
 /// Lines along either side of the input.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! Images to the rows that the patch embedding multiplies.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, case};
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -100,6 +100,12 @@ fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "% (p.grid * p.grid)",
+    wrong: "% (p.grid * p.grid + 1u)",
+});
 
 /// Patches in the order of a convolution's weight. The last size leaves a margin over.
 pub(super) fn cases() -> Vec<Case> {

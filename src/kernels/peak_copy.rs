@@ -1,6 +1,6 @@
 //! A ceiling that `bench` measures: memory that is read and written.
 
-use super::catalogue::{Case, Random, case};
+use super::catalogue::{Case, Mistake, Random, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -50,6 +50,12 @@ fn cpu(input: &[u32], out: &mut [u32]) {
         .zip(input.par_chunks(PER_TASK))
         .for_each(|(out, input)| out.copy_from_slice(input));
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "= input[at];",
+    wrong: "= input[at].xyzz;",
+});
 
 /// One vector; no whole strip; more strips than one.
 pub(super) fn cases() -> Vec<Case> {

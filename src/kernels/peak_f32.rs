@@ -1,7 +1,7 @@
 //! A ceiling that `bench` measures: multiply-adds in f32.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, case};
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
@@ -113,6 +113,12 @@ fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
     }
     std::array::from_fn(|lane| x.iter().map(|x| x[lane]).sum())
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "sum.x + sum.y + sum.z + sum.w",
+    wrong: "sum.x + sum.y + sum.z + sum.z",
+});
 
 /// Numbers that an f32 holds. x grows by the steps, 16 to a round; x · -1 + 3 leads back to x after an even number of them.
 /// So many sums fill no workgroup and no vector.

@@ -1,7 +1,7 @@
 //! A ceiling that `bench` measures: dot products of packed 8-bit integers.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, case};
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
@@ -103,6 +103,12 @@ fn chains(first: usize, what: &PeakInt8) -> [u32; LANES] {
     }
     std::array::from_fn(|lane| x.iter().fold(0, |sum: i32, x| sum.wrapping_add(x[lane])) as u32)
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "sum.x + sum.y + sum.z + sum.w",
+    wrong: "sum.x + sum.y + sum.z + sum.z",
+});
 
 /// Four dot products to a round, in eight chains. So many sums fill no workgroup and no vector.
 pub(super) fn cases() -> Vec<Case> {

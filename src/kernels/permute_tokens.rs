@@ -1,7 +1,7 @@
 //! Tokens in another order: Swin's windows and its merging of patches, with padding where an image doesn't fill them.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case, reordered, token_order};
+use super::catalogue::{Case, Mistake, Random, case, reordered, token_order};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -93,6 +93,12 @@ fn cpu(dim: usize, order: TokenOrder, tokens: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "order[token]",
+    wrong: "order[p.tokens - 1u - token]",
+});
 
 /// Orders with every token, with padding besides, and one that leaves half of the tokens out.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! Floats to packed 8-bit codes, on the fly, in any of the three formats.
 
 pub(super) mod cases;
-pub(super) use cases::cases;
+pub(super) use cases::{MISTAKE, cases};
 
 use super::geometry::View;
 use super::{PER_TASK, WORKGROUP};

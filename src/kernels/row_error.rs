@@ -2,7 +2,7 @@
 //! (`pearson`).
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, case};
+use super::catalogue::{Case, EPSILON, Mistake, case};
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
 use super::weighted_error::{Candidates, JOBS, grouped, shapes};
@@ -163,6 +163,12 @@ fn sums<const N: usize>(
     }
     totals
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "result = 1.0 - cosine;",
+    wrong: "result = cosine;",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().into_iter().flat_map(|(name, shape)| {

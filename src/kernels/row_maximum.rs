@@ -1,7 +1,7 @@
 //! The largest value or magnitude of each row: what candidate scales are fractions of.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case, place, third};
+use super::catalogue::{Case, Mistake, Random, case, place, third};
 use super::geometry::View;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -89,6 +89,12 @@ fn cpu(what: &RowMaximum, source: &[f32], maxima: &mut [f32]) {
                 .fold(f32::NEG_INFINITY, f32::max);
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.columns;",
+    wrong: "column + 1u < p.columns;",
+});
 
 /// Rows and columns of heads that are interleaved.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,6 +1,6 @@
 //! The rows of a matrix, each column times a factor of its own: LayerScale, and its gradient.
 
-use super::catalogue::{Case, Random, case};
+use super::catalogue::{Case, Mistake, Random, case};
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -71,6 +71,12 @@ fn cpu(input: &[f32], factors: &[f32], out: &mut [f32]) {
             }
         });
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "at % parameters.columns",
+    wrong: "at % max(parameters.columns - 1u, 1u)",
+});
 
 /// Products round once. The last size needs more workgroups than one dimension of a dispatch holds.
 pub(super) fn cases() -> Vec<Case> {

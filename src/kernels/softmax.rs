@@ -1,7 +1,7 @@
 //! Softmax along rows. Its result is floats, or their codes.
 
 pub(super) mod cases;
-pub(super) use cases::cases;
+pub(super) use cases::{MISTAKE, cases};
 
 use super::WORKGROUP;
 use super::quantize::{RowCodes, half_range};

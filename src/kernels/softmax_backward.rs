@@ -1,7 +1,7 @@
 //! The gradient of softmax's scores.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, RAGGED, Random, SMALLEST, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, SMALLEST, case, wide};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -92,6 +92,12 @@ fn exact(factor: f64, p: &[f64], grad: &[f64]) -> Vec<(f64, f64)> {
         })
         .collect()
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "i < p.width; i++) {\n        sum +=",
+    wrong: "i + 1u < p.width; i++) {\n        sum +=",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     const FACTOR: f32 = 0.125;

@@ -1,7 +1,7 @@
 //! Sums along rows: the last step of every score.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, RAGGED, Random, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, case, wide};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 
@@ -51,6 +51,12 @@ pub fn sum_rows(
     }
     sums
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.width;",
+    wrong: "column + 1u < p.width;",
+});
 
 /// A compiler may undo the compensation, so the bound is that of a plain sum.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! Floats to f16, on the fly: the operands of a `half_product`.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Random, case, place};
+use super::catalogue::{Case, Mistake, Random, case, place};
 use super::geometry::{Product, View};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -146,6 +146,12 @@ const SPECIAL: [f32; 10] = [
     2049.0,
     -2051.0,
 ];
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "clamp(values, vec4(-LARGEST)",
+    wrong: "clamp(values * 1.001, vec4(-LARGEST)",
+});
 
 /// Two matrices, read by columns. WGSL leaves open which neighbour in f16 a value becomes.
 pub(super) fn cases() -> Vec<Case> {

@@ -1,7 +1,7 @@
 //! The quadratic scores of a candidate: Σ G² (Ô - O)² (`hessian`) and Σ (Ô - O)² (`mse`).
 
 use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Random, case};
+use super::catalogue::{Case, EPSILON, Mistake, Random, case};
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -218,6 +218,12 @@ pub(super) fn grouped<'a, T>(shape: &Lines, values: &'a [T]) -> Vec<Vec<&'a [T]>
     }
     groups
 }
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.group_columns;",
+    wrong: "column + 1u < p.group_columns;",
+});
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().into_iter().flat_map(|(name, shape)| {

@@ -36,19 +36,20 @@ pub struct Kernel {
     pub name: &'static str,
     /// Its shader, without the pieces that it shares with others.
     pub text: &'static str,
-    cases: fn() -> Vec<Case>,
+    /// What its cases are tried with.
+    pub mistake: Option<Mistake>,
+    pub(super) cases: fn() -> Vec<Case>,
+}
+
+/// A mistake in a shader that the kernel's cases find.
+pub struct Mistake {
+    /// A piece of the shader's text.
+    pub right: &'static str,
+    /// What stands in its place.
+    pub wrong: &'static str,
 }
 
 impl Kernel {
-    /// A kernel with the function that lists its cases.
-    pub(super) const fn new(
-        name: &'static str,
-        text: &'static str,
-        cases: fn() -> Vec<Case>,
-    ) -> Self {
-        Self { name, text, cases }
-    }
-
     /// Inputs of ragged and extreme sizes and values, each case under a name of its own.
     pub fn cases(&self) -> Vec<Case> {
         (self.cases)()

@@ -1,7 +1,9 @@
 //! Layers of ragged sizes, a long sum, attention and gradients, also of operands that are too large to be packed at once.
 
 use super::float_product;
-use crate::kernels::catalogue::{Case, EPSILON, RAGGED, Random, UNTOUCHED, case, place, third};
+use crate::kernels::catalogue::{
+    Case, EPSILON, Mistake, RAGGED, Random, UNTOUCHED, case, place, third,
+};
 use crate::kernels::{Product, View};
 
 /// A product under a name, on operands and an output of these lengths.
@@ -163,6 +165,12 @@ fn more_shapes() -> [Shape; 4] {
         Shape::new("several", several, lens, false),
     ]
 }
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "value += bias[column];",
+    wrong: "value += bias[max(column, 1u) - 1u];",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let shapes = shapes().into_iter().chain(more_shapes());

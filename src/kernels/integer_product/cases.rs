@@ -7,8 +7,8 @@ use super::{
 };
 use crate::device::{Buffer, Commands, Device};
 use crate::kernels::catalogue::{
-    Case, CodeRange, EPSILON, FORMATS, Random, UNTOUCHED, Unpadded, case, code, format_name,
-    packed, place,
+    Case, CodeRange, EPSILON, FORMATS, Mistake, Random, UNTOUCHED, Unpadded, case, code,
+    format_name, packed, place,
 };
 use crate::kernels::{Format, TokenOrder, View, Width, gelu};
 
@@ -467,6 +467,12 @@ impl Data {
         case.by_strategy(strategies)
     }
 }
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "dot(values, unpack4xI8(columns.w)),",
+    wrong: "dot(values, unpack4xI8(columns.z)),",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = ragged();

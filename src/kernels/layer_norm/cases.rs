@@ -4,7 +4,7 @@
 use super::{LayerNorm, layer_norm, layer_norm_codes};
 use crate::device::{Buffer, Device};
 use crate::kernels::catalogue::{
-    Case, CodedRows, EPSILON, RAGGED, Random, SMALLEST, case, reordered, token_order, wide,
+    Case, CodedRows, EPSILON, Mistake, RAGGED, Random, SMALLEST, case, reordered, token_order, wide,
 };
 use crate::kernels::{Format, TokenOrder, permute_tokens};
 
@@ -131,6 +131,12 @@ fn apart(norm: LayerNorm, offset: usize, stride: usize) -> (String, LayerNorm) {
 
 /// Scales of normalised values, which the largest exceed.
 const SCALES: [f32; 3] = [0.02, 0.05, 0.03];
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "quantize(values, inverse,",
+    wrong: "quantize(values - 0.5 / inverse.x, inverse,",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

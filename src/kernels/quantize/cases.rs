@@ -2,7 +2,7 @@
 
 use super::{Quantize, quantize};
 use crate::kernels::catalogue::{
-    Case, FORMATS, Random, case, code, format_name, packed, place, third,
+    Case, FORMATS, Mistake, Random, case, code, format_name, packed, place, third,
 };
 use crate::kernels::{Format, View};
 
@@ -103,6 +103,12 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
         expected
     })
 }
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(quantize(x, inverse, p.q)",
+    wrong: "(quantize(floor(x * inverse.x + 0.5) / inverse.x, inverse, p.q)",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

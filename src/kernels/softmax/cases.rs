@@ -2,7 +2,9 @@
 
 use super::{softmax, softmax_codes};
 use crate::kernels::Format;
-use crate::kernels::catalogue::{Case, CodedRows, EPSILON, RAGGED, Random, SMALLEST, case};
+use crate::kernels::catalogue::{
+    Case, CodedRows, EPSILON, Mistake, RAGGED, Random, SMALLEST, case,
+};
 
 /// e^x / Σ e^x of a row of exponents.
 pub(in crate::kernels) fn probabilities(exponents: &[f64]) -> Vec<f64> {
@@ -51,6 +53,12 @@ pub(in crate::kernels) const CODED: [(Format, &[f32]); 2] = [
     (Format::SoftmaxTwin, SCALES.split_at(1).0),
     (Format::Uniform, &SCALES),
 ];
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "for (var i = 0u; i < p.width; i++) {\n        sum +=",
+    wrong: "for (var i = 1u; i < p.width; i++) {\n        sum +=",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

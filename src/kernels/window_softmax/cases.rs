@@ -2,7 +2,7 @@
 
 use super::{WindowSoftmax, window_softmax, window_softmax_codes};
 use crate::device::{Buffer, Device};
-use crate::kernels::catalogue::{Case, CodedRows, Random, case};
+use crate::kernels::catalogue::{Case, CodedRows, Mistake, Random, case};
 use crate::kernels::softmax::cases::{CODED, RATIO, exact};
 
 /// Scores, biases, and masks that hide most of a row but never all of it.
@@ -64,6 +64,12 @@ impl Inputs {
         .collect()
     }
 }
+
+/// A mistake in the shader that the cases find.
+pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "let inverse = 1.0 / sum;",
+    wrong: "let inverse = 1.0001 / sum;",
+});
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
