@@ -151,3 +151,18 @@ pub(super) fn cases() -> Vec<Case> {
     });
     cases.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_chains_of_sixteen_are_counted_for_each_round() {
+        let what = PeakF32 {
+            rounds: 3,
+            factor: 1.0,
+            term: 1.0,
+        };
+        assert_eq!(what.multiply_adds(1003), 1003 * 8 * 16 * 3);
+    }
+}
