@@ -1,5 +1,6 @@
 //! The sum of two tensors: residual connections and their gradients.
 
+use super::catalogue::{Case, Mistake, RAGGED, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -51,4 +52,31 @@ fn cpu(a: &[f32], b: &[f32], out: &mut [f32]) {
         .zip(a)
         .zip(b)
         .for_each(|((out, a), b)| *out = a + b);
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "a[at] + b[at]",
+    wrong: "a[at] + b[at].xyzz",
+});
+
+/// Elements of many workgroups, the last of which isn't full, and ragged ones. Sums round once.
+pub(super) fn cases() -> Vec<Case> {
+    let lens = RAGGED.into_iter().chain([100_003]);
+    let cases = lens.map(|len| {
+        case(
+            format!("{len}"),
+            move || operands(len),
+            |commands, device, [a, b]| add(commands, &device.upload(a), &device.upload(b)),
+        )
+        .exact(|[a, b]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<_>>())
+    });
+    cases.collect()
+}
+
+pub(super) fn operands(len: usize) -> [Vec<f32>; 2] {
+    [1, 577].map(|step| {
+        let values = (0..len).map(|at| (at * step % 1013) as f32 * 1e-3);
+        values.collect()
+    })
 }

@@ -1,5 +1,7 @@
 //! The average of two tensors: the logits of a distilled DeiT.
 
+use super::add::operands;
+use super::catalogue::{Case, Mistake, RAGGED, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -51,4 +53,29 @@ fn cpu(a: &[f32], b: &[f32], out: &mut [f32]) {
         .zip(a)
         .zip(b)
         .for_each(|((out, a), b)| *out = 0.5 * (a + b));
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(a[at] + b[at])",
+    wrong: "(a[at] + b[at].xyww)",
+});
+
+/// Elements of many workgroups, the last of which isn't full, and ragged ones. Halving is exact.
+pub(super) fn cases() -> Vec<Case> {
+    let lens = RAGGED.into_iter().chain([100_003]);
+    let cases = lens.map(|len| {
+        case(
+            format!("{len}"),
+            move || operands(len),
+            |commands, device, [a, b]| average(commands, &device.upload(a), &device.upload(b)),
+        )
+        .exact(|[a, b]| {
+            a.iter()
+                .zip(b)
+                .map(|(a, b)| (a + b) / 2.0)
+                .collect::<Vec<_>>()
+        })
+    });
+    cases.collect()
 }

@@ -1,6 +1,7 @@
 //! Patch embeddings to tokens.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -106,4 +107,61 @@ fn cpu(
                 *token = value + position;
             }
         });
+}
+
+/// Shapes of the cases, with their names.
+pub(super) fn shapes() -> [(String, Embed); 4] {
+    let sizes = [(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)];
+    sizes.map(|(batch, patches, prefix, dim)| {
+        let shape = Embed {
+            batch,
+            patches,
+            prefix,
+            dim,
+        };
+        (format!("{batch}x({prefix}+{patches})x{dim}"), shape)
+    })
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "positions[within]",
+    wrong: "positions[within - within % p.dim]",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().map(|(name, shape)| {
+        let Embed {
+            batch,
+            patches,
+            prefix,
+            dim,
+        } = shape;
+        let tokens = prefix + patches;
+        let lens = [batch * patches * dim, prefix * dim, tokens * dim];
+        case(
+            name,
+            move || [0, 1, 2].map(|seed| Random::new(seed as u64).unit(lens[seed])),
+            move |commands, device, inputs| {
+                let [patches, first, positions] = inputs.each_ref().map(|it| device.upload(it));
+                embed(commands, &shape, &patches, &first, &positions)
+            },
+        )
+        .exact(move |[of_patches, first, positions]| {
+            let mut expected = Vec::new();
+            for image in 0..batch {
+                for token in 0..tokens {
+                    for at in 0..dim {
+                        let value = match token.checked_sub(prefix) {
+                            None => first[token * dim + at],
+                            Some(patch) => of_patches[(image * patches + patch) * dim + at],
+                        };
+                        expected.push(value + positions[token * dim + at]);
+                    }
+                }
+            }
+            expected
+        })
+    });
+    cases.into()
 }

@@ -1,7 +1,8 @@
 //! The gradient of the patch embeddings.
 
 use super::WORKGROUP;
-use super::embed::Embed;
+use super::catalogue::{Case, Mistake, Random, case};
+use super::embed::{Embed, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -58,4 +59,29 @@ fn cpu(shape: &Embed, grad: &[f32], out: &mut [f32]) {
     out.par_chunks_mut(image_patches)
         .zip(grad.par_chunks(image_tokens))
         .for_each(|(out, grad)| out.copy_from_slice(&grad[image_tokens - image_patches..]));
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(image + 1u) * p.prefix",
+    wrong: "image * p.prefix",
+});
+
+/// The gradients of all tokens but the prefix.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().map(|(name, shape)| {
+        let (tokens, dim) = (shape.prefix + shape.patches, shape.dim);
+        case(
+            name,
+            move || Random::new(3).unit(shape.batch * tokens * dim),
+            move |commands, device, grad| embed_backward(commands, &shape, &device.upload(grad)),
+        )
+        .exact(move |grad| {
+            let images = grad.chunks(tokens * dim);
+            images
+                .flat_map(|image| image[shape.prefix * dim..].to_vec())
+                .collect::<Vec<_>>()
+        })
+    });
+    cases.into()
 }

@@ -1,10 +1,12 @@
 //! Quantization simulated in floats: what published code computes, and what the integer path is compared with.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, FORMATS, Mistake, Random, case, format_name, place, third};
 use super::geometry::View;
 use super::quantize::Quantize;
+use super::quantize::cases::{code_of, inverse_scales, values};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::{by_format, formats_wgsl, half_range};
+use crate::format::{Format, by_format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -99,4 +101,65 @@ fn cpu(what: &Quantize, source: &[f32], scales: &[f32], out: &mut [f32]) {
                 *out = by_format!(what.format, F => F::value_of_code(x, scale, q));
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "value_of_code(x, scales[group]",
+    wrong: "value_of_code(x + 0.5 * scales[group].x, scales[group]",
+});
+
+/// Keys with a scale for each head. What codes stand for is rounded once.
+pub(super) fn cases() -> Vec<Case> {
+    let (images, tokens, heads, dim) = (2, 7, 3, 5);
+    let cases = FORMATS.into_iter().flat_map(|format| {
+        [8, 6, 3].map(|bits| {
+            let what = Quantize {
+                source: third(1, [tokens, heads, dim]),
+                batch: [images, heads],
+                rows: tokens,
+                k: dim,
+                jobs: 1,
+                groups: heads,
+                inner_groups: 1,
+                group_rows: tokens,
+                bits,
+                format,
+            };
+            case(
+                format!("keys, {}, {bits} bits", format_name(format)),
+                move || {
+                    let mut random = Random::new(u64::from(bits));
+                    let len = images * tokens * 3 * heads * dim;
+                    let values = values(format, bits, len, &mut random);
+                    let inverses = inverse_scales(&what, &mut random).into_iter();
+                    let scales = inverses.map(|[one, two]| [1.0 / one, 1.0 / two, one, two]);
+                    (values, scales.collect::<Vec<_>>())
+                },
+                move |commands, device, (values, scales)| {
+                    let (values, scales) = (device.upload(values), device.upload(&scales.concat()));
+                    fake_quantize(commands, &what, &values, &scales)
+                },
+            )
+            .exact(move |(values, scales)| {
+                let mut expected = Vec::new();
+                for at in 0..images * heads * tokens * dim {
+                    let (row, k) = (at / dim % tokens, at % dim);
+                    let matrix = [at / (dim * tokens * heads), at / (dim * tokens) % heads];
+                    let [scale_1, scale_2, one, two] = scales[matrix[1]];
+                    let value = values[place(&what.source, matrix, row, k)];
+                    let code = code_of(&what, value, [one, two]);
+                    let magnitude = f32::from(code % 128);
+                    expected.push(match (format, code >= 128) {
+                        (Format::Uniform, _) => f32::from(code as i8) * scale_1,
+                        (Format::SoftmaxTwin, false) => magnitude * scale_1,
+                        (Format::GeluTwin, false) => -magnitude * scale_1,
+                        (Format::SoftmaxTwin | Format::GeluTwin, true) => magnitude * scale_2,
+                    });
+                }
+                expected
+            })
+        })
+    });
+    cases.collect()
 }

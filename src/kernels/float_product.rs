@@ -1,5 +1,8 @@
 //! Batched matrix products in f32: the FP network, forward and backward.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::WORKGROUP;
 use super::geometry::{Product, View};
 use super::pack_quads::{PackQuads, pack_quads};

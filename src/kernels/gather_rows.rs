@@ -1,6 +1,7 @@
 //! Rows of one matrix to consecutive rows of another: what the search puts its pieces together with.
 
 use super::PER_TASK;
+use super::catalogue::{Case, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -66,4 +67,39 @@ fn cpu(dim: usize, source: &[f32], rows: &[u32], out: &mut [f32]) {
                 out.copy_from_slice(&source[row as usize * dim..][..dim]);
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "(p.first + row) * p.dim",
+    wrong: "row * p.dim",
+});
+
+/// Two rows before the gathered ones and one after them stay zero. The last size has more rows than one dimension of a
+/// dispatch has workgroups.
+pub(super) fn cases() -> Vec<Case> {
+    const ROWS: usize = 211;
+    let sizes = [(1, 1), (3, 65), (197, 64), (70_000, 3)];
+    let cases = sizes.map(|(count, dim)| {
+        let chosen = move || (0..count).map(|at| at * 89 % ROWS);
+        case(
+            format!("{count}x{dim}"),
+            move || Random::new(dim as u64).unit(ROWS * dim),
+            move |commands, device, source| {
+                let chosen: Vec<u32> = chosen().map(|row| row as u32).collect();
+                let out = device.zeros((count + 3) * dim);
+                gather_rows(commands, dim, &device.upload(source), &chosen, &out, 2);
+                out
+            },
+        )
+        .exact(move |source| {
+            let mut expected = vec![0.0; 2 * dim];
+            for row in chosen() {
+                expected.extend(&source[row * dim..][..dim]);
+            }
+            expected.extend(vec![0.0; dim]);
+            expected
+        })
+    });
+    cases.into()
 }

@@ -1,9 +1,11 @@
 //! GELU, the exact one.
 
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
+use std::f64::consts::SQRT_2;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu",
@@ -77,6 +79,55 @@ fn cpu(input: &[f32], out: &mut [f32]) {
         .with_min_len(PER_TASK)
         .zip(input)
         .for_each(|(out, &x)| *out = x * normal(x).0);
+}
+
+/// From one tail to the other, and the awkward inputs: zeros, tiny ones that a device may take for zero, huge ones.
+pub(super) fn inputs() -> Vec<f32> {
+    let mut inputs: Vec<f32> = (-2_000..2_000).map(|step| step as f32 * 1e-2).collect();
+    inputs.extend([
+        0.0, -0.0, 1e-20, -1e-20, 1e-40, -1e-40, 100.0, -100.0, 1e20, -1e20,
+    ]);
+    inputs.extend(Random::new(5).bell(197, 0.0, 3.0));
+    inputs
+}
+
+/// Φ(x).
+pub(super) fn cumulative(x: f64) -> f64 {
+    0.5 * libm::erfc(-x / SQRT_2)
+}
+
+/// Bounds the error of exp(-x² / 2) in proportion to it. WGSL allows exp(z) an error of 3 + 2 |z| epsilons, here
+/// z = x² / 2; the fit's steps are worth 4 more.
+pub(super) fn exponential_error(x: f64) -> f64 {
+    (7.0 + x * x) * EPSILON
+}
+
+/// Bounds what a device's taking numbers for zero does to Φ(x) and x · Φ(x).
+pub(super) fn flushed(x: f64) -> f64 {
+    (1.0 + x.abs().min(20.0)) * SMALLEST
+}
+
+/// GELU of `x` and a bound on its error. Where the tail is subtracted from 1, only its absolute error counts.
+pub(super) fn exact(x: f64) -> (f64, f64) {
+    let value = x * cumulative(x);
+    let tail = x.abs() * cumulative(-x.abs());
+    (
+        value,
+        tail * exponential_error(x) + EPSILON * value.abs() + flushed(x),
+    )
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "gelu(input[at])",
+    wrong: "gelu(input[at]).xyzz",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    let both_tails = case("both tails", inputs, |commands, device, inputs| {
+        gelu(commands, &device.upload(inputs))
+    });
+    vec![both_tails.close(|inputs| inputs.iter().map(|&x| exact(x.into())).collect())]
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The gradient of GELU's input.
 
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::gelu::normal;
+use super::gelu::{cumulative, exponential_error, flushed, inputs};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
+use std::f64::consts::PI;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu_backward",
@@ -69,4 +72,58 @@ fn cpu(input: &[f32], grad: &[f32], out: &mut [f32]) {
             let (cumulative, exponential) = normal(x);
             *out = grad * (cumulative + x * (exponential * DENSITY));
         });
+}
+
+/// The derivative of x · Φ(x), and a bound on its error: the two terms cancel near -0.75, so each one's counts.
+fn exact(x: f64) -> (f64, f64) {
+    let density = (-0.5 * x * x).exp() / (2.0 * PI).sqrt();
+    let inexact = cumulative(-x.abs()) + x.abs() * density;
+    let bound = inexact * exponential_error(x) + 2.0 * EPSILON * cumulative(x) + flushed(x);
+    (cumulative(x) + x * density, bound)
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "x * (exponential * DENSITY)",
+    wrong: "x * (exponential * 0.39891)",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    let both_tails = case(
+        "both tails",
+        || {
+            let inputs = inputs();
+            let grad = Random::new(6).bell(inputs.len(), 0.0, 1.0);
+            [inputs, grad]
+        },
+        |commands, device, [inputs, grad]| {
+            gelu_backward(commands, &device.upload(inputs), &device.upload(grad))
+        },
+    );
+    let case = both_tails.close(|[inputs, grad]| {
+        let pairs = wide(inputs).into_iter().zip(wide(grad));
+        pairs
+            .map(|(x, grad)| {
+                let (slope, bound) = exact(x);
+                (grad * slope, grad.abs() * bound + SMALLEST)
+            })
+            .collect()
+    });
+    vec![case]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::gradient;
+    use super::*;
+
+    #[test]
+    fn the_formula_is_the_derivative() {
+        let x: Vec<f64> = (-60..60).map(|step| f64::from(step) / 10.0).collect();
+        let gelu = |x: &[f64]| x.iter().map(|&x| x * cumulative(x)).collect();
+        let slopes = gradient(gelu, &x, &vec![1.0; x.len()]);
+        for (x, slope) in x.iter().zip(slopes) {
+            assert!((exact(*x).0 - slope).abs() < 1e-8, "{x}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Batched matrix products of operands in f16, summed in f32: a network to compare the quantized one with.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, case};
+use super::float_product::cases::{Operands, shapes};
 use super::float_product::dense;
 use super::geometry::{Product, View};
-use super::to_half::ToHalf;
+use super::to_half::{ToHalf, to_half};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
@@ -121,4 +123,44 @@ fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, 
     ArrayView2::from_shape((rows, columns), &data[problem * rows * columns..])
         .expect("an operand holds all matrices")
         .slice_move(ndarray::s![..what.rows, ..what.columns])
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "values.w * b_3",
+    wrong: "values.w * b_2",
+});
+
+/// The operands are rounded to f16 without a device: what is checked is the product alone. Products of two values in f16 are
+/// exact in f32.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().into_iter().map(|shape| {
+        let product = shape.product;
+        let case = case(
+            shape.title(),
+            move || {
+                let Operands { a, b, bias } = shape.operands();
+                let [a, b] = [a, b].map(|operand| {
+                    let rounded = operand.into_iter().map(|x| f16::from_f32(x).to_f32());
+                    rounded.collect()
+                });
+                Operands { a, b, bias }
+            },
+            move |commands, device, Operands { a, b, bias }| {
+                let cpu = Device::cpu();
+                let half = |what: &ToHalf, values: &[f32]| {
+                    let halves = to_half(&mut Commands::new(&cpu), what, &cpu.upload(values));
+                    device.upload(&halves.host_slice())
+                };
+                let a = half(&ToHalf::left(&product), a);
+                let b = half(&ToHalf::right(&product), b);
+                let bias = bias.as_ref().map(|bias| device.upload(bias));
+                let out = device.upload(&shape.untouched());
+                half_product(commands, &product, &a, &b, bias.as_ref(), &out);
+                out
+            },
+        );
+        case.close(move |operands| shape.exact(operands)).in_f16()
+    });
+    cases.collect()
 }

@@ -5,6 +5,9 @@
 //! [`MAX_K`]. A twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an
 //! `i32`.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::WORKGROUP;
 use super::gelu::normal;
 use super::geometry::View;

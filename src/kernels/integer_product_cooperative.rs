@@ -1,7 +1,8 @@
 //! Exact integer products by units for matrices of floats. The CPU version is that of
 //! [`integer_product`](super::integer_product()), which chooses between them.
 
-use super::integer_product::Parameters;
+use super::catalogue::{Case, Mistake};
+use super::integer_product::{self, Parameters};
 use crate::device::{Binding, Commands, Shader};
 use crate::format::formats_wgsl;
 use std::sync::LazyLock;
@@ -73,6 +74,15 @@ super::layout_test::uniform!(Parameters {
     inverse_2,
     q,
 });
+
+/// None, because no adapter at hand may have them.
+pub(super) const MISTAKE: Option<Mistake> = None;
+
+/// What units for matrices compute of the same products.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = integer_product::cases().into_iter();
+    cases.map(Case::by_cooperative_matrices).collect()
+}
 
 #[cfg(test)]
 mod tests {

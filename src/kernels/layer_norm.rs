@@ -1,5 +1,8 @@
 //! Layer normalisation, as torch's: over the last dimension, biased variance. Its result is floats, or their codes.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::WORKGROUP;
 use super::permute_tokens::TokenOrder;
 use super::quantize::RowCodes;

@@ -1,6 +1,7 @@
 //! The mean of an image's tokens.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, EPSILON, Mistake, Random, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -72,4 +73,54 @@ fn cpu(shape: &MeanTokens, tokens: &[f32], out: &mut [f32]) {
                 *out /= shape.tokens as f32;
             }
         });
+}
+
+/// Shapes of the cases, with their names.
+pub(super) fn shapes() -> [(String, MeanTokens); 4] {
+    let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)];
+    sizes.map(|(batch, tokens, dim)| {
+        let shape = MeanTokens { batch, tokens, dim };
+        (format!("{batch}x{tokens}x{dim}"), shape)
+    })
+}
+
+/// Tokens, and a gradient of their mean.
+pub(super) fn inputs(shape: &MeanTokens) -> [Vec<f32>; 2] {
+    let MeanTokens { batch, tokens, dim } = *shape;
+    let mut random = Random::new(tokens as u64);
+    let input = random.bell(batch * tokens * dim, 1.0, 2.0);
+    [input, random.bell(batch * dim, 0.0, 1.0)]
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "t < p.tokens;",
+    wrong: "t + 1u < p.tokens;",
+});
+
+/// Each of so many additions and the division err by half an epsilon of the magnitude so far.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().map(|(name, shape)| {
+        let (tokens, dim) = (shape.tokens, shape.dim);
+        case(
+            name,
+            move || inputs(&shape),
+            move |commands, device, [input, _]| {
+                mean_tokens(commands, &shape, &device.upload(input))
+            },
+        )
+        .close(move |[input, _]| {
+            let means = (0..shape.batch * dim).map(|at| {
+                let (image, element) = (at / dim, at % dim);
+                let values =
+                    (0..tokens).map(|token| input[(image * tokens + token) * dim + element]);
+                let values = values.map(f64::from);
+                let magnitude = values.clone().map(f64::abs).sum::<f64>() / tokens as f64;
+                let bound = (tokens as f64 / 2.0 + 2.0) * EPSILON * magnitude;
+                (values.sum::<f64>() / tokens as f64, bound)
+            });
+            means.collect()
+        })
+    });
+    cases.into()
 }

@@ -1,7 +1,8 @@
 //! The gradient of the tokens of a mean.
 
 use super::WORKGROUP;
-use super::mean_tokens::MeanTokens;
+use super::catalogue::{Case, EPSILON, Mistake, case};
+use super::mean_tokens::{MeanTokens, inputs, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -59,4 +60,33 @@ fn cpu(shape: &MeanTokens, grad: &[f32], out: &mut [f32]) {
                 }
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "/ f32(p.tokens)",
+    wrong: "/ f32(p.tokens + 1u)",
+});
+
+/// WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().map(|(name, shape)| {
+        let (tokens, dim) = (shape.tokens, shape.dim);
+        case(
+            name,
+            move || inputs(&shape),
+            move |commands, device, [_, grad]| {
+                mean_tokens_backward(commands, &shape, &device.upload(grad))
+            },
+        )
+        .close(move |[_, grad]| {
+            let places = 0..shape.batch * tokens * dim;
+            let shares = places.map(|at| grad[at / (tokens * dim) * dim + at % dim]);
+            let shares = shares.map(|grad| f64::from(grad) / tokens as f64);
+            shares
+                .map(|share| (share, 2.5 * EPSILON * share.abs()))
+                .collect()
+        })
+    });
+    cases.into()
 }

@@ -6,6 +6,7 @@
 
 mod add;
 mod average;
+pub mod catalogue;
 mod cross_entropy_backward;
 mod embed;
 mod embed_backward;
@@ -49,6 +50,7 @@ mod window_softmax;
 pub use crate::format::Format;
 pub use add::add;
 pub use average::average;
+use catalogue::Kernel;
 pub use cross_entropy_backward::cross_entropy_backward;
 pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
@@ -94,3 +96,51 @@ const VECTOR: usize = 4;
 
 /// Elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
 const PER_TASK: usize = 4096;
+
+macro_rules! kernels {
+    ($($name:ident)*) => {
+        &[$(Kernel {
+            name: stringify!($name),
+            text: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
+            mistake: $name::MISTAKE,
+            cases: $name::cases,
+        }),*]
+    };
+}
+
+/// Every kernel, in the order of their names.
+pub static KERNELS: &[Kernel] = kernels! {
+    add
+    average
+    cross_entropy_backward
+    embed
+    embed_backward
+    fake_quantize
+    float_product
+    gather_rows
+    gelu
+    gelu_backward
+    half_product
+    integer_product
+    integer_product_cooperative
+    layer_norm
+    layer_norm_backward
+    mean_tokens
+    mean_tokens_backward
+    pack_quads
+    patches
+    peak_copy
+    peak_f32
+    peak_int8
+    permute_tokens
+    quantize
+    row_error
+    row_maximum
+    scale_columns
+    softmax
+    softmax_backward
+    sum_rows
+    to_half
+    weighted_error
+    window_softmax
+};

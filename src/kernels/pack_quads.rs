@@ -1,6 +1,7 @@
 //! Operands of a product in f32, laid out so that one load brings four rows or columns.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, Random, case, place};
 use super::geometry::View;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -110,4 +111,53 @@ fn cpu(operand: &PackQuads, input: &[f32], out: &mut [f32]) {
                 *out = input[operand.view.at(batch, line.min(operand.lines - 1), k)];
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "vec4(0u, 1u, 2u, 3u)",
+    wrong: "vec4(0u, 1u, 3u, 2u)",
+});
+
+/// Lines along either side of the input.
+pub(super) fn cases() -> Vec<Case> {
+    let (images, heads) = (2, 3);
+    let sizes = [(1, 1), (12, 16), (13, 17), (7, 65)];
+    let cases = sizes.into_iter().flat_map(|(lines, k)| {
+        let strides = [heads * lines * k, lines * k];
+        [
+            ("lines", View::new(1, strides, k, 1)),
+            ("columns", View::new(1, strides, 1, lines)),
+        ]
+        .map(|(what, view)| {
+            let operand = PackQuads {
+                batch: [images, heads],
+                lines,
+                k,
+                view,
+            };
+            case(
+                format!("{lines} {what} of {k}"),
+                move || Random::new(k as u64).unit(1 + images * heads * lines * k),
+                move |commands, device, input| {
+                    pack_quads(commands, &operand, &device.upload(input))
+                },
+            )
+            .exact(move |input| {
+                let mut expected = Vec::new();
+                for problem in 0..images * heads {
+                    for step in 0..k {
+                        for line in 0..lines.next_multiple_of(PackQuads::SIDE) {
+                            let matrix = [problem / heads, problem % heads];
+                            // What pads is never used; it repeats the last line.
+                            let line = line.min(lines - 1);
+                            expected.push(input[place(&view, matrix, line, step)]);
+                        }
+                    }
+                }
+                expected
+            })
+        })
+    });
+    cases.collect()
 }

@@ -1,6 +1,7 @@
 //! Images to the rows that the patch embedding multiplies.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -98,4 +99,48 @@ fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
                 out.copy_from_slice(&images[start..][..patch]);
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "% (p.grid * p.grid)",
+    wrong: "% (p.grid * p.grid + 1u)",
+});
+
+/// Patches in the order of a convolution's weight. The last size leaves a margin over.
+pub(super) fn cases() -> Vec<Case> {
+    let sizes = [(1, 1, 1, 1), (3, 3, 12, 4), (2, 3, 15, 3), (2, 2, 17, 5)];
+    let cases = sizes.map(|(batch, channels, side, patch)| {
+        let shape = Patches {
+            batch,
+            channels,
+            image_size: side,
+            patch_size: patch,
+        };
+        case(
+            format!("{batch}x{channels}x{side}x{side} by {patch}"),
+            move || {
+                let pixels = 0..batch * channels * side * side;
+                pixels.map(|pixel| pixel as f32).collect::<Vec<_>>()
+            },
+            move |commands, device, images| patches(commands, &shape, &device.upload(images)),
+        )
+        .exact(move |images| {
+            let mut expected = Vec::new();
+            let grid = side / patch;
+            for place in 0..batch * grid * grid {
+                let (image, down, across) =
+                    (place / (grid * grid), place / grid % grid, place % grid);
+                for channel in 0..channels {
+                    for within in 0..patch * patch {
+                        let y = down * patch + within / patch;
+                        let x = across * patch + within % patch;
+                        expected.push(images[((image * channels + channel) * side + y) * side + x]);
+                    }
+                }
+            }
+            expected
+        })
+    });
+    cases.into()
 }

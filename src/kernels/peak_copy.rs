@@ -1,5 +1,6 @@
 //! A ceiling that `bench` measures: memory that is read and written.
 
+use super::catalogue::{Case, Mistake, Random, case};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -48,4 +49,33 @@ fn cpu(input: &[u32], out: &mut [u32]) {
     out.par_chunks_mut(PER_TASK)
         .zip(input.par_chunks(PER_TASK))
         .for_each(|(out, input)| out.copy_from_slice(input));
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "= input[at];",
+    wrong: "= input[at].xyzz;",
+});
+
+/// One vector; no whole strip; more strips than one.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = [1, 65, 1024, 2500].map(|vectors: usize| {
+        case(
+            format!("{vectors} vectors"),
+            move || {
+                let bytes = Random::new(vectors as u64).bytes(16 * vectors);
+                let words = bytes.as_chunks().0.iter();
+                words
+                    .map(|word| u32::from_le_bytes(*word))
+                    .collect::<Vec<_>>()
+            },
+            |commands, device, words| {
+                let out = device.zeros(words.len());
+                peak_copy(commands, &device.upload(words), &out);
+                out
+            },
+        )
+        .exact(Vec::clone)
+    });
+    cases.into()
 }

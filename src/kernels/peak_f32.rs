@@ -1,6 +1,7 @@
 //! A ceiling that `bench` measures: multiply-adds in f32.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
@@ -111,4 +112,57 @@ fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
         }
     }
     std::array::from_fn(|lane| x.iter().map(|x| x[lane]).sum())
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "sum.x + sum.y + sum.z + sum.w",
+    wrong: "sum.x + sum.y + sum.z + sum.z",
+});
+
+/// Numbers that an f32 holds. x grows by the steps, 16 to a round; x · -1 + 3 leads back to x after an even number of them.
+/// So many sums fill no workgroup and no vector.
+pub(super) fn cases() -> Vec<Case> {
+    const COUNT: usize = 1003;
+    let cases = [
+        (1, 1.0, 1.0, 16.0),
+        (2, 1.0, 0.5, 16.0),
+        (2, -1.0, 3.0, 0.0),
+    ];
+    let cases = cases.map(|(rounds, factor, term, grown)| {
+        let what = PeakF32 {
+            rounds,
+            factor,
+            term,
+        };
+        case(
+            format!("{rounds} rounds of x · {factor} + {term}"),
+            || (),
+            move |commands, device, ()| {
+                let out = device.zeros(COUNT);
+                peak_f32(commands, &what, &out);
+                out
+            },
+        )
+        .exact(move |()| {
+            let sum = |at: usize| (0..8).map(|chain| (at % 16 + chain) as f32 + grown).sum();
+            (0..COUNT).map(sum).collect::<Vec<f32>>()
+        })
+    });
+    cases.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_chains_of_sixteen_are_counted_for_each_round() {
+        let what = PeakF32 {
+            rounds: 3,
+            factor: 1.0,
+            term: 1.0,
+        };
+        assert_eq!(what.multiply_adds(1003), 1003 * 8 * 16 * 3);
+    }
 }

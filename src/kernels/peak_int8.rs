@@ -1,6 +1,7 @@
 //! A ceiling that `bench` measures: dot products of packed 8-bit integers.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
@@ -101,4 +102,57 @@ fn chains(first: usize, what: &PeakInt8) -> [u32; LANES] {
         }
     }
     std::array::from_fn(|lane| x.iter().fold(0, |sum: i32, x| sum.wrapping_add(x[lane])) as u32)
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "sum.x + sum.y + sum.z + sum.w",
+    wrong: "sum.x + sum.y + sum.z + sum.z",
+});
+
+/// Four dot products to a round, in eight chains. So many sums fill no workgroup and no vector.
+pub(super) fn cases() -> Vec<Case> {
+    const COUNT: u32 = 1003;
+    let cases = [(1, [1, 0, 0, 0]), (2, [-128, 127, -1, 3]), (70, [127; 4])];
+    let cases = cases.map(|(rounds, operand): (_, [i8; 4])| {
+        let what = PeakInt8 {
+            rounds,
+            operand: u32::from_le_bytes(operand.map(|byte| byte as u8)),
+        };
+        case(
+            format!("{rounds} rounds of {operand:?}"),
+            || (),
+            move |commands, device, ()| {
+                let out = device.zeros(COUNT as usize);
+                peak_int8(commands, &what, &out);
+                out
+            },
+        )
+        .exact(move |()| {
+            let chain = |start: u32| {
+                (0..4 * rounds).fold(start as i32, |x, _| {
+                    let pairs = x.to_le_bytes().into_iter().zip(operand);
+                    let products = pairs.map(|(byte, by)| i32::from(byte as i8) * i32::from(by));
+                    x.wrapping_add(products.sum())
+                }) as u32
+            };
+            let sum = |at: u32| (at..at + 8).map(chain).fold(0, u32::wrapping_add);
+            (0..COUNT).map(sum).collect::<Vec<u32>>()
+        })
+    });
+    cases.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_chains_of_sixteen_are_counted_for_each_round() {
+        let what = PeakInt8 {
+            rounds: 3,
+            operand: 0,
+        };
+        assert_eq!(what.multiply_adds(1003), 1003 * 8 * 16 * 3);
+    }
 }

@@ -1,6 +1,7 @@
 //! Tokens in another order: Swin's windows and its merging of patches, with padding where an image doesn't fill them.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, Random, case, reordered, token_order};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -91,4 +92,36 @@ fn cpu(dim: usize, order: TokenOrder, tokens: &[f32], out: &mut [f32]) {
                 }
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "order[token]",
+    wrong: "order[p.tokens - 1u - token]",
+});
+
+/// Orders with every token, with padding besides, and one that leaves half of the tokens out.
+pub(super) fn cases() -> Vec<Case> {
+    let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3)];
+    let cases = sizes.into_iter().flat_map(|(images, tokens, dim)| {
+        let half = (0..tokens as u32).step_by(2).rev().collect();
+        [
+            ("", token_order(tokens, false)),
+            (", padded", token_order(tokens, true)),
+            (", half of them", half),
+        ]
+        .map(|(what, from)| {
+            case(
+                format!("{images}x{tokens}x{dim}{what}"),
+                move || (from, Random::new(tokens as u64).unit(images * tokens * dim)),
+                move |commands, device, (from, input)| {
+                    let from = &device.upload(from);
+                    let order = TokenOrder { from, tokens };
+                    permute_tokens(commands, dim, order, &device.upload(input))
+                },
+            )
+            .exact(move |(from, input)| reordered(from, tokens, dim, input))
+        })
+    });
+    cases.collect()
 }

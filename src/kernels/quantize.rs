@@ -1,5 +1,8 @@
 //! Floats to packed 8-bit codes, on the fly, in any of the three formats.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::geometry::View;
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};

@@ -2,8 +2,10 @@
 //! (`pearson`).
 
 use super::WORKGROUP;
+use super::catalogue::{Case, EPSILON, Mistake, case};
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
+use super::weighted_error::{Candidates, JOBS, grouped, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -160,4 +162,81 @@ fn sums<const N: usize>(
         }
     }
     totals
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "result = 1.0 - cosine;",
+    wrong: "result = cosine;",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().into_iter().flat_map(|(name, shape)| {
+        [(false, "cosines"), (true, "correlations")].map(|(centered, what)| {
+            case(
+                format!("{name}, {what}"),
+                move || Candidates::new(&shape),
+                move |commands,
+                      device,
+                      Candidates {
+                          outputs, reference, ..
+                      }| {
+                    let (outputs, reference) = (device.upload(outputs), device.upload(reference));
+                    row_error(commands, &shape, JOBS, centered, &outputs, &reference)
+                },
+            )
+            .close(
+                move |Candidates {
+                          outputs, reference, ..
+                      }| {
+                    let references = grouped(&shape, reference);
+                    let jobs = outputs.chunks(reference.len()).flat_map(|outputs| {
+                        let groups = grouped(&shape, outputs);
+                        let pairs = groups.into_iter().zip(&references);
+                        pairs
+                            .map(|(outputs, references)| {
+                                sum_of_errors(&outputs, references, centered)
+                            })
+                            .collect::<Vec<_>>()
+                    });
+                    jobs.collect()
+                },
+            )
+        })
+    });
+    cases.collect()
+}
+
+fn sum_of_errors(outputs: &[&[f32]], references: &[&[f32]], centered: bool) -> (f64, f64) {
+    let lines = outputs.iter().zip(references);
+    let errors = lines.map(|(output, reference)| one_minus_cosine(output, reference, centered));
+    let (sum, bound) = errors.fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1));
+    (sum, bound + outputs.len() as f64 * EPSILON / 2.0 * sum)
+}
+
+/// 1 - cos of one line by the definition, and the bound on its error: the sums of squares err by `width` half-epsilons
+/// each, and so does the part of the error that is parallel to the reference and is subtracted.
+fn one_minus_cosine(output: &[f32], reference: &[f32], centered: bool) -> (f64, f64) {
+    let width = output.len() as f64;
+    let mean = |values: &[f32]| match centered {
+        true => values.iter().map(|&x| f64::from(x)).sum::<f64>() / width,
+        false => 0.0,
+    };
+    let (output_mean, reference_mean) = (mean(output), mean(reference));
+    let (mut oo, mut rr, mut or, mut ee) = (0.0, 0.0, 0.0, 0.0);
+    for (&output, &reference) in output.iter().zip(reference) {
+        let o = f64::from(output) - output_mean;
+        let r = f64::from(reference) - reference_mean;
+        oo += o * o;
+        rr += r * r;
+        or += o * r;
+        ee += (o - r) * (o - r);
+    }
+    // A line of one element has no direction once its mean is taken away.
+    if oo == 0.0 || rr == 0.0 {
+        return (if oo == rr { 0.0 } else { 1.0 }, 0.0);
+    }
+    let exact = 1.0 - or / (oo.sqrt() * rr.sqrt());
+    let scale = exact.max(ee / oo.max(rr)).max(1e-9);
+    (exact, (2.0 * width + 20.0) * EPSILON * scale)
 }

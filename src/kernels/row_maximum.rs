@@ -1,6 +1,7 @@
 //! The largest value or magnitude of each row: what candidate scales are fractions of.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, Random, case, place, third};
 use super::geometry::View;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -87,4 +88,53 @@ fn cpu(what: &RowMaximum, source: &[f32], maxima: &mut [f32]) {
                 .map(|value| if what.absolute { value.abs() } else { value })
                 .fold(f32::NEG_INFINITY, f32::max);
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.columns;",
+    wrong: "column + 1u < p.columns;",
+});
+
+/// Rows and columns of heads that are interleaved.
+pub(super) fn cases() -> Vec<Case> {
+    let (images, tokens, heads, dim) = (2, 7, 3, 65);
+    let third = |which| third(which, [tokens, heads, dim]);
+    let places = [
+        ("rows", third(0), tokens, dim),
+        ("columns", third(2).transposed(), dim, tokens),
+    ];
+    let cases = places
+        .into_iter()
+        .flat_map(|(name, source, rows, columns)| {
+            [(false, "values"), (true, "magnitudes")].map(|(absolute, of)| {
+                let what = RowMaximum {
+                    source,
+                    batch: [images, heads],
+                    rows,
+                    columns,
+                    absolute,
+                };
+                case(
+                    format!("{name}, {of}"),
+                    move || Random::new(1).bell(images * tokens * 3 * heads * dim, -2.0, 1.0),
+                    move |commands, device, values| {
+                        row_maximum(commands, &what, &device.upload(values))
+                    },
+                )
+                .exact(move |values| {
+                    let mut expected = Vec::new();
+                    for at in 0..images * heads * rows {
+                        let matrix = [at / (heads * rows), at / rows % heads];
+                        let of_row = (0..columns).map(|column| {
+                            let value = values[place(&source, matrix, at % rows, column)];
+                            if absolute { value.abs() } else { value }
+                        });
+                        expected.push(of_row.fold(f32::NEG_INFINITY, f32::max));
+                    }
+                    expected
+                })
+            })
+        });
+    cases.collect()
 }

@@ -1,5 +1,6 @@
 //! The rows of a matrix, each column times a factor of its own: LayerScale, and its gradient.
 
+use super::catalogue::{Case, Mistake, Random, case};
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -69,4 +70,34 @@ fn cpu(input: &[f32], factors: &[f32], out: &mut [f32]) {
                 *out = input * factor;
             }
         });
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "at % parameters.columns",
+    wrong: "at % max(parameters.columns - 1u, 1u)",
+});
+
+/// Products round once. The last size needs more workgroups than one dimension of a dispatch holds.
+pub(super) fn cases() -> Vec<Case> {
+    let sizes = [(1, 1), (3, 65), (197, 64), (70_000, 71)];
+    let cases = sizes.map(|(rows, columns)| {
+        case(
+            format!("{rows}x{columns}"),
+            move || {
+                let mut random = Random::new(columns as u64);
+                [rows * columns, columns].map(|len| random.bell(len, 0.0, 1.0))
+            },
+            |commands, device, [input, factors]| {
+                scale_columns(commands, &device.upload(input), &device.upload(factors))
+            },
+        )
+        .exact(move |[input, factors]| {
+            let places = 0..rows * columns;
+            places
+                .map(|at| input[at] * factors[at % columns])
+                .collect::<Vec<_>>()
+        })
+    });
+    cases.into()
 }

@@ -1,5 +1,8 @@
 //! Softmax along rows. Its result is floats, or their codes.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::WORKGROUP;
 use super::quantize::RowCodes;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};

@@ -1,6 +1,7 @@
 //! The gradient of softmax's scores.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, SMALLEST, case, wide};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -76,4 +77,75 @@ fn cpu(width: usize, factor: f32, probabilities: &[f32], grad: &[f32], out: &mut
                 *out = factor * p * (g - sum);
             }
         });
+}
+
+/// factor · p · (g - Σ p · g) of a row. A sum of so many products, then four steps.
+fn exact(factor: f64, p: &[f64], grad: &[f64]) -> Vec<(f64, f64)> {
+    let sum: f64 = p.iter().zip(grad).map(|(p, g)| p * g).sum();
+    let magnitude: f64 = p.iter().zip(grad).map(|(p, g)| p * g.abs()).sum();
+    let of_sum = (p.len() as f64 + 1.0) / 2.0 * EPSILON * magnitude;
+    let pairs = p.iter().zip(grad);
+    pairs
+        .map(|(p, g)| {
+            let steps = of_sum + 4.0 * EPSILON * (g.abs() + magnitude);
+            (factor * p * (g - sum), factor * p * steps + SMALLEST)
+        })
+        .collect()
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "i < p.width; i++) {\n        sum +=",
+    wrong: "i + 1u < p.width; i++) {\n        sum +=",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    const FACTOR: f32 = 0.125;
+    let sizes = RAGGED.into_iter().zip(RAGGED.into_iter().rev());
+    let cases = sizes.map(|(rows, width)| {
+        case(
+            format!("{rows}x{width}"),
+            move || {
+                let mut random = Random::new(width as u64);
+                // Any rows that sum to about 1 will do; nothing here depends on how they came about.
+                let given = random.unit(rows * width).into_iter();
+                let given = given.map(|p| p * 2.0 / width as f32).collect::<Vec<_>>();
+                [given, random.bell(rows * width, 0.0, 1.0)]
+            },
+            move |commands, device, [given, grad]| {
+                let (given, grad) = (device.upload(given), device.upload(grad));
+                softmax_backward(commands, rows, width, FACTOR, &given, &grad)
+            },
+        )
+        .close(move |[given, grad]| {
+            let (given, grad) = (wide(given), wide(grad));
+            let rows = given.chunks(width).zip(grad.chunks(width));
+            rows.flat_map(|(given, grad)| exact(FACTOR.into(), given, grad))
+                .collect()
+        })
+    });
+    cases.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::gradient;
+    use super::super::softmax::cases::probabilities;
+    use super::*;
+
+    #[test]
+    fn the_formula_is_the_gradient() {
+        const FACTOR: f64 = 0.125;
+        let mut random = Random::new(1);
+        let scores = wide(&random.bell(65, 0.0, 16.0));
+        let grad = wide(&random.bell(65, 0.0, 1.0));
+        let softmax = |scores: &[f64]| {
+            let scaled: Vec<f64> = scores.iter().map(|x| FACTOR * x).collect();
+            probabilities(&scaled)
+        };
+        let slopes = gradient(softmax, &scores, &grad);
+        for (found, slope) in exact(FACTOR, &softmax(&scores), &grad).iter().zip(slopes) {
+            assert!((found.0 - slope).abs() < 1e-9, "{found:?} {slope}");
+        }
+    }
 }

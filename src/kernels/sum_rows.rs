@@ -1,6 +1,7 @@
 //! Sums along rows: the last step of every score.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, case, wide};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 
@@ -49,4 +50,34 @@ pub fn sum_rows(
         ),
     }
     sums
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.width;",
+    wrong: "column + 1u < p.width;",
+});
+
+/// A compiler may undo the compensation, so the bound is that of a plain sum.
+pub(super) fn cases() -> Vec<Case> {
+    let sizes = RAGGED.into_iter().zip(RAGGED.into_iter().rev());
+    let cases = sizes.map(|(rows, width)| {
+        case(
+            format!("{rows}x{width}"),
+            move || Random::new(width as u64).bell(rows * width, 1.0, 1.0),
+            move |commands, device, values| sum_rows(commands, rows, width, &device.upload(values)),
+        )
+        .close(move |values| {
+            let values = wide(values);
+            let sums = values.chunks(width).map(|row| {
+                let magnitude: f64 = row.iter().map(|x| x.abs()).sum();
+                (
+                    row.iter().sum(),
+                    (width as f64 + 1.0) / 2.0 * EPSILON * magnitude,
+                )
+            });
+            sums.collect()
+        })
+    });
+    cases.collect()
 }

@@ -1,6 +1,7 @@
 //! Floats to f16, on the fly: the operands of a `half_product`.
 
 use super::WORKGROUP;
+use super::catalogue::{Case, Mistake, Random, case, place};
 use super::geometry::{Product, View};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -130,4 +131,77 @@ fn cpu(what: &ToHalf, source: &[f32], out: &mut [f16]) {
                 *out = f16::from_f32(value.clamp(-largest, largest));
             }
         });
+}
+
+/// The ends of f16's range and what lies beyond, the smallest normal value, values on both sides of a half step.
+const SPECIAL: [f32; 10] = [
+    0.0,
+    -0.0,
+    65504.0,
+    -65504.0,
+    65520.0,
+    -1e30,
+    f32::MAX,
+    6.103_515_6e-5,
+    2049.0,
+    -2051.0,
+];
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "clamp(values, vec4(-LARGEST)",
+    wrong: "clamp(values * 1.001, vec4(-LARGEST)",
+});
+
+/// Two matrices, read by columns. WGSL leaves open which neighbour in f16 a value becomes.
+pub(super) fn cases() -> Vec<Case> {
+    let cases = [(9, 7), (1, 1), (65, 197)].map(|(rows, columns)| {
+        let what = ToHalf {
+            source: View::new(0, [0, rows * columns], 1, rows),
+            batch: [1, 2],
+            rows,
+            columns,
+        };
+        let case = case(
+            format!("{rows}x{columns}"),
+            move || {
+                let mut values = Random::new(5).bell(2 * rows * columns, 0.0, 3.0);
+                let places = values.iter_mut().zip(SPECIAL);
+                places.for_each(|(value, special)| *value = special);
+                values
+            },
+            move |commands, device, values| to_half(commands, &what, &device.upload(values)),
+        )
+        .close(move |values| {
+            let [height, width] = [rows, columns].map(|side| side.div_ceil(4) * 4);
+            let places = (0..2 * height * width).map(|at| {
+                let (matrix, row, column) =
+                    (at / (height * width), at / width % height, at % width);
+                let inside = row < rows && column < columns;
+                match inside {
+                    true => neighbours(values[place(&what.source, [0, matrix], row, column)]),
+                    false => (0.0, 0.0),
+                }
+            });
+            places.collect()
+        });
+        case.in_f16()
+    });
+    cases.into()
+}
+
+/// A value within f16's range, and its distance to the farther of the two that f16 has beside it; below the normal ones,
+/// what a device may take for zero.
+fn neighbours(value: f32) -> (f64, f64) {
+    let value = f64::from(value).clamp(-65504.0, 65504.0);
+    let (magnitude, smallest) = (value.abs(), f16::MIN_POSITIVE.to_f64());
+    let error = (f16::from_f64(value).to_f64() - value).abs();
+    let bound = if error == 0.0 && (magnitude == 0.0 || magnitude >= smallest) {
+        0.0
+    } else if magnitude < smallest {
+        magnitude.max(f16::EPSILON.to_f64() * smallest)
+    } else {
+        2f64.powi(magnitude.log2().floor() as i32) * f16::EPSILON.to_f64() - error
+    };
+    (value, bound)
 }

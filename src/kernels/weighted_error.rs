@@ -1,6 +1,7 @@
 //! The quadratic scores of a candidate: Σ G² (Ô - O)² (`hessian`) and Σ (Ô - O)² (`mse`).
 
 use super::WORKGROUP;
+use super::catalogue::{Case, EPSILON, Mistake, Random, case};
 use super::geometry::Lines;
 use super::sum_rows::sum_rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -146,4 +147,126 @@ fn line_error(output: &[f32], reference: &[f32], weight: impl Fn(usize) -> f32) 
         }
     }
     sums.iter().sum::<f32>() + (whole..output.len()).map(square).sum::<f32>()
+}
+
+/// Candidates' outputs, which come ever closer to the reference.
+pub(super) struct Candidates {
+    /// `[JOBS][rows][columns]`
+    pub outputs: Vec<f32>,
+    pub reference: Vec<f32>,
+    pub weight: Vec<f32>,
+}
+
+pub(super) const JOBS: usize = 5;
+
+impl Candidates {
+    pub fn new(shape: &Lines) -> Self {
+        let (len, columns) = (shape.rows * shape.columns, shape.columns);
+        let mut random = Random::new(len as u64);
+        let mut reference = random.bell(len, 0.5, 1.0);
+        let mut outputs = Vec::new();
+        for noise in [10.0, 1.0, 0.1, 0.01, 0.001] {
+            let pairs = reference.iter().zip(random.bell(len, 0.0, noise));
+            outputs.extend(pairs.map(|(value, noise)| value + noise));
+        }
+        // Lines without a direction: of the reference, of one output, of both.
+        if shape.rows >= 4 {
+            reference[..2 * columns].fill(0.0);
+            outputs[..columns].fill(0.0);
+            outputs[2 * columns..3 * columns].fill(0.0);
+        }
+        Self {
+            outputs,
+            reference,
+            weight: random.bell(len, 0.0, 1e-3),
+        }
+    }
+}
+
+/// One group; groups of columns; heads stacked in rows, twice over (two images); more lines than one workgroup takes. With
+/// names.
+pub(super) fn shapes() -> [(String, Lines); 5] {
+    let shapes = [
+        (1, 1, 1, 1, 1),
+        (197, 65, 65, 197, 1),
+        (14, 3 * 70, 70, 14, 1),
+        (2 * 3 * 7, 9, 9, 7, 3),
+        (2 * 2 * 450, 33, 33, 450, 2),
+    ];
+    shapes.map(|(rows, columns, group_columns, group_rows, row_groups)| {
+        let groups = columns / group_columns * row_groups;
+        let shape = Lines {
+            rows,
+            columns,
+            group_columns,
+            group_rows,
+            row_groups,
+        };
+        (format!("{rows}x{columns} in {groups} groups"), shape)
+    })
+}
+
+/// Each group's lines of `values` `[rows][columns]`.
+pub(super) fn grouped<'a, T>(shape: &Lines, values: &'a [T]) -> Vec<Vec<&'a [T]>> {
+    let column_groups = shape.columns / shape.group_columns;
+    let mut groups = vec![Vec::new(); column_groups * shape.row_groups];
+    for (row, values) in values.chunks(shape.columns).enumerate() {
+        for (column_group, line) in values.chunks(shape.group_columns).enumerate() {
+            let row_group = row / shape.group_rows % shape.row_groups;
+            groups[column_group * shape.row_groups + row_group].push(line);
+        }
+    }
+    groups
+}
+
+/// A mistake in the shader that the cases find.
+pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
+    right: "column < p.group_columns;",
+    wrong: "column + 1u < p.group_columns;",
+});
+
+pub(super) fn cases() -> Vec<Case> {
+    let cases = shapes().into_iter().flat_map(|(name, shape)| {
+        [(false, "unweighted"), (true, "weighted")].map(|(weighted, what)| {
+            case(
+                format!("{name}, {what}"),
+                move || Candidates::new(&shape),
+                move |commands, device, candidates| {
+                    let weight = weighted.then(|| device.upload(&candidates.weight));
+                    weighted_error(
+                        commands,
+                        &shape,
+                        JOBS,
+                        &device.upload(&candidates.outputs),
+                        &device.upload(&candidates.reference),
+                        weight.as_ref(),
+                    )
+                },
+            )
+            .close(move |candidates| errors(&shape, candidates, weighted))
+        })
+    });
+    cases.collect()
+}
+
+/// Three roundings of an element; a line, all lines and all parts are summed one in the other. The difference is rounded
+/// before it is squared, on all devices alike.
+fn errors(shape: &Lines, candidates: &Candidates, weighted: bool) -> Vec<(f64, f64)> {
+    let len = candidates.reference.len();
+    let jobs = candidates.outputs.chunks(len).flat_map(|outputs| {
+        let squares: Vec<f64> = (0..len)
+            .map(|at| {
+                let weight = if weighted { candidates.weight[at] } else { 1.0 };
+                let difference = outputs[at] - candidates.reference[at];
+                (f64::from(difference) * f64::from(weight)).powi(2)
+            })
+            .collect();
+        let groups = grouped(shape, &squares).into_iter().map(|lines| {
+            let steps = (shape.group_columns + lines.len()) as f64;
+            let sum: f64 = lines.concat().iter().sum();
+            (sum, (5.0 + steps / 2.0) * EPSILON * sum)
+        });
+        groups.collect::<Vec<_>>()
+    });
+    jobs.collect()
 }

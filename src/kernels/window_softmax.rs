@@ -1,5 +1,8 @@
 //! Softmax of attention within windows, with Swin's biases and masks. Its result is floats, or their codes.
 
+pub(super) mod cases;
+pub(super) use cases::{MISTAKE, cases};
+
 use super::WORKGROUP;
 use super::quantize::RowCodes;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};

@@ -4,7 +4,6 @@ mod compare;
 pub mod demo;
 mod kernels;
 mod models;
-mod random;
 mod report;
 mod shaders;
 mod subject;
@@ -55,12 +54,7 @@ impl Verification {
     pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
         SubjectRecord {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernels: self
-                .suite
-                .kernels()
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
+            kernels: self.suite.kernels().map(str::to_owned).collect(),
             shaders,
             models: self
                 .models

@@ -2,64 +2,31 @@
 
 use crate::error::{Error, Result, Setting};
 use crate::format;
+use crate::kernels::KERNELS;
 
-macro_rules! texts {
+macro_rules! pieces {
     ($($name:literal)*) => {
         &[$(($name, include_str!(concat!("../../shaders/", $name, ".wgsl")))),*]
     };
 }
 
-/// Every file below `shaders` but the device's self-test and the formats': its name without the ending, and its text. What
-/// lies in `shared` is part of several kernels.
-const SHADERS: &[(&str, &str)] = texts! {
-    "add"
-    "average"
-    "cross_entropy_backward"
-    "embed"
-    "embed_backward"
-    "fake_quantize"
-    "float_product"
-    "gather_rows"
-    "gelu"
-    "gelu_backward"
-    "half_product"
-    "integer_product"
-    "integer_product_cooperative"
-    "layer_norm"
-    "layer_norm_backward"
-    "mean_tokens"
-    "mean_tokens_backward"
-    "pack_quads"
-    "patches"
-    "peak_copy"
-    "peak_f32"
-    "peak_int8"
-    "permute_tokens"
-    "quantize"
-    "row_error"
-    "row_maximum"
-    "scale_columns"
+/// What is part of several kernels: every file below `shaders/shared` but the formats.
+const PIECES: &[(&str, &str)] = pieces! {
     "shared/codes"
     "shared/gelu"
     "shared/integer_product"
     "shared/view"
-    "softmax"
-    "softmax_backward"
-    "sum_rows"
-    "to_half"
-    "weighted_error"
-    "window_softmax"
 };
 
-/// All files below `shaders` but the device's self-test.
-fn shaders() -> impl Iterator<Item = (&'static str, &'static str)> {
-    SHADERS.iter().chain(format::SHADERS).copied()
+/// Every file below `shaders` but the device's self-test: its name without the ending, and its text.
+fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let kernels = KERNELS.iter().map(|kernel| (kernel.name, kernel.text));
+    kernels.chain(PIECES.iter().chain(format::SHADERS).copied())
 }
 
-/// The kernels' names, without the pieces that they share.
+/// The kernels' names.
 pub fn kernel_names() -> impl Iterator<Item = &'static str> {
-    let names = shaders().map(|(name, _)| name);
-    names.filter(|name| !name.starts_with("shared/"))
+    KERNELS.iter().map(|kernel| kernel.name)
 }
 
 /// The text of a shader that can be replaced on a device.
@@ -67,9 +34,9 @@ pub fn kernel_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// A name that is none.
 pub fn text_of(name: &str) -> Result<&'static str> {
-    let found = shaders().find(|(known, _)| *known == name);
+    let found = texts().find(|(known, _)| *known == name);
     found.map(|(_, text)| text).ok_or_else(|| {
-        let known: Vec<&str> = shaders().map(|(name, _)| name).collect();
+        let known: Vec<&str> = texts().map(|(name, _)| name).collect();
         let known = known.join(", ");
         Error::setting(
             Setting::Shader,
@@ -81,12 +48,13 @@ pub fn text_of(name: &str) -> Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     #[test]
-    fn every_shader_is_listed() {
+    fn every_shader_can_be_replaced() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
-        let mut files: Vec<String> = walkdir::WalkDir::new(&folder)
+        let mut files: BTreeSet<String> = walkdir::WalkDir::new(&folder)
             .into_iter()
             .map(|entry| entry.unwrap().into_path())
             .filter(|path| path.extension().is_some_and(|ending| ending == "wgsl"))
@@ -95,10 +63,8 @@ mod tests {
                 name.to_str().unwrap().replace('\\', "/")
             })
             .collect();
-        files.retain(|name| name != "self_test");
-        files.sort();
-        let mut listed: Vec<&str> = shaders().map(|(name, _)| name).collect();
-        listed.sort_unstable();
-        assert_eq!(listed, files);
+        files.remove("self_test");
+        let listed = texts().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(files, listed);
     }
 }

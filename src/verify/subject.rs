@@ -1,7 +1,6 @@
 //! What is verified besides kernels: models and their images.
 
 use super::kernels::sha256;
-use super::random::Random;
 use super::report::ModelRecord;
 use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{choose, flat_folder, load};
@@ -10,6 +9,7 @@ use crate::error::{Error, Result, Setting};
 use crate::families::sites;
 use crate::file::weights::Weights;
 use crate::graph::FloatProducts;
+use crate::kernels::catalogue::Random;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Resolved, resolve};
 use crate::quant::{

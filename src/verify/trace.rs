@@ -2,13 +2,13 @@
 //! depend on what happened at another. And every site multiplies random codes, the same on every machine, because what the
 //! CPU of one gives may differ from another's in a code that follows from floats.
 
-use super::kernels::{sha256, step};
-use super::random::Random;
+use super::kernels::sha256;
 use super::report::{Codes, Failure, SiteIntegers};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Network, Output, Products, Site, Then};
 use crate::kernels::Format;
+use crate::kernels::catalogue::{Random, step};
 use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
 /// What codes may differ, of the codes that follow from floats: a device's float may err by some epsilons (2^-23), a code's

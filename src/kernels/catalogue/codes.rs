@@ -1,0 +1,144 @@
+//! Codes by the definition of their formats, a value at a time.
+
+use super::{Difference, first_of};
+use crate::kernels::Format;
+
+pub(in crate::kernels) const FORMATS: [Format; 3] =
+    [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin];
+
+pub(in crate::kernels) fn format_name(format: Format) -> &'static str {
+    match format {
+        Format::Uniform => "uniform",
+        Format::SoftmaxTwin => "softmax twin",
+        Format::GeluTwin => "GELU twin",
+    }
+}
+
+/// The code of a value whose quotients by `scale_1` and `scale_2` are given: low seven bits and the flag of a twin, or
+/// two's complement.
+pub(in crate::kernels) fn code(format: Format, bits: u32, [by_1, by_2]: [f64; 2]) -> u8 {
+    let q = 2f64.powi(bits as i32 - 1);
+    let magnitude = |quotient: f64| quotient.clamp(0.0, q - 1.0) as u8;
+    let in_r2 = 0x80 | magnitude(round(by_2));
+    match format {
+        Format::Uniform => round(by_1).clamp(-q, q - 1.0) as i8 as u8,
+        Format::SoftmaxTwin if round(by_1) > q - 1.0 => in_r2,
+        Format::SoftmaxTwin => magnitude(round(by_1)),
+        Format::GeluTwin if by_1 < 0.0 => magnitude(round(-by_1)),
+        Format::GeluTwin => in_r2,
+    }
+}
+
+/// Round half to even, from first principles.
+fn round(x: f64) -> f64 {
+    let (floor, fraction) = (x.floor(), x - x.floor());
+    let up = fraction > 0.5 || (fraction == 0.5 && floor.rem_euclid(2.0) == 1.0);
+    if up { floor + 1.0 } else { floor }
+}
+
+/// `[word][row]`: the codes of a matrix `[rows, k]`, four along k to a word, the first in the lowest byte; rows padded to a
+/// multiple of four, and words to their end, with zeros.
+pub(in crate::kernels) fn packed(
+    [rows, k]: [usize; 2],
+    code: impl Fn(usize, usize) -> u8,
+) -> Vec<u32> {
+    let mut words = Vec::new();
+    for word in 0..k.div_ceil(4) {
+        for row in 0..rows.div_ceil(4) * 4 {
+            let lane = |lane: usize| match 4 * word + lane {
+                at if at < k && row < rows => u32::from(code(row, at)) << (8 * lane),
+                _ => 0,
+            };
+            words.push(lane(0) + lane(1) + lane(2) + lane(3));
+        }
+    }
+    words
+}
+
+/// Packed codes of floats that may err.
+pub struct CodeRange {
+    /// Their format.
+    pub(crate) format: Format,
+    /// What a code of R2 is worth, in units of R1.
+    pub(crate) ratio: f64,
+    /// The codes of the least that the floats may be.
+    pub(crate) low: Vec<u32>,
+    /// Those of the greatest.
+    pub(crate) high: Vec<u32>,
+}
+
+impl CodeRange {
+    /// The first of the `found` codes that isn't between those of the least and the greatest value, and how many aren't.
+    pub(super) fn difference(&self, found: &[u32]) -> Option<Difference> {
+        let lane = |words: &[u32], at: usize| words[at / 4].to_le_bytes()[at % 4];
+        let worth = |code| worth(self.format, self.ratio, code);
+        let ends = |at| [lane(&self.low, at), lane(&self.high, at)];
+        let right = |at| {
+            let [low, high] = ends(at).map(worth);
+            (low..=high).contains(&worth(lane(found, at)))
+        };
+        first_of(
+            4 * found.len(),
+            right,
+            |at| format!("code {:#04x}", lane(found, at)),
+            |at| match ends(at) {
+                [low, high] if low == high => format!("{low:#04x}"),
+                [low, high] => format!("{low:#04x} to {high:#04x}"),
+            },
+        )
+    }
+}
+
+/// What a code stands for, in units of R1's scale; `ratio` is what R2's is worth in them.
+fn worth(format: Format, ratio: f64, code: u8) -> f64 {
+    let magnitude = f64::from(code & 0x7f);
+    match (format, code >= 0x80) {
+        (Format::Uniform, _) => f64::from(code as i8),
+        (Format::SoftmaxTwin, false) => magnitude,
+        (Format::GeluTwin, false) => -magnitude,
+        (Format::SoftmaxTwin | Format::GeluTwin, true) => magnitude * ratio,
+    }
+}
+
+/// How far two codes are from each other. Within a range a step is a step. From one range of a twin to the other it is
+/// what the codes stand for that counts, in units of the coarser scale: neighbouring values on either side of the border
+/// are no more than that apart.
+pub(crate) fn step(format: Format, ratio: f64, one: u8, other: u8) -> f64 {
+    let distance = (worth(format, ratio, one) - worth(format, ratio, other)).abs();
+    let in_r2 = |code: u8| format.is_twin() && code >= 0x80;
+    match (in_r2(one), in_r2(other)) {
+        (false, false) => distance,
+        (true, true) => distance / ratio,
+        _ => distance / ratio.max(1.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_between_a_twins_ranges_is_one_of_the_coarser_scale() {
+        use Format::{GeluTwin, SoftmaxTwin, Uniform};
+        for (format, one, other, expected) in [
+            (Uniform, 0x80, 0x81, 1.0),
+            (Uniform, 0xff, 0x01, 2.0),
+            (SoftmaxTwin, 0x7e, 0x7f, 1.0),
+            (SoftmaxTwin, 0x83, 0x84, 1.0),
+            // 127 units of R1, and 16 and 17 of R2, which are 8 each.
+            (SoftmaxTwin, 0x7f, 0x90, 1.0 / 8.0),
+            (SoftmaxTwin, 0x7f, 0x91, 9.0 / 8.0),
+            // Zeros of either range.
+            (GeluTwin, 0x00, 0x80, 0.0),
+            (GeluTwin, 0x01, 0x80, 1.0 / 8.0),
+            (GeluTwin, 0x00, 0x81, 1.0),
+        ] {
+            assert_eq!(
+                step(format, 8.0, one, other),
+                expected,
+                "{format:?} {one:x} {other:x}"
+            );
+            assert_eq!(step(format, 8.0, other, one), expected);
+        }
+    }
+}

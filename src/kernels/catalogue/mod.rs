@@ -1,0 +1,555 @@
+//! What is known of every kernel: cases of it, each with its inputs and what must come out, by a formula of its own.
+//!
+//! `verify` compares devices with the CPU versions on these cases; `tests/kernels.rs` compares both with the formulas.
+//! Inputs are made by exact operations only, so they are the same bits on every machine, and so is the hash of what is
+//! exact. A formula is written down plainly, in f64 or in integers, over indices, and calls nothing of the kernels. A
+//! float's bound follows from the formula's steps, each of which rounds; beside it stands from which.
+
+mod codes;
+mod random;
+mod row_codes;
+
+pub(crate) use codes::{CodeRange, step};
+pub(super) use codes::{FORMATS, code, format_name, packed};
+pub(crate) use random::Random;
+pub(super) use row_codes::CodedRows;
+
+use super::View;
+use crate::device::{Buffer, Commands, Device, Strategy, Tile};
+use crate::error::Result;
+use half::f16;
+use std::fmt::{self, Display};
+use std::sync::{Arc, LazyLock};
+
+/// The distance of 1 to the next f32: an operation that rounds correctly errs by at most half of it.
+pub(super) const EPSILON: f64 = f32::EPSILON as f64;
+/// Below this, a device may take an f32 for zero.
+pub(super) const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+/// Sizes that fill no tile, no vector and no workgroup evenly; 1 among them.
+pub(super) const RAGGED: [usize; 5] = [1, 3, 7, 65, 197];
+/// What lies in an output before a kernel that writes parts of it: the rest must stay.
+pub(super) const UNTOUCHED: f32 = -77.0;
+
+/// A kernel.
+pub struct Kernel {
+    /// The name of its files.
+    pub name: &'static str,
+    /// Its shader, without the pieces that it shares with others.
+    pub text: &'static str,
+    /// What its cases are tried with.
+    pub mistake: Option<Mistake>,
+    pub(super) cases: fn() -> Vec<Case>,
+}
+
+/// A mistake in a shader that the kernel's cases find.
+pub struct Mistake {
+    /// A piece of the shader's text.
+    pub right: &'static str,
+    /// What stands in its place.
+    pub wrong: &'static str,
+}
+
+impl Kernel {
+    /// Inputs of ragged and extreme sizes and values, each case under a name of its own.
+    pub fn cases(&self) -> Vec<Case> {
+        (self.cases)()
+    }
+}
+
+/// What a kernel leaves in a buffer; f16 as f32.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Floats.
+    Floats(Vec<f32>),
+    /// Packed codes, or what else is an integer.
+    Words(Vec<u32>),
+}
+
+/// What must come out of a case.
+pub enum Answer {
+    /// These, bit for bit; zeros of either sign are the same.
+    Exact(Values),
+    /// Floats: each value, and how far from it a float may be.
+    Close(Vec<(f64, f64)>),
+    /// Packed codes of floats that may be so far from their values.
+    Codes(CodeRange),
+}
+
+/// Where a result isn't what it must be.
+#[derive(Debug)]
+pub struct Difference {
+    /// Where it first isn't: a value's place in the result, or a code's.
+    pub index: usize,
+    /// What is there.
+    pub found: String,
+    /// What must be there.
+    pub expected: String,
+    /// How many are wrong.
+    pub wrong: usize,
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            index,
+            found,
+            expected,
+            wrong,
+        } = self;
+        write!(
+            f,
+            "[{index}] is {found}, expected {expected} ({wrong} wrong)"
+        )
+    }
+}
+
+type Run = Box<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
+type Formula<T> = Box<dyn Fn() -> T + Send + Sync>;
+
+enum Formulas {
+    Exact(Formula<Values>),
+    Close(Formula<Vec<(f64, f64)>>),
+    Codes(Formula<CodeRange>),
+}
+
+/// A kernel's inputs, and what must come out.
+pub struct Case {
+    name: String,
+    run: Run,
+    unfused: Option<Run>,
+    formula: Formulas,
+    bit_for_bit: bool,
+    divided: Option<Divided>,
+    needs_f16: bool,
+}
+
+/// How a product's work is divided in a case: the name that its strategies are set by, and which are tried.
+#[derive(Clone, Copy)]
+struct Divided {
+    name: &'static str,
+    strategies: &'static [Strategy],
+}
+
+/// Strategies of every device: besides the usual tile one that is small and uneven and one that is wide.
+const STRATEGIES: [Strategy; 4] = [
+    Strategy::Registers,
+    Strategy::Tiled(Tile::DEFAULT),
+    Strategy::Tiled(Tile {
+        lanes: [2, 5],
+        step: 3,
+    }),
+    Strategy::Tiled(Tile {
+        lanes: [16, 16],
+        step: 16,
+    }),
+];
+
+impl Case {
+    /// Sizes and formats.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether every device gives the same bits.
+    pub fn is_bit_for_bit(&self) -> bool {
+        self.bit_for_bit
+    }
+
+    /// What must come out, by the formula.
+    pub fn answer(&self) -> Answer {
+        match &self.formula {
+            Formulas::Exact(formula) => Answer::Exact(formula()),
+            Formulas::Close(formula) => Answer::Close(formula()),
+            Formulas::Codes(formula) => Answer::Codes(formula()),
+        }
+    }
+
+    /// What the CPU version makes of it.
+    ///
+    /// # Errors
+    /// None that a CPU has.
+    pub fn cpu(&self) -> Result<Values> {
+        (self.run)(&Device::cpu())
+    }
+
+    /// Runs it on `device` under each of the strategies that are to be tried and that the device offers, or once where
+    /// there is nothing to choose; not at all where the device lacks what it needs. Hands over each result.
+    pub fn run(&self, device: &Device, each: &mut dyn FnMut(Option<Strategy>, Result<Values>)) {
+        if self.needs_f16 && !device.has_f16() {
+            return;
+        }
+        let Some(Divided { name, strategies }) = self.divided else {
+            return each(None, (self.run)(device));
+        };
+        let Some(usual) = device.strategy(name) else {
+            // The CPU divides nothing, and has no units for matrices.
+            if strategies != [Strategy::Cooperative] {
+                each(None, (self.run)(device));
+            }
+            return;
+        };
+        for &strategy in strategies.iter().filter(|&&it| device.offers(it)) {
+            device.set_strategy(name, strategy);
+            each(Some(strategy), (self.run)(device));
+        }
+        device.set_strategy(name, usual);
+    }
+
+    /// What must have the same bits on the same device: the kernels that it stands for, one after the other.
+    pub fn unfused(&self, device: &Device) -> Option<Result<Values>> {
+        self.unfused.as_ref().map(|run| run(device))
+    }
+
+    /// Every device gives the same bits, though the formula leaves some of them open.
+    pub(super) fn bit_for_bit(self) -> Self {
+        Self {
+            bit_for_bit: true,
+            ..self
+        }
+    }
+
+    /// It is run under the strategies of products of this name.
+    pub(super) fn by_strategy(self, name: &'static str) -> Self {
+        let divided = Some(Divided {
+            name,
+            strategies: &STRATEGIES,
+        });
+        Self { divided, ..self }
+    }
+
+    /// Its product is computed by units for matrices alone.
+    pub(super) fn by_cooperative_matrices(self) -> Self {
+        let divided = self.divided.map(|divided| Divided {
+            strategies: &[Strategy::Cooperative],
+            ..divided
+        });
+        Self { divided, ..self }
+    }
+
+    /// Only where there is f16.
+    pub(super) fn in_f16(self) -> Self {
+        Self {
+            needs_f16: true,
+            ..self
+        }
+    }
+}
+
+/// A case whose formula is still to come.
+pub(super) struct Draft<D> {
+    name: String,
+    inputs: Inputs<D>,
+    run: Run,
+    unfused: Option<Run>,
+}
+
+/// Inputs, which are made when they are first needed.
+type Inputs<D> = Arc<LazyLock<D, Box<dyn FnOnce() -> D + Send>>>;
+
+/// A case of what `run` does with `inputs`.
+pub(super) fn case<D: Send + Sync + 'static, R: Readable>(
+    name: impl Into<String>,
+    inputs: impl FnOnce() -> D + Send + 'static,
+    run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
+) -> Draft<D> {
+    let inputs: Inputs<D> = Arc::new(LazyLock::new(Box::new(inputs)));
+    Draft {
+        name: name.into(),
+        run: reading(&inputs, run),
+        inputs,
+        unfused: None,
+    }
+}
+
+fn reading<D: Send + Sync + 'static, R: Readable>(
+    inputs: &Inputs<D>,
+    run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
+) -> Run {
+    let inputs = inputs.clone();
+    Box::new(move |device| {
+        let mut commands = Commands::new(device);
+        let result = run(&mut commands, device, &inputs);
+        result.values(&mut commands)
+    })
+}
+
+impl<D: Send + Sync + 'static> Draft<D> {
+    /// The same bits come out of `run`, on the same device.
+    pub(super) fn unfused<R: Readable>(
+        self,
+        run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            unfused: Some(reading(&self.inputs, run)),
+            ..self
+        }
+    }
+
+    /// Every bit counts.
+    pub(super) fn exact<T>(self, formula: impl Fn(&D) -> Vec<T> + Send + Sync + 'static) -> Case
+    where
+        Values: From<Vec<T>>,
+    {
+        let formula = Formulas::Exact(self.given(move |inputs| formula(inputs).into()));
+        self.with(formula).bit_for_bit()
+    }
+
+    /// Floats: each value with a bound on its error.
+    pub(super) fn close(
+        self,
+        formula: impl Fn(&D) -> Vec<(f64, f64)> + Send + Sync + 'static,
+    ) -> Case {
+        let formula = Formulas::Close(self.given(formula));
+        self.with(formula)
+    }
+
+    /// Packed codes of floats that may err.
+    pub(super) fn codes(self, formula: impl Fn(&D) -> CodeRange + Send + Sync + 'static) -> Case {
+        let formula = Formulas::Codes(self.given(formula));
+        self.with(formula)
+    }
+
+    fn given<T>(&self, formula: impl Fn(&D) -> T + Send + Sync + 'static) -> Formula<T> {
+        let inputs = self.inputs.clone();
+        Box::new(move || formula(&inputs))
+    }
+
+    fn with(self, formula: Formulas) -> Case {
+        Case {
+            name: self.name,
+            run: self.run,
+            unfused: self.unfused,
+            formula,
+            bit_for_bit: false,
+            divided: None,
+            needs_f16: false,
+        }
+    }
+}
+
+/// A buffer that can be compared.
+pub(super) trait Readable {
+    fn values(self, commands: &mut Commands) -> Result<Values>;
+}
+
+impl Readable for Buffer<f32> {
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        Ok(commands.read(&self)?.into())
+    }
+}
+
+impl Readable for Buffer<f16> {
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        let halves = commands.read(&self)?.into_iter();
+        Ok(Values::Floats(halves.map(f16::to_f32).collect()))
+    }
+}
+
+impl Readable for Buffer<u32> {
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        Ok(commands.read(&self)?.into())
+    }
+}
+
+/// Words of codes, of which those of the rows that pad a matrix don't count: `rows` are a matrix.
+pub(super) struct Unpadded {
+    pub codes: Buffer<u32>,
+    pub rows: usize,
+}
+
+impl Readable for Unpadded {
+    /// Zero where they don't count.
+    fn values(self, commands: &mut Commands) -> Result<Values> {
+        let padded = self.rows.next_multiple_of(4);
+        let words = commands.read(&self.codes)?.into_iter().enumerate();
+        let counted = words.map(|(at, word)| if at % padded < self.rows { word } else { 0 });
+        Ok(Values::Words(counted.collect()))
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl From<Vec<u32>> for Values {
+    fn from(words: Vec<u32>) -> Self {
+        Self::Words(words)
+    }
+}
+
+impl Values {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Floats(values) => values.len(),
+            Self::Words(words) => words.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Answer {
+    /// How many values there must be.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Exact(values) => values.len(),
+            Self::Close(values) => values.len(),
+            Self::Codes(range) => range.low.len(),
+        }
+    }
+
+    /// Whether there must be none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where `found`, which has as many values, is something else.
+    ///
+    /// # Panics
+    /// If `found` is of another kind.
+    pub fn difference(&self, found: &Values) -> Option<Difference> {
+        match (self, found) {
+            (Self::Exact(Values::Floats(expected)), Values::Floats(found)) => first_of(
+                found.len(),
+                |at| found[at] == expected[at],
+                |at| format!("{:e}", found[at]),
+                |at| format!("{:e}", expected[at]),
+            ),
+            (Self::Exact(Values::Words(expected)), Values::Words(found)) => first_of(
+                found.len(),
+                |at| found[at] == expected[at],
+                |at| format!("{:#010x}", found[at]),
+                |at| format!("{:#010x}", expected[at]),
+            ),
+            (Self::Close(expected), Values::Floats(found)) => first_of(
+                found.len(),
+                // So written that NaN fails.
+                |at| (f64::from(found[at]) - expected[at].0).abs() <= expected[at].1,
+                |at| format!("{:e}", found[at]),
+                |at| format!("{:e}, to within {:.1e}", expected[at].0, expected[at].1),
+            ),
+            (Self::Codes(range), Values::Words(found)) => range.difference(found),
+            _ => unreachable!("a kernel's results are of one kind"),
+        }
+    }
+
+    /// The largest error of floats in units of its bound, where they keep to them.
+    pub fn share_of_bound(&self, found: &Values) -> Option<f64> {
+        let (Self::Close(expected), Values::Floats(found)) = (self, found) else {
+            return None;
+        };
+        let pairs = found.iter().zip(expected);
+        let errors =
+            pairs.map(|(&found, &(value, bound))| ((f64::from(found) - value).abs(), bound));
+        let within = errors.filter(|(error, bound)| *error > 0.0 && error <= bound);
+        Some(within.fold(0.0, |worst, (error, bound)| worst.max(error / bound)))
+    }
+}
+
+/// The first of `len` values that isn't right, and how many aren't.
+fn first_of<F: Display, E: Display>(
+    len: usize,
+    right: impl Fn(usize) -> bool,
+    found: impl Fn(usize) -> F,
+    expected: impl Fn(usize) -> E,
+) -> Option<Difference> {
+    let mut wrong = (0..len).filter(|&at| !right(at));
+    let index = wrong.next()?;
+    Some(Difference {
+        index,
+        found: found(index).to_string(),
+        expected: expected(index).to_string(),
+        wrong: 1 + wrong.count(),
+    })
+}
+
+/// Where element (`outer`, `inner`, `row`, `column`) of a view lies.
+pub(super) fn place(view: &View, [outer, inner]: [usize; 2], row: usize, column: usize) -> usize {
+    let steps = [
+        (outer, view.outer),
+        (inner, view.inner),
+        (row, view.row),
+        (column, view.column),
+    ];
+    let steps = steps.map(|(count, stride)| count * stride as usize);
+    view.offset as usize + steps.iter().sum::<usize>()
+}
+
+/// The queries, keys or values, as `which` is 0, 1 or 2, of attention in `[images][tokens][3][heads][dim]`.
+pub(super) fn third(which: usize, [tokens, heads, dim]: [usize; 3]) -> View {
+    let width = 3 * heads * dim;
+    View::new(which * heads * dim, [tokens * width, dim], width, 1)
+}
+
+/// An order of `tokens` tokens; `padded` after each third.
+pub(super) fn token_order(tokens: usize, padded: bool) -> Vec<u32> {
+    // 5 has no factor in common with the sizes that are used, so this visits every token.
+    let tokens_in_order = (0..tokens).map(|at| (at * 5 + 2) % tokens);
+    let with_padding = tokens_in_order.enumerate().flat_map(|(at, token)| {
+        let padding = (padded && at % 3 == 0).then_some(tokens);
+        [token].into_iter().chain(padding)
+    });
+    with_padding.map(|token| token as u32).collect()
+}
+
+/// `values` `[images][tokens][dim]` with the tokens of each image in the order `from`; the default for padding.
+pub(super) fn reordered<T: Copy + Default>(
+    from: &[u32],
+    tokens: usize,
+    dim: usize,
+    values: &[T],
+) -> Vec<T> {
+    let mut result = Vec::new();
+    for image in values.chunks_exact(tokens * dim) {
+        for &token in from {
+            match image.chunks_exact(dim).nth(token as usize) {
+                Some(token) => result.extend(token),
+                None => result.extend(vec![T::default(); dim]),
+            }
+        }
+    }
+    result
+}
+
+/// The same in f64.
+pub(super) fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+/// The gradient at `x` of Σ grad · function(x), by central differences: good to about 1e-9 of the values.
+#[cfg(test)]
+pub(super) fn gradient(function: impl Fn(&[f64]) -> Vec<f64>, x: &[f64], grad: &[f64]) -> Vec<f64> {
+    const STEP: f64 = 1e-5;
+    let total = |x: &[f64]| -> f64 { function(x).iter().zip(grad).map(|(y, g)| y * g).sum() };
+    let slope = |at: usize| {
+        let moved = |by: f64| {
+            let mut moved = x.to_vec();
+            moved[at] += by;
+            total(&moved)
+        };
+        (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
+    };
+    (0..x.len()).map(slope).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KERNELS;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_kernel_has_cases_and_each_has_a_name_of_its_own() {
+        for kernel in KERNELS {
+            let cases = kernel.cases();
+            assert!(!cases.is_empty(), "{} has no cases", kernel.name);
+            let names: HashSet<&str> = cases.iter().map(|case| case.name()).collect();
+            assert_eq!(names.len(), cases.len(), "{}", kernel.name);
+        }
+    }
+}
