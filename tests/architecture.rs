@@ -1,4 +1,5 @@
-//! Which module uses which, as the sources say it, and that no modules use each other in a circle.
+//! Which module uses which, as the sources say it, that no modules use each other in a circle, and that only the command
+//! line speaks of flags.
 //!
 //! Modules are the files of `src`. A file uses what its `use` lines and paths lead to, through re-exports, to the file that
 //! defines it; that a `mod.rs` re-exports what its folder has is no use of it. Unit tests don't count.
@@ -271,4 +272,30 @@ fn no_modules_use_each_other_in_a_circle() {
     assert_eq!(circles(&rooms), BTreeSet::new());
     let knots: BTreeSet<Vec<&str>> = KNOTS.iter().map(|knot| knot.to_vec()).collect();
     assert_eq!(circles(&uses), knots);
+}
+
+/// What the library says, whoever calls it may offer under other names.
+#[test]
+fn only_the_command_line_speaks_of_flags() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in walkdir::WalkDir::new(&root) {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        if path.extension().is_none_or(|ending| ending != "rs")
+            || path.starts_with(root.join("cli"))
+        {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        for (number, line) in (1..).zip(text.lines()) {
+            let mut flags = line.match_indices("--");
+            let is_flag = |(at, _): (usize, &str)| {
+                let before = line[..at].chars().next_back();
+                let after = line[at + 2..].chars().next();
+                after.is_some_and(|it| it.is_ascii_lowercase())
+                    && before.is_none_or(|it| !it.is_alphanumeric() && it != '-')
+            };
+            assert!(!flags.any(is_flag), "{}:{number}: {line}", path.display());
+        }
+    }
 }
