@@ -13,10 +13,11 @@ use clap::Parser;
 use ptq4vit_gpu::data::samples::{Sample, labelled, listed, load_all};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result};
+use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::Site;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::{Site, sites};
 use ptq4vit_gpu::quant::{
     Calibration, Method, Policy, Preset, Provenance, QuantizedModel, Settings,
 };

@@ -11,9 +11,9 @@ use clap::Parser;
 use ptq4vit_gpu::bench::{covering, random_checkpoint, random_images};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::error::{Error, Result, Setting};
+use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Recipe, recipes};
-use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel, parse_bytes};
 use std::time::{Duration, Instant};
 

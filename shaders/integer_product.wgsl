@@ -151,12 +151,12 @@ fn main(
         let columns = columns_of(matrix, 4u * (vector + v));
         for (var r = 0u; r < ROW_VECTORS; r++) {
             let row_vector = ROW_VECTORS * tile_row + r;
-            var error = 0.0;
+            var errors = vec4(0.0);
             for (var row = 0u; row < 4u; row++) {
                 let at = 4u * (v * ROW_VECTORS + r) + row;
-                error += store(matrix, columns, 4u * row_vector + row, upper[at], lower[at]);
+                errors = with_row(errors, store(matrix, columns, 4u * row_vector + row, upper[at], lower[at]));
             }
-            store_error(matrix, row_vector, vector + v, error);
+            store_errors(matrix, row_vector, vector + v, errors);
         }
     }
 }
@@ -281,11 +281,11 @@ fn tiled(
     var r2_sums = r2;
     for (var r = 0u; r < 2u; r++) {
         let row_vector = first_down + 2u * lane_down + r;
-        var error = 0.0;
+        var errors = vec4(0.0);
         for (var row = 0u; row < 4u; row++) {
             let at = 4u * r + row;
-            error += store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]);
+            errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]));
         }
-        store_error(matrix, row_vector, first_across + lane_across, error);
+        store_errors(matrix, row_vector, first_across + lane_across, errors);
     }
 }

@@ -53,6 +53,15 @@ fn add_sums(sum: ptr<function, array<vec4<i32>, 2u * VECTORS>>, first: u32, lane
     workgroupBarrier();
 }
 
+// The row and the vector of columns in the tile that an invocation's vector `v` of sums is for.
+fn place_of(v: u32, lane: u32) -> vec2<u32> {
+    let at = v % PER_MATRIX * LANES + lane;
+    let block = at / (SIDE * SIDE / 4u);
+    let part = v / PER_MATRIX;
+    let row = (block / BLOCKS_ACROSS * 2u + part / 2u) * SIDE + at % (SIDE * SIDE / 4u) / (SIDE / 4u);
+    return vec2(row, (block % BLOCKS_ACROSS * 2u + part % 2u) * (SIDE / 4u) + at % (SIDE / 4u));
+}
+
 // The codes of a word, of both ranges, or of R1 or R2 alone.
 fn codes_of(word: u32, part: u32) -> vec4<f16> {
     if !TWIN {
@@ -162,28 +171,35 @@ fn main(
             }
         }
     }
+    var errors = array<vec4<f32>, VECTORS>();
     for (var v = 0u; v < VECTORS; v++) {
-        let at = v % PER_MATRIX * LANES + lane;
-        let block = at / (SIDE * SIDE / 4u);
-        let part = v / PER_MATRIX;
-        let row = (block / BLOCKS_ACROSS * 2u + part / 2u) * SIDE + at % (SIDE * SIDE / 4u) / (SIDE / 4u);
-        let vector = (block % BLOCKS_ACROSS * 2u + part % 2u) * (SIDE / 4u) + at % (SIDE / 4u);
-        let columns = columns_of(matrix, 4u * (first_across + vector));
-        let error = store_sums(matrix, columns, tile_row * TILE + row, sum[v], sum[VECTORS + v]);
-        if EPILOGUE == ERROR {
-            sums[row * TILE_VECTORS + vector] = error;
-        }
+        let place = place_of(v, lane);
+        let row = place.x;
+        let columns = columns_of(matrix, 4u * (first_across + place.y));
+        errors[v] = with_row(
+            vec4(0.0),
+            store_sums(matrix, columns, tile_row * TILE + row, sum[v], sum[VECTORS + v]),
+        );
     }
-    if EPILOGUE == ERROR {
-        workgroupBarrier();
-        for (var at = lane; at < TILE_VECTORS * TILE_VECTORS; at += LANES) {
-            let row_vector = at / TILE_VECTORS;
-            let vector = at % TILE_VECTORS;
-            var error = 0.0;
-            for (var row = 0u; row < 4u; row++) {
-                error += sums[(4u * row_vector + row) * TILE_VECTORS + vector];
+    if EPILOGUE == ERROR || EPILOGUE == COLUMN_ERRORS {
+        // Workgroup memory has room for one column of each vector.
+        let rounds = select(1u, 4u, EPILOGUE == COLUMN_ERRORS);
+        for (var c = 0u; c < rounds; c++) {
+            for (var v = 0u; v < VECTORS; v++) {
+                let place = place_of(v, lane);
+                sums[place.x * TILE_VECTORS + place.y] = errors[v][c];
             }
-            store_error(matrix, tile_row * TILE_VECTORS + row_vector, first_across + vector, error);
+            workgroupBarrier();
+            for (var at = lane; at < TILE_VECTORS * TILE_VECTORS; at += LANES) {
+                let row_vector = at / TILE_VECTORS;
+                let vector = at % TILE_VECTORS;
+                var error = 0.0;
+                for (var row = 0u; row < 4u; row++) {
+                    error += sums[(4u * row_vector + row) * TILE_VECTORS + vector];
+                }
+                store_error(matrix, tile_row * TILE_VECTORS + row_vector, first_across + vector, c, error);
+            }
+            workgroupBarrier();
         }
     }
 }

@@ -93,6 +93,8 @@ pub enum Setting {
     Candidates,
     /// [`Settings::rounds`](crate::quant::Settings::rounds).
     Rounds,
+    /// [`Settings::transforms`](crate::quant::Settings::transforms).
+    Transform,
     /// The most bytes that a calibration may take on its device.
     MemoryBudget,
     /// Whether a journal is discarded.
@@ -122,6 +124,7 @@ impl Setting {
             Self::CandidateRange => "alpha, beta",
             Self::Candidates => "candidates",
             Self::Rounds => "rounds",
+            Self::Transform => "transforms",
             Self::MemoryBudget => "memory_budget",
             Self::Restart => "restart",
             Self::Parts => "parts",

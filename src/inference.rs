@@ -3,9 +3,10 @@
 use crate::data::preprocess::Preprocessing;
 use crate::device::{Buffer, Commands, Device, Recording};
 use crate::error::{Error, Result};
+use crate::families::graphs;
 use crate::file::weights::Weights;
+use crate::graph::{FloatProducts, HalfProducts, Network, Products};
 use crate::model::config::Architecture;
-use crate::model::{FloatProducts, HalfProducts, Network, Products};
 use crate::quant::QuantizedModel;
 use std::path::Path;
 use web_time::{Duration, Instant};
@@ -298,5 +299,5 @@ pub fn check_finite(logits: &[f32], path: &Path, device: &Device) -> Result<()> 
 /// # Errors
 /// A parameter that holds a NaN or an infinity.
 pub fn build(device: &Device, weights: &Weights, architecture: &Architecture) -> Result<Network> {
-    Network::new(device, architecture, |name| weights.float(name))
+    Network::load(device, &graphs(architecture), |name| weights.float(name))
 }

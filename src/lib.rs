@@ -6,7 +6,8 @@
 //! use ptq4vit_gpu::data::samples::{choose, flat_folder, load};
 //! use ptq4vit_gpu::device::open;
 //! use ptq4vit_gpu::inference::Model;
-//! use ptq4vit_gpu::model::{open_checkpoint, sites};
+//! use ptq4vit_gpu::families::sites;
+//! use ptq4vit_gpu::model::open_checkpoint;
 //! use ptq4vit_gpu::model::recipe::resolve;
 //! use ptq4vit_gpu::quant::{
 //!     Calibration, Event, Method, Preset, Provenance, QuantizedModel,
@@ -82,7 +83,9 @@ pub mod device;
 pub mod error;
 #[cfg(feature = "files")]
 pub mod evaluation;
+pub mod families;
 pub mod file;
+pub mod graph;
 #[cfg(feature = "files")]
 pub mod hub;
 pub mod inference;

@@ -6,6 +6,7 @@ mod program;
 
 use program::{Program, here, program};
 use ptq4vit_gpu::data::samples::{flat_folder, load_all};
+use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::resolve;
@@ -155,6 +156,57 @@ fn widths_may_differ_from_product_to_product() {
         .with("--kernel", "add")
         .run()
         .success();
+}
+
+#[test]
+fn a_weight_may_have_a_scale_for_each_output_channel() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for model in [VIT, SWIN] {
+        let out = path("channels.safetensors");
+        let run = || calibrate(model, &out).with("--device", "cpu");
+        run()
+            .with("--bits", "4")
+            .with("--weight-scales", "channel")
+            .with("--plan-out", path("plan.toml"))
+            .with("--report", path("page.html"))
+            .run()
+            .success();
+        let file = std::fs::read(&out).unwrap();
+        let quantized = QuantizedModel::open(&out).unwrap();
+        for site in sites(&quantized.architecture) {
+            let scales = &quantized.sites[&site.name].scales.b;
+            if let Some(sizes) = site.weight() {
+                assert_eq!(scales.len(), sizes.outputs, "{}", site.name);
+                // Random rows don't all have the same largest value.
+                assert!(scales.windows(2).any(|pair| pair[0] != pair[1]));
+            }
+        }
+        let (inspected, _) = program("inspect")
+            .flag(out.to_str().unwrap())
+            .run()
+            .success();
+        let bits = "weights 4, activations 4; a scale for each output channel\n";
+        assert!(inspected.contains(bits), "{inspected}");
+
+        run().with("--plan", path("plan.toml")).run().success();
+        assert!(std::fs::read(&out).unwrap() == file);
+        program("verify")
+            .with("--quantized", &out)
+            .with("--images", IMAGES)
+            .with("--kernel", "add")
+            .run()
+            .success();
+
+        // A single output has no direction.
+        let outcome = run()
+            .with("--weight-scales", "channel")
+            .with("--metric", "cosine")
+            .run();
+        assert_eq!(outcome.code, Some(2), "{outcome}");
+        let says = "--metric: expected hessian or mse, because each output channel of";
+        assert!(outcome.stderr.contains(says), "{outcome}");
+    }
 }
 
 #[test]

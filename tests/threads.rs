@@ -4,10 +4,10 @@ mod common;
 
 use ptq4vit_gpu::data::samples::{flat_folder, load_all};
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
-use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use std::path::Path;
 use std::thread;

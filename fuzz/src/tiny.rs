@@ -2,10 +2,10 @@
 //! windows and a merging, and a DeiT III.
 
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{CONFIG_KEY, resolve};
-use ptq4vit_gpu::model::sites;
 use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel};
 use std::collections::BTreeMap;
 

@@ -7,6 +7,7 @@
 //   CODES       out = codes of value, four neighbouring columns in a word: the left operand of the next product
 //   GELU_CODES  out = codes of gelu(value), likewise
 //   ERROR       out = partial sums of (weight * (value - reference))^2: the score of a candidate
+//   COLUMN_ERRORS  the same, of each column by itself
 //
 // Both operands lie as quantize.wgsl has them: [job or 1][problem][word][row of a, or column of b], in vectors of four
 // rows or columns; a word holds four codes along k (shared/codes.wgsl). TWIN: a holds range-flag codes, and the integer is
@@ -62,6 +63,7 @@ const VALUES: u32 = 0u;
 const CODES: u32 = 1u;
 const GELU_CODES: u32 = 2u;
 const ERROR: u32 = 3u;
+const COLUMN_ERRORS: u32 = 4u;
 
 override BITS: u32 = 8u;
 override SPARE: u32 = 8u - BITS;
@@ -161,11 +163,11 @@ fn columns_of(matrix: Matrix, first: u32) -> Columns {
 }
 
 // Finishes four neighbouring columns of one row, where they exist; the integers are `lower`, or a twin's `upper` and
-// `lower`. Returns their error, zero but for ERROR.
-fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: vec4<i32>) -> f32 {
+// `lower`. Returns their squared errors, zero but for ERROR and COLUMN_ERRORS.
+fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: vec4<i32>) -> vec4<f32> {
     let p = parameters;
     if row >= p.m || columns.first >= p.n {
-        return 0.0;
+        return vec4(0.0);
     }
     var integers = vec4<f32>(lower);
     if TWIN {
@@ -174,21 +176,21 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
     let values = integers * columns.scale + columns.bias;
     if EPILOGUE == CODES {
         store_codes(matrix, columns.first, row, values);
-        return 0.0;
+        return vec4(0.0);
     }
     if EPILOGUE == GELU_CODES {
         store_codes(matrix, columns.first, row, gelu(values));
-        return 0.0;
+        return vec4(0.0);
     }
     var out_row = row;
     if EPILOGUE == VALUES && p.order_rows != 0u {
         let token = order[row % p.order_rows];
         if token >= p.image_rows {
-            return 0.0;
+            return vec4(0.0);
         }
         out_row = row / p.order_rows * p.image_rows + token;
     }
-    var error = 0.0;
+    var errors = vec4(0.0);
     var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
     let existing = min(p.n - columns.first, 4u);
     for (var c = 0u; c < existing; c++) {
@@ -203,15 +205,23 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
             if p.has_weight != 0u {
                 value *= weight[at];
             }
-            error += value * value;
+            errors[c] = value * value;
         }
         at += p.out.column;
     }
-    return error;
+    return errors;
+}
+
+// The errors of some rows of four columns, with those of one more row: of each column, or in the first place all of them.
+fn with_row(errors: vec4<f32>, row: vec4<f32>) -> vec4<f32> {
+    if EPILOGUE == COLUMN_ERRORS {
+        return errors + row;
+    }
+    return vec4(errors.x + (row.x + row.y + row.z + row.w), 0.0, 0.0, 0.0);
 }
 
 // The same for sums over the lanes of R1 and of R2, each 2^SPARE times too large; without TWIN, `r1` is over all lanes.
-fn store_sums(matrix: Matrix, columns: Columns, row: u32, r1: vec4<i32>, r2: vec4<i32>) -> f32 {
+fn store_sums(matrix: Matrix, columns: Columns, row: u32, r1: vec4<i32>, r2: vec4<i32>) -> vec4<f32> {
     let sum = r1 >> vec4(SPARE);
     if !TWIN {
         return store(matrix, columns, row, vec4(0i), sum);
@@ -228,15 +238,30 @@ fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
     out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
 }
 
-// Stores the partial sum of a block of four rows by four columns, where it exists: [job][group][outer][vector of rows]
-// [vector of the group]. Whatever the tiles, blocks are the same, and so are all sums.
-fn store_error(matrix: Matrix, row_vector: u32, vector: u32, error: f32) {
+// Stores the partial sums of a block of four rows by four columns, where it exists: [job][group][outer][vector of rows]
+// [vector of the group]; a group that is a column has one such vector. Whatever the tiles, blocks are the same, and so are
+// all sums.
+fn store_errors(matrix: Matrix, row_vector: u32, vector: u32, errors: vec4<f32>) {
+    if EPILOGUE == ERROR {
+        store_error(matrix, row_vector, vector, 0u, errors.x);
+    }
+    if EPILOGUE == COLUMN_ERRORS {
+        for (var c = 0u; c < 4u; c++) {
+            store_error(matrix, row_vector, vector, c, errors[c]);
+        }
+    }
+}
+
+// Stores one of them: that of all columns, or of column `c`.
+fn store_error(matrix: Matrix, row_vector: u32, vector: u32, c: u32, error: f32) {
     let p = parameters;
     let down = (p.m + 3u) / 4u;
-    let across = (p.group_columns + 3u) / 4u;
-    if EPILOGUE == ERROR && row_vector < down && vector * 4u < p.n {
-        let group = matrix.inner * p.inner_groups + vector / across;
-        let part = (matrix.outer * down + row_vector) * across + vector % across;
-        out[(matrix.job * p.groups + group) * p.outer * down * across + part] = bitcast<u32>(error);
+    let column = vector * 4u + c;
+    if row_vector >= down || column >= p.n {
+        return;
     }
+    let across = (p.group_columns + 3u) / 4u;
+    let group = matrix.inner * p.inner_groups + column / p.group_columns;
+    let part = (matrix.outer * down + row_vector) * across + vector % across;
+    out[(matrix.job * p.groups + group) * p.outer * down * across + part] = bitcast<u32>(error);
 }

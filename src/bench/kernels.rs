@@ -5,6 +5,8 @@ use super::random::uniform;
 use super::timing::{Timing, time};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
+use crate::families::sites;
+use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
     affine, float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
@@ -12,10 +14,9 @@ use crate::kernels::{
     window_softmax_codes,
 };
 use crate::model::config::{Architecture, Family};
-use crate::model::{Attention, Linear, LinearWeights, Record, Site, SiteKind, sites};
 use crate::quant::{
-    Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side, SitePlan,
-    SiteScales,
+    CodedProduct, Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side,
+    SitePlan, SiteScales, inverse_scales,
 };
 use half::f16;
 use rand::SeedableRng;
@@ -455,10 +456,6 @@ impl Case {
             ],
             SiteKind::Scores(attention) => [qkv(attention); 2],
             SiteKind::Context(attention) => [square(attention), qkv(attention)],
-            SiteKind::Matrices(sizes) => [
-                self.images * sizes.m * sizes.k,
-                self.images * sizes.n * sizes.k,
-            ],
         }
     }
 
@@ -519,12 +516,13 @@ impl Case {
 
     fn integer_product(&self, device: Device, operands: Operands) -> Run {
         let Operands { a, b, bias } = operands;
-        let (plan, images) = (self.plan(), self.images);
+        let plan = self.plan();
+        let product = plan.product(self.images);
         let scales = scales(&plan, 1.0);
         let commands = &mut Commands::new(&device);
         let mut codes = |side, source, scales: &Vec<Scale>| {
             let one = std::slice::from_ref(scales);
-            plan.codes(commands, side, images, source, one)
+            product.codes(commands, side, source, one)
         };
         let a = codes(Side::A, &a, &scales.a);
         let b = match self.site.weight() {
@@ -544,8 +542,8 @@ impl Case {
             }
             None => codes(Side::B, &b, &scales.b),
         };
-        let scales = plan.output_scales(&device, std::slice::from_ref(&scales));
-        let shape = plan.shape(images, 1, &a, &b);
+        let scales = product.output_scales(&device, std::slice::from_ref(&scales));
+        let shape = product.shape(1, &a, &b);
         let values = device.zeros::<f32>(shape.job_stride);
         let residual = device.zeros(shape.job_stride);
         // Where codes of two heads would share a word, the network keeps the values too.
@@ -565,7 +563,7 @@ impl Case {
         let adds = self.epilogue == Epilogue::Residual;
         let affine = affine(None, bias.as_deref()).map(|affine| device.upload(&affine));
         Box::new(move |commands| {
-            let operands = plan.operands(&a, &b, &scales, affine.as_ref());
+            let operands = product.operands(&a, &b, &scales, affine.as_ref());
             match words {
                 Some((out, _)) => {
                     let shape = IntegerProduct { out, ..shape };
@@ -585,7 +583,7 @@ impl Case {
     fn quantize(&self, device: Device, operands: Operands) -> Run {
         let plan = self.plan();
         let quantizer = plan.quantizer(Side::A, self.images, 1);
-        let inverses = plan.inverse_scales(&device, &[scales(&plan, 1.0).a]);
+        let inverses = inverse_scales(&device, &[scales(&plan, 1.0).a]);
         Box::new(move |commands| drop(quantize(commands, &quantizer, &operands.a, &inverses)))
     }
 
@@ -666,7 +664,8 @@ impl Case {
         let Operands { a, b, bias } = operands;
         let fixed = scales(&plan, 1.0);
         let one = std::slice::from_ref(&fixed.b);
-        let fixed_codes = plan.codes(&mut Commands::new(&device), Side::B, images, &b, one);
+        let product = plan.product(images);
+        let fixed_codes = product.codes(&mut Commands::new(&device), Side::B, &b, one);
         let (linear, b) = match self.site.weight() {
             Some(_) => {
                 let linear = LinearWeights::new(b, &device, bias.as_deref());
@@ -686,7 +685,7 @@ impl Case {
             Format::SoftmaxTwin => MAX_SHIFT as usize,
             _ => CANDIDATES,
         };
-        let at_once = scan_of(&plan, images, &record, linear.as_ref());
+        let at_once = scan_of(&product, &record, linear.as_ref());
         let jobs = at_once.jobs_at_once(Side::A).min(candidates);
         let candidates: Vec<SiteScales> = (1..=jobs)
             .map(|job| SiteScales {
@@ -695,11 +694,10 @@ impl Case {
             })
             .collect();
         let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
-        let lines = plan.lines(images);
         let run = move |commands: &mut Commands| {
-            let scan = scan_of(&plan, images, &record, linear.as_ref());
+            let scan = scan_of(&product, &record, linear.as_ref());
             let codes = scan.codes(commands, Side::A, &searched);
-            drop(scan.scores(commands, &lines, &codes, &fixed_codes, &candidates));
+            drop(scan.scores(commands, product.lines(), &codes, &fixed_codes, &candidates));
         };
         Prepared {
             run: Box::new(run),
@@ -709,15 +707,13 @@ impl Case {
 }
 
 fn scan_of<'a>(
-    plan: &'a SitePlan,
-    images: usize,
+    product: &'a CodedProduct,
     record: &'a Record,
     linear: Option<&'a LinearWeights>,
 ) -> Scan<'a> {
     Scan {
-        plan,
+        product,
         metric: Metric::Hessian,
-        units: images,
         record,
         linear,
     }

@@ -4,9 +4,9 @@ use super::kernels::{Case, Kernel, cases_of_shape};
 use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
 use crate::error::Error;
+use crate::families::sites;
 use crate::kernels::{Format, STRATEGY_NAMES, adopt};
 use crate::model::recipe::recipe_named;
-use crate::model::sites;
 use serde::Serialize;
 
 /// The network whose shapes are timed, of middling size, at as many images as kernels are timed with.

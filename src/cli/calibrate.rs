@@ -9,13 +9,14 @@ use super::{open_float, print_json, progress};
 use crate::data::samples::{Sample, calibration_set, load};
 use crate::device::Device;
 use crate::error;
+use crate::families::sites;
 use crate::file::output::{self, Output};
 use crate::file::weights::Weights;
+use crate::graph::Site;
 use crate::model::recipe::Resolved;
-use crate::model::{Site, sites};
 use crate::quant::{
     Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
-    QuantizedModel, Rule, Settings, Subject, journal_of, parse_bytes,
+    QuantizedModel, Rule, Settings, Subject, Transform, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -71,6 +72,9 @@ pub struct Calibrate {
     /// Bits of activations, if not --bits.
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
+    /// Which values of a weight share a scale.
+    #[arg(long, value_enum, default_value = "tensor")]
+    weight_scales: WeightScales,
     /// Bits of the products whose names match, as in '*.mlp.fc2=w8a8', 'blocks.0.*=a8' or 'head=w8'. May be given several
     /// times; of two for one product the later one holds.
     #[arg(long = "site", value_name = "PATTERN=BITS")]
@@ -82,7 +86,7 @@ pub struct Calibrate {
     #[arg(
         long,
         value_name = "FILE",
-        conflicts_with_all = ["bits", "weight_bits", "activation_bits", "softmax_twin", "gelu_twin", "site_rules", "keep_float"]
+        conflicts_with_all = ["bits", "weight_bits", "activation_bits", "weight_scales", "softmax_twin", "gelu_twin", "site_rules", "keep_float"]
     )]
     plan: Option<PathBuf>,
     /// File to write the plan to, as --plan takes it.
@@ -112,6 +116,12 @@ pub struct Calibrate {
     /// Evaluate every candidate on every image, even those that can't win any more. The choice is the same.
     #[arg(long)]
     exhaustive: bool,
+    /// Change of the model before it is quantized, which leaves its function as it is. May be given several times.
+    #[arg(long = "transform", value_name = "TRANSFORM", value_enum)]
+    transforms: Vec<Transform>,
+    /// Take the mean error of each output on the calibration images off its bias.
+    #[arg(long)]
+    bias_correction: bool,
     /// Number of calibration images.
     #[arg(long, value_name = "N", default_value_t = 32)]
     count: usize,
@@ -245,6 +255,7 @@ impl Calibrate {
                     self.activation_bits.unwrap_or(self.bits),
                 );
                 let policy = Policy {
+                    weight_scales: self.weight_scales,
                     softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
                     gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
                     rules: [&self.site_rules[..], &self.keep_float[..]].concat(),
@@ -265,6 +276,8 @@ impl Calibrate {
             candidates: self.candidates.unwrap_or(preset.candidates),
             rounds: self.rounds.unwrap_or(preset.rounds),
             exhaustive: self.exhaustive,
+            transforms: self.transforms.clone(),
+            bias_correction: self.bias_correction,
         }
     }
 
@@ -336,7 +349,7 @@ impl Calibrating<'_> {
             .on_event(&mut |event| {
                 progress::show(&bar, &event);
                 match event {
-                    Event::Found(report, scales) => journal.add(report, scales),
+                    Event::Found(report, quantized) => journal.add(report, quantized),
                     _ => Ok(()),
                 }
             })

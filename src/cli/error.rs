@@ -95,6 +95,7 @@ fn flag(setting: Setting) -> &'static str {
         Setting::CandidateRange => "--alpha, --beta",
         Setting::Candidates => "--candidates",
         Setting::Rounds => "--rounds",
+        Setting::Transform => "--transform",
         Setting::MemoryBudget => "--memory-budget",
         Setting::Restart => "--restart",
         Setting::Parts => "PART",

@@ -5,10 +5,11 @@ use crate::error::{Error, Result};
 use crate::evaluation::{
     EvaluationSubject, LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard,
 };
+use crate::families::sites;
 use crate::file::input;
 use crate::file::weights::Weights;
+use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::{config::Architecture, sites};
 use crate::quant::{Method, Preset, Provenance, Settings};
 use crate::text::differences;
 use serde::Deserialize;

@@ -42,6 +42,7 @@ const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
 const CODES: &[Dtype] = &[Dtype::U8, Dtype::I32];
 
 /// A safetensors file in memory, whose header has been checked against its data; or several, the shards of one checkpoint.
+#[derive(Clone)]
 pub struct Weights {
     path: PathBuf,
     /// The file, or the shards one after the other, then the values of replaced tensors.
@@ -331,7 +332,7 @@ fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
 }
 
 /// A safetensors header, names in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Header {
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, TensorInfo>,

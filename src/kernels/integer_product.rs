@@ -231,10 +231,10 @@ impl IntegerProduct {
     }
 }
 
-/// Whether no group of `group_columns` among `columns` columns ends within four that the shader finishes at once, so that
-/// [`integer_product_error`] can add up a group.
+/// Whether [`integer_product_error`] can add up groups of `group_columns` among `columns` columns: each is a column, or none
+/// ends within four columns, which the shader finishes at once.
 pub fn vectors_lie_within(columns: usize, group_columns: usize) -> bool {
-    group_columns == columns || group_columns.is_multiple_of(VECTOR)
+    group_columns == 1 || group_columns == columns || group_columns.is_multiple_of(VECTOR)
 }
 
 /// `out = factor · scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
@@ -421,7 +421,8 @@ fn dispatch(
             operand = Some(reference);
             weight = by;
             parameters.has_weight = weight.is_some().into();
-            (3, Format::Uniform)
+            let by_column = operands.group_columns == 1;
+            (if by_column { 4 } else { 3 }, Format::Uniform)
         }
     };
     let mut constants = vec![
@@ -504,6 +505,18 @@ impl Block {
     ) -> (usize, usize, Vec<f64>) {
         let mut errors = vec![0.0; product.n.div_ceil(operands.group_columns)];
         let step = product.out.column as usize;
+        let first_group = self.matrix[1] * operands.inner_groups;
+        if operands.group_columns == 1 {
+            self.for_each_row(product, |row, values| {
+                let start = product.out.at(self.matrix, row, 0);
+                for (column, (value, error)) in values.iter().zip(&mut errors).enumerate() {
+                    let at = start + column * step;
+                    let weight = weight.map_or(1.0, |weight| weight[at]);
+                    *error += f64::from((weight * (value - reference[at])).powi(2));
+                }
+            });
+            return (self.job, first_group, errors);
+        }
         self.for_each_row(product, |row, values| {
             let start = product.out.at(self.matrix, row, 0);
             let groups = values.chunks(operands.group_columns).enumerate();
@@ -521,7 +534,7 @@ impl Block {
                 *error += f64::from(squares);
             }
         });
-        (self.job, self.matrix[1] * operands.inner_groups, errors)
+        (self.job, first_group, errors)
     }
 }
 

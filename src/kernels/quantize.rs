@@ -295,6 +295,23 @@ fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
     }
 }
 
+/// The lanes of words whose values have a scale each word, compiled likewise.
+#[multiversion(targets = "simd")]
+fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes: &mut [[u8; 4]]) {
+    macro_rules! fill {
+        ($format:expr) => {
+            for ((lanes, x), &scales) in lanes.iter_mut().zip(x).zip(scales) {
+                *lanes = x.map(|x| code($format, x, scales, q));
+            }
+        };
+    }
+    match format {
+        Format::Uniform => fill!(Format::Uniform),
+        Format::SoftmaxTwin => fill!(Format::SoftmaxTwin),
+        Format::GeluTwin => fill!(Format::GeluTwin),
+    }
+}
+
 /// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what
 /// they hold.
 fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
@@ -369,11 +386,25 @@ fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, value
 /// One job's codes of one word of every row. `scales` are the inverses of this matrix's groups.
 fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], codes: &mut [u32]) {
     let q = half_range(what.bits);
-    let groups = codes
-        .chunks_mut(what.group_rows)
-        .zip(values.chunks(4 * what.group_rows));
-    for ((codes, values), &scales) in groups.zip(scales) {
-        pack(what.format, q, &values[..4 * codes.len()], scales, codes);
+    if what.group_rows == 1 {
+        let (values, _) = values.as_chunks();
+        fill_words(
+            what.format,
+            q,
+            values,
+            scales,
+            bytemuck::cast_slice_mut(codes),
+        );
+        codes
+            .iter_mut()
+            .for_each(|word| *word = u32::from_le(*word));
+    } else {
+        let groups = codes
+            .chunks_mut(what.group_rows)
+            .zip(values.chunks(4 * what.group_rows));
+        for ((codes, values), &scales) in groups.zip(scales) {
+            pack(what.format, q, &values[..4 * codes.len()], scales, codes);
+        }
     }
     let lanes = what.k - 4 * word;
     if lanes < 4 {

@@ -3,13 +3,13 @@
 //! `ARCHITECTURE.md` documents the layout for someone who writes a reader of their own.
 
 use super::calibrate::Calibration;
-use super::candidates::{MAX_SHIFT, Scale};
 use super::evidence::SiteEvidence;
 use super::execution::{IntegerProducts, LinearCodes};
 use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
-use super::plan::{Plan, Policy, Side, SitePlan, SiteScales};
+use super::plan::{Plan, Policy, Side, SitePlan, SiteScales, WeightScales};
 use super::quantized_site::{QuantizedSite, QuantizedWeight};
+use super::search::{MAX_SHIFT, Scale};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
@@ -17,10 +17,11 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{Sample, contents_sha256};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::families::{graphs, sites};
 use crate::file::weights::{self, TensorData, Weights};
+use crate::graph::{Linear, LinearWeights, Network, Site};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::{Linear, LinearWeights, Network, Site, sites};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -171,9 +172,10 @@ impl QuantizedModel {
         calibration: Calibration,
         provenance: Provenance,
     ) -> Result<Self> {
+        let prepared = calibration.prepared.as_deref().unwrap_or(weights);
         let floats = float_tensors(&resolved.architecture, &method.plan)
             .into_iter()
-            .map(|(name, _)| Ok((name.clone(), weights.float(&name)?)))
+            .map(|(name, _)| Ok((name.clone(), prepared.float(&name)?)))
             .collect::<Result<_>>()?;
         for plan in method.plan.integer(&sites(&resolved.architecture)) {
             check_scales(weights, &plan, &calibration.sites[&plan.site.name].scales)?;
@@ -353,7 +355,7 @@ impl QuantizedModel {
     /// # Errors
     /// None beyond those of the device, which show at the first read.
     pub fn load(&self, device: &Device) -> Result<(Network, IntegerProducts)> {
-        let network = Network::new(device, &self.architecture, |name| {
+        let network = Network::load(device, &graphs(&self.architecture), |name| {
             Ok(self.floats[name].clone())
         })?;
         let mut products = IntegerProducts::new(device);
@@ -388,6 +390,7 @@ fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> 
             activation_bits: all.activation_bits,
             softmax_twin: all.softmax_twin,
             gelu_twin: all.gelu_twin,
+            weight_scales: WeightScales::Tensor,
             rules: Vec::new(),
         };
         let plan = policy.plan(sites).map_err(|problem| {

@@ -5,16 +5,15 @@
 //! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
 //! images were divided.
 
-use super::candidates::Scale;
-use super::pieces::Batch;
+use super::estimate::Estimator;
 use super::plan::{Side, SitePlan};
-use super::scan::Scan;
-use super::search::{Found, not_finite};
+use super::quantized_site::QuantizedSite;
+use super::search::{Batch, Scale, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
+use crate::graph::{LinearWeights, SiteKind};
 use crate::kernels::{Format, Quantize};
-use crate::model::{LinearWeights, SiteKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::{AddAssign, Range};
@@ -229,7 +228,9 @@ pub(super) struct Chosen<'a> {
     pub metric: Metric,
     pub linear: Option<&'a LinearWeights>,
     pub batches: &'a [Batch],
-    pub found: &'a Found,
+    pub quantized: &'a QuantizedSite,
+    /// The largest of A's values, or of their magnitudes where A's format is signed.
+    pub largest_a: f32,
     /// What a sum of squares of the gradients has to be multiplied by.
     pub score_unit: f64,
 }
@@ -240,15 +241,17 @@ impl Chosen<'_> {
     /// # Errors
     /// Those of the device, and sums that are not finite.
     pub fn evidence(&self, commands: &mut Commands) -> Result<(SiteEvidence, Option<Histograms>)> {
-        let (plan, scales) = (self.plan, &self.found.scales);
-        let histograms = Histograms::new(plan, scales.a[0], self.found.largest_a);
+        let (plan, scales) = (self.plan, &self.quantized.scales);
+        let histograms = Histograms::new(plan, scales.a[0], self.largest_a);
+        let estimator = Estimator::new(commands.device(), plan, self.quantized);
         let (mut sums, mut b) = (Sums::default(), Usage::default());
         let mut a = Usage {
             histograms: histograms.clone(),
             ..Usage::default()
         };
         for (index, batch) in self.batches.iter().enumerate() {
-            self.add_errors(commands, batch, &mut sums)?;
+            let estimate = estimator.estimate(commands, batch)?;
+            self.add_errors(commands, batch, &estimate, &mut sums)?;
             let values = commands.read(&batch.record.a)?;
             a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
             // One stands for all where B is a weight.
@@ -283,24 +286,15 @@ impl Chosen<'_> {
         Ok((evidence, a.histograms))
     }
 
-    /// Adds what the elements of O of some images contribute.
-    fn add_errors(&self, commands: &mut Commands, batch: &Batch, sums: &mut Sums) -> Result<()> {
+    /// Adds what the elements of O and Ô of some images contribute.
+    fn add_errors(
+        &self,
+        commands: &mut Commands,
+        batch: &Batch,
+        estimate: &[f32],
+        sums: &mut Sums,
+    ) -> Result<()> {
         let Batch { images, record } = batch;
-        let scales = std::slice::from_ref(&self.found.scales);
-        let scan = Scan {
-            plan: self.plan,
-            metric: self.metric,
-            units: *images,
-            record,
-            linear: self.linear,
-        };
-        let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales[0].a));
-        let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales[0].b));
-        let affine = self.linear.and_then(|linear| linear.affine.as_ref());
-        let estimate = self
-            .plan
-            .integer_product(commands, *images, &a, &b, scales, affine);
-        let estimate = commands.read(&estimate)?;
         let out = commands.read(&record.out)?;
         let grad = match &record.grad {
             Some(grad) if self.metric.needs_gradient() => Some(commands.read(grad)?),

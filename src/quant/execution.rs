@@ -1,15 +1,15 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
-use super::candidates::Scale;
-use super::plan::{Codes, Side, SitePlan, SiteScales};
+use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
+use super::search::Scale;
 use crate::device::{Buffer, Commands, Device};
-use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, Width, affine, fake_quantize, float_product, gelu,
-    integer_product, integer_product_codes, quantize,
-};
-use crate::model::{
+use crate::graph::{
     Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
     Order, Output, Products, Site, Then,
+};
+use crate::kernels::{
+    IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
+    integer_product, integer_product_codes, quantize,
 };
 use std::collections::HashMap;
 
@@ -33,13 +33,8 @@ impl LinearCodes {
         codes: &[i8],
         bias: Option<&[f32]>,
     ) -> Self {
-        let width = Width::holding(bits);
         Self {
-            codes: Codes {
-                words: device.upload(&width.pack(codes, sizes.inputs)),
-                per_job: false,
-                width,
-            },
+            codes: Codes::of_weight(device, codes, sizes.inputs, bits),
             bias: bias.map(<[f32]>::to_vec),
             affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
@@ -68,7 +63,7 @@ impl IntegerSite {
             Activation::Probabilities(probabilities) => {
                 probabilities.codes(commands, images, format, bits, inverses)
             }
-            Activation::Values(values) | Activation::Output(Output::Values(values)) => quantize(
+            Activation::Output(Output::Values(values)) => quantize(
                 commands,
                 &plan.quantizer(Side::A, images, 1),
                 values,
@@ -169,8 +164,8 @@ impl IntegerProducts {
         let one_job = std::slice::from_ref(&scales);
         let site = IntegerSite {
             inverses: [&scales.a, &scales.b]
-                .map(|scales| plan.inverse_scales(device, std::slice::from_ref(scales))),
-            output_scales: plan.output_scales(device, one_job),
+                .map(|scales| inverse_scales(device, std::slice::from_ref(scales))),
+            output_scales: plan.product(1).output_scales(device, one_job),
             scales,
             linear,
             plan,
@@ -224,8 +219,8 @@ impl IntegerProducts {
             a: units(&site.scales.a),
             b: units(&site.scales.b),
         };
-        let plan = &site.plan;
-        plan.integer_product(commands, images, &codes.a, b, &[units], None)
+        let product = site.plan.product(images);
+        product.integer_product(commands, &codes.a, b, &[units], None)
     }
 
     /// O of a site, with its bias, from the codes of its operands, and what `then` says.
@@ -247,8 +242,9 @@ impl IntegerProducts {
             _ => None,
         };
         let affine = scaled.as_ref().or(affine);
-        let shape = site.plan.shape(images, 1, &codes.a, b);
-        let operands = site.plan.operands(&codes.a, b, &site.output_scales, affine);
+        let product = site.plan.product(images);
+        let shape = product.shape(1, &codes.a, b);
+        let operands = product.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
             Then::Gelu(next) => self.next_codes(next, true),
@@ -325,7 +321,7 @@ impl FakeQuantizedProducts {
 
 impl FloatingProducts for FakeQuantizedProducts {
     fn multiply(
-        &mut self,
+        &self,
         commands: &mut Commands,
         site: &Site,
         images: usize,
@@ -335,7 +331,7 @@ impl FloatingProducts for FakeQuantizedProducts {
         let Some((plan, scales)) = self.sites.get(&site.name) else {
             return self.float.multiply(commands, site, images, a, b);
         };
-        let mut rounded = |side, source: &Buffer<f32>| {
+        let rounded = |commands: &mut Commands, side, source: &Buffer<f32>| {
             let quantizer = plan.quantizer(side, images, 1);
             let of_side = match side {
                 Side::A => &scales.a,
@@ -367,7 +363,8 @@ impl FloatingProducts for FakeQuantizedProducts {
         };
         product.a = compact(product.m, product.k);
         product.b = compact(product.n, product.k).transposed();
-        let (a, b) = (rounded(Side::A, a), rounded(Side::B, &b));
+        let a = rounded(commands, Side::A, a);
+        let b = rounded(commands, Side::B, &b);
         let out = commands.uninitialized(images * site.out_len());
         float_product(commands, &product, &a, &b, bias.as_ref(), &out);
         out

@@ -1,9 +1,9 @@
 //! How a network is quantized: its plan, and how scales are chosen.
 
-use super::plan::{Plan, Policy};
+use super::plan::{Granularity, Plan, Policy, SitePlan};
 use super::settings::{Preset, Settings};
 use crate::error::{Error, Result, Setting};
-use crate::model::Site;
+use crate::graph::Site;
 
 /// Everything that decides what a calibration makes of a model, given the images.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,5 +30,27 @@ impl Method {
             plan: plan.map_err(|problem| Error::setting(Setting::Bits, problem))?,
             settings: Settings::preset(preset),
         })
+    }
+
+    /// Finds out that the metric can compare what each scale of the network's `sites` serves: a direction takes more than
+    /// one output.
+    ///
+    /// # Errors
+    /// The site whose scales it can't tell apart.
+    pub(super) fn check_metric<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Result<()> {
+        let metric = self.settings.metric;
+        let mut plans = self.plan.integer(sites);
+        let by_channel = |plan: &SitePlan| plan.b.granularity == Granularity::Channel;
+        match plans.find(by_channel) {
+            Some(plan) if !metric.sums_squares() => Err(Error::setting(
+                Setting::Metric,
+                format!(
+                    "expected hessian or mse, because each output channel of {} has a scale to itself, found {}",
+                    plan.site.name,
+                    metric.name()
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 }

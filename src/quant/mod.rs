@@ -1,44 +1,39 @@
 //! Quantization after training: scales and formats, the search for them, the file of integers, and inference from it.
 
 mod artifact;
-mod builder;
 mod calibrate;
-mod candidates;
-mod curve;
+mod correction;
+mod estimate;
 mod evidence;
 mod execution;
-#[cfg(feature = "files")]
-mod journal;
-mod memory;
 mod method;
 mod packing;
-mod pieces;
 mod plan;
 mod quantized_site;
-mod recovery;
-mod scan;
+mod rounding;
 mod search;
 mod settings;
+mod transform;
 
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
-pub use builder::CalibrationBuilder;
-pub use calibrate::{Calibration, Event, Phase, Progress, SiteReport, weight_codes};
-pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
-pub use curve::{CandidateScore, ScoreCurve};
+pub use calibrate::{
+    Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
+};
+#[cfg(feature = "files")]
+pub use calibrate::{Journal, JournalLock, Subject, journal_of};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
-#[cfg(feature = "files")]
-pub use journal::{Journal, JournalLock, Subject, journal_of};
-pub use memory::parse_bytes;
 pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
-pub use pieces::Batch;
 pub use plan::{
-    Codes, Granularity, OperandScheme, Plan, Policy, Rule, Side, SitePlan, SiteScales, SiteScheme,
-    Widths,
+    CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
+    SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
-pub use recovery::Finding;
-pub use scan::Scan;
-pub use search::{Found, SiteSearch, Work};
+pub use rounding::nearest_codes;
+pub use search::{
+    Batch, CandidateScore, Found, GELU_MINIMUM, MAX_SHIFT, Scale, Scan, ScoreCurve, SiteSearch,
+    Work,
+};
 pub use settings::{Metric, Preset, Settings};
+pub use transform::Transform;

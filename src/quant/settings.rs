@@ -1,5 +1,6 @@
 //! What the user can choose about a calibration.
 
+use super::transform::Transform;
 use crate::error::{Error, Result, Setting};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,12 @@ pub struct Settings {
     pub rounds: usize,
     /// Whether every candidate is evaluated on every image, even those that can't win any more.
     pub exhaustive: bool,
+    /// What is made of the checkpoint before, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<Transform>,
+    /// Whether the mean error of each output is taken off its bias.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bias_correction: bool,
 }
 
 impl Settings {
@@ -105,6 +112,8 @@ impl Settings {
             candidates: 100,
             rounds: 3,
             exhaustive: false,
+            transforms: Vec::new(),
+            bias_correction: false,
         };
         match preset {
             Preset::Ptq4vit => paper,
@@ -119,14 +128,22 @@ impl Settings {
 
     /// How scales are chosen, in words.
     pub fn choices(&self) -> String {
-        format!(
+        let mut words = format!(
             "{} metric, {} candidates from {} to {}, rounds: {}",
             self.metric.name(),
             self.candidates,
             self.alpha,
             self.beta,
             self.rounds,
-        )
+        );
+        for transform in &self.transforms {
+            words += ", ";
+            words += transform.name();
+        }
+        if self.bias_correction {
+            words += ", bias correction";
+        }
+        words
     }
 
     /// Finds out whether a calibration can go by it.
@@ -143,6 +160,12 @@ impl Settings {
                     setting,
                     format!("expected 1 to {most}, found {value}"),
                 ));
+            }
+        }
+        for (index, transform) in self.transforms.iter().enumerate() {
+            if self.transforms[..index].contains(transform) {
+                let problem = format!("{} is there twice", transform.name());
+                return Err(Error::setting(Setting::Transform, problem));
             }
         }
         let Self { alpha, beta, .. } = *self;

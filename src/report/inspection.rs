@@ -2,9 +2,9 @@
 
 use crate::data::class_names::ClassNames;
 use crate::error::Result;
+use crate::families::sites;
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
-use crate::model::sites;
 use crate::quant::{
     FORMAT_NAME, OperandScheme, Provenance, QuantizedModel, Scale, Settings, SiteEvidence, SitePlan,
 };

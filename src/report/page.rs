@@ -5,7 +5,7 @@ use super::charts::{
     Ink, KINDS, dark_style, error_shares, ink, ratios, score_curves, value_histograms,
 };
 use super::inspection::{SiteInspection, inspect_sites};
-use crate::model::sites;
+use crate::families::sites;
 use crate::quant::{QuantizedModel, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -195,7 +195,8 @@ impl Page<'_> {
                     "the numbers of the candidates. Those that were evaluated on everything are "
                     (key(ink::COMPLETE, "bold")) ". The others were left as soon as their error had passed the best "
                     "one's whole error, and are " (key(ink::ESTIMATE, "faint")) ": an estimate, as if the rest of their "
-                    "error were to the rest of the chosen one's as it was until then."
+                    "error were to the rest of the chosen one's as it was until then. Where each output channel of a "
+                    "weight has a scale, the eight channels with the largest errors are shown."
                 }
                 div.small {
                     @for report in self.reports {

@@ -8,11 +8,12 @@ use super::subject::{Subject, method};
 use super::trace::{self, Trace};
 use crate::device::{Commands, Device, Strategy};
 use crate::error::Result;
+use crate::families::sites;
 use crate::file::weights::Weights;
+use crate::graph::FloatProducts;
 use crate::inference::{Model, build};
 use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
-use crate::model::{FloatProducts, Recorder, sites};
 use crate::quant::{Calibration, Scale, SiteScales};
 
 /// Images that go backwards, are searched on and are traced: enough to be a batch.
@@ -254,11 +255,11 @@ fn gradients(
     let mut grad = cross_entropy_backward(commands, count, network.classes(), &values);
     let mut gradients = Vec::new();
     for (segment, input) in network.segments().iter().zip(&inputs).rev() {
-        let mut recorder = Recorder::new(&mut products);
-        segment.forward(commands, &mut recorder, count, input);
-        let before = segment.backward(commands, &mut recorder, count, input, grad.clone());
+        let mut tape = segment.record(commands, &products, count, input);
+        let before = tape.backward(commands, grad.clone());
+        let records = tape.into_records();
         for site in segment.sites().iter().rev() {
-            let of_site = recorder.record(site).grad.as_ref();
+            let of_site = records[&site.name].grad.as_ref();
             let of_site = of_site.expect("the backward pass goes through every site");
             gradients.push((site.name.clone(), commands.read(of_site)?));
         }

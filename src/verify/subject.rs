@@ -7,20 +7,19 @@ use crate::data::preprocess::Preprocessing;
 use crate::data::samples::{choose, flat_folder, load};
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result, Setting};
+use crate::families::sites;
 use crate::file::weights::Weights;
-use crate::model::FloatProducts;
+use crate::graph::FloatProducts;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Resolved, resolve};
-use crate::model::sites;
 use crate::quant::{
     Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
-    SiteScales, weight_codes,
+    SiteScales, nearest_codes,
 };
 use crate::verify::demo;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 /// Images of the demo models.
 const DEMO_IMAGES: usize = 8;
@@ -217,7 +216,7 @@ fn quantized(
             .of(site)
             .expect("the preset leaves nothing in floats");
         let weight = match site.has_weight() {
-            true => Some(weight_codes(
+            true => Some(nearest_codes(
                 &mut commands,
                 &plan,
                 products.linear(site),
@@ -229,12 +228,7 @@ fn quantized(
     }
     let calibration = Calibration {
         sites: quantized,
-        reports: Vec::new(),
-        forward: Duration::ZERO,
-        backward: Duration::ZERO,
-        search: Duration::ZERO,
-        evidence: Duration::ZERO,
-        peak_device_bytes: 0,
+        ..Calibration::default()
     };
     let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
     let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;

@@ -7,8 +7,8 @@ use super::random::Random;
 use super::report::{Codes, Failure, SiteIntegers};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
+use crate::graph::{Activation, Network, Output, Products, Site, Then};
 use crate::kernels::Format;
-use crate::model::{Activation, Network, Output, Products, Site, Then};
 use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
 /// What codes may differ, of the codes that follow from floats: a device's float may err by some epsilons (2^-23), a code's
@@ -293,7 +293,7 @@ fn compare_site(model: &QuantizedModel, found: &SiteTrace, expected: &SiteTrace)
             report.failure = report.failure.or_else(failure);
         }
         (Out::Codes(found, name), Out::Codes(expected, _)) => {
-            let sites = crate::model::sites(&model.architecture);
+            let sites = crate::families::sites(&model.architecture);
             let site = sites.iter().find(|site| site.name == *name);
             let site = site.expect("codes are for a site of this network");
             let (codes, failure) = Operand::left(model, site, images).compare(found, expected);

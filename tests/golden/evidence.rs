@@ -2,10 +2,10 @@
 
 use crate::common::devices;
 use crate::literal::gathered;
-use crate::network::{Golden, plans, six_bits};
+use crate::network::{Golden, plans, six_bit_methods, six_bits};
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::graph::{FloatingProducts, Record, Site};
 use ptq4vit_gpu::kernels::Format;
-use ptq4vit_gpu::model::{FloatingProducts, Record, Site};
 use ptq4vit_gpu::quant::{Calibration, FakeQuantizedProducts, Method, Preset, Side, SiteReport};
 
 /// The evidence of every site, computed again from records of a forward and backward pass of all images together, from
@@ -15,15 +15,14 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
         let network = golden.network(&device);
         let images = golden.images("input");
         let (_, records) = golden.records(&network);
-        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
-            let mut method = six_bits(preset, &network);
+        for mut method in six_bit_methods(&network) {
             method.settings.candidates = 10;
             let found = golden.calibrate(&device, &method, None);
             let plans = plans(&network, &method).into_iter().map(|plan| {
                 let scales = found.sites[&plan.site.name].scales.clone();
                 (plan, scales)
             });
-            let mut rounded = FakeQuantizedProducts::new(golden.float_products(&network), plans);
+            let rounded = FakeQuantizedProducts::new(golden.float_products(&network), plans);
             let commands = &mut Commands::new(&device);
             for (site, report) in network.sites().zip(&found.reports) {
                 let record = &records[&site.name];
@@ -53,13 +52,12 @@ pub fn the_evidence_is_that_of_plain_sums(golden: &Golden) {
                 let norms = signal * sum(&|at| estimate[at].powi(2));
                 let cosine = sum(&|at| out[at] * estimate[at]) / norms.sqrt();
                 about(evidence.cosine, cosine, "cosine");
-                match preset {
-                    Preset::Ptq4vit => {
-                        let error = sum(&|at| (grad[at] * (estimate[at] - out[at])).powi(2));
-                        about(evidence.hessian_error, error, "Hessian error");
-                        about(evidence.hessian_error, report.score, "score");
-                    }
-                    _ => assert_eq!(evidence.hessian_error, None),
+                if method.settings.metric.needs_gradient() {
+                    let error = sum(&|at| (grad[at] * (estimate[at] - out[at])).powi(2));
+                    about(evidence.hessian_error, error, "Hessian error");
+                    about(evidence.hessian_error, report.score, "score");
+                } else {
+                    assert_eq!(evidence.hessian_error, None);
                 }
                 codes_are_counted(&device, golden, &method, site, record, &found, report);
             }

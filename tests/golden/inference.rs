@@ -2,12 +2,12 @@
 
 use crate::common::devices;
 use crate::literal::whole;
-use crate::network::{Golden, plans, relative_error, six_bits};
+use crate::network::{Golden, plans, relative_error, six_bit_methods};
 use crate::oracle::{golden_scales, methods, nudged};
 use ptq4vit_gpu::device::{Commands, Device};
-use ptq4vit_gpu::model::Products;
+use ptq4vit_gpu::graph::Products;
 use ptq4vit_gpu::quant::{
-    FakeQuantizedProducts, IntegerProducts, LinearCodes, Preset, SitePlan, SiteScales,
+    FakeQuantizedProducts, IntegerProducts, LinearCodes, SitePlan, SiteScales,
 };
 
 /// Both ways to compute the quantized network reach the oracle's logits, image by image, within 1e-4.
@@ -76,8 +76,7 @@ pub fn integers_give_what_rounded_floats_give(golden: &Golden) {
     let images = golden.images("input");
     for device in devices() {
         let network = golden.network(&device);
-        for preset in [Preset::Ptq4vit, Preset::BasePtq] {
-            let mut method = six_bits(preset, &network);
+        for (number, mut method) in six_bit_methods(&network).into_iter().enumerate() {
             method.settings.candidates = 20;
             let found = golden.calibrate(&device, &method, None);
             let sites = |attempt| {
@@ -111,7 +110,7 @@ pub fn integers_give_what_rounded_floats_give(golden: &Golden) {
             }
             assert!(
                 unmatched.is_empty(),
-                "{}: {preset:?}: images {unmatched:?} are off",
+                "{}: method {number}: images {unmatched:?} are off",
                 device.name()
             );
         }

@@ -3,8 +3,8 @@
 
 use crate::network::Golden;
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::graph::{Record, Site};
 use ptq4vit_gpu::kernels::{Format, Product, View};
-use ptq4vit_gpu::model::{Record, Site};
 use ptq4vit_gpu::quant::{Metric, Scale, SitePlan, SiteScales};
 
 /// What meets at a site, each matrix with contiguous rows.
@@ -69,6 +69,24 @@ impl Tensors {
             out: gather(&read(&record.out), product.out, m, n),
             grad: gather(&read(grad), product.out, m, n),
         }
+    }
+
+    /// The mean of Ô - O of each output of a site with a weight, whose bias is `bias`.
+    pub fn mean_errors(&self, plan: &SitePlan, scales: &SiteScales, bias: &[f32]) -> Vec<f64> {
+        let Product { n, k, .. } = self.product;
+        let a = quantized(&self.a, k, plan.a.format, plan.a.bits, |_| scales.a[0]);
+        let group = |row: usize| scales.b[row * scales.b.len() / n];
+        let b = quantized(&self.b, k, plan.b.format, plan.b.bits, group);
+        let rows = a.len() / k;
+        let column = |column: usize| {
+            let b = &b[column * k..][..k];
+            let errors = a.chunks_exact(k).enumerate().map(|(row, a)| {
+                let estimate = a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+                estimate + f64::from(bias[column]) - f64::from(self.out[row * n + column])
+            });
+            errors.sum::<f64>() / rows as f64
+        };
+        (0..n).map(column).collect()
     }
 
     /// The score of `scales` under `metric`. Every group of B has its own block of O, so scores sum over groups.

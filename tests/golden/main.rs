@@ -9,6 +9,7 @@ mod literal;
 mod network;
 mod oracle;
 mod passes;
+mod preparation;
 mod search;
 
 /// A test of each check for each golden network.
@@ -33,6 +34,8 @@ tests! {
         search::a_single_site_reaches_the_golden_score
         evidence::the_evidence_is_that_of_plain_sums
         evidence::the_evidence_does_not_depend_on_the_memory
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        preparation::a_corrected_bias_leaves_no_mean_error
         inference::quantized_inference_from_the_golden_scales;
     // Without the exhaustive search, which knows nothing of networks and takes minutes here.
     swin_micro:
@@ -42,16 +45,21 @@ tests! {
         search::every_setting_reaches_the_golden_scores
         search::a_single_site_reaches_the_golden_score
         evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        preparation::a_corrected_bias_leaves_no_mean_error
         inference::quantized_inference_from_the_golden_scales;
     // Of these there are only the FP network's answers.
     distilled_micro:
-        passes::forward_and_backward;
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes;
     ragged_micro:
         passes::forward_and_backward
         evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
     layer_scale_micro:
         passes::forward_and_backward
         evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
 }

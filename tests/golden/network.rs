@@ -1,12 +1,13 @@
 //! A golden network, its calibration, and the oracle's answers for it.
 
 use ptq4vit_gpu::device::{Buffer, Commands, Device};
+use ptq4vit_gpu::families::graphs;
 use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::{FloatProducts, Network, Record, Site};
 use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::model::{FloatProducts, Network, Record, Recorder, Site};
-use ptq4vit_gpu::quant::{Calibration, Method, Preset, SitePlan};
+use ptq4vit_gpu::quant::{Calibration, Method, Policy, Preset, Settings, SitePlan, WeightScales};
 use std::collections::HashMap;
 
 /// A golden network and the oracle's answers for it.
@@ -34,8 +35,10 @@ impl Golden {
     }
 
     pub fn network(&self, device: &Device) -> Network {
-        Network::new(device, &self.architecture, |name| self.weights.float(name))
-            .expect("a golden network")
+        Network::load(device, &graphs(&self.architecture), |name| {
+            self.weights.float(name)
+        })
+        .expect("a golden network")
     }
 
     pub fn images(&self, name: &str) -> Vec<Vec<f32>> {
@@ -76,14 +79,11 @@ impl Golden {
         let mut grad = cross_entropy_backward(commands, images.len(), network.classes(), &logits);
         let mut records = HashMap::new();
         for (segment, input) in network.segments().iter().zip(&inputs).rev() {
-            let mut recorder = Recorder::new(&mut products);
-            segment.forward(commands, &mut recorder, images.len(), input);
-            let before =
-                segment.backward(commands, &mut recorder, images.len(), input, grad.clone());
-            if let Some(before) = before {
+            let mut tape = segment.record(commands, &products, images.len(), input);
+            if let Some(before) = tape.backward(commands, grad.clone()) {
                 grad = before;
             }
-            records.extend(recorder.into_records());
+            records.extend(tape.into_records());
         }
         (logits, records)
     }
@@ -108,6 +108,22 @@ pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
             .map(|(f, e)| f64::from(*f) - f64::from(*e)),
     );
     difference / norm(&mut expected.iter().map(|&e| f64::from(e)))
+}
+
+/// Both presets at 6 bits, and that of twins with a scale for each output channel of a weight.
+pub fn six_bit_methods(network: &Network) -> [Method; 3] {
+    let sites: Vec<Site> = network.sites().cloned().collect();
+    let policy = Policy {
+        weight_scales: WeightScales::Channel,
+        ..Policy::preset(Preset::Ptq4vit, 6, 6)
+    };
+    let by_channel = Method {
+        plan: policy.plan(&sites).unwrap(),
+        settings: Settings::preset(Preset::Ptq4vit),
+    };
+    let [twins, baseline] =
+        [Preset::Ptq4vit, Preset::BasePtq].map(|preset| six_bits(preset, network));
+    [twins, baseline, by_channel]
 }
 
 /// What a preset stands for at 6 bits.

@@ -1,31 +1,37 @@
 //! What the oracle of the whole method found: its settings and scales.
 
 use crate::network::Golden;
-use ptq4vit_gpu::model::{Network, Site};
-use ptq4vit_gpu::quant::{Method, Metric, Policy, Preset, Scale, Settings, SitePlan, SiteScales};
+use ptq4vit_gpu::graph::{Network, Site};
+use ptq4vit_gpu::quant::{
+    Method, Metric, Policy, Preset, Scale, Settings, SitePlan, SiteScales, WeightScales,
+};
 
-/// The oracle's eight settings: their names, and what they mean for a network.
+/// The oracle's settings: their names, and what they mean for a network.
 pub fn methods(network: &Network) -> Vec<(String, Method)> {
     let sites: Vec<Site> = network.sites().cloned().collect();
     let mut all = Vec::new();
-    for (bits, metric, twin) in [
-        (4, Metric::Hessian, true),
-        (6, Metric::Cosine, true),
-        (6, Metric::Hessian, true),
-        (6, Metric::Hessian, false),
-        (6, Metric::Mse, true),
-        (6, Metric::Pearson, true),
-        (8, Metric::Cosine, false),
-        (8, Metric::Hessian, true),
+    for (bits, metric, formats) in [
+        (4, Metric::Hessian, "twin"),
+        (6, Metric::Cosine, "twin"),
+        (6, Metric::Hessian, "twin"),
+        (6, Metric::Hessian, "uniform"),
+        (6, Metric::Mse, "twin"),
+        (6, Metric::Pearson, "twin"),
+        (8, Metric::Cosine, "uniform"),
+        (8, Metric::Hessian, "twin"),
+        (4, Metric::Hessian, "channel"),
     ] {
         let name = format!(
-            "w{bits}a{bits}/{}/{}",
+            "w{bits}a{bits}/{}/{formats}",
             serde_json::to_value(metric).unwrap().as_str().unwrap(),
-            if twin { "twin" } else { "uniform" }
         );
         let policy = Policy {
-            softmax_twin: twin,
-            gelu_twin: twin,
+            softmax_twin: formats != "uniform",
+            gelu_twin: formats != "uniform",
+            weight_scales: match formats {
+                "channel" => WeightScales::Channel,
+                _ => WeightScales::Tensor,
+            },
             ..Policy::preset(Preset::Ptq4vit, bits, bits)
         };
         let method = Method {

@@ -95,15 +95,18 @@ def pearson(estimate, out, grad):
 class Search:
     """The scales of one site, `network.Site`, after it has gone forward and back."""
 
-    def __init__(self, site, weight_bits, activation_bits, metric, formats):
-        """`formats`: those of A, by the last part of a site's name, where they are not uniform."""
+    def __init__(self, site, weight_bits, activation_bits, metric, formats, by_channel):
+        """`formats`: those of A, by the last part of a site's name, where they are not uniform. `by_channel`: whether each
+        output of a weight has a scale to itself."""
         self.site, self.metric = site, metric
         leaf = site.name.rsplit(".", 1)[-1]
         self.format_a = formats.get(leaf, Uniform)
         self.q_a = 2 ** (activation_bits - 1)
         self.q_b = 2 ** ((weight_bits if site.has_weight else activation_bits) - 1)
         # Q's, K's and V's third of a weight.
-        self.thirds = 3 if leaf == "qkv" else 1
+        self.weight_groups = 3 if leaf == "qkv" else 1
+        if by_channel and site.has_weight:
+            self.weight_groups = len(site.b)
         self.a, self.b, self.out, self.grad = site.a, site.b, site.out.detach(), site.out.grad
         self.bias = site.bias
         self.run()
@@ -114,7 +117,7 @@ class Search:
 
     def quantize_b(self, b, scale):
         if self.site.has_weight:
-            return Uniform.quantize(b, scale.repeat_interleave(len(b) // self.thirds)[:, None], None, self.q_b)
+            return Uniform.quantize(b, scale.repeat_interleave(len(b) // self.weight_groups)[:, None], None, self.q_b)
         return Uniform.quantize(b, scale.view(-1, 1, 1), None, self.q_b)
 
     def scores(self, a, b, groups):
@@ -133,7 +136,7 @@ class Search:
     @torch.no_grad()
     def run(self):
         if self.site.has_weight:
-            largest_b = self.b.abs().reshape(self.thirds, -1).amax(1)
+            largest_b = self.b.abs().reshape(self.weight_groups, -1).amax(1)
             largest_a = self.format_a.largest(self.a, tuple(range(self.a.dim()))).reshape(1)
         else:
             largest_b = Uniform.largest(self.b, (0, 2, 3))
@@ -168,7 +171,8 @@ def best(candidates, scores):
 
 
 METRICS = {metric.__name__: metric for metric in (hessian, mse, cosine, pearson)}
-FORMATS = {"twin": {"pv": SoftmaxTwin, "fc2": GeluTwin}, "uniform": {}}
+TWINS = {"pv": SoftmaxTwin, "fc2": GeluTwin}
+FORMATS = {"twin": TWINS, "uniform": {}, "channel": TWINS}
 SETTINGS = [
     (8, "hessian", "twin"),
     (6, "hessian", "twin"),
@@ -178,6 +182,7 @@ SETTINGS = [
     (6, "pearson", "twin"),
     (6, "hessian", "uniform"),
     (8, "cosine", "uniform"),
+    (4, "hessian", "channel"),
 ]
 
 
@@ -188,7 +193,8 @@ def answers(network, images):
     sites = network.sites
     for bits, metric, formats in SETTINGS:
         setting = f"w{bits}a{bits}/{metric}/{formats}"
-        searches = [Search(site, bits, bits, METRICS[metric], FORMATS[formats]) for site in sites]
+        by_channel = formats == "channel"
+        searches = [Search(site, bits, bits, METRICS[metric], FORMATS[formats], by_channel) for site in sites]
         for search in searches:
             name = f"{setting}/{search.site.name}"
             answers[f"{name}/A"], answers[f"{name}/B"] = search.scale_a, search.scale_b

@@ -581,7 +581,7 @@ fn values_become_the_next_products_codes() {
     }
 }
 
-/// Thirds of the columns, heads of several images, and one group whose last tile is not full; with and without weights.
+/// Thirds of the columns, heads of several images, one group whose last tile is not full, and each column by itself; with and without weights.
 /// Each term errs by the roundings of the value (1.5 epsilons of the product, 0.5 of the sum), and their sum by a few
 /// more.
 #[test]
@@ -595,7 +595,10 @@ fn errors_are_summed_by_group() {
         heads.groups = 3;
         heads.inner_groups = 1;
         let whole = Case::new([73, 33, 13], [1, 1], 5, [true, false], format);
-        for mut case in [thirds, heads, whole] {
+        let mut columns = Case::new([37, 33, 13], [1, 1], 3, [false, true], format);
+        columns.group_columns = 1;
+        columns.groups = columns.product.n;
+        for mut case in [thirds, heads, whole, columns] {
             let IntegerProduct { m, n, jobs, .. } = case.product;
             let len = case.product.job_stride;
             let mut random = Random::new(3);

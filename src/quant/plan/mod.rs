@@ -4,18 +4,20 @@
 //! evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
 
 mod policy;
+mod product;
 mod scheme;
 mod site;
 
-pub use policy::{Policy, Rule, Widths};
+pub use policy::{Policy, Rule, WeightScales, Widths};
+pub use product::{CodedProduct, Codes, OperandGroups, inverse_scales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
-pub use site::{Codes, Side, SitePlan, SiteScales};
+pub use site::{Side, SitePlan, SiteScales};
 
 #[cfg(feature = "files")]
 use crate::error::{Error, Result};
 #[cfg(feature = "files")]
 use crate::file::input;
-use crate::model::Site;
+use crate::graph::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -130,6 +132,17 @@ impl Plan {
             Some((least, most)) => format!("{least} to {most}"),
         });
         let mut words = format!("weights {weights}, activations {activations}");
+        let weights = || self.integer(sites).filter(|plan| plan.site.has_weight());
+        let by_channel = |plan: &SitePlan| plan.b.granularity == Granularity::Channel;
+        match (weights().filter(by_channel).count(), weights().count()) {
+            (0, _) => {}
+            (channels, all) if channels == all => words += "; a scale for each output channel",
+            (channels, all) => write!(
+                words,
+                "; a scale for each output channel in {channels} of {all} weights"
+            )
+            .expect("a string takes text"),
+        }
         let floats: Vec<&str> = sites
             .iter()
             .filter(|site| *self.scheme(site) == SiteScheme::Float)
@@ -188,8 +201,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::sites;
     use crate::model::recipe::recipe_named;
-    use crate::model::sites;
     use crate::quant::Preset;
 
     fn swin_tiny() -> Vec<Site> {

@@ -1,8 +1,8 @@
 //! How a plan is made: what holds for every site, and rules for single ones.
 
 use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
+use crate::graph::{Site, SiteKind};
 use crate::kernels::Format;
-use crate::model::{Site, SiteKind};
 use crate::quant::Preset;
 use glob::Pattern;
 use std::str::FromStr;
@@ -14,12 +14,25 @@ pub struct Policy {
     pub weight_bits: u32,
     /// Bits of an activation's code.
     pub activation_bits: u32,
+    /// Which values of a weight share a scale.
+    pub weight_scales: WeightScales,
     /// Whether attention's probabilities are quantized in two ranges.
     pub softmax_twin: bool,
     /// Whether GELU's output is quantized in two ranges.
     pub gelu_twin: bool,
     /// What holds for single sites instead. Of two rules for one site the later one holds.
     pub rules: Vec<Rule>,
+}
+
+/// Which values of a weight share a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum WeightScales {
+    /// All of them, or in `attn.qkv` those of each of q, k and v.
+    #[default]
+    Tensor,
+    /// Those of each output channel.
+    Channel,
 }
 
 /// What becomes of the sites whose names match a pattern.
@@ -50,6 +63,7 @@ impl Policy {
         Self {
             weight_bits,
             activation_bits,
+            weight_scales: WeightScales::Tensor,
             softmax_twin: twins,
             gelu_twin: twins,
             rules: Vec::new(),
@@ -107,16 +121,17 @@ impl Policy {
                     true => Format::GeluTwin,
                     false => Format::Uniform,
                 };
-                let thirds = match linear.is_qkv {
-                    true => Granularity::Third,
-                    false => Granularity::Tensor,
+                let granularity = match self.weight_scales {
+                    WeightScales::Channel => Granularity::Channel,
+                    WeightScales::Tensor if linear.is_qkv => Granularity::Third,
+                    WeightScales::Tensor => Granularity::Tensor,
                 };
                 (
                     operand(activation, format, Granularity::Tensor),
-                    operand(weight, Format::Uniform, thirds),
+                    operand(weight, Format::Uniform, granularity),
                 )
             }
-            SiteKind::Scores(_) | SiteKind::Matrices(_) => {
+            SiteKind::Scores(_) => {
                 let heads = operand(activation, Format::Uniform, Granularity::Head);
                 (heads, heads)
             }
@@ -212,8 +227,8 @@ fn parse_pattern(pattern: &str) -> Result<Pattern, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::sites;
     use crate::model::recipe::recipe_named;
-    use crate::model::sites;
 
     fn deit_tiny() -> Vec<Site> {
         sites(&recipe_named("deit_tiny_patch16_224").unwrap().architecture)

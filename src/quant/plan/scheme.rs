@@ -1,8 +1,8 @@
 //! What becomes of one matrix product: its operands' widths, formats and scales, or none of it.
 
 use super::Side;
+use crate::graph::{Site, SiteKind};
 use crate::kernels::Format;
-use crate::model::{Site, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
@@ -20,6 +20,8 @@ pub enum Granularity {
     Third,
     /// Those of each head of an attention.
     Head,
+    /// Those of each row of a weight, which makes one column of the output.
+    Channel,
 }
 
 /// How one operand of a product becomes codes.
@@ -117,6 +119,7 @@ impl Granularity {
             Self::Tensor => "tensor",
             Self::Third => "third",
             Self::Head => "head",
+            Self::Channel => "channel",
         }
     }
 }
@@ -174,9 +177,12 @@ fn formats(site: &Site, side: Side) -> &'static [Format] {
 /// The ways in which the values of one operand of `site` can share scales.
 fn granularities(site: &Site, side: Side, format: Format) -> &'static [Granularity] {
     match (side, &site.kind) {
-        (Side::B, SiteKind::Linear(linear)) if linear.is_qkv => {
-            &[Granularity::Tensor, Granularity::Third]
-        }
+        (Side::B, SiteKind::Linear(linear)) if linear.is_qkv => &[
+            Granularity::Tensor,
+            Granularity::Third,
+            Granularity::Channel,
+        ],
+        (Side::B, SiteKind::Linear(_)) => &[Granularity::Tensor, Granularity::Channel],
         (_, SiteKind::Scores(_) | SiteKind::Context(_)) if !format.is_twin() => {
             &[Granularity::Tensor, Granularity::Head]
         }

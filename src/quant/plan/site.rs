@@ -1,13 +1,10 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
+use super::product::{CodedProduct, OperandGroups};
 use super::{Granularity, OperandScheme};
-use crate::device::{Buffer, Commands, Device};
-use crate::kernels::{
-    Format, IntegerProduct, Lines, Operands, Quantize, RowMaximum, Width, integer_product,
-    integer_product_error, quantize, vectors_lie_within,
-};
-use crate::model::{Attention, Matrices, Site, SiteKind};
-use crate::quant::candidates::{MAX_SHIFT, Scale};
+use crate::graph::{Attention, Site, SiteKind};
+use crate::kernels::{Format, Lines, Quantize};
+use crate::quant::{MAX_SHIFT, Scale};
 use serde::{Deserialize, Serialize};
 
 /// One of the two operands of a product.
@@ -25,7 +22,7 @@ pub enum Side {
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
     pub a: Vec<Scale>,
-    /// B's scales: one for a tensor, one per third of qkv, or one per head.
+    /// B's scales: one for a tensor, one per third of qkv, one per head, or one per output channel of a weight.
     pub b: Vec<Scale>,
 }
 
@@ -45,27 +42,6 @@ pub struct SitePlan {
     pub a: OperandScheme,
     /// How the right one does: a weight, or an activation.
     pub b: OperandScheme,
-}
-
-/// Codes of one operand for some images, or of a weight.
-pub struct Codes {
-    /// Packed as an integer product takes its operands.
-    pub words: Buffer<u32>,
-    /// Whether each job has codes of its own.
-    pub per_job: bool,
-    /// How they are stored; a left operand's always in lanes.
-    pub width: Width,
-}
-
-impl Codes {
-    /// Codes that all jobs share.
-    pub fn shared(words: Buffer<u32>) -> Self {
-        Self {
-            words,
-            per_job: false,
-            width: Width::Eight,
-        }
-    }
 }
 
 impl SitePlan {
@@ -146,7 +122,10 @@ impl SitePlan {
             (Granularity::Tensor, _) => 1,
             (Granularity::Third, _) => 3,
             (Granularity::Head, SiteKind::Scores(at) | SiteKind::Context(at)) => at.heads,
-            (Granularity::Head, _) => unreachable!("only attention has heads"),
+            (Granularity::Channel, SiteKind::Linear(linear)) => linear.outputs,
+            (Granularity::Head | Granularity::Channel, _) => {
+                unreachable!("only attention has heads, only weights have channels")
+            }
         }
     }
 
@@ -184,184 +163,25 @@ impl SitePlan {
                 group_rows: images * attention.image_tokens(),
                 row_groups: 1,
             },
-            SiteKind::Matrices(Matrices { m, n, .. }) => Lines {
-                rows: images * m,
-                columns: n,
-                group_columns: n,
-                group_rows: images * m,
-                row_groups: 1,
-            },
         }
+    }
+
+    /// The product of codes that computes the site for `images` images.
+    pub fn product(&self, images: usize) -> CodedProduct {
+        let operand = |side| OperandGroups {
+            scheme: *self.operand(side),
+            groups: self.groups(side),
+        };
+        CodedProduct::new(
+            self.site.product(images),
+            self.lines(images),
+            operand(Side::A),
+            operand(Side::B),
+        )
     }
 
     /// The quantizer of one operand for `images` images under `jobs` sets of scales.
     pub fn quantizer(&self, side: Side, images: usize, jobs: usize) -> Quantize {
-        let product = self.site.product(images);
-        let groups = self.groups(side);
-        let (source, rows) = match side {
-            Side::A => (product.a, product.m),
-            Side::B => (product.b.transposed(), product.n),
-        };
-        let OperandScheme {
-            bits,
-            format,
-            granularity,
-        } = *self.operand(side);
-        let per_head = granularity == Granularity::Head;
-        Quantize {
-            source,
-            batch: product.batch,
-            rows,
-            k: product.k,
-            jobs,
-            groups,
-            inner_groups: per_head.into(),
-            group_rows: if per_head { rows } else { rows / groups },
-            bits,
-            format,
-        }
-    }
-
-    /// Where one operand's largest values are looked for: a row never spans two groups.
-    pub(in crate::quant) fn maximum(&self, side: Side, images: usize) -> RowMaximum {
-        let quantizer = self.quantizer(side, images, 1);
-        RowMaximum {
-            source: quantizer.source,
-            batch: quantizer.batch,
-            rows: quantizer.rows,
-            columns: quantizer.k,
-            // R1 of the GELU twin has a range of its own, so only the positive values count.
-            absolute: self.operand(side).format != Format::GeluTwin,
-        }
-    }
-
-    /// `[jobs][groups][2]`: what a quantizer of one operand multiplies by under each of `jobs`, which give a scale per
-    /// group.
-    pub fn inverse_scales(&self, device: &Device, jobs: &[Vec<Scale>]) -> Buffer<f32> {
-        let scales = jobs.iter().flatten();
-        let inverses: Vec<f32> = scales.flat_map(|scale| scale.inverses()).collect();
-        device.upload(&inverses)
-    }
-
-    /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
-    pub fn codes(
-        &self,
-        commands: &mut Commands,
-        side: Side,
-        images: usize,
-        source: &Buffer<f32>,
-        jobs: &[Vec<Scale>],
-    ) -> Codes {
-        let inverses = self.inverse_scales(commands.device(), jobs);
-        let quantizer = self.quantizer(side, images, jobs.len());
-        Codes {
-            words: quantize(commands, &quantizer, source, &inverses),
-            per_job: jobs.len() > 1,
-            width: Width::Eight,
-        }
-    }
-
-    /// `[jobs][groups][2]`: what one unit of an integer product is worth under each of `scales`, and the left shift m.
-    pub fn output_scales(&self, device: &Device, scales: &[SiteScales]) -> Buffer<f32> {
-        let groups = self.output_groups();
-        let values: Vec<f32> = scales
-            .iter()
-            .flat_map(|scales| {
-                (0..groups).flat_map(|group| {
-                    let [a, b] = scales.of(group);
-                    [a.scale * b.scale, a.shift as f32]
-                })
-            })
-            .collect();
-        device.upload(&values)
-    }
-
-    /// The integer product of the site for `images` images under `jobs` sets of scales, whose values lie as O does, one
-    /// job's after the other.
-    pub fn shape(&self, images: usize, jobs: usize, a: &Codes, b: &Codes) -> IntegerProduct {
-        let product = self.site.product(images);
-        IntegerProduct {
-            batch: product.batch,
-            m: product.m,
-            n: product.n,
-            k: product.k,
-            out: product.out,
-            jobs,
-            a_per_job: a.per_job,
-            b_per_job: b.per_job,
-            job_stride: images * self.site.out_len(),
-            a_format: self.a.format,
-            b_width: b.width,
-        }
-    }
-
-    /// What is multiplied, under the scales that [`output_scales`](Self::output_scales) made.
-    pub fn operands<'a>(
-        &self,
-        a: &'a Codes,
-        b: &'a Codes,
-        scales: &'a Buffer<f32>,
-        affine: Option<&'a Buffer<f32>>,
-    ) -> Operands<'a> {
-        Operands {
-            a: &a.words,
-            b: &b.words,
-            scales,
-            groups: self.output_groups(),
-            inner_groups: (!self.site.has_weight()).into(),
-            group_columns: self.group_columns(),
-            affine,
-        }
-    }
-
-    /// Ô of every job, one after the other, each laid out as the site's O. `scales` has the scales of each job.
-    pub fn integer_product(
-        &self,
-        commands: &mut Commands,
-        images: usize,
-        a: &Codes,
-        b: &Codes,
-        scales: &[SiteScales],
-        affine: Option<&Buffer<f32>>,
-    ) -> Buffer<f32> {
-        let shape = self.shape(images, scales.len(), a, b);
-        let out = commands.uninitialized(scales.len() * shape.job_stride);
-        let scales = self.output_scales(commands.device(), scales);
-        let operands = self.operands(a, b, &scales, affine);
-        integer_product(commands, &shape, &operands, None, &out);
-        out
-    }
-
-    /// Whether [`integer_product_error`](Self::integer_product_error) is there for this site.
-    pub fn sums_errors(&self) -> bool {
-        vectors_lie_within(self.site.product(1).n, self.group_columns())
-    }
-
-    /// Columns of O that share a scale.
-    fn group_columns(&self) -> usize {
-        let columns = self.site.product(1).n;
-        match self.site.has_weight() {
-            true => columns / self.groups(Side::B),
-            false => columns,
-        }
-    }
-
-    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`.
-    #[expect(clippy::too_many_arguments)]
-    pub fn integer_product_error(
-        &self,
-        commands: &mut Commands,
-        images: usize,
-        a: &Codes,
-        b: &Codes,
-        scales: &[SiteScales],
-        affine: Option<&Buffer<f32>>,
-        reference: &Buffer<f32>,
-        weight: Option<&Buffer<f32>>,
-    ) -> Buffer<f32> {
-        let shape = self.shape(images, scales.len(), a, b);
-        let scales = self.output_scales(commands.device(), scales);
-        let operands = self.operands(a, b, &scales, affine);
-        integer_product_error(commands, &shape, &operands, reference, weight)
+        self.product(images).quantizer(side, jobs)
     }
 }

@@ -1,8 +1,7 @@
 //! Scales, and the candidates that the search chooses from.
 
-use super::plan::OperandScheme;
-use super::settings::Settings;
 use crate::kernels::Format;
+use crate::quant::{OperandScheme, Settings};
 use serde::{Deserialize, Serialize};
 
 /// Minus the smallest value of GELU: what R1 of the GELU twin has to reach.

@@ -23,22 +23,6 @@ pub enum SiteKind {
     /// Attention's result per head, p · v: A is the softmax `[images, W, H, N, N]`, B is a part of qkv, O is
     /// `[images, W, N, H, D]`.
     Context(Attention),
-    /// A batch of matrices that belong to nobody else, A · B or A · Bᵀ: what the search makes of one attention head.
-    Matrices(Matrices),
-}
-
-/// The sizes of the matrices that one image (or whatever is counted in its place) has. They lie one after the other, A
-/// `[m, k]`, O `[m, n]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Matrices {
-    /// Rows of A and O.
-    pub m: usize,
-    /// Columns of O.
-    pub n: usize,
-    /// Columns of A.
-    pub k: usize,
-    /// Whether B lies as `[n, k]` rather than `[k, n]`.
-    pub b_transposed: bool,
 }
 
 /// The sizes of a product with a weight.
@@ -148,28 +132,6 @@ impl Site {
                     a: attention.square(),
                     b: attention.part(2),
                     out: View::new(0, [attention.tokens * dim, attention.head_dim], dim, 1),
-                }
-            }
-            SiteKind::Matrices(Matrices {
-                m,
-                n,
-                k,
-                b_transposed,
-            }) => {
-                let matrix =
-                    |rows: usize, columns: usize| View::new(0, [rows * columns, 0], columns, 1);
-                Product {
-                    batch: [images, 1],
-                    m,
-                    n,
-                    k,
-                    a: matrix(m, k),
-                    b: if b_transposed {
-                        matrix(n, k).transposed()
-                    } else {
-                        matrix(k, n)
-                    },
-                    out: matrix(m, n),
                 }
             }
         }

@@ -56,7 +56,7 @@ impl HalfProducts {
 
 impl FloatingProducts for HalfProducts {
     fn multiply(
-        &mut self,
+        &self,
         commands: &mut Commands,
         site: &Site,
         images: usize,

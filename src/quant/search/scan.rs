@@ -1,11 +1,11 @@
 //! One step of a search: many candidates of one operand are quantized, multiplied and compared with O.
 
 use super::candidates::Scale;
-use super::plan::{Codes, Side, SitePlan, SiteScales};
-use super::settings::Metric;
 use crate::device::{Buffer, Commands};
+use crate::graph::{LinearWeights, Record};
 use crate::kernels::{Lines, row_error, weighted_error};
-use crate::model::{LinearWeights, Record};
+use crate::quant::plan::{CodedProduct, Codes, Side, SiteScales};
+use crate::quant::settings::Metric;
 
 /// Bytes of candidates' outputs and codes that are computed in one go: enough work for a large GPU,
 /// little beside a site's own tensors, and within every adapter's binding limit.
@@ -13,12 +13,10 @@ pub(super) const JOB_BYTES: usize = 32 << 20;
 
 /// The products that candidates are compared on.
 pub struct Scan<'a> {
-    /// Sizes and formats.
-    pub plan: &'a SitePlan,
+    /// What is multiplied.
+    pub product: &'a CodedProduct,
     /// How Ô is compared with O.
     pub metric: Metric,
-    /// How many of what `plan.site` calls an image there are.
-    pub units: usize,
     /// A, B, O and its gradient.
     pub record: &'a Record,
     /// The weight and bias, if B is a weight.
@@ -38,14 +36,13 @@ impl Scan<'_> {
 
     /// Codes of one operand under the scales of each job.
     pub fn codes(&self, commands: &mut Commands, side: Side, jobs: &[Vec<Scale>]) -> Codes {
-        self.plan
-            .codes(commands, side, self.units, self.source(side), jobs)
+        self.product.codes(commands, side, self.source(side), jobs)
     }
 
     /// Bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in memory, and parts
     /// of the error.
     pub(super) fn job_bytes(&self, searched: Side) -> usize {
-        job_bytes(self.plan, self.metric, searched, self.units)
+        job_bytes(self.product, self.metric, searched)
     }
 
     /// Candidates of `searched` that are computed in one go.
@@ -62,17 +59,17 @@ impl Scan<'_> {
         b: &Codes,
         scales: &[SiteScales],
     ) -> Buffer<f32> {
-        let (plan, units) = (self.plan, self.units);
+        let product = self.product;
         let affine = self.linear.and_then(|linear| linear.affine.as_ref());
         let out = &self.record.out;
         let weight = self.metric.needs_gradient().then(|| {
             let grad = self.record.grad.as_ref();
             grad.expect("the backward pass has been at this site")
         });
-        if self.sums_errors() && *lines == plan.lines(units) {
-            return plan.integer_product_error(commands, units, a, b, scales, affine, out, weight);
+        if sums_errors(product, self.metric) && lines == product.lines() {
+            return product.integer_product_error(commands, a, b, scales, affine, out, weight);
         }
-        let outputs = plan.integer_product(commands, units, a, b, scales, affine);
+        let outputs = product.integer_product(commands, a, b, scales, affine);
         let jobs = scales.len();
         match self.metric {
             Metric::Hessian | Metric::Mse => {
@@ -84,28 +81,23 @@ impl Scan<'_> {
             }
         }
     }
-
-    fn sums_errors(&self) -> bool {
-        sums_errors(self.plan, self.metric)
-    }
 }
 
-/// [`Scan::job_bytes`] for so many units.
-pub(super) fn job_bytes(plan: &SitePlan, metric: Metric, searched: Side, units: usize) -> usize {
-    let codes = plan.quantizer(searched, units, 1).len();
-    let lines = plan.lines(units);
-    let errors = if sums_errors(plan, metric) {
-        // One part for four rows by four columns.
-        let product = plan.site.product(units);
-        product.problems() * product.m.div_ceil(4) * product.n.div_ceil(4)
+/// [`Scan::job_bytes`] of this product.
+pub(super) fn job_bytes(product: &CodedProduct, metric: Metric, searched: Side) -> usize {
+    let codes = product.quantizer(searched, 1).len() * size_of::<u32>();
+    let lines = product.lines();
+    let errors = if sums_errors(product, metric) {
+        product.error_bytes()
     } else {
         // One for a line, or for eight elements at least.
-        lines.elements() + lines.rows.max(lines.elements() / 8 + 64)
+        (lines.elements() + lines.rows.max(lines.elements() / 8 + 64)) * size_of::<f32>()
     };
-    (codes + errors) * size_of::<f32>()
+    // What quantizers and products multiply by, and the scores.
+    codes + errors + lines.groups() * 5 * size_of::<f32>()
 }
 
 /// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
-fn sums_errors(plan: &SitePlan, metric: Metric) -> bool {
-    metric.sums_squares() && plan.sums_errors()
+fn sums_errors(product: &CodedProduct, metric: Metric) -> bool {
+    metric.sums_squares() && product.sums_errors()
 }

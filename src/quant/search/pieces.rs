@@ -1,19 +1,19 @@
 //! A site cut into pieces that a search can evaluate one by one, those that say most about a candidate first.
 //!
-//! A score is a sum over *units*, which are products by themselves: the rows of a linear site, the windows of attention.
-//! It is also a sum over *parts*, the columns or heads that have a scale of B to themselves. So each part gathers its units
-//! into chunks, in the order of what they contribute to the score of a typical candidate: the first chunks are small and
-//! hold much of the score. Units whose gradient is zero contribute nothing and are left out. In a ViT's last block those
-//! are all tokens but the first.
+//! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what they
+//! contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units whose
+//! gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the first.
 
 use super::candidates::candidates;
-use super::plan::{Granularity, OperandScheme, Side, SitePlan, SiteScales};
+use super::problem::{Place, Problem};
 use super::scan::{Scan, job_bytes};
-use super::settings::{Metric, Settings};
 use crate::device::{Buffer, Commands};
 use crate::error::Result;
+use crate::graph::{LinearWeights, Record};
 use crate::kernels::{Lines, RowMaximum, View, gather_rows, row_maximum};
-use crate::model::{Attention, Linear, LinearWeights, Matrices, Record, Site, SiteKind};
+use crate::quant::plan::{CodedProduct, Side, SitePlan, SiteScales};
+use crate::quant::settings::{Metric, Settings};
+use std::ops::Range;
 
 /// The first chunk's share of the units: every candidate is evaluated on it, so it costs about as much in all as the few
 /// candidates that get to the end.
@@ -38,10 +38,8 @@ pub struct Batch {
     pub record: Record,
 }
 
-/// The columns or heads of a site under one scale of B.
+/// The columns or heads of a site that have scales of B to themselves.
 pub struct Part {
-    /// The product of one unit, which has one group and one scale for each operand.
-    pub plan: SitePlan,
     /// The part's rows of the weight and the bias, if B is a weight.
     pub linear: Option<LinearWeights>,
     /// The units, those that contribute most first.
@@ -50,20 +48,12 @@ pub struct Part {
 
 /// Some units of a part.
 pub struct Chunk {
-    /// The number of units.
-    pub units: usize,
+    /// The product of the units.
+    pub product: CodedProduct,
     /// About what a multiply-add in this chunk contributes to the score.
     pub density: f64,
-    /// A, B, O and its gradient, laid out as the part's plan says.
+    /// A, B, O and its gradient, laid out as the product says.
     pub record: Record,
-}
-
-impl Part {
-    /// Multiply-adds of one candidate on one chunk.
-    pub fn multiply_adds(&self, chunk: usize) -> u64 {
-        let units = self.chunks[chunk].units;
-        self.plan.site.product(units).multiply_adds()
-    }
 }
 
 /// Cuts a site.
@@ -87,18 +77,23 @@ struct Unit {
 }
 
 impl Cutter<'_> {
+    fn problem(&self) -> Problem<'_> {
+        Problem { plan: self.plan }
+    }
+
     /// The site's parts, and the multiply-adds that it took to put their units in order.
     pub fn cut(&self, commands: &mut Commands, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
-        let site = &self.plan.site;
-        let mut parts: Vec<Vec<Unit>> =
-            (0..self.plan.output_groups()).map(|_| Vec::new()).collect();
+        let problem = self.problem();
+        let mut parts: Vec<Vec<Unit>> = (0..problem.parts()).map(|_| Vec::new()).collect();
         let mut work = 0;
         for (number, batch) in batches.iter().enumerate() {
-            work += PILOTS.len() as u64 * site.product(batch.images).multiply_adds();
+            let product = self.plan.site.product(batch.images);
+            work += PILOTS.len() as u64 * product.multiply_adds();
             let rows = self.rows(commands, batch)?;
             for (part, units) in parts.iter_mut().enumerate() {
-                for index in 0..batch.images * units_of_an_image(site) {
-                    let unit = Unit::new(site, part, number, index, &rows);
+                for index in 0..batch.images * problem.units_of_an_image() {
+                    let rows_of_unit = problem.line_rows(part, index, batch.images);
+                    let unit = Unit::new(number, index, rows_of_unit, &rows);
                     units.extend((!unit.live.is_empty()).then_some(unit));
                 }
             }
@@ -124,7 +119,8 @@ impl Cutter<'_> {
     fn rows(&self, commands: &mut Commands, batch: &Batch) -> Result<Rows> {
         let Batch { images, record } = batch;
         let plan = self.plan;
-        let whole = plan.lines(*images);
+        let product = plan.product(*images);
+        let whole = self.problem().lines(*images);
         let lines = Lines {
             group_rows: 1,
             row_groups: whole.rows,
@@ -142,9 +138,8 @@ impl Cutter<'_> {
                 b: b.iter().map(|max| scale(Side::B, max)).collect(),
             };
             let scan = Scan {
-                plan,
+                product: &product,
                 metric: self.settings.metric,
-                units: *images,
                 record,
                 linear: self.linear,
             };
@@ -167,11 +162,7 @@ impl Cutter<'_> {
             }
             _ => None,
         };
-        Ok(Rows {
-            lines: whole,
-            shares,
-            gradients,
-        })
+        Ok(Rows { shares, gradients })
     }
 
     /// Puts `units` in order and gathers them from the batches.
@@ -182,30 +173,29 @@ impl Cutter<'_> {
         mut units: Vec<Unit>,
         batches: &[Batch],
     ) -> Part {
-        let site = &self.plan.site;
+        let problem = self.problem();
         let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
         units.sort_by(|left, right| weight(right).total_cmp(&weight(left)));
         // A product has as many rows for each unit.
         let rows = units.iter().map(|unit| unit.live.len()).max().unwrap_or(0);
         for unit in &mut units {
-            let dead = (0..unit_rows(site)).filter(|row| !unit.live.contains(row));
+            let dead = (0..problem.unit_rows()).filter(|row| !unit.live.contains(row));
             let fill: Vec<usize> = dead.take(rows - unit.live.len()).collect();
             unit.live.extend(fill);
             unit.live.sort_unstable();
         }
-        let plan = unit_plan(self.plan, rows);
-        let product = plan.site.product(1);
-        let most = most_units(&plan.site);
+        let multiply_adds = problem.product(rows, 1).multiply_adds();
+        let most = most_units(&problem, rows);
         let mut chunks = Vec::new();
         let mut start = 0;
         for end in ends(units.len(), most) {
             let units = &mut units[start..end];
-            let density = units.iter().map(weight).sum::<f64>()
-                / (units.len() as u64 * product.multiply_adds()) as f64;
+            let density =
+                units.iter().map(weight).sum::<f64>() / (units.len() as u64 * multiply_adds) as f64;
             // From each batch, neighbours to neighbours.
             units.sort_by_key(|unit| (unit.batch, unit.index));
             chunks.push(Chunk {
-                units: units.len(),
+                product: problem.product(rows, units.len()),
                 density,
                 record: self.chunk(commands, part, units, batches),
             });
@@ -215,7 +205,6 @@ impl Cutter<'_> {
             linear: self
                 .linear
                 .map(|linear| self.weight(commands, part, linear)),
-            plan,
             chunks,
         }
     }
@@ -228,15 +217,16 @@ impl Cutter<'_> {
         units: &[Unit],
         batches: &[Batch],
     ) -> Record {
+        let problem = self.problem();
         let mut gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
             tensor(&batches[units[0].batch].record)?;
-            let (dim, _) = rows_of(self.plan, part, place, &units[0]);
+            let rows_of = |unit: &Unit| problem.tensor_rows(part, place, unit.index, &unit.live);
+            let dim = rows_of(&units[0]).dim;
             let from: Vec<Vec<u32>> = units
                 .chunk_by(|one, other| one.batch == other.batch)
                 .map(|units| {
                     let rows = units.iter();
-                    rows.flat_map(|unit| rows_of(self.plan, part, place, unit).1)
-                        .collect()
+                    rows.flat_map(|unit| rows_of(unit).rows).collect()
                 })
                 .collect();
             let len: usize = from.iter().map(Vec::len).sum();
@@ -268,7 +258,7 @@ impl Cutter<'_> {
         part: usize,
         linear: &LinearWeights,
     ) -> LinearWeights {
-        let parts = self.plan.output_groups();
+        let parts = self.problem().parts();
         let mut slice = |whole: &Buffer<f32>| {
             if parts == 1 {
                 return whole.clone();
@@ -288,8 +278,6 @@ impl Cutter<'_> {
 
 /// What is known of the rows of a batch, each list `[columns' group][row]`.
 struct Rows {
-    /// How O's elements lie.
-    lines: Lines,
     /// For each pilot, what a row contributes to its score.
     shares: Vec<Vec<f32>>,
     /// The largest gradient of a row, for the metric that multiplies by it.
@@ -297,20 +285,15 @@ struct Rows {
 }
 
 impl Unit {
-    fn new(site: &Site, part: usize, batch: usize, index: usize, rows: &Rows) -> Self {
+    /// Unit `index` of a batch, whose rows are these `places` among those of the batch.
+    fn new(batch: usize, index: usize, places: Range<usize>, rows: &Rows) -> Self {
         let mut unit = Self {
             batch,
             index,
             shares: [0.0; PILOTS.len()],
             live: Vec::new(),
         };
-        for row in 0..unit_rows(site) {
-            let at = match site.kind {
-                SiteKind::Scores(Attention { heads, tokens, .. }) => {
-                    (index * heads + part) * tokens + row
-                }
-                _ => part * rows.lines.rows + index * unit_rows(site) + row,
-            };
+        for (row, at) in places.enumerate() {
             let mut live = rows.gradients.as_ref().is_none_or(|max| max[at] != 0.0);
             for (sum, shares) in unit.shares.iter_mut().zip(&rows.shares) {
                 *sum += f64::from(shares[at]);
@@ -325,149 +308,52 @@ impl Unit {
     }
 }
 
-/// A place in a product, for the rows that a unit has there.
-#[derive(Clone, Copy)]
-enum Place {
-    A,
-    B,
-    Out,
-}
-
-/// The length of the rows that the unit's part of a tensor consists of, and which rows of the batch's tensor those are.
-fn rows_of(plan: &SitePlan, part: usize, place: Place, unit: &Unit) -> (usize, Vec<u32>) {
-    let site = &plan.site;
-    let index = unit.index;
-    let list = |rows: &mut dyn Iterator<Item = usize>| rows.map(|row| row as u32).collect();
-    match (&site.kind, place) {
-        (SiteKind::Linear(linear), Place::A) => (linear.inputs, vec![index as u32]),
-        (SiteKind::Linear(linear), _) => {
-            let parts = plan.output_groups();
-            (linear.outputs / parts, vec![(index * parts + part) as u32])
-        }
-        (SiteKind::Scores(at) | SiteKind::Context(at), _) => {
-            let live = || unit.live.iter().copied();
-            // A head's features of a token in qkv, and its rows of the scores.
-            let qkv = |third: usize| {
-                move |token| ((index * at.tokens + token) * 3 + third) * at.heads + part
-            };
-            let square = |row| (index * at.heads + part) * at.tokens + row;
-            let in_scores = matches!(site.kind, SiteKind::Scores(_));
-            match (place, in_scores) {
-                (Place::A, true) => (at.head_dim, list(&mut live().map(qkv(0)))),
-                (Place::B, true) => (at.head_dim, list(&mut (0..at.tokens).map(qkv(1)))),
-                (Place::B, false) => (at.head_dim, list(&mut (0..at.tokens).map(qkv(2)))),
-                (Place::Out, true) | (Place::A, false) => {
-                    (at.tokens, list(&mut live().map(square)))
-                }
-                (Place::Out, false) => {
-                    let context = |token| (index * at.tokens + token) * at.heads + part;
-                    (at.head_dim, list(&mut live().map(context)))
-                }
-            }
-        }
-        (SiteKind::Matrices(_), _) => unreachable!("no network has these"),
-    }
-}
-
-/// Units of one image.
-fn units_of_an_image(site: &Site) -> usize {
-    match site.kind {
-        SiteKind::Linear(linear) => linear.rows,
-        SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.windows,
-        SiteKind::Matrices(_) => 1,
-    }
-}
-
-/// Rows of a unit's O.
-fn unit_rows(site: &Site) -> usize {
-    match site.kind {
-        SiteKind::Linear(_) => 1,
-        SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.tokens,
-        SiteKind::Matrices(matrices) => matrices.m,
-    }
-}
-
-/// One unit of one part, with `rows` of its rows.
-fn unit_plan(plan: &SitePlan, rows: usize) -> SitePlan {
-    let one_scale = |operand: OperandScheme| OperandScheme {
-        granularity: Granularity::Tensor,
-        ..operand
-    };
-    SitePlan {
-        site: Site {
-            name: plan.site.name.clone(),
-            kind: unit_kind(&plan.site, rows, plan.output_groups()),
-        },
-        a: one_scale(plan.a),
-        b: one_scale(plan.b),
-    }
-}
-
-/// The most units of this product in a chunk.
-fn most_units(unit: &Site) -> usize {
-    let product = unit.product(1);
-    let widest = product.m * product.n.max(product.k) * size_of::<f32>();
+/// The most units in a chunk, with `rows` of their rows.
+fn most_units(problem: &Problem, rows: usize) -> usize {
+    let widest = problem.product(rows, 1).widest() * size_of::<f32>();
     (CHUNK_BYTES / widest.max(1)).max(1)
 }
 
 /// The most bytes that one candidate takes while it is computed on a chunk.
-pub(super) fn candidate_bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
-    let unit = unit_plan(plan, unit_rows(&plan.site));
+pub(in crate::quant) fn candidate_bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+    let problem = Problem { plan };
+    let rows = problem.unit_rows();
     // A chunk is no larger than half of what comes before it, rounded up.
-    let units = images * units_of_an_image(&plan.site) / 3 + 1;
-    let of = |side| job_bytes(&unit, metric, side, units.min(most_units(&unit.site)));
+    let units = images * problem.units_of_an_image() / 3 + 1;
+    let chunk = problem.product(rows, units.min(most_units(&problem, rows)));
+    let of = |side| job_bytes(&chunk, metric, side);
     // Where rows are left out, more units make a chunk, and of B no rows are.
-    let codes_b = unit.quantizer(Side::B, units, 1).len() * size_of::<u32>();
+    let codes_b = problem.product(rows, units).quantizer(Side::B, 1).len() * size_of::<u32>();
     let codes_b = if plan.site.has_weight() { 0 } else { codes_b };
     (of(Side::A).max(of(Side::B)) + codes_b) as u64
 }
 
-/// The product of one unit of one of a site's `parts`, with `rows` of its rows.
-fn unit_kind(site: &Site, rows: usize, parts: usize) -> SiteKind {
-    match site.kind {
-        SiteKind::Linear(linear) => SiteKind::Linear(Linear {
-            rows: 1,
-            outputs: linear.outputs / parts,
-            is_qkv: false,
-            ..linear
-        }),
-        SiteKind::Scores(attention) => SiteKind::Matrices(Matrices {
-            m: rows,
-            n: attention.tokens,
-            k: attention.head_dim,
-            b_transposed: true,
-        }),
-        SiteKind::Context(attention) => SiteKind::Matrices(Matrices {
-            m: rows,
-            n: attention.head_dim,
-            k: attention.tokens,
-            b_transposed: false,
-        }),
-        SiteKind::Matrices(matrices) => SiteKind::Matrices(matrices),
-    }
-}
-
 /// The most bytes that the pieces of a site take for `images` images, when no unit is left out.
-pub(super) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
+pub(in crate::quant) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
     let site = &plan.site;
     // O, and the gradient there.
     let outs = 1 + usize::from(metric.needs_gradient());
     let product = site.product(images);
     let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
-    let operands = match site.kind {
-        // Each part has an A of its own; together the parts have a weight.
-        SiteKind::Linear(_) => {
-            let parts = plan.output_groups();
-            parts * matrix(product.m, product.k) + (parts - 1).min(1) * matrix(product.k, product.n)
-        }
-        _ => matrix(product.m, product.k) + matrix(product.k, product.n),
-    };
+    let copies = copies_of_a(plan);
+    // A weight is cut where there are several parts of it, else shared.
+    let has_b = !site.has_weight() || copies > 1;
+    let operands =
+        copies * matrix(product.m, product.k) + usize::from(has_b) * matrix(product.k, product.n);
     ((operands + outs * matrix(product.m, product.n)) * size_of::<f32>()) as u64
 }
 
+/// How often the pieces of a site have A: each part with a weight has it to itself.
+pub(in crate::quant) fn copies_of_a(plan: &SitePlan) -> usize {
+    match plan.site.has_weight() {
+        true => Problem { plan }.parts(),
+        false => 1,
+    }
+}
+
 /// Bytes that putting the units of `images` images in order takes, but for the codes: Ô, and the rows' errors.
-pub(super) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
-    let lines = plan.lines(images);
+pub(in crate::quant) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
+    let lines = Problem { plan }.lines(images);
     // The error of a row is a workgroup's sum.
     let errors = lines.rows * lines.column_groups() * (64 + 2);
     ((lines.elements() + errors) * size_of::<f32>()) as u64

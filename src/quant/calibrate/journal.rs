@@ -7,27 +7,27 @@
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
 
-use super::artifact::Provenance;
-use super::calibrate::SiteReport;
-use super::curve::ScoreCurve;
-use super::method::Method;
-use super::plan::{Plan, SitePlan, SiteScales};
-use super::recovery::Finding;
-use super::settings::Settings;
+use super::{Finding, SiteReport};
 use crate::data::preprocess::Preprocessing;
 use crate::device::Device;
 use crate::error::{Error, Remedy, Result};
+use crate::families::sites;
 use crate::file::interrupt::{self, Unfinished};
 use crate::file::output;
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
-use crate::model::sites;
+use crate::quant::{
+    Method, Plan, Provenance, QuantizedSite, QuantizedWeight, ScoreCurve, Settings, SitePlan,
+    SiteScales,
+};
 use crate::text::differences;
 use same_file::Handle;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 /// The value of the field `format`.
 const FORMAT_NAME: &str = "ptq4vit-gpu journal";
 /// The value of the field `format_version` that this program writes and reads.
-const FORMAT_VERSION: u64 = 2;
+const FORMAT_VERSION: u64 = 3;
 /// Differences from another calibration that are told: other bits differ at every site.
 const MOST_DIFFERENCES: usize = 6;
 
@@ -76,8 +76,88 @@ impl Subject {
     }
 }
 
-impl Finding {
-    /// That this can be of the site of `plan`.
+/// A [`Finding`] as a line has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry<'a> {
+    report: Cow<'a, SiteReport>,
+    scales: Cow<'a, SiteScales>,
+    /// Where B is a weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<StoredWeight>,
+}
+
+/// A weight's codes in hex, each as a byte in two's complement, and its bias.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredWeight {
+    codes: String,
+    bias: Option<Vec<f32>>,
+}
+
+impl StoredWeight {
+    fn new(weight: &QuantizedWeight) -> Self {
+        let mut codes = String::with_capacity(2 * weight.codes.len());
+        for code in &weight.codes {
+            write!(codes, "{code:02x}").expect("a string takes text");
+        }
+        Self {
+            codes,
+            bias: weight.bias.clone(),
+        }
+    }
+
+    /// The weight of the site of `plan`, if this can be that.
+    fn read(&self, plan: &SitePlan) -> std::result::Result<QuantizedWeight, String> {
+        let Some(sizes) = plan.site.weight() else {
+            return Err("has no weight, but one is there".into());
+        };
+        let digits = self.codes.as_bytes().as_chunks::<2>().0;
+        let code = |digits: &[u8; 2]| {
+            let text = std::str::from_utf8(digits).ok()?;
+            let code = u8::from_str_radix(text, 16).ok()? as i8;
+            let q = 1 << (plan.b.bits - 1);
+            (-q..q).contains(&i32::from(code)).then_some(code)
+        };
+        let codes: Option<Vec<i8>> = digits.iter().map(code).collect();
+        let count = sizes.outputs * sizes.inputs;
+        let codes = codes.filter(|_| self.codes.len() == 2 * count);
+        let codes = codes
+            .ok_or_else(|| format!("expected {count} codes of {} bits in hex", plan.b.bits))?;
+        let bias = self.bias.as_deref();
+        if bias.map(<[f32]>::len) != sizes.has_bias.then_some(sizes.outputs)
+            || bias
+                .unwrap_or_default()
+                .iter()
+                .any(|bias| !bias.is_finite())
+        {
+            return Err("expected a finite bias for each output, where it has any".into());
+        }
+        Ok(QuantizedWeight {
+            codes,
+            bias: self.bias.clone(),
+        })
+    }
+}
+
+impl Entry<'_> {
+    /// What was found at the site of `plan`, if this can be of it.
+    fn finding(self, plan: &SitePlan, settings: &Settings) -> std::result::Result<Finding, String> {
+        self.check(plan, settings)?;
+        let weight = self.weight.as_ref();
+        let weight = weight.map(|weight| weight.read(plan)).transpose()?;
+        if plan.site.has_weight() && weight.is_none() {
+            return Err("the weight is missing".into());
+        }
+        Ok(Finding {
+            report: self.report.into_owned(),
+            quantized: QuantizedSite {
+                scales: self.scales.into_owned(),
+                weight,
+            },
+        })
+    }
+
     fn check(&self, plan: &SitePlan, settings: &Settings) -> std::result::Result<(), String> {
         plan.check_formats(&self.scales)?;
         plan.check_scales(&self.scales)?;
@@ -223,14 +303,14 @@ impl Journal {
     ///
     /// # Errors
     /// A file that can't be written to. It is still a sound journal then.
-    pub fn add(&mut self, report: &SiteReport, scales: &SiteScales) -> Result<()> {
-        #[derive(Serialize)]
-        struct Entry<'a> {
-            report: &'a SiteReport,
-            scales: &'a SiteScales,
-        }
+    pub fn add(&mut self, report: &SiteReport, quantized: &QuantizedSite) -> Result<()> {
+        let entry = Entry {
+            report: Cow::Borrowed(report),
+            scales: Cow::Borrowed(&quantized.scales),
+            weight: quantized.weight.as_ref().map(StoredWeight::new),
+        };
         let mut outstanding = interrupt::hold_off();
-        self.append(&Entry { report, scales })?;
+        self.append(&entry)?;
         self.done += 1;
         outstanding.notice = Some(self.notice());
         if let Some(empty) = &self.lock.empty {
@@ -386,18 +466,18 @@ fn read(
                 return Err(format!("is of another calibration: {shown}"));
             }
         }
-        let finding: Finding =
+        let entry: Entry =
             serde_json::from_str(entry).map_err(|error| problem(error.to_string()))?;
-        let site = &finding.report.site;
+        let site = entry.report.site.clone();
         let plan = plans
-            .get(site)
+            .get(&site)
             .ok_or_else(|| problem(format!("there is no site `{site}`")))?;
-        let is_known = |known: &Finding| known.report.site == *site;
+        let is_known = |known: &Finding| known.report.site == site;
         if contents.findings.iter().any(is_known) {
             return Err(problem(format!("`{site}` is there twice")));
         }
-        finding
-            .check(plan, &subject.settings)
+        let finding = entry
+            .finding(plan, &subject.settings)
             .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
         contents.findings.push(finding);
     }

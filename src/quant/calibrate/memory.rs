@@ -4,15 +4,12 @@
 //! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
 //! adds up (`pieces.rs`) don't depend on how the images were divided.
 
-use super::method::Method;
-use super::pieces;
-use super::plan::Side;
-use super::search::STEP_BYTES;
-use super::settings::Metric;
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::{FloatProducts, Network, Record, Recorder, Segment, Site};
+use crate::graph::{FloatProducts, Network, Record, Segment, Site};
+use crate::quant::search::{STEP_BYTES, pieces};
+use crate::quant::{Method, Metric, Side};
 use std::collections::HashMap;
 
 /// What a calibration may take where the user doesn't say: what most GPUs can spare. There is no asking them, since
@@ -24,7 +21,7 @@ const SMALL_BYTES: u64 = 64 << 10;
 
 /// How much of a device's memory a calibration takes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Budget {
+pub(in crate::quant) struct Budget {
     /// The most bytes; by default 1 GiB, or more where that isn't enough.
     pub bytes: Option<u64>,
     /// How often to halve what should fit at once, because it doesn't.
@@ -42,7 +39,7 @@ struct Needs {
 }
 
 /// How a segment is gone through.
-pub(super) struct Pass {
+pub(in crate::quant) struct Pass {
     /// Images at once.
     pub images: usize,
     /// The sites whose records are kept, in the order that they are searched in.
@@ -52,7 +49,7 @@ pub(super) struct Pass {
 }
 
 /// What the device may hold, and what the segments need.
-pub(super) struct Memory<'a> {
+pub(in crate::quant) struct Memory<'a> {
     network: &'a Network,
     method: &'a Method,
     images: usize,
@@ -162,9 +159,8 @@ impl<'a> Memory<'a> {
             let words = plan.quantizer(side, images, 1).len();
             (words * size_of::<u32>()) as u64
         };
-        // Each part that has a weight has codes of A to itself.
-        let parts = site.weight().map_or(1, |_| plan.output_groups()) as u64;
-        let fixed = (parts * codes(Side::A, images)).max(codes(Side::B, images));
+        let fixed = (pieces::copies_of_a(&plan) as u64 * codes(Side::A, images))
+            .max(codes(Side::B, images));
         let step = pieces::candidate_bytes(&plan, images, metric).max(step as u64);
         let searching = pieces::bytes(&plan, images, metric) + fixed + step;
         let ordering =
@@ -252,22 +248,21 @@ impl<'a> Memory<'a> {
 impl Needs {
     fn measure(network: &Network, weights: &Weights, metric: Metric, index: usize) -> Result<Self> {
         let device = network.device();
-        let segment: &dyn Segment = network.segments()[index].as_ref();
+        let segment: &Segment = &network.segments()[index];
         let memory = device.memory();
         let before = memory.current();
-        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let products = FloatProducts::load(device, weights, segment.sites())?;
         let loaded = memory.current();
         memory.reset_peak();
         let mut commands = Commands::new(device);
         let input: Buffer<f32> = device.zeros(segment.input_len());
-        let mut recorder = Recorder::new(&mut products);
-        let output = segment.forward(&mut commands, &mut recorder, 1, &input);
+        let mut tape = segment.record(&mut commands, &products, 1, &input);
         if metric.needs_gradient() {
-            let grad = device.zeros(output.len());
-            segment.backward(&mut commands, &mut recorder, 1, &input, grad);
+            let grad = device.zeros(segment.output_len());
+            tape.backward(&mut commands, grad);
         }
         commands.synchronize()?;
-        let records = recorder.into_records().into_iter();
+        let records = tape.into_records().into_iter();
         Ok(Self {
             weights: loaded - before,
             image: memory.peak() - loaded,

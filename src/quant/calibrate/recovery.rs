@@ -4,26 +4,25 @@
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
 
-use super::calibrate::{Calibration, Event, SiteReport, calibrate, weight_codes};
 use super::memory::{Budget, Memory};
-use super::method::Method;
-use super::plan::SiteScales;
-use super::quantized_site::QuantizedSite;
-use crate::device::{Commands, Device};
+use super::{Calibration, Event, SiteReport, calibrate};
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::families::graphs;
 use crate::file::weights::Weights;
+use crate::graph::{Network, Site};
 use crate::model::config::Architecture;
-use crate::model::{FloatProducts, Network, Site};
-use serde::{Deserialize, Serialize};
+use crate::quant::transform::prepare;
+use crate::quant::{Method, QuantizedSite};
+use std::sync::Arc;
 
 /// What was found at one site.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Finding {
     /// The site, and what the search says of it.
     pub report: SiteReport,
-    /// Its scales.
-    pub scales: SiteScales,
+    /// What it is in integers.
+    pub quantized: QuantizedSite,
 }
 
 /// What to calibrate, and with what.
@@ -45,7 +44,8 @@ pub(super) struct Calibrator<'a> {
 }
 
 impl Calibrator<'_> {
-    /// Chooses the scales of every wanted site that is not among the `findings` of an earlier run, and puts both together. If
+    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier run, and
+    /// puts both together. If
     /// `device` is lost, there is another in its place afterwards.
     ///
     /// # Errors
@@ -61,13 +61,13 @@ impl Calibrator<'_> {
             bytes: self.budget,
             halvings: 0,
         };
-        let mut replaced = false;
+        let (mut replaced, mut prepared) = (false, None);
         loop {
             // Should the plan for the user's budget fall short, it is as if the device had no more memory.
             if let Some(bytes) = self.budget {
                 device.memory().set_limit(bytes);
             }
-            let outcome = self.attempt(device, budget, &mut findings, on_event);
+            let outcome = self.attempt(device, budget, &mut prepared, &mut findings, on_event);
             if self.budget.is_some() {
                 device.memory().set_limit(u64::MAX);
             }
@@ -103,56 +103,49 @@ impl Calibrator<'_> {
         &self,
         device: &Device,
         budget: Budget,
+        prepared: &mut Option<Arc<Weights>>,
         findings: &mut Vec<Finding>,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Calibration> {
-        let network = self.network(device)?;
+        if prepared.is_none() {
+            let (architecture, method) = (self.architecture, self.method);
+            let (weights, images) = (self.weights, self.images);
+            *prepared = prepare(
+                device,
+                architecture,
+                weights,
+                method,
+                images,
+                budget,
+                on_event,
+            )?
+            .map(Arc::new);
+        }
+        let weights = prepared.as_deref().unwrap_or(self.weights);
+        let network = self.network(device, weights)?;
         let known = findings.clone();
         let is_known = |site: &Site| known.iter().any(|found| found.report.site == site.name);
         let mut calibration = calibrate(
             &network,
-            self.weights,
+            weights,
             self.method,
             self.images,
             budget,
             &|site| (self.wanted)(site) && !is_known(site),
             &mut |event| {
-                if let Event::Found(report, scales) = &event {
+                if let Event::Found(report, quantized) = &event {
                     findings.push(Finding {
                         report: (*report).clone(),
-                        scales: (*scales).clone(),
+                        quantized: (*quantized).clone(),
                     });
                 }
                 on_event(event)
             },
         )?;
-        let mut commands = Commands::new(device);
-        for segment in network.segments() {
-            let sites = || segment.sites().iter().filter(|site| is_known(site));
-            let products = FloatProducts::load(device, self.weights, sites())?;
-            for site in sites() {
-                let finding = known.iter().find(|found| found.report.site == site.name);
-                let Finding { report, scales } = finding.expect("it is a known one").clone();
-                let weight = match site.has_weight() {
-                    true => {
-                        let plan = self
-                            .method
-                            .plan
-                            .of(site)
-                            .expect("what was found has a plan");
-                        Some(weight_codes(
-                            &mut commands,
-                            &plan,
-                            products.linear(site),
-                            &scales.b,
-                        )?)
-                    }
-                    false => None,
-                };
-                let site = QuantizedSite { scales, weight };
-                calibration.sites.insert(report.site.clone(), site);
-                calibration.reports.push(report);
-            }
+        calibration.prepared.clone_from(prepared);
+        for Finding { report, quantized } in known {
+            calibration.sites.insert(report.site.clone(), quantized);
+            calibration.reports.push(report);
         }
         let order: Vec<&str> = network.sites().map(|site| site.name.as_str()).collect();
         let place = |site: &str| order.iter().position(|name| *name == site);
@@ -162,8 +155,10 @@ impl Calibrator<'_> {
         Ok(calibration)
     }
 
-    fn network(&self, device: &Device) -> Result<Network> {
-        Network::new(device, self.architecture, |name| self.weights.float(name))
+    fn network(&self, device: &Device, weights: &Weights) -> Result<Network> {
+        Network::load(device, &graphs(self.architecture), |name| {
+            weights.float(name)
+        })
     }
 
     /// Finds out whether less than `budget` allows can be gone through at once.
@@ -171,7 +166,7 @@ impl Calibrator<'_> {
     /// # Errors
     /// If not, what `error` says.
     fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
-        let network = self.network(device)?;
+        let network = self.network(device, self.weights)?;
         let images = self.images.len();
         let all = |site: &Site| (self.wanted)(site) && self.method.plan.of(site).is_some();
         let memory = Memory::new(&network, self.weights, self.method, images, budget, &all)?;

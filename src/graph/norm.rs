@@ -1,35 +1,24 @@
-//! A LayerNorm of a network: its parameters on the device, and which rows it normalises.
+//! A LayerNorm: which rows it normalises, in floats or as codes.
 
-use super::network::Parameters;
 use super::order::Order;
 use crate::device::{Buffer, Commands};
-use crate::error::Result;
 use crate::kernels::{
     Format, LayerNorm, RowCodes, layer_norm, layer_norm_backward, layer_norm_codes,
 };
 
-/// A LayerNorm over `width` features.
-pub struct Norm {
-    weight: Buffer<f32>,
-    bias: Buffer<f32>,
-    eps: f32,
+/// Holds the parameters of a LayerNorm over `width` features.
+pub struct Norm<T> {
+    /// γ, `[width]`.
+    pub weight: T,
+    /// β, `[width]`.
+    pub bias: T,
+    /// What is added to the variance.
+    pub eps: f32,
 }
 
-impl Norm {
-    /// Loads `NAME.weight` and `NAME.bias`.
-    ///
-    /// # Errors
-    /// Those of `parameters`.
-    pub fn load(parameters: &Parameters, name: &str, eps: f32) -> Result<Self> {
-        Ok(Self {
-            weight: parameters.load(&format!("{name}.weight"))?,
-            bias: parameters.load(&format!("{name}.bias"))?,
-            eps,
-        })
-    }
-
-    /// All tokens `[…, width]`, normalised.
-    pub fn of<'a>(&'a self, input: &'a Buffer<f32>) -> Normed<'a> {
+impl Norm<Buffer<f32>> {
+    /// Takes all tokens `[…, width]`.
+    pub(super) fn of<'a>(&'a self, input: &'a Buffer<f32>) -> Normed<'a> {
         Normed {
             norm: self,
             input,
@@ -38,8 +27,8 @@ impl Norm {
         }
     }
 
-    /// The gradient of `input`, given that of all its tokens normalised.
-    pub fn backward(
+    /// Computes the gradient of `input`, given that of all its tokens normalised.
+    pub(super) fn backward(
         &self,
         commands: &mut Commands,
         input: &Buffer<f32>,
@@ -48,26 +37,12 @@ impl Norm {
         let shape = self.of(input).shape(1);
         layer_norm_backward(commands, &shape, input, &self.weight, grad)
     }
-
-    /// The gradient of `input` `[images, tokens, width]`, given that of one `token` of each image normalised: zero at all
-    /// others.
-    pub fn backward_token(
-        &self,
-        commands: &mut Commands,
-        images: usize,
-        token: usize,
-        input: &Buffer<f32>,
-        grad: &Buffer<f32>,
-    ) -> Buffer<f32> {
-        let shape = self.of(input).only(token).shape(images);
-        layer_norm_backward(commands, &shape, input, &self.weight, grad)
-    }
 }
 
-/// Tokens that are to be normalised.
+/// Stands for normalised tokens before they are computed.
 #[derive(Clone, Copy)]
 pub struct Normed<'a> {
-    norm: &'a Norm,
+    norm: &'a Norm<Buffer<f32>>,
     /// `[…, width]`
     input: &'a Buffer<f32>,
     token: Option<usize>,
@@ -75,16 +50,13 @@ pub struct Normed<'a> {
 }
 
 impl<'a> Normed<'a> {
-    /// Only this token of each image: `[images, width]` from `[images, tokens, width]`.
-    pub fn only(self, token: usize) -> Self {
-        Self {
-            token: Some(token),
-            ..self
-        }
+    /// Takes only this token of each image, where one is given: `[images, width]` from `[images, tokens, width]`.
+    pub(super) fn only(self, token: Option<usize>) -> Self {
+        Self { token, ..self }
     }
 
-    /// In this order, where there is one.
-    pub fn in_order(self, order: Option<&'a Order>) -> Self {
+    /// Brings them into this order, where there is one.
+    pub(super) fn in_order(self, order: Option<&'a Order>) -> Self {
         Self { order, ..self }
     }
 
@@ -104,7 +76,7 @@ impl<'a> Normed<'a> {
         }
     }
 
-    /// `[rows, width]` in floats.
+    /// Computes them in floats, `[rows, width]`.
     pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         let Norm { weight, bias, .. } = self.norm;
         let normed = layer_norm(commands, &self.shape(images), self.input, weight, bias);
@@ -114,7 +86,7 @@ impl<'a> Normed<'a> {
         }
     }
 
-    /// Their codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand of an integer product.
+    /// Computes their codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand of an integer product.
     pub fn codes(
         &self,
         commands: &mut Commands,

@@ -4,22 +4,36 @@
 //! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
-use super::curve::ScoreCurve;
+mod builder;
+#[cfg(feature = "files")]
+mod journal;
+mod memory;
+mod recovery;
+
+pub use builder::CalibrationBuilder;
+#[cfg(feature = "files")]
+pub use journal::{Journal, JournalLock, Subject, journal_of};
+pub use memory::parse_bytes;
+pub use recovery::Finding;
+
+use super::correction::correct_bias;
 use super::evidence::{Chosen, Histograms, SiteEvidence};
-use super::memory::{Budget, Memory, Pass};
 use super::method::Method;
-use super::pieces::Batch;
-use super::plan::{Side, SitePlan, SiteScales};
-use super::quantized_site::{QuantizedSite, QuantizedWeight};
-use super::search::{SiteSearch, Work};
+use super::plan::SitePlan;
+use super::quantized_site::QuantizedSite;
+use super::rounding::nearest_codes;
+use super::search::{Batch, ScoreCurve, SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
-use crate::kernels::{cross_entropy_backward, quantize};
-use crate::model::{FloatProducts, LinearWeights, Network, Record, Recorder, Segment, Site};
+use crate::graph::{FloatProducts, Network, Record, Segment, Site};
+use crate::kernels::cross_entropy_backward;
+use memory::Pass;
+pub(super) use memory::{Budget, Memory};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 use web_time::{Duration, Instant};
 
 /// What a calibration is at.
@@ -51,8 +65,8 @@ pub struct Progress<'a> {
 pub enum Event<'a> {
     /// What it is at.
     Progress(Progress<'a>),
-    /// A site is finished: its scales, and what else was found out.
-    Found(&'a SiteReport, &'a SiteScales),
+    /// A site is finished: what it is in integers, and what else was found out.
+    Found(&'a SiteReport, &'a QuantizedSite),
     /// Something went wrong, and it goes on nevertheless.
     Recovery(&'a str),
 }
@@ -86,6 +100,8 @@ pub struct Calibration {
     pub sites: HashMap<String, QuantizedSite>,
     /// What was found, in the order of the network.
     pub reports: Vec<SiteReport>,
+    /// What transforms made of the checkpoint, where there were any: the network that was calibrated.
+    pub prepared: Option<Arc<Weights>>,
     /// Time of the forward pass.
     pub forward: Duration,
     /// Time of recomputing and back-propagating.
@@ -149,16 +165,24 @@ impl Calibration {
         )?;
         let mut found = search.run(commands)?;
         let weight = match linear {
-            Some(linear) => Some(weight_codes(commands, task.plan, linear, &found.scales.b)?),
+            Some(linear) => Some(nearest_codes(commands, task.plan, linear, &found.scales.b)?),
             None => None,
         };
+        let mut quantized = QuantizedSite {
+            scales: found.scales.clone(),
+            weight,
+        };
+        if task.settings.bias_correction {
+            correct_bias(commands, task.plan, task.batches, &mut quantized)?;
+        }
         let searching = start.elapsed();
         let chosen = Chosen {
             plan: task.plan,
             metric: task.settings.metric,
             linear,
             batches: task.batches,
-            found: &found,
+            quantized: &quantized,
+            largest_a: found.largest_a,
             score_unit: task.score_unit,
         };
         let (evidence, histograms) = chosen.evidence(commands)?;
@@ -177,20 +201,19 @@ impl Calibration {
             curves: found.curves,
             histograms,
         };
-        let scales = found.scales;
-        Ok((report, QuantizedSite { scales, weight }))
+        Ok((report, quantized))
     }
 }
 
 /// The calibration images inside the network: each segment's input, on the host.
-struct Checkpoints {
+pub(super) struct Checkpoints {
     /// Per segment, `[images][input_len]`.
     inputs: Vec<Vec<f32>>,
     /// Of the last segment: the logits, if all were gone through.
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network` that is `wanted` and not to stay in floats, by `method`, on the
+/// Chooses the scales of every site of `network`, which is prepared, that is `wanted` and not to stay in floats, by `method`, on the
 /// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
 /// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
@@ -208,6 +231,7 @@ pub(super) fn calibrate(
 ) -> Result<Calibration> {
     let Method { plan, settings } = method;
     settings.validate()?;
+    method.check_metric(network.sites())?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::setting(
@@ -241,7 +265,7 @@ pub(super) fn calibrate(
     let commands = &mut Commands::new(device);
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(commands, needed, weights, images, at_once, on_event)?;
+    let checkpoints = forward(commands, needed, weights, images, at_once, None, on_event)?;
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
@@ -264,7 +288,7 @@ pub(super) fn calibrate(
         if !needs_gradients && !segment.sites().iter().any(wanted) {
             continue;
         }
-        let mut products = FloatProducts::load(device, weights, segment.sites())?;
+        let products = FloatProducts::load(device, weights, segment.sites())?;
         let mut gradients_before = Vec::new();
         for pass in memory.passes(index, wanted) {
             let start = Instant::now();
@@ -273,11 +297,9 @@ pub(super) fn calibrate(
                 site: &segment.sites()[0].name,
                 done: searched as f64 / total as f64,
             }))?;
-            let segment = segment.as_ref();
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
-            (batches, gradients_before) =
-                run(commands, segment, &mut products, &pass, inputs, grads)?;
+            (batches, gradients_before) = run(commands, segment, &products, &pass, inputs, grads)?;
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
@@ -303,7 +325,7 @@ pub(super) fn calibrate(
                     step_bytes: pass.step_bytes,
                 };
                 let (report, quantized) = calibration.search_site(commands, &task)?;
-                on_event(Event::Found(&report, &quantized.scales))?;
+                on_event(Event::Found(&report, &quantized))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);
                 searched += site.product(images.len()).multiply_adds();
@@ -323,8 +345,8 @@ type BatchRecords = (usize, HashMap<String, Record>);
 /// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.
 fn run(
     commands: &mut Commands,
-    segment: &dyn Segment,
-    products: &mut FloatProducts,
+    segment: &Segment,
+    products: &FloatProducts,
     pass: &Pass,
     inputs: &[f32],
     gradients: Option<&[f32]>,
@@ -340,16 +362,14 @@ fn run(
             device.upload(&values[first * len..][..count * len])
         };
         let input = batch(inputs);
-        let mut recorder = Recorder::new(products);
-        segment.forward(commands, &mut recorder, count, &input);
+        let mut tape = segment.record(commands, products, count, &input);
         if let Some(gradients) = gradients {
             let gradients = batch(gradients);
-            let before = segment.backward(commands, &mut recorder, count, &input, gradients);
-            if let Some(before) = before {
+            if let Some(before) = tape.backward(commands, gradients) {
                 gradients_before.extend(commands.read(&before)?);
             }
         }
-        let mut records = recorder.into_records();
+        let mut records = tape.into_records();
         records.retain(|name, _| pass.sites.iter().any(|site| site.name == *name));
         batches.push((count, records));
         // What only this batch needed is freed before the next one comes.
@@ -358,14 +378,28 @@ fn run(
     Ok((batches, gradients_before))
 }
 
+/// Someone who looks at what goes into sites as images pass.
+pub(super) trait Observer {
+    /// Whether it looks at `site`.
+    fn wants(&self, site: &Site) -> bool;
+
+    /// Takes the left operands of those sites of a segment that it wants, all images' one after the other, by the sites'
+    /// names.
+    ///
+    /// # Errors
+    /// Its own.
+    fn see(&mut self, operands: HashMap<String, Vec<f32>>) -> Result<()>;
+}
+
 /// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
 /// device at a time.
-fn forward(
+pub(super) fn forward(
     commands: &mut Commands,
-    segments: &[Box<dyn Segment>],
+    segments: &[Segment],
     weights: &Weights,
     images: &[Vec<f32>],
     at_once: usize,
+    mut observer: Option<&mut dyn Observer>,
     on_event: &mut dyn FnMut(Event) -> Result<()>,
 ) -> Result<Checkpoints> {
     let device = commands.device().clone();
@@ -379,16 +413,30 @@ fn forward(
         }))?;
         let mut products = FloatProducts::load(&device, weights, segment.sites())?;
         let mut outputs = Vec::new();
+        let mut operands: HashMap<String, Vec<f32>> = HashMap::new();
         for chunk in values.chunks(at_once * segment.input_len()) {
             let count = chunk.len() / segment.input_len();
             let input = device.upload(chunk);
-            let output = segment.forward(commands, &mut products, count, &input);
-            outputs.extend(commands.read(&output)?);
+            let Some(observer) = &observer else {
+                let output = segment.forward(commands, &mut products, count, &input);
+                outputs.extend(commands.read(&output)?);
+                continue;
+            };
+            let tape = segment.record(commands, &products, count, &input);
+            outputs.extend(commands.read(tape.output())?);
+            let records = tape.into_records();
+            for site in segment.sites().iter().filter(|site| observer.wants(site)) {
+                let values = commands.read(&records[&site.name].a)?;
+                operands
+                    .entry(site.name.clone())
+                    .or_default()
+                    .extend(values);
+            }
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
             let input = &values[image * segment.input_len()..][..segment.input_len()];
-            let place = first_not_finite(commands, segment.as_ref(), &mut products, input)?;
+            let place = first_not_finite(commands, segment, &products, input)?;
             return Err(Error::NotFinite {
                 image,
                 problem: format!(
@@ -397,6 +445,9 @@ fn forward(
                     device.name()
                 ),
             });
+        }
+        if let Some(observer) = &mut observer {
+            observer.see(operands)?;
         }
         inputs.push(std::mem::replace(&mut values, outputs));
     }
@@ -409,14 +460,12 @@ fn forward(
 /// Where in a segment one image's values cease to be finite, in words.
 fn first_not_finite(
     commands: &mut Commands,
-    segment: &dyn Segment,
-    products: &mut FloatProducts,
+    segment: &Segment,
+    products: &FloatProducts,
     input: &[f32],
 ) -> Result<String> {
-    let mut recorder = Recorder::new(products);
     let input = commands.device().upload(input);
-    segment.forward(commands, &mut recorder, 1, &input);
-    let records = recorder.into_records();
+    let records = segment.record(commands, products, 1, &input).into_records();
     for site in segment.sites() {
         let record = &records[&site.name];
         for (what, values) in [("is given", &record.a), ("gives", &record.out)] {
@@ -456,37 +505,4 @@ fn loss_gradients(
         *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
     }
     Ok((gradients, exponent))
-}
-
-/// The codes `[outputs, inputs]` of a weight on the commands' device under `scales`, and its bias, on the host.
-///
-/// # Errors
-/// Those of the device.
-pub fn weight_codes(
-    commands: &mut Commands,
-    plan: &SitePlan,
-    linear: &LinearWeights,
-    scales: &[super::Scale],
-) -> Result<QuantizedWeight> {
-    let quantizer = plan.quantizer(Side::B, 1, 1);
-    let inverses = plan.inverse_scales(commands.device(), &[scales.to_vec()]);
-    let words = quantize(commands, &quantizer, &linear.weight, &inverses);
-    let words = commands.read(&words)?;
-    let outputs = words.len() / quantizer.words();
-    let code = |(output, input): (usize, usize)| {
-        let word = words[input / 4 * outputs + output];
-        word.to_le_bytes()[input % 4] as i8
-    };
-    let codes = (0..quantizer.rows)
-        .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
-        .map(code)
-        .collect();
-    Ok(QuantizedWeight {
-        codes,
-        bias: linear
-            .bias
-            .as_ref()
-            .map(|bias| commands.read(bias))
-            .transpose()?,
-    })
 }

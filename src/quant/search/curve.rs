@@ -1,7 +1,7 @@
 //! What the candidates for a scale reached when it was last searched.
 
 use super::candidates::Scale;
-use super::plan::Side;
+use crate::quant::Side;
 use serde::{Deserialize, Serialize};
 
 /// The candidates for one scale, with all others fixed.
@@ -43,7 +43,7 @@ impl CandidateScore {
 
 impl ScoreCurve {
     /// Brings the scores to another unit.
-    pub(super) fn scale_scores(&mut self, unit: f64) {
+    pub(in crate::quant) fn scale_scores(&mut self, unit: f64) {
         for candidate in &mut self.candidates {
             candidate.sum *= unit;
         }

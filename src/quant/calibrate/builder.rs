@@ -1,14 +1,15 @@
 //! How a calibration is asked for: what there has to be, and what there may be besides.
 
-use super::calibrate::{Calibration, Event};
-use super::method::Method;
 use super::recovery::{Calibrator, Finding};
-use super::settings::Preset;
+use super::{Calibration, Event};
 use crate::device::Device;
 use crate::error::Result;
+use crate::families::sites;
 use crate::file::weights::Weights;
+use crate::graph::Site;
 use crate::model::config::Architecture;
-use crate::model::{Site, sites};
+use crate::quant::Method;
+use crate::quant::Preset;
 
 /// A calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
 #[must_use = "nothing is calibrated before it runs"]

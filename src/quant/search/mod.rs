@@ -4,20 +4,31 @@
 //! win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in chunks,
 //! those that tell candidates apart first (`pieces.rs`).
 //!
-//! A contest finds one scale. A scale of B belongs to one part of the site (a third of qkv, a head), so the parts'
-//! contests are independent; A's scale is one for all parts, or one for each. What is independent is searched side by
-//! side, so that a step of all of them waits for the device once.
+//! A contest (`contest.rs`) finds the scale of one group, or of each column of a part. Scales of B belong to one part of the
+//! site (a third of qkv, a head), so the parts' contests are independent; A's scale is one for all parts, or one for each.
+//! What is independent is searched side by side, so that a step of all of them waits for the device once.
 
-use super::candidates::{Scale, candidates, covering};
-use super::curve::{CandidateScore, ScoreCurve};
-use super::pieces::{Batch, Cutter, FIRST_SHARE, GROWTH, Part};
+mod candidates;
+mod contest;
+mod curve;
+pub(super) mod pieces;
+mod problem;
+mod scan;
+
+pub use candidates::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use curve::{CandidateScore, ScoreCurve};
+pub use pieces::Batch;
+pub use scan::Scan;
+
 use super::plan::{Codes, Side, SitePlan, SiteScales};
-use super::scan::Scan;
 use super::settings::Settings;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
+use crate::graph::LinearWeights;
 use crate::kernels::row_maximum;
-use crate::model::LinearWeights;
+use candidates::{candidates, covering};
+use contest::{Answer, Contest, Place, Question, Request};
+use pieces::{Chunk, Cutter, FIRST_SHARE, GROWTH, Part};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -73,168 +84,13 @@ pub struct SiteSearch<'a> {
     work: Work,
 }
 
-/// A chunk of a part.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
-    part: usize,
-    chunk: usize,
-}
-
-/// What a contest answers: which scale of `side`'s `group` is best.
-#[derive(Clone, PartialEq)]
-struct Question {
-    side: Side,
-    group: usize,
-    /// The parts of the site that have this scale.
-    parts: Range<usize>,
-    /// The other operand's scale of each of these parts.
-    fixed: Vec<Scale>,
-}
-
-/// The answer, and its score.
-#[derive(Clone, Copy)]
-struct Answer {
-    scale: Scale,
-    score: f64,
-}
-
-/// The candidates for one scale, and what is known of them.
-struct Contest {
-    question: Question,
-    candidates: Vec<Scale>,
-    /// What a score is summed over, in order.
-    steps: Vec<Vec<Place>>,
-    /// Per candidate, its sum after each of the steps that it has been through.
-    sums: Vec<Vec<f64>>,
-    /// The best of those that have been through all steps.
-    leader: Option<usize>,
-    /// Steps that every candidate has been through, unless it is out.
-    front: usize,
-    /// Whether the best candidate at the front has been compared with the leader.
-    challenged: bool,
-}
-
-/// What a contest needs to know next.
-struct Request {
-    steps: Range<usize>,
-    candidates: Vec<usize>,
-    /// Whether this takes one candidate to the end, ahead of the others.
-    ahead: bool,
-}
-
 /// Candidates to evaluate on one chunk, for one step of a contest's request.
 struct Task {
     request: usize,
     step: usize,
     place: Place,
-    candidates: Range<usize>,
-}
-
-impl Contest {
-    fn sum(&self, candidate: usize) -> f64 {
-        self.sums[candidate].last().copied().unwrap_or(0.0)
-    }
-
-    /// The candidate with the least sum among those that have been through as many steps; the smaller index of equals.
-    fn best_after(&self, steps: usize) -> Option<usize> {
-        (0..self.candidates.len())
-            .filter(|&candidate| self.sums[candidate].len() == steps)
-            .min_by(|&left, &right| self.sum(left).total_cmp(&self.sum(right)))
-    }
-
-    /// What to evaluate next; `None` at the end.
-    fn request(&mut self, exhaustive: bool) -> Option<Request> {
-        let steps = self.steps.len();
-        if self.front == steps {
-            return None;
-        }
-        if exhaustive {
-            return Some(Request {
-                steps: 0..steps,
-                candidates: (0..self.candidates.len()).collect(),
-                ahead: false,
-            });
-        }
-        // A candidate that is ahead of the leader as far as both have come may end below it: finishing it first lowers
-        // the bar for all others.
-        if self.front > 0 && !std::mem::replace(&mut self.challenged, true) {
-            let challenger = self.best_after(self.front)?;
-            let sum = self.sum(challenger);
-            let ahead = |leader: usize| sum < self.sums[leader][self.front - 1];
-            if self.leader.is_none_or(ahead) {
-                return Some(Request {
-                    steps: self.front..steps,
-                    candidates: vec![challenger],
-                    ahead: true,
-                });
-            }
-        }
-        let bar = self.leader.map_or(f64::INFINITY, |leader| self.sum(leader));
-        let entrants: Vec<usize> = (0..self.candidates.len())
-            .filter(|&candidate| {
-                self.sums[candidate].len() == self.front && self.sum(candidate) <= bar
-            })
-            .collect();
-        (!entrants.is_empty()).then_some(Request {
-            steps: self.front..self.front + 1,
-            candidates: entrants,
-            ahead: false,
-        })
-    }
-
-    /// Takes what was requested: `scores` are per step and candidate.
-    fn accept(&mut self, request: &Request, scores: &[Vec<f64>]) {
-        for scores in scores {
-            for (&candidate, score) in request.candidates.iter().zip(scores) {
-                let sum = self.sum(candidate) + score;
-                self.sums[candidate].push(sum);
-            }
-        }
-        if !request.ahead {
-            self.front = request.steps.end;
-            self.challenged = false;
-        }
-        self.leader = self.best_after(self.steps.len());
-    }
-
-    /// Without any steps all candidates are equal.
-    fn winner(&self) -> usize {
-        self.leader.unwrap_or(0)
-    }
-
-    fn answer(&self) -> Answer {
-        let winner = self.winner();
-        Answer {
-            scale: self.candidates[winner],
-            score: self.sum(winner),
-        }
-    }
-
-    /// What all candidates reached.
-    fn curve(&self) -> ScoreCurve {
-        let winner = self.winner();
-        let winners = &self.sums[winner];
-        let complete = |candidate: usize| self.sums[candidate].len() == self.steps.len();
-        let reached = |candidate: usize| match winners.last() {
-            _ if complete(candidate) => 1.0,
-            Some(&total) if total > 0.0 => winners[self.sums[candidate].len() - 1] / total,
-            _ => 0.0,
-        };
-        let candidates = self.candidates.iter().enumerate();
-        ScoreCurve {
-            side: self.question.side,
-            group: self.question.group,
-            chosen: winner,
-            candidates: candidates
-                .map(|(candidate, &scale)| CandidateScore {
-                    scale,
-                    sum: self.sum(candidate),
-                    reached: reached(candidate),
-                    complete: complete(candidate),
-                })
-                .collect(),
-        }
-    }
+    /// Of the request's products, these.
+    products: Range<usize>,
 }
 
 impl<'a> SiteSearch<'a> {
@@ -299,7 +155,7 @@ impl<'a> SiteSearch<'a> {
             curves: Vec::new(),
             largest_a: maxima_a.iter().copied().fold(f32::NEG_INFINITY, f32::max),
         };
-        let mut known: Vec<(Question, Answer, ScoreCurve)> = Vec::new();
+        let mut known: Vec<(Question, Vec<Answer>, Vec<ScoreCurve>)> = Vec::new();
         for round in 1..=self.settings.rounds {
             for side in [Side::A, Side::B] {
                 let questions = self.questions(side, &found.scales);
@@ -315,13 +171,13 @@ impl<'a> SiteSearch<'a> {
                     found.rounds = round;
                 }
                 known.extend(contests.into_iter().map(|contest| {
-                    let (answer, curve) = (contest.answer(), contest.curve());
-                    (contest.question, answer, curve)
+                    let (answers, curves) = (contest.answers(), contest.curves());
+                    (contest.question, answers, curves)
                 }));
                 found.score = 0.0;
                 found.curves.retain(|curve| curve.side != side);
                 for question in &questions {
-                    let (_, answer, curve) = known
+                    let (_, answers, curves) = known
                         .iter()
                         .find(|(old, ..)| old == question)
                         .expect("every question has been answered");
@@ -329,9 +185,11 @@ impl<'a> SiteSearch<'a> {
                         Side::A => &mut found.scales.a,
                         Side::B => &mut found.scales.b,
                     };
-                    scales[question.group] = answer.scale;
-                    found.score += answer.score;
-                    found.curves.push(curve.clone());
+                    for (group, answer) in question.groups.clone().zip(answers) {
+                        scales[group] = answer.scale;
+                        found.score += answer.score;
+                    }
+                    found.curves.extend(curves.iter().cloned());
                 }
             }
         }
@@ -340,22 +198,24 @@ impl<'a> SiteSearch<'a> {
 
     /// What is to be found out about the scales of `side`, the other operand's being as in `scales`.
     fn questions(&self, side: Side, scales: &SiteScales) -> Vec<Question> {
-        let (groups, fixed) = match side {
-            Side::A => (scales.a.len(), &scales.b),
-            Side::B => (scales.b.len(), &scales.a),
+        let (searched, fixed) = match side {
+            Side::A => (&scales.a, &scales.b),
+            Side::B => (&scales.b, &scales.a),
         };
         let parts = self.parts.len();
-        let questions = (0..groups).map(|group| {
-            let parts = group * parts / groups..(group + 1) * parts / groups;
+        // What belongs to one part is one question.
+        let count = searched.len().min(parts);
+        let share = |number: usize, of: usize| number * of / count..(number + 1) * of / count;
+        let questions = (0..count).map(|number| {
+            let parts_in_question = share(number, parts);
+            let each = (fixed.len() / parts).max(1);
+            // A's one scale serves every part.
+            let of_part = |part: usize| fixed[part * each % fixed.len()..][..each].to_vec();
             Question {
                 side,
-                group,
-                // A's one scale serves every part.
-                fixed: parts
-                    .clone()
-                    .map(|part| fixed[part % fixed.len()])
-                    .collect(),
-                parts,
+                groups: share(number, searched.len()),
+                fixed: parts_in_question.clone().map(of_part).collect(),
+                parts: parts_in_question,
             }
         });
         questions.collect()
@@ -363,20 +223,16 @@ impl<'a> SiteSearch<'a> {
 
     fn contest(&self, question: &Question) -> Contest {
         let (plan, side) = (self.plan, question.side);
-        let max = match side {
-            Side::A => self.maxima[0][question.group],
-            Side::B => self.maxima[1][question.group],
+        let maxima = match side {
+            Side::A => &self.maxima[0],
+            Side::B => &self.maxima[1],
         };
-        let candidates = candidates(plan.operand(side), max, self.settings);
-        Contest {
-            question: question.clone(),
-            steps: self.steps(question.parts.clone()),
-            sums: vec![Vec::new(); candidates.len()],
-            candidates,
-            leader: None,
-            front: 0,
-            challenged: false,
-        }
+        let maxima = &maxima[question.groups.clone()];
+        let candidates = maxima
+            .iter()
+            .map(|&max| candidates(plan.operand(side), max, self.settings));
+        let steps = self.steps(question.parts.clone());
+        Contest::new(question.clone(), candidates.collect(), steps)
     }
 
     /// The chunks of some parts, those that contribute most for their work first.
@@ -389,7 +245,7 @@ impl<'a> SiteSearch<'a> {
             .collect();
         let density = |place: &Place| self.parts[place.part].chunks[place.chunk].density;
         places.sort_by(|left, right| density(right).total_cmp(&density(left)));
-        let work = |place: &Place| self.parts[place.part].multiply_adds(place.chunk) as f64;
+        let work = |place: &Place| self.chunk(*place).product.multiply_adds() as f64;
         let mut enough = places.iter().map(work).sum::<f64>() * FIRST_SHARE;
         let mut steps = Vec::new();
         let (mut step, mut done) = (Vec::new(), 0.0);
@@ -426,7 +282,7 @@ impl<'a> SiteSearch<'a> {
             }
             let mut tasks = Vec::new();
             for (index, (contest, request)) in requests.iter().enumerate() {
-                let (question, count) = (&contest.question, request.candidates.len());
+                let (question, count) = (&contest.question, request.products());
                 for step in request.steps.clone() {
                     for &place in &contest.steps[step] {
                         let scan = self.scan(place);
@@ -436,10 +292,9 @@ impl<'a> SiteSearch<'a> {
                             request: index,
                             step: step - request.steps.start,
                             place,
-                            candidates: first..(first + at_once).min(count),
+                            products: first..(first + at_once).min(count),
                         }));
-                        work.done +=
-                            count as u64 * self.parts[place.part].multiply_adds(place.chunk);
+                        work.done += count as u64 * self.chunk(place).product.multiply_adds();
                         fixed_codes
                             .entry(self.fixed_place(question.side, place))
                             .or_insert_with(|| self.fixed_codes(commands, question, place));
@@ -449,12 +304,23 @@ impl<'a> SiteSearch<'a> {
             let evaluate = |commands: &mut Commands, task: &Task| {
                 let (contest, request) = &requests[task.request];
                 let fixed = &fixed_codes[&self.fixed_place(contest.question.side, task.place)];
-                let candidates = &request.candidates[task.candidates.clone()];
-                self.evaluate(commands, contest, task.place, candidates, fixed)
+                let products = task.products.clone();
+                let searched = products.map(|product| contest.scales(request, product));
+                self.evaluate(
+                    commands,
+                    &contest.question,
+                    task.place,
+                    searched.collect(),
+                    fixed,
+                )
             };
-            let mut scores: Vec<Vec<Vec<f64>>> = requests
+            // Of each request, [step][product][lane].
+            let mut scores: Vec<Vec<Vec<Vec<f64>>>> = requests
                 .iter()
-                .map(|(_, request)| vec![vec![0.0; request.candidates.len()]; request.steps.len()])
+                .map(|(_, request)| {
+                    let products = vec![vec![0.0; request.lanes()]; request.products()];
+                    vec![products; request.steps.len()]
+                })
                 .collect();
             for tasks in self.submissions(&tasks, &requests) {
                 let found: Vec<Buffer<f32>> = match commands.device().clone() {
@@ -469,13 +335,18 @@ impl<'a> SiteSearch<'a> {
                     }
                 };
                 for (task, found) in tasks.iter().zip(commands.read_all(&found)?) {
-                    let sums = &mut scores[task.request][task.step][task.candidates.clone()];
-                    for (sum, score) in sums.iter_mut().zip(found) {
-                        if !score.is_finite() {
-                            let what = "the score of a candidate";
-                            return Err(not_finite(commands.device(), self.plan, what, score));
+                    let sums = &mut scores[task.request][task.step][task.products.clone()];
+                    let groups = found.len() / sums.len();
+                    for (lanes, found) in sums.iter_mut().zip(found.chunks_exact(groups)) {
+                        // A column is a lane of B's contest; in A's they add up.
+                        let each = groups / lanes.len();
+                        for (group, &score) in found.iter().enumerate() {
+                            if !score.is_finite() {
+                                let what = "the score of a candidate";
+                                return Err(not_finite(commands.device(), self.plan, what, score));
+                            }
+                            lanes[group / each] += f64::from(score);
                         }
-                        *sum += f64::from(score);
                     }
                 }
             }
@@ -496,7 +367,7 @@ impl<'a> SiteSearch<'a> {
             let mut bytes = 0;
             let fitting = tasks.iter().take_while(|task| {
                 let side = requests[task.request].0.question.side;
-                bytes += task.candidates.len() * self.scan(task.place).job_bytes(side);
+                bytes += task.products.len() * self.scan(task.place).job_bytes(side);
                 bytes <= self.step_bytes
             });
             let (portion, rest) = tasks.split_at(fitting.count().max(1));
@@ -507,15 +378,17 @@ impl<'a> SiteSearch<'a> {
     }
 
     fn scan(&self, place: Place) -> Scan<'_> {
-        let part = &self.parts[place.part];
-        let chunk = &part.chunks[place.chunk];
+        let chunk = self.chunk(place);
         Scan {
-            plan: &part.plan,
+            product: &chunk.product,
             metric: self.settings.metric,
-            units: chunk.units,
             record: &chunk.record,
-            linear: part.linear.as_ref(),
+            linear: self.parts[place.part].linear.as_ref(),
         }
+    }
+
+    fn chunk(&self, place: Place) -> &Chunk {
+        &self.parts[place.part].chunks[place.chunk]
     }
 
     /// Where the codes of the operand that isn't searched are kept: a weight's serve all chunks.
@@ -531,34 +404,29 @@ impl<'a> SiteSearch<'a> {
             Side::A => Side::B,
             Side::B => Side::A,
         };
-        let scale = question.fixed[place.part - question.parts.start];
-        self.scan(place).codes(commands, side, &[vec![scale]])
+        let scales = question.fixed[place.part - question.parts.start].clone();
+        self.scan(place).codes(commands, side, &[scales])
     }
 
-    /// The scores of some of a contest's candidates on one chunk.
+    /// The scores on one chunk of several sets of the scales in question, `[set][group]`.
     fn evaluate(
         &self,
         commands: &mut Commands,
-        contest: &Contest,
+        question: &Question,
         place: Place,
-        candidates: &[usize],
+        searched: Vec<Vec<Scale>>,
         fixed_codes: &Codes,
     ) -> Buffer<f32> {
-        let question = &contest.question;
-        let fixed = question.fixed[place.part - question.parts.start];
-        let searched: Vec<Vec<Scale>> = candidates
-            .iter()
-            .map(|&candidate| vec![contest.candidates[candidate]])
-            .collect();
+        let fixed = &question.fixed[place.part - question.parts.start];
         let scan = self.scan(place);
         let codes = scan.codes(commands, question.side, &searched);
         let scales = |searched: Vec<Scale>| match question.side {
             Side::A => SiteScales {
                 a: searched,
-                b: vec![fixed],
+                b: fixed.clone(),
             },
             Side::B => SiteScales {
-                a: vec![fixed],
+                a: fixed.clone(),
                 b: searched,
             },
         };
@@ -567,7 +435,7 @@ impl<'a> SiteSearch<'a> {
             Side::A => (&codes, fixed_codes),
             Side::B => (fixed_codes, &codes),
         };
-        scan.scores(commands, &scan.plan.lines(scan.units), a, b, &scales)
+        scan.scores(commands, scan.product.lines(), a, b, &scales)
     }
 }
 
@@ -593,7 +461,7 @@ fn maxima(
                 b.expect("a site has a weight or two activations")
             }
         };
-        let rows = row_maximum(commands, &plan.maximum(side, batch.images), source);
+        let rows = row_maximum(commands, &plan.product(batch.images).maximum(side), source);
         for (index, max) in commands.read(&rows)?.into_iter().enumerate() {
             let inner = index / quantizer.rows % quantizer.batch[1];
             let group =
@@ -608,7 +476,7 @@ fn maxima(
     Ok(maxima)
 }
 
-pub(super) fn not_finite(
+pub(in crate::quant) fn not_finite(
     device: &Device,
     plan: &SitePlan,
     what: &str,

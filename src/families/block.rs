@@ -1,0 +1,74 @@
+//! The block that ViT and Swin are made of (timm's `Block` and `SwinTransformerBlock`).
+
+use crate::graph::{Arrangement, Attention, Parameter, Value, WindowBias};
+use std::sync::Arc;
+
+/// Describes a block.
+pub struct Block {
+    /// timm's name, as in `blocks.0`.
+    pub name: String,
+    /// Windows, heads, tokens, features.
+    pub attention: Attention,
+    /// Hidden features of the MLP.
+    pub mlp_dim: usize,
+    /// Of both LayerNorms.
+    pub eps: f32,
+    /// Whether there is a LayerScale before each of the two additions.
+    pub has_layer_scale: bool,
+}
+
+/// Keeps a block's attention to windows.
+pub struct Windows {
+    /// The tokens, window by window, with padding where an image doesn't fill them.
+    pub order: Arc<Arrangement>,
+    /// What is added to the scores.
+    pub bias: WindowBias<Parameter>,
+}
+
+impl Block {
+    /// x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a LayerScale.
+    ///
+    /// A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time, with a bias.
+    pub fn of<'g>(&self, x: Value<'g>, windows: Option<Windows>) -> Value<'g> {
+        let normed = x.layer_norm(&self.layer("norm1"), self.eps);
+        let attended = match windows {
+            None => self.scaled(self.attention(normed, None), "ls1"),
+            Some(Windows { order, bias }) => {
+                // Padding is in the windows only. What qkv makes of it, the biases, is attended to and belongs to the
+                // range of q, k and v, as in timm's tensors.
+                let attended = self.attention(normed.arrange(&order), Some(bias));
+                self.scaled(attended, "ls1").restore(&order)
+            }
+        };
+        let x = x + attended;
+        let normed = x.layer_norm(&self.layer("norm2"), self.eps);
+        x + self.scaled(self.mlp(normed), "ls2")
+    }
+
+    /// proj(softmax(q kᵀ / √d + bias) v) of each head.
+    fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
+        let (attention, dim) = (self.attention, x.shape().width);
+        let qkv = x.linear(&self.layer("attn.qkv"), 3 * dim);
+        let scores = qkv.scores(self.layer("attn.qk"), attention);
+        let probabilities = scores.softmax(attention, bias);
+        let context = probabilities.context(self.layer("attn.pv"), attention, qkv);
+        context.linear(&self.layer("attn.proj"), dim)
+    }
+
+    /// fc2(gelu(fc1(x))).
+    fn mlp<'g>(&self, x: Value<'g>) -> Value<'g> {
+        let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim).gelu();
+        hidden.linear(&self.layer("mlp.fc2"), x.shape().width)
+    }
+
+    fn scaled<'g>(&self, x: Value<'g>, scale: &str) -> Value<'g> {
+        match self.has_layer_scale {
+            true => x.layer_scale(&self.layer(scale)),
+            false => x,
+        }
+    }
+
+    fn layer(&self, layer: &str) -> String {
+        format!("{}.{layer}", self.name)
+    }
+}

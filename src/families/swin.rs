@@ -1,0 +1,253 @@
+//! Swin: timm's `SwinTransformer`. Attention within windows, which every other block shifts; stages that merge patches.
+
+use super::block::{Block, Windows};
+use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
+use crate::model::config::{CHANNELS, Stage, SwinConfig};
+use std::sync::Arc;
+
+/// What a mask adds to the score of two tokens that a shift brought together (timm's value).
+const APART: f32 = -100.0;
+
+/// Describes the patch embedding, each stage's merging (but the first's) and blocks, the head.
+pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
+    let stages = config.stages();
+    let pixels = Shape {
+        rows: CHANNELS * config.image_size,
+        width: config.image_size,
+    };
+    let mut graphs = vec![Graph::of(pixels, |pixels| embedding(config, pixels))];
+    for (index, stage) in stages.iter().enumerate() {
+        if index > 0 {
+            let before = stages[index - 1];
+            let name = format!("layers.{index}.downsample");
+            let merging = Graph::of(tokens(&before), |x| {
+                merging(config, &name, before.resolution, x)
+            });
+            graphs.push(merging);
+        }
+        graphs.extend((0..stage.depth).map(|number| {
+            let block = block(config, stage, format!("layers.{index}.blocks.{number}"));
+            let windows = windows(stage, stage.shift(number), &block.name);
+            Graph::of(tokens(stage), |x| block.of(x, Some(windows)))
+        }));
+    }
+    let last = stages[stages.len() - 1];
+    graphs.push(Graph::of(tokens(&last), |x| head(config, x)));
+    graphs
+}
+
+/// What goes on from one block of a stage to the next.
+fn tokens(stage: &Stage) -> Shape {
+    Shape {
+        rows: stage.tokens(),
+        width: stage.dim,
+    }
+}
+
+/// The patches' embeddings, normalised.
+fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
+    let grid = PatchGrid {
+        channels: CHANNELS,
+        image_size: config.image_size,
+        patch_size: config.patch_size,
+    };
+    let patches = pixels.patches(grid).linear("patch_embed.proj", config.dim);
+    patches.layer_norm("patch_embed.norm", config.layer_norm_eps)
+}
+
+fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
+    Block {
+        name,
+        attention: Attention {
+            windows: stage.windows(),
+            heads: stage.heads,
+            tokens: stage.window.pow(2),
+            head_dim: stage.dim / stage.heads,
+        },
+        mlp_dim: stage.mlp_dim,
+        eps: config.layer_norm_eps,
+        has_layer_scale: false,
+    }
+}
+
+/// 2 by 2 tokens to one: their features one after the other, normalised, and reduced to half as many.
+fn merging<'g>(config: &SwinConfig, name: &str, resolution: usize, x: Value<'g>) -> Value<'g> {
+    let dim = x.shape().width;
+    let merged = x
+        .arrange(&Arc::new(Arrangement::new(merge_order(resolution))))
+        .join_rows(4);
+    let normed = merged.layer_norm(&format!("{name}.norm"), config.layer_norm_eps);
+    normed.linear_without_bias(&format!("{name}.reduction"), 2 * dim)
+}
+
+/// The logits of the tokens' mean, normalised before it.
+fn head<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
+    let mean = x.layer_norm("norm", config.layer_norm_eps).mean();
+    mean.linear("head.fc", config.classes)
+}
+
+/// The windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative position bias, its
+/// mask.
+fn windows(stage: &Stage, shift: usize, block: &str) -> Windows {
+    let order = window_order(stage.resolution, stage.window, shift);
+    let (padded, window, heads) = (stage.padded(), stage.window, stage.heads);
+    let table = format!("{block}.attn.relative_position_bias_table");
+    Windows {
+        order: Arc::new(Arrangement::new(order)),
+        bias: WindowBias {
+            bias: Parameter::derived(table, move |table| {
+                relative_position_bias(window, heads, table)
+            }),
+            mask: Parameter::constant(move || mask(padded, window, shift)),
+        },
+    }
+}
+
+/// Per token in the order of the windows (row by row over the image, and within a window), which token of the image it
+/// is. A shift moves the image up and left, around its edges; then padding fills the last windows to the right and below.
+fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<Option<usize>> {
+    let shifted = |place: usize| (place < resolution).then_some((place + shift) % resolution);
+    let mut order = Vec::new();
+    for (down, across) in pairs(resolution.div_ceil(window)) {
+        for (line, column) in pairs(window) {
+            let y = shifted(down * window + line);
+            let x = shifted(across * window + column);
+            order.push(y.zip(x).map(|(y, x)| y * resolution + x));
+        }
+    }
+    order
+}
+
+/// `[heads, tokens, tokens]`: what the table `[(2 window - 1)², heads]` says about each query's and key's distance, down
+/// and across.
+fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32> {
+    let mut bias = Vec::with_capacity(heads * window.pow(4));
+    for head in 0..heads {
+        for (query_y, query_x) in pairs(window) {
+            for (key_y, key_x) in pairs(window) {
+                let down = query_y + window - 1 - key_y;
+                let across = query_x + window - 1 - key_x;
+                bias.push(table[(down * (2 * window - 1) + across) * heads + head]);
+            }
+        }
+    }
+    bias
+}
+
+/// `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those that the
+/// shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
+///
+/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for those that
+/// were shifted around its edge, and has padding attended to.
+fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
+    let tokens = window * window;
+    if shift == 0 {
+        return vec![0.0; tokens * tokens];
+    }
+    // Only the last window of a row or column holds both edges; the shifted-in part is its last `shift` lines.
+    let wrapped = |place: usize| place >= padded - shift;
+    let mut mask = Vec::with_capacity(padded.pow(2) * tokens);
+    for (down, across) in pairs(padded / window) {
+        let region = |(line, column): (usize, usize)| {
+            (
+                wrapped(down * window + line),
+                wrapped(across * window + column),
+            )
+        };
+        for query in pairs(window) {
+            for key in pairs(window) {
+                let together = region(query) == region(key);
+                mask.push(if together { 0.0 } else { APART });
+            }
+        }
+    }
+    mask
+}
+
+/// Per token in the order of merging, which token of the image it is: 2 by 2 neighbours follow each other, the lower one
+/// before the right one (timm's `PatchMerging`). What an odd side lacks is padding.
+fn merge_order(resolution: usize) -> Vec<Option<usize>> {
+    let mut order = Vec::new();
+    for (down, across) in pairs(resolution.div_ceil(2)) {
+        for (column, line) in pairs(2) {
+            let (y, x) = (2 * down + line, 2 * across + column);
+            order.push((y.max(x) < resolution).then_some(y * resolution + x));
+        }
+    }
+    order
+}
+
+/// (0, 0), (0, 1), … (count - 1, count - 1).
+fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..count * count).map(move |at| (at / count, at % count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_follow_each_other() {
+        // Tokens of a 4 by 4 image in windows of 2 by 2, plain and shifted by one.
+        let plain = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
+        assert_eq!(window_order(4, 2, 0), plain.map(Some));
+        let shifted = [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0];
+        assert_eq!(window_order(4, 2, 1), shifted.map(Some));
+    }
+
+    #[test]
+    fn what_does_not_fill_the_windows_is_padded() {
+        // A 3 by 3 image, shifted by one, in windows of 2 by 2: the shift goes around the image, not around the padding.
+        let padded = [
+            [Some(4), Some(5), Some(7), Some(8)],
+            [Some(3), None, Some(6), None],
+            [Some(1), Some(2), None, None],
+            [Some(0), None, None, None],
+        ];
+        assert_eq!(window_order(3, 2, 1), padded.concat());
+        let merged = [
+            [Some(0), Some(3), Some(1), Some(4)],
+            [Some(2), Some(5), None, None],
+            [Some(6), None, Some(7), None],
+            [Some(8), None, None, None],
+        ];
+        assert_eq!(merge_order(3), merged.concat());
+    }
+
+    #[test]
+    fn only_neighbours_attend_to_each_other() {
+        // The four windows of the shifted image above: the first holds neighbours only, the last four corners.
+        let mask = mask(4, 2, 1);
+        let apart = |window: usize| {
+            let of_window = &mask[window * 16..][..16];
+            of_window.iter().filter(|&&value| value == APART).count()
+        };
+        assert_eq!([apart(0), apart(1), apart(2), apart(3)], [0, 8, 8, 12]);
+        // Window 1 holds the right edge (7, 11) and the left one (4, 8): 7 and 11 are neighbours, 7 and 4 are not.
+        assert_eq!(mask[16..20], [0.0, APART, 0.0, APART]);
+    }
+
+    #[test]
+    fn biases_go_by_distance() {
+        // A window of 2 has distances -1, 0, 1 down and across; this table holds 10 · down + across, two heads.
+        let table: Vec<f32> = (0..9)
+            .flat_map(|at| {
+                let (down, across) = (at / 3 - 1, at % 3 - 1);
+                [(10 * down + across) as f32, 1000.0]
+            })
+            .collect();
+        let bias = relative_position_bias(2, 2, &table);
+        // From the first token to all four, then from the last one.
+        assert_eq!(bias[..4], [0.0, -1.0, -10.0, -11.0]);
+        assert_eq!(bias[12..16], [11.0, 10.0, 1.0, 0.0]);
+        assert_eq!(bias[16..], [1000.0; 16]);
+    }
+
+    #[test]
+    fn merged_tokens_go_down_first() {
+        assert_eq!(
+            merge_order(4),
+            [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15].map(Some)
+        );
+    }
+}

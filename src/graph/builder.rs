@@ -1,0 +1,311 @@
+//! The description of a stretch of a network, forward only.
+
+use super::norm::Norm;
+use super::operation::{Described, Embedding, Operation, PatchGrid, Stage, WindowBias};
+use super::order::Arrangement;
+use super::parameter::Parameter;
+use super::site::{Attention, Linear, Site, SiteKind};
+use std::cell::RefCell;
+use std::ops::Add;
+use std::sync::Arc;
+
+/// Counts what a value has of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows: tokens, or rows of the scores.
+    pub rows: usize,
+    /// Elements of a row: features, or keys.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Elements of one image.
+    pub fn elements(&self) -> usize {
+        self.rows * self.width
+    }
+}
+
+/// Says how a value comes about. Other values are named by their places in the graph.
+pub(super) enum Node<S: Stage> {
+    /// It is given.
+    Input,
+    /// It is the product of two operands, or of one and a weight.
+    Product {
+        site: Site,
+        a: usize,
+        b: Option<usize>,
+    },
+    /// It is what an operation makes of others.
+    Operation {
+        operation: Operation<S>,
+        inputs: Vec<usize>,
+    },
+}
+
+impl<S: Stage> Node<S> {
+    /// Lists the values that this one is made of; one that is both operands is there twice.
+    pub(super) fn inputs(&self) -> Vec<usize> {
+        match self {
+            Self::Input => Vec::new(),
+            Self::Product { a, b, .. } => std::iter::once(*a).chain(*b).collect(),
+            Self::Operation { inputs, .. } => inputs.clone(),
+        }
+    }
+}
+
+/// A stretch of a network between two points where one value is all that goes on. The first node is its input, the last
+/// its output, and a node comes after those that it reads.
+pub struct Graph<S: Stage = Described> {
+    pub(super) nodes: Vec<Node<S>>,
+    /// Per node, the shape of its value.
+    pub(super) shapes: Vec<Shape>,
+}
+
+/// A value of a graph that is being described.
+#[derive(Clone, Copy)]
+pub struct Value<'g> {
+    graph: &'g RefCell<Graph>,
+    node: usize,
+}
+
+impl Graph {
+    /// Records what `describe` makes of an input of this shape.
+    pub fn of(input: Shape, describe: impl FnOnce(Value) -> Value) -> Self {
+        let graph = RefCell::new(Self {
+            nodes: vec![Node::Input],
+            shapes: vec![input],
+        });
+        let node = describe(Value {
+            graph: &graph,
+            node: 0,
+        })
+        .node;
+        let mut graph = graph.into_inner();
+        assert_eq!(node + 1, graph.nodes.len(), "the output is the last value");
+        graph.tell_qkv();
+        graph
+    }
+
+    /// Lists the matrix products, first to last.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        sites(&self.nodes)
+    }
+
+    /// Marks the products whose outputs are queries, keys and values.
+    fn tell_qkv(&mut self) {
+        let is_scores = |node: &Node<Described>| match node {
+            Node::Product { site, a, .. } => matches!(site.kind, SiteKind::Scores(_)).then_some(*a),
+            _ => None,
+        };
+        let read: Vec<usize> = self.nodes.iter().filter_map(is_scores).collect();
+        for node in read {
+            if let Node::Product { site, .. } = &mut self.nodes[node]
+                && let SiteKind::Linear(linear) = &mut site.kind
+            {
+                linear.is_qkv = true;
+            }
+        }
+    }
+}
+
+/// Lists the products among `nodes`.
+pub(super) fn sites<S: Stage>(nodes: &[Node<S>]) -> impl Iterator<Item = &Site> {
+    nodes.iter().filter_map(|node| match node {
+        Node::Product { site, .. } => Some(site),
+        _ => None,
+    })
+}
+
+impl<'g> Value<'g> {
+    /// The shape of the value.
+    pub fn shape(self) -> Shape {
+        self.graph.borrow().shapes[self.node]
+    }
+
+    fn push(self, node: Node<Described>, shape: Shape) -> Self {
+        let mut graph = self.graph.borrow_mut();
+        graph.nodes.push(node);
+        graph.shapes.push(shape);
+        Self {
+            graph: self.graph,
+            node: graph.nodes.len() - 1,
+        }
+    }
+
+    fn operation(self, operation: Operation<Described>, shape: Shape) -> Self {
+        let inputs = vec![self.node];
+        self.push(Node::Operation { operation, inputs }, shape)
+    }
+
+    /// Cuts images into patches, a row for each.
+    pub fn patches(self, grid: PatchGrid) -> Self {
+        let shape = Shape {
+            rows: (grid.image_size / grid.patch_size).pow(2),
+            width: grid.channels * grid.patch_size.pow(2),
+        };
+        self.operation(Operation::Patches(grid), shape)
+    }
+
+    /// Multiplies by the weight `NAME.weight` `[outputs, width]` and adds `NAME.bias`: timm's `Linear`.
+    pub fn linear(self, name: &str, outputs: usize) -> Self {
+        self.weighted(name, outputs, true)
+    }
+
+    /// Multiplies by the weight `NAME.weight` `[outputs, width]`.
+    pub fn linear_without_bias(self, name: &str, outputs: usize) -> Self {
+        self.weighted(name, outputs, false)
+    }
+
+    fn weighted(self, name: &str, outputs: usize, has_bias: bool) -> Self {
+        let Shape { rows, width } = self.shape();
+        let after_gelu = matches!(
+            self.graph.borrow().nodes[self.node],
+            Node::Operation {
+                operation: Operation::Gelu,
+                ..
+            }
+        );
+        let linear = Linear {
+            has_bias,
+            after_gelu,
+            ..Linear::new(rows, width, outputs)
+        };
+        let node = Node::Product {
+            site: Site::linear(name, linear),
+            a: self.node,
+            b: None,
+        };
+        let width = outputs;
+        self.push(node, Shape { rows, width })
+    }
+
+    /// Multiplies the queries and the keys in this value, which is qkv `[W · N, 3 · dim]`: q kᵀ of each head.
+    pub fn scores(self, name: String, attention: Attention) -> Self {
+        let node = Node::Product {
+            site: Site {
+                name,
+                kind: SiteKind::Scores(attention),
+            },
+            a: self.node,
+            b: Some(self.node),
+        };
+        let shape = Shape {
+            rows: attention.image_tokens() * attention.heads,
+            width: attention.tokens,
+        };
+        self.push(node, shape)
+    }
+
+    /// Multiplies these probabilities by the values in `qkv`: p v of each head, side by side.
+    pub fn context(self, name: String, attention: Attention, qkv: Self) -> Self {
+        let node = Node::Product {
+            site: Site {
+                name,
+                kind: SiteKind::Context(attention),
+            },
+            a: self.node,
+            b: Some(qkv.node),
+        };
+        let shape = Shape {
+            rows: attention.image_tokens(),
+            width: attention.dim(),
+        };
+        self.push(node, shape)
+    }
+
+    /// Takes softmax(scores / √d) of each row, after `bias` is added.
+    pub fn softmax(self, attention: Attention, bias: Option<WindowBias<Parameter>>) -> Self {
+        self.operation(Operation::Softmax(attention, bias), self.shape())
+    }
+
+    /// Puts the tokens of `prefix` `[prefix_tokens, dim]` before the rows and adds `positions`.
+    pub fn embed(self, prefix: Parameter, prefix_tokens: usize, positions: Parameter) -> Self {
+        let Shape { rows, width } = self.shape();
+        let embedding = Embedding {
+            prefix,
+            prefix_tokens,
+            positions,
+        };
+        let rows = prefix_tokens + rows;
+        self.operation(Operation::Embed(embedding), Shape { rows, width })
+    }
+
+    /// Normalises each row by `NAME.weight` and `NAME.bias`.
+    pub fn layer_norm(self, name: &str, eps: f32) -> Self {
+        let norm = Norm {
+            weight: Parameter::tensor(format!("{name}.weight")),
+            bias: Parameter::tensor(format!("{name}.bias")),
+            eps,
+        };
+        self.operation(Operation::LayerNorm(norm), self.shape())
+    }
+
+    /// Takes GELU of each element.
+    pub fn gelu(self) -> Self {
+        self.operation(Operation::Gelu, self.shape())
+    }
+
+    /// Multiplies each feature by its factor in `NAME.gamma`: timm's `LayerScale`.
+    pub fn layer_scale(self, name: &str) -> Self {
+        let factors = Parameter::tensor(format!("{name}.gamma"));
+        self.operation(Operation::Scale(factors), self.shape())
+    }
+
+    /// Brings rows into another order.
+    pub fn arrange(self, arrangement: &Arc<Arrangement>) -> Self {
+        let shape = Shape {
+            rows: arrangement.from.len(),
+            ..self.shape()
+        };
+        self.operation(Operation::Arrange(arrangement.clone()), shape)
+    }
+
+    /// Brings rows back from that order.
+    pub fn restore(self, arrangement: &Arc<Arrangement>) -> Self {
+        let shape = Shape {
+            rows: arrangement.tokens,
+            ..self.shape()
+        };
+        self.operation(Operation::Restore(arrangement.clone()), shape)
+    }
+
+    /// Takes one row of each image.
+    pub fn token(self, token: usize) -> Self {
+        self.arrange(&Arc::new(Arrangement::only(token, self.shape().rows)))
+    }
+
+    /// Takes `rows` rows for one.
+    pub fn join_rows(self, rows: usize) -> Self {
+        let shape = self.shape();
+        let joined = Shape {
+            rows: shape.rows / rows,
+            width: shape.width * rows,
+        };
+        self.operation(Operation::Reshape, joined)
+    }
+
+    /// Averages the rows of each image.
+    pub fn mean(self) -> Self {
+        let Shape { width, .. } = self.shape();
+        self.operation(Operation::Mean, Shape { rows: 1, width })
+    }
+
+    fn joined_with(self, other: Self, operation: Operation<Described>) -> Self {
+        let inputs = vec![self.node, other.node];
+        self.push(Node::Operation { operation, inputs }, self.shape())
+    }
+
+    /// Averages this value and another.
+    pub fn average(self, other: Self) -> Self {
+        self.joined_with(other, Operation::Average)
+    }
+}
+
+impl Add for Value<'_> {
+    type Output = Self;
+
+    /// Adds another value, element by element.
+    fn add(self, other: Self) -> Self {
+        self.joined_with(other, Operation::Add)
+    }
+}

@@ -1,0 +1,273 @@
+//! Which operations join a matrix product: those just before it, whose results it can take as codes, and those just after it,
+//! which its epilogue can compute.
+
+use super::builder::{Graph, Node};
+use super::layer_scale::LayerScale;
+use super::norm::Norm;
+use super::operation::{Loaded, Operation, WindowBias};
+use super::order::Order;
+use super::site::{Attention, Site};
+use crate::device::Buffer;
+use std::sync::Arc;
+
+/// Computes one value of a graph from those before it.
+pub(super) enum Step {
+    /// By the operation's own kernel.
+    Operation(usize),
+    /// By a product and what has joined it.
+    Product(Box<Fused>),
+}
+
+/// Describes a product with what has joined it.
+pub(super) struct Fused {
+    pub site: Site,
+    pub left: Left,
+    /// The right operand, unless that is a weight.
+    pub b: Option<usize>,
+    pub after: After,
+    /// The value that is there afterwards.
+    pub leaves: usize,
+}
+
+/// Says what the left operand is made of.
+pub(super) enum Left {
+    Value(usize),
+    /// A LayerNorm of this value.
+    Norm {
+        norm: Arc<Norm<Buffer<f32>>>,
+        input: usize,
+        /// Of this token of each image only.
+        token: Option<usize>,
+        /// Brought into this order.
+        order: Option<Arc<Order>>,
+    },
+    /// The softmax of these scores.
+    Probabilities {
+        attention: Attention,
+        bias: Option<Arc<WindowBias<Buffer<f32>>>>,
+        scores: usize,
+    },
+}
+
+/// Says what becomes of the result.
+pub(super) enum After {
+    Keep,
+    /// GELU, for the product at this site alone.
+    Gelu(Site),
+    /// The left operand of the product at this site alone.
+    Feed(Site),
+    Add {
+        stream: usize,
+        order: Option<Arc<Order>>,
+        scale: Option<Arc<LayerScale>>,
+    },
+}
+
+impl Step {
+    /// Lists the values that are read.
+    pub fn reads(&self, graph: &Graph<Loaded>) -> Vec<usize> {
+        match self {
+            Self::Operation(node) => graph.nodes[*node].inputs(),
+            Self::Product(fused) => {
+                let left = match fused.left {
+                    Left::Value(value) => value,
+                    Left::Norm { input, .. } => input,
+                    Left::Probabilities { scores, .. } => scores,
+                };
+                let stream = match fused.after {
+                    After::Add { stream, .. } => Some(stream),
+                    After::Keep | After::Gelu(_) | After::Feed(_) => None,
+                };
+                let others = fused.b.into_iter().chain(stream);
+                std::iter::once(left).chain(others).collect()
+            }
+        }
+    }
+
+    /// Names the value that is computed.
+    pub fn leaves(&self) -> usize {
+        match self {
+            Self::Operation(node) => *node,
+            Self::Product(fused) => fused.leaves,
+        }
+    }
+}
+
+/// Lists the steps that compute a graph.
+pub(super) fn steps(graph: &Graph<Loaded>) -> Vec<Step> {
+    let mut readers = vec![Vec::new(); graph.nodes.len()];
+    for (node, reader) in graph.nodes.iter().enumerate() {
+        for input in reader.inputs() {
+            readers[input].push(node);
+        }
+    }
+    let mut fusion = Fusion {
+        graph,
+        readers,
+        has_joined: vec![false; graph.nodes.len()],
+    };
+    let products: Vec<Option<Fused>> = (0..graph.nodes.len())
+        .map(|node| fusion.product(node))
+        .collect();
+    let steps = products.into_iter().enumerate();
+    steps
+        .filter_map(|(node, product)| match (&graph.nodes[node], product) {
+            (_, Some(product)) => Some(Step::Product(Box::new(product))),
+            (Node::Operation { .. }, None) if !fusion.has_joined[node] => {
+                Some(Step::Operation(node))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+struct Fusion<'a> {
+    graph: &'a Graph<Loaded>,
+    /// Per value, the nodes that read it.
+    readers: Vec<Vec<usize>>,
+    /// Per node, whether a product computes it.
+    has_joined: Vec<bool>,
+}
+
+impl<'a> Fusion<'a> {
+    fn product(&mut self, node: usize) -> Option<Fused> {
+        let Node::Product { site, a, b } = &self.graph.nodes[node] else {
+            return None;
+        };
+        let left = self.left(*a);
+        let (after, leaves) = self.after(node);
+        Some(Fused {
+            site: site.clone(),
+            left,
+            b: *b,
+            after,
+            leaves,
+        })
+    }
+
+    /// The operation at `node`, with its first input.
+    fn operation(&self, node: usize) -> Option<(&'a Operation<Loaded>, usize)> {
+        match &self.graph.nodes[node] {
+            Node::Operation { operation, inputs } => Some((operation, inputs[0])),
+            Node::Input | Node::Product { .. } => None,
+        }
+    }
+
+    /// The only reader of a value.
+    fn sole_reader(&self, value: usize) -> Option<usize> {
+        match self.readers[value][..] {
+            [reader] => Some(reader),
+            _ => None,
+        }
+    }
+
+    /// What the operand `a` of a product is made of. Nobody else may read what joins the product.
+    fn left(&mut self, a: usize) -> Left {
+        let left = match self.operation(a) {
+            _ if self.sole_reader(a).is_none() => None,
+            Some((Operation::Softmax(attention, bias), scores)) => Some(Left::Probabilities {
+                attention: *attention,
+                bias: bias.clone(),
+                scores,
+            }),
+            Some((Operation::LayerNorm(norm), input)) => Some(self.normed(norm, input, None)),
+            Some((Operation::Arrange(order), normed)) => match self.operation(normed) {
+                Some((Operation::LayerNorm(norm), input)) if self.sole_reader(normed).is_some() => {
+                    self.has_joined[normed] = true;
+                    Some(self.normed(norm, input, Some(order.clone())))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        self.has_joined[a] |= left.is_some();
+        left.unwrap_or(Left::Value(a))
+    }
+
+    /// A LayerNorm of `input`; where that is one token of each image, it is taken from among all.
+    fn normed(
+        &mut self,
+        norm: &Arc<Norm<Buffer<f32>>>,
+        input: usize,
+        order: Option<Arc<Order>>,
+    ) -> Left {
+        let (mut input, mut token) = (input, None);
+        if let Some((Operation::Arrange(one), all)) = self.operation(input)
+            && one.single().is_some()
+            && self.sole_reader(input).is_some()
+            && order.is_none()
+        {
+            self.has_joined[input] = true;
+            (input, token) = (all, one.single());
+        }
+        Left::Norm {
+            norm: norm.clone(),
+            input,
+            token,
+            order,
+        }
+    }
+
+    /// What becomes of the product at `product`, and the value that it leaves.
+    fn after(&mut self, product: usize) -> (After, usize) {
+        let Some(reader) = self.sole_reader(product) else {
+            return (After::Keep, product);
+        };
+        if let Some(site) = self.product_of(product, reader) {
+            return (After::Feed(site), product);
+        }
+        if let Some((Operation::Gelu, _)) = self.operation(reader)
+            && let Some(next) = self.sole_reader(reader)
+            && let Some(site) = self.product_of(reader, next)
+        {
+            self.has_joined[reader] = true;
+            return (After::Gelu(site), reader);
+        }
+        self.addition(product).unwrap_or((After::Keep, product))
+    }
+
+    /// The site at `node`, if that is a product with `a` as its left operand alone.
+    fn product_of(&self, a: usize, node: usize) -> Option<Site> {
+        match &self.graph.nodes[node] {
+            Node::Product { site, a: left, .. } if *left == a => Some(site.clone()),
+            _ => None,
+        }
+    }
+
+    /// How the product at `product` is added to a value that is there before it, if it is: after a scale and a return from
+    /// an order, where there are these.
+    fn addition(&mut self, product: usize) -> Option<(After, usize)> {
+        let (mut scale, mut order) = (None, None);
+        let (mut value, mut joined) = (product, Vec::new());
+        loop {
+            let reader = self.sole_reader(value)?;
+            joined.push(reader);
+            let Node::Operation { operation, inputs } = &self.graph.nodes[reader] else {
+                return None;
+            };
+            match operation {
+                Operation::Scale(factors) if scale.is_none() && order.is_none() => {
+                    scale = Some(factors.clone());
+                }
+                Operation::Restore(of) if order.is_none() => order = Some(of.clone()),
+                Operation::Add => {
+                    let stream = inputs.iter().copied().find(|&input| input != value)?;
+                    if stream > product {
+                        return None;
+                    }
+                    for node in joined {
+                        self.has_joined[node] = true;
+                    }
+                    let after = After::Add {
+                        stream,
+                        order,
+                        scale,
+                    };
+                    return Some((after, reader));
+                }
+                _ => return None,
+            }
+            value = reader;
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The operations that a network is made of besides its matrix products: shapes, values and gradients.
+
+use super::builder::Shape;
+use super::layer_scale::LayerScale;
+use super::norm::Norm;
+use super::order::{Arrangement, Order};
+use super::parameter::Parameter;
+use super::site::Attention;
+use super::softmax::Probabilities;
+use crate::device::{Buffer, Commands, Device};
+use crate::error::Result;
+use crate::kernels::{
+    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
+    mean_tokens, mean_tokens_backward, patches,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Says what an operation holds of its parameters.
+pub trait Stage {
+    /// A LayerNorm's.
+    type Norm;
+    /// The class token and what else comes before the patches, and the positions.
+    type Embedding;
+    /// What is added to the scores of attention within windows.
+    type Bias;
+    /// A LayerScale's.
+    type Factors;
+    /// An order of tokens.
+    type Order;
+}
+
+/// The stage of parameters that are named.
+pub enum Described {}
+
+/// The stage of parameters that are on a device.
+pub enum Loaded {}
+
+impl Stage for Described {
+    type Norm = Norm<Parameter>;
+    type Embedding = Embedding<Parameter>;
+    type Bias = WindowBias<Parameter>;
+    type Factors = Parameter;
+    type Order = Arc<Arrangement>;
+}
+
+impl Stage for Loaded {
+    type Norm = Arc<Norm<Buffer<f32>>>;
+    type Embedding = Embedding<Buffer<f32>>;
+    type Bias = Arc<WindowBias<Buffer<f32>>>;
+    type Factors = Arc<LayerScale>;
+    type Order = Arc<Order>;
+}
+
+/// Counts the patches of square images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchGrid {
+    /// Channels of an image.
+    pub channels: usize,
+    /// Pixels of an image's side.
+    pub image_size: usize,
+    /// Pixels of a patch's side.
+    pub patch_size: usize,
+}
+
+impl PatchGrid {
+    fn of(self, images: usize) -> Patches {
+        Patches {
+            batch: images,
+            channels: self.channels,
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+        }
+    }
+}
+
+/// Holds what makes tokens of the patches' embeddings.
+pub struct Embedding<T> {
+    /// Tokens that come before the patches, `[prefix_tokens, dim]`.
+    pub prefix: T,
+    /// Their number.
+    pub prefix_tokens: usize,
+    /// What is added to all tokens, `[prefix_tokens + patches, dim]`.
+    pub positions: T,
+}
+
+impl<T> Embedding<T> {
+    fn of(&self, images: usize, patches: Shape) -> Embed {
+        Embed {
+            batch: images,
+            patches: patches.rows,
+            prefix: self.prefix_tokens,
+            dim: patches.width,
+        }
+    }
+}
+
+/// Holds what is added to the scores of attention within windows before their softmax.
+pub struct WindowBias<T> {
+    /// By head, `[heads, tokens, tokens]`.
+    pub bias: T,
+    /// By window, `[windows, tokens, tokens]`; or `[1, tokens, tokens]` for all of them.
+    pub mask: T,
+}
+
+/// One operation on values `[images, rows, width]`, or two for those that join two.
+pub enum Operation<S: Stage> {
+    /// Makes a row of each patch's pixels (timm's `PatchEmbed`, without its projection).
+    Patches(PatchGrid),
+    /// Puts tokens before the patches and adds positions.
+    Embed(S::Embedding),
+    /// Normalises each row.
+    LayerNorm(S::Norm),
+    /// softmax(scores / √d + bias + mask) of each row.
+    Softmax(Attention, Option<S::Bias>),
+    /// x Φ(x) of each element.
+    Gelu,
+    /// Multiplies each column by a factor.
+    Scale(S::Factors),
+    /// Brings rows into another order, with rows of zeros where that has padding.
+    Arrange(S::Order),
+    /// Brings rows back from that order.
+    Restore(S::Order),
+    /// Takes several rows for one.
+    Reshape,
+    /// Averages an image's rows.
+    Mean,
+    /// Adds two values.
+    Add,
+    /// Averages two values.
+    Average,
+}
+
+/// Brings parameters onto a device.
+pub(super) struct Loader<'a> {
+    pub device: &'a Device,
+    /// Gives a tensor of the `state_dict` by its name.
+    pub float: &'a dyn Fn(&str) -> Result<Vec<f32>>,
+    /// What was loaded, by where its description lies: an order and its inverse are one.
+    orders: HashMap<*const Arrangement, Arc<Order>>,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(device: &'a Device, float: &'a dyn Fn(&str) -> Result<Vec<f32>>) -> Self {
+        Self {
+            device,
+            float,
+            orders: HashMap::new(),
+        }
+    }
+
+    fn tensor(&self, parameter: &Parameter) -> Result<Buffer<f32>> {
+        Ok(self.device.upload(&parameter.values(self.float)?))
+    }
+
+    fn order(&mut self, arrangement: &Arc<Arrangement>) -> Arc<Order> {
+        let upload = || Arc::new(Order::upload(self.device, arrangement));
+        let loaded = self.orders.entry(Arc::as_ptr(arrangement));
+        loaded.or_insert_with(upload).clone()
+    }
+}
+
+impl Operation<Described> {
+    /// Loads what the operation needs.
+    ///
+    /// # Errors
+    /// Those of the loader's tensors.
+    pub(super) fn load(&self, loader: &mut Loader) -> Result<Operation<Loaded>> {
+        Ok(match self {
+            Self::Patches(grid) => Operation::Patches(*grid),
+            Self::Embed(embedding) => Operation::Embed(Embedding {
+                prefix: loader.tensor(&embedding.prefix)?,
+                prefix_tokens: embedding.prefix_tokens,
+                positions: loader.tensor(&embedding.positions)?,
+            }),
+            Self::LayerNorm(norm) => Operation::LayerNorm(Arc::new(Norm {
+                weight: loader.tensor(&norm.weight)?,
+                bias: loader.tensor(&norm.bias)?,
+                eps: norm.eps,
+            })),
+            Self::Softmax(attention, None) => Operation::Softmax(*attention, None),
+            Self::Softmax(attention, Some(bias)) => {
+                let bias = WindowBias {
+                    bias: loader.tensor(&bias.bias)?,
+                    mask: loader.tensor(&bias.mask)?,
+                };
+                Operation::Softmax(*attention, Some(Arc::new(bias)))
+            }
+            Self::Gelu => Operation::Gelu,
+            Self::Scale(factors) => {
+                let factors = factors.values(loader.float)?;
+                Operation::Scale(Arc::new(LayerScale::new(loader.device, factors)))
+            }
+            Self::Arrange(arrangement) => Operation::Arrange(loader.order(arrangement)),
+            Self::Restore(arrangement) => Operation::Restore(loader.order(arrangement)),
+            Self::Reshape => Operation::Reshape,
+            Self::Mean => Operation::Mean,
+            Self::Add => Operation::Add,
+            Self::Average => Operation::Average,
+        })
+    }
+}
+
+/// What one operation was given and made, for some images.
+pub(super) struct Applied<'a> {
+    pub images: usize,
+    /// The shapes of its inputs.
+    pub shapes: &'a [Shape],
+    /// Its inputs, where its gradient reads them.
+    pub inputs: &'a [Option<&'a Buffer<f32>>],
+    /// Its result, where its gradient reads that.
+    pub output: Option<&'a Buffer<f32>>,
+}
+
+/// What an operation's gradient reads besides the gradient that comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    Nothing,
+    Inputs,
+    Output,
+}
+
+impl Operation<Loaded> {
+    /// Computes the operation on `inputs` of these `shapes`.
+    pub(super) fn values(
+        &self,
+        commands: &mut Commands,
+        images: usize,
+        shapes: &[Shape],
+        inputs: &[&Buffer<f32>],
+    ) -> Buffer<f32> {
+        let (x, shape) = (inputs[0], shapes[0]);
+        match self {
+            Self::Patches(grid) => patches(commands, &grid.of(images), x),
+            Self::Embed(embedding) => {
+                let Embedding {
+                    prefix, positions, ..
+                } = embedding;
+                let shape = embedding.of(images, shape);
+                embed(commands, &shape, x, prefix, positions)
+            }
+            Self::LayerNorm(norm) => norm.of(x).values(commands, images),
+            Self::Softmax(attention, bias) => {
+                Probabilities::new(*attention, bias.as_deref(), x).values(commands, images)
+            }
+            Self::Gelu => gelu(commands, x),
+            Self::Scale(factors) => factors.apply(commands, x),
+            Self::Arrange(order) => order.apply(commands, shape.width, x),
+            Self::Restore(order) => order.undo(commands, shape.width, x),
+            Self::Reshape => x.clone(),
+            Self::Mean => mean_tokens(commands, &mean(images, shape), x),
+            Self::Add => add(commands, x, inputs[1]),
+            Self::Average => average(commands, x, inputs[1]),
+        }
+    }
+
+    /// Tells what [`gradients`](Self::gradients) reads.
+    pub(super) fn gradient_reads(&self) -> Reads {
+        match self {
+            Self::LayerNorm(_) | Self::Gelu => Reads::Inputs,
+            Self::Softmax(..) => Reads::Output,
+            Self::Patches(_)
+            | Self::Embed(_)
+            | Self::Scale(_)
+            | Self::Arrange(_)
+            | Self::Restore(_)
+            | Self::Reshape
+            | Self::Mean
+            | Self::Add
+            | Self::Average => Reads::Nothing,
+        }
+    }
+
+    /// Computes the loss's gradient at each input, given `grad`, that at the result; nothing where nobody can ask for it,
+    /// which is at the pixels.
+    pub(super) fn gradients(
+        &self,
+        commands: &mut Commands,
+        applied: &Applied,
+        grad: &Buffer<f32>,
+    ) -> Vec<Buffer<f32>> {
+        let (images, shape) = (applied.images, applied.shapes[0]);
+        let input = || applied.inputs[0].expect("an input that the gradient reads is kept");
+        match self {
+            Self::Patches(_) => Vec::new(),
+            Self::Embed(embedding) => {
+                let shape = embedding.of(images, shape);
+                vec![embed_backward(commands, &shape, grad)]
+            }
+            Self::LayerNorm(norm) => vec![norm.backward(commands, input(), grad)],
+            Self::Softmax(attention, _) => {
+                let output = applied.output;
+                let output = output.expect("a result that the gradient reads is kept");
+                vec![attention.softmax_backward(commands, images, output, grad)]
+            }
+            Self::Gelu => vec![gelu_backward(commands, input(), grad)],
+            Self::Scale(factors) => vec![factors.apply(commands, grad)],
+            Self::Arrange(order) => vec![order.undo(commands, shape.width, grad)],
+            Self::Restore(order) => vec![order.apply(commands, shape.width, grad)],
+            Self::Reshape => vec![grad.clone()],
+            Self::Mean => vec![mean_tokens_backward(commands, &mean(images, shape), grad)],
+            Self::Add => vec![grad.clone(), grad.clone()],
+            Self::Average => {
+                let nothing = commands.device().zeros(grad.len());
+                let half = average(commands, grad, &nothing);
+                vec![half.clone(), half]
+            }
+        }
+    }
+}
+
+fn mean(images: usize, shape: Shape) -> MeanTokens {
+    MeanTokens {
+        batch: images,
+        tokens: shape.rows,
+        dim: shape.width,
+    }
+}

@@ -1,0 +1,246 @@
+//! A stretch of a network on a device, and its way forward.
+
+use super::activation::{Activation, Addition, Output, Then};
+use super::builder::{Graph, Node, Shape, sites};
+use super::fusion::{After, Fused, Left, Step, steps};
+use super::operation::{Described, Loaded, Loader, Operation, Reads};
+use super::products::Products;
+use super::site::Site;
+use super::softmax::Probabilities;
+use crate::device::{Buffer, Commands};
+use crate::error::Result;
+
+/// A link of a network's chain: an embedding, a block, a merging, a head. It has all parameters but the weights of its matrix
+/// products, which [`Products`] hold.
+pub struct Segment {
+    pub(super) graph: Graph<Loaded>,
+    sites: Vec<Site>,
+    steps: Vec<Step>,
+    /// Per step, the values that no later one reads.
+    last_read: Vec<Vec<usize>>,
+    /// Per value, whether the way back or a site's record needs it.
+    pub(super) is_kept: Vec<bool>,
+    /// Per value, whether the loss's gradient there is needed, for a product or for the segment before.
+    pub(super) has_gradient: Vec<bool>,
+}
+
+impl Segment {
+    /// Loads what a graph describes.
+    ///
+    /// # Errors
+    /// Those of the loader's tensors.
+    pub(super) fn load(graph: &Graph<Described>, loader: &mut Loader) -> Result<Self> {
+        let mut nodes = Vec::new();
+        for node in &graph.nodes {
+            nodes.push(match node {
+                Node::Input => Node::Input,
+                Node::Product { site, a, b } => Node::Product {
+                    site: site.clone(),
+                    a: *a,
+                    b: *b,
+                },
+                Node::Operation { operation, inputs } => Node::Operation {
+                    operation: operation.load(loader)?,
+                    inputs: inputs.clone(),
+                },
+            });
+        }
+        let graph = Graph {
+            nodes,
+            shapes: graph.shapes.clone(),
+        };
+        let steps = steps(&graph);
+        Ok(Self {
+            sites: sites(&graph.nodes).cloned().collect(),
+            last_read: last_read(&graph, &steps),
+            is_kept: kept(&graph),
+            has_gradient: with_gradients(&graph),
+            steps,
+            graph,
+        })
+    }
+
+    /// Lists the matrix products, in the order of the forward pass; there is at least one.
+    pub fn sites(&self) -> &[Site] {
+        &self.sites
+    }
+
+    /// Counts the values that one image takes at the input.
+    pub fn input_len(&self) -> usize {
+        self.graph.shapes[0].elements()
+    }
+
+    /// Counts the values that one image takes at the output.
+    pub fn output_len(&self) -> usize {
+        self.graph.shapes.last().map_or(0, Shape::elements)
+    }
+
+    /// Counts the elements that the largest value has of one image.
+    pub fn largest(&self) -> usize {
+        self.graph
+            .shapes
+            .iter()
+            .map(Shape::elements)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Computes the segment for `images` images.
+    pub fn forward(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        input: &Buffer<f32>,
+    ) -> Buffer<f32> {
+        let mut values: Vec<Option<Output>> = self.graph.nodes.iter().map(|_| None).collect();
+        values[0] = Some(Output::Values(input.clone()));
+        for (step, last_read) in self.steps.iter().zip(&self.last_read) {
+            let output = match step {
+                Step::Operation(node) => {
+                    let value = |input: usize| is_there(&values, input).values();
+                    Output::Values(self.graph.operate(commands, images, *node, value))
+                }
+                Step::Product(fused) => fused.compute(commands, products, images, &values),
+            };
+            values[step.leaves()] = Some(output);
+            for &value in last_read {
+                values[value] = None;
+            }
+        }
+        let output = values.pop().flatten();
+        output
+            .expect("the last step leaves the output")
+            .into_values()
+    }
+}
+
+impl Graph<Loaded> {
+    /// Computes the operation at `node` by its own kernel from the values of others.
+    pub(super) fn operate<'v>(
+        &self,
+        commands: &mut Commands,
+        images: usize,
+        node: usize,
+        value: impl Fn(usize) -> &'v Buffer<f32>,
+    ) -> Buffer<f32> {
+        let Node::Operation { operation, inputs } = &self.nodes[node] else {
+            unreachable!("only operations have kernels of their own");
+        };
+        let shapes: Vec<Shape> = inputs.iter().map(|&input| self.shapes[input]).collect();
+        let inputs: Vec<&Buffer<f32>> = inputs.iter().map(|&input| value(input)).collect();
+        operation.values(commands, images, &shapes, &inputs)
+    }
+}
+
+impl Fused {
+    fn compute(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        values: &[Option<Output>],
+    ) -> Output {
+        let a = match &self.left {
+            Left::Value(value) => Activation::Output(is_there(values, *value)),
+            Left::Norm {
+                norm,
+                input,
+                token,
+                order,
+            } => {
+                let input = is_there(values, *input).values();
+                Activation::Norm(norm.of(input).only(*token).in_order(order.as_deref()))
+            }
+            Left::Probabilities {
+                attention,
+                bias,
+                scores,
+            } => {
+                let scores = is_there(values, *scores).values();
+                let bias = bias.as_deref();
+                Activation::Probabilities(Probabilities::new(*attention, bias, scores))
+            }
+        };
+        let then = match &self.after {
+            After::Keep => Then::Keep,
+            After::Gelu(next) => Then::Gelu(next),
+            After::Feed(next) => Then::Feed(next),
+            After::Add {
+                stream,
+                order,
+                scale,
+            } => Then::Add(Addition {
+                stream: is_there(values, *stream).values(),
+                order: order.as_deref(),
+                scale: scale.as_deref(),
+            }),
+        };
+        let b = self.b.map(|b| is_there(values, b));
+        products.product(commands, &self.site, images, a, b, then)
+    }
+}
+
+fn is_there(values: &[Option<Output>], value: usize) -> &Output {
+    let value = values[value].as_ref();
+    value.expect("a value is there until it was last read")
+}
+
+/// Lists per step the values that no later one reads.
+fn last_read(graph: &Graph<Loaded>, steps: &[Step]) -> Vec<Vec<usize>> {
+    let mut last: Vec<Option<usize>> = vec![None; graph.nodes.len()];
+    for (step, what) in steps.iter().enumerate() {
+        for value in what.reads(graph) {
+            last[value] = Some(step);
+        }
+    }
+    let of_step = |step| {
+        let values = (0..last.len()).filter(|&value| last[value] == Some(step));
+        values.collect()
+    };
+    (0..steps.len()).map(of_step).collect()
+}
+
+/// Says which values a record of a site consists of or a gradient reads; the output is among them.
+fn kept(graph: &Graph<Loaded>) -> Vec<bool> {
+    let mut kept = vec![false; graph.nodes.len()];
+    kept[graph.nodes.len() - 1] = true;
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let (inputs, output) = match node {
+            Node::Input => (false, false),
+            Node::Product { .. } => (true, true),
+            Node::Operation { operation, .. } => {
+                let reads = operation.gradient_reads();
+                (reads == Reads::Inputs, reads == Reads::Output)
+            }
+        };
+        kept[index] |= output;
+        for input in node.inputs() {
+            kept[input] |= inputs;
+        }
+    }
+    kept
+}
+
+/// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at pixels.
+fn with_gradients(graph: &Graph<Loaded>) -> Vec<bool> {
+    let cuts = |node: &Node<Loaded>| {
+        matches!(
+            node,
+            Node::Operation {
+                operation: Operation::Patches(_),
+                ..
+            }
+        )
+    };
+    let is_pixels = graph.nodes.iter().any(cuts);
+    let mut needed: Vec<bool> = Vec::new();
+    for node in &graph.nodes {
+        needed.push(match node {
+            Node::Input => !is_pixels,
+            Node::Product { .. } => true,
+            Node::Operation { inputs, .. } => inputs.iter().any(|&input| needed[input]),
+        });
+    }
+    needed
+}

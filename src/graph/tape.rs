@@ -1,0 +1,218 @@
+//! The way back through a segment: what its operations made on the way forward, and the gradient of the loss at each.
+
+use super::builder::{Node, Shape};
+use super::operation::Applied;
+use super::products::{FloatProducts, FloatingProducts};
+use super::segment::Segment;
+use super::site::Site;
+use crate::device::{Buffer, Commands};
+use crate::kernels::{Product, add, float_product};
+use std::collections::HashMap;
+
+/// Holds what went through a site for a few images: A, B (unless it is the weight), O, and ∂L/∂O once the way back has been
+/// there. Laid out as [`Site::product`] says.
+pub struct Record {
+    /// The left operand's buffer.
+    pub a: Buffer<f32>,
+    /// The right operand's buffer, where it isn't the weight.
+    pub b: Option<Buffer<f32>>,
+    /// The product.
+    pub out: Buffer<f32>,
+    /// The loss's gradient with respect to the product.
+    pub grad: Option<Buffer<f32>>,
+}
+
+/// Holds what a segment of the FP network made of some images, as far as the way back and the sites' records need it.
+pub struct Tape<'a> {
+    segment: &'a Segment,
+    products: &'a FloatProducts,
+    images: usize,
+    /// Per value.
+    values: Vec<Option<Buffer<f32>>>,
+    /// Per value, ∂L/∂O if it is a product's.
+    gradients: Vec<Option<Buffer<f32>>>,
+}
+
+impl Segment {
+    /// Computes the segment operation by operation and keeps what the way back needs.
+    pub fn record<'a>(
+        &'a self,
+        commands: &mut Commands,
+        products: &'a FloatProducts,
+        images: usize,
+        input: &Buffer<f32>,
+    ) -> Tape<'a> {
+        let nodes = &self.graph.nodes;
+        let mut last_reader: Vec<usize> = (0..nodes.len()).collect();
+        for (reader, node) in nodes.iter().enumerate() {
+            for input in node.inputs() {
+                last_reader[input] = reader;
+            }
+        }
+        let mut values: Vec<Option<Buffer<f32>>> = vec![None; nodes.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            let value = |value: usize| {
+                let value: &Option<Buffer<f32>> = &values[value];
+                value
+                    .as_ref()
+                    .expect("a value is there until it was last read")
+            };
+            let made = match node {
+                Node::Input => input.clone(),
+                Node::Product { site, a, b } => {
+                    products.multiply(commands, site, images, value(*a), b.map(value))
+                }
+                Node::Operation { .. } => self.graph.operate(commands, images, index, value),
+            };
+            values[index] = Some(made);
+            for value in node.inputs().into_iter().chain([index]) {
+                if last_reader[value] == index && !self.is_kept[value] {
+                    values[value] = None;
+                }
+            }
+        }
+        Tape {
+            segment: self,
+            products,
+            images,
+            values,
+            gradients: vec![None; nodes.len()],
+        }
+    }
+}
+
+impl Tape<'_> {
+    /// Gives what the segment made of the images.
+    pub fn output(&self) -> &Buffer<f32> {
+        self.value(self.values.len() - 1)
+    }
+
+    /// Back-propagates `grad`, the loss's gradient at the segment's output, to its input, and keeps ∂L/∂O of every site. At
+    /// pixels there is no gradient: nobody asks for it.
+    pub fn backward(&mut self, commands: &mut Commands, grad: Buffer<f32>) -> Option<Buffer<f32>> {
+        let segment = self.segment;
+        let nodes = segment.graph.nodes.iter().enumerate();
+        let mut gradients = Gradients(vec![None; nodes.len()]);
+        gradients.add(commands, nodes.len() - 1, grad);
+        for (index, node) in nodes.rev() {
+            if matches!(node, Node::Input) || !segment.has_gradient[index] {
+                continue;
+            }
+            let grad = gradients.take(index);
+            match node {
+                Node::Input => {}
+                Node::Product { site, a, b } => {
+                    self.through_product(commands, site, *a, *b, &grad, &mut gradients);
+                    self.gradients[index] = Some(grad);
+                }
+                Node::Operation { operation, inputs } => {
+                    let given: Vec<Option<&Buffer<f32>>> = inputs
+                        .iter()
+                        .map(|&input| self.values[input].as_ref())
+                        .collect();
+                    let shapes: Vec<Shape> = inputs
+                        .iter()
+                        .map(|&input| segment.graph.shapes[input])
+                        .collect();
+                    let applied = Applied {
+                        images: self.images,
+                        shapes: &shapes,
+                        inputs: &given,
+                        output: self.values[index].as_ref(),
+                    };
+                    let found = operation.gradients(commands, &applied, &grad);
+                    for (&input, grad) in inputs.iter().zip(found) {
+                        gradients.add(commands, input, grad);
+                    }
+                }
+            }
+        }
+        gradients.0.swap_remove(0)
+    }
+
+    /// Adds to the gradients of a product's operands what `grad`, that of its result, brings.
+    fn through_product(
+        &self,
+        commands: &mut Commands,
+        site: &Site,
+        a: usize,
+        b: Option<usize>,
+        grad: &Buffer<f32>,
+        gradients: &mut Gradients,
+    ) {
+        let product = site.product(self.images);
+        if self.segment.has_gradient[a] {
+            let right = match b {
+                Some(b) => self.value(b),
+                None => &self.products.linear(site).weight,
+            };
+            let len = self.value(a).len();
+            gradients.add_product(commands, (a, len), &product.backward_a(), [grad, right]);
+        }
+        if let Some(b) = b {
+            let operands = [self.value(a), grad];
+            let len = self.value(b).len();
+            gradients.add_product(commands, (b, len), &product.backward_b(), operands);
+        }
+    }
+
+    fn value(&self, value: usize) -> &Buffer<f32> {
+        let value = self.values[value].as_ref();
+        value.expect("what goes through a product or out is kept")
+    }
+
+    /// Lists what went through the sites, by their names.
+    pub fn into_records(self) -> HashMap<String, Record> {
+        let nodes = self.segment.graph.nodes.iter().enumerate();
+        nodes
+            .filter_map(|(index, node)| {
+                let Node::Product { site, a, b } = node else {
+                    return None;
+                };
+                let record = Record {
+                    a: self.value(*a).clone(),
+                    b: b.map(|b| self.value(b).clone()),
+                    out: self.value(index).clone(),
+                    grad: self.gradients[index].clone(),
+                };
+                Some((site.name.clone(), record))
+            })
+            .collect()
+    }
+}
+
+/// The loss's gradient at each value, as far as those that read it have added to it.
+struct Gradients(Vec<Option<Buffer<f32>>>);
+
+impl Gradients {
+    fn take(&mut self, value: usize) -> Buffer<f32> {
+        let gradient = self.0[value].take();
+        gradient.expect("every value is read by something with a gradient")
+    }
+
+    fn add(&mut self, commands: &mut Commands, value: usize, gradient: Buffer<f32>) {
+        self.0[value] = Some(match self.0[value].take() {
+            None => gradient,
+            Some(others) => add(commands, &others, &gradient),
+        });
+    }
+
+    /// Adds a product of floats to the gradient of a `value` of that many elements. Where it covers only a part of them, no
+    /// other covers that part: q, k and v have theirs in qkv.
+    fn add_product(
+        &mut self,
+        commands: &mut Commands,
+        (value, len): (usize, usize),
+        product: &Product,
+        [a, b]: [&Buffer<f32>; 2],
+    ) {
+        if product.problems() * product.m * product.n < len {
+            let whole = self.0[value].get_or_insert_with(|| commands.device().zeros(len));
+            float_product(commands, product, a, b, None, whole);
+        } else {
+            let out = commands.uninitialized(len);
+            float_product(commands, product, a, b, None, &out);
+            self.add(commands, value, out);
+        }
+    }
+}

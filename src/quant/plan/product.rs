@@ -1,0 +1,257 @@
+//! A product of codes: which matrices are multiplied, how their values become codes, and which of them share scales.
+
+use super::{Granularity, OperandScheme, Side, SiteScales};
+use crate::device::{Buffer, Commands, Device};
+use crate::kernels::{
+    Format, IntegerProduct, Lines, Operands, Product, Quantize, RowMaximum, Width, integer_product,
+    integer_product_error, quantize, vectors_lie_within,
+};
+use crate::quant::Scale;
+
+/// The product of a site for some images, or of what a search makes of a site.
+#[derive(Clone, Copy, Debug)]
+pub struct CodedProduct {
+    product: Product,
+    lines: Lines,
+    a: OperandGroups,
+    b: OperandGroups,
+}
+
+/// How an operand becomes codes, and how many scales it has.
+#[derive(Clone, Copy, Debug)]
+pub struct OperandGroups {
+    /// How its values become codes.
+    pub scheme: OperandScheme,
+    /// The number of its scales: one for each matrix of an inner batch, or one for as many rows each.
+    pub groups: usize,
+}
+
+/// Codes of one operand for some images, or of a weight.
+pub struct Codes {
+    /// Packed as an integer product takes its operands.
+    pub words: Buffer<u32>,
+    /// Whether each job has codes of its own.
+    pub per_job: bool,
+    /// How they are stored; a left operand's always in lanes.
+    pub width: Width,
+}
+
+impl Codes {
+    /// A weight's `codes` `[outputs, inputs]` of `bits` bits, in little more than that.
+    pub fn of_weight(device: &Device, codes: &[i8], inputs: usize, bits: u32) -> Self {
+        let width = Width::holding(bits);
+        Self {
+            words: device.upload(&width.pack(codes, inputs)),
+            per_job: false,
+            width,
+        }
+    }
+
+    /// Codes that all jobs share.
+    pub fn shared(words: Buffer<u32>) -> Self {
+        Self {
+            words,
+            per_job: false,
+            width: Width::Eight,
+        }
+    }
+}
+
+impl CodedProduct {
+    /// `product` of codes of `a` and `b`. `lines` says which of O's elements one scale of A and one of B serve.
+    pub fn new(product: Product, lines: Lines, a: OperandGroups, b: OperandGroups) -> Self {
+        Self {
+            product,
+            lines,
+            a,
+            b,
+        }
+    }
+
+    /// Multiply-adds of one job.
+    pub fn multiply_adds(&self) -> u64 {
+        self.product.multiply_adds()
+    }
+
+    /// Elements of A or O, whichever are more.
+    pub fn widest(&self) -> usize {
+        let Product { m, n, k, .. } = self.product;
+        self.product.problems() * m * n.max(k)
+    }
+
+    /// Which of O's elements one scale of A and one of B serve.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    fn operand(&self, side: Side) -> OperandGroups {
+        match side {
+            Side::A => self.a,
+            Side::B => self.b,
+        }
+    }
+
+    /// The quantizer of one operand under `jobs` sets of scales.
+    pub fn quantizer(&self, side: Side, jobs: usize) -> Quantize {
+        let product = &self.product;
+        let OperandGroups { scheme, groups } = self.operand(side);
+        let (source, rows) = match side {
+            Side::A => (product.a, product.m),
+            Side::B => (product.b.transposed(), product.n),
+        };
+        let per_head = scheme.granularity == Granularity::Head;
+        Quantize {
+            source,
+            batch: product.batch,
+            rows,
+            k: product.k,
+            jobs,
+            groups,
+            inner_groups: per_head.into(),
+            group_rows: if per_head { rows } else { rows / groups },
+            bits: scheme.bits,
+            format: scheme.format,
+        }
+    }
+
+    /// Where one operand's largest values are looked for: a row never spans two groups.
+    pub fn maximum(&self, side: Side) -> RowMaximum {
+        let quantizer = self.quantizer(side, 1);
+        RowMaximum {
+            source: quantizer.source,
+            batch: quantizer.batch,
+            rows: quantizer.rows,
+            columns: quantizer.k,
+            // R1 of the GELU twin has a range of its own, so only the positive values count.
+            absolute: quantizer.format != Format::GeluTwin,
+        }
+    }
+
+    /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
+    pub fn codes(
+        &self,
+        commands: &mut Commands,
+        side: Side,
+        source: &Buffer<f32>,
+        jobs: &[Vec<Scale>],
+    ) -> Codes {
+        let inverses = inverse_scales(commands.device(), jobs);
+        let quantizer = self.quantizer(side, jobs.len());
+        Codes {
+            words: quantize(commands, &quantizer, source, &inverses),
+            per_job: jobs.len() > 1,
+            width: Width::Eight,
+        }
+    }
+
+    /// `[jobs][groups][2]`: what one unit of the integers is worth under each of `scales`, and the left shift m.
+    pub fn output_scales(&self, device: &Device, scales: &[SiteScales]) -> Buffer<f32> {
+        let groups = self.lines.groups();
+        let values: Vec<f32> = scales
+            .iter()
+            .flat_map(|scales| {
+                (0..groups).flat_map(|group| {
+                    let [a, b] = scales.of(group);
+                    [a.scale * b.scale, a.shift as f32]
+                })
+            })
+            .collect();
+        device.upload(&values)
+    }
+
+    /// The integer product under `jobs` sets of scales, whose values lie as O does, one job's after the other.
+    pub fn shape(&self, jobs: usize, a: &Codes, b: &Codes) -> IntegerProduct {
+        let product = &self.product;
+        IntegerProduct {
+            batch: product.batch,
+            m: product.m,
+            n: product.n,
+            k: product.k,
+            out: product.out,
+            jobs,
+            a_per_job: a.per_job,
+            b_per_job: b.per_job,
+            job_stride: self.lines.elements(),
+            a_format: self.a.scheme.format,
+            b_width: b.width,
+        }
+    }
+
+    /// What is multiplied, under the scales that [`output_scales`](Self::output_scales) made.
+    pub fn operands<'a>(
+        &self,
+        a: &'a Codes,
+        b: &'a Codes,
+        scales: &'a Buffer<f32>,
+        affine: Option<&'a Buffer<f32>>,
+    ) -> Operands<'a> {
+        Operands {
+            a: &a.words,
+            b: &b.words,
+            scales,
+            groups: self.lines.groups(),
+            // Groups of columns are a single matrix's, others are whole matrices.
+            inner_groups: 1,
+            group_columns: self.lines.group_columns,
+            affine,
+        }
+    }
+
+    /// Ô of every job, one after the other, each laid out as O. `scales` has the scales of each job.
+    pub fn integer_product(
+        &self,
+        commands: &mut Commands,
+        a: &Codes,
+        b: &Codes,
+        scales: &[SiteScales],
+        affine: Option<&Buffer<f32>>,
+    ) -> Buffer<f32> {
+        let shape = self.shape(scales.len(), a, b);
+        let out = commands.uninitialized(scales.len() * shape.job_stride);
+        let scales = self.output_scales(commands.device(), scales);
+        let operands = self.operands(a, b, &scales, affine);
+        integer_product(commands, &shape, &operands, None, &out);
+        out
+    }
+
+    /// Whether [`integer_product_error`](Self::integer_product_error) is there for this product.
+    pub fn sums_errors(&self) -> bool {
+        vectors_lie_within(self.product.n, self.lines.group_columns)
+    }
+
+    /// Bytes of the parts of errors that a job of [`integer_product_error`](Self::integer_product_error) leaves.
+    pub fn error_bytes(&self) -> usize {
+        // One part for four rows by four columns, or by one where that has a scale to itself.
+        let Product { m, n, .. } = self.product;
+        let across = match self.lines.group_columns {
+            1 => n,
+            _ => n.div_ceil(4),
+        };
+        self.product.problems() * m.div_ceil(4) * across * size_of::<f32>()
+    }
+
+    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`.
+    #[expect(clippy::too_many_arguments)]
+    pub fn integer_product_error(
+        &self,
+        commands: &mut Commands,
+        a: &Codes,
+        b: &Codes,
+        scales: &[SiteScales],
+        affine: Option<&Buffer<f32>>,
+        reference: &Buffer<f32>,
+        weight: Option<&Buffer<f32>>,
+    ) -> Buffer<f32> {
+        let shape = self.shape(scales.len(), a, b);
+        let scales = self.output_scales(commands.device(), scales);
+        let operands = self.operands(a, b, &scales, affine);
+        integer_product_error(commands, &shape, &operands, reference, weight)
+    }
+}
+
+/// `[jobs][groups][2]`: what a quantizer multiplies by under each of `jobs`, which give a scale per group.
+pub fn inverse_scales(device: &Device, jobs: &[Vec<Scale>]) -> Buffer<f32> {
+    let scales = jobs.iter().flatten();
+    let inverses: Vec<f32> = scales.flat_map(|scale| scale.inverses()).collect();
+    device.upload(&inverses)
+}

@@ -1,0 +1,41 @@
+//! Each value to the nearest code.
+
+use crate::device::Commands;
+use crate::error::Result;
+use crate::graph::LinearWeights;
+use crate::kernels::quantize;
+use crate::quant::plan::{Side, SitePlan, inverse_scales};
+use crate::quant::{QuantizedWeight, Scale};
+
+/// The codes `[outputs, inputs]` of a weight on the commands' device under `scales`, and its bias, on the host.
+///
+/// # Errors
+/// Those of the device.
+pub fn nearest_codes(
+    commands: &mut Commands,
+    plan: &SitePlan,
+    linear: &LinearWeights,
+    scales: &[Scale],
+) -> Result<QuantizedWeight> {
+    let quantizer = plan.quantizer(Side::B, 1, 1);
+    let inverses = inverse_scales(commands.device(), &[scales.to_vec()]);
+    let words = quantize(commands, &quantizer, &linear.weight, &inverses);
+    let words = commands.read(&words)?;
+    let outputs = words.len() / quantizer.words();
+    let code = |(output, input): (usize, usize)| {
+        let word = words[input / 4 * outputs + output];
+        word.to_le_bytes()[input % 4] as i8
+    };
+    let codes = (0..quantizer.rows)
+        .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
+        .map(code)
+        .collect();
+    Ok(QuantizedWeight {
+        codes,
+        bias: linear
+            .bias
+            .as_ref()
+            .map(|bias| commands.read(bias))
+            .transpose()?,
+    })
+}

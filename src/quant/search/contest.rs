@@ -1,0 +1,246 @@
+//! A contest between the candidates for a scale: which of them to evaluate next, and which one wins.
+//!
+//! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all of
+//! them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves all.
+
+use super::curve::{CandidateScore, ScoreCurve};
+use super::{Scale, Side};
+use std::ops::Range;
+
+/// The most lanes of a contest whose curves are kept: those with the largest scores. A weight may have thousands.
+const MOST_CURVES: usize = 8;
+
+/// A chunk of a part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub part: usize,
+    pub chunk: usize,
+}
+
+/// What a contest answers: which scales of `side` are best for some of its groups.
+#[derive(Clone, PartialEq)]
+pub(super) struct Question {
+    pub side: Side,
+    /// One group, or those of one part, a lane each.
+    pub groups: Range<usize>,
+    /// The parts of the site that have these scales.
+    pub parts: Range<usize>,
+    /// The other operand's scales of each of these parts.
+    pub fixed: Vec<Vec<Scale>>,
+}
+
+/// The answer for one group, and its score.
+#[derive(Clone, Copy)]
+pub(super) struct Answer {
+    pub scale: Scale,
+    pub score: f64,
+}
+
+/// The candidates for the scales that a question is about, and what is known of them.
+pub(super) struct Contest {
+    pub question: Question,
+    /// What a score is summed over, in order.
+    pub steps: Vec<Vec<Place>>,
+    lanes: Vec<Lane>,
+    /// Steps that every candidate has been through, unless it is out.
+    front: usize,
+    /// Whether the best candidates at the front have been compared with the leaders.
+    challenged: bool,
+}
+
+/// The candidates for one scale.
+struct Lane {
+    candidates: Vec<Scale>,
+    /// Per candidate, its sum after each of the steps that it has been through.
+    sums: Vec<Vec<f64>>,
+    /// The best of those that have been through all steps.
+    leader: Option<usize>,
+}
+
+/// What a contest needs to know next.
+pub(super) struct Request {
+    pub steps: Range<usize>,
+    /// Of each lane, the candidates to evaluate.
+    lanes: Vec<Vec<usize>>,
+    /// Whether this takes candidates to the end, ahead of the others.
+    ahead: bool,
+}
+
+impl Request {
+    /// The number of products that evaluate it: each takes a candidate of every lane.
+    pub fn products(&self) -> usize {
+        self.lanes.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// The number of lanes.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+}
+
+impl Lane {
+    fn sum(&self, candidate: usize) -> f64 {
+        self.sums[candidate].last().copied().unwrap_or(0.0)
+    }
+
+    /// The candidate with the least sum among those that have been through as many steps; the smaller index of equals.
+    fn best_after(&self, steps: usize) -> Option<usize> {
+        (0..self.candidates.len())
+            .filter(|&candidate| self.sums[candidate].len() == steps)
+            .min_by(|&left, &right| self.sum(left).total_cmp(&self.sum(right)))
+    }
+
+    /// The best candidate at the `front`, if it is ahead of the leader as far as both have come.
+    fn challenger(&self, front: usize) -> Option<usize> {
+        let challenger = self.best_after(front)?;
+        let sum = self.sum(challenger);
+        let ahead = |leader: usize| sum < self.sums[leader][front - 1];
+        self.leader.is_none_or(ahead).then_some(challenger)
+    }
+
+    /// The candidates at the `front` that may still win.
+    fn entrants(&self, front: usize) -> Vec<usize> {
+        let bar = self.leader.map_or(f64::INFINITY, |leader| self.sum(leader));
+        (0..self.candidates.len())
+            .filter(|&candidate| self.sums[candidate].len() == front && self.sum(candidate) <= bar)
+            .collect()
+    }
+
+    /// Without any steps all candidates are equal.
+    fn winner(&self) -> usize {
+        self.leader.unwrap_or(0)
+    }
+
+    fn answer(&self) -> Answer {
+        let winner = self.winner();
+        Answer {
+            scale: self.candidates[winner],
+            score: self.sum(winner),
+        }
+    }
+
+    /// What all candidates for the scale of `group` reached in `steps`.
+    fn curve(&self, side: Side, group: usize, steps: usize) -> ScoreCurve {
+        let winner = self.winner();
+        let winners = &self.sums[winner];
+        let complete = |candidate: usize| self.sums[candidate].len() == steps;
+        let reached = |candidate: usize| match (winners.last(), self.sums[candidate].len()) {
+            _ if complete(candidate) => 1.0,
+            (Some(&total), been @ 1..) if total > 0.0 => winners[been - 1] / total,
+            _ => 0.0,
+        };
+        let candidates = self.candidates.iter().enumerate();
+        ScoreCurve {
+            side,
+            group,
+            chosen: winner,
+            candidates: candidates
+                .map(|(candidate, &scale)| CandidateScore {
+                    scale,
+                    sum: self.sum(candidate),
+                    reached: reached(candidate),
+                    complete: complete(candidate),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Contest {
+    /// A contest that hasn't begun, between the `candidates` of each group in question.
+    pub fn new(question: Question, candidates: Vec<Vec<Scale>>, steps: Vec<Vec<Place>>) -> Self {
+        let lanes = candidates.into_iter().map(|candidates| Lane {
+            sums: vec![Vec::new(); candidates.len()],
+            candidates,
+            leader: None,
+        });
+        Self {
+            question,
+            steps,
+            lanes: lanes.collect(),
+            front: 0,
+            challenged: false,
+        }
+    }
+
+    /// What to evaluate next; `None` at the end.
+    pub fn request(&mut self, exhaustive: bool) -> Option<Request> {
+        let steps = self.steps.len();
+        if self.front == steps {
+            return None;
+        }
+        if exhaustive {
+            let all = |lane: &Lane| (0..lane.candidates.len()).collect();
+            return Some(Request {
+                steps: 0..steps,
+                lanes: self.lanes.iter().map(all).collect(),
+                ahead: false,
+            });
+        }
+        // A candidate that is ahead of the leader may end below it: finishing it first lowers the bar for all others.
+        if self.front > 0 && !std::mem::replace(&mut self.challenged, true) {
+            let challengers = self.lanes.iter().map(|lane| lane.challenger(self.front));
+            let request = Request {
+                steps: self.front..steps,
+                lanes: challengers.map(|one| one.into_iter().collect()).collect(),
+                ahead: true,
+            };
+            if request.products() > 0 {
+                return Some(request);
+            }
+        }
+        let entrants = self.lanes.iter().map(|lane| lane.entrants(self.front));
+        let request = Request {
+            steps: self.front..self.front + 1,
+            lanes: entrants.collect(),
+            ahead: false,
+        };
+        (request.products() > 0).then_some(request)
+    }
+
+    /// The scales of a request's `product`, one of each lane; where a lane needs no more, whichever.
+    pub fn scales(&self, request: &Request, product: usize) -> Vec<Scale> {
+        let lanes = self.lanes.iter().zip(&request.lanes);
+        lanes
+            .map(|(lane, wanted)| lane.candidates[wanted.get(product).copied().unwrap_or(0)])
+            .collect()
+    }
+
+    /// Takes what was requested: `scores` are `[step][product][lane]`.
+    pub fn accept(&mut self, request: &Request, scores: &[Vec<Vec<f64>>]) {
+        for products in scores {
+            for (number, lane) in self.lanes.iter_mut().enumerate() {
+                for (&candidate, scores) in request.lanes[number].iter().zip(products) {
+                    let sum = lane.sum(candidate) + scores[number];
+                    lane.sums[candidate].push(sum);
+                }
+            }
+        }
+        if !request.ahead {
+            self.front = request.steps.end;
+            self.challenged = false;
+        }
+        for lane in &mut self.lanes {
+            lane.leader = lane.best_after(self.steps.len());
+        }
+    }
+
+    /// The answer for each group.
+    pub fn answers(&self) -> Vec<Answer> {
+        self.lanes.iter().map(Lane::answer).collect()
+    }
+
+    /// What all candidates reached, of at most [`MOST_CURVES`] groups.
+    pub fn curves(&self) -> Vec<ScoreCurve> {
+        let mut lanes: Vec<(usize, &Lane)> =
+            self.question.groups.clone().zip(&self.lanes).collect();
+        lanes.sort_by(|(_, left), (_, right)| right.answer().score.total_cmp(&left.answer().score));
+        lanes.truncate(MOST_CURVES);
+        lanes.sort_by_key(|&(group, _)| group);
+        let (side, steps) = (self.question.side, self.steps.len());
+        let curves = lanes
+            .into_iter()
+            .map(|(group, lane)| lane.curve(side, group, steps));
+        curves.collect()
+    }
+}

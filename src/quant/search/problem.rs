@@ -1,0 +1,177 @@
+//! What a search computes in a site's place: the products of its units.
+//!
+//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a weight
+//! has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of a linear
+//! site, the windows of attention.
+
+use crate::graph::{Attention, Site, SiteKind};
+use crate::kernels::{Lines, Product, View};
+use crate::quant::plan::{CodedProduct, Granularity, OperandGroups, OperandScheme, SitePlan};
+use std::ops::Range;
+
+/// A place in a product.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    A,
+    B,
+    Out,
+}
+
+/// Where the values of a unit lie in a batch's tensor: in these rows of `dim` values.
+pub(super) struct TensorRows {
+    pub dim: usize,
+    pub rows: Vec<u32>,
+}
+
+/// A site, as a search divides it.
+#[derive(Clone, Copy)]
+pub(super) struct Problem<'a> {
+    pub plan: &'a SitePlan,
+}
+
+impl Problem<'_> {
+    fn site(&self) -> &Site {
+        &self.plan.site
+    }
+
+    /// The number of parts.
+    pub fn parts(&self) -> usize {
+        self.lines(1).groups()
+    }
+
+    /// How O's elements fall into parts.
+    pub fn lines(&self, images: usize) -> Lines {
+        let lines = self.plan.lines(images);
+        match self.plan.b.granularity {
+            Granularity::Channel => Lines {
+                group_columns: lines.columns,
+                ..lines
+            },
+            _ => lines,
+        }
+    }
+
+    /// Units of one image.
+    pub fn units_of_an_image(&self) -> usize {
+        match self.site().kind {
+            SiteKind::Linear(linear) => linear.rows,
+            SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.windows,
+        }
+    }
+
+    /// Rows of a unit's O.
+    pub fn unit_rows(&self) -> usize {
+        match self.site().kind {
+            SiteKind::Linear(_) => 1,
+            SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.tokens,
+        }
+    }
+
+    /// Where [`lines`](Self::lines) has the rows of unit `index` of a part, among `[part][row]`.
+    pub fn line_rows(&self, part: usize, index: usize, images: usize) -> Range<usize> {
+        let rows = self.unit_rows();
+        let first = match self.site().kind {
+            SiteKind::Scores(attention) => (index * attention.heads + part) * rows,
+            _ => part * self.lines(images).rows + index * rows,
+        };
+        first..first + rows
+    }
+
+    /// The product of `units` units of one part, with `rows` of their rows. Their matrices lie one after the other, A
+    /// `[rows, k]`, O `[rows, n]`.
+    pub fn product(&self, rows: usize, units: usize) -> CodedProduct {
+        let matrices = |n: usize, k: usize, b: View| Product {
+            batch: [units, 1],
+            m: rows,
+            n,
+            k,
+            a: View::new(0, [rows * k, 0], k, 1),
+            b,
+            out: View::new(0, [rows * n, 0], n, 1),
+        };
+        let product = match self.site().kind {
+            SiteKind::Linear(linear) => {
+                Product::linear(units, linear.inputs, linear.outputs / self.parts())
+            }
+            SiteKind::Scores(Attention {
+                tokens, head_dim, ..
+            }) => {
+                let b = View::new(0, [tokens * head_dim, 0], head_dim, 1);
+                matrices(tokens, head_dim, b.transposed())
+            }
+            SiteKind::Context(Attention {
+                tokens, head_dim, ..
+            }) => {
+                let b = View::new(0, [tokens * head_dim, 0], head_dim, 1);
+                matrices(head_dim, tokens, b)
+            }
+        };
+        let by_channel = self.plan.b.granularity == Granularity::Channel;
+        let lines = Lines {
+            rows: product.batch[0] * product.m,
+            columns: product.n,
+            group_columns: if by_channel { 1 } else { product.n },
+            group_rows: product.batch[0] * product.m,
+            row_groups: 1,
+        };
+        let one_scale = |scheme: OperandScheme| OperandGroups {
+            scheme: OperandScheme {
+                granularity: Granularity::Tensor,
+                ..scheme
+            },
+            groups: 1,
+        };
+        let SitePlan { a, b, .. } = *self.plan;
+        let b = match by_channel {
+            true => OperandGroups {
+                scheme: b,
+                groups: product.n,
+            },
+            false => one_scale(b),
+        };
+        CodedProduct::new(product, lines, one_scale(a), b)
+    }
+
+    /// Where unit `index` of a part lies in a batch's tensor, of A and O only its `live` rows.
+    pub fn tensor_rows(
+        &self,
+        part: usize,
+        place: Place,
+        index: usize,
+        live: &[usize],
+    ) -> TensorRows {
+        let of = |dim, rows: &mut dyn Iterator<Item = usize>| TensorRows {
+            dim,
+            rows: rows.map(|row| row as u32).collect(),
+        };
+        let one = |dim, row| of(dim, &mut std::iter::once(row));
+        match (&self.site().kind, place) {
+            (SiteKind::Linear(linear), Place::A) => one(linear.inputs, index),
+            (SiteKind::Linear(linear), _) => {
+                let parts = self.parts();
+                one(linear.outputs / parts, index * parts + part)
+            }
+            (SiteKind::Scores(at) | SiteKind::Context(at), _) => {
+                let live = || live.iter().copied();
+                // A head's features of a token in qkv, and its rows of the scores.
+                let qkv = |third: usize| {
+                    move |token| ((index * at.tokens + token) * 3 + third) * at.heads + part
+                };
+                let square = |row| (index * at.heads + part) * at.tokens + row;
+                let in_scores = matches!(self.site().kind, SiteKind::Scores(_));
+                match (place, in_scores) {
+                    (Place::A, true) => of(at.head_dim, &mut live().map(qkv(0))),
+                    (Place::B, true) => of(at.head_dim, &mut (0..at.tokens).map(qkv(1))),
+                    (Place::B, false) => of(at.head_dim, &mut (0..at.tokens).map(qkv(2))),
+                    (Place::Out, true) | (Place::A, false) => {
+                        of(at.tokens, &mut live().map(square))
+                    }
+                    (Place::Out, false) => {
+                        let context = |token| (index * at.tokens + token) * at.heads + part;
+                        of(at.head_dim, &mut live().map(context))
+                    }
+                }
+            }
+        }
+    }
+}
