@@ -2,7 +2,7 @@
 //! CPU.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ptq4vit_gpu::bench::{Precision, Subject, random_images};
+use ptq4vit_gpu::bench::{BenchNetwork, Precision, random_images};
 use ptq4vit_gpu::device::{Device, open};
 use ptq4vit_gpu::model::recipe::recipe_named;
 
@@ -16,7 +16,7 @@ fn inference(criterion: &mut Criterion) {
     let mut devices = vec![Device::cpu()];
     devices.extend(matches!(best, Device::Gpu(_)).then_some(best));
     let recipe = recipe_named("deit_tiny_patch16_224").expect("it is among the recipes");
-    let subject = Subject::of_recipe(recipe).expect("a temporary file for the weights");
+    let subject = BenchNetwork::of_recipe(recipe).expect("a temporary file for the weights");
     let images = random_images(&recipe.architecture, BATCH);
     for device in devices {
         let mut group = criterion.benchmark_group(device.name());

@@ -16,14 +16,14 @@ use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
 use ptq4vit_gpu::device::Device;
-use ptq4vit_gpu::evaluation::sweep::Plan;
+use ptq4vit_gpu::evaluation::sweep::SweepPlan;
 use ptq4vit_gpu::evaluation::{Part, check_complete, summarize};
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::shards::Index;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, Request, resolve, tell_beside, told_labels};
+use ptq4vit_gpu::model::recipe::{Recipe, Request, describe_beside, resolve, told_labels};
 use ptq4vit_gpu::model::{interpolate_positions, with_todays_names};
 use ptq4vit_gpu::quant::QuantizedModel;
 use ptq4vit_gpu::verify::{Report, compare};
@@ -193,7 +193,7 @@ pub fn recipe(input: &[u8]) {
                 image_size,
                 ..Request::default()
             };
-            let Ok(told) = tell_beside(&weights, config, &request) else {
+            let Ok(told) = describe_beside(&weights, config, &request) else {
                 continue;
             };
             let _ = told.clone().fitted(&weights);
@@ -224,7 +224,7 @@ pub fn plan(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    if let Ok(plan) = Plan::parse(Path::new("plan.toml"), text) {
+    if let Ok(plan) = SweepPlan::parse(Path::new("plan.toml"), text) {
         for task in plan.tasks() {
             assert!(task.part_path().starts_with(plan.out()));
         }

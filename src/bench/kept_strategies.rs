@@ -1,4 +1,4 @@
-//! Which strategies are fastest on a device: what `bench --tune` measured, kept in the user's cache for later runs.
+//! Which strategies are fastest on a device: what tuning measured, kept in the user's cache for later runs.
 
 use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ mod tuning;
 
 pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
 pub use kernels::{Case, Epilogue, Kernel, KernelFigure, Prepared, cases_of, cases_of_shape};
-pub use networks::{BATCHES, NetworkFigure, Precision, Subject, covering};
+pub use networks::{BATCHES, BenchNetwork, NetworkFigure, Precision, covering};
 pub use random::{random_checkpoint, random_images};
 pub use timing::{Clock, Timing};
 pub use tuning::{Trial, tune};

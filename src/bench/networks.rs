@@ -52,7 +52,7 @@ impl Precision {
 }
 
 /// A network to be measured.
-pub struct Subject {
+pub struct BenchNetwork {
     weights: Weights,
     resolved: Resolved,
 }
@@ -75,7 +75,7 @@ pub struct NetworkFigure {
     pub kernel_seconds: BTreeMap<&'static str, f64>,
 }
 
-impl Subject {
+impl BenchNetwork {
     /// The network in `weights`.
     pub fn new(weights: Weights, resolved: Resolved) -> Self {
         Self { weights, resolved }

@@ -6,7 +6,7 @@ use super::source::ModelSource;
 use super::{open_checkpoint, print_json};
 use crate::bench::kept_strategies;
 use crate::bench::{
-    BATCHES, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision, Subject,
+    BATCHES, BenchNetwork, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision,
     Timing, Trial, cases_of, cases_of_shape, tune,
 };
 use crate::device::{Device, Strategy};
@@ -107,17 +107,17 @@ impl Source {
         }
     }
 
-    fn subject(self) -> Result<Subject> {
+    fn subject(self) -> Result<BenchNetwork> {
         match self {
-            Self::Recipe(recipe) => Ok(Subject::of_recipe(recipe)?),
-            Self::Checkpoint(weights, resolved) => Ok(Subject::new(weights, *resolved)),
+            Self::Recipe(recipe) => Ok(BenchNetwork::of_recipe(recipe)?),
+            Self::Checkpoint(weights, resolved) => Ok(BenchNetwork::new(weights, *resolved)),
         }
     }
 }
 
 /// Everything that was measured.
 #[derive(Serialize)]
-struct Report {
+struct Measurements {
     device: String,
     driver: String,
     timing: Clock,
@@ -162,7 +162,7 @@ impl Bench {
         let named = named.collect::<Result<Vec<_>>>()?;
         let sets = self.cases(&named)?;
         let device = self.device.open()?;
-        let report = Report {
+        let report = Measurements {
             device: device.name().to_owned(),
             driver: device.driver().to_owned(),
             timing: Clock::of(&device),
@@ -201,7 +201,7 @@ impl Bench {
             networks.push(self.network(&device, source)?);
         }
         if self.json {
-            let report = Report {
+            let report = Measurements {
                 kernels,
                 networks,
                 ..report
@@ -327,7 +327,7 @@ fn without_f16(device: &Device, what: &str) {
     log::info!("{} has no f16, so not measured: {what}", device.name());
 }
 
-fn print_head(report: &Report) -> Result<()> {
+fn print_head(report: &Measurements) -> Result<()> {
     print_line!("device  {}, {}", report.device, report.driver)?;
     let timing = match report.timing {
         Clock::Device => "by the device's own clock",

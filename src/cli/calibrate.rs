@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use super::inputs::Inputs;
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
-use super::report::{Outcome, Report, ReportOptions};
+use super::report::{Outcome, PlannedPage, ReportOptions};
 use super::source::{ModelSource, files_of};
 use super::{open_float, print_json, progress};
 use crate::data::samples::{Sample, calibration_set, load};
@@ -219,7 +219,7 @@ impl Calibrate {
     /// Finds out that nothing that is written would replace what is read, or what else is written.
     fn spare_inputs(
         &self,
-        (out, plan_out, report): (&Path, Option<&Output>, Option<&Report>),
+        (out, plan_out, report): (&Path, Option<&Output>, Option<&PlannedPage>),
         weights: &Weights,
         samples: &[Sample],
     ) -> Result<()> {

@@ -72,7 +72,7 @@ pub struct Classify {
 
 /// Everything that was found.
 #[derive(Serialize)]
-struct Report {
+struct Classifications {
     device: String,
     images: Vec<Row>,
 }
@@ -108,7 +108,7 @@ impl Classify {
         let (mut model, names) = self.open(&device)?;
         let top = self.top(model.classes())?;
 
-        let mut report = Report {
+        let mut report = Classifications {
             device: device.name().to_owned(),
             images: Vec::new(),
         };

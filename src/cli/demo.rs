@@ -50,7 +50,7 @@ pub struct Demo {
 
 /// Everything that was found.
 #[derive(Serialize)]
-struct Report {
+struct Comparison {
     device: String,
     calibration_images: usize,
     test_images: usize,
@@ -93,7 +93,7 @@ impl Demo {
             .collect::<Result<Vec<_>>>()?;
         let device = self.device.open()?;
 
-        let mut report = Report {
+        let mut report = Comparison {
             device: device.name().to_owned(),
             calibration_images: samples.calibration.len(),
             test_images: samples.test.len(),

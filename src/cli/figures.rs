@@ -2,10 +2,10 @@
 
 use super::error::Result;
 use super::print_json;
-use crate::evaluation::Report;
+use crate::evaluation::Summary;
 
 /// Prints them as lines of text, or as JSON.
-pub(super) fn print(report: &Report, as_json: bool) -> Result<()> {
+pub(super) fn print(report: &Summary, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(report);
     }

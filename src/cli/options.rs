@@ -8,7 +8,7 @@ use crate::error;
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::interpolate_positions;
-use crate::model::recipe::{Request, Resolved, tell};
+use crate::model::recipe::{Request, Resolved, describe};
 use clap::Args;
 
 /// Where to compute.
@@ -73,7 +73,7 @@ impl ImageSizeOptions {
             image_size: self.image_size,
             preprocessing: preprocessing.choices(),
         };
-        let told = tell(weights, &request)?;
+        let told = describe(weights, &request)?;
         self.fit_positions(weights, &told.architecture)?;
         Ok(told.fitted(weights)?)
     }

@@ -30,7 +30,7 @@ pub struct ReportOptions {
 }
 
 /// A page that is to be written once there is something to tell.
-pub struct Report {
+pub struct PlannedPage {
     output: Output,
     labelled: Option<LabelledImages>,
 }
@@ -58,12 +58,12 @@ impl ReportOptions {
     ///
     /// # Errors
     /// A place that can't be written to, and images or labels that can't be used.
-    pub fn open(&self) -> Result<Option<Report>> {
+    pub fn open(&self) -> Result<Option<PlannedPage>> {
         let Some(path) = &self.report else {
             return Ok(None);
         };
         let open = |folder: &PathBuf| LabelledImages::open(folder, self.report_labels.as_deref());
-        Ok(Some(Report {
+        Ok(Some(PlannedPage {
             output: Output::open(path)?,
             labelled: self.report_images.as_ref().map(open).transpose()?,
         }))
@@ -77,7 +77,7 @@ impl ReportOptions {
     }
 }
 
-impl Report {
+impl PlannedPage {
     /// Makes the labels those of the model.
     ///
     /// # Errors

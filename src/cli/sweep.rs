@@ -8,8 +8,8 @@ use super::options::DeviceOption;
 use super::source::{ModelSource, files_of};
 use super::{figures, open_checkpoint, print_json};
 use crate::data::samples::load;
-use crate::evaluation::sweep::{Plan, Task};
-use crate::evaluation::{Models, Report, Shard, summarize};
+use crate::evaluation::sweep::{SweepPlan, Task};
+use crate::evaluation::{Models, Shard, Summary, summarize};
 use crate::file::output;
 use crate::file::weights::Weights;
 use crate::model::recipe::resolve;
@@ -77,14 +77,14 @@ struct Row {
     preset: Preset,
     bits: u32,
     /// Figures that the task left; absent where it isn't finished, or was with another plan.
-    report: Option<Report>,
+    report: Option<Summary>,
     /// In what an earlier result differs from the plan.
     differences: Vec<String>,
 }
 
 impl Sweep {
     pub fn run(&self) -> Result<()> {
-        let plan = Plan::open(&self.plan)?;
+        let plan = SweepPlan::open(&self.plan)?;
         let tasks = plan.tasks();
         let Some(number) = self.task else {
             if self.count {
@@ -101,7 +101,7 @@ impl Sweep {
     }
 
     /// The figures of a task, which are found out unless they are known.
-    fn carry_out(&self, plan: &Plan, task: &Task) -> Result<Report> {
+    fn carry_out(&self, plan: &SweepPlan, task: &Task) -> Result<Summary> {
         let (number, name) = (task.number, task.model.name());
         log::info!(
             "task {number}: {name}, {}, {} bits",
@@ -191,7 +191,7 @@ impl Sweep {
     }
 
     /// Where the task's quantized model and its part go, which can be written.
-    fn outputs(&self, plan: &Plan, task: &Task) -> Result<[PathBuf; 2]> {
+    fn outputs(&self, plan: &SweepPlan, task: &Task) -> Result<[PathBuf; 2]> {
         std::fs::create_dir_all(plan.out())
             .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
         let because = "the results of a sweep are read again";

@@ -35,7 +35,7 @@ pub struct ClassName {
 
 /// What all classes of a model are called, in the order of its logits. As JSON: a list, or `"imagenet-1k"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Form", into = "Form")]
+#[serde(try_from = "StoredNames", into = "StoredNames")]
 pub struct ClassNames(Vec<ClassName>);
 
 /// [`ClassNames`] as they are stored.
@@ -44,7 +44,7 @@ pub struct ClassNames(Vec<ClassName>);
     untagged,
     expecting = "expected \"imagenet-1k\", or a list of {\"name\": …} with or without \"wnid\""
 )]
-enum Form {
+enum StoredNames {
     Known(Dataset),
     Own(Vec<ClassName>),
 }
@@ -56,18 +56,18 @@ enum Dataset {
     ImageNet1k,
 }
 
-impl TryFrom<Form> for ClassNames {
+impl TryFrom<StoredNames> for ClassNames {
     type Error = String;
 
-    fn try_from(form: Form) -> std::result::Result<Self, String> {
+    fn try_from(form: StoredNames) -> std::result::Result<Self, String> {
         match form {
-            Form::Known(Dataset::ImageNet1k) => Ok(Self::imagenet()),
-            Form::Own(names) => Self::new(names),
+            StoredNames::Known(Dataset::ImageNet1k) => Ok(Self::imagenet()),
+            StoredNames::Own(names) => Self::new(names),
         }
     }
 }
 
-impl From<ClassNames> for Form {
+impl From<ClassNames> for StoredNames {
     fn from(names: ClassNames) -> Self {
         match names == ClassNames::imagenet() {
             true => Self::Known(Dataset::ImageNet1k),

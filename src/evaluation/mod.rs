@@ -6,7 +6,7 @@ mod shard;
 pub mod sweep;
 
 pub use images::{ImagesRecord, LabelledImages};
-pub use part::{Part, Subject, check_complete, summarize};
+pub use part::{EvaluationSubject, Part, check_complete, summarize};
 pub use shard::Shard;
 
 use crate::data::class_names::ClassNames;
@@ -67,7 +67,7 @@ pub struct QuantizedRecord {
 /// What an evaluation has to tell while it runs.
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// So many more images are behind.
+    /// Counts the images that have been evaluated since the last time.
     Done(usize),
     /// An image could not be read.
     Skipped(&'a Error),
@@ -75,7 +75,7 @@ pub enum Event<'a> {
 
 /// The figures of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct Summary {
     /// How well the model does.
     #[serde(flatten)]
     pub accuracy: Accuracy,
@@ -199,7 +199,7 @@ impl Models {
     ) -> Result<Part> {
         let mut part = Part {
             shard,
-            subject: Subject {
+            subject: EvaluationSubject {
                 tool_version: env!("CARGO_PKG_VERSION").to_owned(),
                 models: self.record.clone(),
                 images: images.record(),

@@ -1,6 +1,6 @@
 //! The file that holds the outcome of an evaluation or of one shard of it, and what such files make together.
 
-use super::{ImagesRecord, ModelsRecord, Report, Shard};
+use super::{ImagesRecord, ModelsRecord, Shard, Summary};
 use crate::error::{Error, Result, Setting};
 use crate::file::input;
 use crate::report::Tally;
@@ -25,7 +25,7 @@ pub struct Part {
     /// Which share of the images.
     pub shard: Shard,
     /// What was evaluated.
-    pub subject: Subject,
+    pub subject: EvaluationSubject,
     /// The device's name.
     pub device: String,
     /// The device's driver.
@@ -41,7 +41,7 @@ pub struct Part {
 /// What an evaluation is of. All its parts agree in every field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Subject {
+pub struct EvaluationSubject {
     /// The version of this program that evaluated.
     pub tool_version: String,
     /// The models.
@@ -192,7 +192,7 @@ pub fn check_complete(parts: &[(PathBuf, Part)]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Check`] if not one image could be read.
-pub fn summarize<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Result<Report> {
+pub fn summarize<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Result<Summary> {
     let mut parts: Vec<&Part> = parts.into_iter().collect();
     parts.sort_by_key(|part| part.shard);
     let mut tally = Tally::default();
@@ -210,7 +210,7 @@ pub fn summarize<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Result<Report
     let accuracy = tally
         .accuracy()
         .ok_or_else(|| Error::Check(format!("none of the {skipped} images could be read")))?;
-    Ok(Report {
+    Ok(Summary {
         images_per_second: accuracy.images as f64 / seconds,
         accuracy,
         device: devices.join(", "),

@@ -16,7 +16,7 @@ pub(super) const IMAGES_AT_ONCE: usize = 64;
 /// One of `count` contiguous shares of the images, which differ in length by at most one stretch of 64. There may be more
 /// shares than stretches; some are empty then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "Form")]
+#[serde(try_from = "StoredShard")]
 pub struct Shard {
     index: usize,
     count: usize,
@@ -25,7 +25,7 @@ pub struct Shard {
 /// [`Shard`] as it is stored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct StoredShard {
     index: usize,
     count: usize,
 }
@@ -71,10 +71,10 @@ impl Shard {
     }
 }
 
-impl TryFrom<Form> for Shard {
+impl TryFrom<StoredShard> for Shard {
     type Error = String;
 
-    fn try_from(form: Form) -> Result<Self, String> {
+    fn try_from(form: StoredShard) -> Result<Self, String> {
         Self::new(form.index, form.count)
     }
 }

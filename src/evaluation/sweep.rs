@@ -2,7 +2,9 @@
 
 use crate::data::samples::{Sample, calibration_set};
 use crate::error::{Error, Result};
-use crate::evaluation::{LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard, Subject};
+use crate::evaluation::{
+    EvaluationSubject, LabelledImages, ModelsRecord, Part, QuantizedRecord, Shard,
+};
 use crate::families::sites;
 use crate::file::input;
 use crate::file::weights::Weights;
@@ -18,15 +20,15 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
 /// What to sweep over, from a TOML file. Paths are as on the command line: relative to where the program runs.
-pub struct Plan {
+pub struct SweepPlan {
     path: PathBuf,
-    form: Form,
+    file: SweepFile,
 }
 
-/// [`Plan`] as it is written.
+/// [`SweepPlan`] as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct SweepFile {
     /// The folder of the results.
     out: PathBuf,
     presets: Vec<Preset>,
@@ -41,9 +43,9 @@ struct Form {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedModel {
-    /// As `--model` takes it.
+    /// A file, a folder or a name.
     pub model: PathBuf,
-    /// As `--recipe` takes it.
+    /// The name of its recipe, where neither the file nor its neighbours tell.
     pub recipe: Option<String>,
     /// What its results are called; by default as the model's file.
     name: Option<String>,
@@ -69,14 +71,14 @@ struct EvaluationImages {
     max_skipped: usize,
 }
 
-/// As `calibrate`'s `--count`.
+/// Returns how many images a calibration takes where the plan doesn't say.
 fn default_count() -> usize {
     32
 }
 
 /// One cell of a plan.
 pub struct Task<'a> {
-    plan: &'a Plan,
+    plan: &'a SweepPlan,
     /// Which one it is, from 0.
     pub number: usize,
     /// The FP model.
@@ -99,7 +101,7 @@ impl PlannedModel {
     }
 }
 
-impl Plan {
+impl SweepPlan {
     /// Reads and checks a plan. Models and images are not looked at yet.
     ///
     /// # Errors
@@ -113,11 +115,11 @@ impl Plan {
     /// # Errors
     /// As there.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        let form: Form = toml::from_str(text)
+        let file: SweepFile = toml::from_str(text)
             .map_err(|error| Error::input(path, error.to_string().trim_end()))?;
         let plan = Self {
             path: path.to_owned(),
-            form,
+            file,
         };
         plan.validate()
             .map_err(|problem| Error::input(path, problem))?;
@@ -125,15 +127,15 @@ impl Plan {
     }
 
     fn validate(&self) -> std::result::Result<(), String> {
-        let form = &self.form;
-        let names: Vec<String> = form.models.iter().map(PlannedModel::name).collect();
-        let presets: Vec<&str> = form.presets.iter().map(|preset| preset.name()).collect();
+        let file = &self.file;
+        let names: Vec<String> = file.models.iter().map(PlannedModel::name).collect();
+        let presets: Vec<&str> = file.presets.iter().map(|preset| preset.name()).collect();
         distinct("models", &names).map_err(|problem| {
             format!("{problem}; files of the same name are told apart by a `name` of their own")
         })?;
         distinct("presets", &presets)?;
-        distinct("bits", &form.bits)?;
-        if let Some(bits) = form.bits.iter().find(|bits| !(2..=8).contains(*bits)) {
+        distinct("bits", &file.bits)?;
+        if let Some(bits) = file.bits.iter().find(|bits| !(2..=8).contains(*bits)) {
             return Err(format!("bits: expected 2 to 8, found {bits}"));
         }
         // It becomes the name of a file in the folder of results.
@@ -145,10 +147,10 @@ impl Plan {
                 "models: {name:?} can't be the name of results; expected a `name` that can be a file's"
             ));
         }
-        if form.calibration.count == 0 {
+        if file.calibration.count == 0 {
             return Err("calibration.count: expected at least 1, found 0".into());
         }
-        if let (Some(_), Some(seed)) = (&form.calibration.list, form.calibration.seed) {
+        if let (Some(_), Some(seed)) = (&file.calibration.list, file.calibration.seed) {
             return Err(format!(
                 "calibration.seed: {seed} would not be used, because calibration.list names the images"
             ));
@@ -158,11 +160,11 @@ impl Plan {
 
     /// All tasks in the order of their numbers: by model, then preset, then bits.
     pub fn tasks(&self) -> Vec<Task<'_>> {
-        let form = &self.form;
+        let file = &self.file;
         let mut tasks = Vec::new();
-        for model in &form.models {
-            for &preset in &form.presets {
-                for &bits in &form.bits {
+        for model in &file.models {
+            for &preset in &file.presets {
+                for &bits in &file.bits {
                     tasks.push(Task {
                         plan: self,
                         number: tasks.len(),
@@ -178,23 +180,23 @@ impl Plan {
 
     /// The folder of the results.
     pub fn out(&self) -> &Path {
-        &self.form.out
+        &self.file.out
     }
 
     /// The files that name images: the list of the calibration's, the labels of the evaluation's.
     pub fn lists(&self) -> impl Iterator<Item = &Path> {
-        let lists = [&self.form.calibration.list, &self.form.evaluation.labels];
+        let lists = [&self.file.calibration.list, &self.file.evaluation.labels];
         lists.into_iter().flatten().map(PathBuf::as_path)
     }
 
     /// How many of the evaluation's images may be left out because they can't be read.
     pub fn max_skipped(&self) -> usize {
-        self.form.evaluation.max_skipped
+        self.file.evaluation.max_skipped
     }
 
     /// The seed of the draw of calibration images, unless a list names them.
     pub fn seed(&self) -> Option<u64> {
-        let calibration = &self.form.calibration;
+        let calibration = &self.file.calibration;
         match calibration.list {
             Some(_) => None,
             None => Some(calibration.seed.unwrap_or(0)),
@@ -211,7 +213,7 @@ impl Plan {
             list,
             count,
             ..
-        } = &self.form.calibration;
+        } = &self.file.calibration;
         let samples = calibration_set(images, list.as_deref(), *count, self.seed().unwrap_or(0));
         samples.map_err(|error| match error {
             // It has another name here.
@@ -227,7 +229,7 @@ impl Plan {
     /// # Errors
     /// Those of [`LabelledImages::open`].
     pub fn evaluation_images(&self) -> Result<LabelledImages> {
-        let EvaluationImages { images, labels, .. } = &self.form.evaluation;
+        let EvaluationImages { images, labels, .. } = &self.file.evaluation;
         LabelledImages::open(images, labels.as_deref())
     }
 }
@@ -267,7 +269,7 @@ impl Task<'_> {
     fn path(&self, extension: &str) -> PathBuf {
         let (name, preset, bits) = (self.model.name(), self.preset.name(), self.bits);
         let file = format!("{name}-{preset}-w{bits}a{bits}.{extension}");
-        self.plan.form.out.join(file)
+        self.plan.file.out.join(file)
     }
 
     /// The part that an earlier run has left, if one has.
@@ -294,7 +296,7 @@ impl Task<'_> {
                         "provenance": {
                             "preset": self.preset,
                             "seed": self.plan.seed(),
-                            "images": self.plan.form.calibration.count,
+                            "images": self.plan.file.calibration.count,
                         },
                     },
                 },
@@ -321,7 +323,7 @@ impl Task<'_> {
             Ok(method) => method,
             Err(error) => return vec![error.to_string()],
         };
-        let expected = Subject {
+        let expected = EvaluationSubject {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             models: ModelsRecord {
                 architecture: resolved.architecture.clone(),

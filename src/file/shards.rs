@@ -26,7 +26,7 @@ pub struct Index {
 
 /// [`Index`] as it is stored. What else it tells isn't needed: sizes are in the shards.
 #[derive(Deserialize)]
-struct Form {
+struct IndexFile {
     #[serde(deserialize_with = "unique_strings")]
     weight_map: BTreeMap<String, String>,
 }
@@ -52,7 +52,7 @@ impl Index {
     /// # Errors
     /// What is no index, a tensor that is there twice, and shards that are too many or whose names could lead elsewhere.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let Form { weight_map: shards } = serde_json::from_str(text)
+        let IndexFile { weight_map: shards } = serde_json::from_str(text)
             .map_err(|error| format!("is no index of a checkpoint's shards: {error}"))?;
         let index = Self { shards };
         if index.shards.is_empty() {

@@ -25,12 +25,13 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Files of this folder that are no kernels.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "geometry",
     "layout_test",
     "loop_variables_test",
     "mod",
     "strategy",
+    "trial",
     "width",
 ];
 

@@ -46,7 +46,7 @@ impl Metric {
         }
     }
 
-    /// Its name, as `--metric` takes it.
+    /// Returns its name, as files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hessian => "hessian",
@@ -70,7 +70,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Its name, as `--preset` takes it.
+    /// Returns its name, as files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ptq4vit => "ptq4vit",

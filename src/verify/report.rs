@@ -1,4 +1,4 @@
-//! What a verification found, as `--out` stores it and `--against` reads it.
+//! What a verification found, as it is stored and read.
 
 use crate::error::{Error, Result};
 use crate::file::input;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Request, Resolved, recipe_named, resolve, tell};
+use super::{Request, Resolved, describe, recipe_named, resolve};
 use crate::data::preprocess::Preprocessing;
 use crate::error::{Error, Result};
 use crate::file::weights::{TensorData, Weights, save};
@@ -86,7 +86,7 @@ impl Checkpoint {
 
     /// What it resolves to where the user says this of it.
     pub fn requested(&self, request: &Request) -> Result<Resolved> {
-        tell(&self.weights, request)?.fitted(&self.weights)
+        describe(&self.weights, request)?.fitted(&self.weights)
     }
 
     /// The same file under another name.

@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 pub use labels::told_labels;
-pub use resolve::{Request, Resolved, Told, resolve, tell, tell_beside};
+pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
 const FILES: [&str; 24] = [

@@ -54,7 +54,7 @@ pub struct Resolved {
 /// 5. the shapes, if they fit one recipe only.
 ///
 /// Whatever of the first four speaks must agree on the network, but for a name where there is a recipe. On the preprocessing
-/// it must agree too, unless the user decides: with a recipe, or field by field (see [`tell`]).
+/// it must agree too, unless the user decides: with a recipe, or field by field (see [`describe`]).
 ///
 /// # Errors
 /// [`Error::Input`] if what was told can't be understood, is not supported, doesn't fit the tensors, or contradicts what
@@ -65,28 +65,28 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
         recipe,
         ..Request::default()
     };
-    tell(weights, &request)?.fitted(weights)
+    describe(weights, &request)?.fitted(weights)
 }
 
 /// What the sources say to [`resolve`], with what the user asks for, not yet compared with all tensors.
 ///
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
-pub fn tell(weights: &Weights, request: &Request) -> Result<Told> {
+pub fn describe(weights: &Weights, request: &Request) -> Result<Description> {
     let config = config_beside(weights)?;
     let config = config.as_ref().map(|(path, text)| (&**path, &**text));
-    tell_beside(weights, config, request)
+    describe_beside(weights, config, request)
 }
 
-/// [`tell`] where the path and the text of the config.json beside the file are known.
+/// [`describe`] where the path and the text of the config.json beside the file are known.
 ///
 /// # Errors
-/// Those of [`tell`].
-pub fn tell_beside(
+/// Those of [`describe`].
+pub fn describe_beside(
     weights: &Weights,
     config: Option<(&Path, &str)>,
     request: &Request,
-) -> Result<Told> {
+) -> Result<Description> {
     check_kind(weights)?;
     let mut sources = Vec::new();
     if let Some(name) = request.recipe {
@@ -128,7 +128,7 @@ pub fn tell_beside(
 
 /// What is said of a weights file, where all agree.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Told {
+pub struct Description {
     /// The architecture's name.
     name: String,
     /// Family and sizes.
@@ -145,7 +145,7 @@ pub struct Told {
     remarks: Vec<String>,
 }
 
-impl Told {
+impl Description {
     /// Compares what was told with the tensors.
     ///
     /// # Errors
@@ -240,7 +240,7 @@ impl<'a> Agreement<'a> {
     }
 
     /// What all sources say together. `remarks` is what the user should know besides.
-    fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Told> {
+    fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Description> {
         let first = &self.sources[0];
         let chosen = self.request.preprocessing;
         self.compare_sizes();
@@ -302,7 +302,7 @@ impl<'a> Agreement<'a> {
             ));
         }
         let classes = |source: &Source| Some((source.classes?, source.by.clone()));
-        Ok(Told {
+        Ok(Description {
             name: first.name.clone(),
             architecture,
             classes: self.sources.iter().filter_map(classes).collect(),
@@ -867,7 +867,7 @@ mod tests {
         };
         assert_eq!(file.requested(&sized(224)).unwrap().architecture, sizes);
 
-        let larger = tell(&file.weights, &sized(384)).unwrap();
+        let larger = describe(&file.weights, &sized(384)).unwrap();
         assert_eq!(larger.preprocessing.image_size, 384);
         assert_eq!(larger.preprocessing.crop_pct, 0.9);
         let (blamed, message) = refusal(larger.fitted(&file.weights));
@@ -886,7 +886,7 @@ mod tests {
                 "image_size: the number of tokens that attend to each other is 262145, where 1 to 65535",
             ),
         ] {
-            let error = tell(&file.weights, &sized(image_size)).unwrap_err();
+            let error = describe(&file.weights, &sized(image_size)).unwrap_err();
             assert!(matches!(error, Error::InvalidSetting { .. }));
             assert!(error.to_string().starts_with(expected), "{error}");
         }

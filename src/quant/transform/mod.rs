@@ -24,7 +24,7 @@ pub enum Transform {
 }
 
 impl Transform {
-    /// Its name, as `--transform` takes it.
+    /// Returns its name, as files have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::LayerNorm => "layer-norm",
