@@ -236,8 +236,11 @@ impl<'a> Fusion<'a> {
     }
 
     /// How the product at `product` is added to a value that is there before it, if it is: after a scale and a return from
-    /// an order, where there are these.
+    /// an order, where there are these. Its rows must be those of the value: attention's heads lie side by side in one.
     fn addition(&mut self, product: usize) -> Option<(After, usize)> {
+        let Node::Product { b: None, .. } = &self.graph.nodes[product] else {
+            return None;
+        };
         let (mut scale, mut order) = (None, None);
         let (mut value, mut joined) = (product, Vec::new());
         loop {
@@ -270,5 +273,102 @@ impl<'a> Fusion<'a> {
             }
             value = reader;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::graph::operation::Loader;
+    use crate::graph::{Attention, Segment, Shape, Value};
+
+    /// The steps of a graph with four tokens of four features, in words.
+    fn steps_of(describe: impl FnOnce(Value) -> Value) -> Vec<String> {
+        let graph = Graph::of(Shape { rows: 4, width: 4 }, describe);
+        let device = Device::cpu();
+        let float = |_: &str| Ok(vec![1.0; 4]);
+        let segment = Segment::load(&graph, &mut Loader::new(&device, &float)).unwrap();
+        let word = |step: &Step| match step {
+            Step::Operation(node) => format!("operation {node}"),
+            Step::Product(fused) => {
+                let left = match &fused.left {
+                    Left::Value(_) => "value",
+                    Left::Norm { token: Some(_), .. } => "norm of a token",
+                    Left::Norm { order: Some(_), .. } => "norm in order",
+                    Left::Norm { .. } => "norm",
+                    Left::Probabilities { .. } => "softmax",
+                };
+                let after = match &fused.after {
+                    After::Keep => String::new(),
+                    After::Gelu(site) => format!(", gelu for {}", site.name),
+                    After::Feed(site) => format!(", for {}", site.name),
+                    After::Add { scale, .. } => {
+                        format!(
+                            ", {}added",
+                            if scale.is_some() { "scaled and " } else { "" }
+                        )
+                    }
+                };
+                format!("{left}: {}{after}", fused.site.name)
+            }
+        };
+        steps(&segment.graph).iter().map(word).collect()
+    }
+
+    #[test]
+    fn every_operation_of_a_block_joins_a_product() {
+        let attention = Attention {
+            windows: 1,
+            heads: 2,
+            tokens: 4,
+            head_dim: 2,
+        };
+        let found = steps_of(|x| {
+            let qkv = x.layer_norm("norm", 1e-6).linear("qkv", 12);
+            let scores = qkv.scores("qk".into(), attention).softmax(attention, None);
+            let context = scores.context("pv".into(), attention, qkv);
+            let x = x + context.linear("proj", 4).layer_scale("ls");
+            let hidden = x.layer_norm("norm", 1e-6).linear("fc1", 8).gelu();
+            x + hidden.linear("fc2", 4)
+        });
+        let expected = [
+            "norm: qkv",
+            "value: qk",
+            "softmax: pv, for proj",
+            "value: proj, scaled and added",
+            "norm: fc1, gelu for fc2",
+            "value: fc2, added",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_value_that_something_else_reads_is_computed_by_itself() {
+        // The first GELU and the LayerNorm are read twice, the other two by no product.
+        let found = steps_of(|x| {
+            let hidden = x.linear("a", 4).gelu();
+            let normed = (hidden.linear("b", 4) + hidden).layer_norm("norm", 1e-6);
+            let (c, d) = (normed.linear("c", 4), normed.linear("d", 4));
+            c.gelu() + d.gelu()
+        });
+        let expected = [
+            "value: a",
+            "operation 2",
+            "value: b, added",
+            "operation 5",
+            "value: c",
+            "value: d",
+            "operation 8",
+            "operation 9",
+            "operation 10",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_token_is_normalised_among_all() {
+        let found = steps_of(|x| x.token(2).layer_norm("norm", 1e-6).linear("head", 3));
+        assert_eq!(found, ["norm of a token: head"]);
     }
 }
