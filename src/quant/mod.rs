@@ -33,5 +33,4 @@ pub use plan::{
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::nearest_codes;
 pub use search::{Batch, CandidateScore, Found, Scan, ScoreCurve, SiteSearch, Work};
-pub use settings::{Metric, Preset, Settings};
-pub use transform::Transform;
+pub use settings::{Metric, Preset, Settings, Transform};

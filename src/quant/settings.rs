@@ -1,6 +1,5 @@
 //! What the user can choose about a calibration.
 
-use super::transform::Transform;
 use crate::error::{Error, Result, Setting};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +74,24 @@ impl Preset {
         match self {
             Self::Ptq4vit => "ptq4vit",
             Self::BasePtq => "base-ptq",
+        }
+    }
+}
+
+/// A change of weights that leaves the network's function as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Transform {
+    /// Each channel that a LayerNorm gives is centred and brought to one range. The products that follow take it back.
+    LayerNorm,
+}
+
+impl Transform {
+    /// Returns its name, as files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LayerNorm => "layer-norm",
         }
     }
 }

@@ -5,13 +5,15 @@
 
 mod policy;
 mod product;
+mod scales;
 mod scheme;
 mod site;
 
 pub use policy::{Policy, Rule, WeightScales, Widths};
 pub use product::{CodedProduct, Codes, OperandGroups, inverse_scales};
+pub use scales::{Side, SiteScales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
-pub use site::{Side, SitePlan, SiteScales};
+pub use site::SitePlan;
 
 #[cfg(feature = "files")]
 use crate::error::{Error, Result};

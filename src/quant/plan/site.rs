@@ -1,37 +1,11 @@
 //! How one site is quantized: the formats and widths of its operands, and which scales belong to which values.
 
 use super::product::{CodedProduct, OperandGroups};
+use super::scales::{Side, SiteScales};
 use super::{Granularity, OperandScheme};
 use crate::format::{MAX_SHIFT, Scale};
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Quantize};
-use serde::{Deserialize, Serialize};
-
-/// One of the two operands of a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The left operand.
-    A,
-    /// The right operand.
-    B,
-}
-
-/// The scales of one site, one per group of each operand.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SiteScales {
-    /// A's scales: one for a tensor, or one per head.
-    pub a: Vec<Scale>,
-    /// B's scales: one for a tensor, one per third of qkv, one per head, or one per output channel of a weight.
-    pub b: Vec<Scale>,
-}
-
-impl SiteScales {
-    /// The scales of A and of B that serve a group of O: an operand's own for this group, or its one for all.
-    pub fn of(&self, group: usize) -> [Scale; 2] {
-        [&self.a, &self.b].map(|scales| scales[group % scales.len()])
-    }
-}
 
 /// A site whose product is computed in integers, and how its operands become codes.
 #[derive(Clone, Debug)]

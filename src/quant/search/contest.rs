@@ -3,9 +3,9 @@
 //! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all of
 //! them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves all.
 
-use super::Side;
 use super::curve::{CandidateScore, ScoreCurve};
 use crate::format::Scale;
+use crate::quant::plan::Side;
 use std::ops::Range;
 
 /// The most lanes of a contest whose curves are kept: those with the largest scores. A weight may have thousands.

@@ -6,31 +6,13 @@ mod layer_norm;
 
 use super::calibrate::{Budget, Event, Memory, Observer, forward};
 use super::method::Method;
+use super::settings::Transform;
 use crate::device::{Commands, Device};
 use crate::error::Result;
 use crate::families::graphs;
 use crate::file::weights::Weights;
 use crate::graph::Network;
 use crate::model::config::Architecture;
-use serde::{Deserialize, Serialize};
-
-/// A change of weights that leaves the network's function as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "kebab-case")]
-pub enum Transform {
-    /// Each channel that a LayerNorm gives is centred and brought to one range. The products that follow take it back.
-    LayerNorm,
-}
-
-impl Transform {
-    /// Returns its name, as files have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LayerNorm => "layer-norm",
-        }
-    }
-}
 
 /// Makes the network of `architecture` in `weights` ready for a calibration on the preprocessed `images`: applies the
 /// transforms of `method`. `None` where there are none.
