@@ -10,36 +10,10 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 
 /// Circles of files that are still there, in the order of their names. They may only become smaller and fewer.
-const KNOTS: &[&[&str]] = &[
-    &["graph::builder", "graph::operation", "graph::softmax"],
-    &[
-        "kernels::integer_product",
-        "kernels::integer_product_cooperative",
-    ],
-    &[
-        "quant::calibrate",
-        "quant::calibrate::memory",
-        "quant::correction",
-        "quant::estimate",
-        "quant::evidence",
-        "quant::method",
-        "quant::plan::policy",
-        "quant::plan::product",
-        "quant::plan::scheme",
-        "quant::plan::site",
-        "quant::quantized_site",
-        "quant::rounding::nearest",
-        "quant::search",
-        "quant::search::candidates",
-        "quant::search::contest",
-        "quant::search::curve",
-        "quant::search::pieces",
-        "quant::search::problem",
-        "quant::search::scan",
-        "quant::settings",
-        "quant::transform",
-    ],
-];
+const KNOTS: &[&[&str]] = &[&[
+    "kernels::integer_product",
+    "kernels::integer_product_cooperative",
+]];
 
 /// A module by the names that lead to it from the crate's root, which is empty.
 type Name = Vec<String>;
