@@ -11,9 +11,9 @@ use crate::kernels::add;
 /// Describes the left operand of a product. Products in integers make codes of it at once.
 #[derive(Clone, Copy)]
 pub enum Activation<'a> {
-    /// What another operation or product left.
+    /// The result of another operation or product.
     Output(&'a Output),
-    /// Tokens, normalised.
+    /// Normalised tokens.
     Norm(Normed<'a>),
     /// The softmax of attention's scores.
     Probabilities(Probabilities<'a>),
@@ -36,7 +36,7 @@ impl Activation<'_> {
 /// Says what happens to O before anything else sees it.
 #[derive(Clone, Copy)]
 pub enum Then<'a> {
-    /// Nothing.
+    /// It is kept as it is.
     Keep,
     /// It is added to the residual stream.
     Add(Addition<'a>),
@@ -49,11 +49,11 @@ pub enum Then<'a> {
 /// Says how O is added to the residual stream.
 #[derive(Clone, Copy)]
 pub struct Addition<'a> {
-    /// The stream before.
+    /// The stream, to which O is added.
     pub stream: &'a Buffer<f32>,
     /// The order that O's tokens are in, where it isn't the image's: they are put back.
     pub order: Option<&'a Order>,
-    /// What O is multiplied by before.
+    /// The factors that O's columns are multiplied by before.
     pub scale: Option<&'a LayerScale>,
 }
 

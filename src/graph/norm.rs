@@ -12,7 +12,7 @@ pub struct Norm<T> {
     pub weight: T,
     /// β, `[width]`.
     pub bias: T,
-    /// What is added to the variance.
+    /// Added to the variance.
     pub eps: f32,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Normed<'a> {
         Self { order, ..self }
     }
 
-    /// The rows of the input, which has `images` images.
+    /// Describes the rows of the input, which has `images` images, for the kernel.
     fn shape(&self, images: usize) -> LayerNorm {
         let width = self.norm.weight.len();
         let (rows, input_offset, input_stride) = match self.token {

@@ -11,8 +11,8 @@ use super::softmax::Probabilities;
 use crate::device::{Buffer, Commands};
 use crate::error::Result;
 
-/// A link of a network's chain: an embedding, a block, a merging, a head. It has all parameters but the weights of its matrix
-/// products, which [`Products`] hold.
+/// Holds a link of a network's chain on a device: an embedding, a block, a merging or a head. It has all parameters but
+/// the weights and biases of its matrix products, which [`Products`] hold.
 pub struct Segment {
     pub(super) graph: Graph<Loaded>,
     sites: Vec<Site>,

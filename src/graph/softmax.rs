@@ -9,9 +9,9 @@ use crate::kernels::{
 
 /// Holds what is added to the scores of attention within windows before their softmax.
 pub struct WindowBias<T> {
-    /// By head, `[heads, tokens, tokens]`.
+    /// Added to the scores of each head, `[heads, tokens, tokens]`.
     pub bias: T,
-    /// By window, `[windows, tokens, tokens]`; or `[1, tokens, tokens]` for all of them.
+    /// Added to the scores of each window, `[windows, tokens, tokens]`; or to those of all, `[1, tokens, tokens]`.
     pub mask: T,
 }
 
@@ -99,12 +99,12 @@ impl<'a> Probabilities<'a> {
 }
 
 impl Attention {
-    /// What the scores are multiplied by: 1/√d.
+    /// Returns what the scores are multiplied by: 1/√d.
     fn factor(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    /// Rows of the scores.
+    /// Counts the rows of the scores.
     fn score_rows(&self, images: usize) -> usize {
         images * self.image_tokens() * self.heads
     }
