@@ -1,4 +1,4 @@
-//! What is corrected of a site once its weight is rounded.
+//! Corrects a site's bias once its weight is rounded.
 
 use super::estimate::Estimator;
 use super::plan::SitePlan;
@@ -55,7 +55,7 @@ pub(super) fn correct_bias(
     Ok(())
 }
 
-/// Σ Ô - O of each of the `outputs` of some rows.
+/// Computes Σ (Ô - O) of each of the `outputs`, over some rows.
 fn errors(outputs: usize, estimate: &[f32], out: &[f32]) -> Vec<f64> {
     let mut sums = vec![0.0; outputs];
     for (estimate, out) in estimate

@@ -19,16 +19,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::{AddAssign, Range};
 
-/// Elements that are added up by one task.
+/// Sets how many elements one task adds up.
 const BLOCK: usize = 1 << 14;
 
-/// Bars of a histogram.
+/// Counts the bars of a histogram.
 const BARS: usize = 96;
 
-/// Below it no GELU has a value, however it is rounded.
+/// Lies below every value of GELU, however it is rounded.
 const GELU_LOW: f64 = -0.17;
 
-/// How well a site's chosen scales do on the calibration images.
+/// Says how well a site's chosen scales do on the calibration images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteEvidence {
     /// 10 log10(Σ O² / Σ (Ô - O)²), in dB. Absent where either sum is zero.
@@ -41,12 +41,12 @@ pub struct SiteEvidence {
     pub a_in_r2: Option<f64>,
     /// The share of A's values that lie beyond the largest or smallest code.
     pub a_clipped: f64,
-    /// Likewise of B's, which are the weight's or an activation's.
+    /// The share of B's values that lie beyond its largest or smallest code, B being a weight or an activation.
     pub b_clipped: f64,
 }
 
 impl SiteEvidence {
-    /// Whether figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
+    /// Checks that figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
     ///
     /// # Errors
     /// What can't be.
@@ -91,12 +91,12 @@ impl SiteEvidence {
     }
 }
 
-/// How A's values lie, where they are a softmax's or a GELU's.
+/// Shows how A's values are distributed, where they are a softmax's or a GELU's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Histograms {
-    /// From the smallest value that there can be to the largest that there is; for a softmax, that there can be.
+    /// All values: from the smallest that is possible to the largest that there is, or for a softmax that is possible.
     pub whole: Histogram,
-    /// Where R1 lies, and as much again.
+    /// The values near zero: where R1 lies, and as much again.
     pub near_zero: Histogram,
 }
 
@@ -135,7 +135,8 @@ impl AddAssign<&Self> for Histogram {
 }
 
 impl Histograms {
-    /// Empty ones for the left operand of `plan`, if that is a softmax's or a GELU's, whose values reach `max`.
+    /// Returns empty histograms for the left operand of `plan`, whose values reach `max`, if that is a softmax's or a
+    /// GELU's.
     fn new(plan: &SitePlan, scale: Scale, max: f32) -> Option<Self> {
         let q = f64::from(1u32 << (plan.a.bits - 1));
         let reach = 2.0 * q * f64::from(scale.scale);
@@ -158,7 +159,7 @@ impl Histograms {
     }
 }
 
-/// How the codes of an operand are used.
+/// Counts how the codes of an operand are used.
 #[derive(Clone, Default)]
 struct Usage {
     values: u64,
@@ -223,7 +224,7 @@ impl AddAssign for Sums {
     }
 }
 
-/// A site whose scales are chosen, and what they were chosen on.
+/// Holds a site whose scales are chosen, and what they were chosen on.
 pub(super) struct Chosen<'a> {
     pub plan: &'a SitePlan,
     pub metric: Metric,
@@ -237,7 +238,7 @@ pub(super) struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// The site's figures, and histograms of A if it is a softmax or what GELU gives.
+    /// Computes the site's figures, and histograms of A if A is a softmax's or a GELU's result.
     ///
     /// # Errors
     /// Those of the device, and sums that are not finite.
@@ -315,7 +316,7 @@ impl Chosen<'_> {
     }
 }
 
-/// The elements of `images` images of `len` elements, in blocks that belong to one image each.
+/// Divides the elements of `images` images of `len` elements into blocks, each within one image.
 fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
     let of_image = |image: usize| {
         let start = image * len;
@@ -325,8 +326,8 @@ fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
     (0..images).flat_map(of_image).collect()
 }
 
-/// How the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`. Values are
-/// counted in histograms like `histograms`.
+/// Counts how the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`.
+/// Values are counted in histograms like `histograms`.
 fn usage(
     plan: &SitePlan,
     side: Side,

@@ -5,7 +5,7 @@ use super::settings::{Preset, Settings};
 use crate::error::{Error, Result, Setting};
 use crate::graph::Site;
 
-/// Everything that decides what a calibration makes of a model, given the images.
+/// Holds everything that decides what a calibration makes of a model, given the images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Method {
     /// What becomes of each product.
@@ -15,7 +15,7 @@ pub struct Method {
 }
 
 impl Method {
-    /// What `preset` stands for, for a network with these `sites`, with codes of these widths everywhere.
+    /// Returns what `preset` stands for, for a network with these `sites`, with codes of these widths everywhere.
     ///
     /// # Errors
     /// A width that is not 2 to 8.

@@ -1,4 +1,4 @@
-//! How a calibration is asked for: what there has to be, and what there may be besides.
+//! Puts together a calibration from what it must be given and what it may be given.
 
 use super::recovery::{Calibrator, Finding};
 use super::{Calibration, Event};
@@ -11,7 +11,7 @@ use crate::model::config::Architecture;
 use crate::quant::Method;
 use crate::quant::Preset;
 
-/// A calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
+/// Describes a calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
 #[must_use = "nothing is calibrated before it runs"]
 pub struct CalibrationBuilder<'a> {
     device: Device,
@@ -26,12 +26,12 @@ pub struct CalibrationBuilder<'a> {
     reopen: Option<Reopen<'a>>,
 }
 
-/// What is told what happens.
+/// Receives what happens during a calibration; its errors end it.
 type OnEvent<'a> = dyn FnMut(Event) -> Result<()> + 'a;
 
-/// What to do about a device that was lost.
+/// Says how to open a device again that was lost.
 struct Reopen<'a> {
-    /// Gets the device that takes its place.
+    /// Takes the device that was opened in its place.
     replaced: &'a mut Device,
     open: &'a dyn Fn() -> Result<Device>,
 }
@@ -78,19 +78,19 @@ impl<'a> CalibrationBuilder<'a> {
         self
     }
 
-    /// Leaves out all sites but those that are `wanted`. A site's scales don't depend on which others are.
+    /// Restricts the calibration to the `wanted` sites. A site's scales don't depend on which others are wanted.
     pub fn only(mut self, wanted: &'a dyn Fn(&Site) -> bool) -> Self {
         self.wanted = wanted;
         self
     }
 
-    /// Goes on from what an earlier run has found, instead of searching it again.
+    /// Continues from what an earlier run found, instead of searching those sites again.
     pub fn going_on_from(mut self, findings: Vec<Finding>) -> Self {
         self.findings = findings;
         self
     }
 
-    /// Has `on_event` told what happens, whose errors end the calibration.
+    /// Calls `on_event` with what happens. Its errors end the calibration.
     pub fn on_event(mut self, on_event: &'a mut dyn FnMut(Event) -> Result<()>) -> Self {
         self.on_event = Some(on_event);
         self

@@ -32,14 +32,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The value of the field `format`.
+/// Names the format, in the field `format`.
 const FORMAT_NAME: &str = "ptq4vit-gpu journal";
-/// The value of the field `format_version` that this program writes and reads.
+/// Numbers the version of the format that this program writes and reads, in the field `format_version`.
 const FORMAT_VERSION: u64 = 3;
-/// Differences from another calibration that are told: other bits differ at every site.
+/// Limits the differences from another calibration that an error names: other bits differ at every site.
 const MOST_DIFFERENCES: usize = 6;
 
-/// What a calibration is of: everything that decides its bytes.
+/// Describes what a journal's calibration is of: everything that decides its bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Subject {
     format: &'static str,
@@ -55,7 +55,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A calibration of the model `resolved` on `device`.
+    /// Describes a calibration of the model `resolved` on `device`.
     pub fn new(
         provenance: &Provenance,
         resolved: &Resolved,
@@ -76,18 +76,18 @@ impl Subject {
     }
 }
 
-/// A [`Finding`] as a line has it.
+/// Holds a [`Finding`] as a line has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry<'a> {
     report: Cow<'a, SiteReport>,
     scales: Cow<'a, SiteScales>,
-    /// Where B is a weight.
+    /// The weight, where B is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<StoredWeight>,
 }
 
-/// A weight's codes in hex, each as a byte in two's complement, and its bias.
+/// Holds a weight's codes in hex, each as a byte in two's complement, and its bias.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredWeight {
@@ -107,7 +107,7 @@ impl StoredWeight {
         }
     }
 
-    /// The weight of the site of `plan`, if this can be that.
+    /// Returns the weight of the site of `plan`, if this can be that.
     fn read(&self, plan: &SitePlan) -> std::result::Result<QuantizedWeight, String> {
         let Some(sizes) = plan.site.weight() else {
             return Err("has no weight, but one is there".into());
@@ -141,7 +141,7 @@ impl StoredWeight {
 }
 
 impl Entry<'_> {
-    /// What was found at the site of `plan`, if this can be of it.
+    /// Returns what was found at the site of `plan`, if this can be of it.
     fn finding(self, plan: &SitePlan, settings: &Settings) -> std::result::Result<Finding, String> {
         self.check(plan, settings)?;
         let weight = self.weight.as_ref();
@@ -174,14 +174,14 @@ impl Entry<'_> {
     }
 }
 
-/// Where the journal of the output `out` is: `out` with `.journal` appended.
+/// Returns where the journal of the output `out` is: `out` with `.journal` appended.
 pub fn journal_of(out: &Path) -> PathBuf {
     let mut path = out.as_os_str().to_owned();
     path.push(".journal");
     path.into()
 }
 
-/// The right to write an output, held from before the work until the journal is closed.
+/// Holds the right to write an output, from before the work until the journal is closed.
 pub struct JournalLock {
     path: PathBuf,
     file: File,
@@ -189,16 +189,16 @@ pub struct JournalLock {
     empty: Option<Unfinished>,
 }
 
-/// An open journal.
+/// Holds an open journal.
 pub struct Journal {
     lock: JournalLock,
     /// Bytes of the complete lines.
     len: u64,
-    /// The last line's.
+    /// The last line's checksum.
     sha256: String,
-    /// Sites that are to be finished.
+    /// The number of sites that are to be finished.
     sites: usize,
-    /// Those that are finished.
+    /// The number of those that are finished.
     done: usize,
 }
 
@@ -321,7 +321,7 @@ impl Journal {
         Ok(())
     }
 
-    /// How far it is, in words.
+    /// Tells in words how far the calibration is.
     pub fn progress(&self) -> String {
         format!("{} of {} sites are done", self.done, self.sites)
     }
@@ -330,7 +330,7 @@ impl Journal {
         format!("the same command goes on: {}", self.progress())
     }
 
-    /// The number of sites that are finished.
+    /// Counts the sites that are finished.
     pub fn done(&self) -> usize {
         self.done
     }
@@ -375,7 +375,7 @@ impl Journal {
     }
 }
 
-/// Whether `path` is the name of the open `file`.
+/// Says whether `path` is the name of the open `file`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     match Handle::from_path(path) {
         Ok(there) => Ok(there == Handle::from_file(file.try_clone()?)?),
@@ -384,7 +384,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A line's checksum.
+/// Computes a line's checksum, given that of the line before.
 fn chained(before: &str, entry: &str) -> String {
     format!("{:x}", Sha256::digest([before, entry].concat()))
 }
@@ -397,7 +397,7 @@ fn line(entry: &str, sha256: &str) -> String {
     [BEFORE_ENTRY, entry, AFTER_ENTRY, sha256, END].concat()
 }
 
-/// The entry and the checksum of a line that is whole.
+/// Returns the entry and the checksum of a line that is whole and follows one with the checksum `before`.
 fn parse<'a>(line: &'a [u8], before: &str) -> Option<(&'a str, String)> {
     let line = std::str::from_utf8(line).ok()?;
     let inner = line.strip_prefix(BEFORE_ENTRY)?.strip_suffix(END)?;
@@ -406,7 +406,7 @@ fn parse<'a>(line: &'a [u8], before: &str) -> Option<(&'a str, String)> {
     (sha256 == expected).then_some((entry, expected))
 }
 
-/// What a journal holds.
+/// Holds what was read from a journal.
 struct Contents {
     findings: Vec<Finding>,
     /// Bytes of the lines that stay.
@@ -489,7 +489,7 @@ fn read(
     })
 }
 
-/// Whether an incomplete first line is what a run of `subject` wrote that was cut short.
+/// Says whether an incomplete first line is what an interrupted run of `subject` wrote.
 fn is_begun(begun: &[u8], subject: &str) -> bool {
     let whole = line(subject, &chained("", subject));
     whole.as_bytes().starts_with(begun)

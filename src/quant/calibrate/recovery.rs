@@ -16,30 +16,30 @@ use crate::quant::transform::prepare;
 use crate::quant::{Method, QuantizedSite};
 use std::sync::Arc;
 
-/// What was found at one site.
+/// Holds what was found at one site.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The site, and what the search says of it.
+    /// The site, and what the search found out about it.
     pub report: SiteReport,
     /// What it is in integers.
     pub quantized: QuantizedSite,
 }
 
-/// What to calibrate, and with what.
+/// Describes what to calibrate, and with what.
 pub(super) struct Calibrator<'a> {
-    /// Family and sizes of the network.
+    /// The family and sizes of the network.
     pub architecture: &'a Architecture,
-    /// Its parameters.
+    /// The network's parameters.
     pub weights: &'a Weights,
-    /// What becomes of its products, and how scales are chosen.
+    /// What becomes of the network's products, and how scales are chosen.
     pub method: &'a Method,
     /// The preprocessed images, `[3, S, S]` each.
     pub images: &'a [Vec<f32>],
-    /// The most bytes that the device may hold, if not as many as [`Budget`] says.
+    /// The most bytes that the device may hold; [`Budget`] says what holds without it.
     pub budget: Option<u64>,
     /// Whether a site's scales are to be chosen, if it isn't to stay in floats.
     pub wanted: &'a dyn Fn(&Site) -> bool,
-    /// Opens the device again, if that is wished for.
+    /// Opens the device again after it was lost, where that is wanted.
     pub reopen: Option<&'a dyn Fn() -> Result<Device>>,
 }
 
@@ -98,7 +98,7 @@ impl Calibrator<'_> {
         }
     }
 
-    /// One run to its end or to the first fault. What it finds is among the `findings` either way.
+    /// Runs once, to the end or to the first fault. What it finds is among the `findings` either way.
     fn attempt(
         &self,
         device: &Device,

@@ -34,18 +34,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs and codes that are appended before the device is waited for, where memory isn't scarce:
-/// until then it holds them all.
+/// Limits the bytes of candidates' outputs and codes that are appended before the search waits for the device, where
+/// memory isn't scarce: until then the device holds them all.
 pub(super) const STEP_BYTES: usize = 64 << 20;
 
-/// The chosen scales of a site, and what they cost.
+/// Holds the chosen scales of a site, and what it took to find them.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The chosen scales.
     pub scales: SiteScales,
     /// Their score, summed over the groups.
     pub score: f64,
-    /// Rounds in which something was searched.
+    /// Rounds in which any scale was searched.
     pub rounds: usize,
     /// What was computed.
     pub work: Work,
@@ -55,10 +55,10 @@ pub struct Found {
     pub largest_a: f32,
 }
 
-/// Work of a search, in multiply-adds of integer products.
+/// Counts the work of a search, in multiply-adds of integer products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Computed.
+    /// What was computed.
     pub done: u64,
     /// What evaluating every candidate on every image in every round would have computed.
     pub exhaustive: u64,
@@ -71,7 +71,7 @@ impl AddAssign for Work {
     }
 }
 
-/// The search at one site.
+/// Searches the scales of one site.
 pub struct SiteSearch<'a> {
     plan: &'a SitePlan,
     settings: &'a Settings,
@@ -80,16 +80,17 @@ pub struct SiteSearch<'a> {
     parts: Vec<Part>,
     /// The largest values of A's and of B's groups.
     maxima: [Vec<f32>; 2],
-    /// What putting the pieces in order took, and what the exhaustive search would take.
+    /// What the search has computed already to put its pieces in order, and what the exhaustive search would compute in
+    /// all.
     work: Work,
 }
 
-/// Candidates to evaluate on one chunk, for one step of a contest's request.
+/// Describes candidates to evaluate on one chunk, for one step of a contest's request.
 struct Task {
     request: usize,
     step: usize,
     place: Place,
-    /// Of the request's products, these.
+    /// Which of the request's products these are.
     products: Range<usize>,
 }
 
@@ -196,7 +197,7 @@ impl<'a> SiteSearch<'a> {
         Ok(found)
     }
 
-    /// What is to be found out about the scales of `side`, the other operand's being as in `scales`.
+    /// Lists the questions about the scales of `side`, with the other operand's fixed as in `scales`.
     fn questions(&self, side: Side, scales: &SiteScales) -> Vec<Question> {
         let (searched, fixed) = match side {
             Side::A => (&scales.a, &scales.b),
@@ -235,7 +236,7 @@ impl<'a> SiteSearch<'a> {
         Contest::new(question.clone(), candidates.collect(), steps)
     }
 
-    /// The chunks of some parts, those that contribute most for their work first.
+    /// Lists the chunks of some parts step by step, those that contribute most for their work first.
     fn steps(&self, parts: Range<usize>) -> Vec<Vec<Place>> {
         let mut places: Vec<Place> = parts
             .flat_map(|part| {
@@ -356,7 +357,7 @@ impl<'a> SiteSearch<'a> {
         }
     }
 
-    /// `tasks` in such portions as the device may hold at once.
+    /// Divides `tasks` into portions that the device may hold at once.
     fn submissions<'t>(
         &self,
         mut tasks: &'t [Task],
@@ -391,7 +392,7 @@ impl<'a> SiteSearch<'a> {
         &self.parts[place.part].chunks[place.chunk]
     }
 
-    /// Where the codes of the operand that isn't searched are kept: a weight's serve all chunks.
+    /// Names the chunk under which the codes of the operand that isn't searched are kept: a weight's serve all chunks.
     fn fixed_place(&self, searched: Side, place: Place) -> Place {
         match (searched, &self.parts[place.part].linear) {
             (Side::A, Some(_)) => Place { chunk: 0, ..place },
@@ -408,7 +409,7 @@ impl<'a> SiteSearch<'a> {
         self.scan(place).codes(commands, side, &[scales])
     }
 
-    /// The scores on one chunk of several sets of the scales in question, `[set][group]`.
+    /// Computes the scores on one chunk of several sets of the scales in question, `[set][group]`.
     fn evaluate(
         &self,
         commands: &mut Commands,
@@ -439,7 +440,7 @@ impl<'a> SiteSearch<'a> {
     }
 }
 
-/// The largest value or magnitude of each group of one operand.
+/// Finds the largest value or magnitude of each group of one operand.
 fn maxima(
     commands: &mut Commands,
     plan: &SitePlan,
