@@ -10,13 +10,14 @@ use bytemuck::Pod;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Commands for one device, carried out in the order in which they were appended. On the CPU they are carried out at once.
+/// Collects commands for one device, which are carried out in the order in which they were appended. On the CPU they
+/// are carried out at once.
 ///
 /// Commands belong to whoever makes them, so threads don't meddle with each other's. What one reads that another wrote must
 /// have been submitted: by a read of the other's, by [`submit`](Self::submit), or by dropping it.
 pub struct Commands {
     device: Device,
-    /// Of a GPU: the dispatches that wait, and the buffers that come free between them.
+    /// On a GPU, the dispatches that wait, and the buffers that come free between them.
     queued: Option<Queued>,
 }
 
@@ -27,7 +28,7 @@ struct Queued {
     mode: Mode,
 }
 
-/// What becomes of the dispatches.
+/// Says what becomes of the dispatches.
 enum Mode {
     /// They are submitted, many at once.
     Submit,
@@ -37,22 +38,22 @@ enum Mode {
     Time(Vec<Timed>),
 }
 
-/// Dispatches that can be carried out again and again, on the same buffers.
+/// Holds dispatches that can be carried out again and again, on the same buffers.
 pub struct Recording {
     dispatches: Box<[Dispatch]>,
-    /// The buffers between the dispatches are its own: nothing else may write them while the recording lives.
+    /// The pool of the buffers between the dispatches: nothing else may write them while the recording lives.
     _pool: Arc<Pool>,
 }
 
-/// A submission whose dispatches were timed.
+/// Holds a submission whose dispatches were timed.
 struct Timed {
     kernels: Vec<&'static str>,
-    /// `[kernels][2]`: start and end.
+    /// When each dispatch started and ended, `[kernels][2]`.
     ticks: Buffer<u64>,
 }
 
 impl Commands {
-    /// No commands yet.
+    /// Starts without any commands.
     pub fn new(device: &Device) -> Self {
         Self::in_mode(device, Mode::Submit)
     }
@@ -76,13 +77,13 @@ impl Commands {
         }
     }
 
-    /// The device that they are for.
+    /// Returns the device that the commands are for.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// A buffer of `len` values for a kernel that writes them all: until then they are anything, for instance what another
-    /// buffer of these commands held that is no longer in use.
+    /// Creates a buffer of `len` values for a kernel that writes them all. Until then its contents are arbitrary, for
+    /// instance those of another buffer of these commands that is no longer in use.
     pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
         match &self.queued {
             None => self.device.zeros(len),
@@ -147,7 +148,8 @@ impl Commands {
         self.device.clone().wait(self.read_async(buffer))
     }
 
-    /// [`read`](Self::read) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    /// Does what [`read`](Self::read) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -164,7 +166,8 @@ impl Commands {
         self.device.clone().wait(self.read_all_async(buffers))
     }
 
-    /// [`read_all`](Self::read_all) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    /// Does what [`read_all`](Self::read_all) does, without waiting, as a browser needs it. On a native target it blocks
+    /// the thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).
