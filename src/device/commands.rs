@@ -166,8 +166,8 @@ impl Commands {
         self.device.clone().wait(self.read_all_async(buffers))
     }
 
-    /// Does what [`read_all`](Self::read_all) does, without waiting, as a browser needs it. On a native target it blocks
-    /// the thread.
+    /// Does what [`read_all`](Self::read_all) does, without waiting, as a browser needs it. On a native target it
+    /// blocks the thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -1,4 +1,4 @@
-//! What a product of a fused network is given and what becomes of its result.
+//! The operands of a fused network's products, and what becomes of their results.
 
 use super::layer_scale::LayerScale;
 use super::norm::Normed;

@@ -43,7 +43,7 @@ impl<S: Stage> Node<S> {
 /// output, and a node comes after those that it reads.
 pub struct Graph<S: Stage = Described> {
     pub(super) nodes: Vec<Node<S>>,
-    /// Per node, the shape of its value.
+    /// The shape of each node's value.
     pub(super) shapes: Vec<Shape>,
 }
 

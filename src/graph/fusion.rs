@@ -1,5 +1,5 @@
-//! Which operations join a matrix product: those just before it, whose results it can take as codes, and those just after it,
-//! which its epilogue can compute.
+//! Fusion: which operations join a matrix product. Those just before it are computed as its codes, those just after it
+//! by its epilogue.
 
 use super::builder::{Graph, Node};
 use super::layer_scale::LayerScale;
@@ -37,9 +37,9 @@ pub(super) enum Left {
     Norm {
         norm: Arc<Norm<Buffer<f32>>>,
         input: usize,
-        /// Of this token of each image only.
+        /// The only token of each image that is read.
         token: Option<usize>,
-        /// Brought into this order.
+        /// The order that the result is brought into.
         order: Option<Arc<Order>>,
     },
     /// The softmax of these scores.
@@ -124,9 +124,9 @@ pub(super) fn steps(graph: &Graph<Loaded>) -> Vec<Step> {
 
 struct Fusion<'a> {
     graph: &'a Graph<Loaded>,
-    /// Per value, the nodes that read it.
+    /// The nodes that read each value.
     readers: Vec<Vec<usize>>,
-    /// Per node, whether a product computes it.
+    /// Whether a product computes the node, for each node.
     has_joined: Vec<bool>,
 }
 
@@ -239,7 +239,7 @@ impl<'a> Fusion<'a> {
 
     /// Finds the addition that takes the result of the product at node `product`, after a scale and a return from
     /// another order where there are these. The other value must be computed before the product. Only products with
-    /// weights are added so: attention's have their heads side by side in a row.
+    /// weights can join: their rows are the other value's, while attention's heads lie side by side in one row.
     fn addition(&mut self, product: usize) -> Option<(After, usize)> {
         let Node::Product { b: None, .. } = &self.graph.nodes[product] else {
             return None;

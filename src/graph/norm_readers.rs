@@ -1,4 +1,5 @@
-//! Which products take what a LayerNorm gives: what is taken out of its γ and β can be put into their weights and biases.
+//! Finds which products read a LayerNorm's result: what is taken out of its γ and β can be put into their weights and
+//! biases.
 
 use super::builder::{Graph, Node};
 use super::operation::Operation;

@@ -1,4 +1,4 @@
-//! Tokens in another order: Swin's windows, its merging of patches, one token of many. Places that no token takes are padded
+//! Orders of tokens: Swin's windows, its merging of patches, one token of many. Places that no token takes are padded
 //! with zeros.
 
 use crate::device::{Buffer, Commands, Device};

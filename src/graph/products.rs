@@ -1,4 +1,4 @@
-//! Where float, recording and integer execution of a network differ: how a site's product is computed.
+//! Says how a site's product is computed, which is where the float, the f16 and the integer network differ.
 
 use super::activation::{Activation, Output, Then};
 use super::site::Site;

@@ -17,11 +17,11 @@ pub struct Segment {
     pub(super) graph: Graph<Loaded>,
     sites: Vec<Site>,
     steps: Vec<Step>,
-    /// Per step, the values that no later one reads.
+    /// The values that no step after this one reads, for each step.
     last_read: Vec<Vec<usize>>,
-    /// Per value, whether the way back or a site's record needs it.
+    /// Whether a gradient or a site's record needs the value, for each value.
     pub(super) is_kept: Vec<bool>,
-    /// Per value, whether the loss's gradient there is needed, for a product or for the segment before.
+    /// Whether the loss's gradient there is needed, for a product or for the segment before, for each value.
     pub(super) has_gradient: Vec<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! What a site's integers make of what went through it in floats.
+//! Computes a site in integers from what went through it in floats.
 
 use super::plan::{Codes, Side, SitePlan};
 use super::quantized_site::QuantizedSite;

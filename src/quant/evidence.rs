@@ -35,7 +35,7 @@ pub struct SiteEvidence {
     pub sqnr_db: Option<f64>,
     /// Σ O Ô / √(Σ O² Σ Ô²). Absent where O or Ô is zero throughout.
     pub cosine: Option<f64>,
-    /// Σ G² (Ô - O)², with G the gradient of the loss at O. Absent where the metric asked for no gradients.
+    /// Σ G² (Ô - O)², with G the gradient of the loss at O. Absent where the metric needs no gradients.
     pub hessian_error: Option<f64>,
     /// The share of A's codes that are in R2, where A is a twin.
     pub a_in_r2: Option<f64>,

@@ -18,7 +18,7 @@ pub(in crate::kernels) struct Rows {
 }
 
 impl Rows {
-    /// Rows far from zero, of tiny values (where eps counts), constant ones, huge and ordinary ones.
+    /// Makes rows far from zero, of tiny values (where eps counts), constant ones, huge and ordinary ones.
     pub fn new(norm: &LayerNorm) -> Self {
         let mut random = Random::new((norm.rows * norm.input_stride) as u64);
         let input = (0..norm.rows).flat_map(|row| {
@@ -132,7 +132,7 @@ fn apart(norm: LayerNorm, offset: usize, stride: usize) -> (String, LayerNorm) {
 /// Scales of normalised values, which the largest exceed.
 const SCALES: [f32; 3] = [0.02, 0.05, 0.03];
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "quantize(values, inverse,",
     wrong: "quantize(values - 0.5 / inverse.x, inverse,",

@@ -104,7 +104,7 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
     })
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "(quantize(x, inverse, p.q)",
     wrong: "(quantize(floor(x * inverse.x + 0.5) / inverse.x, inverse, p.q)",

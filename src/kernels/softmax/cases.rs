@@ -54,7 +54,7 @@ pub(in crate::kernels) const CODED: [(Format, &[f32]); 2] = [
     (Format::Uniform, &SCALES),
 ];
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "for (var i = 0u; i < p.width; i++) {\n        sum +=",
     wrong: "for (var i = 1u; i < p.width; i++) {\n        sum +=",

@@ -28,10 +28,10 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum WeightScales {
-    /// All of them, or in `attn.qkv` those of each of q, k and v.
+    /// All values, or in `attn.qkv` those of each of q, k and v.
     #[default]
     Tensor,
-    /// Those of each output channel.
+    /// The values of each output channel.
     Channel,
 }
 

@@ -14,13 +14,13 @@ pub const BITS: RangeInclusive<u32> = 2..=8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
-    /// All of them.
+    /// All values.
     Tensor,
-    /// Those of each of q, k and v: a third of the outputs of `attn.qkv`.
+    /// The values of each of q, k and v: a third of the outputs of `attn.qkv`.
     Third,
-    /// Those of each head of an attention.
+    /// The values of each head of an attention.
     Head,
-    /// Those of each row of a weight, which makes one column of the output.
+    /// The values of each row of a weight, which makes one column of the output.
     Channel,
 }
 

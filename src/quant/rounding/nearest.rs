@@ -1,4 +1,4 @@
-//! Each value to the nearest code.
+//! Rounds each value to the nearest code.
 
 use crate::device::Commands;
 use crate::error::Result;

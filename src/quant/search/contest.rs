@@ -52,7 +52,7 @@ pub(super) struct Contest {
 /// Holds the candidates for one scale.
 struct Lane {
     candidates: Vec<Scale>,
-    /// Per candidate, its sum after each of the steps that it has been through.
+    /// The sum of each candidate after each of the steps that it has been through.
     sums: Vec<Vec<f64>>,
     /// The best of the candidates that have been through all steps.
     leader: Option<usize>,

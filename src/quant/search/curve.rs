@@ -1,4 +1,4 @@
-//! What the candidates for a scale reached when it was last searched.
+//! How far the candidates for a scale came when it was last searched, and with which scores.
 
 use crate::format::Scale;
 use crate::quant::Side;
@@ -42,7 +42,7 @@ impl CandidateScore {
 }
 
 impl ScoreCurve {
-    /// Brings the scores to another unit.
+    /// Multiplies the scores by a unit.
     pub(in crate::quant) fn scale_scores(&mut self, unit: f64) {
         for candidate in &mut self.candidates {
             candidate.sum *= unit;

@@ -132,8 +132,8 @@ struct Channel {
 }
 
 impl Channel {
-    /// Computes the range of a channel with these values: from the quantiles, or from mean and deviation where there is a
-    /// `single` row an image. Without a centre, the range is about zero.
+    /// Computes the range of a channel with these values: from the quantiles, or from mean and deviation where there is
+    /// a `single` row an image. Without a centre, the range is about zero.
     fn of(mut values: Vec<f64>, single: bool, takes_centre: bool) -> Self {
         let (low, high) = if single {
             let count = values.len() as f64;
