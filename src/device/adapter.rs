@@ -199,7 +199,8 @@ async fn tested(adapter: &wgpu::Adapter) -> std::result::Result<Device, String> 
     Ok(device)
 }
 
-/// Lists all adapters of this machine, each opened and put through the self-test; in the order in which [`open`] counts.
+/// Lists all adapters of this machine, each opened and put through the self-test; in the order in which [`open`]
+/// counts.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn adapters() -> Vec<AdapterReport> {
     pollster::block_on(adapters_async())

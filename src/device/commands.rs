@@ -13,8 +13,8 @@ use std::time::Duration;
 /// Collects commands for one device, which are carried out in the order in which they were appended. On the CPU they
 /// are carried out at once.
 ///
-/// Commands belong to whoever makes them, so threads don't meddle with each other's. What one reads that another wrote must
-/// have been submitted: by a read of the other's, by [`submit`](Self::submit), or by dropping it.
+/// Each thread appends to commands of its own. Before some commands read what other commands wrote, those must have
+/// been submitted: by a read, by [`submit`](Self::submit), or by dropping them.
 pub struct Commands {
     device: Device,
     /// On a GPU, the dispatches that wait, and the buffers that come free between them.
@@ -94,10 +94,12 @@ impl Commands {
         }
     }
 
-    /// Appends one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
+    /// Appends one dispatch of a shader's `main`, or of another of its entry points, specialised by the override
+    /// `constants`.
     ///
-    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two dimensions
-    /// where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the surplus.
+    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
+    /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
+    /// surplus.
     ///
     /// # Panics
     /// On the CPU, which runs no shaders.
@@ -191,8 +193,8 @@ impl Commands {
         self.read(&nothing).map(drop)
     }
 
-    /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it isn't
-    /// called. It may not read anything back.
+    /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it
+    /// isn't called. It may not read anything back.
     pub fn record<T>(
         device: &Device,
         append: impl FnOnce(&mut Self) -> T,
@@ -210,8 +212,8 @@ impl Commands {
         Some((result, recording))
     }
 
-    /// Carries out what `append` appends and returns the kernel of each dispatch and the time that it took by the device's
-    /// own clock, in order. Empty on a device without a clock, where `append` isn't called.
+    /// Carries out what `append` appends and returns the kernel of each dispatch and the time that it took by the
+    /// device's own clock, in order. Empty on a device without a clock, where `append` isn't called.
     ///
     /// # Errors
     /// As [`read`](Self::read); and a clock that goes back.
@@ -267,8 +269,8 @@ impl Queued {
         }
     }
 
-    /// Submits what waits in one pass (in one pass each where it is timed), then `copy`: sources, which lie one after the
-    /// other in the destination. `None` where there is nothing to submit.
+    /// Submits what waits in one pass (in one pass each where it is timed), then `copy`: sources, which lie one after
+    /// the other in the destination. `None` where there is nothing to submit.
     fn submit(
         &mut self,
         copy: Option<(&[&wgpu::Buffer], &wgpu::Buffer)>,

@@ -138,7 +138,7 @@ impl Gpu {
             slot.get_or_insert(error.to_string());
         }));
         let on_lost = faults.clone();
-        // Called too when the device is dropped, but then nobody reads any more.
+        // Also called when the device is dropped, but then nobody reads any more.
         device.set_device_lost_callback(move |reason, message| {
             let mut faults = on_lost.lock().expect("the faults' lock");
             faults.lost = Some(match reason {
@@ -232,7 +232,7 @@ impl Gpu {
         self.device.destroy();
     }
 
-    /// Finds out whether anything went wrong since the last call.
+    /// Checks that nothing went wrong since the last call.
     pub(super) fn check(&self) -> Result<()> {
         let mut faults = self.faults.lock().expect("the faults' lock");
         let (out_of_memory, other) = (faults.out_of_memory.take(), faults.other.take());
@@ -269,7 +269,7 @@ impl Gpu {
     ) {
         let (answer, mapped) = futures_channel::oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
-            // Whoever doesn't wait any more needs no answer.
+            // Fails if nobody waits for the answer any more.
             let _ = answer.send(outcome);
         });
         match mapped.await {

@@ -55,7 +55,7 @@ impl MemoryUse {
         }
     }
 
-    /// Finds out whether the limit has been kept since the last call.
+    /// Checks that the limit has been kept since the last call.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] of `device` if it has not.

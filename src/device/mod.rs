@@ -1,7 +1,7 @@
 //! Where kernels run: a GPU through wgpu, or the CPU versions of the same kernels.
 //!
-//! Only this folder speaks wgpu. A kernel sees [`Commands`], to which it appends its work, and typed [`Buffer`]s; commands
-//! are carried out in order, at the latest when a result is read.
+//! Only this folder speaks wgpu. A kernel sees [`Commands`], to which it appends its work, and typed [`Buffer`]s;
+//! commands are carried out in order, at the latest when a result is read.
 
 mod adapter;
 mod buffer;
@@ -90,8 +90,8 @@ impl Device {
         }
     }
 
-    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on. What
-    /// was submitted before must have been carried out.
+    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on.
+    /// What was submitted before must have been carried out.
     pub fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
         assert_eq!(buffer.len(), data.len(), "a buffer is written whole");
         match self {
@@ -192,8 +192,8 @@ impl Device {
         }
     }
 
-    /// Loses the device, as a driver that fails does: every read from now on is an [`Error::DeviceLost`]. The CPU can't be
-    /// lost.
+    /// Loses the device, as a driver that fails does: every read from now on is an [`Error::DeviceLost`]. The CPU can't
+    /// be lost.
     pub fn destroy(&self) {
         if let Self::Gpu(gpu) = self {
             gpu.destroy();

@@ -138,8 +138,8 @@ fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32
 /// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those
 /// that the shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
 ///
-/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for those that
-/// were shifted around its edge, and has padding attended to.
+/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for
+/// those that were shifted around its edge, and has padding attended to.
 fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
     let tokens = window * window;
     if shift == 0 {

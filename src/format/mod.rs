@@ -1,8 +1,8 @@
 //! How codes stand for values.
 //!
-//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit. Whoever
-//! needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the plan knows by it
-//! which operands it is for. What is left to do for a new one is to list it in this file.
+//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit.
+//! Whoever needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the
+//! plan knows by it which operands it is for. What is left to do for a new one is to list it in this file.
 
 mod gelu_twin;
 mod scale;

@@ -20,7 +20,7 @@ pub enum Activation<'a> {
 }
 
 impl Activation<'_> {
-    /// Computes its values for `images` images.
+    /// Computes the operand's values for `images` images.
     ///
     /// # Panics
     /// If it is what another product left as codes.
@@ -40,7 +40,7 @@ pub enum Then<'a> {
     Keep,
     /// It is added to the residual stream.
     Add(Addition<'a>),
-    /// GELU, and then it is the left operand of this site.
+    /// Its GELU is the left operand of this site, and of nothing else.
     Gelu(&'a Site),
     /// It is the left operand of this site, and of nothing else.
     Feed(&'a Site),
@@ -72,14 +72,14 @@ impl Addition<'_> {
 
 /// Holds what a product leaves.
 pub enum Output {
-    /// Floats.
+    /// Its results as floats.
     Values(Buffer<f32>),
     /// Codes of the site that it feeds, packed as the left operand of an integer product.
     Codes(Buffer<u32>),
 }
 
 impl Output {
-    /// Gives the floats.
+    /// Returns the floats.
     ///
     /// # Panics
     /// If these are codes: a product that feeds a site has no other reader.
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Gives the floats.
+    /// Returns the floats.
     ///
     /// # Panics
     /// As [`values`](Self::values).

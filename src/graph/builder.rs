@@ -246,7 +246,7 @@ impl<'g> Value<'g> {
         self.operation(Operation::Arrange(arrangement.clone()), shape)
     }
 
-    /// Brings rows back from that order.
+    /// Brings rows back from that order into the image's.
     pub fn restore(self, arrangement: &Arc<Arrangement>) -> Self {
         let shape = Shape {
             rows: arrangement.tokens,
@@ -260,7 +260,7 @@ impl<'g> Value<'g> {
         self.arrange(&Arc::new(Arrangement::only(token, self.shape().rows)))
     }
 
-    /// Takes `rows` rows for one.
+    /// Joins each `rows` consecutive rows to one.
     pub fn join_rows(self, rows: usize) -> Self {
         let shape = self.shape();
         let joined = Shape {

@@ -1,5 +1,5 @@
-//! Fusion: which operations join a matrix product. Those just before it are computed as its codes, those just after it
-//! by its epilogue.
+//! Fusion: which operations join a matrix product. It takes the results of those just before it as codes, and its
+//! epilogue computes those just after it.
 
 use super::builder::{Graph, Node};
 use super::layer_scale::LayerScale;

@@ -37,7 +37,7 @@ impl Network {
         })
     }
 
-    /// Says where the network's parameters are.
+    /// Returns the device that the network's parameters are on.
     pub fn device(&self) -> &Device {
         &self.device
     }

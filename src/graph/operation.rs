@@ -264,8 +264,8 @@ impl Operation<Loaded> {
         }
     }
 
-    /// Computes the loss's gradient at each input, given `grad`, that at the result; nothing where nobody can ask for it,
-    /// which is at the pixels.
+    /// Computes the loss's gradient at each input, given `grad`, the gradient at the result; nothing at the pixels,
+    /// whose gradient nothing needs.
     pub(super) fn gradients(
         &self,
         commands: &mut Commands,

@@ -75,8 +75,8 @@ impl Order {
         }
     }
 
-    /// Brings tokens `[images, tokens, dim]` from the order of the image to this one, with its padding; this is also the
-    /// gradient of [`Self::undo`].
+    /// Brings tokens `[images, tokens, dim]` from the order of the image to this one, with its padding; this is also
+    /// the gradient of [`Self::undo`].
     pub fn apply(&self, commands: &mut Commands, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
         permute_tokens(commands, dim, self.forward(), tokens)
     }

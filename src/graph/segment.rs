@@ -223,7 +223,8 @@ fn kept(graph: &Graph<Loaded>) -> Vec<bool> {
     kept
 }
 
-/// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at pixels.
+/// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at
+/// pixels.
 fn with_gradients(graph: &Graph<Loaded>) -> Vec<bool> {
     let cuts = |node: &Node<Loaded>| {
         matches!(

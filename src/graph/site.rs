@@ -17,8 +17,8 @@ pub struct Site {
 pub enum SiteKind {
     /// A is an activation `[images · rows, inputs]`, B is `weightᵀ` with `weight` `[outputs, inputs]`.
     Linear(Linear),
-    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`, O
-    /// is `[images, W, H, N, N]`.
+    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`,
+    /// O is `[images, W, H, N, N]`.
     Scores(Attention),
     /// Attention's result per head, p · v: A is the softmax `[images, W, H, N, N]`, B is a part of qkv, O is
     /// `[images, W, N, H, D]`.

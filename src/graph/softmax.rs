@@ -38,7 +38,7 @@ impl<'a> Probabilities<'a> {
         }
     }
 
-    /// Computes them in floats, `[images, W, H, N, N]`.
+    /// Computes the probabilities in floats, `[images, W, H, N, N]`.
     pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         match self.bias {
             None => {
@@ -53,8 +53,8 @@ impl<'a> Probabilities<'a> {
         }
     }
 
-    /// Computes their codes, a matrix for each head of each window: the left operand of an integer product. `inverses`
-    /// `[groups, 2]` are those of one scale, or of one per head.
+    /// Computes the probabilities' codes, a matrix for each head of each window: the left operand of an integer
+    /// product. `inverses` `[groups, 2]` are the inverses of one scale, or of one scale per head.
     pub fn codes(
         &self,
         commands: &mut Commands,
@@ -109,8 +109,8 @@ impl Attention {
         images * self.image_tokens() * self.heads
     }
 
-    /// Computes the gradient at the scores, given that at their softmax, which gave `probabilities`. What was added to the
-    /// scores has no part in it.
+    /// Computes the gradient at the scores, given that at their softmax, which gave `probabilities`. What was added to
+    /// the scores has no part in it.
     pub(super) fn softmax_backward(
         &self,
         commands: &mut Commands,

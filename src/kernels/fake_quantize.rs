@@ -45,8 +45,8 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// Rounds `source`, `[outer][inner][rows][k]`, to what its codes stand for. `what` has one job, and how its codes would be
-/// packed doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
+/// Rounds `source`, `[outer][inner][rows][k]`, to what its codes stand for. `what` has one job, and how its codes would
+/// be packed doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
 pub fn fake_quantize(
     commands: &mut Commands,
     what: &Quantize,

@@ -1,9 +1,8 @@
 //! Exact integer matrix products of packed codes, and what becomes of them: floats, the next product's codes, or a
 //! candidate's error.
 //!
-//! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to
-//! [`MAX_K`]. A twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an
-//! `i32`.
+//! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to [`MAX_K`]. A
+//! twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an `i32`.
 
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
@@ -86,7 +85,7 @@ pub struct IntegerProduct {
 pub struct Operands<'a> {
     /// The left operand's codes, as [`quantize`](super::quantize) gives them.
     pub a: &'a Buffer<u32>,
-    /// The right operand's, likewise, its columns taking the place of rows; or packed by [`Width::pack`].
+    /// The right operand's codes, laid out alike with its columns in the place of rows, or packed by [`Width::pack`].
     pub b: &'a Buffer<u32>,
     /// `[jobs][groups][2]`: the product of the operands' scales (`scale_1` for a twin), and a twin's left shift m.
     pub scales: &'a Buffer<f32>,

@@ -149,7 +149,7 @@ fn text(folder: &str, name: &str, ending: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Allows for pieces that build on another.
+/// Joins all pieces to one text, because one may build on another.
 #[test]
 fn the_shared_pieces_are_valid_together() {
     // What chooses between the formats has no file.

@@ -1,5 +1,5 @@
-//! Finds variables that are declared in a loop without an initial value. WGSL sets them to zero each time round, but not
-//! every compiler does: Chrome's (Tint) sets an array to zero once per call of the function.
+//! Finds variables that are declared in a loop without an initial value. WGSL sets them to zero each time round, but
+//! not every compiler does: Chrome's (Tint) sets an array to zero once per call of the function.
 
 use naga::{Expression, Function, Module, Statement};
 

@@ -1,8 +1,8 @@
 //! Every kernel: its parameters, its dispatch geometry, and the plain CPU version that is its oracle.
 //!
 //! `shaders/x.wgsl` and `src/kernels/x.rs` belong together. A kernel's function takes
-//! [`Commands`](crate::device::Commands) and buffers of their device; on the CPU it computes at once, on a GPU it appends
-//! a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
+//! [`Commands`](crate::device::Commands) and buffers of their device; on the CPU it computes at once, on a GPU it
+//! appends a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
 
 mod add;
 mod average;

@@ -249,8 +249,8 @@ fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes
     })
 }
 
-/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what
-/// they hold.
+/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep
+/// what they hold.
 fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
     fill(format, q, x, scales, bytemuck::cast_slice_mut(words));
     for word in words {

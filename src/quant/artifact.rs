@@ -281,8 +281,8 @@ impl QuantizedModel {
         Self::read(&Weights::open(path)?)
     }
 
-    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
-    /// finite and positive, shifts within range.
+    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths,
+    /// scales finite and positive, shifts within range.
     ///
     /// # Errors
     /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
@@ -353,7 +353,7 @@ impl QuantizedModel {
     /// Loads the network onto `device`, and its products in integers.
     ///
     /// # Errors
-    /// None beyond those of the device, which show at the first read.
+    /// None; what goes wrong on the device is an error of the first read.
     pub fn load(&self, device: &Device) -> Result<(Network, IntegerProducts)> {
         let network = Network::load(device, &graphs(&self.architecture), |name| {
             Ok(self.floats[name].clone())

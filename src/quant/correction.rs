@@ -8,8 +8,8 @@ use crate::device::Commands;
 use crate::error::Result;
 use rayon::prelude::*;
 
-/// Takes the mean error of each output, Ô - O over all rows of all calibration images, off the site's bias. A site without
-/// a bias stays as it is.
+/// Takes the mean error of each output, Ô - O over all rows of all calibration images, off the site's bias. A site
+/// without a bias stays as it is.
 ///
 /// Sums are f64 and added image by image, so the bias doesn't depend on how the images are divided.
 ///

@@ -1,9 +1,9 @@
 //! What a calibration knows of a site once its scales are chosen: how far the integers' Ô is from O, how well the codes
 //! are used, and how the values lie that a twin is for.
 //!
-//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that end
-//! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
-//! images were divided.
+//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that
+//! end with an image and are added in the order of the images; what is counted is whole. So no figure depends on how
+//! the images were divided.
 
 use super::estimate::Estimator;
 use super::plan::{Side, SitePlan};
@@ -256,7 +256,7 @@ impl Chosen<'_> {
             self.add_errors(commands, batch, &estimate, &mut sums)?;
             let values = commands.read(&batch.record.a)?;
             a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
-            // One stands for all where B is a weight.
+            // A weight is the same for all batches, so it is counted once.
             if let Some(activation) = &batch.record.b {
                 let values = commands.read(activation)?;
                 b += usage(plan, Side::B, &scales.b, &values, batch.images, &None);
@@ -277,7 +277,7 @@ impl Chosen<'_> {
             sqnr_db: positive(sums.out)
                 .zip(positive(sums.error))
                 .map(|(out, error)| 10.0 * (out / error).log10()),
-            // By rounding it might end up a bit outside.
+            // Rounding might bring it slightly beyond ±1.
             cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
                 .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
             hessian_error: self.metric.needs_gradient().then_some(hessian_error),

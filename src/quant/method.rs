@@ -32,11 +32,11 @@ impl Method {
         })
     }
 
-    /// Finds out that the metric can compare what each scale of the network's `sites` serves: a direction takes more than
-    /// one output.
+    /// Checks that the metric can compare the outputs of each scale of the network's `sites`: a direction takes more
+    /// than one output.
     ///
     /// # Errors
-    /// The site whose scales it can't tell apart.
+    /// A site whose scales it can't compare.
     pub(super) fn check_metric<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Result<()> {
         let metric = self.settings.metric;
         let mut plans = self.plan.integer(sites);

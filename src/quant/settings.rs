@@ -166,7 +166,7 @@ impl Settings {
         words
     }
 
-    /// Finds out whether a calibration can go by it.
+    /// Checks that a calibration can use these settings.
     ///
     /// # Errors
     /// An [`Error::InvalidSetting`] about what is out of range.

@@ -36,8 +36,8 @@ fn round(x: f64) -> f64 {
     if up { floor + 1.0 } else { floor }
 }
 
-/// `[word][row]`: the codes of a matrix `[rows, k]`, four along k to a word, the first in the lowest byte; rows padded to a
-/// multiple of four, and words to their end, with zeros.
+/// `[word][row]`: the codes of a matrix `[rows, k]`, four along k to a word, the first in the lowest byte; rows padded
+/// to a multiple of four, and words to their end, with zeros.
 pub(in crate::kernels) fn packed(
     [rows, k]: [usize; 2],
     code: impl Fn(usize, usize) -> u8,

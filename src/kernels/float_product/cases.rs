@@ -1,4 +1,5 @@
-//! Layers of ragged sizes, a long sum, attention and gradients, also of operands that are too large to be packed at once.
+//! Layers of ragged sizes, a long sum, attention and gradients, also of operands that are too large to be packed at
+//! once.
 
 use super::float_product;
 use crate::kernels::catalogue::{
@@ -92,8 +93,9 @@ impl Shape {
     }
 }
 
-/// Layers, and the two products of attention on heads that are interleaved in a buffer `[images][tokens][3][heads][dim]`.
-/// The second writes one third of such a buffer, so that most of it must stay as it is.
+/// Layers, and the two products of attention on heads that are interleaved in a buffer
+/// `[images][tokens][3][heads][dim]`. The second writes one third of such a buffer, so that most of it must stay as it
+/// is.
 pub(in crate::kernels) fn shapes() -> Vec<Shape> {
     let mut all = Vec::new();
     let sizes = [(1, 1), (3, 7), (65, 3), (197, 65), (7, 197)];

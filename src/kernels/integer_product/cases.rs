@@ -1,5 +1,5 @@
-//! Integer products and their epilogues, up to the longest sums of the largest codes. The integers, and what is computed of
-//! them by one rounding, are the same bits everywhere.
+//! Integer products and their epilogues, up to the longest sums of the largest codes. The integers, and what is
+//! computed of them by one rounding, are the same bits everywhere.
 
 use super::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, TWIN, affine, integer_product,

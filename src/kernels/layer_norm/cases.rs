@@ -1,5 +1,5 @@
-//! Ragged rows that follow one another or don't, class and distillation tokens among the others, and tokens that are put
-//! in another order as they become codes.
+//! Ragged rows that follow one another or don't, class and distillation tokens among the others, and tokens that are
+//! put in another order as they become codes.
 
 use super::{LayerNorm, layer_norm, layer_norm_codes};
 use crate::device::{Buffer, Device};
@@ -84,9 +84,9 @@ impl Normalised {
         }
     }
 
-    /// Bounds the error of one normalised element. A sum of so many terms errs by at most as many half-epsilons of their
-    /// magnitudes, and the mean's error counts in units of the deviation; the variance's error, that of the inverse root
-    /// (2 epsilons in WGSL) and of the steps after it are in proportion to the element.
+    /// Bounds the error of one normalised element. A sum of so many terms errs by at most as many half-epsilons of
+    /// their magnitudes, and the mean's error counts in units of the deviation; the variance's error, that of the
+    /// inverse root (2 epsilons in WGSL) and of the steps after it are in proportion to the element.
     pub fn error(&self, element: f64) -> f64 {
         let width = self.elements.len() as f64;
         let of_mean = ((width + 3.0) / 2.0 * self.magnitude + self.mean.abs()) / self.deviation;

@@ -37,7 +37,8 @@ struct Reopen<'a> {
 }
 
 impl Calibration {
-    /// Prepares the calibration, on `device`, of the FP network of this `architecture` whose parameters are in `weights`.
+    /// Prepares the calibration, on `device`, of the FP network of this `architecture` whose parameters are in
+    /// `weights`.
     pub fn builder<'a>(
         device: &Device,
         weights: &'a Weights,
@@ -71,8 +72,8 @@ impl<'a> CalibrationBuilder<'a> {
         self
     }
 
-    /// Bounds the bytes that the device holds, without changing what is found. By default it is 1 GiB, or more where that
-    /// isn't enough.
+    /// Bounds the bytes that the device holds, without changing what is found. By default it is 1 GiB, or more where
+    /// that isn't enough.
     pub fn memory_budget(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory_budget = bytes.into();
         self
@@ -106,13 +107,13 @@ impl<'a> CalibrationBuilder<'a> {
         self
     }
 
-    /// Chooses the scales of every site that is wanted and not to stay in floats. Where the device's memory doesn't suffice,
-    /// it goes on with fewer images and sites at once, as long as there are several.
+    /// Chooses the scales of every site that is wanted and doesn't stay in floats. Where the device's memory doesn't
+    /// suffice, it goes on with fewer images and sites at once, as long as there are several.
     ///
     /// # Errors
-    /// Settings out of range, no image, a budget that can't be kept to, weights or activations that are not finite, a loss
-    /// whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be reopened: that it
-    /// is lost twice, or that another would take its place), and those of `on_event`.
+    /// Settings out of range, no image, a budget that can't be kept to, weights or activations that are not finite, a
+    /// loss whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be
+    /// reopened: that it is lost twice, or that another would take its place), and those of `on_event`.
     pub fn run(self) -> Result<Calibration> {
         let default;
         let method = match self.method {

@@ -1,9 +1,9 @@
 //! The journal of a calibration: a file beside the output that keeps what is found, site by site. However a run ends,
 //! the next one of the same command goes on from there.
 //!
-//! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry is
-//! the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes on, so
-//! that only the last one can be incomplete, if the machine or the process stops meanwhile.
+//! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry
+//! is the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes
+//! on, so that only the last one can be incomplete, if the machine or the process stops meanwhile.
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
 
@@ -49,7 +49,7 @@ pub struct Subject {
     preprocessing: Preprocessing,
     settings: Settings,
     plan: Plan,
-    /// Floats differ in the last bits from device to device, so others would find other scales.
+    /// The device, because floats differ in the last bits from one to another, and so would the scales.
     device: String,
     driver: String,
 }
@@ -185,7 +185,7 @@ pub fn journal_of(out: &Path) -> PathBuf {
 pub struct JournalLock {
     path: PathBuf,
     file: File,
-    /// As long as there is nothing in the file that is worth keeping: it is removed with the lock.
+    /// There as long as nothing in the file is worth keeping; the file is then removed with the lock.
     empty: Option<Unfinished>,
 }
 
@@ -209,14 +209,14 @@ impl JournalLock {
     /// Another process that holds it; something else in its place; a file that can't be opened or locked.
     pub fn take(out: &Path) -> Result<Self> {
         let path = journal_of(out);
-        // Opened, a device would do something, and a link would have what it leads to cut or removed.
+        // Opening a device may have effects, and of a link the target would be cut or removed.
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             return Err(Error::input(
                 path,
                 "is no regular file, where a journal is expected",
             ));
         }
-        // Until it is known whose file it is, it must not be left behind.
+        // An interruption waits until it is known whether the file is new, so that none leaves an empty one behind.
         let mut outstanding = interrupt::hold_off();
         loop {
             let cannot = |what: &str, error: io::Error| {
@@ -250,8 +250,8 @@ impl JournalLock {
         }
     }
 
-    /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded, begins
-    /// the journal.
+    /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded,
+    /// begins the journal.
     ///
     /// # Errors
     /// A journal of another calibration, and in what it differs; one that is damaged before its last line; a file that
@@ -292,7 +292,7 @@ impl JournalLock {
 impl Drop for JournalLock {
     fn drop(&mut self) {
         if self.empty.is_some() {
-            // What stays is an empty file, which is nobody's.
+            // If that fails, an empty file stays, which belongs to no calibration.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -354,7 +354,7 @@ impl Journal {
             .write_all(line.as_bytes())
             .and_then(|()| self.lock.file.sync_data());
         if let Err(error) = written {
-            // A line that isn't whole is no harm; without it the journal takes no more room than before.
+            // An incomplete line does no harm, but cut off it takes no room.
             let _ = self.cut();
             return Err(self.cannot_write(error));
         }
@@ -426,7 +426,7 @@ fn read(
         len: 0,
         sha256: String::new(),
     };
-    // By way of the text, as floats are written shorter than they are.
+    // By way of the text, because that may have fewer digits of a float.
     let begun = json(subject);
     let expected: Value = serde_json::from_str(&begun).expect("it has just been written");
     let mut contents = nothing();
@@ -453,7 +453,7 @@ fn read(
             found_subject = Some(found);
             continue;
         }
-        // Whether it is of this calibration comes first: another's sites are other ones.
+        // First checks that it is of this calibration: another one may have other sites.
         if number == 2
             && let Some(found) = &found_subject
         {
@@ -481,7 +481,7 @@ fn read(
             .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
         contents.findings.push(finding);
     }
-    // Without a finding there is nothing to keep, whosever it is.
+    // Without a finding there is nothing to keep, whichever calibration it is of.
     Ok(if contents.findings.is_empty() {
         nothing()
     } else {

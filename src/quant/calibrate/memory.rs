@@ -1,8 +1,9 @@
-//! How a calibration stays within its memory on the device: how many images go through a segment at once, how many of the
-//! segment's sites are searched before its tensors are computed anew, and how many candidates are evaluated at once.
+//! How a calibration stays within its memory on the device: how many images go through a segment at once, how many of
+//! the segment's sites are searched before its tensors are computed anew, and how many candidates are evaluated at
+//! once.
 //!
-//! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
-//! adds up (`pieces.rs`) don't depend on how the images were divided.
+//! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a
+//! search adds up (`pieces.rs`) don't depend on how the images were divided.
 
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
@@ -62,7 +63,7 @@ pub(in crate::quant) struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    /// Finds out what the segments need by sending an image of zeros through one of each kind.
+    /// Measures what the segments need by sending an image of zeros through one of each kind.
     ///
     /// # Errors
     /// A budget that is too small, and those of the device and the weights.

@@ -1,7 +1,8 @@
-//! Calibration: one forward pass, then one backward sweep that searches a segment's sites while their tensors are there.
+//! Calibration: one forward pass, then one backward sweep that searches a segment's sites while their tensors are
+//! there.
 //!
-//! Sites don't affect each other, since O and G come from the FP network. So the sweep goes from the last segment to the
-//! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
+//! Sites don't affect each other, since O and G come from the FP network. So the sweep goes from the last segment to
+//! the first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 mod builder;
@@ -108,7 +109,7 @@ pub struct Calibration {
     pub backward: Duration,
     /// Time of the search.
     pub search: Duration,
-    /// Time of finding out how well the chosen scales do.
+    /// Time of computing how well the chosen scales do.
     pub evidence: Duration,
     /// The most bytes that device buffers held at once.
     pub peak_device_bytes: u64,
@@ -143,7 +144,7 @@ impl Calibration {
         total
     }
 
-    /// Chooses the scales of a site and finds out how well they do; the time is counted.
+    /// Chooses the scales of a site and computes how well they do; adds the time to the phases'.
     fn search_site(
         &mut self,
         commands: &mut Commands,
@@ -213,13 +214,13 @@ pub(super) struct Checkpoints {
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network`, which is prepared, that is `wanted` and not to stay in floats, by `method`, on the
-/// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
-/// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
+/// Chooses by `method` the scales of every site of the prepared `network` that is `wanted` and doesn't stay in floats,
+/// on the preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't
+/// depend on which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
 /// # Errors
-/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
-/// is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
+/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose
+/// gradient is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
 pub(super) fn calibrate(
     network: &Network,
     weights: &Weights,
@@ -240,8 +241,8 @@ pub(super) fn calibrate(
         ));
     }
     let mut calibration = Calibration::default();
-    // What lies before the first segment with a wanted site needs no way back; what lies after the last, no way there
-    // unless the loss is asked for.
+    // Segments before the first one with a wanted site need no backward pass; those after the last one need a forward
+    // pass only where the metric needs the loss.
     let segments = network.segments();
     let is_wanted = || {
         segments
@@ -275,7 +276,7 @@ pub(super) fn calibrate(
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
-    // Of the loss, at the output of the segment that is worked at; like the checkpoints, on the host.
+    // The loss's gradient at the output of the segment that is worked at; like the checkpoints, on the host.
     let mut gradients = loss_gradients;
     let total: u64 = network
         .sites()
@@ -383,8 +384,7 @@ pub(super) trait Observer {
     /// Says whether it looks at `site`.
     fn wants(&self, site: &Site) -> bool;
 
-    /// Takes the left operands of those sites of a segment that it wants, all images' one after the other, by the sites'
-    /// names.
+    /// Takes the left operands of the wanted sites of a segment, by the sites' names, one image after the other.
     ///
     /// # Errors
     /// Its own.

@@ -1,5 +1,5 @@
-//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew, and
-//! where memory runs out, fewer images go through the network at once.
+//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew,
+//! and where memory runs out, fewer images go through the network at once.
 //!
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub struct Finding {
     /// The site, and what the search found out about it.
     pub report: SiteReport,
-    /// What it is in integers.
+    /// What the site is in integers.
     pub quantized: QuantizedSite,
 }
 
@@ -44,13 +44,12 @@ pub(super) struct Calibrator<'a> {
 }
 
 impl Calibrator<'_> {
-    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier run, and
-    /// puts both together. If
-    /// `device` is lost, there is another in its place afterwards.
+    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier
+    /// run, and puts both together. If `device` is lost, there is another in its place afterwards.
     ///
     /// # Errors
-    /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for one
-    /// image at a time.
+    /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for
+    /// one image at a time.
     pub fn run(
         &self,
         device: &mut Device,
@@ -63,7 +62,7 @@ impl Calibrator<'_> {
         };
         let (mut replaced, mut prepared) = (false, None);
         loop {
-            // Should the plan for the user's budget fall short, it is as if the device had no more memory.
+            // Buffers beyond the user's budget are treated as if the device had no more memory.
             if let Some(bytes) = self.budget {
                 device.memory().set_limit(bytes);
             }
@@ -161,10 +160,10 @@ impl Calibrator<'_> {
         })
     }
 
-    /// Finds out whether less than `budget` allows can be gone through at once.
+    /// Checks that fewer images or sites could be gone through at once than `budget` allows.
     ///
     /// # Errors
-    /// If not, what `error` says.
+    /// Where they can't: what `error` says.
     fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device, self.weights)?;
         let images = self.images.len();

@@ -1,7 +1,7 @@
 //! The plan: what becomes of every matrix product of a network, decided once.
 //!
-//! A [`Policy`] (a preset, bits, rules for single sites) makes a [`Plan`] for the sites of a network. Search, execution,
-//! evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
+//! A [`Policy`] (a preset, bits, rules for single sites) makes a [`Plan`] for the sites of a network. Search,
+//! execution, evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
 
 mod policy;
 mod product;

@@ -73,7 +73,8 @@ impl Policy {
     /// Makes the plan for a network with these `sites`.
     ///
     /// # Errors
-    /// A width out of range; a rule that is for no site, or tells a weight's width where no site that it is for has one.
+    /// A width out of range; a rule that is for no site, or tells a weight's width where no site that it is for has
+    /// one.
     pub fn plan(&self, sites: &[Site]) -> Result<Plan, String> {
         for (what, bits) in [
             ("weights", self.weight_bits),
@@ -149,7 +150,7 @@ impl Policy {
 }
 
 impl Rule {
-    /// Finds out that the rule says something about a network with these `sites`.
+    /// Checks that the rule changes something for a network with these `sites`.
     fn check(&self, sites: &[Site]) -> Result<(), String> {
         let (Self::Bits(pattern, _) | Self::Float(pattern)) = self;
         let mut matching = sites

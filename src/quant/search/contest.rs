@@ -1,7 +1,8 @@
 //! A contest between the candidates for a scale: which of them to evaluate next, and which one wins.
 //!
-//! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all of
-//! them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves all.
+//! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all
+//! of them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves
+//! all.
 
 use super::curve::{CandidateScore, ScoreCurve};
 use crate::format::Scale;

@@ -1,12 +1,12 @@
 //! Algorithm 1 at one site: the scales of A and B that minimise the error of O.
 //!
-//! A candidate's score is a sum of non-negative terms. So a candidate whose partial sum has passed a complete score can't
-//! win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in chunks,
-//! those that tell candidates apart first (`pieces.rs`).
+//! A candidate's score is a sum of non-negative terms. So a candidate whose partial sum has passed a complete score
+//! can't win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in
+//! chunks, those that tell candidates apart first (`pieces.rs`).
 //!
-//! A contest (`contest.rs`) finds the scale of one group, or of each column of a part. Scales of B belong to one part of the
-//! site (a third of qkv, a head), so the parts' contests are independent; A's scale is one for all parts, or one for each.
-//! What is independent is searched side by side, so that a step of all of them waits for the device once.
+//! A contest (`contest.rs`) finds the scale of one group, or of each column of a part. Scales of B belong to one part
+//! of the site (a third of qkv, a head), so the parts' contests are independent; A's scale is one for all parts, or one
+//! for each. What is independent is searched side by side, so that a step of all of them waits for the device once.
 
 mod candidates;
 mod contest;
@@ -96,8 +96,8 @@ struct Task {
 
 impl<'a> SiteSearch<'a> {
     /// Prepares the search for the scales of the site of `plan`. `linear` has the weight and bias, if B is a weight;
-    /// `batches` are what went through the site. Candidates take `step_bytes` on the device at once, or what one of them
-    /// takes.
+    /// `batches` are what went through the site. Candidates take `step_bytes` on the device at once, or what one of
+    /// them takes.
     ///
     /// # Errors
     /// Those of the device; and an activation that is not a number.
@@ -137,8 +137,8 @@ impl<'a> SiteSearch<'a> {
         })
     }
 
-    /// Searches in turn A's scales with B's fixed and B's with A's fixed, starting from the B that clips nothing, for as
-    /// many rounds as the settings say or until a round could change nothing.
+    /// Searches in turn A's scales with B's fixed and B's with A's fixed, starting from the B that clips nothing, for
+    /// as many rounds as the settings say or until a round could change nothing.
     ///
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
@@ -160,7 +160,7 @@ impl<'a> SiteSearch<'a> {
         for round in 1..=self.settings.rounds {
             for side in [Side::A, Side::B] {
                 let questions = self.questions(side, &found.scales);
-                // A half-round whose fixed scales have not changed since one before asks nothing new.
+                // With the same fixed scales as in an earlier half-round, the answer is the same.
                 let is_new = |question: &&Question| known.iter().all(|(old, ..)| old != *question);
                 let mut contests: Vec<Contest> = questions
                     .iter()
@@ -204,7 +204,7 @@ impl<'a> SiteSearch<'a> {
             Side::B => (&scales.b, &scales.a),
         };
         let parts = self.parts.len();
-        // What belongs to one part is one question.
+        // The groups of one part make one question.
         let count = searched.len().min(parts);
         let share = |number: usize, of: usize| number * of / count..(number + 1) * of / count;
         let questions = (0..count).map(|number| {
@@ -315,7 +315,7 @@ impl<'a> SiteSearch<'a> {
                     fixed,
                 )
             };
-            // Of each request, [step][product][lane].
+            // [request][step][product][lane].
             let mut scores: Vec<Vec<Vec<Vec<f64>>>> = requests
                 .iter()
                 .map(|(_, request)| {
@@ -325,7 +325,7 @@ impl<'a> SiteSearch<'a> {
                 .collect();
             for tasks in self.submissions(&tasks, &requests) {
                 let found: Vec<Buffer<f32>> = match commands.device().clone() {
-                    // What one of them leaves idle of the cores, another can use.
+                    // Tasks run side by side, since one alone may leave cores idle.
                     cpu @ Device::Cpu(_) => tasks
                         .par_iter()
                         .map(|task| evaluate(&mut Commands::new(&cpu), task))
@@ -449,7 +449,7 @@ fn maxima(
     batches: &[Batch],
 ) -> Result<Vec<f32>> {
     let mut maxima = vec![f32::NEG_INFINITY; plan.groups(side)];
-    // One stands for all where B is a weight.
+    // A weight is the same for all batches.
     let shared = side == Side::B && linear.is_some();
     let batches = if shared { &batches[..1] } else { batches };
     for batch in batches {

@@ -1,8 +1,9 @@
 //! A site cut into pieces that a search can evaluate one by one, those that say most about a candidate first.
 //!
-//! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what they
-//! contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units whose
-//! gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the first.
+//! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what
+//! they contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units
+//! whose gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the
+//! first.
 
 use super::candidates::candidates;
 use super::problem::{Place, Problem};
@@ -175,7 +176,7 @@ impl Cutter<'_> {
         let problem = self.problem();
         let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
         units.sort_by(|left, right| weight(right).total_cmp(&weight(left)));
-        // A product has as many rows for each unit.
+        // A product takes the same number of rows of each unit.
         let rows = units.iter().map(|unit| unit.live.len()).max().unwrap_or(0);
         for unit in &mut units {
             let dead = (0..problem.unit_rows()).filter(|row| !unit.live.contains(row));
@@ -191,7 +192,7 @@ impl Cutter<'_> {
             let units = &mut units[start..end];
             let density =
                 units.iter().map(weight).sum::<f64>() / (units.len() as u64 * multiply_adds) as f64;
-            // From each batch, neighbours to neighbours.
+            // Batch by batch, so that neighbours stay neighbours.
             units.sort_by_key(|unit| (unit.batch, unit.index));
             chunks.push(Chunk {
                 product: problem.product(rows, units.len()),
@@ -321,7 +322,7 @@ pub(in crate::quant) fn candidate_bytes(plan: &SitePlan, images: usize, metric: 
     let units = images * problem.units_of_an_image() / 3 + 1;
     let chunk = problem.product(rows, units.min(most_units(&problem, rows)));
     let of = |side| job_bytes(&chunk, metric, side);
-    // Where rows are left out, more units make a chunk, and of B no rows are.
+    // Where rows are left out, a chunk holds more units, but B keeps all its rows.
     let codes_b = problem.product(rows, units).quantizer(Side::B, 1).len() * size_of::<u32>();
     let codes_b = if plan.site.has_weight() { 0 } else { codes_b };
     (of(Side::A).max(of(Side::B)) + codes_b) as u64

@@ -1,8 +1,8 @@
 //! What a search computes in a site's place: the products of its units.
 //!
-//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a weight
-//! has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of a linear
-//! site, the windows of attention.
+//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a
+//! weight has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of
+//! a linear site, the windows of attention.
 
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Product, View};

@@ -90,7 +90,7 @@ pub(super) fn job_bytes(product: &CodedProduct, metric: Metric, searched: Side) 
     let errors = if sums_errors(product, metric) {
         product.error_bytes()
     } else {
-        // One for a line, or for eight elements at least.
+        // Ô, and a partial sum for each line, or for eight elements or more.
         (lines.elements() + lines.rows.max(lines.elements() / 8 + 64)) * size_of::<f32>()
     };
     // What quantizers and products multiply by, and the scores.

@@ -1,5 +1,5 @@
-//! LayerNorm reparametrisation: of each channel c that a LayerNorm gives, the middle z and half the range s are taken out of
-//! its γ and β and put into the products that follow,
+//! LayerNorm reparametrisation: of each channel c that a LayerNorm gives, the middle z and half the range s are taken
+//! out of its γ and β and put into the products that follow,
 //!
 //!   γ ← γ / s, β ← (β - z) / s, W ← W · diag(s), bias ← bias + W z (with the old W),
 //!
