@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// What stands in a backend's place where the CPU computes.
+/// Stands in a backend's place where the CPU computes.
 pub(super) const CPU_BACKEND: &str = "none";
-/// What stands in a driver's place where the CPU computes.
+/// Stands in a driver's place where the CPU computes.
 pub(super) const CPU_DRIVER: &str = "the kernels' CPU versions";
 
-/// What is known of one adapter.
+/// Reports what is known of one adapter.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct AdapterReport {
@@ -48,7 +48,7 @@ pub struct AdapterReport {
     pub self_test: String,
 }
 
-/// A device that was opened, and the line that says which and why.
+/// Holds a device that was opened, and the line that says which and why.
 #[non_exhaustive]
 pub struct Selection {
     /// The opened device.
@@ -57,16 +57,16 @@ pub struct Selection {
     pub notice: String,
 }
 
-/// Where adapters are looked for.
+/// Names the backends whose adapters are listed.
 #[cfg(not(target_arch = "wasm32"))]
 const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN
     .union(wgpu::Backends::METAL)
     .union(wgpu::Backends::DX12);
-/// Where adapters are looked for.
+/// Names the backends whose adapters are listed.
 #[cfg(target_arch = "wasm32")]
 const BACKENDS: wgpu::Backends = wgpu::Backends::BROWSER_WEBGPU;
 
-/// What they are called.
+/// Names the backends for messages.
 const BACKENDS_IN_WORDS: &str = match cfg!(target_arch = "wasm32") {
     true => "WebGPU",
     false => "Vulkan, Metal or DX12",
@@ -84,12 +84,12 @@ async fn enumerate() -> Vec<wgpu::Adapter> {
     instance().enumerate_adapters(BACKENDS).await
 }
 
-/// What kernels need for products of cooperative matrices.
+/// Lists the features that kernels need for products of cooperative matrices.
 const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SUBGROUP);
 
-/// Rows and columns of the largest cooperative matrices with f16 operands and f32 sums.
+/// Finds the rows and columns of the largest cooperative matrices with f16 operands and f32 sums.
 fn cooperative_side(adapter: &wgpu::Adapter) -> Option<u32> {
     let types = (
         wgpu::CooperativeScalarType::F16,
@@ -165,7 +165,7 @@ fn kind(device_type: wgpu::DeviceType) -> &'static str {
     }
 }
 
-/// Best first: the order in which the default choice tries adapters.
+/// Ranks kinds of adapters in the order in which the default choice tries them; 0 is the best.
 fn preference(device_type: wgpu::DeviceType) -> u32 {
     match device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
@@ -199,13 +199,15 @@ async fn tested(adapter: &wgpu::Adapter) -> std::result::Result<Device, String> 
     Ok(device)
 }
 
-/// Lists all adapters of this machine, each opened and put through the self-test; in the order in which [`open`] counts.
+/// Lists all adapters of this machine, each opened and put through the self-test; in the order in which [`open`]
+/// counts.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn adapters() -> Vec<AdapterReport> {
     pollster::block_on(adapters_async())
 }
 
-/// [`adapters`] where nobody may wait, as in a browser. On a native target they are waited for within.
+/// Does what [`adapters`] does, without waiting, as a browser needs it. On a native target it
+/// blocks the thread.
 pub async fn adapters_async() -> Vec<AdapterReport> {
     let mut reports = Vec::new();
     for (index, adapter) in enumerate().await.iter().enumerate() {
@@ -268,10 +270,11 @@ pub fn open(request: Option<&str>) -> Result<Selection> {
     pollster::block_on(open_async(request))
 }
 
-/// [`open`] where nobody may wait, as in a browser. On a native target the device is waited for within.
+/// Does what [`open`] does, without waiting, as a browser needs it. On a native target it
+/// blocks the thread.
 ///
 /// # Errors
-/// As there.
+/// Those of [`open`].
 pub async fn open_async(request: Option<&str>) -> Result<Selection> {
     match request {
         None => Ok(open_best().await),

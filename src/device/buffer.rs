@@ -6,7 +6,7 @@ use bytemuck::Pod;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Values in host memory.
+/// Holds values in host memory.
 struct HostAllocation<T> {
     values: RwLock<Vec<T>>,
     memory: Arc<MemoryUse>,
@@ -25,7 +25,7 @@ enum Storage<T> {
     Gpu(Arc<Allocation>),
 }
 
-/// `len` values of type `T` in a device's memory. A clone is another handle to the same memory.
+/// Holds `len` values of type `T` in a device's memory. A clone is another handle to the same memory.
 #[derive(Clone)]
 pub struct Buffer<T> {
     len: usize,
@@ -53,17 +53,17 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    /// The number of values, not bytes.
+    /// Counts the values, not bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the buffer holds no values.
+    /// Says whether the buffer holds no values.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What tells this buffer's memory from that of others, and its bytes.
+    /// Returns a number that tells this buffer's memory from that of others, and its bytes.
     pub fn allocation(&self) -> (usize, u64) {
         match &self.storage {
             Storage::Host(values) => (Arc::as_ptr(values).addr(), values.bytes),
@@ -73,7 +73,7 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    /// The values, for a kernel's CPU version.
+    /// Gives a kernel's CPU version the values to read.
     ///
     /// # Panics
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
@@ -86,7 +86,7 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    /// The values to write, for a kernel's CPU version.
+    /// Gives a kernel's CPU version the values to write.
     ///
     /// # Panics
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
@@ -101,7 +101,7 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    /// The wgpu buffer behind this one.
+    /// Returns the wgpu buffer behind this one.
     ///
     /// # Panics
     /// If the buffer belongs to the CPU: a kernel was given buffers of two devices.
@@ -113,7 +113,7 @@ impl<T: Pod> Buffer<T> {
     }
 }
 
-/// Read access to a CPU buffer.
+/// Gives read access to a CPU buffer.
 pub(crate) struct HostSlice<'a, T>(RwLockReadGuard<'a, Vec<T>>);
 
 impl<T> Deref for HostSlice<'_, T> {
@@ -123,7 +123,7 @@ impl<T> Deref for HostSlice<'_, T> {
     }
 }
 
-/// Write access to a CPU buffer.
+/// Gives write access to a CPU buffer.
 pub(crate) struct HostSliceMut<'a, T>(RwLockWriteGuard<'a, Vec<T>>);
 
 impl<T> Deref for HostSliceMut<'_, T> {

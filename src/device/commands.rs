@@ -10,13 +10,14 @@ use bytemuck::Pod;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Commands for one device, carried out in the order in which they were appended. On the CPU they are carried out at once.
+/// Collects commands for one device, which are carried out in the order in which they were appended. On the CPU they
+/// are carried out at once.
 ///
-/// Commands belong to whoever makes them, so threads don't meddle with each other's. What one reads that another wrote must
-/// have been submitted: by a read of the other's, by [`submit`](Self::submit), or by dropping it.
+/// Each thread appends to commands of its own. Before some commands read what other commands wrote, those must have
+/// been submitted: by a read, by [`submit`](Self::submit), or by dropping them.
 pub struct Commands {
     device: Device,
-    /// Of a GPU: the dispatches that wait, and the buffers that come free between them.
+    /// On a GPU, the dispatches that wait, and the buffers that come free between them.
     queued: Option<Queued>,
 }
 
@@ -27,7 +28,7 @@ struct Queued {
     mode: Mode,
 }
 
-/// What becomes of the dispatches.
+/// Says what becomes of the dispatches.
 enum Mode {
     /// They are submitted, many at once.
     Submit,
@@ -37,22 +38,22 @@ enum Mode {
     Time(Vec<Timed>),
 }
 
-/// Dispatches that can be carried out again and again, on the same buffers.
+/// Holds dispatches that can be carried out again and again, on the same buffers.
 pub struct Recording {
     dispatches: Box<[Dispatch]>,
-    /// The buffers between the dispatches are its own: nothing else may write them while the recording lives.
+    /// The pool of the buffers between the dispatches: nothing else may write them while the recording lives.
     _pool: Arc<Pool>,
 }
 
-/// A submission whose dispatches were timed.
+/// Holds a submission whose dispatches were timed.
 struct Timed {
     kernels: Vec<&'static str>,
-    /// `[kernels][2]`: start and end.
+    /// When each dispatch started and ended, `[kernels][2]`.
     ticks: Buffer<u64>,
 }
 
 impl Commands {
-    /// No commands yet.
+    /// Starts without any commands.
     pub fn new(device: &Device) -> Self {
         Self::in_mode(device, Mode::Submit)
     }
@@ -76,13 +77,13 @@ impl Commands {
         }
     }
 
-    /// The device that they are for.
+    /// Returns the device that the commands are for.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// A buffer of `len` values for a kernel that writes them all: until then they are anything, for instance what another
-    /// buffer of these commands held that is no longer in use.
+    /// Creates a buffer of `len` values for a kernel that writes them all. Until then its contents are arbitrary, for
+    /// instance those of another buffer of these commands that is no longer in use.
     pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
         match &self.queued {
             None => self.device.zeros(len),
@@ -93,10 +94,12 @@ impl Commands {
         }
     }
 
-    /// Appends one dispatch of a shader's `main`, or of another of its entry points, specialised by the override `constants`.
+    /// Appends one dispatch of a shader's `main`, or of another of its entry points, specialised by the override
+    /// `constants`.
     ///
-    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two dimensions
-    /// where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the surplus.
+    /// `parameters` is bound as a uniform at binding 0, `bindings` follow. `workgroups` are laid out over two
+    /// dimensions where one can't hold them; the shader numbers them `y * num_workgroups.x + x` and must ignore the
+    /// surplus.
     ///
     /// # Panics
     /// On the CPU, which runs no shaders.
@@ -147,7 +150,8 @@ impl Commands {
         self.device.clone().wait(self.read_async(buffer))
     }
 
-    /// [`read`](Self::read) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    /// Does what [`read`](Self::read) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -164,7 +168,8 @@ impl Commands {
         self.device.clone().wait(self.read_all_async(buffers))
     }
 
-    /// [`read_all`](Self::read_all) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    /// Does what [`read_all`](Self::read_all) does, without waiting, as a browser needs it. On a native target it
+    /// blocks the thread.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -188,8 +193,8 @@ impl Commands {
         self.read(&nothing).map(drop)
     }
 
-    /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it isn't
-    /// called. It may not read anything back.
+    /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it
+    /// isn't called. It may not read anything back.
     pub fn record<T>(
         device: &Device,
         append: impl FnOnce(&mut Self) -> T,
@@ -207,8 +212,8 @@ impl Commands {
         Some((result, recording))
     }
 
-    /// Carries out what `append` appends and returns the kernel of each dispatch and the time that it took by the device's
-    /// own clock, in order. Empty on a device without a clock, where `append` isn't called.
+    /// Carries out what `append` appends and returns the kernel of each dispatch and the time that it took by the
+    /// device's own clock, in order. Empty on a device without a clock, where `append` isn't called.
     ///
     /// # Errors
     /// As [`read`](Self::read); and a clock that goes back.
@@ -264,8 +269,8 @@ impl Queued {
         }
     }
 
-    /// Submits what waits in one pass (in one pass each where it is timed), then `copy`: sources, which lie one after the
-    /// other in the destination. `None` where there is nothing to submit.
+    /// Submits what waits in one pass (in one pass each where it is timed), then `copy`: sources, which lie one after
+    /// the other in the destination. `None` where there is nothing to submit.
     fn submit(
         &mut self,
         copy: Option<(&[&wgpu::Buffer], &wgpu::Buffer)>,

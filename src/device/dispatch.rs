@@ -1,10 +1,10 @@
 //! A kernel with its bindings, ready to run.
 
-/// Dispatches in one submission. Enough that submission costs nothing beside the work, few enough that buffers which
-/// only these commands still hold are freed soon.
+/// Limits the dispatches in one submission: enough that submission costs nothing beside the work, few enough that
+/// buffers which only these commands still hold are freed soon.
 pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
 
-/// A dispatch that waits to be submitted.
+/// Holds a dispatch that waits to be submitted.
 #[derive(Clone)]
 pub(super) struct Dispatch {
     pub(super) kernel: &'static str,

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, RwLock};
 
-/// A kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for each, and all of
-/// them use the same bindings.
+/// Holds a kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for
+/// each, and all of them use the same bindings.
 pub struct Shader {
     /// The file's name without its ending; names the kernel in errors.
     pub name: &'static str,
@@ -25,13 +25,13 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// Another entry point than `main`.
+    /// Names another entry point than `main`.
     pub const fn entry_point(&'static self, name: &'static str) -> EntryPoint {
         EntryPoint { shader: self, name }
     }
 }
 
-/// What a dispatch runs.
+/// Names what a dispatch runs.
 #[derive(Clone, Copy)]
 pub struct EntryPoint {
     shader: &'static Shader,
@@ -44,7 +44,7 @@ impl From<&'static Shader> for EntryPoint {
     }
 }
 
-/// An argument of a dispatch; the order of the arguments is the order of `@binding` in the shader, from 1.
+/// Passes a buffer to a dispatch. The order of the arguments is the order of `@binding` in the shader, from 1.
 pub enum Binding<'a> {
     /// A buffer of floats.
     F32(&'a Buffer<f32>),
@@ -64,7 +64,7 @@ impl Binding<'_> {
     }
 }
 
-/// The device's own clock, on a device that has one.
+/// Times dispatches by the device's own clock, on a device that has one.
 pub(super) struct Clock {
     /// Room for the start and the end of every dispatch of a submission.
     pub(super) queries: wgpu::QuerySet,
@@ -85,23 +85,24 @@ impl Clock {
     }
 }
 
-/// What a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as bits.
+/// Says what a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as
+/// bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
-/// What is known of an adapter.
+/// Holds what is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
     /// The name of wgpu's backend.
     pub(super) backend: String,
     /// The driver's name and version.
     pub(super) driver: String,
-    /// Whether it is a driver that computes on the CPU.
+    /// Whether the adapter is a driver that computes on the CPU.
     pub(super) software: bool,
     /// Rows and columns of the cooperative matrices that were asked for with the device: f16 operands, f32 sums.
     pub(super) cooperative_side: Option<u32>,
 }
 
-/// A GPU that kernels run on.
+/// Runs kernels on a GPU.
 pub struct Gpu {
     traits: Traits,
     strategies: RwLock<HashMap<&'static str, Strategy>>,
@@ -115,10 +116,10 @@ pub struct Gpu {
     faults: Arc<Mutex<Faults>>,
 }
 
-/// What went wrong on a device since the last read: of each kind the first, the others follow from it.
+/// Holds what went wrong on a device since the last read: of each kind the first, because the others follow from it.
 #[derive(Default)]
 struct Faults {
-    /// The device is gone, now and for good. May follow from a lack of memory, and other faults from it.
+    /// Why the device is gone, now and for good. May follow from a lack of memory, and other faults from it.
     lost: Option<String>,
     out_of_memory: Option<String>,
     other: Option<String>,
@@ -137,7 +138,7 @@ impl Gpu {
             slot.get_or_insert(error.to_string());
         }));
         let on_lost = faults.clone();
-        // Called too when the device is dropped, but then nobody reads any more.
+        // Also called when the device is dropped, but then nobody reads any more.
         device.set_device_lost_callback(move |reason, message| {
             let mut faults = on_lost.lock().expect("the faults' lock");
             faults.lost = Some(match reason {
@@ -171,7 +172,7 @@ impl Gpu {
         &self.traits.driver
     }
 
-    /// How `kernel` divides its work: as was set, else as suits adapters of this kind.
+    /// Says how `kernel` divides its work: as was set, else as suits adapters of this kind.
     pub fn strategy(&self, kernel: &'static str) -> Strategy {
         let strategies = self.strategies.read().expect("the strategies' lock");
         match strategies.get(kernel) {
@@ -182,7 +183,8 @@ impl Gpu {
         }
     }
 
-    /// Rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and f32 sums.
+    /// Returns the rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and
+    /// f32 sums.
     pub fn cooperative_side(&self) -> Option<u32> {
         self.traits.cooperative_side
     }
@@ -192,7 +194,7 @@ impl Gpu {
         strategies.insert(kernel, strategy);
     }
 
-    /// Has kernels that are dispatched from now on be built with `text` where their shader has `original`.
+    /// Builds kernels that are dispatched from now on with `text` where their shader has `original`.
     pub(super) fn replace_text(&self, original: &'static str, text: String) {
         let mut replacements = self.replacements.write().expect("the replacements' lock");
         replacements.retain(|(replaced, _)| *replaced != original);
@@ -201,7 +203,7 @@ impl Gpu {
         pipelines.clear();
     }
 
-    /// The text that a shader is built from.
+    /// Returns the text that a shader is built from.
     fn source(&self, shader: &Shader) -> Cow<'static, str> {
         let replacements = self.replacements.read().expect("the replacements' lock");
         let mut source = Cow::Borrowed(shader.source);
@@ -230,7 +232,7 @@ impl Gpu {
         self.device.destroy();
     }
 
-    /// Finds out whether anything went wrong since the last call.
+    /// Checks that nothing went wrong since the last call.
     pub(super) fn check(&self) -> Result<()> {
         let mut faults = self.faults.lock().expect("the faults' lock");
         let (out_of_memory, other) = (faults.out_of_memory.take(), faults.other.take());
@@ -267,7 +269,7 @@ impl Gpu {
     ) {
         let (answer, mapped) = futures_channel::oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
-            // Whoever doesn't wait any more needs no answer.
+            // Fails if nobody waits for the answer any more.
             let _ = answer.send(outcome);
         });
         match mapped.await {
@@ -332,8 +334,8 @@ impl Gpu {
         self.queue.write_buffer(buffer.gpu_buffer(), 0, bytes);
     }
 
-    /// What [`Commands::dispatch`](super::Commands::dispatch) appends: nothing where there are no workgroups, or where the
-    /// adapter's limits don't allow it, which the next read tells.
+    /// Prepares what [`Commands::dispatch`](super::Commands::dispatch) appends. That is nothing where there are no
+    /// workgroups, or where the adapter's limits are exceeded, which is then an error of the next read.
     pub(super) fn prepare<P: Pod>(
         &self,
         entry_point: EntryPoint,
@@ -456,7 +458,7 @@ impl Gpu {
         self.queue.submit([encoder.finish()])
     }
 
-    /// A buffer of `bytes` to read back from.
+    /// Creates a buffer of `bytes` to read back from.
     pub(super) fn staging(&self, bytes: u64) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
@@ -466,7 +468,7 @@ impl Gpu {
         })
     }
 
-    /// A buffer for so many readings of the clock.
+    /// Creates a buffer for so many readings of the clock.
     pub(super) fn ticks(&self, readings: usize) -> wgpu::Buffer {
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("ticks"),
@@ -476,7 +478,7 @@ impl Gpu {
         })
     }
 
-    /// The device's own clock, where it has one.
+    /// Returns the device's own clock, where it has one.
     pub(super) fn clock(&self) -> Option<&Clock> {
         self.clock.as_ref()
     }

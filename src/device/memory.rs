@@ -3,13 +3,14 @@
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes held in a device's buffers. Counted by us, because a software driver never reports that memory ran out.
+/// Counts the bytes held in a device's buffers. The program counts them itself, because a software driver never reports
+/// that memory ran out.
 #[derive(Debug)]
 pub struct MemoryUse {
     current: AtomicU64,
     peak: AtomicU64,
     limit: AtomicU64,
-    /// What an allocation beyond the limit made of `current`; 0 if there was none since the last
+    /// The bytes that an allocation beyond the limit led to, the most of them; 0 if there was none since the last
     /// [`check`](Self::check).
     overdrawn: AtomicU64,
 }
@@ -26,12 +27,12 @@ impl Default for MemoryUse {
 }
 
 impl MemoryUse {
-    /// Bytes held now.
+    /// Returns the bytes held now.
     pub fn current(&self) -> u64 {
         self.current.load(Ordering::Relaxed)
     }
 
-    /// The most bytes held at once since the device was opened or [`reset_peak`](Self::reset_peak) was called.
+    /// Returns the most bytes held at once since the device was opened or [`reset_peak`](Self::reset_peak) was called.
     pub fn peak(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
@@ -41,7 +42,7 @@ impl MemoryUse {
         self.peak.store(self.current(), Ordering::Relaxed);
     }
 
-    /// Treats buffers beyond so many bytes as memory that can't be had: the next read says that it ran out.
+    /// Treats buffers beyond so many bytes as memory that can't be had: the next read reports that it ran out.
     pub fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
@@ -54,7 +55,7 @@ impl MemoryUse {
         }
     }
 
-    /// Finds out whether the limit has been kept since the last call.
+    /// Checks that the limit has been kept since the last call.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] of `device` if it has not.

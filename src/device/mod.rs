@@ -1,7 +1,7 @@
 //! Where kernels run: a GPU through wgpu, or the CPU versions of the same kernels.
 //!
-//! Only this folder speaks wgpu. A kernel sees [`Commands`], to which it appends its work, and typed [`Buffer`]s; commands
-//! are carried out in order, at the latest when a result is read.
+//! Only this folder speaks wgpu. A kernel sees [`Commands`], to which it appends its work, and typed [`Buffer`]s;
+//! commands are carried out in order, at the latest when a result is read.
 
 mod adapter;
 mod buffer;
@@ -29,28 +29,28 @@ use crate::error::Result;
 use bytemuck::Pod;
 use std::sync::Arc;
 
-/// Bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some kernels take
-/// vectors of four words.
+/// Counts the bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some
+/// kernels take vectors of four words.
 fn byte_len<T>(len: usize) -> u64 {
     (len.max(1) * size_of::<T>()).next_multiple_of(16) as u64
 }
 
-/// A place where kernels run. Cheap to clone; clones share memory accounting, compiled kernels and strategies.
+/// Names a place where kernels run. Cheap to clone; clones share memory accounting, compiled kernels and strategies.
 #[derive(Clone)]
 pub enum Device {
-    /// The CPU version of each kernel.
+    /// The CPU, which runs the CPU version of each kernel.
     Cpu(Arc<MemoryUse>),
     /// A GPU, or a software driver that acts as one.
     Gpu(Arc<Gpu>),
 }
 
 impl Device {
-    /// The device that needs no driver.
+    /// Returns the device that needs no driver.
     pub fn cpu() -> Self {
         Self::Cpu(Arc::default())
     }
 
-    /// The name that reports print: `cpu`, or the adapter's own name.
+    /// Returns the name that reports print: `cpu`, or the adapter's own name.
     pub fn name(&self) -> &str {
         match self {
             Self::Cpu(_) => "cpu",
@@ -58,7 +58,7 @@ impl Device {
         }
     }
 
-    /// `vulkan`, `metal`, `dx12`, or `none` for the CPU.
+    /// Returns `vulkan`, `metal`, `dx12`, or `none` for the CPU.
     pub fn backend(&self) -> &str {
         match self {
             Self::Cpu(_) => adapter::CPU_BACKEND,
@@ -66,7 +66,7 @@ impl Device {
         }
     }
 
-    /// The driver's name and version, as far as the backend tells them.
+    /// Returns the driver's name and version, as far as the backend tells them.
     pub fn driver(&self) -> &str {
         match self {
             Self::Cpu(_) => adapter::CPU_DRIVER,
@@ -74,7 +74,7 @@ impl Device {
         }
     }
 
-    /// A buffer of `len` zeros.
+    /// Creates a buffer of `len` zeros.
     pub fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
         match self {
             Self::Cpu(memory) => Buffer::host(memory.clone(), vec![T::zeroed(); len]),
@@ -82,7 +82,7 @@ impl Device {
         }
     }
 
-    /// A buffer that holds a copy of `data`.
+    /// Creates a buffer that holds a copy of `data`.
     pub fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
         match self {
             Self::Cpu(memory) => Buffer::host(memory.clone(), data.to_vec()),
@@ -90,8 +90,8 @@ impl Device {
         }
     }
 
-    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on. What
-    /// was submitted before must have been carried out.
+    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on.
+    /// What was submitted before must have been carried out.
     pub fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
         assert_eq!(buffer.len(), data.len(), "a buffer is written whole");
         match self {
@@ -124,7 +124,7 @@ impl Device {
         Commands::new(self).synchronize()
     }
 
-    /// Whether the device has a clock of its own to time kernels by.
+    /// Says whether the device has a clock of its own to time kernels by.
     pub fn has_clock(&self) -> bool {
         match self {
             Self::Cpu(_) => false,
@@ -132,7 +132,7 @@ impl Device {
         }
     }
 
-    /// Whether the kernels on f16 run here: where an adapter's shaders can compute in it, and on the CPU.
+    /// Says whether the kernels on f16 run here: where an adapter's shaders can compute in it, and on the CPU.
     pub fn has_f16(&self) -> bool {
         match self {
             Self::Cpu(_) => true,
@@ -140,7 +140,7 @@ impl Device {
         }
     }
 
-    /// Whether kernels can divide their work like this here. Nothing is to be chosen on the CPU.
+    /// Says whether kernels can divide their work in this way here. On the CPU there is no choice.
     pub fn offers(&self, strategy: Strategy) -> bool {
         match (self, strategy) {
             (Self::Cpu(_), _) => false,
@@ -150,7 +150,8 @@ impl Device {
         }
     }
 
-    /// Rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and f32 sums.
+    /// Returns the rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and
+    /// f32 sums.
     pub fn cooperative_side(&self) -> Option<u32> {
         match self {
             Self::Cpu(_) => None,
@@ -158,15 +159,15 @@ impl Device {
         }
     }
 
-    /// Has `kernel` divide its work like this from now on, which the device must [offer](Self::offers), instead of how
-    /// suits adapters of its kind.
+    /// Sets how `kernel` divides its work from now on, instead of as suits adapters of this kind. The device must
+    /// [offer](Self::offers) `strategy`.
     pub fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
         if let Self::Gpu(gpu) = self {
             gpu.set_strategy(kernel, strategy);
         }
     }
 
-    /// How `kernel` divides its work here; `None` on the CPU.
+    /// Returns how `kernel` divides its work here; `None` on the CPU.
     pub fn strategy(&self, kernel: &'static str) -> Option<Strategy> {
         match self {
             Self::Cpu(_) => None,
@@ -174,16 +175,16 @@ impl Device {
         }
     }
 
-    /// Has kernels that are dispatched from now on be built with `text` where their shader has `original`, one of the files
-    /// in `shaders`: to try an edited one without building the program anew. Text that is no WGSL is an error of the next read.
-    /// The CPU has no shaders.
+    /// Builds kernels that are dispatched from now on with `text` where their shader has `original`, one of the files
+    /// in `shaders`, so that an edited one can be tried without building the program anew. Invalid WGSL makes the next
+    /// read an error. The CPU has no shaders.
     pub fn replace_shader_text(&self, original: &'static str, text: String) {
         if let Self::Gpu(gpu) = self {
             gpu.replace_text(original, text);
         }
     }
 
-    /// The most bytes that one buffer may hold and still be bound whole.
+    /// Returns the most bytes that one buffer may hold and still be bound whole.
     pub fn max_buffer_bytes(&self) -> usize {
         match self {
             Self::Cpu(_) => usize::MAX,
@@ -191,15 +192,15 @@ impl Device {
         }
     }
 
-    /// Loses the device, as a driver that fails does: every read from now on is an [`Error::DeviceLost`]. The CPU can't be
-    /// lost.
+    /// Loses the device, as a driver that fails does: every read from now on is an [`Error::DeviceLost`]. The CPU can't
+    /// be lost.
     pub fn destroy(&self) {
         if let Self::Gpu(gpu) = self {
             gpu.destroy();
         }
     }
 
-    /// Bytes held in buffers of this device: now, and at the highest point so far.
+    /// Returns the counter of the bytes held in this device's buffers, now and at the highest point so far.
     pub fn memory(&self) -> &MemoryUse {
         match self {
             Self::Cpu(memory) => memory,

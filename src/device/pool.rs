@@ -7,17 +7,18 @@
 use super::memory::MemoryUse;
 use std::sync::{Arc, Mutex};
 
-/// Free buffers of one value of commands.
+/// Holds the free buffers of one [`Commands`](super::Commands), or of a recording.
 pub(super) struct Pool {
     memory: Arc<MemoryUse>,
-    /// Oldest first.
+    /// The buffers, oldest first.
     free: Mutex<Vec<wgpu::Buffer>>,
     /// Whether buffers of this pool stay in use until it is dropped, free or not: a recording refers to all of them.
     pinned: bool,
 }
 
 impl Pool {
-    /// A pool that never makes a device hold more than what was in use at once anyway.
+    /// Creates a pool that keeps free buffers only as far as the device then holds no more than was in use at once
+    /// before.
     pub(super) fn new(memory: Arc<MemoryUse>) -> Arc<Self> {
         Arc::new(Self {
             memory,
@@ -26,7 +27,7 @@ impl Pool {
         })
     }
 
-    /// The pool of a recording.
+    /// Creates the pool of a recording.
     pub(super) fn pinned(memory: Arc<MemoryUse>) -> Arc<Self> {
         Arc::new(Self {
             memory,
@@ -35,7 +36,7 @@ impl Pool {
         })
     }
 
-    /// A free buffer of `bytes`, or, if there is none, what `create` makes.
+    /// Returns a free buffer of `bytes`, or, if there is none, what `create` makes.
     pub(super) fn take(
         self: &Arc<Self>,
         bytes: u64,
@@ -90,7 +91,7 @@ impl Drop for Pool {
     }
 }
 
-/// A wgpu buffer in use; when it is dropped, its pool has it back.
+/// Holds a wgpu buffer in use; when it is dropped, the buffer goes back to its pool.
 pub(super) struct Allocation {
     buffer: wgpu::Buffer,
     memory: Arc<MemoryUse>,
@@ -98,7 +99,7 @@ pub(super) struct Allocation {
 }
 
 impl Allocation {
-    /// A buffer that no pool will have.
+    /// Holds a buffer that goes back to no pool.
     pub(super) fn single(memory: Arc<MemoryUse>, buffer: wgpu::Buffer) -> Self {
         memory.take(buffer.size());
         Self {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A way of dividing a product's work.
+/// Names a way of dividing a product's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The invocations of a workgroup, and how much of a sum it stages at once.
+/// Sets the invocations of a workgroup, and how much of a sum it stages at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tile {
@@ -41,12 +41,13 @@ pub struct Tile {
     pub step: u32,
 }
 
-/// WebGPU's default limits.
+/// Limits a workgroup's invocations, as WebGPU does by default.
 const MOST_INVOCATIONS: u64 = 256;
 const MOST_BYTES: u64 = 16 << 10;
 
 impl Tile {
-    /// 64 rows by 64 columns and 32 codes: what the integer kernels of ggml (Vulkan) and ONNX Runtime (WebGPU) settled on.
+    /// Computes 64 rows by 64 columns in steps of 32 codes: what the integer kernels of ggml (Vulkan) and ONNX Runtime
+    /// (WebGPU) settled on.
     pub const DEFAULT: Self = Self {
         lanes: [8, 16],
         step: 8,

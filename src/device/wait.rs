@@ -11,7 +11,8 @@ pub(super) fn wait<T>(_device: &str, answer: impl Future<Output = Result<T>>) ->
     pollster::block_on(answer)
 }
 
-/// Returns `answer` where it is there already, as on the CPU: a browser's thread that waits keeps the answer from coming.
+/// Returns `answer` where it is there already, as on the CPU: a browser's thread that waits keeps the answer from
+/// coming.
 ///
 /// # Errors
 /// Those of `answer`, and one for an answer that has to be waited for.

@@ -11,7 +11,7 @@ pub struct Block {
     pub attention: Attention,
     /// Hidden features of the MLP.
     pub mlp_dim: usize,
-    /// Of both LayerNorms.
+    /// The ε of both LayerNorms.
     pub eps: f32,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
@@ -19,14 +19,15 @@ pub struct Block {
 
 /// Keeps a block's attention to windows.
 pub struct Windows {
-    /// The tokens, window by window, with padding where an image doesn't fill them.
+    /// The tokens, window by window, with padding where an image doesn't fill the windows.
     pub order: Arc<Arrangement>,
-    /// What is added to the scores.
+    /// The bias and the mask that are added to the scores.
     pub bias: WindowBias<Parameter>,
 }
 
 impl Block {
-    /// x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a LayerScale.
+    /// Describes x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a
+    /// LayerScale.
     ///
     /// A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time, with a bias.
     pub fn of<'g>(&self, x: Value<'g>, windows: Option<Windows>) -> Value<'g> {
@@ -45,7 +46,7 @@ impl Block {
         x + self.scaled(self.mlp(normed), "ls2")
     }
 
-    /// proj(softmax(q kᵀ / √d + bias) v) of each head.
+    /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
     fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
         let (attention, dim) = (self.attention, x.shape().width);
         let qkv = x.linear(&self.layer("attn.qkv"), 3 * dim);
@@ -55,7 +56,7 @@ impl Block {
         context.linear(&self.layer("attn.proj"), dim)
     }
 
-    /// fc2(gelu(fc1(x))).
+    /// Describes fc2(gelu(fc1(x))).
     fn mlp<'g>(&self, x: Value<'g>) -> Value<'g> {
         let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim).gelu();
         hidden.linear(&self.layer("mlp.fc2"), x.shape().width)

@@ -5,7 +5,7 @@ use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, V
 use crate::model::config::{CHANNELS, Stage, SwinConfig};
 use std::sync::Arc;
 
-/// What a mask adds to the score of two tokens that a shift brought together (timm's value).
+/// Adds to the score of two tokens that only a shift brought together (timm's value).
 const APART: f32 = -100.0;
 
 /// Describes the patch embedding, each stage's merging (but the first's) and blocks, the head.
@@ -36,7 +36,7 @@ pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
     graphs
 }
 
-/// What goes on from one block of a stage to the next.
+/// Returns the shape of the value between two blocks of a stage.
 fn tokens(stage: &Stage) -> Shape {
     Shape {
         rows: stage.tokens(),
@@ -44,7 +44,7 @@ fn tokens(stage: &Stage) -> Shape {
     }
 }
 
-/// The patches' embeddings, normalised.
+/// Describes the patches' embeddings, normalised.
 fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
     let grid = PatchGrid {
         channels: CHANNELS,
@@ -70,7 +70,7 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
     }
 }
 
-/// 2 by 2 tokens to one: their features one after the other, normalised, and reduced to half as many.
+/// Describes how 2 by 2 tokens become one: their features are joined, normalised, and reduced to half as many.
 fn merging<'g>(config: &SwinConfig, name: &str, resolution: usize, x: Value<'g>) -> Value<'g> {
     let dim = x.shape().width;
     let merged = x
@@ -80,14 +80,14 @@ fn merging<'g>(config: &SwinConfig, name: &str, resolution: usize, x: Value<'g>)
     normed.linear_without_bias(&format!("{name}.reduction"), 2 * dim)
 }
 
-/// The logits of the tokens' mean, normalised before it.
+/// Describes the logits of the mean of the normalised tokens.
 fn head<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
     let mean = x.layer_norm("norm", config.layer_norm_eps).mean();
     mean.linear("head.fc", config.classes)
 }
 
-/// The windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative position bias, its
-/// mask.
+/// Describes the windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative
+/// position bias, its mask.
 fn windows(stage: &Stage, shift: usize, block: &str) -> Windows {
     let order = window_order(stage.resolution, stage.window, shift);
     let (padded, window, heads) = (stage.padded(), stage.window, stage.heads);
@@ -103,8 +103,9 @@ fn windows(stage: &Stage, shift: usize, block: &str) -> Windows {
     }
 }
 
-/// Per token in the order of the windows (row by row over the image, and within a window), which token of the image it
-/// is. A shift moves the image up and left, around its edges; then padding fills the last windows to the right and below.
+/// Lists, in the order of the windows (row by row over the image, and within a window), which token of the image each
+/// is. A shift moves the image up and left, around its edges; then padding fills the last windows to the right and
+/// below.
 fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<Option<usize>> {
     let shifted = |place: usize| (place < resolution).then_some((place + shift) % resolution);
     let mut order = Vec::new();
@@ -118,8 +119,8 @@ fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<Option<us
     order
 }
 
-/// `[heads, tokens, tokens]`: what the table `[(2 window - 1)², heads]` says about each query's and key's distance, down
-/// and across.
+/// Returns `[heads, tokens, tokens]`: what the table `[(2 window - 1)², heads]` has for each query's and key's
+/// distance, down and across.
 fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32> {
     let mut bias = Vec::with_capacity(heads * window.pow(4));
     for head in 0..heads {
@@ -134,11 +135,11 @@ fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32
     bias
 }
 
-/// `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those that the
-/// shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
+/// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those
+/// that the shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
 ///
-/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for those that
-/// were shifted around its edge, and has padding attended to.
+/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for
+/// those that were shifted around its edge, and has padding attended to.
 fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
     let tokens = window * window;
     if shift == 0 {
@@ -164,7 +165,7 @@ fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
     mask
 }
 
-/// Per token in the order of merging, which token of the image it is: 2 by 2 neighbours follow each other, the lower one
+/// Lists, in the order of merging, which token of the image each is: 2 by 2 neighbours follow each other, the lower one
 /// before the right one (timm's `PatchMerging`). What an odd side lacks is padding.
 fn merge_order(resolution: usize) -> Vec<Option<usize>> {
     let mut order = Vec::new();
@@ -177,7 +178,7 @@ fn merge_order(resolution: usize) -> Vec<Option<usize>> {
     order
 }
 
-/// (0, 0), (0, 1), … (count - 1, count - 1).
+/// Lists (0, 0), (0, 1), … (count - 1, count - 1).
 fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count * count).map(move |at| (at / count, at % count))
 }

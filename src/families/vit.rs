@@ -36,7 +36,7 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
         .collect()
 }
 
-/// The patches' embeddings after the class token (and the distillation token), with positions.
+/// Describes the patches' embeddings after the class token (and the distillation token), with positions.
 fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     let mut prefix = Parameter::tensor("cls_token");
     if config.distilled {
@@ -55,7 +55,8 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     patches.embed(prefix, config.prefix(), positions)
 }
 
-/// The class token's logits; of a distilled network the average with those of the distillation token, as timm evaluates it.
+/// Describes the class token's logits; of a distilled network their average with the distillation token's, as timm
+/// evaluates it.
 fn head<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
     // The heads look at no other token, so no other is normalised.
     let logits = |token, head| {

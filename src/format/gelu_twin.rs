@@ -5,10 +5,10 @@ use super::{
     second_range, value_in_r2,
 };
 
-/// Minus the smallest value of GELU: what R1 has to reach.
+/// Negates the smallest value of GELU: what R1 has to reach.
 pub const GELU_MINIMUM: f64 = 0.169_971_242_547_035_22;
 
-/// Magnitude `u` in `0..q` stands for `-u · scale_1` in R1 and for `u · scale_2` in R2.
+/// Lets magnitude `u` in `0..q` stand for `-u · scale_1` in R1 and for `u · scale_2` in R2.
 pub(crate) struct GeluTwin;
 
 impl CodeFormat for GeluTwin {
@@ -16,7 +16,7 @@ impl CodeFormat for GeluTwin {
     const IN_WORDS: &'static str = "gelu twin";
     const FOR: Values = Values::AfterGelu;
     const RULE: ProductRule = ProductRule::Ranges { r1_sign: -1 };
-    /// R1 has a range of its own.
+    /// Negative values have R1, whose range doesn't depend on them.
     const REACHES_NEGATIVE: bool = false;
 
     #[inline(always)]
@@ -61,7 +61,7 @@ impl CodeFormat for GeluTwin {
     }
 }
 
-/// The largest m for which R1, with Δ1 = Δ2 / 2^m, still reaches GELU's minimum; 0 if none does.
+/// Finds the largest m for which R1, with Δ1 = Δ2 / 2^m, still reaches GELU's minimum; 0 if none does.
 fn shift(scale_2: f64, bits: u32) -> u32 {
     let largest = f64::from((1u32 << (bits - 1)) - 1);
     let reaches = |shift: u32| scale_2 / f64::from(1u32 << shift) * largest >= GELU_MINIMUM;

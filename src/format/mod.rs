@@ -1,8 +1,8 @@
 //! How codes stand for values.
 //!
-//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit. Whoever
-//! needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the plan knows by it
-//! which operands it is for. What is left to do for a new one is to list it in this file.
+//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit.
+//! Whoever needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the
+//! plan knows by it which operands it is for. What is left to do for a new one is to list it in this file.
 
 mod gelu_twin;
 mod scale;
@@ -15,7 +15,7 @@ pub use scale::{MAX_SHIFT, Scale};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// How a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
+/// Says how a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -53,7 +53,8 @@ pub(crate) use gelu_twin::GeluTwin;
 pub(crate) use softmax_twin::SoftmaxTwin;
 pub(crate) use uniform::Uniform;
 
-/// The shaders' text of all formats: `quantize` and `value_of_code`, of the format that the constant `FORMAT` says.
+/// Joins the shaders' text of all formats: `quantize` and `value_of_code`, of the format that the constant `FORMAT`
+/// says.
 macro_rules! formats_wgsl {
     () => {
         concat!(
@@ -67,7 +68,7 @@ macro_rules! formats_wgsl {
 }
 pub(crate) use formats_wgsl;
 
-/// The functions that choose between formats by their numbers.
+/// Writes the shader functions that choose between formats by their numbers.
 macro_rules! dispatch_wgsl {
     ($($number:literal, $name:literal),*) => {
         concat!(
@@ -82,7 +83,7 @@ macro_rules! dispatch_wgsl {
 }
 pub(crate) use dispatch_wgsl;
 
-/// The files of the formats' text, by their names below `shaders`.
+/// Lists the files of the formats' text, by their names below `shaders`.
 pub(crate) const SHADERS: &[(&str, &str)] = &[
     (
         "shared/formats/uniform",
@@ -98,21 +99,21 @@ pub(crate) const SHADERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What values are, as far as formats are made for them.
+/// Says what kind of values an operand has, as far as formats are made for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Any.
+    /// Any values.
     Any,
-    /// Probabilities that a softmax gives.
+    /// Probabilities, which a softmax gives.
     Probabilities,
-    /// What GELU gives.
+    /// The results of GELU.
     AfterGelu,
 }
 
-/// Codes in a row that stand for multiples of one scale.
+/// Describes consecutive codes that stand for multiples of one scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodeRange {
-    /// What it is called.
+    /// The range's name.
     pub name: &'static str,
     /// The multiples, of `scale_1` or, in the second range, of `scale_2`.
     pub multiples: Range<i32>,
@@ -120,136 +121,138 @@ pub struct CodeRange {
     pub second: bool,
 }
 
-/// Where a value's code is.
+/// Says where among the codes a value's code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Whether it is the nearest to a value beyond all codes.
+    /// Whether the value lies beyond all codes, so that the nearest one stands for it.
     pub clipped: bool,
-    /// Whether it is one of R2.
+    /// Whether the code is one of R2.
     pub in_r2: bool,
 }
 
-/// What a product of integers makes of a format's lanes.
+/// Says how an integer product reads a format's lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProductRule {
-    /// They are the integers.
+    /// The lanes are the integers.
     Signed,
-    /// Those of R1 are magnitudes times this sign; those whose top bit is set are R2's and shifted left.
+    /// Lanes of R1 are magnitudes, multiplied by a sign; those whose top bit is set are R2's and shifted left.
     Ranges {
-        /// What R1 codes are multiplied by.
+        /// The sign of R1: 1 or -1.
         r1_sign: i32,
     },
 }
 
-/// A format. `inverses` are those of `scale_1` and `scale_2`, of which a format without ranges uses the first.
+/// Implements a format. `inverses` are those of `scale_1` and `scale_2`, of which a format without ranges uses the
+/// first.
 pub(crate) trait CodeFormat {
-    /// Its name in files.
+    /// The format's name in files.
     const NAME: &'static str;
-    /// Its name in text.
+    /// The format's name in text.
     const IN_WORDS: &'static str;
-    /// The values that it is for.
+    /// The values that the format is for.
     const FOR: Values;
-    /// How its codes are multiplied.
+    /// How the format's codes are multiplied.
     const RULE: ProductRule;
-    /// Whether its scale has to reach negative values too.
+    /// Whether the format's scale has to reach negative values too.
     const REACHES_NEGATIVE: bool;
 
-    /// The 8-bit lane of a value. Clamping to integers before rounding gives what clamping after it gives.
+    /// Encodes a value as an 8-bit lane. Clamping to integers before rounding gives what clamping after it gives.
     fn encode(x: f32, inverses: [f32; 2], q: f32) -> u8;
 
-    /// The value that a value's code stands for, under `scale_1`, `scale_2` and their inverses.
+    /// Returns the value that a value's code stands for, under `scale_1`, `scale_2` and their inverses.
     fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32;
 
-    /// Where a value's code is. Whole numbers are even where q is, so that a half above the largest code q - 1 is rounded
-    /// up to q and one below the smallest, -q, is rounded to it.
+    /// Says where a value's code is. Whole numbers are even where q is, so that a half above the largest code q - 1 is
+    /// rounded up to q and one below the smallest, -q, is rounded to it.
     fn place(x: f32, inverses: [f32; 2], q: f32) -> Place;
 
-    /// What its codes stand for.
+    /// Lists what the codes stand for.
     fn ranges(q: i32) -> Vec<CodeRange>;
 
-    /// The scales that a search chooses from, where `spread` are fractions of the scale that reaches the largest value.
+    /// Lists the scales that a search chooses from, where `spread` are fractions of the scale that reaches the largest
+    /// value.
     fn candidates(bits: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale>;
 }
 
 impl Format {
-    /// All formats, by their numbers in shaders.
+    /// Lists all formats, by their numbers in shaders.
     pub const ALL: [Self; 3] = [Self::Uniform, Self::SoftmaxTwin, Self::GeluTwin];
 
-    /// Its name in files.
+    /// Returns the format's name in files.
     pub fn name(self) -> &'static str {
         by_format!(self, F => F::NAME)
     }
 
-    /// Its name in text.
+    /// Returns the format's name in text.
     pub fn in_words(self) -> &'static str {
         by_format!(self, F => F::IN_WORDS)
     }
 
-    /// Whether codes carry a range flag in the top bit of their lane.
+    /// Says whether codes carry a range flag in the top bit of their lane.
     pub fn is_twin(self) -> bool {
         self.rule() != ProductRule::Signed
     }
 
-    /// How its codes are multiplied.
+    /// Says how the format's codes are multiplied.
     pub fn rule(self) -> ProductRule {
         by_format!(self, F => F::RULE)
     }
 
-    /// Whether it is for these values: one for any is for all.
+    /// Says whether the format is for these values; one that is for any values is for all.
     pub fn is_for(self, values: Values) -> bool {
         let made_for = by_format!(self, F => F::FOR);
         made_for == Values::Any || made_for == values
     }
 
-    /// Whether its scale has to reach negative values too.
+    /// Says whether the format's scale has to reach negative values too.
     pub fn reaches_negative(self) -> bool {
         by_format!(self, F => F::REACHES_NEGATIVE)
     }
 
-    /// What codes of `bits` bits stand for.
+    /// Lists what codes of `bits` bits stand for.
     pub fn ranges(self, bits: u32) -> Vec<CodeRange> {
         by_format!(self, F => F::ranges(1 << (bits - 1)))
     }
 
-    /// Where a value's code is, q being 2^(bits - 1).
+    /// Says where a value's code is, q being 2^(bits - 1).
     pub fn place(self, x: f32, inverses: [f32; 2], q: f32) -> Place {
         by_format!(self, F => F::place(x, inverses, q))
     }
 
-    /// The scales that a search chooses from for codes of `bits` bits, where `spread` are fractions of the scale that
-    /// reaches the largest value.
+    /// Lists the scales that a search chooses from for codes of `bits` bits, where `spread` are fractions of the scale
+    /// that reaches the largest value.
     pub fn candidates(self, bits: u32, mut spread: impl Iterator<Item = f64>) -> Vec<Scale> {
         by_format!(self, F => F::candidates(bits, &mut spread))
     }
 }
 
-/// q = 2^(bits - 1) as the kernels use it.
+/// Returns q = 2^(bits - 1) as the kernels use it.
 pub(crate) fn half_range(bits: u32) -> f32 {
     (1u32 << (bits - 1)) as f32
 }
 
-/// Adding 1.5 · 2^23 to a float of magnitude below 2^22 rounds it half-to-even to an integer, whose two's complement is
-/// then in the low bits of the sum. Faster than a call of the library's rounding, and the same result.
+/// Rounds a float of magnitude below 2^22 half-to-even to an integer when added to it: 1.5 · 2^23. The integer's two's
+/// complement is then in the low bits of the sum. Faster than a call of the library's rounding, and the same result.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// The low byte of `round(x)`.
+/// Returns the low byte of `round(x)`.
 #[inline(always)]
 fn rounded(x: f32) -> u8 {
     (x + ROUNDER).to_bits() as u8
 }
 
-/// The lane of R2 for a value.
+/// Encodes a value as a lane of R2.
 #[inline(always)]
 fn in_r2(x: f32, inverse_2: f32, q: f32) -> u8 {
     0x80 | rounded((x * inverse_2).clamp(0.0, q - 1.0))
 }
 
-/// What a code of R2 stands for.
+/// Returns what a value's code in R2 stands for.
 fn value_in_r2(x: f32, scale: [f32; 4], q: f32) -> f32 {
     (x * scale[3]).round_ties_even().clamp(0.0, q - 1.0) * scale[1]
 }
 
-/// R2 of a twin, whose values are positive.
+/// Describes R2 of a twin, whose values are positive.
 fn second_range(q: i32) -> CodeRange {
     CodeRange {
         name: "R2",

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The largest left shift m of a twin (paper: Δ1 down to 1/2^(k+10)).
+/// Limits the left shift m of a twin (paper: Δ1 down to 1/2^(k+10)).
 pub const MAX_SHIFT: u32 = 11;
 
-/// What a code's unit is worth. A twin's R2 is worth `scale · 2^shift`; uniform formats have no shift.
+/// Says what a code's unit is worth. A unit of a twin's R2 is worth `scale · 2^shift`; uniform formats have no shift.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
     /// Δ of a uniform format, Δ1 of a twin.
@@ -15,12 +15,12 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// A uniform format's scale.
+    /// Makes a uniform format's scale.
     pub fn uniform(scale: f32) -> Self {
         Self { scale, shift: 0 }
     }
 
-    /// A twin's, by Δ2.
+    /// Makes a twin's scale from Δ2 and m.
     pub(super) fn twin(scale_2: f64, shift: u32) -> Self {
         Self {
             scale: (scale_2 / f64::from(1u32 << shift)) as f32,
@@ -28,12 +28,12 @@ impl Scale {
         }
     }
 
-    /// Δ2 of a twin.
+    /// Returns Δ2 of a twin.
     pub fn scale_2(self) -> f32 {
         self.scale * (1u32 << self.shift) as f32
     }
 
-    /// 1/Δ1 and 1/Δ2, which the quantizers multiply by.
+    /// Returns 1/Δ1 and 1/Δ2, which the quantizers multiply by.
     pub fn inverses(self) -> [f32; 2] {
         [1.0 / self.scale, 1.0 / self.scale_2()]
     }

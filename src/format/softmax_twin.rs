@@ -5,7 +5,8 @@ use super::{
     second_range, value_in_r2,
 };
 
-/// Magnitude `u` in `0..q` stands for `u · scale_1` in R1 and for `u · scale_2` in R2. A value is in R1 if its code fits.
+/// Lets magnitude `u` in `0..q` stand for `u · scale_1` in R1 and for `u · scale_2` in R2. A value is in R1 if its code
+/// fits.
 pub(crate) struct SoftmaxTwin;
 
 impl CodeFormat for SoftmaxTwin {
@@ -51,7 +52,7 @@ impl CodeFormat for SoftmaxTwin {
         vec![first, second_range(q)]
     }
 
-    /// Δ2 = 1/q, and m is 1 to 11, whatever the values are.
+    /// Lists the scales with Δ2 = 1/q and m from 1 to 11, whatever the values are.
     fn candidates(bits: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         let q = f64::from(1u32 << (bits - 1));
         (1..=MAX_SHIFT)

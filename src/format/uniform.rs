@@ -2,7 +2,7 @@
 
 use super::{CodeFormat, CodeRange, Place, ProductRule, Scale, Values, rounded};
 
-/// Code `c` in `-q..q` stands for `c · scale`.
+/// Lets code `c` in `-q..q` stand for `c · scale`.
 pub(crate) struct Uniform;
 
 impl CodeFormat for Uniform {

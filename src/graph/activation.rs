@@ -1,4 +1,4 @@
-//! What a product of a fused network is given and what becomes of its result.
+//! The operands of a fused network's products, and what becomes of their results.
 
 use super::layer_scale::LayerScale;
 use super::norm::Normed;
@@ -11,16 +11,16 @@ use crate::kernels::add;
 /// Describes the left operand of a product. Products in integers make codes of it at once.
 #[derive(Clone, Copy)]
 pub enum Activation<'a> {
-    /// What another operation or product left.
+    /// The result of another operation or product.
     Output(&'a Output),
-    /// Tokens, normalised.
+    /// Normalised tokens.
     Norm(Normed<'a>),
     /// The softmax of attention's scores.
     Probabilities(Probabilities<'a>),
 }
 
 impl Activation<'_> {
-    /// Computes its values for `images` images.
+    /// Computes the operand's values for `images` images.
     ///
     /// # Panics
     /// If it is what another product left as codes.
@@ -36,11 +36,11 @@ impl Activation<'_> {
 /// Says what happens to O before anything else sees it.
 #[derive(Clone, Copy)]
 pub enum Then<'a> {
-    /// Nothing.
+    /// It is kept as it is.
     Keep,
     /// It is added to the residual stream.
     Add(Addition<'a>),
-    /// GELU, and then it is the left operand of this site.
+    /// Its GELU is the left operand of this site, and of nothing else.
     Gelu(&'a Site),
     /// It is the left operand of this site, and of nothing else.
     Feed(&'a Site),
@@ -49,11 +49,11 @@ pub enum Then<'a> {
 /// Says how O is added to the residual stream.
 #[derive(Clone, Copy)]
 pub struct Addition<'a> {
-    /// The stream before.
+    /// The stream, to which O is added.
     pub stream: &'a Buffer<f32>,
     /// The order that O's tokens are in, where it isn't the image's: they are put back.
     pub order: Option<&'a Order>,
-    /// What O is multiplied by before.
+    /// The factors that O's columns are multiplied by before.
     pub scale: Option<&'a LayerScale>,
 }
 
@@ -72,14 +72,14 @@ impl Addition<'_> {
 
 /// Holds what a product leaves.
 pub enum Output {
-    /// Floats.
+    /// Its results as floats.
     Values(Buffer<f32>),
     /// Codes of the site that it feeds, packed as the left operand of an integer product.
     Codes(Buffer<u32>),
 }
 
 impl Output {
-    /// Gives the floats.
+    /// Returns the floats.
     ///
     /// # Panics
     /// If these are codes: a product that feeds a site has no other reader.
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Gives the floats.
+    /// Returns the floats.
     ///
     /// # Panics
     /// As [`values`](Self::values).

@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 /// Says how a value comes about. Other values are named by their places in the graph.
 pub(super) enum Node<S: Stage> {
-    /// It is given.
+    /// The input.
     Input,
-    /// It is the product of two operands, or of one and a weight.
+    /// A product of two values, or of one and a weight.
     Product {
         site: Site,
         a: usize,
         b: Option<usize>,
     },
-    /// It is what an operation makes of others.
+    /// The result of an operation on other values.
     Operation {
         operation: Operation<S>,
         inputs: Vec<usize>,
@@ -39,15 +39,15 @@ impl<S: Stage> Node<S> {
     }
 }
 
-/// A stretch of a network between two points where one value is all that goes on. The first node is its input, the last
-/// its output, and a node comes after those that it reads.
+/// Describes a stretch of a network that takes one value and gives one. The first node is its input, the last its
+/// output, and a node comes after those that it reads.
 pub struct Graph<S: Stage = Described> {
     pub(super) nodes: Vec<Node<S>>,
-    /// Per node, the shape of its value.
+    /// The shape of each node's value.
     pub(super) shapes: Vec<Shape>,
 }
 
-/// A value of a graph that is being described.
+/// Refers to a value of a graph that is being described.
 #[derive(Clone, Copy)]
 pub struct Value<'g> {
     graph: &'g RefCell<Graph>,
@@ -103,7 +103,7 @@ pub(super) fn sites<S: Stage>(nodes: &[Node<S>]) -> impl Iterator<Item = &Site> 
 }
 
 impl<'g> Value<'g> {
-    /// The shape of the value.
+    /// Returns the value's shape, for one image.
     pub fn shape(self) -> Shape {
         self.graph.borrow().shapes[self.node]
     }
@@ -246,7 +246,7 @@ impl<'g> Value<'g> {
         self.operation(Operation::Arrange(arrangement.clone()), shape)
     }
 
-    /// Brings rows back from that order.
+    /// Brings rows back from that order into the image's.
     pub fn restore(self, arrangement: &Arc<Arrangement>) -> Self {
         let shape = Shape {
             rows: arrangement.tokens,
@@ -260,7 +260,7 @@ impl<'g> Value<'g> {
         self.arrange(&Arc::new(Arrangement::only(token, self.shape().rows)))
     }
 
-    /// Takes `rows` rows for one.
+    /// Joins each `rows` consecutive rows to one.
     pub fn join_rows(self, rows: usize) -> Self {
         let shape = self.shape();
         let joined = Shape {

@@ -1,5 +1,5 @@
-//! Which operations join a matrix product: those just before it, whose results it can take as codes, and those just after it,
-//! which its epilogue can compute.
+//! Fusion: which operations join a matrix product. It takes the results of those just before it as codes, and its
+//! epilogue computes those just after it.
 
 use super::builder::{Graph, Node};
 use super::layer_scale::LayerScale;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 /// Computes one value of a graph from those before it.
 pub(super) enum Step {
-    /// By the operation's own kernel.
+    /// Runs the operation's own kernel.
     Operation(usize),
-    /// By a product and what has joined it.
+    /// Computes a product and the operations that have joined it.
     Product(Box<Fused>),
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Fused {
     /// The right operand, unless that is a weight.
     pub b: Option<usize>,
     pub after: After,
-    /// The value that is there afterwards.
+    /// The value that is computed in the end.
     pub leaves: usize,
 }
 
@@ -37,9 +37,9 @@ pub(super) enum Left {
     Norm {
         norm: Arc<Norm<Buffer<f32>>>,
         input: usize,
-        /// Of this token of each image only.
+        /// The only token of each image that is read.
         token: Option<usize>,
-        /// Brought into this order.
+        /// The order that the result is brought into.
         order: Option<Arc<Order>>,
     },
     /// The softmax of these scores.
@@ -124,9 +124,9 @@ pub(super) fn steps(graph: &Graph<Loaded>) -> Vec<Step> {
 
 struct Fusion<'a> {
     graph: &'a Graph<Loaded>,
-    /// Per value, the nodes that read it.
+    /// The nodes that read each value.
     readers: Vec<Vec<usize>>,
-    /// Per node, whether a product computes it.
+    /// Whether a product computes the node, for each node.
     has_joined: Vec<bool>,
 }
 
@@ -146,7 +146,7 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// The operation at `node`, with its first input.
+    /// Returns the operation at `node` and its first input, if there is an operation.
     fn operation(&self, node: usize) -> Option<(&'a Operation<Loaded>, usize)> {
         match &self.graph.nodes[node] {
             Node::Operation { operation, inputs } => Some((operation, inputs[0])),
@@ -154,7 +154,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// The only reader of a value.
+    /// Finds the reader of a value that has only one.
     fn sole_reader(&self, value: usize) -> Option<usize> {
         match self.readers[value][..] {
             [reader] => Some(reader),
@@ -162,7 +162,8 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// What the operand `a` of a product is made of. Nobody else may read what joins the product.
+    /// Finds what the left operand `a` of a product is made of. An operation joins the product only if nothing else
+    /// reads its result.
     fn left(&mut self, a: usize) -> Left {
         let left = match self.operation(a) {
             _ if self.sole_reader(a).is_none() => None,
@@ -185,7 +186,8 @@ impl<'a> Fusion<'a> {
         left.unwrap_or(Left::Value(a))
     }
 
-    /// A LayerNorm of `input`; where that is one token of each image, it is taken from among all.
+    /// Describes the LayerNorm of `input`. Where `input` is one token of each image, the norm reads it from among all
+    /// tokens.
     fn normed(
         &mut self,
         norm: &Arc<Norm<Buffer<f32>>>,
@@ -209,7 +211,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// What becomes of the product at `product`, and the value that it leaves.
+    /// Finds what becomes of the result of the product at node `product`, and the value that is computed in the end.
     fn after(&mut self, product: usize) -> (After, usize) {
         let Some(reader) = self.sole_reader(product) else {
             return (After::Keep, product);
@@ -227,7 +229,7 @@ impl<'a> Fusion<'a> {
         self.addition(product).unwrap_or((After::Keep, product))
     }
 
-    /// The site at `node`, if that is a product with `a` as its left operand alone.
+    /// Returns the site at `node`, if that is a product whose left operand is `a`.
     fn product_of(&self, a: usize, node: usize) -> Option<Site> {
         match &self.graph.nodes[node] {
             Node::Product { site, a: left, .. } if *left == a => Some(site.clone()),
@@ -235,8 +237,9 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// How the product at `product` is added to a value that is there before it, if it is: after a scale and a return from
-    /// an order, where there are these. Its rows must be those of the value: attention's heads lie side by side in one.
+    /// Finds the addition that takes the result of the product at node `product`, after a scale and a return from
+    /// another order where there are these. The other value must be computed before the product. Only products with
+    /// weights can join: their rows are the other value's, while attention's heads lie side by side in one row.
     fn addition(&mut self, product: usize) -> Option<(After, usize)> {
         let Node::Product { b: None, .. } = &self.graph.nodes[product] else {
             return None;

@@ -9,7 +9,7 @@ use crate::kernels::{ToHalf, half_product, to_half};
 use half::f16;
 use std::collections::HashMap;
 
-/// The weight and the bias of a linear site.
+/// Holds the weight and the bias of a linear site.
 struct HalfWeights {
     /// The right operand of a `half_product`.
     weight: Buffer<f16>,
@@ -17,8 +17,8 @@ struct HalfWeights {
     bias: Option<Buffer<f32>>,
 }
 
-/// Products of operands in f16, summed in f32. Weights lie on the device in f16, activations are rounded on the way into
-/// a product; what lies between the products stays in f32.
+/// Computes products of f16 operands, summed in f32. Weights lie on the device in f16, activations are rounded to f16
+/// on their way into a product; everything between the products stays in f32.
 pub struct HalfProducts {
     linear: HashMap<String, HalfWeights>,
 }

@@ -18,12 +18,13 @@ impl LayerScale {
         }
     }
 
-    /// Gives γ, for products that multiply by it themselves.
+    /// Returns γ, for products that multiply by it themselves.
     pub fn factors(&self) -> &[f32] {
         &self.factors
     }
 
-    /// Scales `values` `[…, dim]`; this is also the gradient of what was scaled, given that of the result.
+    /// Multiplies `values` `[…, dim]` by the factors; this also makes the gradient of the values from that of the
+    /// result.
     pub fn apply(&self, commands: &mut Commands, values: &Buffer<f32>) -> Buffer<f32> {
         scale_columns(commands, values, &self.on_device)
     }

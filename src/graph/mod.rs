@@ -1,7 +1,8 @@
 //! A network as data: stretches of operations that know their values, their gradients and what joins a matrix product.
 //!
-//! A family describes each stretch forward only ([`Graph::of`]). Loaded onto a device it is a [`Segment`], which computes it
-//! in floats or integers, fused ([`Segment::forward`]), or operation by operation, for the way back ([`Segment::record`]).
+//! A family describes each stretch forward only ([`Graph::of`]). Loaded onto a device it is a [`Segment`], which
+//! computes it in floats or integers, fused ([`Segment::forward`]), or operation by operation for gradients
+//! ([`Segment::record`]).
 
 mod activation;
 mod builder;

@@ -8,8 +8,8 @@ use super::site::Site;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 
-/// A chain of segments. The first takes pixels `[images, 3, S, S]`, the last gives logits `[images, classes]`; what lies
-/// between them depends on the architecture.
+/// Holds a network as a chain of segments. The first takes pixels `[images, 3, S, S]`, the last gives logits
+/// `[images, classes]`; what passes between the others depends on the architecture.
 pub struct Network {
     device: Device,
     segments: Vec<Segment>,
@@ -37,7 +37,7 @@ impl Network {
         })
     }
 
-    /// Says where the network's parameters are.
+    /// Returns the device that the network's parameters are on.
     pub fn device(&self) -> &Device {
         &self.device
     }

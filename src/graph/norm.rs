@@ -12,7 +12,7 @@ pub struct Norm<T> {
     pub weight: T,
     /// β, `[width]`.
     pub bias: T,
-    /// What is added to the variance.
+    /// Added to the variance.
     pub eps: f32,
 }
 
@@ -27,7 +27,7 @@ impl Norm<Buffer<f32>> {
         }
     }
 
-    /// Computes the gradient of `input`, given that of all its tokens normalised.
+    /// Computes the gradient of `input`, given `grad`, the gradient of all its tokens normalised.
     pub(super) fn backward(
         &self,
         commands: &mut Commands,
@@ -55,12 +55,12 @@ impl<'a> Normed<'a> {
         Self { token, ..self }
     }
 
-    /// Brings them into this order, where there is one.
+    /// Brings the tokens into this order, where there is one.
     pub(super) fn in_order(self, order: Option<&'a Order>) -> Self {
         Self { order, ..self }
     }
 
-    /// The rows of the input, which has `images` images.
+    /// Describes the rows of the input, which has `images` images, for the kernel.
     fn shape(&self, images: usize) -> LayerNorm {
         let width = self.norm.weight.len();
         let (rows, input_offset, input_stride) = match self.token {
@@ -76,7 +76,7 @@ impl<'a> Normed<'a> {
         }
     }
 
-    /// Computes them in floats, `[rows, width]`.
+    /// Computes the normalised tokens in floats, `[rows, width]`.
     pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         let Norm { weight, bias, .. } = self.norm;
         let normed = layer_norm(commands, &self.shape(images), self.input, weight, bias);
@@ -86,7 +86,8 @@ impl<'a> Normed<'a> {
         }
     }
 
-    /// Computes their codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand of an integer product.
+    /// Computes the normalised tokens' codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand
+    /// of an integer product.
     pub fn codes(
         &self,
         commands: &mut Commands,

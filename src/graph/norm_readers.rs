@@ -1,4 +1,5 @@
-//! Which products take what a LayerNorm gives: what is taken out of its γ and β can be put into their weights and biases.
+//! Finds which products read a LayerNorm's result: what is taken out of its γ and β can be put into their weights and
+//! biases.
 
 use super::builder::{Graph, Node};
 use super::operation::Operation;
@@ -10,7 +11,8 @@ pub struct NormReaders {
     pub weight: String,
     /// The tensor of β.
     pub bias: String,
-    /// Those whose left operand it is, or its mean or some of its rows in another order.
+    /// The products whose left operand is the norm's result, the mean of its rows, or some of its rows in another
+    /// order.
     pub sites: Vec<Site>,
     /// Whether rows of zeros lie between the rows that they read: padding, which must stay zero.
     pub is_padded: bool,
@@ -54,7 +56,8 @@ impl Graph {
         found
     }
 
-    /// The products with weights that read a value, if nothing else does; `is_padded` becomes true where zeros lie between.
+    /// Lists the products with weights that read a value, if nothing else does; sets `is_padded` where rows of zeros
+    /// lie between.
     fn weighted_readers(&self, value: usize, is_padded: &mut bool) -> Option<Vec<Site>> {
         if value + 1 == self.nodes.len() {
             return None;

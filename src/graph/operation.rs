@@ -16,24 +16,24 @@ use crate::kernels::{
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Says what an operation holds of its parameters.
+/// Says in what form an operation holds its parameters: by name, or as buffers.
 pub trait Stage {
-    /// A LayerNorm's.
+    /// Holds the parameters of a LayerNorm.
     type Norm;
-    /// The class token and what else comes before the patches, and the positions.
+    /// Holds the tokens that come before the patches, and the positions.
     type Embedding;
-    /// What is added to the scores of attention within windows.
+    /// Holds what is added to the scores of attention within windows.
     type Bias;
-    /// A LayerScale's.
+    /// Holds the factors of a LayerScale.
     type Factors;
-    /// An order of tokens.
+    /// Holds an order of tokens.
     type Order;
 }
 
-/// The stage of parameters that are named.
+/// Marks operations whose parameters are named only.
 pub enum Described {}
 
-/// The stage of parameters that are on a device.
+/// Marks operations whose parameters are on a device.
 pub enum Loaded {}
 
 impl Stage for Described {
@@ -52,7 +52,7 @@ impl Stage for Loaded {
     type Order = Arc<Order>;
 }
 
-/// Counts the patches of square images.
+/// Describes how square images are cut into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatchGrid {
     /// Channels of an image.
@@ -74,11 +74,11 @@ impl PatchGrid {
     }
 }
 
-/// Holds what makes tokens of the patches' embeddings.
+/// Holds the parameters that make tokens of the patches' embeddings.
 pub struct Embedding<T> {
     /// Tokens that come before the patches, `[prefix_tokens, dim]`.
     pub prefix: T,
-    /// Their number.
+    /// The number of these tokens.
     pub prefix_tokens: usize,
     /// What is added to all tokens, `[prefix_tokens + patches, dim]`.
     pub positions: T,
@@ -95,7 +95,7 @@ impl<T> Embedding<T> {
     }
 }
 
-/// One operation on values `[images, rows, width]`, or two for those that join two.
+/// Describes one operation on a value `[images, rows, width]`, or on two of them.
 pub enum Operation<S: Stage> {
     /// Makes a row of each patch's pixels (timm's `PatchEmbed`, without its projection).
     Patches(PatchGrid),
@@ -103,17 +103,17 @@ pub enum Operation<S: Stage> {
     Embed(S::Embedding),
     /// Normalises each row.
     LayerNorm(S::Norm),
-    /// softmax(scores / √d + bias + mask) of each row.
+    /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
-    /// x Φ(x) of each element.
+    /// Computes x Φ(x) of each element.
     Gelu,
     /// Multiplies each column by a factor.
     Scale(S::Factors),
-    /// Brings rows into another order, with rows of zeros where that has padding.
+    /// Brings rows into another order, with rows of zeros for padding.
     Arrange(S::Order),
-    /// Brings rows back from that order.
+    /// Brings rows back from such an order into the image's.
     Restore(S::Order),
-    /// Takes several rows for one.
+    /// Joins several consecutive rows to one.
     Reshape,
     /// Averages an image's rows.
     Mean,
@@ -128,7 +128,8 @@ pub(super) struct Loader<'a> {
     pub device: &'a Device,
     /// Gives a tensor of the `state_dict` by its name.
     pub float: &'a dyn Fn(&str) -> Result<Vec<f32>>,
-    /// What was loaded, by where its description lies: an order and its inverse are one.
+    /// Orders that were loaded, by the addresses of their descriptions: operations that share an order share its
+    /// buffers.
     orders: HashMap<*const Arrangement, Arc<Order>>,
 }
 
@@ -193,7 +194,7 @@ impl Operation<Described> {
     }
 }
 
-/// What one operation was given and made, for some images.
+/// Holds the inputs and the result of an operation that was computed for some images, as its gradient needs them.
 pub(super) struct Applied<'a> {
     pub images: usize,
     /// The shapes of its inputs.
@@ -204,7 +205,7 @@ pub(super) struct Applied<'a> {
     pub output: Option<&'a Buffer<f32>>,
 }
 
-/// What an operation's gradient reads besides the gradient that comes in.
+/// Says which values an operation's gradient reads, besides the gradient of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reads {
     Nothing,
@@ -263,8 +264,8 @@ impl Operation<Loaded> {
         }
     }
 
-    /// Computes the loss's gradient at each input, given `grad`, that at the result; nothing where nobody can ask for it,
-    /// which is at the pixels.
+    /// Computes the loss's gradient at each input, given `grad`, the gradient at the result; nothing at the pixels,
+    /// whose gradient nothing needs.
     pub(super) fn gradients(
         &self,
         commands: &mut Commands,

@@ -1,4 +1,4 @@
-//! Tokens in another order: Swin's windows, its merging of patches, one token of many. Places that no token takes are padded
+//! Orders of tokens: Swin's windows, its merging of patches, one token of many. Places that no token takes are padded
 //! with zeros.
 
 use crate::device::{Buffer, Commands, Device};
@@ -8,12 +8,13 @@ use crate::kernels::{TokenOrder, permute_tokens};
 pub struct Arrangement {
     /// Tokens of the image.
     pub tokens: usize,
-    /// Per place, a token of the image, each at one place at most.
+    /// The image's token at each place, or `None` for padding. No token has two places.
     pub from: Vec<Option<usize>>,
 }
 
 impl Arrangement {
-    /// The places of tokens that all have one.
+    /// Describes an order in which every token of the image has a place. `from` names the token at each place, or
+    /// `None` for padding.
     pub fn new(from: Vec<Option<usize>>) -> Self {
         Self {
             tokens: from.iter().flatten().count(),
@@ -21,7 +22,7 @@ impl Arrangement {
         }
     }
 
-    /// One token of an image's `tokens`.
+    /// Describes an order with a single place, which has `token` of an image's `tokens`.
     pub fn only(token: usize, tokens: usize) -> Self {
         Self {
             tokens,
@@ -32,11 +33,11 @@ impl Arrangement {
 
 /// Holds an order of an image's tokens on a device.
 pub struct Order {
-    /// Per place, which token of the image it has; as many as the image has, for padding.
+    /// The image's token at each place; the number of tokens stands for padding.
     forward: Buffer<u32>,
-    /// Per token of the image, its place; as many as there are places, for tokens that have none.
+    /// The place of each token of the image; the number of places stands for none.
     inverse: Buffer<u32>,
-    /// The token, where there is one place for one.
+    /// The token, where there is only one place.
     single: Option<usize>,
 }
 
@@ -61,12 +62,12 @@ impl Order {
         }
     }
 
-    /// The only token that has a place, if there is no other place.
+    /// Returns the token, where the order has one place only.
     pub(super) fn single(&self) -> Option<usize> {
         self.single
     }
 
-    /// Leads from the order of the image to this one.
+    /// Describes the way from the image's order to this one.
     pub fn forward(&self) -> TokenOrder<'_> {
         TokenOrder {
             from: &self.forward,
@@ -74,8 +75,8 @@ impl Order {
         }
     }
 
-    /// Brings tokens `[images, tokens, dim]` from the order of the image to this one, with its padding; this is also the
-    /// gradient of [`Self::undo`].
+    /// Brings tokens `[images, tokens, dim]` from the order of the image to this one, with its padding; this is also
+    /// the gradient of [`Self::undo`].
     pub fn apply(&self, commands: &mut Commands, dim: usize, tokens: &Buffer<f32>) -> Buffer<f32> {
         permute_tokens(commands, dim, self.forward(), tokens)
     }

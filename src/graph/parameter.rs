@@ -14,16 +14,16 @@ enum Source {
     Constant(Arc<dyn Fn() -> Vec<f32> + Send + Sync>),
 }
 
-/// Makes values of a tensor's.
+/// Computes a parameter's values from a tensor's.
 type Derivation = Arc<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
 
 impl Parameter {
-    /// Takes a tensor as it is.
+    /// Describes a parameter that is a tensor as it is.
     pub fn tensor(name: impl Into<String>) -> Self {
         Self(vec![Source::Tensor(name.into())])
     }
 
-    /// Takes what `derive` makes of a tensor, when the parameter is loaded.
+    /// Describes a parameter that `derive` computes from a tensor when it is loaded.
     pub fn derived(
         name: impl Into<String>,
         derive: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
@@ -31,18 +31,18 @@ impl Parameter {
         Self(vec![Source::Derived(name.into(), Arc::new(derive))])
     }
 
-    /// Takes what `make` gives when the parameter is loaded: no tensor has a part in it.
+    /// Describes a parameter that `make` computes when it is loaded, without any tensor.
     pub fn constant(make: impl Fn() -> Vec<f32> + Send + Sync + 'static) -> Self {
         Self(vec![Source::Constant(Arc::new(make))])
     }
 
-    /// Puts `next` after these values.
+    /// Appends the values of `next` to these.
     pub fn then(mut self, next: Self) -> Self {
         self.0.extend(next.0);
         self
     }
 
-    /// Names the tensor, where the parameter is one as it is.
+    /// Names the tensor, where the parameter is a single one, unchanged.
     pub(super) fn name(&self) -> Option<&str> {
         match &self.0[..] {
             [Source::Tensor(name)] => Some(name),

@@ -1,4 +1,4 @@
-//! Where float, recording and integer execution of a network differ: how a site's product is computed.
+//! Says how a site's product is computed, which is where the float, the f16 and the integer network differ.
 
 use super::activation::{Activation, Output, Then};
 use super::site::Site;
@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 /// Computes the matrix products of a network. One definition of the network serves every way to compute them.
 pub trait Products: Send + Sync {
-    /// O of `site` for `images` images, and what `then` says. `b` is the right operand, or `None` where B is the site's
-    /// weight. A bias, where the site has one, is added.
+    /// Computes O of `site` for `images` images and hands it on as `then` says. `b` is the right operand, or `None`
+    /// where that is the site's weight. A bias, where the site has one, is added.
     fn product(
         &mut self,
         commands: &mut Commands,
@@ -23,10 +23,10 @@ pub trait Products: Send + Sync {
     ) -> Output;
 }
 
-/// Products whose operands and results are floats. What comes before and after them, other kernels compute.
+/// Computes products of floats with floats as results; other kernels compute what comes before and after them.
 pub trait FloatingProducts: Send + Sync {
-    /// O of `site` for `images` images, with its bias. `a` is the left operand's buffer; `b` the right one's, or `None`
-    /// where B is the site's weight.
+    /// Computes O of `site` for `images` images, with its bias. `a` is the left operand's buffer; `b` the right one's,
+    /// or `None` where that is the site's weight.
     fn multiply(
         &self,
         commands: &mut Commands,
@@ -57,19 +57,19 @@ impl<P: FloatingProducts> Products for P {
     }
 }
 
-/// The weight and the bias of a linear site.
+/// Holds the weight and the bias of a linear site.
 #[derive(Clone)]
 pub struct LinearWeights {
     /// `[outputs, inputs]`; a convolution's kernel is flattened to `[channels, height, width]`.
     pub weight: Buffer<f32>,
     /// `[outputs]`, where the site has one.
     pub bias: Option<Buffer<f32>>,
-    /// The same as an integer product takes it, `[outputs][2]`.
+    /// The bias once more, as an integer product takes it, `[outputs][2]`.
     pub affine: Option<Buffer<f32>>,
 }
 
 impl LinearWeights {
-    /// A weight that is on the device, and its bias, which is uploaded.
+    /// Takes a weight that is on `device`, and uploads its bias.
     pub fn new(weight: Buffer<f32>, device: &Device, bias: Option<&[f32]>) -> Self {
         Self {
             weight,
@@ -79,7 +79,7 @@ impl LinearWeights {
     }
 }
 
-/// Products in f32: the FP network.
+/// Holds the weights of the FP network and computes its products in f32.
 #[derive(Default)]
 pub struct FloatProducts {
     linear: HashMap<String, LinearWeights>,
@@ -113,7 +113,7 @@ impl FloatProducts {
         self.linear.insert(site.name.clone(), linear);
     }
 
-    /// The weight and bias of a linear site.
+    /// Returns the weight and the bias of a linear site.
     ///
     /// # Panics
     /// If `site` was not among those loaded.

@@ -11,17 +11,17 @@ use super::softmax::Probabilities;
 use crate::device::{Buffer, Commands};
 use crate::error::Result;
 
-/// A link of a network's chain: an embedding, a block, a merging, a head. It has all parameters but the weights of its matrix
-/// products, which [`Products`] hold.
+/// Holds a link of a network's chain on a device: an embedding, a block, a merging or a head. It has all parameters but
+/// the weights and biases of its matrix products, which [`Products`] hold.
 pub struct Segment {
     pub(super) graph: Graph<Loaded>,
     sites: Vec<Site>,
     steps: Vec<Step>,
-    /// Per step, the values that no later one reads.
+    /// The values that no step after this one reads, for each step.
     last_read: Vec<Vec<usize>>,
-    /// Per value, whether the way back or a site's record needs it.
+    /// Whether a gradient or a site's record needs the value, for each value.
     pub(super) is_kept: Vec<bool>,
-    /// Per value, whether the loss's gradient there is needed, for a product or for the segment before.
+    /// Whether the loss's gradient there is needed, for a product or for the segment before, for each value.
     pub(super) has_gradient: Vec<bool>,
 }
 
@@ -223,7 +223,8 @@ fn kept(graph: &Graph<Loaded>) -> Vec<bool> {
     kept
 }
 
-/// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at pixels.
+/// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at
+/// pixels.
 fn with_gradients(graph: &Graph<Loaded>) -> Vec<bool> {
     let cuts = |node: &Node<Loaded>| {
         matches!(

@@ -1,6 +1,6 @@
-//! What a value has of one image.
+//! The shape of a value, per image.
 
-/// Counts what a value has of one image.
+/// Describes the shape of a value, per image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Rows: tokens, or rows of the scores.
@@ -10,7 +10,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Elements of one image.
+    /// Counts the elements of one image.
     pub fn elements(&self) -> usize {
         self.rows * self.width
     }

@@ -2,8 +2,8 @@
 
 use crate::kernels::{Product, View};
 
-/// One matrix product of a network, named as timm names the layer (`blocks.0.attn.qkv`), or after the operands where
-/// timm has no layer (`blocks.0.attn.qk`, `blocks.0.attn.pv`).
+/// Names and describes one matrix product of a network. The name is timm's for the layer (`blocks.0.attn.qkv`), or made
+/// of the operands' where timm has no layer (`blocks.0.attn.qk`, `blocks.0.attn.pv`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {
     /// The name that scales are stored under.
@@ -12,20 +12,20 @@ pub struct Site {
     pub kind: SiteKind,
 }
 
-/// The operands of a [`Site`].
+/// Describes the operands of a [`Site`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum SiteKind {
     /// A is an activation `[images · rows, inputs]`, B is `weightᵀ` with `weight` `[outputs, inputs]`.
     Linear(Linear),
-    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`, O
-    /// is `[images, W, H, N, N]`.
+    /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`,
+    /// O is `[images, W, H, N, N]`.
     Scores(Attention),
     /// Attention's result per head, p · v: A is the softmax `[images, W, H, N, N]`, B is a part of qkv, O is
     /// `[images, W, N, H, D]`.
     Context(Attention),
 }
 
-/// The sizes of a product with a weight.
+/// Describes the sizes of a product with a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Linear {
     /// Rows of one image.
@@ -43,7 +43,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A product with a bias, on an activation that is no GELU's.
+    /// Describes a product with a bias whose left operand isn't a GELU's output and whose outputs aren't q, k and v.
     pub fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
         Self {
             rows,
@@ -56,7 +56,7 @@ impl Linear {
     }
 }
 
-/// The sizes of a multi-head attention, over all tokens of an image or within windows.
+/// Describes the sizes of a multi-head attention, over all tokens of an image or within windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attention {
     /// W, windows of one image; 1 where there are none.
@@ -70,17 +70,18 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Features of a token, all heads together.
+    /// Counts the features of a token, all heads together.
     pub fn dim(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Tokens of one image, all windows together, with what pads them.
+    /// Counts the tokens of one image in all windows, padding included.
     pub fn image_tokens(&self) -> usize {
         self.windows * self.tokens
     }
 
-    /// One of q, k, v (`part` 0, 1, 2) inside qkv, as matrices `[N, D]` of outer batch window and inner batch head.
+    /// Returns one of q, k, v (`part` 0, 1, 2) inside qkv, as matrices `[N, D]` whose outer batch are the windows and
+    /// whose inner batch are the heads.
     fn part(&self, part: usize) -> View {
         let dim = self.dim();
         View::new(
@@ -91,7 +92,7 @@ impl Attention {
         )
     }
 
-    /// `[images · W, H, N, N]` as matrices `[N, N]`.
+    /// Returns `[images · W, H, N, N]` as matrices `[N, N]`.
     fn square(&self) -> View {
         let matrix = self.tokens * self.tokens;
         View::new(0, [self.heads * matrix, matrix], self.tokens, 1)
@@ -99,7 +100,7 @@ impl Attention {
 }
 
 impl Site {
-    /// A product with a weight.
+    /// Describes a product with a weight.
     pub fn linear(name: impl Into<String>, linear: Linear) -> Self {
         Self {
             name: name.into(),
@@ -107,7 +108,7 @@ impl Site {
         }
     }
 
-    /// The product that computes this site for `images` images.
+    /// Returns the product that computes this site for `images` images.
     pub fn product(&self, images: usize) -> Product {
         match self.kind {
             SiteKind::Linear(linear) => {
@@ -137,13 +138,13 @@ impl Site {
         }
     }
 
-    /// Elements of O of one image.
+    /// Counts the elements of O of one image.
     pub fn out_len(&self) -> usize {
         let product = self.product(1);
         product.problems() * product.m * product.n
     }
 
-    /// The sizes of a site that has a weight.
+    /// Returns the sizes of a site that has a weight.
     pub fn weight(&self) -> Option<Linear> {
         match self.kind {
             SiteKind::Linear(linear) => Some(linear),
@@ -151,7 +152,7 @@ impl Site {
         }
     }
 
-    /// Whether B is a weight of the network, rather than an activation.
+    /// Says whether B is a weight of the network, rather than an activation.
     pub fn has_weight(&self) -> bool {
         self.weight().is_some()
     }

@@ -9,9 +9,9 @@ use crate::kernels::{
 
 /// Holds what is added to the scores of attention within windows before their softmax.
 pub struct WindowBias<T> {
-    /// By head, `[heads, tokens, tokens]`.
+    /// Added to the scores of each head, `[heads, tokens, tokens]`.
     pub bias: T,
-    /// By window, `[windows, tokens, tokens]`; or `[1, tokens, tokens]` for all of them.
+    /// Added to the scores of each window, `[windows, tokens, tokens]`; or to those of all, `[1, tokens, tokens]`.
     pub mask: T,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Probabilities<'a> {
         }
     }
 
-    /// Computes them in floats, `[images, W, H, N, N]`.
+    /// Computes the probabilities in floats, `[images, W, H, N, N]`.
     pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         match self.bias {
             None => {
@@ -53,8 +53,8 @@ impl<'a> Probabilities<'a> {
         }
     }
 
-    /// Computes their codes, a matrix for each head of each window: the left operand of an integer product. `inverses`
-    /// `[groups, 2]` are those of one scale, or of one per head.
+    /// Computes the probabilities' codes, a matrix for each head of each window: the left operand of an integer
+    /// product. `inverses` `[groups, 2]` are the inverses of one scale, or of one scale per head.
     pub fn codes(
         &self,
         commands: &mut Commands,
@@ -99,18 +99,18 @@ impl<'a> Probabilities<'a> {
 }
 
 impl Attention {
-    /// What the scores are multiplied by: 1/√d.
+    /// Returns what the scores are multiplied by: 1/√d.
     fn factor(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    /// Rows of the scores.
+    /// Counts the rows of the scores.
     fn score_rows(&self, images: usize) -> usize {
         images * self.image_tokens() * self.heads
     }
 
-    /// Computes the gradient at the scores, given that at their softmax, which gave `probabilities`. What was added to the
-    /// scores has no part in it.
+    /// Computes the gradient at the scores, given that at their softmax, which gave `probabilities`. What was added to
+    /// the scores has no part in it.
     pub(super) fn softmax_backward(
         &self,
         commands: &mut Commands,

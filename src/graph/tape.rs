@@ -1,4 +1,4 @@
-//! The way back through a segment: what its operations made on the way forward, and the gradient of the loss at each.
+//! The backward pass through a segment: the values that its forward pass keeps, and the gradient of the loss at each.
 
 use super::builder::Node;
 use super::operation::Applied;
@@ -10,8 +10,8 @@ use crate::device::{Buffer, Commands};
 use crate::kernels::{Product, add, float_product};
 use std::collections::HashMap;
 
-/// Holds what went through a site for a few images: A, B (unless it is the weight), O, and ∂L/∂O once the way back has been
-/// there. Laid out as [`Site::product`] says.
+/// Holds what went through a site for a few images: A, B (unless it is the weight), O, and after the backward pass
+/// ∂L/∂O. Laid out as [`Site::product`] says.
 pub struct Record {
     /// The left operand's buffer.
     pub a: Buffer<f32>,
@@ -23,19 +23,20 @@ pub struct Record {
     pub grad: Option<Buffer<f32>>,
 }
 
-/// Holds what a segment of the FP network made of some images, as far as the way back and the sites' records need it.
+/// Holds the values that a segment of the FP network computed for some images, as far as the backward pass and the
+/// sites' records need them.
 pub struct Tape<'a> {
     segment: &'a Segment,
     products: &'a FloatProducts,
     images: usize,
-    /// Per value.
+    /// The values of the graph, where they are kept.
     values: Vec<Option<Buffer<f32>>>,
-    /// Per value, ∂L/∂O if it is a product's.
+    /// ∂L/∂O of each value that is a product's result.
     gradients: Vec<Option<Buffer<f32>>>,
 }
 
 impl Segment {
-    /// Computes the segment operation by operation and keeps what the way back needs.
+    /// Computes the segment operation by operation and keeps the values that the backward pass needs.
     pub fn record<'a>(
         &'a self,
         commands: &mut Commands,
@@ -88,8 +89,8 @@ impl Tape<'_> {
         self.value(self.values.len() - 1)
     }
 
-    /// Back-propagates `grad`, the loss's gradient at the segment's output, to its input, and keeps ∂L/∂O of every site. At
-    /// pixels there is no gradient: nobody asks for it.
+    /// Back-propagates `grad`, the loss's gradient at the segment's output, to its input, and keeps ∂L/∂O of every
+    /// site. Returns the gradient at the input, unless that is pixels, whose gradient nothing needs.
     pub fn backward(&mut self, commands: &mut Commands, grad: Buffer<f32>) -> Option<Buffer<f32>> {
         let segment = self.segment;
         let nodes = segment.graph.nodes.iter().enumerate();
@@ -131,7 +132,7 @@ impl Tape<'_> {
         gradients.0.swap_remove(0)
     }
 
-    /// Adds to the gradients of a product's operands what `grad`, that of its result, brings.
+    /// Adds to the gradients of a product's operands what follows from `grad`, the gradient of its result.
     fn through_product(
         &self,
         commands: &mut Commands,
@@ -162,7 +163,7 @@ impl Tape<'_> {
         value.expect("what goes through a product or out is kept")
     }
 
-    /// Lists what went through the sites, by their names.
+    /// Returns the sites' records, by the sites' names.
     pub fn into_records(self) -> HashMap<String, Record> {
         let nodes = self.segment.graph.nodes.iter().enumerate();
         nodes
@@ -182,7 +183,7 @@ impl Tape<'_> {
     }
 }
 
-/// The loss's gradient at each value, as far as those that read it have added to it.
+/// Holds the loss's gradient at each value: the sum of what its readers have added so far.
 struct Gradients(Vec<Option<Buffer<f32>>>);
 
 impl Gradients {
@@ -198,8 +199,8 @@ impl Gradients {
         });
     }
 
-    /// Adds a product of floats to the gradient of a `value` of that many elements. Where it covers only a part of them, no
-    /// other covers that part: q, k and v have theirs in qkv.
+    /// Adds a product of floats to the gradient of a `value` of `len` elements. Where the product covers only a part of
+    /// them, no other product covers that part: q, k and v each have theirs in qkv.
     fn add_product(
         &mut self,
         commands: &mut Commands,

@@ -12,7 +12,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/average.wgsl"),
 };
 
-/// Vectors that one invocation computes, as in the shader.
+/// Counts the vectors that one invocation computes, as in the shader.
 const STRIP: usize = 4;
 
 #[repr(C)]
@@ -24,7 +24,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count });
 
-/// `(a + b) / 2`, element by element, of two buffers of one length.
+/// Computes `(a + b) / 2`, element by element, of two buffers of one length.
 pub fn average(commands: &mut Commands, a: &Buffer<f32>, b: &Buffer<f32>) -> Buffer<f32> {
     assert_eq!(a.len(), b.len(), "the terms of an average have one length");
     let out = commands.uninitialized(a.len());
@@ -55,13 +55,13 @@ fn cpu(a: &[f32], b: &[f32], out: &mut [f32]) {
         .for_each(|((out, a), b)| *out = 0.5 * (a + b));
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "(a[at] + b[at])",
     wrong: "(a[at] + b[at].xyww)",
 });
 
-/// Elements of many workgroups, the last of which isn't full, and ragged ones. Halving is exact.
+/// Lists cases: many elements, which don't fill the last workgroup, and ragged sizes. Halving is exact.
 pub(super) fn cases() -> Vec<Case> {
     let lens = RAGGED.into_iter().chain([100_003]);
     let cases = lens.map(|len| {

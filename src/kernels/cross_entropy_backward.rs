@@ -22,8 +22,9 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { rows, classes });
 
-/// The gradient of `Σ cross_entropy(row, argmax(row))` over the rows of `logits`, `[rows, classes]`: the probabilities,
-/// less one at the first of the largest logits, where minus the sum of the other probabilities is kept exact.
+/// Computes the gradient of `Σ cross_entropy(row, argmax(row))` over the rows of `logits`, `[rows, classes]`: the
+/// probabilities, less one at the first of the largest logits, where minus the sum of the other probabilities is kept
+/// exact.
 pub fn cross_entropy_backward(
     commands: &mut Commands,
     rows: usize,
@@ -75,14 +76,14 @@ fn cpu(classes: usize, logits: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "-others * inverse",
     wrong: "inverse - 1.0",
 });
 
-/// Rows of logits in quarters, so that some are equal. A winner is `lead` above the others' usual size: at 40, 1 - p is about
-/// 1e-15, and its p - 1 would be zero in f32. Without a lead, ties are likely enough.
+/// Lists cases with rows of logits in quarters, so that some are equal. A winner is `lead` above the others' usual
+/// size: at 40, 1 - p is about 1e-15, and its p - 1 would be zero in f32. Without a lead, ties are likely enough.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = [(1, 1), (3, 197), (65, 10), (7, 1000)].into_iter();
     let cases = sizes.flat_map(|(rows, classes)| {
@@ -109,7 +110,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.collect()
 }
 
-/// p - 1 of the first of the largest logits, and p of the others. p - 1 is the sum of the others' p, which keeps its digits.
+/// Computes p - 1 of the first of the largest logits, and p of the others. p - 1 is minus the sum of the others' p,
+/// which keeps its digits.
 fn exact(logits: &[f64]) -> Vec<(f64, f64)> {
     let classes = logits.len();
     let largest = logits.iter().fold(f64::NEG_INFINITY, |a, &x| a.max(x));

@@ -11,7 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/embed.wgsl"),
 };
 
-/// The shape of a batch of embedded images.
+/// Describes the shape of a batch of embedded images.
 #[derive(Clone, Copy, Debug)]
 pub struct Embed {
     /// Images.
@@ -25,7 +25,7 @@ pub struct Embed {
 }
 
 impl Embed {
-    /// Tokens of one image.
+    /// Counts the tokens of one image.
     pub fn tokens(&self) -> usize {
         self.prefix + self.patches
     }
@@ -48,8 +48,8 @@ super::layout_test::uniform!(Parameters {
     prefix
 });
 
-/// Tokens `[batch, prefix + patches, dim]`: the `prefix` tokens `[prefix, dim]`, then an image's `patch_embeddings`
-/// `[batch, patches, dim]`, with `positions` `[prefix + patches, dim]` added to all of them.
+/// Computes tokens `[batch, prefix + patches, dim]`: the `prefix` tokens `[prefix, dim]`, then an image's
+/// `patch_embeddings` `[batch, patches, dim]`, with `positions` `[prefix + patches, dim]` added to all of them.
 pub fn embed(
     commands: &mut Commands,
     shape: &Embed,
@@ -109,7 +109,7 @@ fn cpu(
         });
 }
 
-/// Shapes of the cases, with their names.
+/// Lists the shapes of the cases, with their names.
 pub(super) fn shapes() -> [(String, Embed); 4] {
     let sizes = [(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)];
     sizes.map(|(batch, patches, prefix, dim)| {
@@ -123,7 +123,7 @@ pub(super) fn shapes() -> [(String, Embed); 4] {
     })
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "positions[within]",
     wrong: "positions[within - within % p.dim]",

@@ -29,8 +29,8 @@ super::layout_test::uniform!(Parameters {
     prefix
 });
 
-/// The gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens, `[batch, prefix + patches,
-/// dim]`.
+/// Computes the gradient of the patch embeddings, `[batch, patches, dim]`, given that of the tokens,
+/// `[batch, prefix + patches, dim]`.
 pub fn embed_backward(commands: &mut Commands, shape: &Embed, grad: &Buffer<f32>) -> Buffer<f32> {
     let out = commands.uninitialized(shape.batch * shape.patches * shape.dim);
     match commands.device() {
@@ -61,13 +61,13 @@ fn cpu(shape: &Embed, grad: &[f32], out: &mut [f32]) {
         .for_each(|(out, grad)| out.copy_from_slice(&grad[image_tokens - image_patches..]));
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "(image + 1u) * p.prefix",
     wrong: "image * p.prefix",
 });
 
-/// The gradients of all tokens but the prefix.
+/// Lists cases whose results are the gradients of all tokens but the prefix.
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().map(|(name, shape)| {
         let (tokens, dim) = (shape.prefix + shape.patches, shape.dim);

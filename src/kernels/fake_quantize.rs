@@ -45,8 +45,8 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// Rounds `source`, `[outer][inner][rows][k]`, to what its codes stand for. `what` has one job, and how its codes would be
-/// packed doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
+/// Rounds `source`, `[outer][inner][rows][k]`, to what its codes stand for. `what` has one job, and how its codes would
+/// be packed doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
 pub fn fake_quantize(
     commands: &mut Commands,
     what: &Quantize,
@@ -103,13 +103,13 @@ fn cpu(what: &Quantize, source: &[f32], scales: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "value_of_code(x, scales[group]",
     wrong: "value_of_code(x + 0.5 * scales[group].x, scales[group]",
 });
 
-/// Keys with a scale for each head. What codes stand for is rounded once.
+/// Lists a case with keys that have a scale for each head. What codes stand for is rounded once.
 pub(super) fn cases() -> Vec<Case> {
     let (images, tokens, heads, dim) = (2, 7, 3, 5);
     let cases = FORMATS.into_iter().flat_map(|format| {

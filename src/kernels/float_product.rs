@@ -20,7 +20,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Most elements of a packed operand. Larger ones are packed and multiplied in parts, which share the memory.
+/// Limits the elements of a packed operand. Larger ones are packed and multiplied in parts, which share the memory.
 const PART: usize = 8 << 20;
 
 #[repr(C)]
@@ -47,8 +47,8 @@ super::layout_test::uniform!(Parameters {
     has_bias
 });
 
-/// `out = a · b + bias` for every matrix of the batch; `bias` is `[n]` and optional. Elements of `out` that the view
-/// doesn't name keep their values.
+/// Computes `out = a · b + bias` for every matrix of the batch; `bias` is `[n]` and optional. Elements of `out` that
+/// the view doesn't name keep their values.
 pub fn float_product(
     commands: &mut Commands,
     product: &Product,
@@ -123,7 +123,7 @@ fn append(
     }
 }
 
-/// The rows of `a` and the columns of `b`.
+/// Describes the rows of `a` and the columns of `b`, for packing.
 fn operands(product: &Product) -> [PackQuads; 2] {
     let operand = |lines, view| PackQuads {
         batch: product.batch,
@@ -137,8 +137,8 @@ fn operands(product: &Product) -> [PackQuads; 2] {
     ]
 }
 
-/// `product` in parts whose packed operands have at most [`PART`] elements, as far as fewer matrices or fewer rows at a
-/// time can do that.
+/// Divides `product` into parts whose packed operands have at most [`PART`] elements, as far as fewer matrices or fewer
+/// rows at a time can do that.
 fn parts(product: Product) -> Vec<Product> {
     let [rows, columns] = operands(&product).map(|operand| operand.packed_len());
     match halves(product) {
@@ -149,7 +149,7 @@ fn parts(product: Product) -> Vec<Product> {
     }
 }
 
-/// Two products that make up `product`: half the matrices each, or half the rows of a single one.
+/// Divides `product` into two: half the matrices each, or half the rows of a single one.
 fn halves(product: Product) -> Option<[Product; 2]> {
     let [outer, inner] = product.batch;
     let rest = |batch: [usize; 2], row: usize| Product {
@@ -177,7 +177,7 @@ fn halves(product: Product) -> Option<[Product; 2]> {
     (half < product.m).then(|| [first([1, 1], half), rest([0, 0], half)])
 }
 
-/// The oracle: a library's matrix product for each matrix of the batch.
+/// Computes the product by a library, matrix by matrix: this is the oracle.
 fn cpu(product: &Product, a: &[f32], b: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
     let mut result = vec![0.0; product.m * product.n];
     for outer in 0..product.batch[0] {
@@ -197,7 +197,7 @@ fn cpu(product: &Product, a: &[f32], b: &[f32], bias: Option<&[f32]>, out: &mut 
     }
 }
 
-/// One matrix of a batch as the library sees it.
+/// Shows one matrix of a batch to the library.
 fn matrix<'a>(
     view: &View,
     batch: [usize; 2],
@@ -209,7 +209,7 @@ fn matrix<'a>(
         .expect("a product's views lie within its buffers")
 }
 
-/// `out[m, n] = a[m, k] · b[k, n]` by the library, rows shared out over the cores.
+/// Computes `out[m, n] = a[m, k] · b[k, n]` by the library, rows shared out over the cores.
 pub(super) fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
     use rayon::prelude::*;
     let (rows, columns) = (a.nrows(), b.ncols());

@@ -23,7 +23,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count, dim, first });
 
-/// `out[first + i] = source[rows[i]]`, rows of `dim` elements. Other rows of `out` keep their values.
+/// Copies rows of `dim` elements: `out[first + i] = source[rows[i]]`. Other rows of `out` keep their values.
 pub fn gather_rows(
     commands: &mut Commands,
     dim: usize,
@@ -69,14 +69,14 @@ fn cpu(dim: usize, source: &[f32], rows: &[u32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "(p.first + row) * p.dim",
     wrong: "row * p.dim",
 });
 
-/// Two rows before the gathered ones and one after them stay zero. The last size has more rows than one dimension of a
-/// dispatch has workgroups.
+/// Lists cases where two rows before the gathered ones and one after them stay zero. The last size has more rows than
+/// one dimension of a dispatch has workgroups.
 pub(super) fn cases() -> Vec<Case> {
     const ROWS: usize = 211;
     let sizes = [(1, 1), (3, 65), (197, 64), (70_000, 3)];

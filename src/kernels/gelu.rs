@@ -15,7 +15,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Vectors that one invocation computes, as in the shader.
+/// Counts the vectors that one invocation computes, as in the shader.
 const STRIP: usize = 4;
 
 #[repr(C)]
@@ -27,7 +27,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count });
 
-/// `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
+/// Computes `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
 pub fn gelu(commands: &mut Commands, input: &Buffer<f32>) -> Buffer<f32> {
     let out = commands.uninitialized(input.len());
     match commands.device() {
@@ -49,7 +49,7 @@ pub fn gelu(commands: &mut Commands, input: &Buffer<f32>) -> Buffer<f32> {
     out
 }
 
-/// Coefficients of the shader's fit, highest power first.
+/// Lists the coefficients of the shader's fit, highest power first.
 const FIT: [f32; 10] = [
     -0.020_612_73,
     0.112_375_27,
@@ -63,7 +63,7 @@ const FIT: [f32; 10] = [
     0.119_686_63,
 ];
 
-/// Φ(x) and exp(-x² / 2), by the shader's formula.
+/// Computes Φ(x) and exp(-x² / 2), by the shader's formula.
 pub(super) fn normal(x: f32) -> (f32, f32) {
     // From 16 on, the tail is zero in f32.
     let y = x.abs().min(16.0);
@@ -81,7 +81,8 @@ fn cpu(input: &[f32], out: &mut [f32]) {
         .for_each(|(out, &x)| *out = x * normal(x).0);
 }
 
-/// From one tail to the other, and the awkward inputs: zeros, tiny ones that a device may take for zero, huge ones.
+/// Lists values from one tail to the other, and the awkward inputs: zeros, tiny ones that a device may take for zero,
+/// huge ones.
 pub(super) fn inputs() -> Vec<f32> {
     let mut inputs: Vec<f32> = (-2_000..2_000).map(|step| step as f32 * 1e-2).collect();
     inputs.extend([
@@ -91,7 +92,7 @@ pub(super) fn inputs() -> Vec<f32> {
     inputs
 }
 
-/// Φ(x).
+/// Computes Φ(x).
 pub(super) fn cumulative(x: f64) -> f64 {
     0.5 * libm::erfc(-x / SQRT_2)
 }
@@ -107,7 +108,7 @@ pub(super) fn flushed(x: f64) -> f64 {
     (1.0 + x.abs().min(20.0)) * SMALLEST
 }
 
-/// GELU of `x` and a bound on its error. Where the tail is subtracted from 1, only its absolute error counts.
+/// Computes GELU of `x` and a bound on its error. Where the tail is subtracted from 1, only its absolute error counts.
 pub(super) fn exact(x: f64) -> (f64, f64) {
     let value = x * cumulative(x);
     let tail = x.abs() * cumulative(-x.abs());
@@ -117,7 +118,7 @@ pub(super) fn exact(x: f64) -> (f64, f64) {
     )
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "gelu(input[at])",
     wrong: "gelu(input[at]).xyzz",

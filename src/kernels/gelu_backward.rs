@@ -17,10 +17,10 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// 1 / √(2π)
+/// Equals 1 / √(2π).
 const DENSITY: f32 = 0.398_942_3;
 
-/// Vectors that one invocation computes, as in the shader.
+/// Counts the vectors that one invocation computes, as in the shader.
 const STRIP: usize = 4;
 
 #[repr(C)]
@@ -32,7 +32,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count });
 
-/// `grad · (Φ(x) + x · φ(x))` of each element x of `input`, φ the normal distribution's density.
+/// Computes `grad · (Φ(x) + x · φ(x))` of each element x of `input`, φ the normal distribution's density.
 pub fn gelu_backward(
     commands: &mut Commands,
     input: &Buffer<f32>,
@@ -74,7 +74,8 @@ fn cpu(input: &[f32], grad: &[f32], out: &mut [f32]) {
         });
 }
 
-/// The derivative of x · Φ(x), and a bound on its error: the two terms cancel near -0.75, so each one's counts.
+/// Computes the derivative of x · Φ(x), and a bound on its error: the two terms cancel near -0.75, so each one's
+/// counts.
 fn exact(x: f64) -> (f64, f64) {
     let density = (-0.5 * x * x).exp() / (2.0 * PI).sqrt();
     let inexact = cumulative(-x.abs()) + x.abs() * density;
@@ -82,7 +83,7 @@ fn exact(x: f64) -> (f64, f64) {
     (cumulative(x) + x * density, bound)
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "x * (exponential * DENSITY)",
     wrong: "x * (exponential * 0.39891)",

@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// A batch of matrices inside a buffer: element (`outer`, `inner`, `row`, `column`) lies at `offset` plus the sum of
-/// each index times its stride. Attention's heads are the inner batch, its images the outer one.
+/// Describes a batch of matrices inside a buffer: element (`outer`, `inner`, `row`, `column`) lies at `offset` plus the
+/// sum of each index times its stride. Attention's heads are the inner batch, its images the outer one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct View {
@@ -17,17 +17,17 @@ pub struct View {
     pub row: u32,
     /// Stride from column to column.
     pub column: u32,
-    /// A uniform's structures are aligned to 16 bytes.
+    /// Padding, because a uniform's structures are aligned to 16 bytes.
     unused: [u32; 3],
 }
 
 impl View {
-    /// A single matrix with contiguous rows of `columns` elements.
+    /// Describes a single matrix with contiguous rows of `columns` elements.
     pub fn rows(columns: usize) -> Self {
         Self::new(0, [0, 0], columns, 1)
     }
 
-    /// A view with every stride given; `batch` is the outer and the inner stride.
+    /// Describes a view with every stride given; `batch` is the outer and the inner stride.
     pub fn new(offset: usize, batch: [usize; 2], row: usize, column: usize) -> Self {
         Self {
             offset: offset as u32,
@@ -39,7 +39,7 @@ impl View {
         }
     }
 
-    /// The same elements with rows and columns exchanged.
+    /// Describes the same elements with rows and columns exchanged.
     pub fn transposed(self) -> Self {
         Self {
             row: self.column,
@@ -48,7 +48,7 @@ impl View {
         }
     }
 
-    /// The same view from matrix (`outer`, `inner`) and from `row` on.
+    /// Describes the rest of the view, from matrix (`outer`, `inner`) and from `row` on.
     pub(crate) fn from(self, batch: [usize; 2], row: usize) -> Self {
         Self {
             offset: self.at(batch, row, 0) as u32,
@@ -56,18 +56,18 @@ impl View {
         }
     }
 
-    /// Index of the first element of matrix (`outer`, `inner`).
+    /// Returns the index of the first element of matrix (`outer`, `inner`).
     pub(crate) fn matrix(&self, outer: usize, inner: usize) -> usize {
         self.offset as usize + outer * self.outer as usize + inner * self.inner as usize
     }
 
-    /// Index of one element.
+    /// Returns the index of one element.
     pub(crate) fn at(&self, [outer, inner]: [usize; 2], row: usize, column: usize) -> usize {
         self.matrix(outer, inner) + row * self.row as usize + column * self.column as usize
     }
 }
 
-/// A batch of products `out = a · b`: `a` is `[m, k]`, `b` is `[k, n]`, `out` is `[m, n]`, once for each of
+/// Describes a batch of products `out = a · b`: `a` is `[m, k]`, `b` is `[k, n]`, `out` is `[m, n]`, once for each of
 /// `batch[0] · batch[1]` matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
@@ -88,7 +88,7 @@ pub struct Product {
 }
 
 impl Product {
-    /// `out[rows, outputs] = a[rows, inputs] · weightᵀ`, with timm's `weight[outputs, inputs]`.
+    /// Describes `out[rows, outputs] = a[rows, inputs] · weightᵀ`, with timm's `weight[outputs, inputs]`.
     pub fn linear(rows: usize, inputs: usize, outputs: usize) -> Self {
         Self {
             batch: [1, 1],
@@ -101,17 +101,17 @@ impl Product {
         }
     }
 
-    /// The number of matrices in the batch.
+    /// Counts the matrices in the batch.
     pub fn problems(&self) -> usize {
         self.batch[0] * self.batch[1]
     }
 
-    /// Multiply-adds of the whole batch.
+    /// Counts the multiply-adds of the whole batch.
     pub fn multiply_adds(&self) -> u64 {
         self.problems() as u64 * self.m as u64 * self.n as u64 * self.k as u64
     }
 
-    /// The gradient of `a`, given that of `out`: `grad_a = grad_out · bᵀ`.
+    /// Describes the product that computes the gradient of `a`, given that of `out`: `grad_a = grad_out · bᵀ`.
     pub fn backward_a(&self) -> Self {
         Self {
             batch: self.batch,
@@ -124,7 +124,7 @@ impl Product {
         }
     }
 
-    /// The gradient of `b`, given that of `out`: `grad_b = aᵀ · grad_out`.
+    /// Describes the product that computes the gradient of `b`, given that of `out`: `grad_b = aᵀ · grad_out`.
     pub fn backward_b(&self) -> Self {
         Self {
             batch: self.batch,
@@ -138,9 +138,9 @@ impl Product {
     }
 }
 
-/// How the elements of a product's output `[rows, columns]` fall into groups that are scored apart. A line is a group's
-/// stretch of one row. Either rows are grouped (attention heads, stacked in rows) or columns are (thirds of qkv, heads
-/// side by side); one of `row_groups` and `columns / group_columns` is 1.
+/// Says how the elements of a product's output `[rows, columns]` fall into groups that are scored apart. A line is a
+/// group's stretch of one row. Either rows are grouped (attention heads, stacked in rows) or columns are (thirds of
+/// qkv, heads side by side); one of `row_groups` and `columns / group_columns` is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     /// Rows of the output.
@@ -156,27 +156,27 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Elements of one output.
+    /// Counts the elements of one output.
     pub fn elements(&self) -> usize {
         self.rows * self.columns
     }
 
-    /// Groups along the columns.
+    /// Counts the groups along the columns.
     pub fn column_groups(&self) -> usize {
         self.columns / self.group_columns
     }
 
-    /// Groups in all.
+    /// Counts the groups in all.
     pub fn groups(&self) -> usize {
         self.row_groups * self.column_groups()
     }
 
-    /// Lines of one group.
+    /// Counts the lines of one group.
     pub fn lines(&self) -> usize {
         self.rows / self.row_groups
     }
 
-    /// The elements of one line of one group, in an output.
+    /// Finds the elements of one line of one group, in an output.
     pub(crate) fn line(&self, group: usize, line: usize) -> std::ops::Range<usize> {
         let (row_group, column_group) = (group % self.row_groups, group / self.row_groups);
         let block = line / self.group_rows * self.row_groups + row_group;

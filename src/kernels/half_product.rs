@@ -21,7 +21,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// One invocation's tile, as in the shader.
+/// Sets the rows and columns of one invocation's tile, as in the shader.
 const TILE: [usize; 2] = [8, 4];
 
 #[repr(C)]
@@ -48,9 +48,9 @@ super::layout_test::uniform!(Parameters {
     has_bias
 });
 
-/// `out = a · b + bias` for every matrix of the batch. `a` and `b` are as [`to_half`](super::to_half) leaves the left and
-/// the right operand of `product`; `bias` is `[n]` and optional. Elements of `out` that the view doesn't name keep their
-/// values.
+/// Computes `out = a · b + bias` for every matrix of the batch. `a` and `b` are as [`to_half`](super::to_half) leaves
+/// the left and the right operand of `product`; `bias` is `[n]` and optional. Elements of `out` that the view doesn't
+/// name keep their values.
 pub fn half_product(
     commands: &mut Commands,
     product: &Product,
@@ -96,7 +96,7 @@ pub fn half_product(
     }
 }
 
-/// The oracle: a library's f32 product of the same values, which f32 holds exactly.
+/// Computes a library's f32 product of the same values, which f32 holds exactly: this is the oracle.
 fn cpu(product: &Product, a: &[f16], b: &[f16], bias: Option<&[f32]>, out: &mut [f32]) {
     let (left, right) = (ToHalf::left(product), ToHalf::right(product));
     let (a, b) = (a.to_f32_vec(), b.to_f32_vec());
@@ -117,7 +117,7 @@ fn cpu(product: &Product, a: &[f16], b: &[f16], bias: Option<&[f32]>, out: &mut 
     }
 }
 
-/// One matrix of a batch as the library sees it.
+/// Shows one matrix of a batch to the library.
 fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, f32> {
     let [rows, columns] = what.padded();
     ArrayView2::from_shape((rows, columns), &data[problem * rows * columns..])
@@ -125,14 +125,14 @@ fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, 
         .slice_move(ndarray::s![..what.rows, ..what.columns])
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "values.w * b_3",
     wrong: "values.w * b_2",
 });
 
-/// The operands are rounded to f16 without a device: what is checked is the product alone. Products of two values in f16 are
-/// exact in f32.
+/// Lists cases whose operands are rounded to f16 without a device, so that the product alone is checked. Products of
+/// two values in f16 are exact in f32.
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().into_iter().map(|shape| {
         let product = shape.product;

@@ -1,9 +1,8 @@
 //! Exact integer matrix products of packed codes, and what becomes of them: floats, the next product's codes, or a
 //! candidate's error.
 //!
-//! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to
-//! [`MAX_K`]. A twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an
-//! `i32`.
+//! Worst case of an accumulator: `k · (q - 1) · q` at 8 bits is `k · 127 · 128`, which fits an `i32` up to [`MAX_K`]. A
+//! twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an `i32`.
 
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
@@ -36,25 +35,25 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// The products of twins, which may have another strategy than the others.
+/// Names the products of twins, which may have another strategy than the others.
 pub(super) const TWIN: &str = "integer_product_twin";
 
-/// Rows and columns of one invocation's tile in registers, as in the shader.
+/// Sets the rows and columns of one invocation's tile in registers, as in the shader.
 const TILE: [usize; 2] = [12, 12];
-/// Rows of an operand in one vector. As many columns are the codes of a word, and blocks of as many rows and columns have
-/// their errors summed by the shader.
+/// Counts the rows of an operand in one vector. As many columns are the codes of a word, and blocks of as many rows and
+/// columns have their errors summed by the shader.
 const VECTOR: usize = 4;
 
-/// The longest sum whose worst case, with both of a twin's accumulators added up, fits an `i32`.
+/// Limits the length of a sum so that its worst case, with both of a twin's accumulators added up, fits an `i32`.
 pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
 
-/// Integers up to 2^24 are exact in f32, and so are sums of this many products of 8-bit codes.
+/// Limits the products of 8-bit codes in a sum that f32 holds exactly, as it does all integers up to 2^24.
 const EXACT_K: usize = (1 << 24) / (128 * 128);
 
-/// Rows of one task on the CPU: enough for the library's product, few enough that the cores share the work.
+/// Counts the rows of one task on the CPU: enough for the library's product, few enough that the cores share the work.
 const TASK_ROWS: usize = 128;
 
-/// The shape of a batch of products `[m, k] · [k, n]` under several jobs (candidates).
+/// Describes the shape of a batch of products `[m, k] · [k, n]` under several jobs (candidates).
 #[derive(Clone, Copy, Debug)]
 pub struct IntegerProduct {
     /// Outer (images) and inner (heads) batch size.
@@ -81,12 +80,12 @@ pub struct IntegerProduct {
     pub b_width: Width,
 }
 
-/// What is multiplied, and what one unit of the integer result is worth.
+/// Holds what is multiplied, and what one unit of the integer result is worth.
 #[derive(Clone, Copy)]
 pub struct Operands<'a> {
     /// The left operand's codes, as [`quantize`](super::quantize) gives them.
     pub a: &'a Buffer<u32>,
-    /// The right operand's, likewise, its columns taking the place of rows; or packed by [`Width::pack`].
+    /// The right operand's codes, laid out alike with its columns in the place of rows, or packed by [`Width::pack`].
     pub b: &'a Buffer<u32>,
     /// `[jobs][groups][2]`: the product of the operands' scales (`scale_1` for a twin), and a twin's left shift m.
     pub scales: &'a Buffer<f32>,
@@ -100,7 +99,7 @@ pub struct Operands<'a> {
     pub affine: Option<&'a Buffer<f32>>,
 }
 
-/// [`Operands::affine`] of columns with these factors and biases, where there are any.
+/// Makes [`Operands::affine`] of columns with these factors and biases, where there are any.
 pub fn affine(factors: Option<&[f32]>, biases: Option<&[f32]>) -> Option<Vec<f32>> {
     let columns = factors.or(biases)?.len();
     let of = |values: Option<&[f32]>, column: usize, default| {
@@ -110,17 +109,17 @@ pub fn affine(factors: Option<&[f32]>, biases: Option<&[f32]>) -> Option<Vec<f32
     Some(pairs.collect())
 }
 
-/// What is added to a product's values.
+/// Holds what is added to a product's values.
 #[derive(Clone, Copy)]
 pub struct Residual<'a> {
-    /// As large as the output and laid out like it.
+    /// The values to add, as many as the output has and laid out like it.
     pub values: &'a Buffer<f32>,
     /// The order that the rows are in, which the output's are not: row r of each `from.len()` goes to row `from[r]` of
     /// `tokens`, padding nowhere. Without it they stay.
     pub order: Option<TokenOrder<'a>>,
 }
 
-/// The codes that values become: the left operand of the product that follows.
+/// Describes the codes that values become: the left operand of the product that follows.
 #[derive(Clone, Copy, Debug)]
 pub struct NextCodes {
     /// Whether GELU comes before the quantizer.
@@ -187,7 +186,7 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// What becomes of the values, as the shader numbers it.
+/// Says what becomes of the values, as the shader numbers it.
 #[derive(Clone, Copy)]
 enum Epilogue<'a> {
     Values(Option<Residual<'a>>),
@@ -203,7 +202,7 @@ impl IntegerProduct {
         self.batch[0] * self.batch[1]
     }
 
-    /// How `gpu` divides the work.
+    /// Says how `gpu` divides the work.
     fn strategy(&self, gpu: &Gpu) -> Strategy {
         let twin = self.a_format.is_twin();
         strategy::strategy(gpu, if twin { TWIN } else { SHADER.name }, self.m)
@@ -213,7 +212,7 @@ impl IntegerProduct {
         self.k.div_ceil(4)
     }
 
-    /// What R1 codes are multiplied by.
+    /// Returns what R1 codes are multiplied by.
     fn r1_sign(&self) -> i32 {
         match self.a_format.rule() {
             ProductRule::Signed => 1,
@@ -221,8 +220,8 @@ impl IntegerProduct {
         }
     }
 
-    /// Where the words of [`integer_product_codes`] lie if each row of the output, all heads side by side, is to be a row
-    /// of the next left operand; and how many there are. `None` where a word would hold codes of two heads.
+    /// Finds where the words of [`integer_product_codes`] lie if each row of the output, all heads side by side, is to
+    /// be a row of the next left operand, and how many there are. `None` where a word would hold codes of two heads.
     pub fn words_of_rows(&self) -> Option<(View, usize)> {
         let [outer, inner] = self.batch;
         let rows = padded(outer * self.m);
@@ -234,14 +233,14 @@ impl IntegerProduct {
     }
 }
 
-/// Whether [`integer_product_error`] can add up groups of `group_columns` among `columns` columns: each is a column, or none
-/// ends within four columns, which the shader finishes at once.
+/// Says whether [`integer_product_error`] can add up groups of `group_columns` among `columns` columns: each group is a
+/// single column or all of them, or consists of whole sets of four columns, which the shader finishes at once.
 pub fn vectors_lie_within(columns: usize, group_columns: usize) -> bool {
     group_columns == 1 || group_columns == columns || group_columns.is_multiple_of(VECTOR)
 }
 
-/// `out = factor · scale · (a · b) + bias` for every job and matrix, plus the residual where there is one. Elements of `out` that
-/// the view doesn't name keep their values.
+/// Computes `out = factor · scale · (a · b) + bias` for every job and matrix, plus the residual where there is one.
+/// Elements of `out` that the view doesn't name keep their values.
 pub fn integer_product(
     commands: &mut Commands,
     product: &IntegerProduct,
@@ -283,9 +282,9 @@ pub fn integer_product(
     }
 }
 
-/// The codes of `factor · scale · (a · b) + bias`, or of its GELU, for a single job. `product.out` says where the words lie, four
-/// neighbouring columns in one: its strides count words, that of `column` from one word to the next. Lanes past the last
-/// column are zero.
+/// Computes the codes of `factor · scale · (a · b) + bias`, or of its GELU, for a single job. `product.out` says where
+/// the words lie, four neighbouring columns in one: its strides count words, that of `column` from one word to the
+/// next. Lanes past the last column are zero.
 pub fn integer_product_codes(
     commands: &mut Commands,
     product: &IntegerProduct,
@@ -327,9 +326,9 @@ pub fn integer_product_codes(
     }
 }
 
-/// `[jobs][groups]`: Σ (weight · (factor · scale · (a · b) + bias - reference))² over each group's elements. `reference` and, where
-/// there is one, `weight` lie as one job's values would. Groups must be
-/// [made of whole vectors](vectors_lie_within).
+/// Computes `[jobs][groups]`: Σ (weight · (factor · scale · (a · b) + bias - reference))² over each group's elements.
+/// `reference` and, where there is one, `weight` lie as one job's values would. Groups must be [made of whole
+/// vectors](vectors_lie_within).
 pub fn integer_product_error(
     commands: &mut Commands,
     product: &IntegerProduct,
@@ -472,18 +471,18 @@ fn check_length(product: &IntegerProduct) {
     );
 }
 
-/// `r1 + (r2 << shift)` as a float. The exact integer is `upper · 2^shift + lower`; `upper` can't wrap for sums of at
-/// most [`MAX_K`] products, and the conversion rounds only what an f32 can't hold.
+/// Computes `r1 + (r2 << shift)` as a float. The exact integer is `upper · 2^shift + lower`; `upper` can't wrap for
+/// sums of at most [`MAX_K`] products, and the conversion rounds only what an f32 can't hold.
 fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
     let upper = r2 + (r1 >> shift);
     let lower = r1 & ((1 << shift) - 1);
     upper as f32 * (1u32 << shift) as f32 + lower as f32
 }
 
-/// The values of some rows of one matrix under one job.
+/// Holds the values of some rows of one matrix under one job.
 struct Block {
     job: usize,
-    /// Outer and inner index.
+    /// The matrix's outer and inner index.
     matrix: [usize; 2],
     rows: Range<usize>,
     /// `[rows][n]`
@@ -498,7 +497,7 @@ impl Block {
         }
     }
 
-    /// The job, the block's first group, and the errors of its groups.
+    /// Returns the job, the block's first group, and the errors of its groups.
     fn errors(
         &self,
         product: &IntegerProduct,
@@ -617,7 +616,7 @@ fn cpu_blocks<T: Send>(
         .collect()
 }
 
-/// Some rows of an operand `[word][padded_rows]` as floats `[4 · words][rows]`, each code being worth `value`.
+/// Unpacks some rows of an operand `[word][padded_rows]` to floats `[4 · words][rows]`, each code being worth `value`.
 fn unpacked(
     codes: &[u32],
     padded_rows: usize,
@@ -637,7 +636,7 @@ fn unpacked(
     values
 }
 
-/// The exact integers of some `rows` of `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
+/// Computes the exact integers of some `rows` of `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
 fn integers(
     product: &IntegerProduct,
     a: &[u32],
@@ -676,7 +675,8 @@ fn integers(
     }
 }
 
-/// A library's product of `a` `[k, m]`, transposed, and `b` `[k, n]`: exact for sums of up to [`EXACT_K`] products.
+/// Computes a library's product of `a` `[k, m]`, transposed, and `b` `[k, n]`: exact for sums of up to [`EXACT_K`]
+/// products.
 fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
     let mut sums = vec![0.0; m * n];
     let a = ArrayView2::from_shape((k, m), a).expect("the left operand holds k lines of rows");
@@ -686,7 +686,7 @@ fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
     sums
 }
 
-/// The same for a long `k`: stretches short enough to be exact, added up as integers.
+/// Computes what [`exact`] does for a long `k`: stretches short enough to be exact, added up as integers.
 fn exact_long([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<i32> {
     let mut sums = vec![0; m * n];
     for start in (0..k).step_by(EXACT_K) {

@@ -19,7 +19,7 @@ static SHADER: Shader = Shader {
     ),
 };
 
-/// The same with matrices of 16 by 16. Their type is no value that a constant could stand for.
+/// Holds the shader's text for matrices of 16 by 16. Their type is no value that a constant could stand for.
 static SOURCE_16: LazyLock<String> = LazyLock::new(|| {
     let source = SHADER.source.replace("coop_mat8x8", "coop_mat16x16");
     source.replace("const SIDE: u32 = 8u;", "const SIDE: u32 = 16u;")
@@ -30,7 +30,7 @@ static SHADER_16: LazyLock<Shader> = LazyLock::new(|| Shader {
     source: &SOURCE_16,
 });
 
-/// Rows and columns of a workgroup's tile, as in the shader.
+/// Sets the rows and columns of a workgroup's tile, as in the shader.
 pub(super) const TILE: usize = 64;
 
 /// Appends [`integer_product`](super::integer_product())'s dispatch for all `matrices`.
@@ -75,10 +75,10 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// None, because no adapter at hand may have them.
+/// Plants no mistake, because no adapter at hand may have cooperative matrices.
 pub(super) const MISTAKE: Option<Mistake> = None;
 
-/// What units for matrices compute of the same products.
+/// Lists cases of the same products, computed by units for matrices.
 pub(super) fn cases() -> Vec<Case> {
     let cases = integer_product::cases().into_iter();
     cases.map(Case::by_cooperative_matrices).collect()

@@ -19,8 +19,8 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Which rows are normalised, and how. Row r of the input starts at `input_offset + r · input_stride`, so that one token
-/// of each image alone can be taken from `[images, tokens, width]`: `rows` images, a stride of `tokens · width`.
+/// Says which rows are normalised, and how. Row r of the input starts at `input_offset + r · input_stride`, so that one
+/// token of each image alone can be taken from `[images, tokens, width]`: `rows` images, a stride of `tokens · width`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     /// Rows to normalise.
@@ -64,7 +64,8 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// `(x - mean) / sqrt(variance + eps) · weight + bias` of each row: `[rows, width]`. `weight` and `bias` are `[width]`.
+/// Computes `(x - mean) / sqrt(variance + eps) · weight + bias` of each row: `[rows, width]`. `weight` and `bias` are
+/// `[width]`.
 pub fn layer_norm(
     commands: &mut Commands,
     norm: &LayerNorm,
@@ -101,8 +102,8 @@ pub fn layer_norm(
     out
 }
 
-/// Codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does; with `order`, of what
-/// [`permute_tokens`](super::permute_tokens) makes of that.
+/// Computes the codes of what [`layer_norm`] gives, laid out as [`quantize`](super::quantize) does; with `order`, of
+/// what [`permute_tokens`](super::permute_tokens) makes of that.
 pub fn layer_norm_codes(
     commands: &mut Commands,
     norm: &LayerNorm,
@@ -169,7 +170,7 @@ fn parameters(norm: &LayerNorm, order: Option<TokenOrder>, codes: Option<&RowCod
     }
 }
 
-/// A row's mean and the inverse of its standard deviation.
+/// Computes a row's mean and the inverse of its standard deviation.
 pub(super) fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
     let width = x.len() as f32;
     let mean = x.iter().sum::<f32>() / width;
@@ -177,7 +178,7 @@ pub(super) fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (squares / width + eps).sqrt())
 }
 
-/// The result of one row of the input.
+/// Computes the result of one row of the input.
 fn normalise(
     norm: &LayerNorm,
     input: &[f32],

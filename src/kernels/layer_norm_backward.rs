@@ -32,8 +32,8 @@ super::layout_test::uniform!(Parameters {
     eps
 });
 
-/// The gradient of `input`, given that of the output (`grad`, `[rows, width]`). Laid out as `input` is; zero wherever no
-/// row was normalised.
+/// Computes the gradient of `input`, given that of the output (`grad`, `[rows, width]`). Laid out as `input` is; zero
+/// wherever no row was normalised.
 pub fn layer_norm_backward(
     commands: &mut Commands,
     norm: &LayerNorm,
@@ -102,7 +102,7 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], grad: &[f32], out: &mut 
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "- normalised * mean_hn",
     wrong: "+ normalised * mean_hn",
@@ -137,8 +137,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.collect()
 }
 
-/// (h - mean of h - n · mean of h · n) / deviation, h the gradient times the weight, n the normalised elements, of which every
-/// one errs by no more than the largest.
+/// Computes (h - mean of h - n · mean of h · n) / deviation, h the gradient times the weight, n the normalised
+/// elements, of which every one errs by no more than the largest.
 fn exact(row: &Normalised, h: &[f64]) -> Vec<(f64, f64)> {
     let (n, width) = (&row.elements, h.len() as f64);
     let mean = |values: &[f64]| values.iter().sum::<f64>() / width;

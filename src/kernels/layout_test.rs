@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::path::Path;
 
-/// A test that the kernel's parameters lie where its shader looks for them. One line after the structure:
+/// Tests that the kernel's parameters lie where its shader looks for them. One line after the structure:
 /// `#[cfg(test)] super::layout_test::uniform!(Parameters { every, member, but, the, unused, ones });`
 macro_rules! uniform {
     ($parameters:ident { $($member:ident),* $(,)? }) => {
@@ -24,7 +24,7 @@ macro_rules! uniform {
 }
 pub(super) use uniform;
 
-/// Files of this folder that are no kernels.
+/// Lists the files of this folder that are no kernels.
 const OTHERS: [&str; 7] = [
     "geometry",
     "layout_test",
@@ -35,10 +35,10 @@ const OTHERS: [&str; 7] = [
     "width",
 ];
 
-/// Kernels that may use what not every adapter has.
+/// Lists the kernels that may use what not every adapter has.
 const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
 
-/// Members of a uniform structure: names and offsets.
+/// Lists the members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
 
 /// Panics unless the structure at binding 0 of `shader` has this size and these members.
@@ -90,7 +90,7 @@ fn view_layout() -> (usize, Members<'static>) {
     (size_of::<View>(), members)
 }
 
-/// A structure's size and its members, without those whose names say that nobody uses them.
+/// Returns a structure's size and its members, without those whose names say that nobody uses them.
 fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Members<'_>) {
     let naga::TypeInner::Struct { members, span } = &module.types[ty].inner else {
         panic!("a uniform that is no structure");
@@ -106,7 +106,8 @@ fn structure(module: &naga::Module, ty: naga::Handle<naga::Type>) -> (usize, Mem
     (*span as usize, members)
 }
 
-/// The module of a valid text whose variables in loops have initial values, and what its parts use.
+/// Parses a text and checks that it is valid and gives the variables in its loops initial values. Returns its module,
+/// and what the module's parts use.
 pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::ModuleInfo) {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
     let module = naga::front::wgsl::parse_str(source)
@@ -127,7 +128,7 @@ pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::Mod
     (module, info)
 }
 
-/// Names of the files in `folder` that end in `ending`, without it.
+/// Lists the names of the files in `folder` that end in `ending`, without it.
 fn names(folder: &str, ending: &str) -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     std::fs::read_dir(&folder)
@@ -148,7 +149,7 @@ fn text(folder: &str, name: &str, ending: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// One piece may build on another.
+/// Joins all pieces to one text, because one may build on another.
 #[test]
 fn the_shared_pieces_are_valid_together() {
     // What chooses between the formats has no file.
@@ -162,7 +163,7 @@ fn the_shared_pieces_are_valid_together() {
     assert!(module.entry_points.is_empty());
 }
 
-/// The device's own, which is no kernel.
+/// Checks the device's own shader, which is no kernel.
 #[test]
 fn the_self_test_is_valid() {
     parse("self_test", &text("shaders", "self_test", "wgsl"));

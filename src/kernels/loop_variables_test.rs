@@ -1,9 +1,9 @@
-//! Finds variables that are declared in a loop without an initial value. WGSL sets them to zero each time round, but not
-//! every compiler does: Chrome's (Tint) sets an array to zero once per call of the function.
+//! Finds variables that are declared in a loop without an initial value. WGSL sets them to zero each time round, but
+//! not every compiler does: Chrome's (Tint) sets an array to zero once per call of the function.
 
 use naga::{Expression, Function, Module, Statement};
 
-/// The names of all such variables.
+/// Lists the names of all such variables.
 pub(super) fn without_initial_value(module: &Module) -> Vec<&str> {
     let functions = module.functions.iter().map(|(_, function)| function);
     let entry_points = module.entry_points.iter().map(|entry| &entry.function);
@@ -14,9 +14,9 @@ pub(super) fn without_initial_value(module: &Module) -> Vec<&str> {
     found
 }
 
-/// Naga moves a loop's variables to the top of the function and leaves a store of the initial value in their place. Where
-/// the text has none it stores a zero of its own making, which it says comes from the whole declaration; a value in the
-/// text comes from a part of it.
+/// Relies on Naga, which moves a loop's variables to the top of the function and leaves a store of the initial value in
+/// their place. Where the text has none it stores a zero of its own making, which it says comes from the whole
+/// declaration; a value in the text comes from a part of it.
 fn find<'a>(function: &'a Function, statements: &[Statement], found: &mut Vec<&'a str>) {
     for statement in statements {
         match statement {

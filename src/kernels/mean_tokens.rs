@@ -11,7 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/mean_tokens.wgsl"),
 };
 
-/// The shape of a batch of images' tokens.
+/// Describes the shape of a batch of images' tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct MeanTokens {
     /// Images.
@@ -33,7 +33,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { batch, tokens, dim });
 
-/// `[batch, dim]`: the mean over the tokens of `[batch, tokens, dim]`.
+/// Computes `[batch, dim]`: the mean over the tokens of `[batch, tokens, dim]`.
 pub fn mean_tokens(
     commands: &mut Commands,
     shape: &MeanTokens,
@@ -75,7 +75,7 @@ fn cpu(shape: &MeanTokens, tokens: &[f32], out: &mut [f32]) {
         });
 }
 
-/// Shapes of the cases, with their names.
+/// Lists the shapes of the cases, with their names.
 pub(super) fn shapes() -> [(String, MeanTokens); 4] {
     let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3), (5, 49, 768)];
     sizes.map(|(batch, tokens, dim)| {
@@ -84,7 +84,7 @@ pub(super) fn shapes() -> [(String, MeanTokens); 4] {
     })
 }
 
-/// Tokens, and a gradient of their mean.
+/// Makes tokens, and a gradient of their mean.
 pub(super) fn inputs(shape: &MeanTokens) -> [Vec<f32>; 2] {
     let MeanTokens { batch, tokens, dim } = *shape;
     let mut random = Random::new(tokens as u64);
@@ -92,13 +92,13 @@ pub(super) fn inputs(shape: &MeanTokens) -> [Vec<f32>; 2] {
     [input, random.bell(batch * dim, 0.0, 1.0)]
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "t < p.tokens;",
     wrong: "t + 1u < p.tokens;",
 });
 
-/// Each of so many additions and the division err by half an epsilon of the magnitude so far.
+/// Lists cases in which each of so many additions and the division err by half an epsilon of the magnitude so far.
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().map(|(name, shape)| {
         let (tokens, dim) = (shape.tokens, shape.dim);

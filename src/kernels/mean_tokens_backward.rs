@@ -23,7 +23,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { batch, tokens, dim });
 
-/// The gradient of the tokens, `[batch, tokens, dim]`, given that of their mean, `grad` `[batch, dim]`.
+/// Computes the gradient of the tokens, `[batch, tokens, dim]`, given that of their mean, `grad` `[batch, dim]`.
 pub fn mean_tokens_backward(
     commands: &mut Commands,
     shape: &MeanTokens,
@@ -62,13 +62,13 @@ fn cpu(shape: &MeanTokens, grad: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "/ f32(p.tokens)",
     wrong: "/ f32(p.tokens + 1u)",
 });
 
-/// WGSL's division errs by 2.5 ULP, an ULP being at most an epsilon.
+/// Lists cases whose bound is WGSL's for a division: it errs by 2.5 ULP, an ULP being at most an epsilon.
 pub(super) fn cases() -> Vec<Case> {
     let cases = shapes().map(|(name, shape)| {
         let (tokens, dim) = (shape.tokens, shape.dim);

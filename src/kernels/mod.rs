@@ -1,8 +1,8 @@
 //! Every kernel: its parameters, its dispatch geometry, and the plain CPU version that is its oracle.
 //!
-//! `shaders/x.wgsl` and `src/kernels/x.rs` belong together. A kernel's function takes a [`Device`](crate::device::Device)
-//! and buffers of that device; on the CPU it computes at once, on a GPU it records a dispatch. Shapes are given as
-//! `[rows, columns]`, row-major, in elements.
+//! `shaders/x.wgsl` and `src/kernels/x.rs` belong together. A kernel's function takes
+//! [`Commands`](crate::device::Commands) and buffers of their device; on the CPU it computes at once, on a GPU it
+//! appends a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
 
 mod add;
 mod average;
@@ -88,13 +88,13 @@ pub use weighted_error::weighted_error;
 pub use width::Width;
 pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};
 
-/// Invocations of one workgroup, in every kernel.
+/// Counts the invocations of one workgroup, in every kernel.
 const WORKGROUP: usize = 64;
 
-/// Elements of a vector, where a kernel takes its buffers in vectors; the device allots whole ones.
+/// Counts the elements of a vector, where a kernel takes its buffers in vectors; the device allots whole ones.
 const VECTOR: usize = 4;
 
-/// Elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
+/// Counts the elements that one task of a CPU version takes at least: fewer cost more to hand out than to compute.
 const PER_TASK: usize = 4096;
 
 macro_rules! kernels {
@@ -108,7 +108,7 @@ macro_rules! kernels {
     };
 }
 
-/// Every kernel, in the order of their names.
+/// Lists every kernel, in the order of their names.
 pub static KERNELS: &[Kernel] = kernels! {
     add
     average

@@ -15,7 +15,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Steps of k that one invocation packs, as in the shader.
+/// Counts the steps of k that one invocation packs, as in the shader.
 const STEPS: usize = 16;
 
 #[repr(C)]
@@ -40,8 +40,8 @@ super::layout_test::uniform!(Parameters {
     k
 });
 
-/// One operand of a batched product: lines that a product sums along. They are the rows of a left operand and the
-/// columns of a right one.
+/// Describes one operand of a batched product: lines that a product sums along. They are the rows of a left operand and
+/// the columns of a right one.
 #[derive(Clone, Copy, Debug)]
 pub struct PackQuads {
     /// Outer and inner batch size.
@@ -55,10 +55,10 @@ pub struct PackQuads {
 }
 
 impl PackQuads {
-    /// Lines are padded to a multiple of this: one side of the product's tile.
+    /// Sets the multiple that lines are padded to: one side of the product's tile.
     pub const SIDE: usize = 12;
 
-    /// Elements of the packed operand.
+    /// Counts the elements of the packed operand.
     pub fn packed_len(&self) -> usize {
         self.batch[0] * self.batch[1] * self.k * self.padded_lines()
     }
@@ -68,7 +68,8 @@ impl PackQuads {
     }
 }
 
-/// `input` as `[problem][k][line]`, the lines padded to a multiple of [`PackQuads::SIDE`] with copies of the last one.
+/// Packs `input` as `[problem][k][line]`, the lines padded to a multiple of [`PackQuads::SIDE`] with copies of the last
+/// one.
 pub fn pack_quads(
     commands: &mut Commands,
     operand: &PackQuads,
@@ -113,13 +114,13 @@ fn cpu(operand: &PackQuads, input: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "vec4(0u, 1u, 2u, 3u)",
     wrong: "vec4(0u, 1u, 3u, 2u)",
 });
 
-/// Lines along either side of the input.
+/// Lists cases with lines along either side of the input.
 pub(super) fn cases() -> Vec<Case> {
     let (images, heads) = (2, 3);
     let sizes = [(1, 1), (12, 16), (13, 17), (7, 65)];

@@ -11,7 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/patches.wgsl"),
 };
 
-/// The shape of a batch of square images and their patches.
+/// Describes the shape of a batch of square images and their patches.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches {
     /// Images.
@@ -25,17 +25,17 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Patches along one side of an image.
+    /// Counts the patches along one side of an image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Rows of the result: the patches of all images.
+    /// Counts the rows of the result: the patches of all images.
     pub fn rows(&self) -> usize {
         self.batch * self.grid() * self.grid()
     }
 
-    /// Columns of the result: the pixels of one patch, in all channels.
+    /// Counts the columns of the result: the pixels of one patch, in all channels.
     pub fn width(&self) -> usize {
         self.channels * self.patch_size * self.patch_size
     }
@@ -60,8 +60,8 @@ super::layout_test::uniform!(Parameters {
     grid
 });
 
-/// `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go row by row
-/// over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
+/// Rearranges `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go
+/// row by row over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
 pub fn patches(commands: &mut Commands, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
     let out = commands.uninitialized(shape.rows() * shape.width());
     match commands.device() {
@@ -101,13 +101,13 @@ fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "% (p.grid * p.grid)",
     wrong: "% (p.grid * p.grid + 1u)",
 });
 
-/// Patches in the order of a convolution's weight. The last size leaves a margin over.
+/// Lists cases with patches in the order of a convolution's weight. The last size leaves a margin over.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = [(1, 1, 1, 1), (3, 3, 12, 4), (2, 3, 15, 3), (2, 2, 17, 5)];
     let cases = sizes.map(|(batch, channels, side, patch)| {

@@ -11,7 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/peak_copy.wgsl"),
 };
 
-/// Vectors that one invocation copies, as in the shader.
+/// Counts the vectors that one invocation copies, as in the shader.
 const STRIP: usize = 16;
 
 #[repr(C)]
@@ -51,13 +51,13 @@ fn cpu(input: &[u32], out: &mut [u32]) {
         .for_each(|(out, input)| out.copy_from_slice(input));
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "= input[at];",
     wrong: "= input[at].xyzz;",
 });
 
-/// One vector; no whole strip; more strips than one.
+/// Lists cases of one vector, of no whole strip, and of more strips than one.
 pub(super) fn cases() -> Vec<Case> {
     let cases = [1, 65, 1024, 2500].map(|vectors: usize| {
         case(

@@ -13,24 +13,24 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/peak_f32.wgsl"),
 };
 
-/// Independent chains of one invocation, as in the shader.
+/// Counts the independent chains of one invocation, as in the shader.
 const CHAINS: usize = 8;
-/// Steps of every chain in one round, as in the shader.
+/// Counts the steps of every chain in one round, as in the shader.
 const STEPS: usize = 16;
 
-/// What [`peak_f32`] computes.
+/// Says what [`peak_f32`] computes.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakF32 {
     /// Rounds of 16 steps. Invocation i has eight chains, which start at i mod 16 to i mod 16 + 7.
     pub rounds: usize,
-    /// Of a step `x · factor + term`.
+    /// The factor of a step `x · factor + term`.
     pub factor: f32,
-    /// Of a step `x · factor + term`.
+    /// The term of a step `x · factor + term`.
     pub term: f32,
 }
 
 impl PeakF32 {
-    /// Multiply-adds of so many invocations.
+    /// Counts the multiply-adds of so many invocations.
     pub fn multiply_adds(&self, invocations: usize) -> u64 {
         (invocations * CHAINS * STEPS) as u64 * self.rounds as u64
     }
@@ -53,7 +53,7 @@ super::layout_test::uniform!(Parameters {
     term
 });
 
-/// Each element of `out` is the sum of one invocation's chains.
+/// Computes chains of multiply-adds. Each element of `out` is the sum of one invocation's chains.
 pub fn peak_f32(commands: &mut Commands, what: &PeakF32, out: &Buffer<f32>) {
     match commands.device() {
         Device::Cpu(_) => out
@@ -81,11 +81,11 @@ pub fn peak_f32(commands: &mut Commands, what: &PeakF32, out: &Buffer<f32>) {
     }
 }
 
-/// Invocations that the CPU version computes side by side, one in each lane of a vector register.
+/// Counts the invocations that the CPU version computes side by side, one in each lane of a vector register.
 const LANES: usize = 8;
 
-/// The sums of the invocations from `first` on. Compiled for each instruction set, because a ceiling is no ceiling without
-/// the machine's widest.
+/// Computes the sums of the invocations from `first` on. Compiled for each instruction set, because a ceiling is no
+/// ceiling without the machine's widest.
 #[multiversion(targets = "simd")]
 fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
     let PeakF32 {
@@ -114,14 +114,14 @@ fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
     std::array::from_fn(|lane| x.iter().map(|x| x[lane]).sum())
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "sum.x + sum.y + sum.z + sum.w",
     wrong: "sum.x + sum.y + sum.z + sum.z",
 });
 
-/// Numbers that an f32 holds. x grows by the steps, 16 to a round; x · -1 + 3 leads back to x after an even number of them.
-/// So many sums fill no workgroup and no vector.
+/// Lists cases with numbers that an f32 holds. x grows by the steps, 16 to a round; x · -1 + 3 leads back to x after an
+/// even number of them. So many sums fill no workgroup and no vector.
 pub(super) fn cases() -> Vec<Case> {
     const COUNT: usize = 1003;
     let cases = [

@@ -12,12 +12,12 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/peak_int8.wgsl"),
 };
 
-/// Independent chains of one invocation, as in the shader.
+/// Counts the independent chains of one invocation, as in the shader.
 const CHAINS: usize = 8;
-/// Steps of every chain in one round, as in the shader.
+/// Counts the steps of every chain in one round, as in the shader.
 const STEPS: usize = 4;
 
-/// What [`peak_int8`] computes.
+/// Says what [`peak_int8`] computes.
 #[derive(Clone, Copy, Debug)]
 pub struct PeakInt8 {
     /// Rounds of 4 steps. Invocation i has eight chains, which start at i to i + 7.
@@ -27,7 +27,7 @@ pub struct PeakInt8 {
 }
 
 impl PeakInt8 {
-    /// Multiply-adds of so many invocations.
+    /// Counts the multiply-adds of so many invocations.
     pub fn multiply_adds(&self, invocations: usize) -> u64 {
         (4 * invocations * CHAINS * STEPS) as u64 * self.rounds as u64
     }
@@ -48,7 +48,7 @@ super::layout_test::uniform!(Parameters {
     operand
 });
 
-/// Each element of `out` is the sum of one invocation's chains. Sums wrap.
+/// Computes chains of dot products. Each element of `out` is the sum of one invocation's chains. Sums wrap.
 pub fn peak_int8(commands: &mut Commands, what: &PeakInt8, out: &Buffer<u32>) {
     match commands.device() {
         Device::Cpu(_) => out
@@ -75,10 +75,10 @@ pub fn peak_int8(commands: &mut Commands, what: &PeakInt8, out: &Buffer<u32>) {
     }
 }
 
-/// Invocations that the CPU version computes side by side, one in each lane of a vector register.
+/// Counts the invocations that the CPU version computes side by side, one in each lane of a vector register.
 const LANES: usize = 8;
 
-/// The sums of the invocations from `first` on, compiled for each instruction set.
+/// Computes the sums of the invocations from `first` on, compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn chains(first: usize, what: &PeakInt8) -> [u32; LANES] {
     let operand = what.operand.to_le_bytes().map(|byte| i32::from(byte as i8));
@@ -104,13 +104,13 @@ fn chains(first: usize, what: &PeakInt8) -> [u32; LANES] {
     std::array::from_fn(|lane| x.iter().fold(0, |sum: i32, x| sum.wrapping_add(x[lane])) as u32)
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "sum.x + sum.y + sum.z + sum.w",
     wrong: "sum.x + sum.y + sum.z + sum.z",
 });
 
-/// Four dot products to a round, in eight chains. So many sums fill no workgroup and no vector.
+/// Lists cases with four dot products to a round, in eight chains. So many sums fill no workgroup and no vector.
 pub(super) fn cases() -> Vec<Case> {
     const COUNT: u32 = 1003;
     let cases = [(1, [1, 0, 0, 0]), (2, [-128, 127, -1, 3]), (70, [127; 4])];

@@ -11,7 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/permute_tokens.wgsl"),
 };
 
-/// How an image's tokens are put in another order.
+/// Says how an image's tokens are put in another order.
 #[derive(Clone, Copy)]
 pub struct TokenOrder<'a> {
     /// For each token of the result, which token of the image it is; padding where that is none of them.
@@ -21,7 +21,7 @@ pub struct TokenOrder<'a> {
 }
 
 impl TokenOrder<'_> {
-    /// Which row of all images' tokens becomes `row` of the result, by what `from` holds; `None` for padding.
+    /// Finds which row of all images' tokens becomes `row` of the result, by what `from` holds; `None` for padding.
     pub(super) fn input_row(&self, from: &[u32], row: usize) -> Option<usize> {
         let token = from[row % from.len()] as usize;
         (token < self.tokens).then(|| row / from.len() * self.tokens + token)
@@ -45,7 +45,7 @@ super::layout_test::uniform!(Parameters {
     dim
 });
 
-/// `tokens` `[images, order.tokens, dim]` with each image's tokens reordered, `[images, order.from.len(), dim]`:
+/// Reorders each image's tokens in `tokens` `[images, order.tokens, dim]`, to `[images, order.from.len(), dim]`:
 /// `out[b, t] = tokens[b, order.from[t]]`, or zero for padding. The inverse leads back, and is the gradient.
 pub fn permute_tokens(
     commands: &mut Commands,
@@ -94,13 +94,13 @@ fn cpu(dim: usize, order: TokenOrder, tokens: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "order[token]",
     wrong: "order[p.tokens - 1u - token]",
 });
 
-/// Orders with every token, with padding besides, and one that leaves half of the tokens out.
+/// Lists cases of orders with every token, with padding besides, and of one that leaves half of the tokens out.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = [(1, 1, 1), (3, 7, 65), (2, 197, 3)];
     let cases = sizes.into_iter().flat_map(|(images, tokens, dim)| {

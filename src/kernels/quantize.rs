@@ -20,12 +20,12 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Words whose values one invocation reads, as in the shader.
+/// Counts the words whose values one invocation reads, as in the shader.
 const STRIP: usize = 8;
-/// Jobs that one invocation writes those words for, as in the shader.
+/// Counts the jobs that one invocation writes those words for, as in the shader.
 const JOBS: usize = 8;
 
-/// What to quantize: a batch of matrices `[rows, k]`, each under the scales of several jobs (candidates).
+/// Says what to quantize: a batch of matrices `[rows, k]`, each under the scales of several jobs (candidates).
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize {
     /// Where the values lie; `row` and `column` are the strides of the rows and of `k`.
@@ -51,7 +51,7 @@ pub struct Quantize {
 }
 
 impl Quantize {
-    /// Words that four codes along `k` are packed into, per row.
+    /// Counts the words that four codes along `k` are packed into, per row.
     pub fn words(&self) -> usize {
         self.k.div_ceil(4)
     }
@@ -60,24 +60,24 @@ impl Quantize {
         self.words() * padded(self.rows)
     }
 
-    /// Words of the whole result.
+    /// Counts the words of the whole result.
     pub fn len(&self) -> usize {
         self.jobs * self.batch[0] * self.batch[1] * self.matrix_words()
     }
 
-    /// Whether there is nothing to quantize.
+    /// Says whether there is nothing to quantize.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The rows of an operand: padded, so that four neighbouring ones can be read as a vector.
+/// Counts the rows of an operand with padding, so that four neighbouring ones can be read as a vector.
 pub(super) fn padded(rows: usize) -> usize {
     rows.next_multiple_of(4)
 }
 
-/// How the rows that a kernel computes become codes at once: what [`quantize`] makes of that kernel's floats, but that
-/// the rows which pad a matrix are left as they are.
+/// Says how the rows that a kernel computes become codes at once: as [`quantize`] makes them of that kernel's floats,
+/// but the rows which pad a matrix are left as they are.
 #[derive(Clone, Copy)]
 pub struct RowCodes<'a> {
     /// The format of the codes.
@@ -93,17 +93,17 @@ pub struct RowCodes<'a> {
 }
 
 impl RowCodes<'_> {
-    /// Words of the codes of `rows` rows of `width` values.
+    /// Counts the words of the codes of `rows` rows of `width` values.
     pub(super) fn len(&self, rows: usize, width: usize) -> usize {
         rows / self.matrix_rows * width.div_ceil(4) * padded(self.matrix_rows)
     }
 
-    /// The override constants of a shader that computes floats unless it is given these.
+    /// Returns the override constants of a shader that computes floats unless it is given these.
     pub(super) fn constants(&self) -> [(&'static str, f64); 2] {
         [("CODES", 1.0), ("FORMAT", f64::from(self.format as u32))]
     }
 
-    /// On the CPU: the codes of rows of `width` values, which `compute` gives by their number.
+    /// Computes, on the CPU, the codes of rows of `width` values, which `compute` gives by their number.
     pub(super) fn fill(
         &self,
         width: usize,
@@ -168,9 +168,9 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// Codes of `source`, `[job][problem][word][row]`: four codes along `k` to a word, rows padded to a multiple of four with
-/// zeros, as an integer product takes both of its operands. `inverse_scales` is `[jobs][groups][2]`: the inverses of `scale_1` and
-/// `scale_2`, of which the uniform format uses the first.
+/// Computes codes of `source`, `[job][problem][word][row]`: four codes along `k` to a word, rows padded to a multiple
+/// of four with zeros, as an integer product takes both of its operands. `inverse_scales` is `[jobs][groups][2]`: the
+/// inverses of `scale_1` and `scale_2`, of which the uniform format uses the first.
 pub fn quantize(
     commands: &mut Commands,
     what: &Quantize,
@@ -222,13 +222,13 @@ pub fn quantize(
     codes
 }
 
-/// The 8-bit lane of one value.
+/// Encodes one value as an 8-bit lane.
 #[inline(always)]
 pub(super) fn code(format: Format, x: f32, inverses: [f32; 2], q: f32) -> u8 {
     by_format!(format, F => F::encode(x, inverses, q))
 }
 
-/// The lanes of values that share a scale, compiled for each instruction set.
+/// Encodes values that share a scale; compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
     // The format is a constant inside each loop.
@@ -239,7 +239,7 @@ fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
     })
 }
 
-/// The lanes of words whose values have a scale each word, compiled likewise.
+/// Encodes words whose values have a scale each word; compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes: &mut [[u8; 4]]) {
     by_format!(format, F => {
@@ -249,8 +249,8 @@ fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes
     })
 }
 
-/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep what
-/// they hold.
+/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep
+/// what they hold.
 fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
     fill(format, q, x, scales, bytemuck::cast_slice_mut(words));
     for word in words {
@@ -259,10 +259,10 @@ fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) 
     }
 }
 
-/// Words of each row that one task of the CPU version takes, at most.
+/// Limits the words of each row that one task of the CPU version takes.
 const TASK_WORDS: usize = 16;
 
-/// A stretch of the words of one matrix.
+/// Holds a stretch of the words of one matrix.
 struct Part<'a> {
     problem: usize,
     first_word: usize,
@@ -308,7 +308,7 @@ fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32
     });
 }
 
-/// The values of one word of every row, four to a row. Those that lie beyond `k` stay what they were.
+/// Gathers the values of one word of every row, four to a row. Those that lie beyond `k` stay what they were.
 fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, values: &mut [f32]) {
     let stride = what.source.column as usize;
     let lanes = (what.k - 4 * word).min(4);
@@ -320,7 +320,7 @@ fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, value
     }
 }
 
-/// One job's codes of one word of every row. `scales` are the inverses of this matrix's groups.
+/// Computes one job's codes of one word of every row. `scales` are the inverses of this matrix's groups.
 fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], codes: &mut [u32]) {
     let q = half_range(what.bits);
     if what.group_rows == 1 {

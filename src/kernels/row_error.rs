@@ -40,7 +40,7 @@ super::layout_test::uniform!(Parameters {
     job_stride,
 });
 
-/// `[jobs][groups]`: Σ over the lines of each group of 1 - cos(output, reference), for the `outputs`
+/// Computes `[jobs][groups]`: Σ over the lines of each group of 1 - cos(output, reference), for the `outputs`
 /// `[jobs][rows][columns]` of several candidates; of 1 - Pearson's correlation if `centered`.
 pub fn row_error(
     commands: &mut Commands,
@@ -108,7 +108,7 @@ fn cpu(lines: &Lines, centered: bool, outputs: &[f32], reference: &[f32], errors
         });
 }
 
-/// 1 - cos of one line, by the formula in the shader's head.
+/// Computes 1 - cos of one line, by the formula in the shader's head.
 fn line_error(output: &[f32], reference: &[f32], centered: bool) -> f64 {
     let (mut reference_mean, mut error_mean) = (0.0, 0.0);
     if centered {
@@ -164,7 +164,7 @@ fn sums<const N: usize>(
     totals
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "result = 1.0 - cosine;",
     wrong: "result = cosine;",
@@ -214,8 +214,8 @@ fn sum_of_errors(outputs: &[&[f32]], references: &[&[f32]], centered: bool) -> (
     (sum, bound + outputs.len() as f64 * EPSILON / 2.0 * sum)
 }
 
-/// 1 - cos of one line by the definition, and the bound on its error: the sums of squares err by `width` half-epsilons
-/// each, and so does the part of the error that is parallel to the reference and is subtracted.
+/// Computes 1 - cos of one line by the definition, and the bound on its error: the sums of squares err by `width`
+/// half-epsilons each, and so does the part of the error that is parallel to the reference and is subtracted.
 fn one_minus_cosine(output: &[f32], reference: &[f32], centered: bool) -> (f64, f64) {
     let width = output.len() as f64;
     let mean = |values: &[f32]| match centered {

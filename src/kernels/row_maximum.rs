@@ -15,7 +15,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// A batch of matrices `[rows, columns]` whose rows' maxima are wanted.
+/// Describes a batch of matrices `[rows, columns]` whose rows' maxima are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct RowMaximum {
     /// Where the values lie.
@@ -49,7 +49,7 @@ super::layout_test::uniform!(Parameters {
     columns
 });
 
-/// `[outer][inner][rows]`: the maximum of each row of `source`.
+/// Finds `[outer][inner][rows]`: the maximum of each row of `source`.
 pub fn row_maximum(
     commands: &mut Commands,
     what: &RowMaximum,
@@ -90,13 +90,13 @@ fn cpu(what: &RowMaximum, source: &[f32], maxima: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "column < p.columns;",
     wrong: "column + 1u < p.columns;",
 });
 
-/// Rows and columns of heads that are interleaved.
+/// Lists cases with rows and columns of heads that are interleaved.
 pub(super) fn cases() -> Vec<Case> {
     let (images, tokens, heads, dim) = (2, 7, 3, 65);
     let third = |which| third(which, [tokens, heads, dim]);

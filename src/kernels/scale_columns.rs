@@ -21,7 +21,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count, columns });
 
-/// `input` `[rows, columns]` times `factors` `[columns]`, row by row.
+/// Multiplies `input` `[rows, columns]` by `factors` `[columns]`, row by row.
 pub fn scale_columns(
     commands: &mut Commands,
     input: &Buffer<f32>,
@@ -72,13 +72,13 @@ fn cpu(input: &[f32], factors: &[f32], out: &mut [f32]) {
         });
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "at % parameters.columns",
     wrong: "at % max(parameters.columns - 1u, 1u)",
 });
 
-/// Products round once. The last size needs more workgroups than one dimension of a dispatch holds.
+/// Lists cases whose products round once. The last size needs more workgroups than one dimension of a dispatch holds.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = [(1, 1), (3, 65), (197, 64), (70_000, 71)];
     let cases = sizes.map(|(rows, columns)| {

@@ -36,7 +36,7 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// `softmax(factor · scores)` along each row of `[rows, width]`; `factor` is positive.
+/// Computes `softmax(factor · scores)` along each row of `[rows, width]`; `factor` is positive.
 pub fn softmax(
     commands: &mut Commands,
     rows: usize,
@@ -69,7 +69,7 @@ pub fn softmax(
     out
 }
 
-/// Codes of what [`softmax`] gives, laid out as [`quantize`](super::quantize) does.
+/// Computes the codes of what [`softmax`] gives, laid out as [`quantize`](super::quantize) does.
 pub fn softmax_codes(
     commands: &mut Commands,
     rows: usize,
@@ -112,7 +112,7 @@ fn parameters(rows: usize, width: usize, factor: f32, codes: Option<&RowCodes>) 
     }
 }
 
-/// The result of one row.
+/// Computes one row of the result.
 fn probabilities(factor: f32, scores: &[f32], out: &mut [f32]) {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;

@@ -26,8 +26,8 @@ super::layout_test::uniform!(Parameters {
     factor
 });
 
-/// The gradient of the scores, `[rows, width]`, given softmax's result `probabilities` and that result's gradient
-/// `grad`: `factor · p · (grad - Σ p · grad)`.
+/// Computes the gradient of the scores, `[rows, width]`, given softmax's result `probabilities` and that result's
+/// gradient `grad`: `factor · p · (grad - Σ p · grad)`.
 pub fn softmax_backward(
     commands: &mut Commands,
     rows: usize,
@@ -79,7 +79,7 @@ fn cpu(width: usize, factor: f32, probabilities: &[f32], grad: &[f32], out: &mut
         });
 }
 
-/// factor · p · (g - Σ p · g) of a row. A sum of so many products, then four steps.
+/// Computes factor · p · (g - Σ p · g) of a row. A sum of so many products, then four steps.
 fn exact(factor: f64, p: &[f64], grad: &[f64]) -> Vec<(f64, f64)> {
     let sum: f64 = p.iter().zip(grad).map(|(p, g)| p * g).sum();
     let magnitude: f64 = p.iter().zip(grad).map(|(p, g)| p * g.abs()).sum();
@@ -93,7 +93,7 @@ fn exact(factor: f64, p: &[f64], grad: &[f64]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "i < p.width; i++) {\n        sum +=",
     wrong: "i + 1u < p.width; i++) {\n        sum +=",

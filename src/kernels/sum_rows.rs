@@ -21,7 +21,7 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { rows, width });
 
-/// `[rows]`: the sum of each row of `values` `[rows, width]`.
+/// Computes `[rows]`: the sum of each row of `values` `[rows, width]`.
 pub fn sum_rows(
     commands: &mut Commands,
     rows: usize,
@@ -52,13 +52,13 @@ pub fn sum_rows(
     sums
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "column < p.width;",
     wrong: "column + 1u < p.width;",
 });
 
-/// A compiler may undo the compensation, so the bound is that of a plain sum.
+/// Lists cases whose bound is that of a plain sum, because a compiler may undo the compensation.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = RAGGED.into_iter().zip(RAGGED.into_iter().rev());
     let cases = sizes.map(|(rows, width)| {

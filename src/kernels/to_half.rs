@@ -17,10 +17,10 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// Rows and columns that one invocation writes, as in the shader, and what both are padded to.
+/// Counts the rows and columns that one invocation writes, as in the shader, and that both are padded to.
 const BLOCK: usize = 4;
 
-/// What to round: a batch of matrices `[rows, columns]`.
+/// Says what to round: a batch of matrices `[rows, columns]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ToHalf {
     /// Where the values lie.
@@ -34,7 +34,7 @@ pub struct ToHalf {
 }
 
 impl ToHalf {
-    /// The left operand of `product`, `[m, k]`.
+    /// Describes the left operand of `product`, `[m, k]`.
     pub fn left(product: &Product) -> Self {
         Self {
             source: product.a,
@@ -44,7 +44,7 @@ impl ToHalf {
         }
     }
 
-    /// The right operand of `product`, `[k, n]`.
+    /// Describes the right operand of `product`, `[k, n]`.
     pub fn right(product: &Product) -> Self {
         Self {
             source: product.b,
@@ -54,18 +54,18 @@ impl ToHalf {
         }
     }
 
-    /// Rows and columns of each matrix of the result.
+    /// Counts the rows and columns of each matrix of the result.
     pub(super) fn padded(&self) -> [usize; 2] {
         [self.rows, self.columns].map(|side| side.next_multiple_of(BLOCK))
     }
 
-    /// Values of the whole result.
+    /// Counts the values of the whole result.
     pub fn len(&self) -> usize {
         let [rows, columns] = self.padded();
         self.batch[0] * self.batch[1] * rows * columns
     }
 
-    /// Whether there is nothing to round.
+    /// Says whether there is nothing to round.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -90,9 +90,9 @@ super::layout_test::uniform!(Parameters {
     columns,
 });
 
-/// `source` in f16, `[outer][inner][rows][columns]`, rows and columns padded to multiples of four with zeros. Values
-/// beyond the range of f16 become the nearest of its ends. Which neighbour a value is rounded to that f16 doesn't have is
-/// the driver's choice.
+/// Rounds `source` to f16, `[outer][inner][rows][columns]`, rows and columns padded to multiples of four with zeros.
+/// Values beyond the range of f16 become the nearest of its ends. Which of its two neighbours in f16 a value is rounded
+/// to is the driver's choice.
 pub fn to_half(commands: &mut Commands, what: &ToHalf, source: &Buffer<f32>) -> Buffer<f16> {
     let out = commands.uninitialized(what.len());
     match commands.device() {
@@ -133,7 +133,7 @@ fn cpu(what: &ToHalf, source: &[f32], out: &mut [f16]) {
         });
 }
 
-/// The ends of f16's range and what lies beyond, the smallest normal value, values on both sides of a half step.
+/// Lists the ends of f16's range and what lies beyond, the smallest normal value, values on both sides of a half step.
 const SPECIAL: [f32; 10] = [
     0.0,
     -0.0,
@@ -147,13 +147,13 @@ const SPECIAL: [f32; 10] = [
     -2051.0,
 ];
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "clamp(values, vec4(-LARGEST)",
     wrong: "clamp(values * 1.001, vec4(-LARGEST)",
 });
 
-/// Two matrices, read by columns. WGSL leaves open which neighbour in f16 a value becomes.
+/// Lists cases with two matrices, read by columns. WGSL leaves open which neighbour in f16 a value becomes.
 pub(super) fn cases() -> Vec<Case> {
     let cases = [(9, 7), (1, 1), (65, 197)].map(|(rows, columns)| {
         let what = ToHalf {
@@ -190,8 +190,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.into()
 }
 
-/// A value within f16's range, and its distance to the farther of the two that f16 has beside it; below the normal ones,
-/// what a device may take for zero.
+/// Returns a value within f16's range, and its distance to the farther of the two that f16 has beside it; below the
+/// normal ones, what a device may take for zero.
 fn neighbours(value: f32) -> (f64, f64) {
     let value = f64::from(value).clamp(-65504.0, 65504.0);
     let (magnitude, smallest) = (value.abs(), f16::MIN_POSITIVE.to_f64());

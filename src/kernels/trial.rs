@@ -1,4 +1,4 @@
-//! A strategy that is tried before a device goes by it.
+//! Tries a strategy before a device uses it.
 
 use super::float_product::float_product;
 use super::geometry::{Product, View};
@@ -9,14 +9,14 @@ use crate::device::{Commands, Device, Strategy};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
-/// What a device can have a strategy of its own for.
+/// Lists the products that a device can have a strategy of its own for.
 pub const STRATEGY_NAMES: [&str; 3] = [
     super::float_product::SHADER.name,
     super::integer_product::SHADER.name,
     super::integer_product::TWIN,
 ];
 
-/// Has `device` use `strategy` for the products of this name, after a product that shows it to be right: its bits are
+/// Sets `strategy` for the products of this name on `device`, after a product that shows it to be right: its bits are
 /// those that come out without workgroup memory.
 ///
 /// # Errors
@@ -38,8 +38,8 @@ pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<
     agrees
 }
 
-/// The bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the first column
-/// hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
+/// Computes the bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the
+/// first column hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
 fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
     let [m, n, k] = [67, 70, 2048];
     // A linear congruential generator, of which the upper bits are good enough.

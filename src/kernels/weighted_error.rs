@@ -13,7 +13,7 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/weighted_error.wgsl"),
 };
 
-/// Elements that one invocation adds up: few enough that an f32 sum keeps its digits.
+/// Counts the elements that one invocation adds up: few enough that an f32 sum keeps its digits.
 const ELEMENTS_PER_INVOCATION: usize = 128;
 
 #[repr(C)]
@@ -46,8 +46,8 @@ super::layout_test::uniform!(Parameters {
     has_weight,
 });
 
-/// `[jobs][groups]`: Σ (weight · (output - reference))² over each group, for the `outputs` `[jobs][rows][columns]` of
-/// several candidates. Without a `weight` (both `[rows, columns]`), weights are 1.
+/// Computes `[jobs][groups]`: Σ (weight · (output - reference))² over each group, for the `outputs`
+/// `[jobs][rows][columns]` of several candidates. Without a `weight` (both `[rows, columns]`), weights are 1.
 pub fn weighted_error(
     commands: &mut Commands,
     lines: &Lines,
@@ -132,7 +132,7 @@ fn cpu(
         });
 }
 
-/// One line's sum, in as many independent sums as a vector register has lanes.
+/// Computes one line's sum, in as many independent sums as a vector register has lanes.
 fn line_error(output: &[f32], reference: &[f32], weight: impl Fn(usize) -> f32) -> f32 {
     const LANES: usize = 8;
     let mut sums = [0.0f32; LANES];
@@ -149,7 +149,7 @@ fn line_error(output: &[f32], reference: &[f32], weight: impl Fn(usize) -> f32) 
     sums.iter().sum::<f32>() + (whole..output.len()).map(square).sum::<f32>()
 }
 
-/// Candidates' outputs, which come ever closer to the reference.
+/// Holds candidates' outputs, which come ever closer to the reference.
 pub(super) struct Candidates {
     /// `[JOBS][rows][columns]`
     pub outputs: Vec<f32>,
@@ -183,8 +183,8 @@ impl Candidates {
     }
 }
 
-/// One group; groups of columns; heads stacked in rows, twice over (two images); more lines than one workgroup takes. With
-/// names.
+/// Lists shapes with their names: one group; groups of columns; heads stacked in rows, twice over (two images); more
+/// lines than one workgroup takes.
 pub(super) fn shapes() -> [(String, Lines); 5] {
     let shapes = [
         (1, 1, 1, 1, 1),
@@ -206,7 +206,7 @@ pub(super) fn shapes() -> [(String, Lines); 5] {
     })
 }
 
-/// Each group's lines of `values` `[rows][columns]`.
+/// Lists each group's lines of `values` `[rows][columns]`.
 pub(super) fn grouped<'a, T>(shape: &Lines, values: &'a [T]) -> Vec<Vec<&'a [T]>> {
     let column_groups = shape.columns / shape.group_columns;
     let mut groups = vec![Vec::new(); column_groups * shape.row_groups];
@@ -219,7 +219,7 @@ pub(super) fn grouped<'a, T>(shape: &Lines, values: &'a [T]) -> Vec<Vec<&'a [T]>
     groups
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "column < p.group_columns;",
     wrong: "column + 1u < p.group_columns;",
@@ -249,8 +249,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.collect()
 }
 
-/// Three roundings of an element; a line, all lines and all parts are summed one in the other. The difference is rounded
-/// before it is squared, on all devices alike.
+/// Computes each sum and a bound on its error: an element is rounded three times; a line, all lines and all parts are
+/// summed one in the other. The difference is rounded before it is squared, on all devices alike.
 fn errors(shape: &Lines, candidates: &Candidates, weighted: bool) -> Vec<(f64, f64)> {
     let len = candidates.reference.len();
     let jobs = candidates.outputs.chunks(len).flat_map(|outputs| {

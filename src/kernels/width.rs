@@ -1,6 +1,6 @@
 //! Weights of few bits, stored in little more than that and unpacked as an integer product reads them.
 
-/// The bits that a code of the right operand takes in memory.
+/// Says in how many bits a code of the right operand is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// One lane, as [`quantize`](super::quantize) gives it.
@@ -12,7 +12,7 @@ pub enum Width {
 }
 
 impl Width {
-    /// The least that holds codes of `bits` bits.
+    /// Chooses the least width that holds codes of `bits` bits.
     pub fn holding(bits: u32) -> Self {
         match bits {
             ..=4 => Self::Four,
@@ -29,12 +29,12 @@ impl Width {
         }
     }
 
-    /// The bits of a lane that its code leaves over.
+    /// Counts the bits of a lane that its code leaves over.
     fn spare(self) -> u32 {
         8 - self.bits()
     }
 
-    /// Words of lanes, and how many words they are stored in.
+    /// Counts the words of lanes in a group, and the words that they are stored in.
     fn group(self) -> [usize; 2] {
         match self {
             Self::Eight => [1, 1],
@@ -43,15 +43,16 @@ impl Width {
         }
     }
 
-    /// Words that `words` words of lanes are stored in.
+    /// Counts the words that `words` words of lanes are stored in.
     pub(super) fn stored(self, words: usize) -> usize {
         let [lanes, stored] = self.group();
         words.div_ceil(lanes) * stored
     }
 
-    /// `codes` `[n][k]` as the right operand of an integer product: `[word][n]`, n padded to a multiple of four with
-    /// zeros. Below 8 bits a lane holds its code in its upper bits. The last word of a group isn't stored: its lanes are
-    /// cut into pieces of the spare bits, and the others hold these in their lower bits, the first the uppermost.
+    /// Packs `codes` `[n][k]` as the right operand of an integer product: `[word][n]`, n padded to a multiple of four
+    /// with zeros. Below 8 bits a lane holds its code in its upper bits. The last word of a group isn't stored: its
+    /// lanes are cut into pieces of the spare bits, and the others hold these in their lower bits, the first the
+    /// uppermost.
     pub fn pack(self, codes: &[i8], k: usize) -> Vec<u32> {
         let rows: Vec<&[i8]> = codes.chunks_exact(k).collect();
         let word = |word: usize, column: usize| {
@@ -76,7 +77,7 @@ impl Width {
         words
     }
 
-    /// The stored words as words of 8-bit lanes, `[word][columns]`.
+    /// Unpacks the stored words to words of 8-bit lanes, `[word][columns]`.
     pub(super) fn unpack(self, stored: &[u32], words: usize, columns: usize) -> Vec<u32> {
         let [lanes, per_group] = self.group();
         let upper = EVERY_LANE * ((0xff << self.bits()) & 0xff);
@@ -102,7 +103,7 @@ impl Width {
     }
 }
 
-/// Times a byte, that byte in every lane.
+/// Repeats a byte that it is multiplied by in every lane.
 const EVERY_LANE: u32 = 0x0101_0101;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(crate) static SHADER: Shader = Shader {
     ),
 };
 
-/// The shape of attention's scores, `[images, windows, heads, tokens, tokens]`.
+/// Describes the shape of attention's scores, `[images, windows, heads, tokens, tokens]`.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowSoftmax {
     /// Images.
@@ -34,7 +34,7 @@ pub struct WindowSoftmax {
 }
 
 impl WindowSoftmax {
-    /// Rows of the scores.
+    /// Counts the rows of the scores.
     pub fn rows(&self) -> usize {
         self.images * self.windows * self.heads * self.tokens
     }
@@ -65,7 +65,7 @@ super::layout_test::uniform!(Parameters {
     q,
 });
 
-/// `softmax(factor · scores + bias + mask)` along each row; `bias` is `[heads, tokens, tokens]`, `mask`
+/// Computes `softmax(factor · scores + bias + mask)` along each row; `bias` is `[heads, tokens, tokens]`, `mask`
 /// `[windows, tokens, tokens]`.
 pub fn window_softmax(
     commands: &mut Commands,
@@ -104,7 +104,7 @@ pub fn window_softmax(
     out
 }
 
-/// Codes of what [`window_softmax`] gives, laid out as [`quantize`](super::quantize) does.
+/// Computes the codes of what [`window_softmax`] gives, laid out as [`quantize`](super::quantize) does.
 pub fn window_softmax_codes(
     commands: &mut Commands,
     shape: &WindowSoftmax,
@@ -153,7 +153,7 @@ fn parameters(shape: &WindowSoftmax, codes: Option<&RowCodes>) -> Parameters {
     }
 }
 
-/// The result of one row.
+/// Computes one row of the result.
 fn probabilities(
     shape: &WindowSoftmax,
     row: usize,

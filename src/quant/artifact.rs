@@ -28,19 +28,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// The value of the metadata key `format`, which tells a quantized file from any other.
+/// Names the format in the metadata key `format`, which tells a quantized file from any other.
 pub const FORMAT_NAME: &str = "ptq4vit-gpu";
-/// The value of the metadata key `format_version` that this program writes. It reads version 1, too.
+/// Numbers the version that this program writes, in the metadata key `format_version`. It reads version 1, too.
 pub const FORMAT_VERSION: &str = "2";
-/// Files of this version tell widths and twins for all sites at once, among the settings.
+/// Numbers the version whose files tell widths and twins for all sites at once, among the settings.
 const FORMAT_VERSION_1: &str = "1";
 
-/// Whether a checked safetensors file says that it is a quantized model.
+/// Says whether a checked safetensors file claims to be a quantized model.
 pub fn is_quantized(weights: &Weights) -> bool {
     weights.metadata().get("format").map(String::as_str) == Some(FORMAT_NAME)
 }
 
-/// Where a quantized model comes from.
+/// Tells where a quantized model comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The architecture's name.
@@ -61,7 +61,7 @@ pub struct Provenance {
 
 impl Provenance {
     #[cfg(feature = "files")]
-    /// That of a calibration by this program: of the FP model in `weights`, which goes by `name`, on `samples`, which
+    /// Describes a calibration by this program: of the FP model in `weights`, which goes by `name`, on `samples`, which
     /// were drawn with `seed` unless a list named them.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Provenance {
         })
     }
 
-    /// How many calibration images there were, and who chose them, in words.
+    /// Tells in words how many calibration images there were, and who chose them.
     pub fn images_in_words(&self) -> String {
         let drawn = match self.seed {
             Some(seed) => format!("drawn with seed {seed}"),
@@ -94,12 +94,12 @@ impl Provenance {
     }
 }
 
-/// A quantized model on the host: everything that its file holds.
+/// Holds a quantized model on the host: everything that its file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedModel {
-    /// Where it comes from.
+    /// Where the model comes from.
     pub provenance: Provenance,
-    /// Family and sizes.
+    /// The family and sizes of the network.
     pub architecture: Architecture,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
@@ -109,13 +109,13 @@ pub struct QuantizedModel {
     pub class_names: Option<ClassNames>,
     /// Every site in integers, by name.
     pub sites: HashMap<String, QuantizedSite>,
-    /// How well each site's scales did in the calibration, by name. Absent where the file doesn't tell.
+    /// How well each site's scales did in the calibration, by name. Absent where the file doesn't say it.
     pub evidence: Option<BTreeMap<String, SiteEvidence>>,
-    /// What stays float, by timm's names: norms, class token, positions, the weights of products in floats.
+    /// The tensors that stay float, by timm's names: norms, class token, positions, the weights of products in floats.
     pub floats: BTreeMap<String, Vec<f32>>,
 }
 
-/// A key of the file's metadata.
+/// Names the keys of the file's metadata.
 mod key {
     pub const FORMAT: &str = "format";
     pub const FORMAT_VERSION: &str = "format_version";
@@ -128,7 +128,7 @@ mod key {
     pub const CLASS_NAMES: &str = "class_names";
 }
 
-/// The `settings` of a file of version 1.
+/// Holds the `settings` of a file of version 1.
 #[derive(Deserialize)]
 struct SettingsOfVersion1 {
     weight_bits: u32,
@@ -139,7 +139,7 @@ struct SettingsOfVersion1 {
     settings: Settings,
 }
 
-/// The tensors that stay float: those that belong to no site in integers.
+/// Lists the tensors that stay float, with their shapes: those that belong to no site in integers.
 fn float_tensors(architecture: &Architecture, plan: &Plan) -> Vec<(String, Vec<usize>)> {
     let sites: HashSet<String> = plan
         .integer(&sites(architecture))
@@ -161,7 +161,7 @@ fn scale_values(scales: &[Scale]) -> TensorData {
 }
 
 impl QuantizedModel {
-    /// What `calibration` made of the FP model `resolved` in `weights`.
+    /// Puts together what `calibration` made of the FP model `resolved` in `weights`.
     ///
     /// # Errors
     /// A tensor that holds a NaN or an infinity, and values so large or small that their scales leave f32's range.
@@ -281,8 +281,8 @@ impl QuantizedModel {
         Self::read(&Weights::open(path)?)
     }
 
-    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths, scales
-    /// finite and positive, shifts within range.
+    /// Checks a file that is in memory. Everything that reaches a kernel later is checked here: shapes, code lengths,
+    /// scales finite and positive, shifts within range.
     ///
     /// # Errors
     /// A file that is no quantized model, of another version, or inconsistent; the message names the tensor.
@@ -350,10 +350,10 @@ impl QuantizedModel {
         })
     }
 
-    /// The network on `device`, and its products in integers.
+    /// Loads the network onto `device`, and its products in integers.
     ///
     /// # Errors
-    /// None beyond those of the device, which show at the first read.
+    /// None; what goes wrong on the device is an error of the first read.
     pub fn load(&self, device: &Device) -> Result<(Network, IntegerProducts)> {
         let network = Network::load(device, &graphs(&self.architecture), |name| {
             Ok(self.floats[name].clone())
@@ -381,7 +381,7 @@ impl QuantizedModel {
     }
 }
 
-/// What a file tells of the method, by the format's `version`, for a network with these `sites`.
+/// Reads what a file of the format's `version` says of the method, for a network with these `sites`.
 fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> {
     let method = if version == FORMAT_VERSION_1 {
         let all: SettingsOfVersion1 = from_json(file, key::SETTINGS)?;
@@ -445,7 +445,7 @@ fn site_tensors(
     }
 }
 
-/// One site of a file whose tensors have the right shapes.
+/// Reads one site of a file whose tensors have the right shapes.
 fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
     let name = |part: &str| format!("{}.{part}", plan.site.name);
     let scales = |side: &str, shifts: Vec<i32>| {
@@ -516,7 +516,8 @@ fn check_scales(file: &Weights, plan: &SitePlan, scales: &SiteScales) -> Result<
     })
 }
 
-/// What the file tells of how well the scales did, if it does: of every site, and what can be true.
+/// Reads what the file says of how well the scales did, if it says that. It must say it of every site, with figures
+/// that can be true.
 fn read_evidence(
     file: &Weights,
     plans: &[SitePlan],
@@ -546,7 +547,7 @@ fn read_evidence(
     }
 }
 
-/// What the file calls its classes, if it does: each of them.
+/// Reads what the file calls its classes, if it does. It must name each of them.
 fn read_class_names(file: &Weights, classes: usize) -> Result<Option<ClassNames>> {
     if !file.metadata().contains_key(key::CLASS_NAMES) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What is corrected of a site once its weight is rounded.
+//! Corrects a site's bias once its weight is rounded.
 
 use super::estimate::Estimator;
 use super::plan::SitePlan;
@@ -8,8 +8,8 @@ use crate::device::Commands;
 use crate::error::Result;
 use rayon::prelude::*;
 
-/// Takes the mean error of each output, Ô - O over all rows of all calibration images, off the site's bias. A site without
-/// a bias stays as it is.
+/// Takes the mean error of each output, Ô - O over all rows of all calibration images, off the site's bias. A site
+/// without a bias stays as it is.
 ///
 /// Sums are f64 and added image by image, so the bias doesn't depend on how the images are divided.
 ///
@@ -55,7 +55,7 @@ pub(super) fn correct_bias(
     Ok(())
 }
 
-/// Σ Ô - O of each of the `outputs` of some rows.
+/// Computes Σ (Ô - O) of each of the `outputs`, over some rows.
 fn errors(outputs: usize, estimate: &[f32], out: &[f32]) -> Vec<f64> {
     let mut sums = vec![0.0; outputs];
     for (estimate, out) in estimate

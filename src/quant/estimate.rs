@@ -1,4 +1,4 @@
-//! What a site's integers make of what went through it in floats.
+//! Computes a site in integers from what went through it in floats.
 
 use super::plan::{Codes, Side, SitePlan};
 use super::quantized_site::QuantizedSite;
@@ -7,7 +7,7 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::kernels::affine;
 
-/// A site in integers, which is given the FP network's operands.
+/// Computes a site in integers from the FP network's operands.
 pub(super) struct Estimator<'a> {
     plan: &'a SitePlan,
     quantized: &'a QuantizedSite,
@@ -35,7 +35,7 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    /// Ô of a batch, laid out as its O.
+    /// Computes Ô of a batch, laid out as its O.
     ///
     /// # Errors
     /// Those of the device.

@@ -1,9 +1,9 @@
 //! What a calibration knows of a site once its scales are chosen: how far the integers' Ô is from O, how well the codes
 //! are used, and how the values lie that a twin is for.
 //!
-//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that end
-//! with an image and are added in the order of the images; what is counted is whole. So no figure depends on how the
-//! images were divided.
+//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that
+//! end with an image and are added in the order of the images; what is counted is whole. So no figure depends on how
+//! the images were divided.
 
 use super::estimate::Estimator;
 use super::plan::{Side, SitePlan};
@@ -19,34 +19,34 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::{AddAssign, Range};
 
-/// Elements that are added up by one task.
+/// Sets how many elements one task adds up.
 const BLOCK: usize = 1 << 14;
 
-/// Bars of a histogram.
+/// Counts the bars of a histogram.
 const BARS: usize = 96;
 
-/// Below it no GELU has a value, however it is rounded.
+/// Lies below every value of GELU, however it is rounded.
 const GELU_LOW: f64 = -0.17;
 
-/// How well a site's chosen scales do on the calibration images.
+/// Says how well a site's chosen scales do on the calibration images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteEvidence {
     /// 10 log10(Σ O² / Σ (Ô - O)²), in dB. Absent where either sum is zero.
     pub sqnr_db: Option<f64>,
     /// Σ O Ô / √(Σ O² Σ Ô²). Absent where O or Ô is zero throughout.
     pub cosine: Option<f64>,
-    /// Σ G² (Ô - O)², with G the gradient of the loss at O. Absent where the metric asked for no gradients.
+    /// Σ G² (Ô - O)², with G the gradient of the loss at O. Absent where the metric needs no gradients.
     pub hessian_error: Option<f64>,
     /// The share of A's codes that are in R2, where A is a twin.
     pub a_in_r2: Option<f64>,
     /// The share of A's values that lie beyond the largest or smallest code.
     pub a_clipped: f64,
-    /// Likewise of B's, which are the weight's or an activation's.
+    /// The share of B's values that lie beyond its largest or smallest code, B being a weight or an activation.
     pub b_clipped: f64,
 }
 
 impl SiteEvidence {
-    /// Whether figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
+    /// Checks that figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
     ///
     /// # Errors
     /// What can't be.
@@ -91,12 +91,12 @@ impl SiteEvidence {
     }
 }
 
-/// How A's values lie, where they are a softmax's or a GELU's.
+/// Shows how A's values are distributed, where they are a softmax's or a GELU's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Histograms {
-    /// From the smallest value that there can be to the largest that there is; for a softmax, that there can be.
+    /// All values: from the smallest that is possible to the largest that there is, or for a softmax that is possible.
     pub whole: Histogram,
-    /// Where R1 lies, and as much again.
+    /// The values near zero: where R1 lies, and as much again.
     pub near_zero: Histogram,
 }
 
@@ -135,7 +135,8 @@ impl AddAssign<&Self> for Histogram {
 }
 
 impl Histograms {
-    /// Empty ones for the left operand of `plan`, if that is a softmax's or a GELU's, whose values reach `max`.
+    /// Returns empty histograms for the left operand of `plan`, whose values reach `max`, if that is a softmax's or a
+    /// GELU's.
     fn new(plan: &SitePlan, scale: Scale, max: f32) -> Option<Self> {
         let q = f64::from(1u32 << (plan.a.bits - 1));
         let reach = 2.0 * q * f64::from(scale.scale);
@@ -158,7 +159,7 @@ impl Histograms {
     }
 }
 
-/// How the codes of an operand are used.
+/// Counts how the codes of an operand are used.
 #[derive(Clone, Default)]
 struct Usage {
     values: u64,
@@ -223,7 +224,7 @@ impl AddAssign for Sums {
     }
 }
 
-/// A site whose scales are chosen, and what they were chosen on.
+/// Holds a site whose scales are chosen, and what they were chosen on.
 pub(super) struct Chosen<'a> {
     pub plan: &'a SitePlan,
     pub metric: Metric,
@@ -237,7 +238,7 @@ pub(super) struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// The site's figures, and histograms of A if it is a softmax or what GELU gives.
+    /// Computes the site's figures, and histograms of A if A is a softmax's or a GELU's result.
     ///
     /// # Errors
     /// Those of the device, and sums that are not finite.
@@ -255,7 +256,7 @@ impl Chosen<'_> {
             self.add_errors(commands, batch, &estimate, &mut sums)?;
             let values = commands.read(&batch.record.a)?;
             a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
-            // One stands for all where B is a weight.
+            // A weight is the same for all batches, so it is counted once.
             if let Some(activation) = &batch.record.b {
                 let values = commands.read(activation)?;
                 b += usage(plan, Side::B, &scales.b, &values, batch.images, &None);
@@ -276,7 +277,7 @@ impl Chosen<'_> {
             sqnr_db: positive(sums.out)
                 .zip(positive(sums.error))
                 .map(|(out, error)| 10.0 * (out / error).log10()),
-            // By rounding it might end up a bit outside.
+            // Rounding might bring it slightly beyond ±1.
             cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
                 .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
             hessian_error: self.metric.needs_gradient().then_some(hessian_error),
@@ -315,7 +316,7 @@ impl Chosen<'_> {
     }
 }
 
-/// The elements of `images` images of `len` elements, in blocks that belong to one image each.
+/// Divides the elements of `images` images of `len` elements into blocks, each within one image.
 fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
     let of_image = |image: usize| {
         let start = image * len;
@@ -325,8 +326,8 @@ fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
     (0..images).flat_map(of_image).collect()
 }
 
-/// How the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`. Values are
-/// counted in histograms like `histograms`.
+/// Counts how the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`.
+/// Values are counted in histograms like `histograms`.
 fn usage(
     plan: &SitePlan,
     side: Side,

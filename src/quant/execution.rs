@@ -13,13 +13,13 @@ use crate::kernels::{
 };
 use std::collections::HashMap;
 
-/// A linear site's weight as codes, and its bias.
+/// Holds a linear site's weight as codes, and its bias.
 pub struct LinearCodes {
     /// Packed as the right operand of an integer product.
     codes: Codes,
     /// `[outputs]`, where the site has one.
     bias: Option<Vec<f32>>,
-    /// The same on the device, as an integer product takes it.
+    /// The bias on the device, as an integer product takes it.
     affine: Option<Buffer<f32>>,
 }
 
@@ -41,19 +41,20 @@ impl LinearCodes {
     }
 }
 
-/// A site as it is computed in integers.
+/// Holds what it takes to compute a site in integers.
 struct IntegerSite {
     plan: SitePlan,
     scales: SiteScales,
     /// What quantizers of A and B multiply by.
     inverses: [Buffer<f32>; 2],
-    /// What the integers are worth.
+    /// What one unit of the integers is worth, as [`CodedProduct::output_scales`](super::CodedProduct::output_scales)
+    /// says.
     output_scales: Buffer<f32>,
     linear: Option<LinearCodes>,
 }
 
 impl IntegerSite {
-    /// A's codes, by the kernel that computes A where it can write them.
+    /// Computes A's codes, by the kernel that computes A where that can write codes.
     fn left(&self, commands: &mut Commands, images: usize, a: Activation) -> Codes {
         let (plan, inverses) = (&self.plan, &self.inverses[0]);
         let (format, bits) = (plan.a.format, plan.a.bits);
@@ -73,7 +74,7 @@ impl IntegerSite {
         Codes::shared(words)
     }
 
-    /// B's codes, where it is an activation.
+    /// Computes B's codes, where B is an activation.
     fn right(&self, commands: &mut Commands, images: usize, b: &Output) -> Codes {
         let quantizer = self.plan.quantizer(Side::B, images, 1);
         Codes::shared(quantize(
@@ -84,7 +85,7 @@ impl IntegerSite {
         ))
     }
 
-    /// What A is multiplied by, and what becomes of O's columns.
+    /// Returns the codes of B, and the factors and biases of O's columns where there are any.
     fn right_operand<'a>(
         &'a self,
         codes: &'a OperandCodes,
@@ -96,7 +97,7 @@ impl IntegerSite {
         }
     }
 
-    /// What becomes of O's columns with a layer scale: factor γ, bias γ · bias.
+    /// Computes the factors and biases of O's columns with a layer scale: γ, and γ · bias.
     fn scaled(&self, device: &Device, scale: &LayerScale) -> Buffer<f32> {
         let factors = scale.factors();
         let bias = self.linear.as_ref().and_then(|linear| linear.bias.as_ref());
@@ -106,7 +107,7 @@ impl IntegerSite {
         device.upload(&affine.expect("there are factors"))
     }
 
-    /// A's codes, as another product's epilogue can write them: where one scale serves them all.
+    /// Describes A's codes as another product's epilogue can write them; `None` unless one scale serves all of A.
     fn next_codes(&self, gelu: bool) -> Option<NextCodes> {
         let [scale] = self.scales.a[..] else {
             return None;
@@ -120,16 +121,16 @@ impl IntegerSite {
     }
 }
 
-/// Codes of a site's operands.
+/// Holds the codes of a site's operands.
 pub struct OperandCodes {
-    /// The left operand's.
+    /// The left operand's codes.
     pub a: Codes,
-    /// The right operand's, where it is an activation.
+    /// The right operand's codes, where it is an activation.
     pub b: Option<Codes>,
 }
 
-/// Products on integers: activations are quantized as they are made, sums are exact, scale and bias come last. Those that
-/// the plan leaves in floats are computed in floats.
+/// Computes products of integers: activations are quantized as they are made, sums are exact, scale and bias come last.
+/// Products that the plan leaves in floats are computed in floats.
 pub struct IntegerProducts {
     device: Device,
     sites: HashMap<String, IntegerSite>,
@@ -137,7 +138,7 @@ pub struct IntegerProducts {
 }
 
 impl IntegerProducts {
-    /// Products of no site yet.
+    /// Holds products of no site yet.
     pub fn new(device: &Device) -> Self {
         Self {
             device: device.clone(),
@@ -153,7 +154,7 @@ impl IntegerProducts {
         }
     }
 
-    /// Whether the product of `site` is one of integers.
+    /// Says whether the product of `site` is one of integers.
     pub fn is_integer(&self, site: &Site) -> bool {
         self.sites.contains_key(&site.name)
     }
@@ -175,7 +176,7 @@ impl IntegerProducts {
 }
 
 impl IntegerProducts {
-    /// The codes of what a site in integers multiplies.
+    /// Computes the codes of the operands of a site in integers.
     pub fn codes(
         &self,
         commands: &mut Commands,
@@ -191,12 +192,12 @@ impl IntegerProducts {
         }
     }
 
-    /// The codes of A of `next`, where they are integers that a product's epilogue can write.
+    /// Describes the codes of A of `next`, where they are integers that a product's epilogue can write.
     fn next_codes(&self, next: &Site, gelu: bool) -> Option<NextCodes> {
         self.sites.get(&next.name)?.next_codes(gelu)
     }
 
-    /// The site's integers as floats, laid out as O is: what they are worth, and the bias, are left out.
+    /// Computes the site's integers as floats, laid out as O is, without scales and bias.
     pub fn integers(
         &self,
         commands: &mut Commands,
@@ -223,7 +224,7 @@ impl IntegerProducts {
         product.integer_product(commands, &codes.a, b, &[units], None)
     }
 
-    /// O of a site, with its bias, from the codes of its operands, and what `then` says.
+    /// Computes O of a site, with its bias, from the codes of its operands, and does with it what `then` says.
     pub fn multiply(
         &self,
         commands: &mut Commands,
@@ -296,8 +297,9 @@ impl Products for IntegerProducts {
     }
 }
 
-/// The same quantization in floats: both operands rounded to what their codes stand for, and an f32 product; of sites
-/// without a plan, only that. What published code runs; here the reference that [`IntegerProducts`] are compared with.
+/// Computes the same quantization in floats: both operands rounded to what their codes stand for, and an f32 product.
+/// Sites without a plan have the f32 product only. This is what published code runs; here it is the reference that
+/// [`IntegerProducts`] are compared with.
 pub struct FakeQuantizedProducts {
     float: FloatProducts,
     sites: HashMap<String, (SitePlan, SiteScales)>,

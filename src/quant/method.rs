@@ -5,7 +5,7 @@ use super::settings::{Preset, Settings};
 use crate::error::{Error, Result, Setting};
 use crate::graph::Site;
 
-/// Everything that decides what a calibration makes of a model, given the images.
+/// Holds everything that decides what a calibration makes of a model, given the images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Method {
     /// What becomes of each product.
@@ -15,7 +15,7 @@ pub struct Method {
 }
 
 impl Method {
-    /// What `preset` stands for, for a network with these `sites`, with codes of these widths everywhere.
+    /// Returns what `preset` stands for, for a network with these `sites`, with codes of these widths everywhere.
     ///
     /// # Errors
     /// A width that is not 2 to 8.
@@ -32,11 +32,11 @@ impl Method {
         })
     }
 
-    /// Finds out that the metric can compare what each scale of the network's `sites` serves: a direction takes more than
-    /// one output.
+    /// Checks that the metric can compare the outputs of each scale of the network's `sites`: a direction takes more
+    /// than one output.
     ///
     /// # Errors
-    /// The site whose scales it can't tell apart.
+    /// A site whose scales it can't compare.
     pub(super) fn check_metric<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Result<()> {
         let metric = self.settings.metric;
         let mut plans = self.plan.integer(sites);

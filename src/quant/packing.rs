@@ -1,6 +1,6 @@
 //! Codes at their true width: k-bit two's complement, one after the other, lowest bit first, no padding between rows.
 
-/// Bytes that `count` codes of `bits` bits take.
+/// Counts the bytes that `count` codes of `bits` bits take.
 pub fn packed_len(count: usize, bits: u32) -> usize {
     (count * bits as usize).div_ceil(8)
 }
@@ -21,7 +21,7 @@ pub fn pack(codes: &[i8], bits: u32) -> Vec<u8> {
     packed
 }
 
-/// The first `count` codes of `packed`.
+/// Returns the first `count` codes of `packed`.
 ///
 /// # Panics
 /// If `packed` is shorter than [`packed_len`] says.
@@ -37,7 +37,7 @@ pub fn unpack(packed: &[u8], count: usize, bits: u32) -> Vec<i8> {
         .collect()
 }
 
-/// Whether the bits of the last byte that belong to no code are zero, as [`pack`] leaves them.
+/// Says whether the bits of the last byte that belong to no code are zero, as [`pack`] leaves them.
 pub fn is_padded_with_zeros(packed: &[u8], count: usize, bits: u32) -> bool {
     match (packed.last(), count * bits as usize % 8) {
         (Some(last), used @ 1..) => last >> used == 0,

@@ -2,7 +2,7 @@
 
 use super::plan::SiteScales;
 
-/// A weight in integers, on the host.
+/// Holds a weight in integers, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedWeight {
     /// `[outputs, inputs]`.
@@ -11,7 +11,7 @@ pub struct QuantizedWeight {
     pub bias: Option<Vec<f32>>,
 }
 
-/// A site's scales, and its weight unless B is an activation.
+/// Holds a site's scales, and its weight unless B is an activation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizedSite {
     /// The scales of A and B.

@@ -3,16 +3,17 @@
 use crate::error::{Error, Result, Setting};
 use serde::{Deserialize, Serialize};
 
-/// The most candidates for each scale: a hundred times the paper's.
+/// Limits the candidates for each scale: a hundred times the paper's.
 const MAX_CANDIDATES: usize = 10_000;
-/// The most rounds: a search settles after a few.
+/// Limits the rounds: a search settles after a few.
 const MAX_ROUNDS: usize = 100;
-/// The finest candidate, as a fraction of the scale that covers the largest value: what an f32 of that size is rounded by.
+/// Limits how fine a candidate can be, as a fraction of the scale that covers the largest value: what an f32 of that
+/// size is rounded by.
 const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
-/// The coarsest: beyond it 8 bits round everything to zero.
+/// Limits how coarse a candidate can be: beyond it 8 bits round everything to zero.
 const MAX_FRACTION: f64 = 256.0;
 
-/// How a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
+/// Says how a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -29,7 +30,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Whether it weighs errors by the loss's gradient, so that a calibration has to go back through the network.
+    /// Says whether the metric weighs errors by the loss's gradient, so that a calibration has to go back through the
+    /// network.
     pub fn needs_gradient(self) -> bool {
         match self {
             Self::Hessian => true,
@@ -37,7 +39,7 @@ impl Metric {
         }
     }
 
-    /// Whether it adds up squares of errors, weighted or not, which a product can do by itself.
+    /// Says whether the metric adds up squares of errors, weighted or not, which a product can do by itself.
     pub fn sums_squares(self) -> bool {
         match self {
             Self::Hessian | Self::Mse => true,
@@ -56,7 +58,7 @@ impl Metric {
     }
 }
 
-/// A named set of choices.
+/// Names a set of choices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
@@ -78,12 +80,13 @@ impl Preset {
     }
 }
 
-/// A change of weights that leaves the network's function as it is.
+/// Names a change of weights that leaves the network's function as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Transform {
-    /// Each channel that a LayerNorm gives is centred and brought to one range. The products that follow take it back.
+    /// Centres each channel that a LayerNorm gives and scales it to one range; the weights of the products that follow
+    /// make up for it.
     LayerNorm,
 }
 
@@ -96,14 +99,14 @@ impl Transform {
     }
 }
 
-/// How a calibration chooses scales, given the plan, the model and the images.
+/// Says how a calibration chooses scales, given the plan, the model and the images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// How candidates are compared.
     pub metric: Metric,
     /// Smallest candidate scale, as a fraction of the one that covers the largest value (excluded).
     pub alpha: f64,
-    /// Largest candidate scale, likewise (included).
+    /// Largest candidate scale, as a fraction of the same (included).
     pub beta: f64,
     /// Candidates for each scale.
     pub candidates: usize,
@@ -111,16 +114,16 @@ pub struct Settings {
     pub rounds: usize,
     /// Whether every candidate is evaluated on every image, even those that can't win any more.
     pub exhaustive: bool,
-    /// What is made of the checkpoint before, one after the other.
+    /// Changes made to the checkpoint beforehand, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transforms: Vec<Transform>,
-    /// Whether the mean error of each output is taken off its bias.
+    /// Whether the mean error of each output is subtracted from its bias.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bias_correction: bool,
 }
 
 impl Settings {
-    /// The choices that `preset` stands for.
+    /// Returns the choices that `preset` stands for.
     pub fn preset(preset: Preset) -> Self {
         let paper = Self {
             metric: Metric::Hessian,
@@ -143,7 +146,7 @@ impl Settings {
         }
     }
 
-    /// How scales are chosen, in words.
+    /// Tells in words how scales are chosen.
     pub fn choices(&self) -> String {
         let mut words = format!(
             "{} metric, {} candidates from {} to {}, rounds: {}",
@@ -163,7 +166,7 @@ impl Settings {
         words
     }
 
-    /// Finds out whether a calibration can go by it.
+    /// Checks that a calibration can use these settings.
     ///
     /// # Errors
     /// An [`Error::InvalidSetting`] about what is out of range.

@@ -29,15 +29,15 @@ pub(in crate::kernels) fn code(format: Format, bits: u32, [by_1, by_2]: [f64; 2]
     }
 }
 
-/// Round half to even, from first principles.
+/// Rounds half to even, from first principles.
 fn round(x: f64) -> f64 {
     let (floor, fraction) = (x.floor(), x - x.floor());
     let up = fraction > 0.5 || (fraction == 0.5 && floor.rem_euclid(2.0) == 1.0);
     if up { floor + 1.0 } else { floor }
 }
 
-/// `[word][row]`: the codes of a matrix `[rows, k]`, four along k to a word, the first in the lowest byte; rows padded to a
-/// multiple of four, and words to their end, with zeros.
+/// `[word][row]`: the codes of a matrix `[rows, k]`, four along k to a word, the first in the lowest byte; rows padded
+/// to a multiple of four, and words to their end, with zeros.
 pub(in crate::kernels) fn packed(
     [rows, k]: [usize; 2],
     code: impl Fn(usize, usize) -> u8,
@@ -55,7 +55,7 @@ pub(in crate::kernels) fn packed(
     words
 }
 
-/// Packed codes of floats that may err.
+/// Bounds packed codes of floats that may err.
 pub struct CodeRange {
     /// Their format.
     pub(crate) format: Format,
@@ -63,12 +63,13 @@ pub struct CodeRange {
     pub(crate) ratio: f64,
     /// The codes of the least that the floats may be.
     pub(crate) low: Vec<u32>,
-    /// Those of the greatest.
+    /// The codes of the greatest that the floats may be.
     pub(crate) high: Vec<u32>,
 }
 
 impl CodeRange {
-    /// The first of the `found` codes that isn't between those of the least and the greatest value, and how many aren't.
+    /// Finds the first of the `found` codes that isn't between those of the least and the greatest value, and how many
+    /// aren't.
     pub(super) fn difference(&self, found: &[u32]) -> Option<Difference> {
         let lane = |words: &[u32], at: usize| words[at / 4].to_le_bytes()[at % 4];
         let worth = |code| worth(self.format, self.ratio, code);
@@ -89,7 +90,7 @@ impl CodeRange {
     }
 }
 
-/// What a code stands for, in units of R1's scale; `ratio` is what R2's is worth in them.
+/// Returns what a code stands for, in units of R1's scale; `ratio` is what R2's is worth in them.
 fn worth(format: Format, ratio: f64, code: u8) -> f64 {
     let magnitude = f64::from(code & 0x7f);
     match (format, code >= 0x80) {
@@ -100,9 +101,9 @@ fn worth(format: Format, ratio: f64, code: u8) -> f64 {
     }
 }
 
-/// How far two codes are from each other. Within a range a step is a step. From one range of a twin to the other it is
-/// what the codes stand for that counts, in units of the coarser scale: neighbouring values on either side of the border
-/// are no more than that apart.
+/// Measures how far two codes are from each other. Within a range a step is a step. From one range of a twin to the
+/// other it is what the codes stand for that counts, in units of the coarser scale: neighbouring values on either side
+/// of the border are no more than that apart.
 pub(crate) fn step(format: Format, ratio: f64, one: u8, other: u8) -> f64 {
     let distance = (worth(format, ratio, one) - worth(format, ratio, other)).abs();
     let in_r2 = |code: u8| format.is_twin() && code >= 0x80;

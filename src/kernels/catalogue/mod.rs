@@ -21,27 +21,27 @@ use half::f16;
 use std::fmt::{self, Display};
 use std::sync::{Arc, LazyLock};
 
-/// The distance of 1 to the next f32: an operation that rounds correctly errs by at most half of it.
+/// Measures the distance from 1 to the next f32: an operation that rounds correctly errs by at most half of it.
 pub(super) const EPSILON: f64 = f32::EPSILON as f64;
-/// Below this, a device may take an f32 for zero.
+/// Bounds the floats that a device may take for zero.
 pub(super) const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
-/// Sizes that fill no tile, no vector and no workgroup evenly; 1 among them.
+/// Lists sizes that fill no tile, no vector and no workgroup evenly; 1 among them.
 pub(super) const RAGGED: [usize; 5] = [1, 3, 7, 65, 197];
-/// What lies in an output before a kernel that writes parts of it: the rest must stay.
+/// Fills an output before a kernel that writes parts of it: the rest must stay.
 pub(super) const UNTOUCHED: f32 = -77.0;
 
-/// A kernel.
+/// Describes a kernel and its cases.
 pub struct Kernel {
     /// The name of its files.
     pub name: &'static str,
     /// Its shader, without the pieces that it shares with others.
     pub text: &'static str,
-    /// What its cases are tried with.
+    /// A mistake that its cases must find.
     pub mistake: Option<Mistake>,
     pub(super) cases: fn() -> Vec<Case>,
 }
 
-/// A mistake in a shader that the kernel's cases find.
+/// Describes a mistake in a shader that the kernel's cases find.
 pub struct Mistake {
     /// A piece of the shader's text.
     pub right: &'static str,
@@ -50,13 +50,13 @@ pub struct Mistake {
 }
 
 impl Kernel {
-    /// Inputs of ragged and extreme sizes and values, each case under a name of its own.
+    /// Lists inputs of ragged and extreme sizes and values, each case under a name of its own.
     pub fn cases(&self) -> Vec<Case> {
         (self.cases)()
     }
 }
 
-/// What a kernel leaves in a buffer; f16 as f32.
+/// Holds what a kernel leaves in a buffer; f16 as f32.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// Floats.
@@ -65,7 +65,7 @@ pub enum Values {
     Words(Vec<u32>),
 }
 
-/// What must come out of a case.
+/// Says what must come out of a case.
 pub enum Answer {
     /// These, bit for bit; zeros of either sign are the same.
     Exact(Values),
@@ -75,7 +75,7 @@ pub enum Answer {
     Codes(CodeRange),
 }
 
-/// Where a result isn't what it must be.
+/// Says where a result isn't what it must be.
 #[derive(Debug)]
 pub struct Difference {
     /// Where it first isn't: a value's place in the result, or a code's.
@@ -112,7 +112,7 @@ enum Formulas {
     Codes(Formula<CodeRange>),
 }
 
-/// A kernel's inputs, and what must come out.
+/// Holds a kernel's inputs, and what must come out.
 pub struct Case {
     name: String,
     run: Run,
@@ -123,14 +123,14 @@ pub struct Case {
     needs_f16: bool,
 }
 
-/// How a product's work is divided in a case: the name that its strategies are set by, and which are tried.
+/// Says how a product's work is divided in a case: the name that its strategies are set by, and which are tried.
 #[derive(Clone, Copy)]
 struct Divided {
     name: &'static str,
     strategies: &'static [Strategy],
 }
 
-/// Strategies of every device: besides the usual tile one that is small and uneven and one that is wide.
+/// Lists strategies of every device: besides the usual tile one that is small and uneven and one that is wide.
 const STRATEGIES: [Strategy; 4] = [
     Strategy::Registers,
     Strategy::Tiled(Tile::DEFAULT),
@@ -145,17 +145,17 @@ const STRATEGIES: [Strategy; 4] = [
 ];
 
 impl Case {
-    /// Sizes and formats.
+    /// Returns the name: sizes and formats.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether every device gives the same bits.
+    /// Says whether every device gives the same bits.
     pub fn is_bit_for_bit(&self) -> bool {
         self.bit_for_bit
     }
 
-    /// What must come out, by the formula.
+    /// Computes what must come out, by the formula.
     pub fn answer(&self) -> Answer {
         match &self.formula {
             Formulas::Exact(formula) => Answer::Exact(formula()),
@@ -164,7 +164,7 @@ impl Case {
         }
     }
 
-    /// What the CPU version makes of it.
+    /// Computes what the CPU version makes of it.
     ///
     /// # Errors
     /// None that a CPU has.
@@ -195,12 +195,12 @@ impl Case {
         device.set_strategy(name, usual);
     }
 
-    /// What must have the same bits on the same device: the kernels that it stands for, one after the other.
+    /// Computes what must have the same bits on the same device: the kernels that it stands for, one after the other.
     pub fn unfused(&self, device: &Device) -> Option<Result<Values>> {
         self.unfused.as_ref().map(|run| run(device))
     }
 
-    /// Every device gives the same bits, though the formula leaves some of them open.
+    /// Demands the same bits of every device, though the formula leaves some of them open.
     pub(super) fn bit_for_bit(self) -> Self {
         Self {
             bit_for_bit: true,
@@ -208,7 +208,7 @@ impl Case {
         }
     }
 
-    /// It is run under the strategies of products of this name.
+    /// Runs the case under the strategies of products of this name.
     pub(super) fn by_strategy(self, name: &'static str) -> Self {
         let divided = Some(Divided {
             name,
@@ -217,7 +217,7 @@ impl Case {
         Self { divided, ..self }
     }
 
-    /// Its product is computed by units for matrices alone.
+    /// Runs the case's product on units for matrices alone.
     pub(super) fn by_cooperative_matrices(self) -> Self {
         let divided = self.divided.map(|divided| Divided {
             strategies: &[Strategy::Cooperative],
@@ -226,7 +226,7 @@ impl Case {
         Self { divided, ..self }
     }
 
-    /// Only where there is f16.
+    /// Restricts the case to devices that have f16.
     pub(super) fn in_f16(self) -> Self {
         Self {
             needs_f16: true,
@@ -235,7 +235,7 @@ impl Case {
     }
 }
 
-/// A case whose formula is still to come.
+/// Holds a case whose formula is still to come.
 pub(super) struct Draft<D> {
     name: String,
     inputs: Inputs<D>,
@@ -243,10 +243,10 @@ pub(super) struct Draft<D> {
     unfused: Option<Run>,
 }
 
-/// Inputs, which are made when they are first needed.
+/// Makes inputs when they are first needed.
 type Inputs<D> = Arc<LazyLock<D, Box<dyn FnOnce() -> D + Send>>>;
 
-/// A case of what `run` does with `inputs`.
+/// Drafts a case of what `run` does with `inputs`.
 pub(super) fn case<D: Send + Sync + 'static, R: Readable>(
     name: impl Into<String>,
     inputs: impl FnOnce() -> D + Send + 'static,
@@ -274,7 +274,7 @@ fn reading<D: Send + Sync + 'static, R: Readable>(
 }
 
 impl<D: Send + Sync + 'static> Draft<D> {
-    /// The same bits come out of `run`, on the same device.
+    /// Demands the same bits as `run` gives, on the same device.
     pub(super) fn unfused<R: Readable>(
         self,
         run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
@@ -285,7 +285,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
         }
     }
 
-    /// Every bit counts.
+    /// Compares every bit with the formula's.
     pub(super) fn exact<T>(self, formula: impl Fn(&D) -> Vec<T> + Send + Sync + 'static) -> Case
     where
         Values: From<Vec<T>>,
@@ -294,7 +294,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
         self.with(formula).bit_for_bit()
     }
 
-    /// Floats: each value with a bound on its error.
+    /// Compares floats with the formula's: each value with a bound on its error.
     pub(super) fn close(
         self,
         formula: impl Fn(&D) -> Vec<(f64, f64)> + Send + Sync + 'static,
@@ -303,7 +303,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
         self.with(formula)
     }
 
-    /// Packed codes of floats that may err.
+    /// Compares packed codes of floats that may err.
     pub(super) fn codes(self, formula: impl Fn(&D) -> CodeRange + Send + Sync + 'static) -> Case {
         let formula = Formulas::Codes(self.given(formula));
         self.with(formula)
@@ -327,7 +327,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
     }
 }
 
-/// A buffer that can be compared.
+/// Reads a result that can be compared.
 pub(super) trait Readable {
     fn values(self, commands: &mut Commands) -> Result<Values>;
 }
@@ -351,14 +351,14 @@ impl Readable for Buffer<u32> {
     }
 }
 
-/// Words of codes, of which those of the rows that pad a matrix don't count: `rows` are a matrix.
+/// Holds words of codes, of which those of the rows that pad a matrix don't count: `rows` are a matrix.
 pub(super) struct Unpadded {
     pub codes: Buffer<u32>,
     pub rows: usize,
 }
 
 impl Readable for Unpadded {
-    /// Zero where they don't count.
+    /// Returns the words, with zero where they don't count.
     fn values(self, commands: &mut Commands) -> Result<Values> {
         let padded = self.rows.next_multiple_of(4);
         let words = commands.read(&self.codes)?.into_iter().enumerate();
@@ -380,7 +380,7 @@ impl From<Vec<u32>> for Values {
 }
 
 impl Values {
-    /// How many there are.
+    /// Counts the values.
     pub fn len(&self) -> usize {
         match self {
             Self::Floats(values) => values.len(),
@@ -388,14 +388,14 @@ impl Values {
         }
     }
 
-    /// Whether there are none.
+    /// Says whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Answer {
-    /// How many values there must be.
+    /// Counts the values that there must be.
     pub fn len(&self) -> usize {
         match self {
             Self::Exact(values) => values.len(),
@@ -404,12 +404,12 @@ impl Answer {
         }
     }
 
-    /// Whether there must be none.
+    /// Says whether there must be none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where `found`, which has as many values, is something else.
+    /// Finds where `found`, which has as many values, is something else.
     ///
     /// # Panics
     /// If `found` is of another kind.
@@ -439,7 +439,7 @@ impl Answer {
         }
     }
 
-    /// The largest error of floats in units of its bound, where they keep to them.
+    /// Finds the largest error of floats in units of its bound, where they keep to them.
     pub fn share_of_bound(&self, found: &Values) -> Option<f64> {
         let (Self::Close(expected), Values::Floats(found)) = (self, found) else {
             return None;
@@ -452,7 +452,7 @@ impl Answer {
     }
 }
 
-/// The first of `len` values that isn't right, and how many aren't.
+/// Finds the first of `len` values that isn't right, and how many aren't.
 fn first_of<F: Display, E: Display>(
     len: usize,
     right: impl Fn(usize) -> bool,
@@ -469,7 +469,7 @@ fn first_of<F: Display, E: Display>(
     })
 }
 
-/// Where element (`outer`, `inner`, `row`, `column`) of a view lies.
+/// Finds where element (`outer`, `inner`, `row`, `column`) of a view lies.
 pub(super) fn place(view: &View, [outer, inner]: [usize; 2], row: usize, column: usize) -> usize {
     let steps = [
         (outer, view.outer),
@@ -481,13 +481,13 @@ pub(super) fn place(view: &View, [outer, inner]: [usize; 2], row: usize, column:
     view.offset as usize + steps.iter().sum::<usize>()
 }
 
-/// The queries, keys or values, as `which` is 0, 1 or 2, of attention in `[images][tokens][3][heads][dim]`.
+/// Describes the queries, keys or values, as `which` is 0, 1 or 2, of attention in `[images][tokens][3][heads][dim]`.
 pub(super) fn third(which: usize, [tokens, heads, dim]: [usize; 3]) -> View {
     let width = 3 * heads * dim;
     View::new(which * heads * dim, [tokens * width, dim], width, 1)
 }
 
-/// An order of `tokens` tokens; `padded` after each third.
+/// Makes an order of `tokens` tokens; with `padded`, it has padding after each third.
 pub(super) fn token_order(tokens: usize, padded: bool) -> Vec<u32> {
     // 5 has no factor in common with the sizes that are used, so this visits every token.
     let tokens_in_order = (0..tokens).map(|at| (at * 5 + 2) % tokens);
@@ -498,7 +498,7 @@ pub(super) fn token_order(tokens: usize, padded: bool) -> Vec<u32> {
     with_padding.map(|token| token as u32).collect()
 }
 
-/// `values` `[images][tokens][dim]` with the tokens of each image in the order `from`; the default for padding.
+/// Reorders `values` `[images][tokens][dim]`: the tokens of each image in the order `from`; the default for padding.
 pub(super) fn reordered<T: Copy + Default>(
     from: &[u32],
     tokens: usize,
@@ -517,12 +517,12 @@ pub(super) fn reordered<T: Copy + Default>(
     result
 }
 
-/// The same in f64.
+/// Converts values to f64.
 pub(super) fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// The gradient at `x` of Σ grad · function(x), by central differences: good to about 1e-9 of the values.
+/// Computes the gradient at `x` of Σ grad · function(x), by central differences: good to about 1e-9 of the values.
 #[cfg(test)]
 pub(super) fn gradient(function: impl Fn(&[f64]) -> Vec<f64>, x: &[f64], grad: &[f64]) -> Vec<f64> {
     const STEP: f64 = 1e-5;

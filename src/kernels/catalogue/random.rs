@@ -4,21 +4,21 @@
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A source of data.
+/// Draws data from a seed.
 pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {
-    /// Another `seed`, other data.
+    /// Starts from a `seed`; another gives other data.
     pub(crate) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// `len` values from 0 up to 1.
+    /// Draws `len` values from 0 up to 1.
     pub(crate) fn unit(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| self.0.random()).collect()
     }
 
-    /// `len` values about `mean`, in the shape of a bell: sums of four evenly distributed ones.
+    /// Draws `len` values about `mean`, in the shape of a bell: sums of four evenly distributed ones.
     pub(crate) fn bell(&mut self, len: usize, mean: f32, deviation: f32) -> Vec<f32> {
         /// √3: four values from 0 up to 1 have a deviation of 1 over it.
         const TO_ONE: f32 = 1.732_050_8;
@@ -28,7 +28,7 @@ impl Random {
             .collect()
     }
 
-    /// `len` bytes.
+    /// Draws `len` bytes.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.0.random()).collect()
     }

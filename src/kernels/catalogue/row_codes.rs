@@ -19,7 +19,7 @@ pub(in crate::kernels) struct CodedRows {
 }
 
 impl CodedRows {
-    /// A case of a kernel that gives either `floats`, which are near `exact`, or their `codes`.
+    /// Makes a case of a kernel that gives either `floats`, which are near `exact`, or their `codes`.
     pub fn case<D: Send + Sync + 'static>(
         self,
         name: &str,

@@ -1,4 +1,5 @@
-//! Layers of ragged sizes, a long sum, attention and gradients, also of operands that are too large to be packed at once.
+//! Layers of ragged sizes, a long sum, attention and gradients, also of operands that are too large to be packed at
+//! once.
 
 use super::float_product;
 use crate::kernels::catalogue::{
@@ -59,13 +60,14 @@ impl Shape {
         }
     }
 
-    /// What lies in the output before the product.
+    /// Returns what lies in the output before the product.
     pub fn untouched(&self) -> Vec<f32> {
         vec![UNTOUCHED; self.lens[2]]
     }
 
-    /// A sum of k products, whatever its order and wherever products are fused into it, errs by at most (k + 1)
-    /// half-epsilons of the sum of magnitudes, to first order. What no view names stays.
+    /// Computes each sum and a bound on its error. A sum of k products, whatever its order and wherever products are
+    /// fused into it, errs by at most (k + 1) half-epsilons of the sum of magnitudes, to first order. What no view
+    /// names stays.
     pub fn exact(&self, Operands { a, b, bias }: &Operands) -> Vec<(f64, f64)> {
         let product = &self.product;
         let mut out = vec![(f64::from(UNTOUCHED), 0.0); self.lens[2]];
@@ -91,8 +93,9 @@ impl Shape {
     }
 }
 
-/// Layers, and the two products of attention on heads that are interleaved in a buffer `[images][tokens][3][heads][dim]`.
-/// The second writes one third of such a buffer, so that most of it must stay as it is.
+/// Layers, and the two products of attention on heads that are interleaved in a buffer
+/// `[images][tokens][3][heads][dim]`. The second writes one third of such a buffer, so that most of it must stay as it
+/// is.
 pub(in crate::kernels) fn shapes() -> Vec<Shape> {
     let mut all = Vec::new();
     let sizes = [(1, 1), (3, 7), (65, 3), (197, 65), (7, 197)];
@@ -142,7 +145,7 @@ pub(in crate::kernels) fn shapes() -> Vec<Shape> {
     all
 }
 
-/// Gradients, and operands too large to be packed at once, of one matrix and of several.
+/// Lists shapes of gradients, and of operands too large to be packed at once, of one matrix and of several.
 fn more_shapes() -> [Shape; 4] {
     let (rows, inputs, outputs) = (65, 33, 7);
     let linear = Product::linear(rows, inputs, outputs);
@@ -166,7 +169,7 @@ fn more_shapes() -> [Shape; 4] {
     ]
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "value += bias[column];",
     wrong: "value += bias[max(column, 1u) - 1u];",

@@ -1,5 +1,5 @@
-//! Integer products and their epilogues, up to the longest sums of the largest codes. The integers, and what is computed of
-//! them by one rounding, are the same bits everywhere.
+//! Integer products and their epilogues, up to the longest sums of the largest codes. The integers, and what is
+//! computed of them by one rounding, are the same bits everywhere.
 
 use super::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, TWIN, affine, integer_product,
@@ -12,7 +12,7 @@ use crate::kernels::catalogue::{
 };
 use crate::kernels::{Format, TokenOrder, View, Width, gelu};
 
-/// A product and its operands, unpacked.
+/// Holds a product and its operands, unpacked.
 #[derive(Clone)]
 struct Data {
     product: IntegerProduct,
@@ -24,7 +24,7 @@ struct Data {
     groups: usize,
     inner_groups: usize,
     group_columns: usize,
-    /// Of each job.
+    /// The shift of each job.
     shifts: Vec<u32>,
     /// What columns' scales are multiplied by.
     factors: Option<Vec<f32>>,
@@ -33,7 +33,7 @@ struct Data {
     len: usize,
 }
 
-/// What becomes of one output.
+/// Holds the parts that one output is computed from.
 struct Output {
     /// Its place.
     at: usize,
@@ -45,8 +45,8 @@ struct Output {
 }
 
 impl Output {
-    /// scale · integer + bias and a bound on its error. Rounding the integer, the product and the sum errs by half an
-    /// epsilon of each; a twin's integer is rounded twice when it exceeds 2^24; fusing the sum spares one.
+    /// Computes scale · integer + bias and a bound on its error. Rounding the integer, the product and the sum errs by
+    /// half an epsilon of each; a twin's integer is rounded twice when it exceeds 2^24; fusing the sum spares one.
     fn value(&self) -> (f64, f64) {
         let product = self.integer as f64 * f64::from(self.scale);
         let value = product + f64::from(self.bias);
@@ -54,14 +54,14 @@ impl Output {
         (value, bound)
     }
 
-    /// The same for an integer that is rounded to an f32 once, without a bias.
+    /// Computes scale · integer, without a bias, for an integer that is rounded to an f32 once.
     fn rounded(&self) -> f32 {
         self.integer as f32 * self.scale
     }
 }
 
 impl Data {
-    /// Random codes, one scale (1, so that the integer itself comes out), no bias, outputs one after another.
+    /// Makes random codes, one scale (1, so that the integer itself comes out), no bias, and outputs one after another.
     fn new(
         [m, k, n]: [usize; 3],
         batch: [usize; 2],
@@ -101,12 +101,12 @@ impl Data {
         }
     }
 
-    /// A single matrix.
+    /// Makes a product of a single matrix.
     fn single(shape: [usize; 3], format: Format) -> Self {
         Self::new(shape, [1, 1], 1, [false; 2], format)
     }
 
-    /// The same product from codes of `bits` bits on the right, stored in `width`.
+    /// Makes the same product from codes of `bits` bits on the right, stored in `width`.
     fn narrow(mut self, bits: u32, width: Width) -> Self {
         for code in &mut self.b {
             *code >>= 8 - bits;
@@ -115,7 +115,7 @@ impl Data {
         self
     }
 
-    /// The same with all codes of a kind: on the left in turn along k.
+    /// Sets all codes on the right to one value, and those on the left to two in turn along k.
     fn filled(mut self, left: [u8; 2], right: i8) -> Self {
         let k = self.product.k;
         for (at, code) in self.a.iter_mut().enumerate() {
@@ -125,7 +125,7 @@ impl Data {
         self
     }
 
-    /// The same with codes near the largest, whose sums are no round numbers.
+    /// Moves all codes near the largest, so that their sums are no round numbers.
     fn near_the_largest(mut self) -> Self {
         self.a
             .iter_mut()
@@ -163,7 +163,7 @@ impl Data {
         )
     }
 
-    /// What strategies of this product are set by.
+    /// Names what strategies of this product are set by.
     fn strategies(&self) -> &'static str {
         match self.product.a_format.is_twin() {
             true => TWIN,
@@ -214,7 +214,7 @@ impl Data {
         out
     }
 
-    /// What the code of a left operand is worth, in units of `scale_1`.
+    /// Returns what the code of a left operand is worth, in units of `scale_1`.
     fn worth(&self, code: u8, job: usize) -> i64 {
         let magnitude = i64::from(code % 128);
         match (self.product.a_format, code >= 128) {
@@ -225,7 +225,7 @@ impl Data {
         }
     }
 
-    /// Every output, by jobs, matrices, rows and columns.
+    /// Lists every output, by jobs, matrices, rows and columns.
     fn outputs(&self) -> Vec<Output> {
         let IntegerProduct { batch, m, n, k, .. } = self.product;
         let problems = batch[0] * batch[1];
@@ -267,8 +267,8 @@ impl Data {
         expected
     }
 
-    /// The integers, times powers of two or times what is rounded once. Beyond 24 bits a twin's are rounded twice, the same
-    /// everywhere.
+    /// Makes a case of the integers, times powers of two or times what is rounded once. Beyond 24 bits a twin's are
+    /// rounded twice, the same everywhere.
     fn exact(self, what: &str) -> Case {
         let rounded_twice = self.product.a_format.is_twin() && self.product.k > 1024;
         let strategies = self.strategies();
@@ -301,7 +301,7 @@ impl Data {
         .by_strategy(strategies)
     }
 
-    /// Codes of the next product, all heads side by side.
+    /// Makes a case of the codes of the next product, all heads side by side.
     fn codes(self, what: &str, next: NextCodes) -> Case {
         let name = format!(
             "{what}{} to {} of {} bits",
@@ -343,7 +343,7 @@ impl Data {
         case.by_strategy(strategies)
     }
 
-    /// The codes of what `end` makes of the values and their bounds.
+    /// Packs the codes of what `end` makes of the values and their bounds.
     fn packed_codes(&self, next: &NextCodes, end: impl Fn((f64, f64)) -> f64) -> Vec<u32> {
         let IntegerProduct { batch, m, n, .. } = self.product;
         let outputs = self.outputs();
@@ -371,8 +371,8 @@ impl Data {
         })
     }
 
-    /// The score of candidates. Each term errs by the roundings of the value and of the difference, and by a few more; a
-    /// line's terms are summed one after the other.
+    /// Makes a case of the scores of candidates. Each term errs by the roundings of the value and of the difference,
+    /// and by a few more; a line's terms are summed one after the other.
     fn errors(self, weighted: bool) -> Case {
         let weights = if weighted { "weighted " } else { "" };
         let (name, strategies) = (self.name(), self.strategies());
@@ -424,7 +424,7 @@ impl Data {
         case.by_strategy(strategies)
     }
 
-    /// Rows in another order than the residual stream that they are added to, unless `from` is empty.
+    /// Makes a case of rows in another order than the residual stream that they are added to, unless `from` is empty.
     fn residual(self, what: &str, from: &'static [u32], tokens: usize) -> Case {
         let IntegerProduct { m, n, .. } = self.product;
         let rows = m / from.len().max(1) * tokens;
@@ -468,7 +468,7 @@ impl Data {
     }
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "dot(values, unpack4xI8(columns.w)),",
     wrong: "dot(values, unpack4xI8(columns.z)),",
@@ -546,7 +546,8 @@ fn narrow() -> Vec<Case> {
     cases
 }
 
-/// The longest sums there are, of the largest codes and the largest shift; and such as end a stretch of exact f32 sums.
+/// Lists cases of the longest sums there are, of the largest codes and the largest shift, and of sums that end a
+/// stretch of exact f32 sums.
 fn longest_sums() -> Vec<Case> {
     let mut cases = Vec::new();
     for k in [1024, 1025, MAX_K] {
@@ -665,8 +666,8 @@ fn next_codes() -> Vec<Case> {
     cases
 }
 
-/// Thirds of the columns, heads of several images, one group whose last tile is not full, and each column by itself; with and
-/// without weights.
+/// Lists cases of errors of thirds of the columns, heads of several images, one group whose last tile is not full, and
+/// each column by itself; with and without weights.
 fn errors() -> Vec<Case> {
     let mut cases = Vec::new();
     for format in FORMATS {

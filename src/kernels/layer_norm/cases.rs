@@ -1,5 +1,5 @@
-//! Ragged rows that follow one another or don't, class and distillation tokens among the others, and tokens that are put
-//! in another order as they become codes.
+//! Ragged rows that follow one another or don't, class and distillation tokens among the others, and tokens that are
+//! put in another order as they become codes.
 
 use super::{LayerNorm, layer_norm, layer_norm_codes};
 use crate::device::{Buffer, Device};
@@ -18,7 +18,7 @@ pub(in crate::kernels) struct Rows {
 }
 
 impl Rows {
-    /// Rows far from zero, of tiny values (where eps counts), constant ones, huge and ordinary ones.
+    /// Makes rows far from zero, of tiny values (where eps counts), constant ones, huge and ordinary ones.
     pub fn new(norm: &LayerNorm) -> Self {
         let mut random = Random::new((norm.rows * norm.input_stride) as u64);
         let input = (0..norm.rows).flat_map(|row| {
@@ -84,9 +84,9 @@ impl Normalised {
         }
     }
 
-    /// Bounds the error of one normalised element. A sum of so many terms errs by at most as many half-epsilons of their
-    /// magnitudes, and the mean's error counts in units of the deviation; the variance's error, that of the inverse root
-    /// (2 epsilons in WGSL) and of the steps after it are in proportion to the element.
+    /// Bounds the error of one normalised element. A sum of so many terms errs by at most as many half-epsilons of
+    /// their magnitudes, and the mean's error counts in units of the deviation; the variance's error, that of the
+    /// inverse root (2 epsilons in WGSL) and of the steps after it are in proportion to the element.
     pub fn error(&self, element: f64) -> f64 {
         let width = self.elements.len() as f64;
         let of_mean = ((width + 3.0) / 2.0 * self.magnitude + self.mean.abs()) / self.deviation;
@@ -132,7 +132,7 @@ fn apart(norm: LayerNorm, offset: usize, stride: usize) -> (String, LayerNorm) {
 /// Scales of normalised values, which the largest exceed.
 const SCALES: [f32; 3] = [0.02, 0.05, 0.03];
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "quantize(values, inverse,",
     wrong: "quantize(values - 0.5 / inverse.x, inverse,",

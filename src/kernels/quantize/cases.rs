@@ -6,8 +6,8 @@ use crate::kernels::catalogue::{
 };
 use crate::kernels::{Format, View};
 
-/// Values that reach every branch of `format` at the scales of [`inverse_scales`]: beyond both ends, at ties, at zeros of
-/// either sign, where a device may take an f32 for zero, and as far out as f32 goes.
+/// Values that reach every branch of `format` at the scales of [`inverse_scales`]: beyond both ends, at ties, at zeros
+/// of either sign, where a device may take an f32 for zero, and as far out as f32 goes.
 pub(in crate::kernels) fn values(
     format: Format,
     bits: u32,
@@ -104,7 +104,7 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
     })
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "(quantize(x, inverse, p.q)",
     wrong: "(quantize(floor(x * inverse.x + 0.5) / inverse.x, inverse, p.q)",

@@ -14,10 +14,10 @@ pub(in crate::kernels) fn probabilities(exponents: &[f64]) -> Vec<f64> {
     exponentials.iter().map(|x| x / sum).collect()
 }
 
-/// Bounds on the errors of a row's probabilities in proportion to them. WGSL allows exp(z) 3 + 2 |z| epsilons, z the distance
-/// to the largest exponent, which errs by |z| itself and by what the exponent errs (`of_exponents`, in epsilons each); the
-/// sum of the exponentials errs by as many half-epsilons as there are and by its terms' errors, on average over the
-/// probabilities; four more for the division.
+/// Bounds on the errors of a row's probabilities in proportion to them. WGSL allows exp(z) 3 + 2 |z| epsilons, z the
+/// distance to the largest exponent, which errs by |z| itself and by what the exponent errs (`of_exponents`, in
+/// epsilons each); the sum of the exponentials errs by as many half-epsilons as there are and by its terms' errors, on
+/// average over the probabilities; four more for the division.
 pub(in crate::kernels) fn relative_errors(exponents: &[f64], of_exponents: &[f64]) -> Vec<f64> {
     let largest = exponents.iter().fold(f64::NEG_INFINITY, |a, &x| a.max(x));
     let pairs = exponents.iter().zip(of_exponents);
@@ -54,7 +54,7 @@ pub(in crate::kernels) const CODED: [(Format, &[f32]); 2] = [
     (Format::Uniform, &SCALES),
 ];
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "for (var i = 0u; i < p.width; i++) {\n        sum +=",
     wrong: "for (var i = 1u; i < p.width; i++) {\n        sum +=",

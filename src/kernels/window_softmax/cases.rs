@@ -36,7 +36,8 @@ impl Inputs {
         [&self.scores, &self.bias, &self.mask].map(|data| device.upload(data))
     }
 
-    /// The sum of score, bias and mask is rounded three times, in proportion to its parts.
+    /// Computes the probabilities and bounds on their errors. The sum of score, bias and mask is rounded three times,
+    /// in proportion to its parts.
     fn exact(&self, shape: &WindowSoftmax) -> Vec<(f64, f64)> {
         let WindowSoftmax {
             windows,
@@ -65,7 +66,7 @@ impl Inputs {
     }
 }
 
-/// A mistake in the shader that the cases find.
+/// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
     right: "let inverse = 1.0 / sum;",
     wrong: "let inverse = 1.0001 / sum;",

@@ -1,4 +1,4 @@
-//! How a calibration is asked for: what there has to be, and what there may be besides.
+//! Puts together a calibration from what it must be given and what it may be given.
 
 use super::recovery::{Calibrator, Finding};
 use super::{Calibration, Event};
@@ -11,7 +11,7 @@ use crate::model::config::Architecture;
 use crate::quant::Method;
 use crate::quant::Preset;
 
-/// A calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
+/// Describes a calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
 #[must_use = "nothing is calibrated before it runs"]
 pub struct CalibrationBuilder<'a> {
     device: Device,
@@ -26,18 +26,19 @@ pub struct CalibrationBuilder<'a> {
     reopen: Option<Reopen<'a>>,
 }
 
-/// What is told what happens.
+/// Receives what happens during a calibration; its errors end it.
 type OnEvent<'a> = dyn FnMut(Event) -> Result<()> + 'a;
 
-/// What to do about a device that was lost.
+/// Says how to open a device again that was lost.
 struct Reopen<'a> {
-    /// Gets the device that takes its place.
+    /// Takes the device that was opened in its place.
     replaced: &'a mut Device,
     open: &'a dyn Fn() -> Result<Device>,
 }
 
 impl Calibration {
-    /// Prepares the calibration, on `device`, of the FP network of this `architecture` whose parameters are in `weights`.
+    /// Prepares the calibration, on `device`, of the FP network of this `architecture` whose parameters are in
+    /// `weights`.
     pub fn builder<'a>(
         device: &Device,
         weights: &'a Weights,
@@ -71,26 +72,26 @@ impl<'a> CalibrationBuilder<'a> {
         self
     }
 
-    /// Bounds the bytes that the device holds, without changing what is found. By default it is 1 GiB, or more where that
-    /// isn't enough.
+    /// Bounds the bytes that the device holds, without changing what is found. By default it is 1 GiB, or more where
+    /// that isn't enough.
     pub fn memory_budget(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.memory_budget = bytes.into();
         self
     }
 
-    /// Leaves out all sites but those that are `wanted`. A site's scales don't depend on which others are.
+    /// Restricts the calibration to the `wanted` sites. A site's scales don't depend on which others are wanted.
     pub fn only(mut self, wanted: &'a dyn Fn(&Site) -> bool) -> Self {
         self.wanted = wanted;
         self
     }
 
-    /// Goes on from what an earlier run has found, instead of searching it again.
+    /// Continues from what an earlier run found, instead of searching those sites again.
     pub fn going_on_from(mut self, findings: Vec<Finding>) -> Self {
         self.findings = findings;
         self
     }
 
-    /// Has `on_event` told what happens, whose errors end the calibration.
+    /// Calls `on_event` with what happens. Its errors end the calibration.
     pub fn on_event(mut self, on_event: &'a mut dyn FnMut(Event) -> Result<()>) -> Self {
         self.on_event = Some(on_event);
         self
@@ -106,13 +107,13 @@ impl<'a> CalibrationBuilder<'a> {
         self
     }
 
-    /// Chooses the scales of every site that is wanted and not to stay in floats. Where the device's memory doesn't suffice,
-    /// it goes on with fewer images and sites at once, as long as there are several.
+    /// Chooses the scales of every site that is wanted and doesn't stay in floats. Where the device's memory doesn't
+    /// suffice, it goes on with fewer images and sites at once, as long as there are several.
     ///
     /// # Errors
-    /// Settings out of range, no image, a budget that can't be kept to, weights or activations that are not finite, a loss
-    /// whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be reopened: that it
-    /// is lost twice, or that another would take its place), and those of `on_event`.
+    /// Settings out of range, no image, a budget that can't be kept to, weights or activations that are not finite, a
+    /// loss whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be
+    /// reopened: that it is lost twice, or that another would take its place), and those of `on_event`.
     pub fn run(self) -> Result<Calibration> {
         let default;
         let method = match self.method {

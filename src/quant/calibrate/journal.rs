@@ -1,9 +1,9 @@
 //! The journal of a calibration: a file beside the output that keeps what is found, site by site. However a run ends,
 //! the next one of the same command goes on from there.
 //!
-//! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry is
-//! the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes on, so
-//! that only the last one can be incomplete, if the machine or the process stops meanwhile.
+//! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry
+//! is the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes
+//! on, so that only the last one can be incomplete, if the machine or the process stops meanwhile.
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
 
@@ -32,14 +32,14 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The value of the field `format`.
+/// Names the format, in the field `format`.
 const FORMAT_NAME: &str = "ptq4vit-gpu journal";
-/// The value of the field `format_version` that this program writes and reads.
+/// Numbers the version of the format that this program writes and reads, in the field `format_version`.
 const FORMAT_VERSION: u64 = 3;
-/// Differences from another calibration that are told: other bits differ at every site.
+/// Limits the differences from another calibration that an error names: other bits differ at every site.
 const MOST_DIFFERENCES: usize = 6;
 
-/// What a calibration is of: everything that decides its bytes.
+/// Describes what a journal's calibration is of: everything that decides its bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Subject {
     format: &'static str,
@@ -49,13 +49,13 @@ pub struct Subject {
     preprocessing: Preprocessing,
     settings: Settings,
     plan: Plan,
-    /// Floats differ in the last bits from device to device, so others would find other scales.
+    /// The device, because floats differ in the last bits from one to another, and so would the scales.
     device: String,
     driver: String,
 }
 
 impl Subject {
-    /// A calibration of the model `resolved` on `device`.
+    /// Describes a calibration of the model `resolved` on `device`.
     pub fn new(
         provenance: &Provenance,
         resolved: &Resolved,
@@ -76,18 +76,18 @@ impl Subject {
     }
 }
 
-/// A [`Finding`] as a line has it.
+/// Holds a [`Finding`] as a line has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry<'a> {
     report: Cow<'a, SiteReport>,
     scales: Cow<'a, SiteScales>,
-    /// Where B is a weight.
+    /// The weight, where B is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weight: Option<StoredWeight>,
 }
 
-/// A weight's codes in hex, each as a byte in two's complement, and its bias.
+/// Holds a weight's codes in hex, each as a byte in two's complement, and its bias.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredWeight {
@@ -107,7 +107,7 @@ impl StoredWeight {
         }
     }
 
-    /// The weight of the site of `plan`, if this can be that.
+    /// Returns the weight of the site of `plan`, if this can be that.
     fn read(&self, plan: &SitePlan) -> std::result::Result<QuantizedWeight, String> {
         let Some(sizes) = plan.site.weight() else {
             return Err("has no weight, but one is there".into());
@@ -141,7 +141,7 @@ impl StoredWeight {
 }
 
 impl Entry<'_> {
-    /// What was found at the site of `plan`, if this can be of it.
+    /// Returns what was found at the site of `plan`, if this can be of it.
     fn finding(self, plan: &SitePlan, settings: &Settings) -> std::result::Result<Finding, String> {
         self.check(plan, settings)?;
         let weight = self.weight.as_ref();
@@ -174,31 +174,31 @@ impl Entry<'_> {
     }
 }
 
-/// Where the journal of the output `out` is: `out` with `.journal` appended.
+/// Returns where the journal of the output `out` is: `out` with `.journal` appended.
 pub fn journal_of(out: &Path) -> PathBuf {
     let mut path = out.as_os_str().to_owned();
     path.push(".journal");
     path.into()
 }
 
-/// The right to write an output, held from before the work until the journal is closed.
+/// Holds the right to write an output, from before the work until the journal is closed.
 pub struct JournalLock {
     path: PathBuf,
     file: File,
-    /// As long as there is nothing in the file that is worth keeping: it is removed with the lock.
+    /// There as long as nothing in the file is worth keeping; the file is then removed with the lock.
     empty: Option<Unfinished>,
 }
 
-/// An open journal.
+/// Holds an open journal.
 pub struct Journal {
     lock: JournalLock,
     /// Bytes of the complete lines.
     len: u64,
-    /// The last line's.
+    /// The last line's checksum.
     sha256: String,
-    /// Sites that are to be finished.
+    /// The number of sites that are to be finished.
     sites: usize,
-    /// Those that are finished.
+    /// The number of those that are finished.
     done: usize,
 }
 
@@ -209,14 +209,14 @@ impl JournalLock {
     /// Another process that holds it; something else in its place; a file that can't be opened or locked.
     pub fn take(out: &Path) -> Result<Self> {
         let path = journal_of(out);
-        // Opened, a device would do something, and a link would have what it leads to cut or removed.
+        // Opening a device may have effects, and of a link the target would be cut or removed.
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             return Err(Error::input(
                 path,
                 "is no regular file, where a journal is expected",
             ));
         }
-        // Until it is known whose file it is, it must not be left behind.
+        // An interruption waits until it is known whether the file is new, so that none leaves an empty one behind.
         let mut outstanding = interrupt::hold_off();
         loop {
             let cannot = |what: &str, error: io::Error| {
@@ -250,8 +250,8 @@ impl JournalLock {
         }
     }
 
-    /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded, begins
-    /// the journal.
+    /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded,
+    /// begins the journal.
     ///
     /// # Errors
     /// A journal of another calibration, and in what it differs; one that is damaged before its last line; a file that
@@ -292,7 +292,7 @@ impl JournalLock {
 impl Drop for JournalLock {
     fn drop(&mut self) {
         if self.empty.is_some() {
-            // What stays is an empty file, which is nobody's.
+            // If that fails, an empty file stays, which belongs to no calibration.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -321,7 +321,7 @@ impl Journal {
         Ok(())
     }
 
-    /// How far it is, in words.
+    /// Tells in words how far the calibration is.
     pub fn progress(&self) -> String {
         format!("{} of {} sites are done", self.done, self.sites)
     }
@@ -330,7 +330,7 @@ impl Journal {
         format!("the same command goes on: {}", self.progress())
     }
 
-    /// The number of sites that are finished.
+    /// Counts the sites that are finished.
     pub fn done(&self) -> usize {
         self.done
     }
@@ -354,7 +354,7 @@ impl Journal {
             .write_all(line.as_bytes())
             .and_then(|()| self.lock.file.sync_data());
         if let Err(error) = written {
-            // A line that isn't whole is no harm; without it the journal takes no more room than before.
+            // An incomplete line does no harm, but cut off it takes no room.
             let _ = self.cut();
             return Err(self.cannot_write(error));
         }
@@ -375,7 +375,7 @@ impl Journal {
     }
 }
 
-/// Whether `path` is the name of the open `file`.
+/// Says whether `path` is the name of the open `file`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     match Handle::from_path(path) {
         Ok(there) => Ok(there == Handle::from_file(file.try_clone()?)?),
@@ -384,7 +384,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A line's checksum.
+/// Computes a line's checksum, given that of the line before.
 fn chained(before: &str, entry: &str) -> String {
     format!("{:x}", Sha256::digest([before, entry].concat()))
 }
@@ -397,7 +397,7 @@ fn line(entry: &str, sha256: &str) -> String {
     [BEFORE_ENTRY, entry, AFTER_ENTRY, sha256, END].concat()
 }
 
-/// The entry and the checksum of a line that is whole.
+/// Returns the entry and the checksum of a line that is whole and follows one with the checksum `before`.
 fn parse<'a>(line: &'a [u8], before: &str) -> Option<(&'a str, String)> {
     let line = std::str::from_utf8(line).ok()?;
     let inner = line.strip_prefix(BEFORE_ENTRY)?.strip_suffix(END)?;
@@ -406,7 +406,7 @@ fn parse<'a>(line: &'a [u8], before: &str) -> Option<(&'a str, String)> {
     (sha256 == expected).then_some((entry, expected))
 }
 
-/// What a journal holds.
+/// Holds what was read from a journal.
 struct Contents {
     findings: Vec<Finding>,
     /// Bytes of the lines that stay.
@@ -426,7 +426,7 @@ fn read(
         len: 0,
         sha256: String::new(),
     };
-    // By way of the text, as floats are written shorter than they are.
+    // By way of the text, because that may have fewer digits of a float.
     let begun = json(subject);
     let expected: Value = serde_json::from_str(&begun).expect("it has just been written");
     let mut contents = nothing();
@@ -453,7 +453,7 @@ fn read(
             found_subject = Some(found);
             continue;
         }
-        // Whether it is of this calibration comes first: another's sites are other ones.
+        // First checks that it is of this calibration: another one may have other sites.
         if number == 2
             && let Some(found) = &found_subject
         {
@@ -481,7 +481,7 @@ fn read(
             .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
         contents.findings.push(finding);
     }
-    // Without a finding there is nothing to keep, whosever it is.
+    // Without a finding there is nothing to keep, whichever calibration it is of.
     Ok(if contents.findings.is_empty() {
         nothing()
     } else {
@@ -489,7 +489,7 @@ fn read(
     })
 }
 
-/// Whether an incomplete first line is what a run of `subject` wrote that was cut short.
+/// Says whether an incomplete first line is what an interrupted run of `subject` wrote.
 fn is_begun(begun: &[u8], subject: &str) -> bool {
     let whole = line(subject, &chained("", subject));
     whole.as_bytes().starts_with(begun)

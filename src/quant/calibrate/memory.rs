@@ -1,8 +1,9 @@
-//! How a calibration stays within its memory on the device: how many images go through a segment at once, how many of the
-//! segment's sites are searched before its tensors are computed anew, and how many candidates are evaluated at once.
+//! How a calibration stays within its memory on the device: how many images go through a segment at once, how many of
+//! the segment's sites are searched before its tensors are computed anew, and how many candidates are evaluated at
+//! once.
 //!
-//! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a search
-//! adds up (`pieces.rs`) don't depend on how the images were divided.
+//! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a
+//! search adds up (`pieces.rs`) don't depend on how the images were divided.
 
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
@@ -12,43 +13,43 @@ use crate::quant::search::{STEP_BYTES, pieces};
 use crate::quant::{Method, Metric, Side};
 use std::collections::HashMap;
 
-/// What a calibration may take where the user doesn't say: what most GPUs can spare. There is no asking them, since
-/// WebGPU keeps their memory's size to itself.
+/// Sets what a calibration may take where the user doesn't say: what most GPUs can spare. WebGPU doesn't tell how much
+/// memory a GPU has.
 const DEFAULT_BYTES: u64 = 1 << 30;
 
-/// What small buffers take: scales, scores, numbers of rows.
+/// Allows for small buffers: scales, scores, numbers of rows.
 const SMALL_BYTES: u64 = 64 << 10;
 
-/// How much of a device's memory a calibration takes.
+/// Says how much of a device's memory a calibration takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::quant) struct Budget {
     /// The most bytes; by default 1 GiB, or more where that isn't enough.
     pub bytes: Option<u64>,
-    /// How often to halve what should fit at once, because it doesn't.
+    /// How often to halve the images and sites at once, after the device had less memory than planned for.
     pub halvings: u32,
 }
 
-/// What one segment takes, in bytes.
+/// Counts the bytes that one segment takes.
 struct Needs {
     /// The weights of its matrix products.
     weights: u64,
     /// One image on its way forward and back, with all records.
     image: u64,
-    /// The buffers of each site's record of one image, by what tells the buffers apart.
+    /// The buffers of each site's record of one image, with their bytes, by the numbers that tell buffers apart.
     records: HashMap<String, HashMap<usize, u64>>,
 }
 
-/// How a segment is gone through.
+/// Says how a segment is gone through once.
 pub(in crate::quant) struct Pass {
-    /// Images at once.
+    /// The images that go through it at once.
     pub images: usize,
     /// The sites whose records are kept, in the order that they are searched in.
     pub sites: Vec<Site>,
-    /// Bytes of candidates at once.
+    /// The bytes of candidates that the device holds at once.
     pub step_bytes: usize,
 }
 
-/// What the device may hold, and what the segments need.
+/// Divides the work so that the device holds no more than its budget.
 pub(in crate::quant) struct Memory<'a> {
     network: &'a Network,
     method: &'a Method,
@@ -57,12 +58,12 @@ pub(in crate::quant) struct Memory<'a> {
     resident: u64,
     budget: u64,
     halvings: u32,
-    /// Per segment.
+    /// What each segment needs.
     needs: Vec<Needs>,
 }
 
 impl<'a> Memory<'a> {
-    /// Finds out what the segments need by sending an image of zeros through one of each kind.
+    /// Measures what the segments need by sending an image of zeros through one of each kind.
     ///
     /// # Errors
     /// A budget that is too small, and those of the device and the weights.
@@ -113,7 +114,7 @@ impl<'a> Memory<'a> {
         Ok(memory)
     }
 
-    /// The least that the wanted sites of a segment can be searched in, and the site that needs it.
+    /// Finds the least bytes that the wanted sites of a segment can be searched in, and the site that needs them.
     fn least(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> (u64, &str) {
         let sites = self.network.segments()[segment].sites();
         sites
@@ -128,13 +129,13 @@ impl<'a> Memory<'a> {
             .unwrap_or((0, ""))
     }
 
-    /// Bytes that are held all the time that a segment is worked at: parameters and weights.
+    /// Counts the bytes that are held all the time that a segment is worked at: parameters and weights.
     fn fixed(&self, segment: usize) -> u64 {
         self.resident + self.needs[segment].weights
     }
 
-    /// The most that is held while `sites` of a segment are gone through with `at_once` images, and searched with
-    /// candidates of `step` bytes, or one, at once.
+    /// Counts the most bytes that are held while `sites` of a segment are gone through with `at_once` images, and
+    /// searched with candidates of `step` bytes, or one, at once.
     fn peak(&self, segment: usize, sites: &[Site], at_once: usize, step: usize) -> u64 {
         let needs = &self.needs[segment];
         let kept = needs.kept(sites);
@@ -148,9 +149,9 @@ impl<'a> Memory<'a> {
         self.fixed(segment) + recording.max(self.images as u64 * kept + searching)
     }
 
-    /// What the search at one site takes besides the records: the pieces, the codes of the operand that isn't searched, and
-    /// the candidates; or what putting the pieces in order takes, for one batch at a time. The evidence takes no more than
-    /// that.
+    /// Counts the bytes that the search at one site takes besides the records: the pieces, the codes of the operand
+    /// that isn't searched, and the candidates; or what it takes to put the pieces in order, for one batch at a time.
+    /// The evidence takes no more than that.
     fn search_bytes(&self, site: &Site, at_once: usize, step: usize) -> u64 {
         let Method { plan, settings } = self.method;
         let plan = plan.of(site).expect("a site that is searched has a plan");
@@ -168,8 +169,8 @@ impl<'a> Memory<'a> {
         searching.max(ordering) + SMALL_BYTES
     }
 
-    /// The largest step of a search that leaves room for a site of a segment and one image at a time. Smaller ones wait for
-    /// the device more often.
+    /// Finds the largest step of a search that leaves room for a site of a segment and one image at a time. Smaller
+    /// steps wait for the device more often.
     fn step_bytes(&self, segment: usize, site: &Site) -> usize {
         let site = std::slice::from_ref(site);
         let halves = std::iter::successors(Some(STEP_BYTES), |bytes| Some(bytes / 2));
@@ -179,7 +180,7 @@ impl<'a> Memory<'a> {
             .unwrap_or(0)
     }
 
-    /// The most images that can be sent forward through any segment at once.
+    /// Counts the most images that can be sent forward through any segment at once.
     pub fn forward_images(&self) -> usize {
         let most = (0..self.needs.len()).map(|segment| {
             let free = self.budget.saturating_sub(self.fixed(segment));
@@ -189,7 +190,7 @@ impl<'a> Memory<'a> {
         self.halved(most)
     }
 
-    /// Whether less than this can be gone through at once.
+    /// Says whether fewer images or sites could be gone through at once than this plans.
     pub fn is_divisible(&self, wanted: &dyn Fn(&Site) -> bool) -> bool {
         let passes = (0..self.needs.len()).flat_map(|segment| self.passes(segment, wanted));
         let largest = passes.map(|pass| pass.images.max(pass.sites.len())).max();
@@ -204,7 +205,7 @@ impl<'a> Memory<'a> {
         self.network.max_images().min(self.images)
     }
 
-    /// How to go through a segment for `wanted` sites, last to first: in one pass where the budget allows it.
+    /// Plans how to go through a segment for its `wanted` sites, last to first: in one pass where the budget allows it.
     pub fn passes(&self, segment: usize, wanted: &dyn Fn(&Site) -> bool) -> Vec<Pass> {
         let sites = self.network.segments()[segment].sites();
         let mut rest: Vec<Site> = sites
@@ -272,7 +273,7 @@ impl Needs {
         })
     }
 
-    /// The same for a segment with other names.
+    /// Returns the same needs for a segment whose sites have other names.
     fn renamed(&self, from: &[Site], to: &[Site]) -> Self {
         let names = from.iter().zip(to);
         Self {
@@ -283,7 +284,7 @@ impl Needs {
         }
     }
 
-    /// Bytes of one image's records of some sites, which may share buffers.
+    /// Counts the bytes of one image's records of some sites, which may share buffers.
     fn kept(&self, sites: &[Site]) -> u64 {
         let buffers: HashMap<usize, u64> = sites
             .iter()
@@ -317,7 +318,7 @@ fn buffers(record: &Record) -> HashMap<usize, u64> {
     .collect()
 }
 
-/// Bytes as the command line takes them: a number, in KiB, MiB or GiB if that is said.
+/// Reads a number of bytes as the command line takes it, followed by KiB, MiB, GiB or nothing.
 ///
 /// # Errors
 /// What is wrong with the text.

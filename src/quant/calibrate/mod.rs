@@ -1,7 +1,8 @@
-//! Calibration: one forward pass, then one backward sweep that searches a segment's sites while their tensors are there.
+//! Calibration: one forward pass, then one backward sweep that searches a segment's sites while their tensors are
+//! there.
 //!
-//! Sites don't affect each other, since O and G come from the FP network. So the sweep goes from the last segment to the
-//! first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
+//! Sites don't affect each other, since O and G come from the FP network. So the sweep goes from the last segment to
+//! the first, recomputes a segment from its stored input, back-propagates through it, searches its sites, and drops it:
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 mod builder;
@@ -36,7 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use web_time::{Duration, Instant};
 
-/// What a calibration is at.
+/// Names a phase of a calibration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
@@ -48,37 +49,37 @@ pub enum Phase {
     Search,
 }
 
-/// How far a calibration has come.
+/// Says how far a calibration has come.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// What it is at.
+    /// The phase that it is in.
     pub phase: Phase,
     /// The site that is searched next, or the first of the segment that is computed.
     pub site: &'a str,
-    /// The share of the search's work that is behind, 0 to 1.
+    /// The share of the search's work that is done, 0 to 1.
     pub done: f64,
 }
 
-/// What a calibration has to tell while it runs.
+/// Tells what happens while a calibration runs.
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// What it is at.
+    /// How far it has come.
     Progress(Progress<'a>),
-    /// A site is finished: what it is in integers, and what else was found out.
+    /// A site is finished: its report, and what it is in integers.
     Found(&'a SiteReport, &'a QuantizedSite),
-    /// Something went wrong, and it goes on nevertheless.
+    /// Something went wrong, and the calibration goes on nevertheless.
     Recovery(&'a str),
 }
 
-/// What the search found out about one site.
+/// Reports what the search found out about one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
-    /// The site.
+    /// The site's name.
     pub site: String,
     /// The score of the chosen scales, in the metric that was minimised.
     pub score: f64,
-    /// Rounds in which something was searched.
+    /// Rounds in which any scale was searched.
     pub rounds: usize,
     /// Multiply-adds of the search.
     pub work: Work,
@@ -88,17 +89,17 @@ pub struct SiteReport {
     pub evidence: SiteEvidence,
     /// What the candidates of each scale reached: A's scales, then B's.
     pub curves: Vec<ScoreCurve>,
-    /// How A's values lie, where they are a softmax's or a GELU's.
+    /// How A's values are distributed, where they are a softmax's or a GELU's.
     pub histograms: Option<Histograms>,
 }
 
-/// The outcome of a calibration.
+/// Holds the outcome of a calibration.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Calibration {
     /// Scales and codes of every site, by name.
     pub sites: HashMap<String, QuantizedSite>,
-    /// What was found, in the order of the network.
+    /// The report of every site, in the order of the network.
     pub reports: Vec<SiteReport>,
     /// What transforms made of the checkpoint, where there were any: the network that was calibrated.
     pub prepared: Option<Arc<Weights>>,
@@ -108,17 +109,17 @@ pub struct Calibration {
     pub backward: Duration,
     /// Time of the search.
     pub search: Duration,
-    /// Time of finding out how well the chosen scales do.
+    /// Time of computing how well the chosen scales do.
     pub evidence: Duration,
     /// The most bytes that device buffers held at once.
     pub peak_device_bytes: u64,
 }
 
-/// A site whose scales are to be chosen.
+/// Describes a site whose scales are to be chosen.
 struct SiteTask<'a> {
     plan: &'a SitePlan,
     settings: &'a Settings,
-    /// Those of the site's segment.
+    /// The products of the site's segment.
     products: &'a FloatProducts,
     /// What went through the site.
     batches: &'a [Batch],
@@ -129,12 +130,12 @@ struct SiteTask<'a> {
 }
 
 impl Calibration {
-    /// Seconds of all phases.
+    /// Adds up the seconds of all phases.
     pub fn seconds(&self) -> f64 {
         (self.forward + self.backward + self.search + self.evidence).as_secs_f64()
     }
 
-    /// Multiply-adds of all searches.
+    /// Adds up the multiply-adds of all searches.
     pub fn work(&self) -> Work {
         let mut total = Work::default();
         for report in &self.reports {
@@ -143,7 +144,7 @@ impl Calibration {
         total
     }
 
-    /// Chooses the scales of a site and finds out how well they do; the time is counted.
+    /// Chooses the scales of a site and computes how well they do; adds the time to the phases'.
     fn search_site(
         &mut self,
         commands: &mut Commands,
@@ -205,21 +206,21 @@ impl Calibration {
     }
 }
 
-/// The calibration images inside the network: each segment's input, on the host.
+/// Holds the calibration images as they enter each segment, on the host.
 pub(super) struct Checkpoints {
-    /// Per segment, `[images][input_len]`.
+    /// The inputs of each segment, `[images][input_len]`.
     inputs: Vec<Vec<f32>>,
-    /// Of the last segment: the logits, if all were gone through.
+    /// The outputs of the last segment: the logits, if all segments were gone through.
     outputs: Vec<f32>,
 }
 
-/// Chooses the scales of every site of `network`, which is prepared, that is `wanted` and not to stay in floats, by `method`, on the
-/// preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't depend on
-/// which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
+/// Chooses by `method` the scales of every site of the prepared `network` that is `wanted` and doesn't stay in floats,
+/// on the preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't
+/// depend on which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
 /// # Errors
-/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose gradient
-/// is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
+/// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose
+/// gradient is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
 pub(super) fn calibrate(
     network: &Network,
     weights: &Weights,
@@ -240,8 +241,8 @@ pub(super) fn calibrate(
         ));
     }
     let mut calibration = Calibration::default();
-    // What lies before the first segment with a wanted site needs no way back; what lies after the last, no way there
-    // unless the loss is asked for.
+    // Segments before the first one with a wanted site need no backward pass; those after the last one need a forward
+    // pass only where the metric needs the loss.
     let segments = network.segments();
     let is_wanted = || {
         segments
@@ -275,7 +276,7 @@ pub(super) fn calibrate(
     };
     // Scores are quadratic in the gradients.
     let score_unit = 4f64.powi(-exponent);
-    // Of the loss, at the output of the segment that is worked at; like the checkpoints, on the host.
+    // The loss's gradient at the output of the segment that is worked at; like the checkpoints, on the host.
     let mut gradients = loss_gradients;
     let total: u64 = network
         .sites()
@@ -338,7 +339,7 @@ pub(super) fn calibrate(
     Ok(calibration)
 }
 
-/// Some images' records of some sites.
+/// Holds the number of some images, and the records of some sites for them.
 type BatchRecords = (usize, HashMap<String, Record>);
 
 /// Sends all images forward through a segment and, if the loss's `gradients` at its output are given, back. Returns the
@@ -378,21 +379,20 @@ fn run(
     Ok((batches, gradients_before))
 }
 
-/// Someone who looks at what goes into sites as images pass.
+/// Looks at the left operands of sites as images pass.
 pub(super) trait Observer {
-    /// Whether it looks at `site`.
+    /// Says whether it looks at `site`.
     fn wants(&self, site: &Site) -> bool;
 
-    /// Takes the left operands of those sites of a segment that it wants, all images' one after the other, by the sites'
-    /// names.
+    /// Takes the left operands of the wanted sites of a segment, by the sites' names, one image after the other.
     ///
     /// # Errors
     /// Its own.
     fn see(&mut self, operands: HashMap<String, Vec<f32>>) -> Result<()>;
 }
 
-/// The first segments of the FP network on all images, one after the other, so that one segment's weights are on the
-/// device at a time.
+/// Sends all images forward through the first segments of the FP network, one segment after the other, so that only one
+/// segment's weights are on the device at a time.
 pub(super) fn forward(
     commands: &mut Commands,
     segments: &[Segment],
@@ -457,7 +457,7 @@ pub(super) fn forward(
     })
 }
 
-/// Where in a segment one image's values cease to be finite, in words.
+/// Finds where in a segment one image's values cease to be finite, and tells it in words.
 fn first_not_finite(
     commands: &mut Commands,
     segment: &Segment,
@@ -479,9 +479,9 @@ fn first_not_finite(
     Ok(format!("what follows {} is not finite", last.name))
 }
 
-/// ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and that exponent. It
-/// brings the largest to about 1: confident images have gradients whose squares would leave f32's range, and a common
-/// factor doesn't change which candidate is best.
+/// Computes ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and returns it
+/// with that exponent. The factor brings the largest gradient to about 1: confident images have gradients whose squares
+/// would leave f32's range, and a common factor doesn't change which candidate is best.
 fn loss_gradients(
     commands: &mut Commands,
     classes: usize,

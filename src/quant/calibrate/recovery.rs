@@ -1,5 +1,5 @@
-//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew, and
-//! where memory runs out, fewer images go through the network at once.
+//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew,
+//! and where memory runs out, fewer images go through the network at once.
 //!
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
@@ -16,41 +16,40 @@ use crate::quant::transform::prepare;
 use crate::quant::{Method, QuantizedSite};
 use std::sync::Arc;
 
-/// What was found at one site.
+/// Holds what was found at one site.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The site, and what the search says of it.
+    /// The site, and what the search found out about it.
     pub report: SiteReport,
-    /// What it is in integers.
+    /// What the site is in integers.
     pub quantized: QuantizedSite,
 }
 
-/// What to calibrate, and with what.
+/// Describes what to calibrate, and with what.
 pub(super) struct Calibrator<'a> {
-    /// Family and sizes of the network.
+    /// The family and sizes of the network.
     pub architecture: &'a Architecture,
-    /// Its parameters.
+    /// The network's parameters.
     pub weights: &'a Weights,
-    /// What becomes of its products, and how scales are chosen.
+    /// What becomes of the network's products, and how scales are chosen.
     pub method: &'a Method,
     /// The preprocessed images, `[3, S, S]` each.
     pub images: &'a [Vec<f32>],
-    /// The most bytes that the device may hold, if not as many as [`Budget`] says.
+    /// The most bytes that the device may hold; [`Budget`] says what holds without it.
     pub budget: Option<u64>,
     /// Whether a site's scales are to be chosen, if it isn't to stay in floats.
     pub wanted: &'a dyn Fn(&Site) -> bool,
-    /// Opens the device again, if that is wished for.
+    /// Opens the device again after it was lost, where that is wanted.
     pub reopen: Option<&'a dyn Fn() -> Result<Device>>,
 }
 
 impl Calibrator<'_> {
-    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier run, and
-    /// puts both together. If
-    /// `device` is lost, there is another in its place afterwards.
+    /// Prepares the network, chooses the scales of every wanted site that is not among the `findings` of an earlier
+    /// run, and puts both together. If `device` is lost, there is another in its place afterwards.
     ///
     /// # Errors
-    /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for one
-    /// image at a time.
+    /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for
+    /// one image at a time.
     pub fn run(
         &self,
         device: &mut Device,
@@ -63,7 +62,7 @@ impl Calibrator<'_> {
         };
         let (mut replaced, mut prepared) = (false, None);
         loop {
-            // Should the plan for the user's budget fall short, it is as if the device had no more memory.
+            // Buffers beyond the user's budget are treated as if the device had no more memory.
             if let Some(bytes) = self.budget {
                 device.memory().set_limit(bytes);
             }
@@ -98,7 +97,7 @@ impl Calibrator<'_> {
         }
     }
 
-    /// One run to its end or to the first fault. What it finds is among the `findings` either way.
+    /// Runs once, to the end or to the first fault. What it finds is among the `findings` either way.
     fn attempt(
         &self,
         device: &Device,
@@ -161,10 +160,10 @@ impl Calibrator<'_> {
         })
     }
 
-    /// Finds out whether less than `budget` allows can be gone through at once.
+    /// Checks that fewer images or sites could be gone through at once than `budget` allows.
     ///
     /// # Errors
-    /// If not, what `error` says.
+    /// Where they can't: what `error` says.
     fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device, self.weights)?;
         let images = self.images.len();

@@ -1,7 +1,7 @@
 //! The plan: what becomes of every matrix product of a network, decided once.
 //!
-//! A [`Policy`] (a preset, bits, rules for single sites) makes a [`Plan`] for the sites of a network. Search, execution,
-//! evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
+//! A [`Policy`] (a preset, bits, rules for single sites) makes a [`Plan`] for the sites of a network. Search,
+//! execution, evidence, memory, the file and the journal read it. It can be written as TOML, edited and read again.
 
 mod policy;
 mod product;
@@ -26,19 +26,19 @@ use std::fmt::Write;
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// The value of the field `format` of a plan's file.
+/// Names the format, in the field `format` of a plan's file.
 const FORMAT_NAME: &str = "ptq4vit-gpu plan";
-/// The value of the field `format_version` that this program writes and reads.
+/// Numbers the version of the format that this program writes and reads, in the field `format_version`.
 const FORMAT_VERSION: u64 = 1;
 
-/// What becomes of every site of a network, by the sites' names.
+/// Says what becomes of every site of a network, by the sites' names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Plan {
     sites: BTreeMap<String, SiteScheme>,
 }
 
-/// A plan's file.
+/// Holds a plan's file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
@@ -58,7 +58,7 @@ impl Plan {
         }
     }
 
-    /// What becomes of `site`.
+    /// Returns the scheme of `site`, which is one of the network's.
     ///
     /// # Panics
     /// If the plan is another network's.
@@ -67,7 +67,7 @@ impl Plan {
         scheme.expect("a plan has every site of its network")
     }
 
-    /// The plan of `site`, which is one of the network's; `None` where its product stays in floats.
+    /// Returns the plan of `site`, which is one of the network's; `None` where its product stays in floats.
     ///
     /// # Panics
     /// If the plan is another network's.
@@ -82,7 +82,7 @@ impl Plan {
         }
     }
 
-    /// The plans of those among `sites` that are computed in integers.
+    /// Lists the plans of those among `sites` that are computed in integers.
     ///
     /// # Panics
     /// As [`of`](Self::of).
@@ -113,7 +113,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The smallest and the largest width of weights, and of activations; `None` where there is none in integers.
+    /// Finds the smallest and the largest width of weights, and of activations; `None` where there are none in
+    /// integers.
     pub fn widths(&self, sites: &[Site]) -> [Option<(u32, u32)>; 2] {
         let mut widths: [Option<(u32, u32)>; 2] = [None; 2];
         for plan in self.integer(sites) {
@@ -126,7 +127,7 @@ impl Plan {
         widths
     }
 
-    /// The widths, the formats and what stays in floats, in words.
+    /// Tells in words the widths, which weights have a scale for each output channel, and what stays in floats.
     pub fn in_words(&self, sites: &[Site]) -> String {
         let [weights, activations] = self.widths(sites).map(|widths| match widths {
             None => "none".to_owned(),
@@ -189,7 +190,7 @@ impl Plan {
         Ok(file.sites)
     }
 
-    /// The text of the plan's file: the network's `sites` in their order, a line for each operand.
+    /// Writes the text of the plan's file: the network's `sites` in their order, a line for each operand.
     pub fn to_toml(&self, sites: &[Site]) -> String {
         let mut text = format!("format = \"{FORMAT_NAME}\"\nformat_version = {FORMAT_VERSION}\n");
         for site in sites {

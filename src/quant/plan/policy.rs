@@ -7,7 +7,7 @@ use crate::quant::Preset;
 use glob::Pattern;
 use std::str::FromStr;
 
-/// What decides a plan, given the network's sites.
+/// Holds the choices that decide a plan, given the network's sites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Bits of a weight's code.
@@ -20,31 +20,31 @@ pub struct Policy {
     pub softmax_twin: bool,
     /// Whether GELU's output is quantized in two ranges.
     pub gelu_twin: bool,
-    /// What holds for single sites instead. Of two rules for one site the later one holds.
+    /// Rules for single sites. Of two rules for one site the later one holds.
     pub rules: Vec<Rule>,
 }
 
-/// Which values of a weight share a scale.
+/// Says which values of a weight share a scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum WeightScales {
-    /// All of them, or in `attn.qkv` those of each of q, k and v.
+    /// All values, or in `attn.qkv` those of each of q, k and v.
     #[default]
     Tensor,
-    /// Those of each output channel.
+    /// The values of each output channel.
     Channel,
 }
 
-/// What becomes of the sites whose names match a pattern.
+/// Says what becomes of the sites whose names match a pattern.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
-    /// These widths.
+    /// Their codes have these widths.
     Bits(Pattern, Widths),
-    /// Nothing: their products stay in floats.
+    /// Their products stay in floats.
     Float(Pattern),
 }
 
-/// Widths as in `w4a8`; those that aren't told stay as they are.
+/// Holds widths as in `w4a8`. A width that is missing changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Widths {
     /// Bits of the weight's code.
@@ -54,7 +54,7 @@ pub struct Widths {
 }
 
 impl Policy {
-    /// The choices that `preset` stands for, at the given widths.
+    /// Returns the choices that `preset` stands for, at the given widths.
     pub fn preset(preset: Preset, weight_bits: u32, activation_bits: u32) -> Self {
         let twins = match preset {
             Preset::Ptq4vit => true,
@@ -73,7 +73,8 @@ impl Policy {
     /// Makes the plan for a network with these `sites`.
     ///
     /// # Errors
-    /// A width out of range; a rule that is for no site, or tells a weight's width where no site that it is for has one.
+    /// A width out of range; a rule that is for no site, or tells a weight's width where no site that it is for has
+    /// one.
     pub fn plan(&self, sites: &[Site]) -> Result<Plan, String> {
         for (what, bits) in [
             ("weights", self.weight_bits),
@@ -149,7 +150,7 @@ impl Policy {
 }
 
 impl Rule {
-    /// Finds out that the rule says something about a network with these `sites`.
+    /// Checks that the rule changes something for a network with these `sites`.
     fn check(&self, sites: &[Site]) -> Result<(), String> {
         let (Self::Bits(pattern, _) | Self::Float(pattern)) = self;
         let mut matching = sites

@@ -8,7 +8,7 @@ use crate::kernels::{
 };
 use crate::quant::Scale;
 
-/// The product of a site for some images, or of what a search makes of a site.
+/// Describes a product of codes: that of a site for some images, or of a piece that a search makes of a site.
 #[derive(Clone, Copy, Debug)]
 pub struct CodedProduct {
     product: Product,
@@ -17,27 +17,27 @@ pub struct CodedProduct {
     b: OperandGroups,
 }
 
-/// How an operand becomes codes, and how many scales it has.
+/// Says how an operand becomes codes, and how many scales it has.
 #[derive(Clone, Copy, Debug)]
 pub struct OperandGroups {
     /// How its values become codes.
     pub scheme: OperandScheme,
-    /// The number of its scales: one for each matrix of an inner batch, or one for as many rows each.
+    /// The number of its scales: one for each head, or one for each run of as many rows.
     pub groups: usize,
 }
 
-/// Codes of one operand for some images, or of a weight.
+/// Holds the codes of one operand for some images, or of a weight.
 pub struct Codes {
-    /// Packed as an integer product takes its operands.
+    /// The packed codes, as an integer product takes its operands.
     pub words: Buffer<u32>,
     /// Whether each job has codes of its own.
     pub per_job: bool,
-    /// How they are stored; a left operand's always in lanes.
+    /// The bits in which a code is stored; 8 for a left operand.
     pub width: Width,
 }
 
 impl Codes {
-    /// A weight's `codes` `[outputs, inputs]` of `bits` bits, in little more than that.
+    /// Uploads a weight's `codes` `[outputs, inputs]` of `bits` bits, stored in the smallest [`Width`] that holds them.
     pub fn of_weight(device: &Device, codes: &[i8], inputs: usize, bits: u32) -> Self {
         let width = Width::holding(bits);
         Self {
@@ -47,7 +47,7 @@ impl Codes {
         }
     }
 
-    /// Codes that all jobs share.
+    /// Takes codes that all jobs share, stored in 8 bits each.
     pub fn shared(words: Buffer<u32>) -> Self {
         Self {
             words,
@@ -58,7 +58,8 @@ impl Codes {
 }
 
 impl CodedProduct {
-    /// `product` of codes of `a` and `b`. `lines` says which of O's elements one scale of A and one of B serve.
+    /// Describes `product` with codes of `a` and `b` as operands. `lines` says which of O's elements share one scale of
+    /// A and one of B.
     pub fn new(product: Product, lines: Lines, a: OperandGroups, b: OperandGroups) -> Self {
         Self {
             product,
@@ -68,18 +69,18 @@ impl CodedProduct {
         }
     }
 
-    /// Multiply-adds of one job.
+    /// Counts the multiply-adds of one job.
     pub fn multiply_adds(&self) -> u64 {
         self.product.multiply_adds()
     }
 
-    /// Elements of A or O, whichever are more.
+    /// Counts the elements of A or of O, whichever are more.
     pub fn widest(&self) -> usize {
         let Product { m, n, k, .. } = self.product;
         self.product.problems() * m * n.max(k)
     }
 
-    /// Which of O's elements one scale of A and one of B serve.
+    /// Says which of O's elements share one scale of A and one of B.
     pub fn lines(&self) -> &Lines {
         &self.lines
     }
@@ -91,7 +92,7 @@ impl CodedProduct {
         }
     }
 
-    /// The quantizer of one operand under `jobs` sets of scales.
+    /// Describes the quantizer of one operand under `jobs` sets of scales.
     pub fn quantizer(&self, side: Side, jobs: usize) -> Quantize {
         let product = &self.product;
         let OperandGroups { scheme, groups } = self.operand(side);
@@ -114,7 +115,7 @@ impl CodedProduct {
         }
     }
 
-    /// Where one operand's largest values are looked for: a row never spans two groups.
+    /// Describes the search for the largest value in each row of one operand. A row never spans two groups.
     pub fn maximum(&self, side: Side) -> RowMaximum {
         let quantizer = self.quantizer(side, 1);
         RowMaximum {
@@ -126,7 +127,7 @@ impl CodedProduct {
         }
     }
 
-    /// Codes of one operand, one set for each of `jobs`, which give a scale per group.
+    /// Computes the codes of one operand: a set for each of `jobs`, which have a scale per group.
     pub fn codes(
         &self,
         commands: &mut Commands,
@@ -143,7 +144,8 @@ impl CodedProduct {
         }
     }
 
-    /// `[jobs][groups][2]`: what one unit of the integers is worth under each of `scales`, and the left shift m.
+    /// Uploads `[jobs][groups][2]`: what one unit of the integers is worth under each of `scales`, and the left shift
+    /// m.
     pub fn output_scales(&self, device: &Device, scales: &[SiteScales]) -> Buffer<f32> {
         let groups = self.lines.groups();
         let values: Vec<f32> = scales
@@ -158,7 +160,8 @@ impl CodedProduct {
         device.upload(&values)
     }
 
-    /// The integer product under `jobs` sets of scales, whose values lie as O does, one job's after the other.
+    /// Describes the integer product under `jobs` sets of scales. Its results are laid out as O is, one job's after the
+    /// other.
     pub fn shape(&self, jobs: usize, a: &Codes, b: &Codes) -> IntegerProduct {
         let product = &self.product;
         IntegerProduct {
@@ -176,7 +179,7 @@ impl CodedProduct {
         }
     }
 
-    /// What is multiplied, under the scales that [`output_scales`](Self::output_scales) made.
+    /// Returns what is multiplied, under the scales that [`output_scales`](Self::output_scales) uploaded.
     pub fn operands<'a>(
         &self,
         a: &'a Codes,
@@ -196,7 +199,7 @@ impl CodedProduct {
         }
     }
 
-    /// Ô of every job, one after the other, each laid out as O. `scales` has the scales of each job.
+    /// Computes Ô of every job, one after the other, each laid out as O. `scales` has the scales of each job.
     pub fn integer_product(
         &self,
         commands: &mut Commands,
@@ -213,12 +216,13 @@ impl CodedProduct {
         out
     }
 
-    /// Whether [`integer_product_error`](Self::integer_product_error) is there for this product.
+    /// Says whether [`integer_product_error`](Self::integer_product_error) can compute this product.
     pub fn sums_errors(&self) -> bool {
         vectors_lie_within(self.product.n, self.lines.group_columns)
     }
 
-    /// Bytes of the parts of errors that a job of [`integer_product_error`](Self::integer_product_error) leaves.
+    /// Counts the bytes of the partial sums that [`integer_product_error`](Self::integer_product_error) stores for a
+    /// job.
     pub fn error_bytes(&self) -> usize {
         // One part for four rows by four columns, or by one where that has a scale to itself.
         let Product { m, n, .. } = self.product;
@@ -229,7 +233,7 @@ impl CodedProduct {
         self.product.problems() * m.div_ceil(4) * across * size_of::<f32>()
     }
 
-    /// `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O `reference`.
+    /// Computes `[jobs][groups]`: Σ (weight · (Ô - O))² of every job, with O as `reference`.
     #[expect(clippy::too_many_arguments)]
     pub fn integer_product_error(
         &self,
@@ -248,7 +252,7 @@ impl CodedProduct {
     }
 }
 
-/// `[jobs][groups][2]`: what a quantizer multiplies by under each of `jobs`, which give a scale per group.
+/// Uploads `[jobs][groups][2]`: what a quantizer multiplies by under each of `jobs`, which have a scale per group.
 pub fn inverse_scales(device: &Device, jobs: &[Vec<Scale>]) -> Buffer<f32> {
     let scales = jobs.iter().flatten();
     let inverses: Vec<f32> = scales.flat_map(|scale| scale.inverses()).collect();

@@ -3,7 +3,7 @@
 use crate::format::Scale;
 use serde::{Deserialize, Serialize};
 
-/// One of the two operands of a product.
+/// Names one of the two operands of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -13,7 +13,7 @@ pub enum Side {
     B,
 }
 
-/// The scales of one site, one per group of each operand.
+/// Holds the scales of one site, one per group of each operand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteScales {
     /// A's scales: one for a tensor, or one per head.
@@ -23,7 +23,7 @@ pub struct SiteScales {
 }
 
 impl SiteScales {
-    /// The scales of A and of B that serve a group of O: an operand's own for this group, or its one for all.
+    /// Returns the scales of A and of B for a group of O: an operand's own for this group, or its only one.
     pub fn of(&self, group: usize) -> [Scale; 2] {
         [&self.a, &self.b].map(|scales| scales[group % scales.len()])
     }

@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 
-/// The widths that codes can have.
+/// Limits the bits that a code can have.
 pub const BITS: RangeInclusive<u32> = 2..=8;
 
-/// Which values of an operand share a scale.
+/// Says which values of an operand share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
-    /// All of them.
+    /// All values.
     Tensor,
-    /// Those of each of q, k and v: a third of the outputs of `attn.qkv`.
+    /// The values of each of q, k and v: a third of the outputs of `attn.qkv`.
     Third,
-    /// Those of each head of an attention.
+    /// The values of each head of an attention.
     Head,
-    /// Those of each row of a weight, which makes one column of the output.
+    /// The values of each row of a weight, which makes one column of the output.
     Channel,
 }
 
-/// How one operand of a product becomes codes.
+/// Says how one operand of a product becomes codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperandScheme {
@@ -36,22 +36,22 @@ pub struct OperandScheme {
     pub granularity: Granularity,
 }
 
-/// What becomes of a site.
+/// Says whether a site's product is computed in floats or in integers, and how its operands become codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredScheme", into = "StoredScheme")]
 pub enum SiteScheme {
-    /// The product of floats stays what it is.
+    /// The product stays one of floats.
     Float,
-    /// A product of codes: the left operand's and the right one's.
+    /// The product is one of codes.
     Integer {
         /// How the left operand becomes codes.
         a: OperandScheme,
-        /// How the right one does: a weight, or an activation.
+        /// How the right operand, a weight or an activation, becomes codes.
         b: OperandScheme,
     },
 }
 
-/// A [`SiteScheme`] as files have it: `float = true`, or `a` and `b`.
+/// Holds a [`SiteScheme`] as files have it: `float = true`, or `a` and `b`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredScheme {
@@ -113,7 +113,7 @@ impl Display for SiteScheme {
 }
 
 impl Granularity {
-    /// Its name in files.
+    /// Returns its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tensor => "tensor",
@@ -164,7 +164,7 @@ impl SiteScheme {
     }
 }
 
-/// What the values of one operand of `site` are.
+/// Says what kind of values one operand of `site` has.
 fn values(site: &Site, side: Side) -> Values {
     match (side, &site.kind) {
         (Side::A, SiteKind::Context(_)) => Values::Probabilities,
@@ -173,7 +173,7 @@ fn values(site: &Site, side: Side) -> Values {
     }
 }
 
-/// The ways in which the values of one operand of `site` can share scales.
+/// Lists the ways in which the values of one operand of `site` can share scales.
 fn granularities(site: &Site, side: Side, format: Format) -> &'static [Granularity] {
     match (side, &site.kind) {
         (Side::B, SiteKind::Linear(linear)) if linear.is_qkv => &[

@@ -7,19 +7,19 @@ use crate::format::{MAX_SHIFT, Scale};
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Quantize};
 
-/// A site whose product is computed in integers, and how its operands become codes.
+/// Describes a site whose product is computed in integers, and how its operands become codes.
 #[derive(Clone, Debug)]
 pub struct SitePlan {
     /// The product.
     pub site: Site,
     /// How the left operand becomes codes.
     pub a: OperandScheme,
-    /// How the right one does: a weight, or an activation.
+    /// How the right operand, a weight or an activation, becomes codes.
     pub b: OperandScheme,
 }
 
 impl SitePlan {
-    /// That these are as many scales as there are groups, and of the site's formats.
+    /// Checks that there are as many scales as groups, all positive normal numbers, with shifts that the formats allow.
     ///
     /// # Errors
     /// What was expected and what was found.
@@ -47,9 +47,9 @@ impl SitePlan {
         Ok(())
     }
 
-    /// That the site can be computed with these scales, one per group: what quantizers multiply by and what one unit of a
-    /// product is worth are normal numbers, because devices differ in what they make of smaller ones, and the largest
-    /// sum of products stays within f32's range.
+    /// Checks that the site can be computed with these scales, one per group. What quantizers multiply by and what one
+    /// unit of a product is worth must be normal numbers, because devices differ in what they make of smaller ones; the
+    /// largest sum of products must stay within f32's range.
     ///
     /// # Errors
     /// The scales that are too small or too large.
@@ -82,7 +82,7 @@ impl SitePlan {
         Ok(())
     }
 
-    /// How one operand becomes codes.
+    /// Says how one operand becomes codes.
     pub fn operand(&self, side: Side) -> &OperandScheme {
         match side {
             Side::A => &self.a,
@@ -90,7 +90,7 @@ impl SitePlan {
         }
     }
 
-    /// The number of scales of one operand.
+    /// Counts the scales of one operand.
     pub fn groups(&self, side: Side) -> usize {
         match (self.operand(side).granularity, &self.site.kind) {
             (Granularity::Tensor, _) => 1,
@@ -103,12 +103,12 @@ impl SitePlan {
         }
     }
 
-    /// Groups that O is scored in: columns, or heads, that one scale of A and one of B serve.
+    /// Counts the groups of O that are scored apart: columns, or heads, that share one scale of A and one of B.
     pub fn output_groups(&self) -> usize {
         self.lines(1).groups()
     }
 
-    /// How O's elements fall into groups that are scored apart.
+    /// Says how O's elements fall into groups that are scored apart.
     pub fn lines(&self, images: usize) -> Lines {
         match self.site.kind {
             SiteKind::Linear(linear) => Lines {
@@ -140,7 +140,7 @@ impl SitePlan {
         }
     }
 
-    /// The product of codes that computes the site for `images` images.
+    /// Describes the product of codes that computes the site for `images` images.
     pub fn product(&self, images: usize) -> CodedProduct {
         let operand = |side| OperandGroups {
             scheme: *self.operand(side),
@@ -154,7 +154,7 @@ impl SitePlan {
         )
     }
 
-    /// The quantizer of one operand for `images` images under `jobs` sets of scales.
+    /// Describes the quantizer of one operand for `images` images under `jobs` sets of scales.
     pub fn quantizer(&self, side: Side, images: usize, jobs: usize) -> Quantize {
         self.product(images).quantizer(side, jobs)
     }

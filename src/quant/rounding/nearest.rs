@@ -1,4 +1,4 @@
-//! Each value to the nearest code.
+//! Rounds each value to the nearest code.
 
 use crate::device::Commands;
 use crate::error::Result;
@@ -7,7 +7,8 @@ use crate::kernels::quantize;
 use crate::quant::plan::{Side, SitePlan, inverse_scales};
 use crate::quant::{QuantizedWeight, Scale};
 
-/// The codes `[outputs, inputs]` of a weight on the commands' device under `scales`, and its bias, on the host.
+/// Computes the codes `[outputs, inputs]` of a weight, which is on the commands' device, under `scales`. Returns them
+/// and the weight's bias on the host.
 ///
 /// # Errors
 /// Those of the device.

@@ -3,18 +3,18 @@
 use crate::format::{Scale, half_range};
 use crate::quant::{OperandScheme, Settings};
 
-/// What the candidates are fractions of: `max`, or 1 where there is nothing to scale. A tensor of zeros (or of values
-/// whose scale's inverse would leave f32's range) is represented exactly enough by any scale.
+/// Returns what the candidates are fractions of: `max`, or 1 where there is nothing to scale. A tensor of zeros (or of
+/// values whose scale's inverse would leave f32's range) is represented exactly enough by any scale.
 fn reach(max: f32) -> f64 {
     if max > 1e-30 { f64::from(max) } else { 1.0 }
 }
 
-/// The scale that covers `max` with no value clipped but the largest: where the search starts.
+/// Computes the scale that covers `max` with no value clipped but the largest: where the search starts.
 pub(super) fn covering(max: f32, bits: u32) -> Scale {
     Scale::uniform((reach(max) / f64::from(half_range(bits))) as f32)
 }
 
-/// The format's candidates, where they follow from `max`, the largest value that its scale has to reach, for
+/// Lists the format's candidates. Where they depend on `max`, the largest value that the scale has to reach, they are
 /// Δ_c = (α + (β - α) c / n) · max / q, c = 1..=n.
 pub(super) fn candidates(operand: &OperandScheme, max: f32, settings: &Settings) -> Vec<Scale> {
     let OperandScheme { bits, format, .. } = *operand;

@@ -1,79 +1,80 @@
 //! A contest between the candidates for a scale: which of them to evaluate next, and which one wins.
 //!
-//! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all of
-//! them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves all.
+//! Columns of O don't affect each other. So where each column of a weight has a scale of its own, one contest finds all
+//! of them, in as many *lanes*: a product gives every column a candidate of that column's own, and what it costs serves
+//! all.
 
 use super::curve::{CandidateScore, ScoreCurve};
 use crate::format::Scale;
 use crate::quant::plan::Side;
 use std::ops::Range;
 
-/// The most lanes of a contest whose curves are kept: those with the largest scores. A weight may have thousands.
+/// Limits the lanes of a contest whose curves are kept: those with the largest scores. A weight may have thousands.
 const MOST_CURVES: usize = 8;
 
-/// A chunk of a part.
+/// Names a chunk of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub part: usize,
     pub chunk: usize,
 }
 
-/// What a contest answers: which scales of `side` are best for some of its groups.
+/// Describes what a contest decides: which scales of `side` are best for some of its groups.
 #[derive(Clone, PartialEq)]
 pub(super) struct Question {
     pub side: Side,
-    /// One group, or those of one part, a lane each.
+    /// A single group, or the groups of one part with a lane each.
     pub groups: Range<usize>,
     /// The parts of the site that have these scales.
     pub parts: Range<usize>,
-    /// The other operand's scales of each of these parts.
+    /// The other operand's scales, for each of these parts.
     pub fixed: Vec<Vec<Scale>>,
 }
 
-/// The answer for one group, and its score.
+/// Holds the best scale for one group, and its score.
 #[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub scale: Scale,
     pub score: f64,
 }
 
-/// The candidates for the scales that a question is about, and what is known of them.
+/// Holds the candidates for the scales that a question is about, and how far each has been evaluated.
 pub(super) struct Contest {
     pub question: Question,
-    /// What a score is summed over, in order.
+    /// The chunks that a score is summed over, step by step.
     pub steps: Vec<Vec<Place>>,
     lanes: Vec<Lane>,
-    /// Steps that every candidate has been through, unless it is out.
+    /// The number of steps that every candidate which may still win has been through.
     front: usize,
     /// Whether the best candidates at the front have been compared with the leaders.
     challenged: bool,
 }
 
-/// The candidates for one scale.
+/// Holds the candidates for one scale.
 struct Lane {
     candidates: Vec<Scale>,
-    /// Per candidate, its sum after each of the steps that it has been through.
+    /// The sum of each candidate after each of the steps that it has been through.
     sums: Vec<Vec<f64>>,
-    /// The best of those that have been through all steps.
+    /// The best of the candidates that have been through all steps.
     leader: Option<usize>,
 }
 
-/// What a contest needs to know next.
+/// Describes the evaluations that a contest needs next.
 pub(super) struct Request {
     pub steps: Range<usize>,
-    /// Of each lane, the candidates to evaluate.
+    /// The candidates to evaluate, for each lane.
     lanes: Vec<Vec<usize>>,
-    /// Whether this takes candidates to the end, ahead of the others.
+    /// Whether these candidates go through all remaining steps, ahead of the others.
     ahead: bool,
 }
 
 impl Request {
-    /// The number of products that evaluate it: each takes a candidate of every lane.
+    /// Counts the products that it takes: each evaluates a candidate of every lane.
     pub fn products(&self) -> usize {
         self.lanes.iter().map(Vec::len).max().unwrap_or(0)
     }
 
-    /// The number of lanes.
+    /// Counts the lanes.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
     }
@@ -84,14 +85,15 @@ impl Lane {
         self.sums[candidate].last().copied().unwrap_or(0.0)
     }
 
-    /// The candidate with the least sum among those that have been through as many steps; the smaller index of equals.
+    /// Finds the candidate with the least sum among those that have been through exactly `steps` steps; of equal ones
+    /// the first.
     fn best_after(&self, steps: usize) -> Option<usize> {
         (0..self.candidates.len())
             .filter(|&candidate| self.sums[candidate].len() == steps)
             .min_by(|&left, &right| self.sum(left).total_cmp(&self.sum(right)))
     }
 
-    /// The best candidate at the `front`, if it is ahead of the leader as far as both have come.
+    /// Finds the best candidate at the `front`, if its sum is less than the leader's after as many steps.
     fn challenger(&self, front: usize) -> Option<usize> {
         let challenger = self.best_after(front)?;
         let sum = self.sum(challenger);
@@ -99,7 +101,7 @@ impl Lane {
         self.leader.is_none_or(ahead).then_some(challenger)
     }
 
-    /// The candidates at the `front` that may still win.
+    /// Lists the candidates at the `front` that may still win.
     fn entrants(&self, front: usize) -> Vec<usize> {
         let bar = self.leader.map_or(f64::INFINITY, |leader| self.sum(leader));
         (0..self.candidates.len())
@@ -107,7 +109,7 @@ impl Lane {
             .collect()
     }
 
-    /// Without any steps all candidates are equal.
+    /// Returns the leader. Without any steps all candidates are equal, and the first one wins.
     fn winner(&self) -> usize {
         self.leader.unwrap_or(0)
     }
@@ -120,7 +122,7 @@ impl Lane {
         }
     }
 
-    /// What all candidates for the scale of `group` reached in `steps`.
+    /// Describes how far each candidate for the scale of `group` came in `steps` steps, and with what sum.
     fn curve(&self, side: Side, group: usize, steps: usize) -> ScoreCurve {
         let winner = self.winner();
         let winners = &self.sums[winner];
@@ -148,7 +150,7 @@ impl Lane {
 }
 
 impl Contest {
-    /// A contest that hasn't begun, between the `candidates` of each group in question.
+    /// Starts a contest between the `candidates` of each group in question; nothing is evaluated yet.
     pub fn new(question: Question, candidates: Vec<Vec<Scale>>, steps: Vec<Vec<Place>>) -> Self {
         let lanes = candidates.into_iter().map(|candidates| Lane {
             sums: vec![Vec::new(); candidates.len()],
@@ -164,7 +166,7 @@ impl Contest {
         }
     }
 
-    /// What to evaluate next; `None` at the end.
+    /// Says what to evaluate next; `None` at the end.
     pub fn request(&mut self, exhaustive: bool) -> Option<Request> {
         let steps = self.steps.len();
         if self.front == steps {
@@ -199,7 +201,7 @@ impl Contest {
         (request.products() > 0).then_some(request)
     }
 
-    /// The scales of a request's `product`, one of each lane; where a lane needs no more, whichever.
+    /// Lists the scales of a request's `product`, one for each lane; where a lane needs no more, any.
     pub fn scales(&self, request: &Request, product: usize) -> Vec<Scale> {
         let lanes = self.lanes.iter().zip(&request.lanes);
         lanes
@@ -226,12 +228,12 @@ impl Contest {
         }
     }
 
-    /// The answer for each group.
+    /// Returns the answer for each group.
     pub fn answers(&self) -> Vec<Answer> {
         self.lanes.iter().map(Lane::answer).collect()
     }
 
-    /// What all candidates reached, of at most [`MOST_CURVES`] groups.
+    /// Returns the curves of at most [`MOST_CURVES`] groups.
     pub fn curves(&self) -> Vec<ScoreCurve> {
         let mut lanes: Vec<(usize, &Lane)> =
             self.question.groups.clone().zip(&self.lanes).collect();

@@ -1,38 +1,38 @@
-//! What the candidates for a scale reached when it was last searched.
+//! How far the candidates for a scale came when it was last searched, and with which scores.
 
 use crate::format::Scale;
 use crate::quant::Side;
 use serde::{Deserialize, Serialize};
 
-/// The candidates for one scale, with all others fixed.
+/// Holds the scores of the candidates for one scale, with all other scales fixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoreCurve {
     /// The operand that has the scale.
     pub side: Side,
     /// Which of the operand's scales it is.
     pub group: usize,
-    /// The number of the chosen candidate.
+    /// The index of the chosen candidate.
     pub chosen: usize,
     /// All candidates, in order.
     pub candidates: Vec<CandidateScore>,
 }
 
-/// How far a candidate came.
+/// Holds how far a candidate was evaluated, and its error so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CandidateScore {
     /// The candidate.
     pub scale: Scale,
     /// Its error, summed over what it was evaluated on.
     pub sum: f64,
-    /// How much of the chosen candidate's score lies in what this one was evaluated on.
+    /// The share of the chosen candidate's score that lies in what this one was evaluated on.
     pub reached: f64,
     /// Whether it was evaluated on everything, so that `sum` is its score.
     pub complete: bool,
 }
 
 impl CandidateScore {
-    /// The score, or what it would be if the rest of it were to the rest of the chosen candidate's as it is so far.
-    /// `None` where the chosen one has no error so far.
+    /// Estimates the score: `sum` itself where it is complete, and otherwise `sum` divided by `reached`. `None` where
+    /// the chosen candidate has no error in what this one was evaluated on.
     pub fn estimate(&self) -> Option<f64> {
         if self.complete {
             return Some(self.sum);
@@ -42,7 +42,7 @@ impl CandidateScore {
 }
 
 impl ScoreCurve {
-    /// Brings the scores to another unit.
+    /// Multiplies the scores by a unit.
     pub(in crate::quant) fn scale_scores(&mut self, unit: f64) {
         for candidate in &mut self.candidates {
             candidate.sum *= unit;

@@ -1,12 +1,12 @@
 //! Algorithm 1 at one site: the scales of A and B that minimise the error of O.
 //!
-//! A candidate's score is a sum of non-negative terms. So a candidate whose partial sum has passed a complete score can't
-//! win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in chunks,
-//! those that tell candidates apart first (`pieces.rs`).
+//! A candidate's score is a sum of non-negative terms. So a candidate whose partial sum has passed a complete score
+//! can't win, and what is left of it is not evaluated; the choice is that of the exhaustive search. The terms come in
+//! chunks, those that tell candidates apart first (`pieces.rs`).
 //!
-//! A contest (`contest.rs`) finds the scale of one group, or of each column of a part. Scales of B belong to one part of the
-//! site (a third of qkv, a head), so the parts' contests are independent; A's scale is one for all parts, or one for each.
-//! What is independent is searched side by side, so that a step of all of them waits for the device once.
+//! A contest (`contest.rs`) finds the scale of one group, or of each column of a part. Scales of B belong to one part
+//! of the site (a third of qkv, a head), so the parts' contests are independent; A's scale is one for all parts, or one
+//! for each. What is independent is searched side by side, so that a step of all of them waits for the device once.
 
 mod candidates;
 mod contest;
@@ -34,18 +34,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
-/// Bytes of candidates' outputs and codes that are appended before the device is waited for, where memory isn't scarce:
-/// until then it holds them all.
+/// Limits the bytes of candidates' outputs and codes that are appended before the search waits for the device, where
+/// memory isn't scarce: until then the device holds them all.
 pub(super) const STEP_BYTES: usize = 64 << 20;
 
-/// The chosen scales of a site, and what they cost.
+/// Holds the chosen scales of a site, and what it took to find them.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The chosen scales.
     pub scales: SiteScales,
     /// Their score, summed over the groups.
     pub score: f64,
-    /// Rounds in which something was searched.
+    /// Rounds in which any scale was searched.
     pub rounds: usize,
     /// What was computed.
     pub work: Work,
@@ -55,10 +55,10 @@ pub struct Found {
     pub largest_a: f32,
 }
 
-/// Work of a search, in multiply-adds of integer products.
+/// Counts the work of a search, in multiply-adds of integer products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
-    /// Computed.
+    /// What was computed.
     pub done: u64,
     /// What evaluating every candidate on every image in every round would have computed.
     pub exhaustive: u64,
@@ -71,7 +71,7 @@ impl AddAssign for Work {
     }
 }
 
-/// The search at one site.
+/// Searches the scales of one site.
 pub struct SiteSearch<'a> {
     plan: &'a SitePlan,
     settings: &'a Settings,
@@ -80,23 +80,24 @@ pub struct SiteSearch<'a> {
     parts: Vec<Part>,
     /// The largest values of A's and of B's groups.
     maxima: [Vec<f32>; 2],
-    /// What putting the pieces in order took, and what the exhaustive search would take.
+    /// What the search has computed already to put its pieces in order, and what the exhaustive search would compute in
+    /// all.
     work: Work,
 }
 
-/// Candidates to evaluate on one chunk, for one step of a contest's request.
+/// Describes candidates to evaluate on one chunk, for one step of a contest's request.
 struct Task {
     request: usize,
     step: usize,
     place: Place,
-    /// Of the request's products, these.
+    /// Which of the request's products these are.
     products: Range<usize>,
 }
 
 impl<'a> SiteSearch<'a> {
     /// Prepares the search for the scales of the site of `plan`. `linear` has the weight and bias, if B is a weight;
-    /// `batches` are what went through the site. Candidates take `step_bytes` on the device at once, or what one of them
-    /// takes.
+    /// `batches` are what went through the site. Candidates take `step_bytes` on the device at once, or what one of
+    /// them takes.
     ///
     /// # Errors
     /// Those of the device; and an activation that is not a number.
@@ -136,8 +137,8 @@ impl<'a> SiteSearch<'a> {
         })
     }
 
-    /// Searches in turn A's scales with B's fixed and B's with A's fixed, starting from the B that clips nothing, for as
-    /// many rounds as the settings say or until a round could change nothing.
+    /// Searches in turn A's scales with B's fixed and B's with A's fixed, starting from the B that clips nothing, for
+    /// as many rounds as the settings say or until a round could change nothing.
     ///
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
@@ -159,7 +160,7 @@ impl<'a> SiteSearch<'a> {
         for round in 1..=self.settings.rounds {
             for side in [Side::A, Side::B] {
                 let questions = self.questions(side, &found.scales);
-                // A half-round whose fixed scales have not changed since one before asks nothing new.
+                // With the same fixed scales as in an earlier half-round, the answer is the same.
                 let is_new = |question: &&Question| known.iter().all(|(old, ..)| old != *question);
                 let mut contests: Vec<Contest> = questions
                     .iter()
@@ -196,14 +197,14 @@ impl<'a> SiteSearch<'a> {
         Ok(found)
     }
 
-    /// What is to be found out about the scales of `side`, the other operand's being as in `scales`.
+    /// Lists the questions about the scales of `side`, with the other operand's fixed as in `scales`.
     fn questions(&self, side: Side, scales: &SiteScales) -> Vec<Question> {
         let (searched, fixed) = match side {
             Side::A => (&scales.a, &scales.b),
             Side::B => (&scales.b, &scales.a),
         };
         let parts = self.parts.len();
-        // What belongs to one part is one question.
+        // The groups of one part make one question.
         let count = searched.len().min(parts);
         let share = |number: usize, of: usize| number * of / count..(number + 1) * of / count;
         let questions = (0..count).map(|number| {
@@ -235,7 +236,7 @@ impl<'a> SiteSearch<'a> {
         Contest::new(question.clone(), candidates.collect(), steps)
     }
 
-    /// The chunks of some parts, those that contribute most for their work first.
+    /// Lists the chunks of some parts step by step, those that contribute most for their work first.
     fn steps(&self, parts: Range<usize>) -> Vec<Vec<Place>> {
         let mut places: Vec<Place> = parts
             .flat_map(|part| {
@@ -314,7 +315,7 @@ impl<'a> SiteSearch<'a> {
                     fixed,
                 )
             };
-            // Of each request, [step][product][lane].
+            // [request][step][product][lane].
             let mut scores: Vec<Vec<Vec<Vec<f64>>>> = requests
                 .iter()
                 .map(|(_, request)| {
@@ -324,7 +325,7 @@ impl<'a> SiteSearch<'a> {
                 .collect();
             for tasks in self.submissions(&tasks, &requests) {
                 let found: Vec<Buffer<f32>> = match commands.device().clone() {
-                    // What one of them leaves idle of the cores, another can use.
+                    // Tasks run side by side, since one alone may leave cores idle.
                     cpu @ Device::Cpu(_) => tasks
                         .par_iter()
                         .map(|task| evaluate(&mut Commands::new(&cpu), task))
@@ -356,7 +357,7 @@ impl<'a> SiteSearch<'a> {
         }
     }
 
-    /// `tasks` in such portions as the device may hold at once.
+    /// Divides `tasks` into portions that the device may hold at once.
     fn submissions<'t>(
         &self,
         mut tasks: &'t [Task],
@@ -391,7 +392,7 @@ impl<'a> SiteSearch<'a> {
         &self.parts[place.part].chunks[place.chunk]
     }
 
-    /// Where the codes of the operand that isn't searched are kept: a weight's serve all chunks.
+    /// Names the chunk under which the codes of the operand that isn't searched are kept: a weight's serve all chunks.
     fn fixed_place(&self, searched: Side, place: Place) -> Place {
         match (searched, &self.parts[place.part].linear) {
             (Side::A, Some(_)) => Place { chunk: 0, ..place },
@@ -408,7 +409,7 @@ impl<'a> SiteSearch<'a> {
         self.scan(place).codes(commands, side, &[scales])
     }
 
-    /// The scores on one chunk of several sets of the scales in question, `[set][group]`.
+    /// Computes the scores on one chunk of several sets of the scales in question, `[set][group]`.
     fn evaluate(
         &self,
         commands: &mut Commands,
@@ -439,7 +440,7 @@ impl<'a> SiteSearch<'a> {
     }
 }
 
-/// The largest value or magnitude of each group of one operand.
+/// Finds the largest value or magnitude of each group of one operand.
 fn maxima(
     commands: &mut Commands,
     plan: &SitePlan,
@@ -448,7 +449,7 @@ fn maxima(
     batches: &[Batch],
 ) -> Result<Vec<f32>> {
     let mut maxima = vec![f32::NEG_INFINITY; plan.groups(side)];
-    // One stands for all where B is a weight.
+    // A weight is the same for all batches.
     let shared = side == Side::B && linear.is_some();
     let batches = if shared { &batches[..1] } else { batches };
     for batch in batches {

@@ -1,8 +1,9 @@
 //! A site cut into pieces that a search can evaluate one by one, those that say most about a candidate first.
 //!
-//! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what they
-//! contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units whose
-//! gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the first.
+//! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what
+//! they contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units
+//! whose gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the
+//! first.
 
 use super::candidates::candidates;
 use super::problem::{Place, Problem};
@@ -15,22 +16,22 @@ use crate::quant::plan::{CodedProduct, Side, SitePlan, SiteScales};
 use crate::quant::settings::{Metric, Settings};
 use std::ops::Range;
 
-/// The first chunk's share of the units: every candidate is evaluated on it, so it costs about as much in all as the few
-/// candidates that get to the end.
+/// Sets the first chunk's share of the units: every candidate is evaluated on it, so it costs about as much in all as
+/// the few candidates that get to the end.
 pub(super) const FIRST_SHARE: f64 = 1.0 / 128.0;
 
-/// What has been evaluated grows by this factor with every chunk: many small chunks drop a candidate soon, each costs a
-/// wait for the device.
+/// Sets the factor by which every chunk increases the units evaluated so far: many small chunks drop a candidate soon,
+/// but each costs a wait for the device.
 pub(super) const GROWTH: f64 = 1.5;
 
-/// The most bytes of a chunk's A or O, so that several candidates are computed in one go.
+/// Limits the bytes of a chunk's A or O, so that several candidates are computed in one go.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// The candidates, as a share of the list, whose errors tell how much a unit contributes: a fine scale, which clips, and a
-/// coarser one.
+/// Names the candidates whose errors show how much a unit contributes, by their places in the list as shares of its
+/// length: a fine scale, which clips, and a coarser one.
 const PILOTS: [f64; 2] = [0.4, 0.7];
 
-/// What went through a site for some images.
+/// Holds what went through a site for some images.
 pub struct Batch {
     /// The number of images.
     pub images: usize,
@@ -38,15 +39,15 @@ pub struct Batch {
     pub record: Record,
 }
 
-/// The columns or heads of a site that have scales of B to themselves.
+/// Holds the columns or heads of a site that have scales of B to themselves.
 pub struct Part {
     /// The part's rows of the weight and the bias, if B is a weight.
     pub linear: Option<LinearWeights>,
-    /// The units, those that contribute most first.
+    /// The part's units; chunks whose units contribute most come first.
     pub chunks: Vec<Chunk>,
 }
 
-/// Some units of a part.
+/// Holds some units of a part.
 pub struct Chunk {
     /// The product of the units.
     pub product: CodedProduct,
@@ -56,7 +57,7 @@ pub struct Chunk {
     pub record: Record,
 }
 
-/// Cuts a site.
+/// Cuts a site into parts and chunks.
 pub(super) struct Cutter<'a> {
     pub plan: &'a SitePlan,
     pub settings: &'a Settings,
@@ -65,14 +66,14 @@ pub(super) struct Cutter<'a> {
     pub maxima: &'a [Vec<f32>; 2],
 }
 
-/// A unit that waits to be gathered.
+/// Describes a unit that is to be gathered.
 struct Unit {
     batch: usize,
     /// Its number in the batch.
     index: usize,
     /// What it contributes to the score of each pilot.
     shares: [f64; PILOTS.len()],
-    /// Those of its rows that contribute anything.
+    /// The unit's rows that contribute anything.
     live: Vec<usize>,
 }
 
@@ -81,7 +82,7 @@ impl Cutter<'_> {
         Problem { plan: self.plan }
     }
 
-    /// The site's parts, and the multiply-adds that it took to put their units in order.
+    /// Returns the site's parts, and the multiply-adds that it took to put their units in order.
     pub fn cut(&self, commands: &mut Commands, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
         let problem = self.problem();
         let mut parts: Vec<Vec<Unit>> = (0..problem.parts()).map(|_| Vec::new()).collect();
@@ -114,8 +115,7 @@ impl Cutter<'_> {
         Ok((parts.collect(), work))
     }
 
-    /// What each line of one row contributes to the pilots' scores, `[columns' group][row]`; `None` where the gradient is
-    /// zero.
+    /// Computes what each row contributes to the pilots' scores, and its largest gradient where the metric needs that.
     fn rows(&self, commands: &mut Commands, batch: &Batch) -> Result<Rows> {
         let Batch { images, record } = batch;
         let plan = self.plan;
@@ -176,7 +176,7 @@ impl Cutter<'_> {
         let problem = self.problem();
         let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
         units.sort_by(|left, right| weight(right).total_cmp(&weight(left)));
-        // A product has as many rows for each unit.
+        // A product takes the same number of rows of each unit.
         let rows = units.iter().map(|unit| unit.live.len()).max().unwrap_or(0);
         for unit in &mut units {
             let dead = (0..problem.unit_rows()).filter(|row| !unit.live.contains(row));
@@ -192,7 +192,7 @@ impl Cutter<'_> {
             let units = &mut units[start..end];
             let density =
                 units.iter().map(weight).sum::<f64>() / (units.len() as u64 * multiply_adds) as f64;
-            // From each batch, neighbours to neighbours.
+            // Batch by batch, so that neighbours stay neighbours.
             units.sort_by_key(|unit| (unit.batch, unit.index));
             chunks.push(Chunk {
                 product: problem.product(rows, units.len()),
@@ -209,7 +209,7 @@ impl Cutter<'_> {
         }
     }
 
-    /// The tensors of `units`, which are in the order of the batches.
+    /// Gathers the tensors of `units`, which are in the order of the batches.
     fn chunk(
         &self,
         commands: &mut Commands,
@@ -251,7 +251,7 @@ impl Cutter<'_> {
         }
     }
 
-    /// A part's rows of the weight.
+    /// Gathers a part's rows of the weight.
     fn weight(
         &self,
         commands: &mut Commands,
@@ -276,16 +276,16 @@ impl Cutter<'_> {
     }
 }
 
-/// What is known of the rows of a batch, each list `[columns' group][row]`.
+/// Holds what is known of the rows of a batch, each list `[columns' group][row]`.
 struct Rows {
-    /// For each pilot, what a row contributes to its score.
+    /// What each row contributes to the score, for each pilot.
     shares: Vec<Vec<f32>>,
     /// The largest gradient of a row, for the metric that multiplies by it.
     gradients: Option<Vec<f32>>,
 }
 
 impl Unit {
-    /// Unit `index` of a batch, whose rows are these `places` among those of the batch.
+    /// Describes unit `index` of a batch, whose rows are these `places` among those of the batch.
     fn new(batch: usize, index: usize, places: Range<usize>, rows: &Rows) -> Self {
         let mut unit = Self {
             batch,
@@ -308,13 +308,13 @@ impl Unit {
     }
 }
 
-/// The most units in a chunk, with `rows` of their rows.
+/// Counts the most units that a chunk can hold, with `rows` rows of each.
 fn most_units(problem: &Problem, rows: usize) -> usize {
     let widest = problem.product(rows, 1).widest() * size_of::<f32>();
     (CHUNK_BYTES / widest.max(1)).max(1)
 }
 
-/// The most bytes that one candidate takes while it is computed on a chunk.
+/// Counts the most bytes that one candidate takes while it is computed on a chunk.
 pub(in crate::quant) fn candidate_bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
     let problem = Problem { plan };
     let rows = problem.unit_rows();
@@ -322,13 +322,13 @@ pub(in crate::quant) fn candidate_bytes(plan: &SitePlan, images: usize, metric: 
     let units = images * problem.units_of_an_image() / 3 + 1;
     let chunk = problem.product(rows, units.min(most_units(&problem, rows)));
     let of = |side| job_bytes(&chunk, metric, side);
-    // Where rows are left out, more units make a chunk, and of B no rows are.
+    // Where rows are left out, a chunk holds more units, but B keeps all its rows.
     let codes_b = problem.product(rows, units).quantizer(Side::B, 1).len() * size_of::<u32>();
     let codes_b = if plan.site.has_weight() { 0 } else { codes_b };
     (of(Side::A).max(of(Side::B)) + codes_b) as u64
 }
 
-/// The most bytes that the pieces of a site take for `images` images, when no unit is left out.
+/// Counts the most bytes that the pieces of a site take for `images` images, when no unit is left out.
 pub(in crate::quant) fn bytes(plan: &SitePlan, images: usize, metric: Metric) -> u64 {
     let site = &plan.site;
     // O, and the gradient there.
@@ -343,7 +343,7 @@ pub(in crate::quant) fn bytes(plan: &SitePlan, images: usize, metric: Metric) ->
     ((operands + outs * matrix(product.m, product.n)) * size_of::<f32>()) as u64
 }
 
-/// How often the pieces of a site have A: each part with a weight has it to itself.
+/// Counts how often the pieces of a site hold A: each part with a weight has a copy of its own.
 pub(in crate::quant) fn copies_of_a(plan: &SitePlan) -> usize {
     match plan.site.has_weight() {
         true => Problem { plan }.parts(),
@@ -351,7 +351,8 @@ pub(in crate::quant) fn copies_of_a(plan: &SitePlan) -> usize {
     }
 }
 
-/// Bytes that putting the units of `images` images in order takes, but for the codes: Ô, and the rows' errors.
+/// Counts the bytes that it takes to put the units of `images` images in order, without the codes: Ô, and the rows'
+/// errors.
 pub(in crate::quant) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
     let lines = Problem { plan }.lines(images);
     // The error of a row is a workgroup's sum.
@@ -359,7 +360,8 @@ pub(in crate::quant) fn order_bytes(plan: &SitePlan, images: usize) -> u64 {
     ((lines.elements() + errors) * size_of::<f32>()) as u64
 }
 
-/// Where the chunks of `units` units end: each is as large as what comes before it times `GROWTH - 1`, and at most `most`.
+/// Lists where the chunks of `units` units end: each is as large as what comes before it times `GROWTH - 1`, and at
+/// most `most`.
 fn ends(units: usize, most: usize) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut end = 0;

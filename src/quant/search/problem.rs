@@ -1,15 +1,15 @@
 //! What a search computes in a site's place: the products of its units.
 //!
-//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a weight
-//! has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of a linear
-//! site, the windows of attention.
+//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a
+//! weight has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of
+//! a linear site, the windows of attention.
 
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Product, View};
 use crate::quant::plan::{CodedProduct, Granularity, OperandGroups, OperandScheme, SitePlan};
 use std::ops::Range;
 
-/// A place in a product.
+/// Names a matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     A,
@@ -17,13 +17,13 @@ pub(super) enum Place {
     Out,
 }
 
-/// Where the values of a unit lie in a batch's tensor: in these rows of `dim` values.
+/// Says where the values of a unit lie in a batch's tensor: in these rows of `dim` values.
 pub(super) struct TensorRows {
     pub dim: usize,
     pub rows: Vec<u32>,
 }
 
-/// A site, as a search divides it.
+/// Describes a site as a search divides it.
 #[derive(Clone, Copy)]
 pub(super) struct Problem<'a> {
     pub plan: &'a SitePlan,
@@ -34,12 +34,12 @@ impl Problem<'_> {
         &self.plan.site
     }
 
-    /// The number of parts.
+    /// Counts the parts.
     pub fn parts(&self) -> usize {
         self.lines(1).groups()
     }
 
-    /// How O's elements fall into parts.
+    /// Says how O's elements fall into parts.
     pub fn lines(&self, images: usize) -> Lines {
         let lines = self.plan.lines(images);
         match self.plan.b.granularity {
@@ -51,7 +51,7 @@ impl Problem<'_> {
         }
     }
 
-    /// Units of one image.
+    /// Counts the units of one image.
     pub fn units_of_an_image(&self) -> usize {
         match self.site().kind {
             SiteKind::Linear(linear) => linear.rows,
@@ -59,7 +59,7 @@ impl Problem<'_> {
         }
     }
 
-    /// Rows of a unit's O.
+    /// Counts the rows of a unit's O.
     pub fn unit_rows(&self) -> usize {
         match self.site().kind {
             SiteKind::Linear(_) => 1,
@@ -67,7 +67,7 @@ impl Problem<'_> {
         }
     }
 
-    /// Where [`lines`](Self::lines) has the rows of unit `index` of a part, among `[part][row]`.
+    /// Finds the rows of unit `index` of a part among the `[part][row]` of [`lines`](Self::lines).
     pub fn line_rows(&self, part: usize, index: usize, images: usize) -> Range<usize> {
         let rows = self.unit_rows();
         let first = match self.site().kind {
@@ -77,8 +77,8 @@ impl Problem<'_> {
         first..first + rows
     }
 
-    /// The product of `units` units of one part, with `rows` of their rows. Their matrices lie one after the other, A
-    /// `[rows, k]`, O `[rows, n]`.
+    /// Describes the product of `units` units of one part, with `rows` rows of each. Their matrices lie one after the
+    /// other, A `[rows, k]`, O `[rows, n]`.
     pub fn product(&self, rows: usize, units: usize) -> CodedProduct {
         let matrices = |n: usize, k: usize, b: View| Product {
             batch: [units, 1],
@@ -132,7 +132,7 @@ impl Problem<'_> {
         CodedProduct::new(product, lines, one_scale(a), b)
     }
 
-    /// Where unit `index` of a part lies in a batch's tensor, of A and O only its `live` rows.
+    /// Says where unit `index` of a part lies in a batch's tensor, of A and O only its `live` rows.
     pub fn tensor_rows(
         &self,
         part: usize,

@@ -7,11 +7,11 @@ use crate::kernels::{Lines, row_error, weighted_error};
 use crate::quant::plan::{CodedProduct, Codes, Side, SiteScales};
 use crate::quant::settings::Metric;
 
-/// Bytes of candidates' outputs and codes that are computed in one go: enough work for a large GPU,
-/// little beside a site's own tensors, and within every adapter's binding limit.
+/// Limits the bytes of candidates' outputs and codes that are computed in one go: enough work for a large GPU, little
+/// beside a site's own tensors, and within every adapter's binding limit.
 pub(super) const JOB_BYTES: usize = 32 << 20;
 
-/// The products that candidates are compared on.
+/// Describes the products that candidates are compared on.
 pub struct Scan<'a> {
     /// What is multiplied.
     pub product: &'a CodedProduct,
@@ -24,7 +24,7 @@ pub struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// The buffer that one operand lies in.
+    /// Returns the buffer that one operand lies in.
     pub(super) fn source(&self, side: Side) -> &Buffer<f32> {
         match (side, &self.record.b, self.linear) {
             (Side::A, _, _) => &self.record.a,
@@ -34,23 +34,23 @@ impl Scan<'_> {
         }
     }
 
-    /// Codes of one operand under the scales of each job.
+    /// Computes the codes of one operand under the scales of each job.
     pub fn codes(&self, commands: &mut Commands, side: Side, jobs: &[Vec<Scale>]) -> Codes {
         self.product.codes(commands, side, self.source(side), jobs)
     }
 
-    /// Bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in memory, and parts
-    /// of the error.
+    /// Counts the bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in
+    /// memory, and parts of the error.
     pub(super) fn job_bytes(&self, searched: Side) -> usize {
         job_bytes(self.product, self.metric, searched)
     }
 
-    /// Candidates of `searched` that are computed in one go.
+    /// Counts the candidates of `searched` that are computed in one go.
     pub fn jobs_at_once(&self, searched: Side) -> usize {
         (JOB_BYTES / self.job_bytes(searched).max(1)).max(1)
     }
 
-    /// `[job][group]`: the error of each job's Ô in the groups that `lines` makes of O's elements.
+    /// Computes `[job][group]`: the error of each job's Ô in the groups that `lines` makes of O's elements.
     pub fn scores(
         &self,
         commands: &mut Commands,
@@ -83,21 +83,21 @@ impl Scan<'_> {
     }
 }
 
-/// [`Scan::job_bytes`] of this product.
+/// Counts the bytes that [`Scan::job_bytes`] says, for this product.
 pub(super) fn job_bytes(product: &CodedProduct, metric: Metric, searched: Side) -> usize {
     let codes = product.quantizer(searched, 1).len() * size_of::<u32>();
     let lines = product.lines();
     let errors = if sums_errors(product, metric) {
         product.error_bytes()
     } else {
-        // One for a line, or for eight elements at least.
+        // Ô, and a partial sum for each line, or for eight elements or more.
         (lines.elements() + lines.rows.max(lines.elements() / 8 + 64)) * size_of::<f32>()
     };
     // What quantizers and products multiply by, and the scores.
     codes + errors + lines.groups() * 5 * size_of::<f32>()
 }
 
-/// Whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
+/// Says whether the product can add up the errors of a group as it computes them, so that no Ô is ever in memory.
 fn sums_errors(product: &CodedProduct, metric: Metric) -> bool {
     metric.sums_squares() && product.sums_errors()
 }

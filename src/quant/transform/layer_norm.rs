@@ -1,5 +1,5 @@
-//! LayerNorm reparametrisation: of each channel c that a LayerNorm gives, the middle z and half the range s are taken out of
-//! its γ and β and put into the products that follow,
+//! LayerNorm reparametrisation: of each channel c that a LayerNorm gives, the middle z and half the range s are taken
+//! out of its γ and β and put into the products that follow,
 //!
 //!   γ ← γ / s, β ← (β - z) / s, W ← W · diag(s), bias ← bias + W z (with the old W),
 //!
@@ -12,21 +12,22 @@ use crate::quant::calibrate::Observer;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// The share of a channel's values below and above its range.
+/// Sets the share of a channel's values that lie below its range, and the share above it.
 const OUTSIDE: f64 = 0.001;
-/// Half the range of a channel, in standard deviations, where a sum over few values has no quantiles: one row an image.
+/// Sets half the range of a channel, in standard deviations, where a sum over few values has no quantiles: one row an
+/// image.
 const DEVIATIONS: f64 = 3.0;
-/// The least s: that of a channel that hardly varies.
+/// Limits s from below, for a channel that hardly varies.
 const LEAST: f64 = 1e-4;
 
-/// The LayerNorms of a network, and the weights that are changed as their values come by.
+/// Holds the LayerNorms of a network, and the weights that are changed as their values come by.
 pub(super) struct LayerNorms<'a> {
     weights: &'a mut Weights,
     norms: Vec<NormReaders>,
 }
 
 impl<'a> LayerNorms<'a> {
-    /// Those of the network that `graphs` describe, whose tensors in `weights` are to be changed.
+    /// Finds the LayerNorms of the network that `graphs` describe, whose tensors in `weights` are to be changed.
     pub fn new(graphs: &[Graph], weights: &'a mut Weights) -> Self {
         Self {
             weights,
@@ -108,7 +109,7 @@ impl LayerNorms<'_> {
         Ok(())
     }
 
-    /// Gives each element of a tensor the value that `of` makes of its index and value.
+    /// Replaces each element of a tensor by the value that `of` makes of its index and value.
     fn map(&mut self, name: &str, of: impl Fn(usize, f64) -> f64) -> Result<()> {
         let values = self.weights.float(name)?;
         let shape = self.weights.shape(name).unwrap_or_default().to_vec();
@@ -121,18 +122,18 @@ impl LayerNorms<'_> {
     }
 }
 
-/// What is taken out of a channel.
+/// Holds what is taken out of a channel.
 #[derive(Clone, Copy)]
 struct Channel {
-    /// z.
+    /// z, the middle of its range.
     centre: f64,
-    /// s.
+    /// s, half of its range.
     half: f64,
 }
 
 impl Channel {
-    /// That of a channel with these values: from the quantiles, or from mean and deviation where there is a `single` row an
-    /// image. Without a centre, the range is about zero.
+    /// Computes the range of a channel with these values: from the quantiles, or from mean and deviation where there is
+    /// a `single` row an image. Without a centre, the range is about zero.
     fn of(mut values: Vec<f64>, single: bool, takes_centre: bool) -> Self {
         let (low, high) = if single {
             let count = values.len() as f64;
@@ -157,7 +158,7 @@ impl Channel {
     }
 }
 
-/// The value that a share of sorted `values` lies below, between two of them by the line through both.
+/// Finds the value that a share of sorted `values` lies below, interpolated linearly between two of them.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let place = share * (values.len() - 1) as f64;
     let below = values[place as usize];
