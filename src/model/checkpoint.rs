@@ -19,8 +19,8 @@ const WRAPPERS: [&str; 3] = [
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 ];
-/// Lists words in the names of tensors that only training needs: averages' counters, optimizers, their schedules, losses,
-/// and the token that stands for hidden patches.
+/// Lists words in the names of tensors that only training needs: averages' counters, optimizers, their schedules,
+/// losses, and the token that stands for hidden patches.
 const TRAINING: [&str; 12] = [
     "n_averaged",
     "optimizer",
@@ -58,7 +58,8 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
 /// Gives a checkpoint's tensors the names that they have in timm today, as `open_checkpoint` does.
 ///
 /// # Errors
-/// A file of several networks, or with other parts around its network; a tensor under both its older and its newer name.
+/// A file of several networks, or with other parts around its network; a tensor under both its older and its newer
+/// name.
 pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     let mut weights = unwrapped(weights)?;
     if Family::of(&weights) == Family::Vit {
