@@ -12,7 +12,7 @@ use serde::Serialize;
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// A quantized model in figures.
+/// Describes a quantized model in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// The file's `format`.
@@ -39,7 +39,7 @@ pub struct Inspection {
     pub sites: Vec<SiteInspection>,
 }
 
-/// A site in figures.
+/// Describes a site in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SiteInspection {
     /// Its name.
@@ -92,7 +92,7 @@ impl Inspection {
     }
 }
 
-/// The sites in integers of a model, in the order of the network.
+/// Describes the sites in integers of a model, in the order of the network.
 pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
     let evidence = |site: &str| model.evidence.as_ref().map(|evidence| &evidence[site]);
     let sites = sites(&model.architecture);

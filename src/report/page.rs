@@ -10,7 +10,7 @@ use crate::quant::{QuantizedModel, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What the page tells.
+/// Holds what the page tells.
 pub struct Page<'a> {
     /// The quantized model.
     pub model: &'a QuantizedModel,
@@ -33,7 +33,7 @@ pub struct Page<'a> {
 const STYLE: &str = include_str!("page.css");
 
 impl Page<'_> {
-    /// The file.
+    /// Renders the page as an HTML file.
     pub fn html(&self) -> String {
         let name = &self.model.provenance.name;
         let sites = inspect_sites(self.model);
@@ -211,12 +211,12 @@ impl Page<'_> {
     }
 }
 
-/// A fact of the header.
+/// Renders a fact of the header.
 fn fact(name: &str, value: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-/// A word in the ink that it stands for.
+/// Renders a word in the ink that it stands for.
 fn key(ink: Ink, word: &str) -> Markup {
     html! { b.key style=(ink.style()) { (word) } }
 }

@@ -37,7 +37,7 @@ pub(in crate::report) mod ink {
     pub const FC2: Ink = colors(0xB9413C, 0xE77B75);
     pub const OTHER: Ink = colors(0x7A828C, 0xA3ABB5);
 
-    /// All of them.
+    /// Lists all inks.
     pub(super) const ALL: [Ink; 18] = [
         TEXT, FAINT_TEXT, GRID, AXIS, VALUES, R1, R2, CODES, COMPLETE, ESTIMATE, CHOSEN, QKV, QK,
         PV, PROJ, FC1, FC2, OTHER,
@@ -55,7 +55,7 @@ pub(in crate::report) const KINDS: [(&str, Ink); 6] = [
 ];
 
 impl Ink {
-    /// Its light colour, which stands for it in a chart.
+    /// Returns the ink's light colour, which stands for it in a chart.
     pub(super) fn color(self) -> RGBColor {
         let [_, red, green, blue] = self.light.to_be_bytes();
         RGBColor(red, green, blue)
