@@ -9,12 +9,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The value of the field `format`, which tells a report from any other JSON.
+/// Holds the value of the field `format`, which tells a report from any other JSON.
 const FORMAT_NAME: &str = "ptq4vit-gpu verification";
-/// The value of the field `format_version` that this program writes and reads.
+/// Holds the value of the field `format_version` that this program writes and reads.
 const FORMAT_VERSION: u64 = 1;
 
-/// Everything that was verified at one time.
+/// Holds everything that was verified at one time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -24,7 +24,7 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
 }
 
-/// What was computed. Reports can be compared where it is the same.
+/// Says what was computed. Reports can be compared where it is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectRecord {
@@ -38,7 +38,7 @@ pub struct SubjectRecord {
     pub models: BTreeMap<String, ModelRecord>,
 }
 
-/// A model and its input.
+/// Describes a model and its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
@@ -52,7 +52,7 @@ pub struct ModelRecord {
     pub images_sha256: String,
 }
 
-/// What was found on one device.
+/// Holds what was found on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceReport {
@@ -70,7 +70,7 @@ pub struct DeviceReport {
     pub models: Vec<ModelReport>,
 }
 
-/// What was found of one kernel.
+/// Holds what was found of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelReport {
@@ -80,7 +80,7 @@ pub struct KernelReport {
     pub cases: Vec<CaseReport>,
 }
 
-/// How a result is compared with the CPU version's.
+/// Says how a result is compared with the CPU version's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -92,7 +92,7 @@ pub enum Kind {
     Codes,
 }
 
-/// One run of a kernel.
+/// Describes one run of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseReport {
@@ -114,7 +114,7 @@ pub struct CaseReport {
     pub failure: Option<Failure>,
 }
 
-/// How a device's codes differ from the CPU version's.
+/// Counts how a device's codes differ from the CPU version's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Codes {
@@ -127,7 +127,7 @@ pub struct Codes {
     pub largest_step: f64,
 }
 
-/// Something that isn't as it should be.
+/// Describes something that isn't as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
@@ -141,7 +141,7 @@ pub struct Failure {
     pub wrong: usize,
 }
 
-/// What was found of one model.
+/// Holds what was found of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelReport {
@@ -155,7 +155,7 @@ pub struct ModelReport {
     pub failure: Option<Failure>,
 }
 
-/// An error figure and what it must not exceed.
+/// Holds an error figure and what it must not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
@@ -165,7 +165,7 @@ pub struct Figure {
     pub bound: f64,
 }
 
-/// The FP network on one device.
+/// Describes the FP network on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloatReport {
@@ -181,7 +181,7 @@ pub struct FloatReport {
     pub scales: Vec<SiteChoice>,
 }
 
-/// An error figure of one site.
+/// Holds an error figure of one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteFigure {
@@ -191,7 +191,7 @@ pub struct SiteFigure {
     pub figure: Figure,
 }
 
-/// Scales that were chosen for one site.
+/// Holds scales that were chosen for one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteChoice {
@@ -203,7 +203,7 @@ pub struct SiteChoice {
     pub expected: Option<Choice>,
 }
 
-/// Scales and their score.
+/// Holds scales and their score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
@@ -215,7 +215,7 @@ pub struct Choice {
     pub score: f64,
 }
 
-/// A scale as it is stored.
+/// Holds a scale as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRecord {
@@ -225,7 +225,7 @@ pub struct ScaleRecord {
     pub shift: u32,
 }
 
-/// The integer network on one device.
+/// Describes the integer network on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntegerReport {
@@ -239,7 +239,7 @@ pub struct IntegerReport {
     pub top1_flips: usize,
 }
 
-/// One site of the integer network, given what the CPU gave it.
+/// Describes one site of the integer network, given what the CPU gave it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteIntegers {
@@ -256,7 +256,7 @@ pub struct SiteIntegers {
 }
 
 impl Failure {
-    /// Something that has no place in a result.
+    /// Makes a failure of something that has no place in a result.
     pub fn of(what: impl Display) -> Self {
         Self {
             index: None,
@@ -316,21 +316,22 @@ impl Codes {
 }
 
 impl Figure {
-    /// Whether the bound is kept to. A NaN keeps to none.
+    /// Says whether the bound is kept to. A NaN keeps to none.
     pub fn holds(&self) -> bool {
         self.error <= self.bound
     }
 }
 
 impl SiteChoice {
-    /// Whether it is the CPU's choice or one that is as good.
+    /// Says whether the device chose as the CPU did, or as well.
     pub fn is_as_good(&self) -> bool {
         let expected = self.expected.as_ref();
         expected.is_none_or(|expected| self.found.scores_like(expected))
     }
 }
 
-/// Everything that is wrong on a device, each in a line: where it was first seen, what is there, and what is expected.
+/// Lists everything that is wrong on a device, each in a line: where it was first seen, what is there, and what is
+/// expected.
 pub fn failures(device: &DeviceReport) -> Vec<String> {
     let mut failures = Vec::new();
     for kernel in &device.kernels {
@@ -387,14 +388,14 @@ pub fn failures(device: &DeviceReport) -> Vec<String> {
 }
 
 impl KernelReport {
-    /// The first case that failed, and how.
+    /// Returns the first case that failed, and how.
     pub fn failure(&self) -> Option<(&CaseReport, &Failure)> {
         let mut cases = self.cases.iter();
         cases.find_map(|case| case.failure.as_ref().map(|failure| (case, failure)))
     }
 }
 
-/// A report as it is stored.
+/// Holds a report as it is stored.
 #[derive(Serialize)]
 struct Stored<'a> {
     format: &'a str,
@@ -404,7 +405,7 @@ struct Stored<'a> {
 }
 
 impl Report {
-    /// The report as JSON.
+    /// Returns the report as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(&self.stored()).expect("plain data is always JSON")
     }
@@ -434,10 +435,10 @@ impl Report {
         Self::parse(path, &input::text(path)?)
     }
 
-    /// [`open`](Self::open) for the text of the file.
+    /// Reads the report in `text`, the file at `path`, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`open`](Self::open).
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
         let no_report =
@@ -500,7 +501,7 @@ impl Report {
     }
 }
 
-/// That no name comes twice.
+/// Checks that no name comes twice.
 fn unique<'a>(names: impl Iterator<Item = &'a String>) -> std::result::Result<(), String> {
     let mut seen = HashSet::new();
     for name in names {
@@ -520,7 +521,7 @@ fn check_sha256(text: &str) -> std::result::Result<(), String> {
 }
 
 impl CaseReport {
-    /// Its name, and how work was divided.
+    /// Returns the case's name, and how work was divided.
     pub fn title(&self) -> String {
         let strategy = self.strategy.iter().map(|strategy| format!(", {strategy}"));
         self.name.clone() + &strategy.collect::<String>()
