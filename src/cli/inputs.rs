@@ -6,7 +6,7 @@ use crate::file::output::Output;
 use same_file::Handle;
 use std::path::{Path, PathBuf};
 
-/// The files that a command reads, by the flags that name them.
+/// Holds the files that a command reads, by the flags that name them.
 #[derive(Default)]
 pub struct Inputs<'a> {
     files: Vec<(&'a str, PathBuf)>,
@@ -51,10 +51,10 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// [`spare`](Self::spare) for the file that `output` replaces, unless it is a stream.
+    /// Checks, as [`spare`](Self::spare) does, the file that `output` replaces, unless it is a stream.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`spare`](Self::spare).
     pub fn spare_from(&self, flag: &str, output: &Output) -> Result<()> {
         match output.file() {
             Some(target) => self.spare(flag, target),

@@ -50,7 +50,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The program's name.
+/// Holds the program's name.
 const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// Quantizes vision transformers after training (PTQ4ViT) and runs them in integers on any GPU.

@@ -175,7 +175,7 @@ pub(super) fn top1_flips(found: &[Vec<f32>], expected: &[Vec<f32>]) -> usize {
         .count()
 }
 
-/// Makes logits such that a report can hold them.
+/// Returns the logits if all are finite, else none, because a report can't hold others.
 fn finite(logits: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let all = logits.iter().flatten().all(|logit| logit.is_finite());
     if all { logits } else { Vec::new() }

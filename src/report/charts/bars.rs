@@ -22,14 +22,14 @@ struct Group<'a> {
 /// Holds the space between groups, in widths of a bar.
 const GAP: f64 = 1.0;
 
-/// The SQNR of each site.
+/// Draws the SQNR of each site.
 pub(in crate::report) fn ratios(sites: &[SiteInspection]) -> Markup {
     let value = |site: &SiteInspection| site.evidence.as_ref()?.sqnr_db;
     let text = |value: f64| format!("{value:.1} dB");
     bars("SQNR of each site, in dB", "dB", sites, &value, &text)
 }
 
-/// The share of the Hessian error that each site has, in per cent.
+/// Draws the share of the Hessian error that each site has, in per cent.
 pub(in crate::report) fn error_shares(sites: &[SiteInspection]) -> Markup {
     let value = |site: &SiteInspection| site.error_share.map(|share| 100.0 * share);
     let text = |value: f64| format!("{value:.2}% of the error");

@@ -13,7 +13,7 @@ const SIZE: [u32; 2] = [260, 116];
 const LEAST: f64 = 0.93;
 const MOST: f64 = 10.0;
 
-/// The scores of the candidates for A's scales on the left, and for B's on the right.
+/// Draws the scores of the candidates for A's scales on the left, and for B's on the right.
 pub(in crate::report) fn score_curves(report: &SiteReport) -> Markup {
     let label = format!("Scores of the candidates for the scales of {}", report.site);
     svg(SIZE, &label, |canvas, hovers| {

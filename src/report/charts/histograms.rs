@@ -24,7 +24,7 @@ struct Codes {
     points: Vec<f64>,
 }
 
-/// All values on the left, those near zero on the right, and below them the values that have a code.
+/// Draws all values on the left, those near zero on the right, and below them the values that have a code.
 pub(in crate::report) fn value_histograms(
     plan: &SitePlan,
     scale: Scale,

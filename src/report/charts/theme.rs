@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 use std::fmt::Write;
 
-/// What something is drawn in. Each has a light colour that no other has.
+/// Says what something is drawn in. Each ink has a light colour that no other has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::report) struct Ink {
     light: u32,
@@ -14,7 +14,7 @@ const fn colors(light: u32, dark: u32) -> Ink {
     Ink { light, dark }
 }
 
-/// The inks.
+/// Holds the inks.
 pub(in crate::report) mod ink {
     use super::{Ink, colors};
 
@@ -44,7 +44,7 @@ pub(in crate::report) mod ink {
     ];
 }
 
-/// The kinds of sites in a block, by the ends of their names.
+/// Lists the kinds of sites in a block, by the ends of their names.
 pub(in crate::report) const KINDS: [(&str, Ink); 6] = [
     ("attn.qkv", ink::QKV),
     ("attn.qk", ink::QK),
@@ -61,13 +61,13 @@ impl Ink {
         RGBColor(red, green, blue)
     }
 
-    /// The style of a text that has its light colour.
+    /// Returns the style of a text that has the ink's light colour.
     pub(in crate::report) fn style(self) -> String {
         format!("color:#{:06X}", self.light)
     }
 }
 
-/// Rules that exchange the light colours for the dark ones.
+/// Returns rules that exchange the light colours for the dark ones.
 pub(in crate::report) fn dark_style() -> String {
     let mut rules = String::new();
     for Ink { light, dark } in ink::ALL {
