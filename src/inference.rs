@@ -225,7 +225,7 @@ impl Model {
         })
     }
 
-    /// Returns `[images, classes]`, from pixels `[images, 3, S, S]`.
+    /// Computes logits `[images, classes]` from pixels `[images, 3, S, S]`.
     async fn run(
         &mut self,
         commands: &mut Commands,

@@ -79,7 +79,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures those of `device`.
+    /// Measures the ceilings of `device`.
     ///
     /// # Errors
     /// Those of the device.

@@ -69,13 +69,13 @@ pub enum Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Epilogue {
-    /// It writes them.
+    /// It writes the values.
     Values,
-    /// It adds the residual stream to them.
+    /// It adds the residual stream to the values.
     Residual,
     /// It writes the codes of the next product.
     Codes,
-    /// It writes the codes of their GELU.
+    /// It writes the codes of the values' GELU.
     GeluCodes,
 }
 
@@ -83,9 +83,10 @@ pub enum Epilogue {
 #[derive(Clone, Debug)]
 pub struct Case {
     kernel: Kernel,
-    /// Of the left operand's codes, where there are some; of the result's, where a kernel of rows writes codes.
+    /// The format of the left operand's codes, where there are some; of the result's, where a kernel of rows writes
+    /// codes.
     format: Option<Format>,
-    /// Of an integer product.
+    /// What an integer product does with its values.
     epilogue: Epilogue,
     /// Bits that an integer product's right operand is stored in.
     weight_bits: u32,
@@ -125,7 +126,7 @@ pub struct KernelFigure {
 }
 
 impl Kernel {
-    /// Returns its name as it is printed and written.
+    /// Returns the kernel's name as it is printed and written.
     pub fn name(self) -> String {
         let json = serde_json::to_string(&self).expect("plain data is always JSON");
         json.trim_matches('"').to_owned()
@@ -343,7 +344,7 @@ impl Case {
         }
     }
 
-    /// Measures it on `device`, whose `ceilings` are known.
+    /// Measures the case on `device`, whose `ceilings` are known.
     ///
     /// # Errors
     /// Operands that exceed the device's binding limit, and the device's errors.

@@ -87,8 +87,8 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
         .collect()
 }
 
-/// Times every strategy that works for every kind of product, and has `device` use the fastest ones. `shape` is M, N, K; by
-/// default it is several of a network. Calls `tried` after each trial, and returns what was chosen.
+/// Times every strategy that works for every kind of product, and makes `device` use the fastest ones. `shape` is M, N,
+/// K; by default it is several shapes of a network. Calls `tried` after each trial, and returns what was chosen.
 ///
 /// # Errors
 /// Those of the device, and of `tried`.

@@ -166,7 +166,7 @@ impl DemoModel {
         })
     }
 
-    /// Finds out the FP32 row, then one of each preset and width.
+    /// Computes the FP32 row, then one of each preset and width.
     fn rows(
         &self,
         samples: &Samples,

@@ -62,7 +62,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns which of them the file `target` is, in words.
+    /// Words which of the files `target` is.
     fn find(&self, target: &Path) -> Option<String> {
         let is_file = |(_, file): &&(&str, PathBuf)| is_same(target, file);
         if let Some((flag, file)) = self.files.iter().find(is_file) {
@@ -80,7 +80,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Tells whether both are one file, under whatever names.
+/// Says whether both are one file, under whatever names.
 fn is_same(target: &Path, other: &Path) -> bool {
     // Looked at before it is opened: opening a pipe would wait.
     let handle = |path: &Path| match path.is_file() {

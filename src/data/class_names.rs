@@ -26,10 +26,10 @@ const MAX_NAMES: usize = 1 << 24;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassName {
-    /// Its WordNet id, as in `n01440764`, where it is known.
+    /// The class's WordNet id, as in `n01440764`, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wnid: Option<String>,
-    /// Its name. Several classes may have the same: ImageNet has two kinds of crane.
+    /// The class's name. Several classes may have the same: ImageNet has two kinds of crane.
     pub name: String,
 }
 

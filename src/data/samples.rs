@@ -37,7 +37,7 @@ const SYSTEMS: [&str; 8] = [
 pub struct Sample {
     /// The image file.
     pub path: PathBuf,
-    /// The index of its class.
+    /// The index of the image's class.
     pub label: Option<usize>,
 }
 
@@ -331,7 +331,7 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    /// Says in the log how many there are, and names some.
+    /// Says in the log how many files were left out, and names some.
     fn tell(&self, dir: &Path) {
         let formats = self
             .others
@@ -355,7 +355,7 @@ impl LeftOut {
     }
 }
 
-/// Says in the log what `paths` in `dir` are: some of them, and the others where more is to be said.
+/// Says in the log that `paths` in `dir` are `what`, and names some of them, or all where the log takes more.
 fn tell(dir: &Path, level: Level, what: &str, paths: &[PathBuf]) {
     if paths.is_empty() {
         return;

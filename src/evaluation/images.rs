@@ -20,7 +20,7 @@ pub struct LabelledImages {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesRecord {
-    /// How many there are.
+    /// The number of images.
     pub count: usize,
     /// SHA-256 over each image's name relative to their folder, with `/` between its parts, a zero byte, the class
     /// index in decimal, and a zero byte.

@@ -54,13 +54,13 @@ pub struct ModelsRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizedRecord {
-    /// SHA-256 of its file.
+    /// SHA-256 of the quantized model's file.
     pub sha256: String,
     /// What became of each product.
     pub plan: Plan,
-    /// How its scales were chosen.
+    /// How the scales were chosen.
     pub settings: Settings,
-    /// Where it comes from.
+    /// Where the model comes from.
     pub provenance: Provenance,
 }
 
@@ -79,7 +79,7 @@ pub struct Summary {
     /// How well the model does.
     #[serde(flatten)]
     pub accuracy: Accuracy,
-    /// Of the model that is evaluated: upload, network and read-back, without decoding images.
+    /// Images per second of the model that is evaluated: upload, network and read-back, without decoding images.
     pub images_per_second: f64,
     /// The device's name; the names of all, where there were several.
     pub device: String,

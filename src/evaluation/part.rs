@@ -22,7 +22,7 @@ const NAMED: usize = 10;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// Which share of the images.
+    /// The share of the images that was evaluated.
     pub shard: Shard,
     /// What was evaluated.
     pub subject: EvaluationSubject,
@@ -30,7 +30,7 @@ pub struct Part {
     pub device: String,
     /// The device's driver.
     pub driver: String,
-    /// What was counted.
+    /// What was counted on these images.
     pub tally: Tally,
     /// The images that could not be read, relative to their folder.
     pub skipped: Vec<String>,
@@ -60,7 +60,7 @@ struct Stored<'a> {
 }
 
 impl Part {
-    /// Writes the text of the file.
+    /// Writes the part as the text of a file.
     ///
     /// # Errors
     /// Those of `out`.
@@ -74,7 +74,7 @@ impl Part {
         writeln!(out)
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks the part at `path`.
     ///
     /// # Errors
     /// A file that is no part, of another version, or contradicts itself.

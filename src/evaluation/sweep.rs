@@ -45,9 +45,9 @@ struct SweepFile {
 pub struct PlannedModel {
     /// A file, a folder or a name.
     pub model: PathBuf,
-    /// The name of its recipe, where neither the file nor its neighbours tell.
+    /// The name of the model's recipe, where neither the file nor its neighbours tell.
     pub recipe: Option<String>,
-    /// What its results are called; by default as the model's file.
+    /// What the model's results are called; by default as the model's file.
     name: Option<String>,
 }
 
@@ -58,7 +58,7 @@ struct CalibrationImages {
     list: Option<PathBuf>,
     #[serde(default = "default_count")]
     count: usize,
-    /// 0 where neither it nor a list is given.
+    /// The seed of the draw; 0 where neither it nor a list is given.
     seed: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ fn default_count() -> usize {
 /// Describes one cell of a plan.
 pub struct Task<'a> {
     plan: &'a SweepPlan,
-    /// Which one it is, from 0.
+    /// The task's number, from 0.
     pub number: usize,
     /// The FP model.
     pub model: &'a PlannedModel,

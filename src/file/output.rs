@@ -19,11 +19,11 @@ const MAX_LINKS: usize = 40;
 
 /// Holds a place that can be written to, found before the work.
 pub struct Output {
-    /// As the user named it.
+    /// The path, as the user named it.
     path: PathBuf,
-    /// What is there, behind all links.
+    /// The file or stream at the path, behind all links.
     target: PathBuf,
-    /// What is no regular file, opened.
+    /// The stream, opened, where the target is no regular file.
     stream: Option<File>,
 }
 
@@ -61,7 +61,8 @@ impl Output {
         }
     }
 
-    /// Writes it. A file appears under its name only when it is complete: a failure leaves whatever was there before.
+    /// Writes the output. A file appears under its name only when it is complete: a failure leaves whatever was there
+    /// before.
     ///
     /// # Errors
     /// [`Error::Input`] for what can't be written, [`Error::BrokenPipe`] for a stream that nobody reads any more.
@@ -153,7 +154,7 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
 enum Kind {
     /// A regular file, or a name that is free.
     File,
-    /// What takes bytes as they come.
+    /// A stream, which takes bytes as they come.
     Stream,
 }
 
@@ -215,7 +216,7 @@ fn is_descriptor(path: &Path) -> bool {
     folder == Path::new("/dev/fd") || folder.starts_with("/proc") && folder.ends_with("fd")
 }
 
-/// Opens a stream. What is an open file already, and may be regular, is written on from where it ends.
+/// Opens a stream. A file that a process already has open, which may be regular, is written on from where it ends.
 fn open_stream(target: &Path) -> io::Result<File> {
     if let Some(stream) = standard(target) {
         return stream;
@@ -282,8 +283,8 @@ fn fill(
     writer.flush()
 }
 
-/// Writes a file beside `target`, which is behind no link, and renames it. Other names of what was there, hard links, keep
-/// that.
+/// Writes a file beside `target`, which is behind no link, and renames it. Other names of the old file, hard links,
+/// keep the old contents.
 fn replace(
     target: &Path,
     contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,

@@ -49,7 +49,7 @@ pub struct Weights {
     /// The file, or the shards one after the other, then the values of replaced tensors.
     bytes: Vec<u8>,
     file_len: usize,
-    /// With byte ranges in `bytes`.
+    /// The header, with byte ranges in `bytes`.
     header: Header,
 }
 
@@ -85,7 +85,7 @@ impl Weights {
         Ok(Self::new(path, bytes, header))
     }
 
-    /// Reads and checks the shards of the `index` at `path`. `open` opens the one of a name, and tells its length.
+    /// Reads and checks the shards of the `index` at `path`. `open` opens the shard of a name, and tells its length.
     ///
     /// # Errors
     /// Those of [`from_bytes`](Self::from_bytes), about the shard; a tensor that isn't in the shard that the index says, or in another
@@ -126,7 +126,7 @@ impl Weights {
         &self.path
     }
 
-    /// Gives each tensor that `newer` has a name for that name; the others keep theirs.
+    /// Renames each tensor that `newer` has a name for; the others keep theirs.
     ///
     /// # Errors
     /// [`Error::Input`] if two tensors would have one name.
@@ -380,7 +380,7 @@ impl<'de> Deserialize<'de> for Header {
 }
 
 impl Header {
-    /// Adds what the file `shard` of `index` has.
+    /// Adds the tensors and metadata of the file `shard` of `index`.
     fn join(&mut self, other: Self, shard: &str, index: &Index) -> std::result::Result<(), String> {
         for (name, info) in other.tensors {
             match index.shard(&name) {
@@ -458,8 +458,8 @@ fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     Ok((file, len))
 }
 
-/// Reads a file of `file_len` bytes to the end of `bytes`, as far as what was read so far holds true. Its header's byte
-/// ranges are those in `bytes`.
+/// Reads a file of `file_len` bytes to the end of `bytes`, and stops where the header or its length turns out wrong.
+/// The returned header's byte ranges are those in `bytes`.
 fn append(
     bytes: &mut Vec<u8>,
     file: &mut impl Read,

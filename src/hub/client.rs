@@ -18,8 +18,8 @@ use ureq::{Agent, Body};
 
 /// Names the header with the commit that a revision is.
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
-/// Names the header with the ETag of a file that is kept elsewhere, and the next one its size. Large files are, and their
-/// ETag is their SHA-256.
+/// Names the header with the ETag of a file that is kept elsewhere, and the next one its size. Large files are, and
+/// their ETag is their SHA-256.
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
 /// Names the header that says why the hub refuses for programs, and the next one for people.
@@ -63,18 +63,18 @@ pub struct Client<'a> {
     agent: Agent,
     endpoint: &'a str,
     repository: &'a Repository,
-    /// Goes to the endpoint itself, never to where it redirects to.
+    /// The header that goes to the endpoint itself, never to where it redirects to.
     authorization: Option<HeaderValue>,
-    /// What that is of.
+    /// Whose authorization that is.
     account: Account,
 }
 
 /// Says who asks.
 enum Account {
     Nobody,
-    /// Of the hub.
+    /// A token of the hub.
     Token,
-    /// Of the server in front of it.
+    /// A user of the server in front of the hub.
     User,
 }
 

@@ -36,7 +36,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts many images: their labels, their logits, and the FP network's logits if those are another one's.
+    /// Counts many images: their labels, their logits, and the FP network's logits where another network gave `logits`.
     pub fn of(labels: &[usize], logits: &[Vec<f32>], reference: Option<&[Vec<f32>]>) -> Self {
         let mut tally = Self::default();
         for (index, (&label, logits)) in labels.iter().zip(logits).enumerate() {

@@ -9,7 +9,7 @@ pub struct Guess {
     /// The class, by its index.
     #[serde(rename = "index")]
     pub class: usize,
-    /// Its softmax.
+    /// The class's softmax.
     pub probability: f64,
 }
 

@@ -42,11 +42,11 @@ pub struct Inspection {
 /// Describes a site in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SiteInspection {
-    /// Its name.
+    /// The site's name.
     pub site: String,
     /// How the left operand becomes codes.
     pub a: OperandScheme,
-    /// How the right one does.
+    /// How the right operand becomes codes.
     pub b: OperandScheme,
     /// A's scales; Δ1 of a twin.
     pub a_scales: Vec<f32>,
@@ -61,7 +61,7 @@ pub struct SiteInspection {
 }
 
 impl Inspection {
-    /// Opens a quantized file and looks into it.
+    /// Opens a quantized file and describes it.
     ///
     /// # Errors
     /// A file that can't be read, and those of [`QuantizedModel::read`].
@@ -70,7 +70,7 @@ impl Inspection {
         Self::read(&Weights::open(path)?)
     }
 
-    /// Looks into a quantized file that is in memory.
+    /// Describes a quantized file that is in memory.
     ///
     /// # Errors
     /// Those of [`QuantizedModel::read`].

@@ -14,15 +14,15 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 pub struct Page<'a> {
     /// The quantized model.
     pub model: &'a QuantizedModel,
-    /// Bytes of its file.
+    /// Bytes of the model's file.
     pub bytes: usize,
     /// What the calibration found, in the order of the network.
     pub reports: &'a [SiteReport],
-    /// Where it ran.
+    /// The device that the calibration ran on.
     pub device: &'a str,
     /// The device's driver.
     pub driver: &'a str,
-    /// Seconds that it took.
+    /// Seconds that the calibration took.
     pub seconds: f64,
     /// How well the quantized network agrees with the FP network on the calibration images.
     pub calibration: Accuracy,

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 struct Prepared {
     case: Case,
     expected: Values,
-    /// What a device may make of it.
+    /// What a device may compute in its place.
     allowed: Answer,
 }
 

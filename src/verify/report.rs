@@ -56,7 +56,7 @@ pub struct ModelRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceReport {
-    /// Its name, or `cpu`.
+    /// The device's name, or `cpu`.
     pub name: String,
     /// `vulkan`, `metal`, `dx12` or `none`.
     pub backend: String,
@@ -74,7 +74,7 @@ pub struct DeviceReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelReport {
-    /// The name of its file.
+    /// The name of the kernel's file.
     pub kernel: String,
     /// None where the device doesn't offer what the kernel needs.
     pub cases: Vec<CaseReport>,
@@ -100,15 +100,15 @@ pub struct CaseReport {
     pub name: String,
     /// How work was divided, where that can be chosen.
     pub strategy: Option<String>,
-    /// How it is compared.
+    /// How the result is compared.
     pub kind: Kind,
     /// Values of the result.
     pub values: usize,
     /// SHA-256 of the result; absent where there was none.
     pub sha256: Option<String>,
-    /// Of floats: the largest error in units of its bound.
+    /// The largest error of floats in units of its bound.
     pub share_of_bound: Option<f64>,
-    /// Of codes: how they differ from the CPU version's.
+    /// How codes differ from the CPU version's.
     pub codes: Option<Codes>,
     /// What is wrong, if something is.
     pub failure: Option<Failure>,
@@ -122,8 +122,8 @@ pub struct Codes {
     pub all: u64,
     /// Codes that stand for something else. Zeros of either range of a twin are the same.
     pub differing: u64,
-    /// The largest distance between two codes, in steps: of their range, or from one range of a twin to the other of the
-    /// coarser one.
+    /// The largest distance between two codes, in steps: of their range, or from one range of a twin to the other, in
+    /// steps of the coarser one.
     pub largest_step: f64,
 }
 
@@ -300,14 +300,14 @@ impl Display for Choice {
 }
 
 impl Codes {
-    /// Counts one code, which is so many steps off.
+    /// Counts one code, which is `step` steps off.
     pub fn count(&mut self, step: f64) {
         self.all += 1;
         self.differing += u64::from(step > 0.0);
         self.largest_step = self.largest_step.max(step);
     }
 
-    /// Adds others up.
+    /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
         self.all += other.all;
         self.differing += other.differing;
@@ -418,7 +418,7 @@ impl Report {
         }
     }
 
-    /// Writes the text of the file.
+    /// Writes the report as the text of a file.
     ///
     /// # Errors
     /// Those of `out`.
@@ -427,7 +427,7 @@ impl Report {
         writeln!(out)
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks the report at `path`.
     ///
     /// # Errors
     /// A file that is no report, of another version, or contradicts itself.

@@ -54,9 +54,9 @@ pub struct Subject {
 
 /// Says where a subject's images come from.
 pub enum Images<'a> {
-    /// So many of a folder's, which are drawn the same every time.
+    /// A number of a folder's images, which are drawn the same every time.
     Folder(&'a Path, usize),
-    /// So many of random pixels, the same every time.
+    /// A number of images of random pixels, the same every time.
     Random(usize),
 }
 

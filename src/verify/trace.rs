@@ -27,7 +27,7 @@ pub(super) struct Trace(Vec<SiteTrace>);
 struct SiteTrace {
     site: Site,
     images: usize,
-    /// Absent where the product stays in floats.
+    /// The product's integers; absent where the product stays in floats.
     integers: Option<IntegerTrace>,
     out: Out,
 }
@@ -36,11 +36,11 @@ struct SiteTrace {
 struct IntegerTrace {
     /// The left operand's codes.
     a: Vec<u32>,
-    /// The right operand's, where it is an activation.
+    /// The right operand's codes, where it is an activation.
     b: Option<Vec<u32>>,
     /// The integers of these codes, laid out as O is.
     integers: Vec<f32>,
-    /// Those of random codes.
+    /// The integers of random codes.
     of_random: Vec<f32>,
 }
 
@@ -170,7 +170,7 @@ fn random_codes(device: &Device, site: &Site, images: usize, like: &OperandCodes
     }
 }
 
-/// Runs `model` on `images`; where a trace is `given`, each site on what that one had.
+/// Runs `model` on `images`; where a trace is `given`, each site on what that trace had there.
 pub(super) fn record(
     device: &Device,
     model: &QuantizedModel,
@@ -212,7 +212,7 @@ struct Operand {
     format: Format,
     /// What a code of R2 is worth, in units of R1.
     ratio: f64,
-    /// Rows of a matrix; those that pad it hold anything.
+    /// Rows of a matrix; the rows that pad it hold anything.
     rows: usize,
 }
 

@@ -77,8 +77,8 @@ struct Component {
 }
 
 impl<'a> Headers<'a> {
-    /// Reads all segments up to the end of the image. What an EXIF thumbnail says lies inside of a segment, and what
-    /// follows the image is no concern.
+    /// Reads all segments up to the end of the image. What an EXIF thumbnail says lies inside of a segment; what
+    /// follows the image is not read.
     fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut frame = None;
         let (mut jfif, mut adobe, mut exif) = (false, None, None);

@@ -228,9 +228,9 @@ pub(super) fn shown(value: &Value) -> String {
 
 /// Holds the arguments that a class is given.
 pub(super) struct Arguments<'a> {
-    /// By the entry point.
+    /// The arguments that the entry point gives.
     pub entry_point: Option<&'a Map<String, Value>>,
-    /// By `model_args`, over that. As in `create_model`, what is null isn't given.
+    /// The arguments of `model_args`, over those. As in `create_model`, what is null isn't given.
     pub model_args: &'a Map<String, Value>,
 }
 

@@ -79,7 +79,7 @@ impl Checkpoint {
         resolve(&self.weights, None)
     }
 
-    /// Puts a config.json with this text beside it.
+    /// Puts a config.json with this text beside the checkpoint.
     pub fn write_config(&self, text: &str) {
         std::fs::write(self.folder.path().join("config.json"), text).unwrap();
     }
@@ -105,7 +105,7 @@ pub enum Blamed {
     Setting,
 }
 
-/// Returns why it can't be resolved, and what is to blame.
+/// Returns why a checkpoint can't be resolved, and what is to blame.
 pub fn refusal(resolved: Result<Resolved>) -> (Blamed, String) {
     let error = resolved.unwrap_err();
     let blamed = match error {

@@ -40,7 +40,7 @@ pub struct Resolved {
     /// What the classes are called, where the model says it: by the labels in the config.json beside it, or as ImageNet's
     /// by the tag that timm gives its weights.
     pub class_names: Option<ClassNames>,
-    /// Who told this, in one line.
+    /// Who told the architecture and the preprocessing, in one line.
     pub source: String,
 }
 
@@ -139,9 +139,9 @@ pub struct Description {
     preprocessing: Preprocessing,
     /// timm's tag of the weights, if it is told.
     tag: Option<String>,
-    /// Who says it.
+    /// Who says what the file holds, for a message.
     by: String,
-    /// What the user should know of it besides.
+    /// What the user should know of the file besides.
     remarks: Vec<String>,
 }
 
@@ -174,9 +174,9 @@ impl Description {
 #[derive(Clone, Copy)]
 struct Field {
     name: &'static str,
-    /// timm's name.
+    /// timm's name of the field.
     timm: &'static str,
-    /// What decides it.
+    /// The setting that decides the field.
     setting: Setting,
 }
 
@@ -208,7 +208,7 @@ const STD: Field = Field {
 
 /// Holds what is found when the sources are compared with each other.
 struct Agreement<'a> {
-    /// The first decides.
+    /// The sources, of which the first decides.
     sources: &'a [Source],
     request: &'a Request<'a>,
     /// What the user decides, and the value for a message.
@@ -219,9 +219,9 @@ struct Agreement<'a> {
     overruled: BTreeMap<usize, Vec<String>>,
     /// What nobody tells.
     assumed: Vec<String>,
-    /// What contradicts each other in the network's sizes.
+    /// The network's sizes that the sources contradict each other in.
     sizes: Vec<String>,
-    /// What contradicts each other in the preprocessing.
+    /// The fields of the preprocessing that the sources contradict each other in.
     fields: Vec<(Field, String)>,
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Source {
     pub name: String,
     /// Which source it is, for a message.
     pub by: String,
-    /// The file that it is in.
+    /// The file that the source is in.
     pub path: PathBuf,
-    /// Family and sizes. The image's may be another than `image_size`, where that isn't told.
+    /// Family and sizes. The size of images may differ from `image_size` where that isn't told.
     pub architecture: Architecture,
     /// The number of classes that the weights must have; `None` where they may have any.
     pub classes: Option<usize>,
@@ -38,13 +38,13 @@ pub(super) struct Source {
     pub std: Said<[f32; CHANNELS]>,
     /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
     pub exif_orientation: bool,
-    /// What holds of the preprocessing where neither it nor another source says anything.
+    /// What holds of the preprocessing where neither this nor another source says anything.
     pub otherwise: Otherwise,
 }
 
 /// Says what holds where nobody tells the preprocessing.
 pub(super) enum Otherwise {
-    /// The source should have told it.
+    /// The source should have told the preprocessing.
     Missing,
     /// Only the user can know, and is told so.
     Ask(String),
@@ -105,9 +105,9 @@ pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
 
 /// Holds what the file's metadata says.
 pub(super) enum Metadata {
-    /// In this program's form.
+    /// Metadata in this program's form.
     Own(Box<Source>),
-    /// In another form under the same key.
+    /// Metadata in another form under the same key.
     Foreign,
     None,
 }

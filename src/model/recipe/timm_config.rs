@@ -15,9 +15,9 @@ use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig
 
 /// Says what a config.json beside a weights file is.
 pub(super) enum Config {
-    /// timm's.
+    /// A config.json of timm's.
     Timm(Box<Source>),
-    /// Another program's, which says nothing of a network.
+    /// A config.json of another program, which says nothing of a network.
     Foreign,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config>
 
 /// Says why a config.json can't be followed.
 enum Refusal {
-    /// Something in it.
+    /// Something in the config.json.
     Config(String),
     /// Something in the weights.
     Weights(Error),
