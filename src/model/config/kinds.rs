@@ -88,7 +88,7 @@ const NEEDED_IN_SWIN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Checks that `weights` is of no kind that is known and not supported, and has a classifier.
+/// Checks that `weights` is of no kind that is known and not supported, such as a network without classifier.
 ///
 /// # Errors
 /// [`Error::Input`] that names the kind.
