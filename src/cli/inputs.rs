@@ -51,7 +51,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Checks, as [`spare`](Self::spare) does, the file that `output` replaces, unless it is a stream.
+    /// Refuses, as [`spare`](Self::spare) does, to have `output` replace one of the files, unless it is a stream.
     ///
     /// # Errors
     /// Those of [`spare`](Self::spare).
