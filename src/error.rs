@@ -106,7 +106,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// Returns what the library calls it.
+    /// Returns what the library calls the setting.
     pub fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
@@ -157,7 +157,7 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    /// Words it, with settings called as `name` says.
+    /// Words the remedy, with settings called as `name` says.
     fn message(&self, name: &dyn Fn(Setting) -> &'static str) -> String {
         match self {
             Self::Decide(setting) => format!("`{}` decides it", name(*setting)),
@@ -185,7 +185,7 @@ impl Remedy {
     }
 }
 
-/// `Result` with the library's [`Error`].
+/// Stands for a `Result` with the library's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -223,7 +223,7 @@ impl Error {
         }
     }
 
-    /// Words it, with settings called as `name` says.
+    /// Words the error, with settings called as `name` says.
     pub fn message(&self, name: &dyn Fn(Setting) -> &'static str) -> String {
         match self {
             Self::Check(problem) => problem.clone(),

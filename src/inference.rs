@@ -11,10 +11,10 @@ use crate::quant::QuantizedModel;
 use std::path::Path;
 use web_time::{Duration, Instant};
 
-/// The most images that are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
+/// Limits how many images are run at once: enough to fill a GPU, few enough that they stay in a CPU's cache.
 const BATCH: usize = 8;
 
-/// A network on a device, with everything that its products need.
+/// Holds a network on a device, with everything that its products need.
 pub struct Model {
     network: Network,
     products: Box<dyn Products>,
@@ -34,7 +34,7 @@ const _: () = {
     is_shared::<Model>();
 };
 
-/// The whole network for one number of images, recorded once: its buffers and bindings serve every batch.
+/// Holds the whole network for one number of images, recorded once: its buffers and bindings serve every batch.
 struct Program {
     images: usize,
     /// `[images, 3, S, S]`
@@ -45,7 +45,7 @@ struct Program {
 }
 
 impl Model {
-    /// The FP network of `weights`.
+    /// Loads the FP network of `weights`.
     ///
     /// # Errors
     /// A weight that holds a NaN or an infinity.
@@ -67,7 +67,7 @@ impl Model {
         })
     }
 
-    /// The FP network of `weights` with its products in f16, on a device that [has it](Device::has_f16).
+    /// Loads the FP network of `weights` with its products in f16, on a device that [has it](Device::has_f16).
     ///
     /// # Errors
     /// A weight that holds a NaN or an infinity.
@@ -89,7 +89,7 @@ impl Model {
         })
     }
 
-    /// A quantized network, to be computed in integers.
+    /// Loads a quantized network, to be computed in integers.
     ///
     /// # Errors
     /// Those of [`QuantizedModel::load`].
@@ -105,23 +105,23 @@ impl Model {
         })
     }
 
-    /// Where it runs.
+    /// Returns the device that the model runs on.
     pub fn device(&self) -> &Device {
         self.network.device()
     }
 
-    /// How images are prepared for this model.
+    /// Returns how images are prepared for this model.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }
 
-    /// Number of logits.
+    /// Returns the number of logits.
     pub fn classes(&self) -> usize {
         self.network.classes()
     }
 
-    /// The logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer images are
-    /// run at once from then on: an image's logits don't depend on the others.
+    /// Returns the logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer
+    /// images are run at once from then on: an image's logits don't depend on the others.
     ///
     /// # Errors
     /// Those of the device.
@@ -129,10 +129,11 @@ impl Model {
         self.device().clone().wait(self.logits_async(images))
     }
 
-    /// [`logits`](Self::logits) where nobody may wait, as in a browser. On a native target the device is waited for within.
+    /// Computes [`logits`](Self::logits) without blocking the caller, as a browser demands. On a native target it waits
+    /// for the device all the same.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`logits`](Self::logits).
     pub async fn logits_async(&mut self, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         let mut logits = Vec::with_capacity(images.len());
         while let rest = &images[logits.len()..]
@@ -152,10 +153,11 @@ impl Model {
         Ok(logits)
     }
 
-    /// The same, with `batch` images at once and no fewer, unless the device's binding limit allows only fewer.
+    /// Returns the logits of `images`, with `batch` images at once and no fewer, unless the device's binding limit
+    /// allows only fewer.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`logits`](Self::logits).
     pub fn logits_by(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
         self.device()
             .clone()
@@ -182,12 +184,12 @@ impl Model {
         Ok(logits)
     }
 
-    /// [`logits_by`](Self::logits_by), and how long each image took: an equal share of its batch's time, which is that of
-    /// upload, network and read-back. The first batch of its size is run without a clock before, since that compiles and
-    /// records the network.
+    /// Returns the logits of `images` as [`logits_by`](Self::logits_by) does, and how long each image took: an equal
+    /// share of its batch's time for upload, network and read-back. The first batch of its size is run once before
+    /// without a clock, since that compiles and records the network.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`logits`](Self::logits).
     pub fn timed_logits(
         &mut self,
         batch: usize,
@@ -208,8 +210,8 @@ impl Model {
         Ok(timed)
     }
 
-    /// The kernels that compute the logits of `images`, one after the other, and the time that each took by the device's own
-    /// clock; empty on a device without one.
+    /// Lists the kernels that compute the logits of `images`, in the order in which they run, and the time that each
+    /// took by the device's own clock; empty on a device without one.
     ///
     /// # Errors
     /// As [`logits`](Self::logits).
@@ -223,7 +225,7 @@ impl Model {
         })
     }
 
-    /// Returns `[images, classes]`, from pixels `[images, 3, S, S]`.
+    /// Computes logits `[images, classes]` from pixels `[images, 3, S, S]`.
     async fn run(
         &mut self,
         commands: &mut Commands,
@@ -275,8 +277,8 @@ impl Model {
     }
 }
 
-/// That a model's logits for the image at `path`, computed on `device`, are finite: against a NaN every comparison is
-/// false, so it would count as any class.
+/// Checks that a model's logits for the image at `path`, computed on `device`, are finite: against a NaN every
+/// comparison is false, so it would count as any class.
 ///
 /// # Errors
 /// [`Error::Input`] that names the first that is not.
@@ -294,7 +296,7 @@ pub fn check_finite(logits: &[f32], path: &Path, device: &Device) -> Result<()> 
     }
 }
 
-/// The network of `weights` without its products.
+/// Loads the network of `weights` without its products.
 ///
 /// # Errors
 /// A parameter that holds a NaN or an infinity.

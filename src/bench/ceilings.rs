@@ -6,14 +6,15 @@ use crate::error::Result;
 use crate::kernels::{PeakF32, PeakInt8, peak_copy, peak_f32, peak_int8};
 use serde::Serialize;
 
-/// Invocations that compute: more than any device runs at a time.
+/// Counts the invocations that compute: more than any device runs at a time.
 const INVOCATIONS: usize = 1 << 18;
-/// What a measurement should take at least, in seconds: a large GPU is through the first rounds before it is up to speed.
+/// Says what a measurement should take at least, in seconds: a large GPU is through the first rounds before it is up to
+/// speed.
 const LONG_ENOUGH: f64 = 5e-3;
-/// Bytes that are copied: beyond caches, within every adapter's binding limit.
+/// Counts the bytes that are copied: beyond caches, within every adapter's binding limit.
 const COPIED_BYTES: usize = 64 << 20;
 
-/// What is counted.
+/// Says what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Unit {
     /// 10^9 operations a second; a multiply-add is two.
@@ -25,7 +26,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// As it is printed.
+    /// Returns the unit's name, as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Operations => "GOP/s",
@@ -34,7 +35,7 @@ impl Unit {
     }
 }
 
-/// So much a second.
+/// Holds how much is done or moved in a second.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rate {
     /// How much.
@@ -44,7 +45,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `amount` operations or bytes in the median of `timing`.
+    /// Computes the rate of `amount` operations or bytes in the median of `timing`.
     pub(super) fn new(amount: f64, unit: Unit, timing: &Timing) -> Self {
         Self {
             rate: amount / timing.median_seconds * 1e-9,
@@ -53,7 +54,7 @@ impl Rate {
     }
 }
 
-/// What one of the peak kernels reaches.
+/// Says what one of the peak kernels reaches.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ceiling {
     /// The kernel.
@@ -66,7 +67,7 @@ pub struct Ceiling {
     pub timing: Timing,
 }
 
-/// A device's ceilings.
+/// Holds a device's ceilings.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ceilings {
     /// Multiply-adds in f32.
@@ -78,7 +79,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Measures those of `device`.
+    /// Measures the ceilings of `device`.
     ///
     /// # Errors
     /// Those of the device.
@@ -90,7 +91,7 @@ impl Ceilings {
         })
     }
 
-    /// All of them.
+    /// Returns all ceilings.
     pub fn all(&self) -> [&Ceiling; 3] {
         [&self.f32, &self.int8, &self.copy]
     }
@@ -124,7 +125,7 @@ fn int8(device: &Device) -> Result<Ceiling> {
     )
 }
 
-/// Doubles the rounds until they take long enough.
+/// Measures a kernel that computes, doubling its rounds until they take long enough.
 fn computing(
     kernel: &'static str,
     multiply_adds: &dyn Fn(usize) -> u64,

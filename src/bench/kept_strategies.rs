@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "ptq4vit-gpu tuning";
 const FORMAT_VERSION: u32 = 1;
 
-/// Whose strategies they are. Another driver, or another version of the kernels, may be fastest with others.
+/// Says whose strategies they are. Another driver, or another version of the kernels, may be fastest with others.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     adapter: String,
@@ -33,7 +33,7 @@ impl Key {
         }
     }
 
-    /// A name that no other key has.
+    /// Returns a name that no other key has.
     fn file_name(&self) -> String {
         let text = [&*self.adapter, &self.driver, &self.tool_version].join("\0");
         let digest = Sha256::digest(text.as_bytes());
@@ -42,7 +42,7 @@ impl Key {
     }
 }
 
-/// The file.
+/// Holds the file as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -52,7 +52,7 @@ struct File {
     strategies: BTreeMap<String, Strategy>,
 }
 
-/// Has `device` use the strategies that were kept for it. Without any it keeps those that suit adapters of its kind.
+/// Makes `device` use the strategies that were kept for it. Without any it keeps those that suit adapters of its kind.
 ///
 /// # Errors
 /// [`Error::Input`] for a file that can't be read or isn't right, and for cooperative matrices that compute wrong, which
@@ -79,7 +79,7 @@ pub fn apply(device: &Device) -> Result<()> {
     Ok(())
 }
 
-/// The strategies in a file, each checked.
+/// Reads the strategies in a file, each checked.
 fn parse(
     text: &str,
     key: &Key,
@@ -108,7 +108,7 @@ fn parse(
     file.strategies.into_iter().map(known).collect()
 }
 
-/// The file that keeps strategies for later runs on this adapter with this driver, which can be written.
+/// Returns the file that keeps strategies for later runs on this adapter with this driver, which can be written.
 ///
 /// # Errors
 /// No place for a cache, or one that can't be written to.
@@ -142,12 +142,12 @@ pub fn keep(path: &Path, device: &Device, strategies: &[(&'static str, Strategy)
     })
 }
 
-/// This program's folder in the user's cache.
+/// Returns this program's folder in the user's cache.
 fn cache() -> Option<PathBuf> {
     cache_of(env::consts::OS, |name| env::var_os(name), env::home_dir())
 }
 
-/// `XDG_CACHE_HOME`, else where the system has caches.
+/// Returns `XDG_CACHE_HOME`, else where the system has caches.
 fn cache_of(
     system: &str,
     variable: impl Fn(&str) -> Option<OsString>,

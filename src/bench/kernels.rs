@@ -23,18 +23,18 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// Images of a batch, as inference takes them.
+/// Counts the images of a batch, as inference takes them.
 const IMAGES: usize = 8;
-/// Images of one chunk of a search, as a calibration with 32 images takes them.
+/// Counts the images of one chunk of a search, as a calibration with 32 images takes them.
 const SCANNED_IMAGES: usize = 2;
-/// Candidates of one operand, as the paper has them. As many as the search computes in one go are timed.
+/// Counts the candidates of one operand, as the paper has them. As many as the search computes in one go are timed.
 const CANDIDATES: usize = 100;
-/// Bits of codes. A lane has eight however many are used.
+/// Counts the bits of codes. A lane has eight however many are used.
 const BITS: u32 = 8;
-/// Bits of weights that are packed.
+/// Counts the bits of weights that are packed.
 const PACKED_BITS: u32 = 6;
 
-/// What is timed: a kernel by the name of its file, or the search's `scan`.
+/// Names what is timed: a kernel by the name of its file, or the search's `scan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[cfg_attr(
     feature = "cli",
@@ -65,27 +65,28 @@ pub enum Kernel {
     Scan,
 }
 
-/// What an integer product does with its values.
+/// Says what an integer product does with its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Epilogue {
-    /// It writes them.
+    /// It writes the values.
     Values,
-    /// It adds the residual stream to them.
+    /// It adds the residual stream to the values.
     Residual,
     /// It writes the codes of the next product.
     Codes,
-    /// It writes the codes of their GELU.
+    /// It writes the codes of the values' GELU.
     GeluCodes,
 }
 
-/// A kernel at a shape.
+/// Describes a kernel at a shape.
 #[derive(Clone, Debug)]
 pub struct Case {
     kernel: Kernel,
-    /// Of the left operand's codes, where there are some; of the result's, where a kernel of rows writes codes.
+    /// The format of the left operand's codes, where there are some; of the result's, where a kernel of rows writes
+    /// codes.
     format: Option<Format>,
-    /// Of an integer product.
+    /// What an integer product does with its values.
     epilogue: Epilogue,
     /// Bits that an integer product's right operand is stored in.
     weight_bits: u32,
@@ -94,7 +95,7 @@ pub struct Case {
     images: usize,
 }
 
-/// What was measured.
+/// Holds what was measured of a kernel at a shape.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelFigure {
     /// The kernel.
@@ -125,7 +126,7 @@ pub struct KernelFigure {
 }
 
 impl Kernel {
-    /// Returns its name as it is printed and written.
+    /// Returns the kernel's name as it is printed and written.
     pub fn name(self) -> String {
         let json = serde_json::to_string(&self).expect("plain data is always JSON");
         json.trim_matches('"').to_owned()
@@ -133,7 +134,7 @@ impl Kernel {
 }
 
 impl KernelFigure {
-    /// What tells figures of one kernel at one shape apart; empty where nothing need.
+    /// Words what tells figures of one kernel at one shape apart; empty where nothing need.
     pub fn variant(&self) -> String {
         variant(self.format, self.weight_bits, self.epilogue)
     }
@@ -146,7 +147,7 @@ fn variant(format: Option<&str>, weight_bits: Option<u32>, epilogue: Option<Epil
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// The cases of a network: every kernel among `wanted` at every shape that it meets there, once.
+/// Lists the cases of a network: every kernel among `wanted` at every shape that it meets there, once.
 pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
     let windowed = architecture.family() == Family::Swin;
     let mut cases: Vec<Case> = Vec::new();
@@ -176,8 +177,8 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
     cases
 }
 
-/// Every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K. A window's softmax
-/// has none of it.
+/// Lists every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K. A window's
+/// softmax has none of it.
 pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
     let all = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin].map(Some);
@@ -213,7 +214,7 @@ pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     cases
 }
 
-/// What a quantized network does with a site's values.
+/// Says what a quantized network does with a site's values.
 fn epilogue(site: &Site) -> Epilogue {
     match site.kind {
         SiteKind::Context(_) => Epilogue::Codes,
@@ -224,7 +225,7 @@ fn epilogue(site: &Site) -> Epilogue {
     }
 }
 
-/// The formats in which `kernel` meets `site` in a network: none where it doesn't.
+/// Lists the formats in which `kernel` meets `site` in a network: none where it doesn't.
 fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
     let twin = match site.kind {
         SiteKind::Context(_) => Some(Format::SoftmaxTwin),
@@ -262,7 +263,7 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
     }
 }
 
-/// The operands of a site's product.
+/// Holds the operands of a site's product.
 struct Operands {
     a: Buffer<f32>,
     /// The other activation, or a weight.
@@ -273,7 +274,7 @@ struct Operands {
 /// Runs a kernel on operands that it holds; on a GPU it records the dispatches.
 type Run = Box<dyn Fn(&mut Commands)>;
 
-/// A case with its operands on a device.
+/// Holds a case with its operands on a device.
 pub struct Prepared {
     /// Appends the kernel to commands.
     pub run: Run,
@@ -282,12 +283,12 @@ pub struct Prepared {
 }
 
 impl Case {
-    /// Whether `device` has what the kernel computes in.
+    /// Says whether `device` has what the kernel computes in.
     pub fn runs_on(&self, device: &Device) -> bool {
         !matches!(self.kernel, Kernel::HalfProduct | Kernel::ToHalf) || device.has_f16()
     }
 
-    /// `kernel` at a product of a network, with a batch of images.
+    /// Makes the case of `kernel` at a product of a network, with a batch of images.
     pub(super) fn new(kernel: Kernel, format: Option<Format>, site: Site) -> Self {
         Self {
             kernel,
@@ -299,13 +300,13 @@ impl Case {
         }
     }
 
-    /// Whether both are one kernel at one shape.
+    /// Says whether both are one kernel at one shape.
     fn is_like(&self, other: &Self) -> bool {
         let what = |case: &Self| (case.kernel, case.format, case.epilogue, case.weight_bits);
         what(self) == what(other) && self.shape() == other.shape()
     }
 
-    /// The kernel, and what tells it apart from its other cases at this shape.
+    /// Names the kernel, and what tells it apart from its other cases at this shape.
     pub fn name(&self) -> String {
         let is_product = self.kernel == Kernel::IntegerProduct;
         let variant = variant(
@@ -333,7 +334,7 @@ impl Case {
         )
     }
 
-    /// `[matrices, M, N, K]` of a product, else `[rows, columns]` of its left operand.
+    /// Returns `[matrices, M, N, K]` of a product, else `[rows, columns]` of its left operand.
     pub(super) fn shape(&self) -> Vec<usize> {
         let product = self.site.product(self.images);
         if self.is_product() {
@@ -343,7 +344,7 @@ impl Case {
         }
     }
 
-    /// Measures it on `device`, whose `ceilings` are known.
+    /// Measures the case on `device`, whose `ceilings` are known.
     ///
     /// # Errors
     /// Operands that exceed the device's binding limit, and the device's errors.
@@ -373,7 +374,7 @@ impl Case {
         })
     }
 
-    /// How long it takes on `device`.
+    /// Measures how long the case takes on `device`.
     ///
     /// # Errors
     /// As [`measure`](Self::measure).
@@ -381,7 +382,7 @@ impl Case {
         time(device, &self.prepare(device)?.run)
     }
 
-    /// The kernel with its operands, ready to run on `device`.
+    /// Makes the kernel with its operands, ready to run on `device`.
     ///
     /// # Errors
     /// Operands that exceed the device's binding limit.
@@ -412,7 +413,7 @@ impl Case {
         }
     }
 
-    /// Bytes that a kernel which is no product reads and writes.
+    /// Counts the bytes that a kernel which is no product reads and writes.
     fn bytes(&self) -> usize {
         let [rows, columns] = self.shape()[..] else {
             unreachable!("a kernel that is no product has rows and columns")
@@ -445,7 +446,7 @@ impl Case {
         }
     }
 
-    /// Elements of the buffers that A and B lie in; they are one where both are parts of qkv.
+    /// Counts the elements of the buffers that A and B lie in; they are one where both are parts of qkv.
     fn operand_lens(&self) -> [usize; 2] {
         let qkv = |a: &Attention| self.images * a.image_tokens() * 3 * a.dim();
         let square = |a: &Attention| self.images * a.windows * a.heads * a.tokens.pow(2);
@@ -474,7 +475,7 @@ impl Case {
         Ok(())
     }
 
-    /// Random operands; a twin's left one is what it stands for, the output of a softmax or a GELU.
+    /// Makes random operands; a twin's left one is what it stands for, the output of a softmax or a GELU.
     fn operands(&self, device: &Device) -> Operands {
         let mut random = ChaCha8Rng::seed_from_u64(0);
         let [a, b] = self.operand_lens();
@@ -658,7 +659,7 @@ impl Case {
         }
     }
 
-    /// One step of a search for A's scale: as many candidates as it computes in one go.
+    /// Makes one step of a search for A's scale: as many candidates as it computes in one go.
     fn scan(&self, device: Device, operands: Operands) -> Prepared {
         let (plan, images) = (self.plan(), self.images);
         let Operands { a, b, bias } = operands;
@@ -733,7 +734,7 @@ fn row_codes(
     })
 }
 
-/// Scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1.
+/// Returns scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1.
 fn scales(plan: &SitePlan, part: f32) -> SiteScales {
     let one = |side| {
         let unit = part * 4.0 / (1 << BITS) as f32;
@@ -752,7 +753,7 @@ fn scales(plan: &SitePlan, part: f32) -> SiteScales {
 }
 
 impl Epilogue {
-    /// As it is printed.
+    /// Returns the epilogue's name, as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Values => "values",

@@ -13,10 +13,10 @@ use crate::quant::{Calibration, Method, Metric, Preset, Provenance, QuantizedMod
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Images at once.
+/// Lists how many images are run at once.
 pub const BATCHES: [usize; 3] = [1, 8, 32];
 
-/// How a network is computed.
+/// Says how a network is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Precision {
     /// In f32.
@@ -32,15 +32,15 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All of them.
+    /// Lists all precisions.
     pub const ALL: [Self; 4] = [Self::Float, Self::Half, Self::W8A8, Self::W6A6];
 
-    /// Whether `device` can compute in it.
+    /// Says whether `device` can compute in this precision.
     pub fn runs_on(self, device: &Device) -> bool {
         self != Self::Half || device.has_f16()
     }
 
-    /// As it is printed.
+    /// Returns the precision's name, as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Float => "FP32",
@@ -51,13 +51,13 @@ impl Precision {
     }
 }
 
-/// A network to be measured.
+/// Holds a network to be measured.
 pub struct BenchNetwork {
     weights: Weights,
     resolved: Resolved,
 }
 
-/// What was measured.
+/// Holds what was measured of a network.
 #[derive(Clone, Debug, Serialize)]
 pub struct NetworkFigure {
     /// How the network was computed.
@@ -76,12 +76,12 @@ pub struct NetworkFigure {
 }
 
 impl BenchNetwork {
-    /// The network in `weights`.
+    /// Takes the network in `weights`.
     pub fn new(weights: Weights, resolved: Resolved) -> Self {
         Self { weights, resolved }
     }
 
-    /// A network of the recipe's shapes, with random weights.
+    /// Makes a network of the recipe's shapes, with random weights.
     ///
     /// # Errors
     /// Those of [`random_checkpoint`].
@@ -90,7 +90,7 @@ impl BenchNetwork {
         Ok(Self { weights, resolved })
     }
 
-    /// The network in `precision`, ready to run. Scales only cover the values: speed doesn't depend on them.
+    /// Loads the network in `precision`, ready to run. Scales only cover the values: speed doesn't depend on them.
     ///
     /// # Errors
     /// Weights or activations that are not finite, and the device's errors.
@@ -157,7 +157,8 @@ impl BenchNetwork {
     }
 }
 
-/// The quickest calibration: one candidate, the scale that covers the largest value. Enough to run in integers.
+/// Returns the method of the quickest calibration: one candidate, the scale that covers the largest value. It is enough
+/// to run in integers.
 ///
 /// # Errors
 /// Bits that are not 2 to 8.

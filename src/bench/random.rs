@@ -7,7 +7,7 @@ use crate::model::recipe::{Recipe, Resolved, resolve};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A checkpoint of random weights in the recipe's shapes, the same every time.
+/// Makes a checkpoint of random weights in the recipe's shapes, the same every time.
 ///
 /// # Errors
 /// A temporary file that can't be written.
@@ -26,7 +26,7 @@ pub fn random_checkpoint(recipe: &Recipe) -> Result<(Weights, Resolved)> {
     Ok((weights, resolved))
 }
 
-/// `count` random preprocessed images, the same every time.
+/// Makes `count` random preprocessed images, the same every time.
 pub fn random_images(architecture: &Architecture, count: usize) -> Vec<Vec<f32>> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let pixels = CHANNELS * architecture.image_size().pow(2);
@@ -35,14 +35,14 @@ pub fn random_images(architecture: &Architecture, count: usize) -> Vec<Vec<f32>>
         .collect()
 }
 
-/// `len` values between `-reach` and `reach`.
+/// Draws `len` values between `-reach` and `reach`.
 pub(super) fn uniform(random: &mut ChaCha8Rng, len: usize, reach: f32) -> Vec<f32> {
     (0..len)
         .map(|_| random.random_range(-reach..reach))
         .collect()
 }
 
-/// Weights that keep activations at about 1: uniform, with the variance of one over the inputs; norms at 1.
+/// Draws weights that keep activations at about 1: uniform, with the variance of one over the inputs; norms at 1.
 fn random_weights(
     architecture: &Architecture,
     random: &mut ChaCha8Rng,

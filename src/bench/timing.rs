@@ -5,16 +5,17 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 use web_time::{Duration, Instant};
 
-/// Fewest and most repetitions that a median is taken of.
+/// Bounds the repetitions that a median is taken of: the fewest and the most.
 const REPETITIONS: [usize; 2] = [3, 100];
-/// How long repetitions go on between those.
+/// Says how long repetitions go on between those.
 const ENOUGH: Duration = Duration::from_millis(200);
-/// What the repetitions of one submission should take together: much more than a submission, so that it doesn't count.
+/// Says what the repetitions of one submission should take together: much more than a submission, so that it doesn't
+/// count.
 const SUBMISSION: Duration = Duration::from_millis(5);
-/// The most repetitions in one submission: each holds its results in memory until it has been carried out.
+/// Limits the repetitions in one submission: each holds its results in memory until it has been carried out.
 const PER_SUBMISSION: usize = 16;
 
-/// What times are measured by.
+/// Says what times are measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
@@ -27,7 +28,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The best one for `device`.
+    /// Returns the best clock for `device`.
     pub fn of(device: &Device) -> Self {
         if device.has_clock() {
             Self::Device
@@ -37,7 +38,7 @@ impl Clock {
     }
 }
 
-/// How long something takes.
+/// Says how long something takes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Timing {
     /// Half of the repetitions took no longer, in seconds.

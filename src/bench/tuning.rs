@@ -9,10 +9,10 @@ use crate::kernels::{Format, STRATEGY_NAMES, adopt};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
 
-/// The network whose shapes are timed, of middling size, at as many images as kernels are timed with.
+/// Names the network whose shapes are timed, of middling size, at as many images as kernels are timed with.
 const MODEL: &str = "deit_small_patch16_224";
 
-/// One strategy at one shape.
+/// Describes one strategy at one shape.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
     /// The kind of product: one of the names that strategies are set by.
@@ -31,8 +31,8 @@ pub struct Trial {
     pub problem: Option<String>,
 }
 
-/// What is tried: besides the usual tile a deeper one, one of 32 by 32 for devices with few multiprocessors to a workgroup,
-/// and one of 128 by 64.
+/// Lists the strategies to try: besides the usual tile a deeper one, one of 32 by 32 for devices with few
+/// multiprocessors to a workgroup, and one of 128 by 64.
 fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
     let tile = |lanes, step| Strategy::Tiled(Tile { lanes, step });
     let mut strategies = vec![
@@ -49,7 +49,7 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
     strategies
 }
 
-/// Where the products of this name are timed: at one shape, or where they occur in the network.
+/// Lists where the products of this name are timed: at one shape, or where they occur in the network.
 fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
     use Format::{GeluTwin, SoftmaxTwin, Uniform};
     let (kernel, places): (_, &[(&str, Option<Format>)]) = match product {
@@ -87,8 +87,8 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
         .collect()
 }
 
-/// Times every strategy that works for every kind of product, and has `device` use the fastest ones. `shape` is M, N, K; by
-/// default it is several of a network. Calls `tried` after each trial, and returns what was chosen.
+/// Times every strategy that works for every kind of product, and makes `device` use the fastest ones. `shape` is M, N,
+/// K; by default it is several shapes of a network. Calls `tried` after each trial, and returns what was chosen.
 ///
 /// # Errors
 /// Those of the device, and of `tried`.

@@ -18,9 +18,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// The network whose shapes are measured where none is named: the smallest.
+/// Names the network whose shapes are measured where none is named: the smallest.
 const DEFAULT_MODEL: &str = "deit_tiny_patch16_224";
-/// The largest side of a shape: below the longest sum that an integer product takes.
+/// Limits the side of a shape: below the longest sum that an integer product takes.
 const MAX_SIDE: usize = 1 << 15;
 
 /// Measures the device's ceilings, its kernels against them, and whole networks.
@@ -65,14 +65,14 @@ pub struct Bench {
     json: bool,
 }
 
-/// What `--model` names.
+/// Says what `--model` names.
 enum Source {
     Recipe(&'static Recipe),
     Checkpoint(Weights, Box<Resolved>),
 }
 
 impl Source {
-    /// A file wins over a recipe of its name.
+    /// Opens a model; a file wins over a recipe of its name.
     fn open(model: &ModelSource) -> Result<Self> {
         let recipe = model.name().to_str().and_then(recipe_named);
         match recipe {
@@ -99,7 +99,7 @@ impl Source {
         }
     }
 
-    /// Where the weights are from.
+    /// Says where the weights are from.
     fn weights(&self) -> String {
         match self {
             Self::Recipe(_) => "random".to_owned(),
@@ -115,7 +115,7 @@ impl Source {
     }
 }
 
-/// Everything that was measured.
+/// Holds everything that was measured.
 #[derive(Serialize)]
 struct Measurements {
     device: String,
@@ -126,14 +126,14 @@ struct Measurements {
     networks: Vec<NetworkFigures>,
 }
 
-/// The kernels at the shapes of one network, or at a given shape.
+/// Holds the kernels at the shapes of one network, or at a given shape.
 #[derive(Serialize)]
 struct KernelFigures {
     shapes: String,
     figures: Vec<KernelFigure>,
 }
 
-/// One network.
+/// Holds the figures of one network.
 #[derive(Serialize)]
 struct NetworkFigures {
     model: String,
@@ -142,7 +142,7 @@ struct NetworkFigures {
     figures: Vec<NetworkFigure>,
 }
 
-/// What `--tune` found.
+/// Holds what `--tune` found.
 #[derive(Serialize)]
 struct TuningReport {
     device: String,
@@ -263,7 +263,7 @@ impl Bench {
         if self.json { Ok(()) } else { print() }
     }
 
-    /// What is measured at which shapes.
+    /// Returns what is measured at which shapes.
     fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
         let kernels = match &self.kernel[..] {
             [] => Kernel::value_variants(),
@@ -435,7 +435,7 @@ fn print_network(figure: &NetworkFigure) -> Result<()> {
     )
 }
 
-/// Median, quartiles and repetitions.
+/// Words median, quartiles and repetitions.
 fn time(timing: &Timing) -> String {
     let [lower, upper] = timing.quartiles_seconds.map(|seconds| 1e3 * seconds);
     let text = format!(

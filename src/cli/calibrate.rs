@@ -244,7 +244,7 @@ impl Calibrate {
         }
     }
 
-    /// What becomes of each of the network's `sites`.
+    /// Says what becomes of each of the network's `sites`.
     fn plan(&self, sites: &[Site]) -> Result<Plan> {
         match &self.plan {
             Some(path) => Ok(Plan::open(path, sites)?),
@@ -311,7 +311,7 @@ impl Calibrate {
     }
 }
 
-/// A calibration with its journal.
+/// Describes a calibration with its journal.
 pub(super) struct Calibrating<'a> {
     pub weights: &'a Weights,
     pub resolved: &'a Resolved,
@@ -396,7 +396,7 @@ fn print_figures(figures: &serde_json::Value, as_json: bool) -> Result<()> {
     )
 }
 
-/// The widths that codes can have.
+/// Returns the parser of the widths that codes can have.
 fn bits() -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(2..=8)
 }

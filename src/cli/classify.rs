@@ -15,9 +15,9 @@ use clap::{ArgGroup, Args};
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Images that are decoded at once.
+/// Counts the images that are decoded at once.
 const DECODED: usize = 64;
-/// Classes that are shown, where the user doesn't say how many.
+/// Counts the classes that are shown, where the user doesn't say how many.
 const TOP: usize = 5;
 
 /// Shows what a model sees in images: the likeliest classes, and how long it takes.
@@ -70,14 +70,14 @@ pub struct Classify {
     json: bool,
 }
 
-/// Everything that was found.
+/// Holds everything that was found.
 #[derive(Serialize)]
 struct Classifications {
     device: String,
     images: Vec<Row>,
 }
 
-/// What was found in one image.
+/// Holds what was found in one image.
 #[derive(Serialize)]
 struct Row {
     image: String,
@@ -92,7 +92,7 @@ enum Outcome {
     Unreadable { error: String },
 }
 
-/// A class that an image may be of.
+/// Names a class that an image may be of.
 #[derive(Serialize)]
 struct Class {
     #[serde(flatten)]
@@ -138,7 +138,7 @@ impl Classify {
         Err(last)
     }
 
-    /// The images, in the order of the command line.
+    /// Returns the images, in the order of the command line.
     fn samples(&self) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for path in &self.images {
@@ -176,7 +176,7 @@ impl Classify {
         Ok((model, names))
     }
 
-    /// The names of so many classes: those in --classes, else the model's `own`.
+    /// Returns the names of so many classes: those in --classes, else the model's `own`.
     fn names(&self, classes: usize, own: Option<ClassNames>) -> Result<Option<ClassNames>> {
         if let Some(path) = &self.classes {
             return Ok(Some(ClassNames::open(path, classes)?));

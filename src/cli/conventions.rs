@@ -1,6 +1,6 @@
 //! What holds for every subcommand, as the program's help and its manual pages tell it.
 
-/// The way from a checkpoint to a quantized model in use.
+/// Shows the way from a checkpoint to a quantized model in use.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   # Everything on two small models that are inside the program
@@ -11,7 +11,7 @@ Examples:
   ptq4vit-gpu eval --model deit_small_patch16_224 --quantized w8a8.safetensors --images imagenet/val
   ptq4vit-gpu classify --quantized w8a8.safetensors cat.jpg";
 
-/// Exit codes, those of [`Error`](super::error::Error).
+/// Lists the exit codes, those of [`Error`](super::error::Error).
 pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("0", "All went well."),
     (
@@ -34,7 +34,7 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
     ("141", "Nobody reads the output any more."),
 ];
 
-/// The variables that are read.
+/// Lists the variables that are read.
 pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "RUST_LOG",
@@ -74,7 +74,7 @@ pub(super) const ENVIRONMENT: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the program's help says below its subcommands.
+/// Returns what the program's help says below its subcommands.
 pub(super) fn after_help() -> String {
     let section = |title: &str, rows: &[(&str, &str)]| {
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -48,7 +48,7 @@ pub struct Demo {
     json: bool,
 }
 
-/// Everything that was found.
+/// Holds everything that was found.
 #[derive(Serialize)]
 struct Comparison {
     device: String,
@@ -58,7 +58,7 @@ struct Comparison {
     seconds: f64,
 }
 
-/// One way of computing one model.
+/// Describes one way of computing one model.
 #[derive(Serialize)]
 struct Row {
     model: String,
@@ -130,19 +130,19 @@ impl Demo {
     }
 }
 
-/// A folder that is removed when it is dropped.
+/// Makes a folder that is removed when it is dropped.
 fn temporary_folder() -> Result<TempDir> {
     tempfile::tempdir()
         .map_err(|error| Error::input(std::env::temp_dir(), format!("can't be written: {error}")))
 }
 
-/// The images, the same for all models.
+/// Holds the images, the same for all models.
 struct Samples {
     calibration: Vec<Sample>,
     test: Vec<Sample>,
 }
 
-/// A model, and the images as it takes them.
+/// Holds a model, and the images as it takes them.
 struct DemoModel {
     path: PathBuf,
     weights: Weights,
@@ -166,7 +166,7 @@ impl DemoModel {
         })
     }
 
-    /// Finds out the FP32 row, then one of each preset and width.
+    /// Computes the FP32 row, then one of each preset and width.
     fn rows(
         &self,
         samples: &Samples,

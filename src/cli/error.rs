@@ -5,9 +5,9 @@ use crate::error::{self, Setting};
 use std::fmt;
 use std::path::Path;
 
-/// The program's exit code after Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
+/// Holds the program's exit code after Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
 pub(super) const INTERRUPTED: u8 = 130;
-/// The program's exit code where nobody reads its output any more: 128 and SIGPIPE's number.
+/// Holds the program's exit code where nobody reads its output any more: 128 and SIGPIPE's number.
 const UNREAD: u8 = 141;
 
 /// Describes why a subcommand ended.
@@ -24,7 +24,7 @@ pub(super) enum Error {
     Library(error::Error),
 }
 
-/// `Result` with the command line's [`Error`].
+/// Stands for a `Result` with the command line's [`Error`].
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

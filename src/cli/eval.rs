@@ -103,7 +103,7 @@ impl Eval {
         figures::print(&report, self.json)
     }
 
-    /// Where the part goes, if it is wanted, and nothing that is read lies.
+    /// Returns where the part goes, if it is wanted: a place where nothing lies that is read.
     fn output(&self, images: &LabelledImages) -> Result<Option<Output>> {
         let Some(path) = &self.out else {
             return Ok(None);

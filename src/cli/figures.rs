@@ -4,7 +4,7 @@ use super::error::Result;
 use super::print_json;
 use crate::evaluation::Summary;
 
-/// Prints them as lines of text, or as JSON.
+/// Prints an evaluation's figures as lines of text, or as JSON.
 pub(super) fn print(report: &Summary, as_json: bool) -> Result<()> {
     if as_json {
         return print_json(report);

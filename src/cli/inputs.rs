@@ -6,7 +6,7 @@ use crate::file::output::Output;
 use same_file::Handle;
 use std::path::{Path, PathBuf};
 
-/// The files that a command reads, by the flags that name them.
+/// Holds the files that a command reads, by the flags that name them.
 #[derive(Default)]
 pub struct Inputs<'a> {
     files: Vec<(&'a str, PathBuf)>,
@@ -51,10 +51,10 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// [`spare`](Self::spare) for the file that `output` replaces, unless it is a stream.
+    /// Refuses, as [`spare`](Self::spare) does, to have `output` replace one of the files, unless it is a stream.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`spare`](Self::spare).
     pub fn spare_from(&self, flag: &str, output: &Output) -> Result<()> {
         match output.file() {
             Some(target) => self.spare(flag, target),
@@ -62,7 +62,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns which of them the file `target` is, in words.
+    /// Words which of the files `target` is.
     fn find(&self, target: &Path) -> Option<String> {
         let is_file = |(_, file): &&(&str, PathBuf)| is_same(target, file);
         if let Some((flag, file)) = self.files.iter().find(is_file) {
@@ -80,7 +80,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Tells whether both are one file, under whatever names.
+/// Says whether both are one file, under whatever names.
 fn is_same(target: &Path, other: &Path) -> bool {
     // Looked at before it is opened: opening a pipe would wait.
     let handle = |path: &Path| match path.is_file() {

@@ -147,7 +147,7 @@ fn print_sites(sites: &[SiteInspection]) -> Result<()> {
     Ok(())
 }
 
-/// The one scale, or the smallest and the largest of several.
+/// Words the one scale, or the smallest and the largest of several.
 fn range(scales: &[f32]) -> String {
     let least = scales.iter().copied().fold(f32::INFINITY, f32::min);
     let most = scales.iter().copied().fold(0.0, f32::max);

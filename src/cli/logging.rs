@@ -11,9 +11,9 @@ use log::{Level, LevelFilter, Record};
 use std::env;
 use std::io::{self, Write};
 
-/// What this crate's own messages come from.
+/// Names the source of this crate's own messages.
 const OURS: &str = env!("CARGO_CRATE_NAME");
-/// The variable that chooses messages by where they come from, as in `wgpu_hal=debug,ptq4vit_gpu=trace`.
+/// Names the variable that chooses messages by where they come from, as in `wgpu_hal=debug,ptq4vit_gpu=trace`.
 const VARIABLE: &str = "RUST_LOG";
 
 /// The levels that `-v` and `-q` move between.
@@ -72,7 +72,8 @@ fn logger(verbosity: &Verbosity<Notices>) -> Logger {
     builder.format(write).build()
 }
 
-/// A notice is its text alone; other levels say what they are, and other crates' messages where they come from.
+/// Writes a message: a notice is its text alone; other levels say what they are, and other crates' messages where they
+/// come from.
 fn write(out: &mut Formatter, record: &Record) -> io::Result<()> {
     // The requests byte for byte, and so with passwords and tokens.
     if record.level() == Level::Trace && record.target().starts_with("ureq_proto") {
@@ -113,7 +114,7 @@ pub fn tell_usage(error: &clap::Error) {
     let _ = io::stderr().write_all(printable::text(&error.render().to_string()).as_bytes());
 }
 
-/// A message as it is shown. Lines after its first are indented, so that none looks like a message of its own.
+/// Returns a message as it is shown. Lines after its first are indented, so that none looks like a message of its own.
 fn message_lines(message: &str) -> String {
     let mut shown = String::new();
     for (number, line) in printable::text(message).lines().enumerate() {

@@ -12,7 +12,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// What each subcommand's examples begin with in its help.
+/// Begins each subcommand's examples in its help.
 const HEADING: &str = "Examples:\n";
 
 /// Writes the manual pages: one for the program, one for each subcommand.

@@ -50,7 +50,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The program's name.
+/// Holds the program's name.
 const NAME: &str = env!("CARGO_PKG_NAME");
 
 /// Quantizes vision transformers after training (PTQ4ViT) and runs them in integers on any GPU.
@@ -143,7 +143,7 @@ fn write_line(line: std::fmt::Arguments) -> Result<()> {
     write_stdout(&printable::line(&line.to_string()))
 }
 
-/// Prints `value` as JSON, which is the same JSON where characters in it had to be escaped.
+/// Prints `value` as JSON. Escaping what a terminal can't show leaves its meaning as it is.
 fn print_json(value: &impl Serialize) -> Result<()> {
     print_text(&serde_json::to_string_pretty(value).expect("plain data is always JSON"))
 }

@@ -53,7 +53,7 @@ fn print(recipe: &Recipe) -> Result<()> {
     print_line!("     {}", recipe.hub_id)
 }
 
-/// The blocks in words; a Swin's stages as `2+2+6+2`.
+/// Words the blocks; a Swin's stages as `2+2+6+2`.
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(

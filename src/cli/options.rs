@@ -92,7 +92,7 @@ impl ImageSizeOptions {
         Ok(())
     }
 
-    /// That the image size of a quantized model, which is fixed, is the one asked for.
+    /// Checks that the image size of a quantized model, which is fixed, is the one asked for.
     ///
     /// # Errors
     /// Another size asked for.
@@ -136,7 +136,7 @@ pub struct PreprocessingOptions {
 }
 
 impl PreprocessingOptions {
-    /// What is chosen.
+    /// Returns what is chosen.
     fn choices(&self) -> Choices {
         Choices {
             crop_pct: self.crop_pct,
@@ -147,7 +147,7 @@ impl PreprocessingOptions {
         }
     }
 
-    /// `preprocessing` with the given options in place of its own.
+    /// Returns `preprocessing` with the given options in place of its own.
     ///
     /// # Errors
     /// A value out of range.

@@ -7,10 +7,10 @@ use crate::verify::Step;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::LazyLock;
 
-/// All bars, which make way for lines of the log.
+/// Holds all bars, which make way for lines of the log.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Where bars are shown.
+/// Returns where bars are shown.
 pub(super) fn bars() -> &'static MultiProgress {
     &BARS
 }
@@ -20,7 +20,7 @@ pub(super) fn hide() {
     BARS.set_draw_target(ProgressDrawTarget::hidden());
 }
 
-/// The bar of a calibration.
+/// Makes the bar of a calibration.
 pub(super) fn calibration() -> ProgressBar {
     bar(1000, "{bar:30} {percent:>3}%  {elapsed} + {eta}  {msg}")
 }
@@ -42,7 +42,7 @@ pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
     }
 }
 
-/// The bar of an evaluation of so many images.
+/// Makes the bar of an evaluation of so many images.
 pub(super) fn evaluation(images: usize) -> ProgressBar {
     bar(images as u64, "{bar:30} {pos}/{len}  {elapsed} + {eta}")
 }
@@ -55,7 +55,7 @@ pub(super) fn tell(bar: &ProgressBar, event: &evaluation::Event) {
     }
 }
 
-/// The bar of a verification of so many kernels and models.
+/// Makes the bar of a verification of so many kernels and models.
 pub(super) fn verification(steps: usize) -> ProgressBar {
     bar(steps as u64, "{bar:30} {pos}/{len}  {elapsed}  {msg}")
 }
@@ -67,7 +67,7 @@ pub(super) fn count(bar: &ProgressBar, event: &Step) {
     bar.inc(1);
 }
 
-/// The bar of files on their way from the hub.
+/// Makes the bar of files on their way from the hub.
 pub(super) fn transfer() -> ProgressBar {
     bar(0, "{bar:30} {bytes}/{total_bytes}  {elapsed} + {eta}")
 }

@@ -29,13 +29,13 @@ pub struct ReportOptions {
     report_labels: Option<PathBuf>,
 }
 
-/// A page that is to be written once there is something to tell.
+/// Holds a page that is to be written once there is something to tell.
 pub struct PlannedPage {
     output: Output,
     labelled: Option<LabelledImages>,
 }
 
-/// What a calibration left.
+/// Holds what a calibration left.
 pub struct Outcome<'a> {
     /// Where it ran.
     pub device: &'a Device,
@@ -92,7 +92,7 @@ impl PlannedPage {
         }
     }
 
-    /// Where the page goes.
+    /// Returns where the page goes.
     pub fn output(&self) -> &Output {
         &self.output
     }

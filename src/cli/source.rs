@@ -8,7 +8,7 @@ use crate::model::recipe::{known_names, recipe_named};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// An FP model as the user names it:
+/// Names an FP model as the user does:
 ///
 /// 1. a file, or a folder with a checkpoint, which wins over whatever else its name may mean;
 /// 2. `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, a repository of the Hugging Face hub;
@@ -23,17 +23,17 @@ impl From<OsString> for ModelSource {
 }
 
 impl ModelSource {
-    /// The name, as the user wrote it.
+    /// Returns the name, as the user wrote it.
     pub fn name(&self) -> &Path {
         &self.0
     }
 
-    /// What is read where the name is a file's or a folder's: that, its shards, and the description beside it.
+    /// Lists what is read where the name is a file's or a folder's: that, its shards, and the description beside it.
     pub fn files(&self) -> Vec<PathBuf> {
         files_of(&self.0)
     }
 
-    /// The checkpoint's path. What is the hub's is fetched first.
+    /// Returns the checkpoint's path. What is the hub's is fetched first.
     ///
     /// # Errors
     /// [`Error::Input`] for a folder without a checkpoint, a name that means nothing, and whatever goes wrong with the hub.
@@ -50,8 +50,8 @@ impl ModelSource {
         }
     }
 
-    /// The repository that the name means, or `None` for a file or folder. A path that leads nowhere is a file's too:
-    /// opening it tells why.
+    /// Returns the repository that the name means, or `None` for a file or folder. A path that leads nowhere is a
+    /// file's too: opening it tells why.
     fn repository(&self) -> Result<Option<Repository>> {
         let path = &self.0;
         let refused = |problem: String| Error::input(path, problem);
@@ -104,8 +104,8 @@ impl ModelSource {
     }
 }
 
-/// The repository that is probably meant by a name that isn't how one is named: its owner and name alone, those behind
-/// another prefix, or the address of its page.
+/// Finds the repository that is probably meant by a name that isn't how one is named: its owner and name alone, those
+/// behind another prefix, or the address of its page.
 fn meant(name: &str) -> Option<Repository> {
     let id = match name.split_once("://") {
         Some((_, page)) => {
@@ -118,7 +118,7 @@ fn meant(name: &str) -> Option<Repository> {
     id.parse().ok().filter(|_| !is_file_name)
 }
 
-/// The checkpoint at `path`, its shards where it is an index or a folder with one, and what is read beside it.
+/// Lists the checkpoint at `path`, its shards where it is an index or a folder with one, and what is read beside it.
 pub fn files_of(path: &Path) -> Vec<PathBuf> {
     let checkpoint = match path.is_dir() {
         true => checkpoint_in(path).unwrap_or_else(|_| path.to_owned()),
@@ -136,7 +136,7 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The checkpoint in a folder: one file, or the index of its shards.
+/// Finds the checkpoint in a folder: one file, or the index of its shards.
 fn checkpoint_in(folder: &Path) -> Result<PathBuf> {
     let [weights, index] = [hub::WEIGHTS, hub::INDEX].map(|name| folder.join(name));
     let which = match (weights.is_file(), index.is_file()) {

@@ -69,7 +69,7 @@ pub struct Sweep {
     json: bool,
 }
 
-/// A row of the list.
+/// Holds a row of the list.
 #[derive(Serialize)]
 struct Row {
     task: usize,
@@ -100,7 +100,7 @@ impl Sweep {
         figures::print(&report, self.json)
     }
 
-    /// The figures of a task, which are found out unless they are known.
+    /// Returns the figures of a task, which are found out unless they are known.
     fn carry_out(&self, plan: &SweepPlan, task: &Task) -> Result<Summary> {
         let (number, name) = (task.number, task.model.name());
         log::info!(
@@ -190,7 +190,7 @@ impl Sweep {
         Ok(report)
     }
 
-    /// Where the task's quantized model and its part go, which can be written.
+    /// Returns where the task's quantized model and its part go, which can be written.
     fn outputs(&self, plan: &SweepPlan, task: &Task) -> Result<[PathBuf; 2]> {
         std::fs::create_dir_all(plan.out())
             .map_err(|error| Error::input(plan.out(), format!("can't be made: {error}")))?;
@@ -234,7 +234,7 @@ impl Sweep {
     }
 }
 
-/// What is known of a task, from its part alone.
+/// Returns what is known of a task, from its part alone.
 fn row(task: &Task) -> Result<Row> {
     let mut row = Row {
         task: task.number,

@@ -77,7 +77,7 @@ pub struct Verify {
     json: bool,
 }
 
-/// A shader's name and the file with its text.
+/// Names a shader and the file with its text.
 #[derive(Clone)]
 struct Replacement {
     name: String,
@@ -164,7 +164,7 @@ impl Verify {
         conclude(failures + broken, "checks that failed")
     }
 
-    /// The models that are asked for, or those that come with the program.
+    /// Returns the models that are asked for, or those that come with the program.
     fn subjects(&self) -> Result<Vec<Subject>> {
         if self.model.is_none() && self.quantized.is_none() {
             return match self.kernel.is_empty() {
@@ -194,7 +194,7 @@ impl Verify {
         Ok(vec![Subject::new(float, quantized, &images)?])
     }
 
-    /// The shaders that are to be replaced, and their texts.
+    /// Reads the shaders that are to be replaced, and returns their texts.
     fn shaders(&self) -> Result<BTreeMap<String, String>> {
         let mut texts = BTreeMap::new();
         for Replacement { name, file } in &self.shader {
@@ -207,8 +207,8 @@ impl Verify {
         Ok(texts)
     }
 
-    /// What to open, as `--device` takes it, and how many adapters can't be: those that fail the self-test, which no
-    /// subcommand uses. They are named.
+    /// Returns what to open, as `--device` takes it, and how many adapters can't be: those that fail the self-test,
+    /// which no subcommand uses. They are named.
     fn requests(&self) -> Result<(Vec<String>, usize)> {
         if let Some(device) = &self.device {
             return Ok((vec![device.clone()], 0));
@@ -376,7 +376,7 @@ fn print_kernel(kernel: &KernelReport) -> Result<()> {
     )
 }
 
-/// Codes that differ, of how many.
+/// Words how many codes differ, of how many.
 fn count_codes(codes: &Codes) -> String {
     match codes.all {
         0 => "-".to_owned(),

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 
-/// How many names an error spells out before it only counts.
+/// Limits how many names an error spells out before it only counts.
 const NAMED: usize = 10;
 
-/// What tells which class a folder is.
+/// Says what tells which class a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// The folders are called as the model calls its classes, or by their WordNet ids. There may be fewer of them.
@@ -58,7 +58,8 @@ pub fn sort<T: AsRef<OsStr>>(folders: &mut [T]) -> Result<(), String> {
     }
 }
 
-/// The class of each of `folders`, which are in [order](sort), of a model with so many `classes`, and what told it.
+/// Returns the class of each of `folders`, which are in [order](sort), of a model with so many `classes`, and what told
+/// it.
 ///
 /// Where the model calls its classes as the folders are called, that tells, and classes may be missing. Elsewhere there must
 /// be a folder of each class.
@@ -95,8 +96,8 @@ pub fn classes_of(
     Ok(((0..classes).collect(), rule))
 }
 
-/// Two neighbours among `folders` in the order of their text that differ in a number, of which the larger comes first, as
-/// `class_10` before `class_2`.
+/// Finds two neighbours among `folders` in the order of their text that differ in a number, of which the larger comes
+/// first, as `class_10` before `class_2`.
 pub fn numbers_out_of_order(folders: &[&OsStr]) -> Option<(String, String)> {
     let pair = folders.windows(2).find(|pair| {
         let (left, right) = (shown(pair[0]), shown(pair[1]));
@@ -109,7 +110,7 @@ pub fn numbers_out_of_order(folders: &[&OsStr]) -> Option<(String, String)> {
     Some((shown(pair[0]).into_owned(), shown(pair[1]).into_owned()))
 }
 
-/// What comes before a name's first number, and that number without its leading zeros.
+/// Returns what comes before a name's first number, and that number without its leading zeros.
 fn around_number(name: &str) -> Option<(&str, &str)> {
     let is_digit = |character: char| character.is_ascii_digit();
     let (before, from) = name.split_at(name.find(is_digit)?);
@@ -119,7 +120,8 @@ fn around_number(name: &str) -> Option<(&str, &str)> {
     Some((before, digits.trim_start_matches('0')))
 }
 
-/// The classes that the model calls as the folders are called, or `None` where no class is.
+/// Returns the class of each folder by the model's names of its classes, or `None` where no folder is called like a
+/// class.
 fn by_names(folders: &[&OsStr], names: &ClassNames) -> Result<Option<Vec<usize>>, String> {
     let mut known: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, class) in names.iter().enumerate() {
@@ -179,7 +181,7 @@ fn by_names(folders: &[&OsStr], names: &ClassNames) -> Result<Option<Vec<usize>>
     Ok(Some(found))
 }
 
-/// The digits of a number without its leading zeros, if that is the whole name.
+/// Returns the digits of a number without its leading zeros, if that is the whole name.
 fn number(folder: &OsStr) -> Option<&str> {
     let digits = folder.to_str()?;
     let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
@@ -190,7 +192,7 @@ fn shown(folder: &OsStr) -> Cow<'_, str> {
     folder.to_string_lossy()
 }
 
-/// The first few names, and how many more there are.
+/// Words the first few names, and how many more there are.
 fn some(names: &[Cow<'_, str>]) -> String {
     let shown = names[..names.len().min(NAMED)].join(", ");
     match names.len().saturating_sub(NAMED) {

@@ -10,35 +10,35 @@ use std::ops::Deref;
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// The 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k model's
-/// logits. Ids and words are WordNet 3.0's.
+/// Lists the 1000 classes of ILSVRC 2012 in the order of their WordNet ids, which is the order of every ImageNet-1k
+/// model's logits. Ids and words are WordNet 3.0's.
 const IMAGENET: &str = include_str!("../../models/imagenet_classes.tsv");
-/// How many classes ImageNet has.
+/// Counts ImageNet's classes.
 pub const IMAGENET_CLASSES: usize = 1000;
-/// The first line of a list with ids, if it is there.
+/// Holds the first line of a list with ids, if it is there.
 const HEADER: &str = "index\twnid\tname";
-/// The longest name that is taken, in bytes: eight times ImageNet's longest.
+/// Limits a name's bytes: eight times ImageNet's longest.
 const MAX_NAME: usize = 1 << 10;
-/// The most bytes of names that a model may have: they are part of a quantized file's header.
+/// Limits the bytes of a model's names: they are part of a quantized file's header.
 const MAX_NAMES: usize = 1 << 24;
 
-/// What a class is called.
+/// Says what a class is called.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassName {
-    /// Its WordNet id, as in `n01440764`, where it is known.
+    /// The class's WordNet id, as in `n01440764`, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wnid: Option<String>,
-    /// Its name. Several classes may have the same: ImageNet has two kinds of crane.
+    /// The class's name. Several classes may have the same: ImageNet has two kinds of crane.
     pub name: String,
 }
 
-/// What all classes of a model are called, in the order of its logits. As JSON: a list, or `"imagenet-1k"`.
+/// Says what all classes of a model are called, in the order of its logits. As JSON: a list, or `"imagenet-1k"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredNames", into = "StoredNames")]
 pub struct ClassNames(Vec<ClassName>);
 
-/// [`ClassNames`] as they are stored.
+/// Holds [`ClassNames`] as they are stored.
 #[derive(Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -49,7 +49,7 @@ enum StoredNames {
     Own(Vec<ClassName>),
 }
 
-/// Classes that need no list.
+/// Names a dataset whose classes need no list.
 #[derive(Serialize, Deserialize)]
 enum Dataset {
     #[serde(rename = "imagenet-1k")]
@@ -115,7 +115,7 @@ impl ClassNames {
         Ok(Self(names))
     }
 
-    /// ImageNet's [`IMAGENET_CLASSES`].
+    /// Returns ImageNet's [`IMAGENET_CLASSES`].
     pub fn imagenet() -> Self {
         Self::parse(IMAGENET).expect("a test parses it")
     }
@@ -168,13 +168,13 @@ impl ClassNames {
     }
 }
 
-/// Whether `text` has the form of a WordNet id of a noun, as in `n01440764`.
+/// Says whether `text` has the form of a WordNet id of a noun, as in `n01440764`.
 pub fn is_wnid(text: &str) -> bool {
     let digits = text.strip_prefix('n').unwrap_or_default();
     digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-/// The class of a line with an index, which has to be this one.
+/// Reads the class in a line with an index, which has to be this one.
 fn row(line: &str, index: usize) -> std::result::Result<ClassName, String> {
     let fields: Vec<&str> = line.split('\t').collect();
     let &[found, wnid, text] = &fields[..] else {
@@ -191,7 +191,7 @@ fn row(line: &str, index: usize) -> std::result::Result<ClassName, String> {
     })
 }
 
-/// That a name can be shown on a terminal.
+/// Checks that a name can be shown on a terminal.
 fn check_name(name: &str) -> std::result::Result<(), String> {
     if name.trim().is_empty() {
         return Err("expected a name, found none".to_owned());

@@ -6,13 +6,12 @@ use serde::{Deserialize, Serialize};
 pub use super::resample::Interpolation;
 use super::resample::resize_window;
 
-/// The largest network input accepted, in pixels: keeps a mistyped recipe from exhausting the
-/// memory.
+/// Limits the network's input, in pixels: keeps a mistyped recipe from exhausting the memory.
 const MAX_IMAGE_SIZE: usize = 4096;
-/// The smallest share of the resized image that the crop may keep; timm's models have 0.8 to 1.
+/// Bounds the share of the resized image that the crop may keep from below; timm's models have 0.8 to 1.
 const MIN_CROP_PCT: f64 = 0.1;
 
-/// How an image becomes the network's input.
+/// Describes how an image becomes the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -31,12 +30,12 @@ pub struct Preprocessing {
     pub exif_orientation: bool,
 }
 
-/// Whether a field has its default, which is not written: files from before it stay as they are.
+/// Says whether a field has its default, which is not written: files from before it stay as they are.
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// What somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
+/// Holds what somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Choices {
     /// As [`Preprocessing::crop_pct`].
@@ -52,7 +51,7 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// `preprocessing` with what was chosen in place of its own.
+    /// Returns `preprocessing` with what was chosen in place of its own.
     pub fn applied_to(&self, preprocessing: &Preprocessing) -> Preprocessing {
         Preprocessing {
             image_size: preprocessing.image_size,
@@ -68,7 +67,7 @@ impl Choices {
 }
 
 impl Preprocessing {
-    /// Whether the values can be carried out; the message names the first field that can't.
+    /// Checks whether the values can be carried out; the message names the first field that can't.
     ///
     /// # Errors
     /// What was expected of the field and what was found.
@@ -100,7 +99,7 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// The network's input for `image`: `[3, image_size, image_size]`, red, green and blue planes.
+    /// Returns the network's input for `image`: `[3, image_size, image_size]`, red, green and blue planes.
     ///
     /// The short side is resized to `floor(image_size / crop_pct)` with the aspect kept, the centre
     /// is cut out, and each value becomes `(value / 255 - mean) / std`. Resized pixels equal
@@ -140,7 +139,7 @@ impl Preprocessing {
         )
     }
 
-    /// Width and height after the resize, before the crop.
+    /// Returns width and height after the resize, before the crop.
     fn resized(&self, width: usize, height: usize) -> (usize, usize) {
         let short = (self.image_size as f64 / self.crop_pct).floor() as usize;
         // torchvision's `int(size * long / short)`: the product is exact, one division, truncated.

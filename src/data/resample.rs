@@ -13,12 +13,12 @@ use image::RgbImage;
 
 use serde::{Deserialize, Serialize};
 
-/// Fraction bits of a weight: 32 less 8 for the pixel and 2 for sums that leave 0..=255.
+/// Counts the fraction bits of a weight: 32 less 8 for the pixel and 2 for sums that leave 0..=255.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 const CHANNELS: usize = 3;
 
-/// How pixels are interpolated when an image is resized, by timm's names.
+/// Says how pixels are interpolated when an image is resized, by timm's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -32,7 +32,7 @@ pub enum Interpolation {
     Lanczos,
 }
 
-/// What one output takes along one axis: consecutive inputs from `first` on.
+/// Holds the weights of the inputs that make one output along one axis: consecutive inputs from `first` on.
 pub struct Taps<Weight> {
     /// The first input.
     pub first: usize,
@@ -40,7 +40,7 @@ pub struct Taps<Weight> {
     pub weights: Vec<Weight>,
 }
 
-/// The pixels `columns` x `rows` of `image` resized to `width` x `height`, as interleaved RGB.
+/// Computes the pixels `columns` x `rows` of `image` resized to `width` x `height`, as interleaved RGB.
 ///
 /// Only the window is computed: each output pixel depends on its own taps alone, so the result is
 /// the one of resizing everything and cropping, and an extreme aspect ratio costs no more than a
@@ -96,15 +96,15 @@ fn to_pixel(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-/// The input pixels that any of `taps` reads.
+/// Returns the range of input pixels that any of `taps` reads.
 fn input_range(taps: &[Taps<i32>]) -> Range<usize> {
     let first = taps.iter().map(|t| t.first).min().unwrap_or(0);
     let end = taps.iter().map(|t| t.first + t.weights.len()).max();
     first..end.unwrap_or(first)
 }
 
-/// Where the outputs in `window` come from when `input` values become `output`: Pillow's `precompute_coeffs`, which is
-/// also what torch's `interpolate` does with `antialias=True`.
+/// Computes where the outputs in `window` come from when `input` values become `output`: Pillow's `precompute_coeffs`,
+/// which is also what torch's `interpolate` does with `antialias=True`.
 pub fn taps(
     input: usize,
     output: usize,
@@ -136,7 +136,7 @@ pub fn taps(
         .collect()
 }
 
-/// Pillow's `normalize_coeffs_8bpc`.
+/// Converts weights to fixed point as Pillow's `normalize_coeffs_8bpc` does.
 fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
     let fixed = |w: f64| (f64::from(1 << PRECISION_BITS) * w + 0.5f64.copysign(w)) as i32;
     taps.into_iter()
@@ -147,7 +147,7 @@ fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
         .collect()
 }
 
-/// Half the width of the filter, in input pixels, when nothing is downscaled.
+/// Returns half the width of the filter, in input pixels, when nothing is downscaled.
 fn radius(interpolation: Interpolation) -> f64 {
     match interpolation {
         Interpolation::Bilinear => 1.0,
@@ -156,8 +156,7 @@ fn radius(interpolation: Interpolation) -> f64 {
     }
 }
 
-/// The filter at distance `x` from its centre. The order of operations is Pillow's, for equal
-/// rounding.
+/// Computes the filter at distance `x` from its centre. The order of operations is Pillow's, for equal rounding.
 fn weight(interpolation: Interpolation, x: f64) -> f64 {
     match interpolation {
         Interpolation::Bilinear => (1.0 - x.abs()).max(0.0),

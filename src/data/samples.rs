@@ -18,9 +18,9 @@ use super::preprocess::Preprocessing;
 use crate::error::{Error, Result, Setting};
 use crate::file::input;
 
-/// How many names a message spells out before it only counts.
+/// Limits how many names a message spells out before it only counts.
 const NAMED: usize = 10;
-/// What file managers, archivers and file servers leave in folders, beside what begins with a dot.
+/// Lists what file managers, archivers and file servers leave in folders, beside what begins with a dot.
 const SYSTEMS: [&str; 8] = [
     "$recycle.bin",
     "@eadir",
@@ -32,17 +32,17 @@ const SYSTEMS: [&str; 8] = [
     "thumbs.db",
 ];
 
-/// One image and, where it is known, its class.
+/// Describes one image and, where it is known, its class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The image file.
     pub path: PathBuf,
-    /// The index of its class.
+    /// The index of the image's class.
     pub label: Option<usize>,
 }
 
-/// The images of a folder with one folder per class, labelled as torchvision's `ImageFolder` does:
-/// class folders in their [order](class_folders::sort) are 0, 1, 2 ..., each searched at any depth.
+/// Returns the images of a folder with one folder per class, labelled as torchvision's `ImageFolder` does: class
+/// folders in their [order](class_folders::sort) are 0, 1, 2 ..., each searched at any depth.
 ///
 /// With ImageNet's thousand WordNet ids as names this gives the usual class indices. What is hidden or a system's is no
 /// class folder. A notice names the files that are no images.
@@ -121,8 +121,8 @@ pub fn image_folder(dir: &Path) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// The images that `labels_tsv` lists, in its order: a file name relative to `dir`, a tab and a
-/// class index on each line. Blank lines are ignored.
+/// Returns the images that `labels_tsv` lists, in its order: a file name relative to `dir`, a tab and a class index on
+/// each line. Blank lines are ignored.
 ///
 /// # Errors
 /// An [`Error::Input`] about `labels_tsv` that names the line that is malformed or repeats a file,
@@ -134,10 +134,10 @@ pub fn labelled(dir: &Path, labels_tsv: &Path) -> Result<Vec<Sample>> {
     resolve(dir, labels_tsv, entries)
 }
 
-/// What a list names: a file and, in a list of labels, the index of its class.
+/// Holds what a list names: a file and, in a list of labels, the index of its class.
 pub type Entry<'a> = (&'a str, Option<usize>);
 
-/// The entries of a list of labels: a file name, a tab and a class index on each line.
+/// Reads the entries of a list of labels: a file name, a tab and a class index on each line.
 ///
 /// # Errors
 /// The line that is malformed or repeats a file; a list of blank lines.
@@ -155,7 +155,7 @@ pub fn label_entries(text: &str) -> std::result::Result<Vec<Entry<'_>>, String> 
     })
 }
 
-/// The entries of a list of images: a file name on each line.
+/// Reads the entries of a list of images: a file name on each line.
 ///
 /// # Errors
 /// The line that repeats a file; a list of blank lines.
@@ -163,7 +163,8 @@ pub fn list_entries(text: &str) -> std::result::Result<Vec<Entry<'_>>, String> {
     entries(text, |name| Ok((name, None)))
 }
 
-/// What `entry` makes of each line that is not blank, or what it finds there instead of "file<TAB>class index".
+/// Reads a list by `entry`, which reads a line that is not blank or says what it finds there instead of
+/// "file<TAB>class index".
 fn entries<'a>(
     text: &'a str,
     entry: impl Fn(&'a str) -> std::result::Result<Entry<'a>, String>,
@@ -190,7 +191,8 @@ fn entries<'a>(
     Ok(entries)
 }
 
-/// All images in `dir` at any depth, in order of their paths, without labels. A notice names the files that are no images.
+/// Finds all images in `dir` at any depth, in order of their paths, without labels. A notice names the files that are
+/// no images.
 ///
 /// # Errors
 /// An [`Error::Input`] when `dir` or something in it can't be read, or when it holds no image.
@@ -214,8 +216,8 @@ pub fn flat_folder(dir: &Path) -> Result<Vec<Sample>> {
         .collect())
 }
 
-/// The images that `list_file` names, in its order and without labels: one file name relative to
-/// `dir` on each line. Blank lines are ignored.
+/// Returns the images that `list_file` names, in its order and without labels: one file name relative to `dir` on each
+/// line. Blank lines are ignored.
 ///
 /// # Errors
 /// An [`Error::Input`] about `list_file` that names the line that repeats a file, or the files that
@@ -227,8 +229,7 @@ pub fn listed(dir: &Path, list_file: &Path) -> Result<Vec<Sample>> {
     resolve(dir, list_file, entries)
 }
 
-/// `count` of the samples, drawn without replacement by ChaCha8 from `seed` and kept in their
-/// order.
+/// Chooses `count` of the samples, drawn without replacement by ChaCha8 from `seed` and kept in their order.
 ///
 /// # Errors
 /// An [`Error::InvalidSetting`] about [`Setting::Count`] when it is 0 or more than there are.
@@ -260,7 +261,7 @@ pub fn choose(samples: Vec<Sample>, count: usize, seed: u64) -> Result<Vec<Sampl
         .collect())
 }
 
-/// `count` images of `dir` to calibrate on: the first that `list` names, else drawn from `seed`.
+/// Chooses `count` images of `dir` to calibrate on: the first that `list` names, else drawn from `seed`.
 ///
 /// # Errors
 /// Those of [`listed`], or [`flat_folder`] and [`choose`]; an [`Error::InvalidSetting`] about [`Setting::Count`] when `list` names fewer.
@@ -288,7 +289,7 @@ pub fn calibration_set(
     Ok(samples)
 }
 
-/// SHA-256 over the samples' files, in order: of their SHA-256 digests, one after the other.
+/// Computes SHA-256 over the samples' files, in order: of their SHA-256 digests, one after the other.
 ///
 /// # Errors
 /// A file that can't be read.
@@ -300,8 +301,7 @@ pub fn contents_sha256(samples: &[Sample]) -> Result<String> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
-/// The network's input for each sample, in order; an image that can't be read is an error in its
-/// place.
+/// Returns the network's input for each sample, in order; an image that can't be read is an error in its place.
 ///
 /// `preprocessing` must have passed [`Preprocessing::validate`].
 pub fn load_all(samples: &[Sample], preprocessing: &Preprocessing) -> Vec<Result<Vec<f32>>> {
@@ -321,7 +321,7 @@ pub fn load(samples: &[Sample], preprocessing: &Preprocessing) -> Result<Vec<Vec
     load_all(samples, preprocessing).into_iter().collect()
 }
 
-/// What a folder holds beside images.
+/// Lists what a folder holds beside images.
 #[derive(Default)]
 struct LeftOut {
     /// Files that are no images by their names.
@@ -331,7 +331,7 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    /// Says in the log how many there are, and names some.
+    /// Says in the log how many files were left out, and names some.
     fn tell(&self, dir: &Path) {
         let formats = self
             .others
@@ -355,7 +355,7 @@ impl LeftOut {
     }
 }
 
-/// Says in the log what `paths` in `dir` are: some of them, and the others where more is to be said.
+/// Says in the log that `paths` in `dir` are `what`, and names some of them, or all where the log takes more.
 fn tell(dir: &Path, level: Level, what: &str, paths: &[PathBuf]) {
     if paths.is_empty() {
         return;
@@ -377,13 +377,13 @@ fn tell(dir: &Path, level: Level, what: &str, paths: &[PathBuf]) {
     }
 }
 
-/// Whether a file or folder is hidden, or there for a file manager, an archiver or a file server.
+/// Says whether a file or folder is hidden, or there for a file manager, an archiver or a file server.
 fn is_systems(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
         || SYSTEMS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// All images in `dir` at any depth, in order of their paths. Links are followed.
+/// Finds all images in `dir` at any depth, in order of their paths. Links are followed.
 fn images_below(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     let mut entries = WalkDir::new(dir)
@@ -450,7 +450,7 @@ fn expect_folder(dir: &Path) -> Result<()> {
     }
 }
 
-/// The samples for a list's entries, once every name is known to be a file.
+/// Returns the samples for a list's entries, once every name is known to be a file.
 fn resolve(dir: &Path, list: &Path, entries: Vec<Entry>) -> Result<Vec<Sample>> {
     // With what isn't seen in a name, such as a space at its end.
     let missing: Vec<String> = entries
@@ -480,7 +480,7 @@ fn resolve(dir: &Path, list: &Path, entries: Vec<Entry>) -> Result<Vec<Sample>> 
         .collect())
 }
 
-/// The first few of `names`, and how many more there are.
+/// Words the first few of `names`, and how many more there are.
 fn name_some(names: &[impl AsRef<str>]) -> String {
     let shown: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
     let shown = shown.join(", ");

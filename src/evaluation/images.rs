@@ -9,18 +9,18 @@ use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Labelled images, and where they were found.
+/// Holds labelled images, and where they were found.
 pub struct LabelledImages {
     folder: PathBuf,
     labels: Option<PathBuf>,
     samples: Vec<Sample>,
 }
 
-/// Which images an evaluation is of, by their list: where their folder lies makes no difference.
+/// Says which images an evaluation is of, by their list: where their folder lies makes no difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesRecord {
-    /// How many there are.
+    /// The number of images.
     pub count: usize,
     /// SHA-256 over each image's name relative to their folder, with `/` between its parts, a zero byte, the class
     /// index in decimal, and a zero byte.
@@ -28,7 +28,7 @@ pub struct ImagesRecord {
 }
 
 impl LabelledImages {
-    /// The images that the file `labels` names in `folder`, or without one those of `folder`'s class folders.
+    /// Finds the images that the file `labels` names in `folder`, or without one those of `folder`'s class folders.
     ///
     /// # Errors
     /// Those of [`labelled`] and [`image_folder`].
@@ -68,7 +68,8 @@ impl LabelledImages {
         Ok(())
     }
 
-    /// [`label`](Self::label) where the images lie in class folders, whose order labels them so far.
+    /// Makes the labels those of a model, as [`label`](Self::label) does, where the images lie in class folders, whose
+    /// order labels them so far.
     fn label_folders(
         &mut self,
         classes: usize,
@@ -105,12 +106,12 @@ impl LabelledImages {
         Ok(())
     }
 
-    /// The images, in order.
+    /// Returns the images, in order.
     pub fn samples(&self) -> &[Sample] {
         &self.samples
     }
 
-    /// An image's name relative to the images' folder.
+    /// Returns an image's name relative to the images' folder.
     pub fn name<'a>(&self, sample: &'a Sample) -> &'a Path {
         sample
             .path
@@ -118,7 +119,7 @@ impl LabelledImages {
             .unwrap_or(&sample.path)
     }
 
-    /// Which images these are.
+    /// Says which images these are.
     pub fn record(&self) -> ImagesRecord {
         let mut hash = Sha256::new();
         for sample in &self.samples {

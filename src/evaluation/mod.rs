@@ -25,7 +25,7 @@ use shard::IMAGES_AT_ONCE;
 use std::path::Path;
 use web_time::{Duration, Instant};
 
-/// The models to run, prepared for the same images.
+/// Holds the models to run, prepared for the same images.
 pub struct Models {
     device: Device,
     /// The model whose figures are wanted.
@@ -36,7 +36,7 @@ pub struct Models {
     record: ModelsRecord,
 }
 
-/// Which models an evaluation is of: everything that decides their logits, but for the device.
+/// Says which models an evaluation is of: everything that decides their logits, but for the device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelsRecord {
@@ -50,21 +50,21 @@ pub struct ModelsRecord {
     pub quantized: Option<QuantizedRecord>,
 }
 
-/// A quantized model, and what it was made with.
+/// Describes a quantized model, and what it was made with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizedRecord {
-    /// SHA-256 of its file.
+    /// SHA-256 of the quantized model's file.
     pub sha256: String,
     /// What became of each product.
     pub plan: Plan,
-    /// How its scales were chosen.
+    /// How the scales were chosen.
     pub settings: Settings,
-    /// Where it comes from.
+    /// Where the model comes from.
     pub provenance: Provenance,
 }
 
-/// What an evaluation has to tell while it runs.
+/// Tells what happens while an evaluation runs.
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Counts the images that have been evaluated since the last time.
@@ -73,13 +73,13 @@ pub enum Event<'a> {
     Skipped(&'a Error),
 }
 
-/// The figures of an evaluation.
+/// Holds the figures of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// How well the model does.
     #[serde(flatten)]
     pub accuracy: Accuracy,
-    /// Of the model that is evaluated: upload, network and read-back, without decoding images.
+    /// Images per second of the model that is evaluated: upload, network and read-back, without decoding images.
     pub images_per_second: f64,
     /// The device's name; the names of all, where there were several.
     pub device: String,
@@ -88,7 +88,7 @@ pub struct Summary {
 }
 
 impl Models {
-    /// The FP model that `weights` was found to hold.
+    /// Loads the FP model that `weights` was found to hold.
     ///
     /// # Errors
     /// Those of [`Model::float`].
@@ -113,8 +113,8 @@ impl Models {
         })
     }
 
-    /// The quantized model of `file`, to be compared with the FP model in `reference` if there is one. The quantized
-    /// model tells architecture and preprocessing, so that both see the same images.
+    /// Loads the quantized model of `file`, to be compared with the FP model in `reference` if there is one. The
+    /// quantized model tells architecture and preprocessing, so that both see the same images.
     ///
     /// # Errors
     /// Those of [`Model::quantized`] and [`Model::float`], and an FP model of another architecture or class count.
@@ -159,7 +159,7 @@ impl Models {
         })
     }
 
-    /// How well the quantized model agrees with the FP model on preprocessed images, whatever these show.
+    /// Computes how well the quantized model agrees with the FP model on preprocessed images, whatever these show.
     ///
     /// # Errors
     /// Those of the device, and [`Error::Input`] for logits that are not finite.
@@ -177,12 +177,12 @@ impl Models {
         Ok(tally.accuracy().expect("there are images"))
     }
 
-    /// Number of logits.
+    /// Returns the number of logits.
     pub fn classes(&self) -> usize {
         self.evaluated.classes()
     }
 
-    /// What the classes are called, where the evaluated model says it.
+    /// Returns what the classes are called, where the evaluated model says it.
     pub fn class_names(&self) -> Option<&ClassNames> {
         self.class_names.as_ref()
     }

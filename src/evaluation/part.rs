@@ -11,18 +11,18 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The value of the field `format`, which tells a part from any other JSON.
+/// Holds the value of the field `format`, which tells a part from any other JSON.
 const FORMAT_NAME: &str = "ptq4vit-gpu evaluation";
-/// The value of the field `format_version` that this program writes and reads.
+/// Holds the value of the field `format_version` that this program writes and reads.
 const FORMAT_VERSION: u64 = 2;
-/// How many missing shards an error spells out before it only counts.
+/// Limits how many missing shards an error spells out before it only counts.
 const NAMED: usize = 10;
 
-/// The outcome of evaluating one shard, and of what.
+/// Holds the outcome of evaluating one shard, and says of what.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// Which share of the images.
+    /// The share of the images that was evaluated.
     pub shard: Shard,
     /// What was evaluated.
     pub subject: EvaluationSubject,
@@ -30,7 +30,7 @@ pub struct Part {
     pub device: String,
     /// The device's driver.
     pub driver: String,
-    /// What was counted.
+    /// What was counted on these images.
     pub tally: Tally,
     /// The images that could not be read, relative to their folder.
     pub skipped: Vec<String>,
@@ -38,7 +38,7 @@ pub struct Part {
     pub inference_seconds: f64,
 }
 
-/// What an evaluation is of. All its parts agree in every field.
+/// Says what an evaluation is of. All its parts agree in every field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSubject {
@@ -50,7 +50,7 @@ pub struct EvaluationSubject {
     pub images: ImagesRecord,
 }
 
-/// A part as it is stored.
+/// Holds a part as it is stored.
 #[derive(Serialize)]
 struct Stored<'a> {
     format: &'a str,
@@ -60,7 +60,7 @@ struct Stored<'a> {
 }
 
 impl Part {
-    /// Writes the text of the file.
+    /// Writes the part as the text of a file.
     ///
     /// # Errors
     /// Those of `out`.
@@ -74,7 +74,7 @@ impl Part {
         writeln!(out)
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks the part at `path`.
     ///
     /// # Errors
     /// A file that is no part, of another version, or contradicts itself.
@@ -82,10 +82,10 @@ impl Part {
         Self::parse(path, &input::text(path)?)
     }
 
-    /// [`open`](Self::open) for the text of the file.
+    /// Reads the part in `text`, the file at `path`, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`open`](Self::open).
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
         let no_part = |why: &dyn std::fmt::Display| {
@@ -188,7 +188,7 @@ pub fn check_complete(parts: &[(PathBuf, Part)]) -> Result<()> {
     ))
 }
 
-/// The figures of an evaluation, given all its parts.
+/// Computes the figures of an evaluation, given all its parts.
 ///
 /// # Errors
 /// [`Error::Check`] if not one image could be read.

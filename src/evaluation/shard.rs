@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// Images that are decoded at once, between two runs of the networks.
+/// Counts the images that are decoded at once, between two runs of the networks.
 ///
 /// Shards begin at multiples of it, so that a sharded evaluation decodes the same images together, and runs them in the
 /// same batches, as one that isn't sharded: a device's floats may depend on the batch. An image that can't be read moves
@@ -13,8 +13,8 @@ use std::str::FromStr;
 /// another one, another version of the format.
 pub(super) const IMAGES_AT_ONCE: usize = 64;
 
-/// One of `count` contiguous shares of the images, which differ in length by at most one stretch of 64. There may be more
-/// shares than stretches; some are empty then.
+/// Names one of `count` contiguous shares of the images, which differ in length by at most one stretch of 64. There may
+/// be more shares than stretches; some are empty then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "StoredShard")]
 pub struct Shard {
@@ -22,7 +22,7 @@ pub struct Shard {
     count: usize,
 }
 
-/// [`Shard`] as it is stored.
+/// Holds a [`Shard`] as it is stored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredShard {
@@ -31,10 +31,10 @@ struct StoredShard {
 }
 
 impl Shard {
-    /// All images.
+    /// Stands for all images.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Number `index` of `count` shares, counted from 0.
+    /// Makes the shard number `index` of `count`, counted from 0.
     ///
     /// # Errors
     /// An index that is not below the count.
@@ -47,17 +47,17 @@ impl Shard {
         ))
     }
 
-    /// Which one it is, from 0.
+    /// Returns the shard's number, from 0.
     pub fn index(self) -> usize {
         self.index
     }
 
-    /// How many shares there are.
+    /// Returns how many shards there are.
     pub fn count(self) -> usize {
         self.count
     }
 
-    /// The shard's images among `images`.
+    /// Returns the range of the shard's images among `images`.
     pub fn range(self, images: usize) -> Range<usize> {
         let stretches = images.div_ceil(IMAGES_AT_ONCE) as u128;
         let start = |index: usize| {

@@ -19,13 +19,13 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 
-/// What to sweep over, from a TOML file. Paths are as on the command line: relative to where the program runs.
+/// Says what to sweep over, from a TOML file. Paths are as on the command line: relative to where the program runs.
 pub struct SweepPlan {
     path: PathBuf,
     file: SweepFile,
 }
 
-/// [`SweepPlan`] as it is written.
+/// Holds a [`SweepPlan`] as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SweepFile {
@@ -39,15 +39,15 @@ struct SweepFile {
     evaluation: EvaluationImages,
 }
 
-/// One of a plan's FP models.
+/// Describes one of a plan's FP models.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedModel {
     /// A file, a folder or a name.
     pub model: PathBuf,
-    /// The name of its recipe, where neither the file nor its neighbours tell.
+    /// The name of the model's recipe, where neither the file nor its neighbours tell.
     pub recipe: Option<String>,
-    /// What its results are called; by default as the model's file.
+    /// What the model's results are called; by default as the model's file.
     name: Option<String>,
 }
 
@@ -58,7 +58,7 @@ struct CalibrationImages {
     list: Option<PathBuf>,
     #[serde(default = "default_count")]
     count: usize,
-    /// 0 where neither it nor a list is given.
+    /// The seed of the draw; 0 where neither it nor a list is given.
     seed: Option<u64>,
 }
 
@@ -76,10 +76,10 @@ fn default_count() -> usize {
     32
 }
 
-/// One cell of a plan.
+/// Describes one cell of a plan.
 pub struct Task<'a> {
     plan: &'a SweepPlan,
-    /// Which one it is, from 0.
+    /// The task's number, from 0.
     pub number: usize,
     /// The FP model.
     pub model: &'a PlannedModel,
@@ -90,7 +90,7 @@ pub struct Task<'a> {
 }
 
 impl PlannedModel {
-    /// What its results are called.
+    /// Returns what the model's results are called.
     pub fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| {
             let file = self.model.file_name().unwrap_or_default().to_string_lossy();
@@ -110,10 +110,10 @@ impl SweepPlan {
         Self::parse(path, &input::text(path)?)
     }
 
-    /// [`open`](Self::open) for the text of the file.
+    /// Reads the plan in `text`, the file at `path`, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`open`](Self::open).
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let file: SweepFile = toml::from_str(text)
             .map_err(|error| Error::input(path, error.to_string().trim_end()))?;
@@ -158,7 +158,7 @@ impl SweepPlan {
         Ok(())
     }
 
-    /// All tasks in the order of their numbers: by model, then preset, then bits.
+    /// Lists all tasks in the order of their numbers: by model, then preset, then bits.
     pub fn tasks(&self) -> Vec<Task<'_>> {
         let file = &self.file;
         let mut tasks = Vec::new();
@@ -178,23 +178,23 @@ impl SweepPlan {
         tasks
     }
 
-    /// The folder of the results.
+    /// Returns the folder of the results.
     pub fn out(&self) -> &Path {
         &self.file.out
     }
 
-    /// The files that name images: the list of the calibration's, the labels of the evaluation's.
+    /// Returns the files that name images: the list of the calibration's, the labels of the evaluation's.
     pub fn lists(&self) -> impl Iterator<Item = &Path> {
         let lists = [&self.file.calibration.list, &self.file.evaluation.labels];
         lists.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// How many of the evaluation's images may be left out because they can't be read.
+    /// Says how many of the evaluation's images may be left out because they can't be read.
     pub fn max_skipped(&self) -> usize {
         self.file.evaluation.max_skipped
     }
 
-    /// The seed of the draw of calibration images, unless a list names them.
+    /// Returns the seed of the draw of calibration images, unless a list names them.
     pub fn seed(&self) -> Option<u64> {
         let calibration = &self.file.calibration;
         match calibration.list {
@@ -203,7 +203,7 @@ impl SweepPlan {
         }
     }
 
-    /// The images to calibrate on.
+    /// Returns the images to calibrate on.
     ///
     /// # Errors
     /// Those of [`calibration_set`].
@@ -224,7 +224,7 @@ impl SweepPlan {
         })
     }
 
-    /// The images to evaluate on.
+    /// Returns the images to evaluate on.
     ///
     /// # Errors
     /// Those of [`LabelledImages::open`].
@@ -234,7 +234,7 @@ impl SweepPlan {
     }
 }
 
-/// That there is something, and nothing twice.
+/// Checks that there is at least one value, and none twice.
 fn distinct<T: Eq + Hash + Display>(field: &str, values: &[T]) -> std::result::Result<(), String> {
     if values.is_empty() {
         return Err(format!("{field}: expected at least one"));
@@ -247,7 +247,7 @@ fn distinct<T: Eq + Hash + Display>(field: &str, values: &[T]) -> std::result::R
 }
 
 impl Task<'_> {
-    /// What the preset stands for at these bits, for this architecture.
+    /// Returns what the preset stands for at these bits, for this architecture.
     ///
     /// # Errors
     /// Bits that are not 2 to 8, which no checked plan has.
@@ -255,13 +255,13 @@ impl Task<'_> {
         Method::preset(self.preset, self.bits, self.bits, &sites(architecture))
     }
 
-    /// Where the quantized model goes.
+    /// Returns where the quantized model goes.
     pub fn quantized_path(&self) -> PathBuf {
         self.path("safetensors")
     }
 
-    /// Where the part of its evaluation goes, which says too what the task was made from. Written last: a task that has
-    /// it is finished.
+    /// Returns where the part of the task's evaluation goes, which says too what the task was made from. It is written
+    /// last: a task that has it is finished.
     pub fn part_path(&self) -> PathBuf {
         self.path("json")
     }
@@ -272,7 +272,7 @@ impl Task<'_> {
         self.plan.file.out.join(file)
     }
 
-    /// The part that an earlier run has left, if one has.
+    /// Reads the part that an earlier run has left, if one has.
     ///
     /// # Errors
     /// Those of [`Part::open`].
@@ -284,7 +284,7 @@ impl Task<'_> {
         }
     }
 
-    /// In what `part` differs from what the plan alone says of this task, whatever its models and images hold.
+    /// Words in what `part` differs from what the plan alone says of this task, whatever its models and images hold.
     pub fn differences_to_plan(&self, part: &Part) -> Vec<String> {
         let planned = json!({
             "shard": Shard::WHOLE,
@@ -305,8 +305,8 @@ impl Task<'_> {
         differences(&planned, part)
     }
 
-    /// In what `part`, and the quantized model that it is of, differ from what this task would leave, given its model
-    /// and images.
+    /// Words in what `part`, and the quantized model that it is of, differ from what this task would leave, given its
+    /// model and images.
     pub fn differences(
         &self,
         part: &Part,

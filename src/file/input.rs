@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-/// The longest text that is read, in bytes: twenty times a list of ImageNet's training images.
+/// Limits the bytes of a text: twenty times a list of ImageNet's training images.
 const MAX_TEXT: u64 = 1 << 30;
 
-/// What some programs write before a text in UTF-8.
+/// Holds what some programs write before a text in UTF-8.
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// What texts of other encodings begin with. The longer ones come first: UTF-32's begins with UTF-16's.
+/// Lists what texts of other encodings begin with. The longer ones come first: UTF-32's begins with UTF-16's.
 const OTHER_MARKS: [(&[u8], &str); 4] = [
     (&[0xff, 0xfe, 0, 0], "UTF-32"),
     (&[0, 0, 0xfe, 0xff], "UTF-32"),
@@ -18,7 +18,7 @@ const OTHER_MARKS: [(&[u8], &str); 4] = [
     (&[0xfe, 0xff], "UTF-16"),
 ];
 
-/// The UTF-8 text in `path`, without the byte order mark that some programs write before it.
+/// Reads the UTF-8 text in `path`, without the byte order mark that some programs write before it.
 ///
 /// # Errors
 /// [`Error::Input`] for what is no regular file (a pipe or a device might never end), is longer than 1 GiB, or no UTF-8.
@@ -26,10 +26,10 @@ pub fn text(path: &Path) -> Result<String> {
     text_if_any(path)?.ok_or_else(|| Error::input(path, "can't be read: there is no such file"))
 }
 
-/// [`text`], or `None` where there is no file.
+/// Reads the [`text`] in `path`, or returns `None` where there is no file.
 ///
 /// # Errors
-/// As there.
+/// Those of [`text`].
 pub fn text_if_any(path: &Path) -> Result<Option<String>> {
     let problem = |problem: String| Error::input(path, problem);
     let unreadable = |error: std::io::Error| problem(format!("can't be read: {error}"));
@@ -62,7 +62,7 @@ pub fn text_if_any(path: &Path) -> Result<Option<String>> {
     utf8(bytes).map(Some).map_err(problem)
 }
 
-/// The text that these bytes are in UTF-8, without its byte order mark.
+/// Decodes the text that these bytes are in UTF-8, without its byte order mark.
 fn utf8(bytes: Vec<u8>) -> std::result::Result<String, String> {
     let other = OTHER_MARKS.iter().find(|(mark, _)| bytes.starts_with(mark));
     if let Some((_, encoding)) = other {

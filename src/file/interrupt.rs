@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-/// What is unfinished, which an interruption must leave in order. Whoever holds it holds the end of the process off.
+/// Lists unfinished files and folders, which an interruption removes. While somebody holds its lock, the process
+/// doesn't end by an interruption.
 pub(crate) struct Outstanding {
     unfinished: Vec<PathBuf>,
     /// What the user is told besides that the process was interrupted.
@@ -21,13 +22,13 @@ pub(crate) fn hold_off() -> MutexGuard<'static, Outstanding> {
 }
 
 impl Outstanding {
-    /// Has an interruption remove the file or folder `path` as long as what is returned lives.
+    /// Makes an interruption remove the file or folder `path` as long as the returned value lives.
     pub(crate) fn unfinished(&mut self, path: &Path) -> Unfinished {
         self.unfinished.push(path.to_owned());
         Unfinished(path.to_owned())
     }
 
-    /// Has an interruption leave what is there, which is worth it now.
+    /// Makes an interruption leave a file or folder that is worth keeping now.
     pub(crate) fn keep(&mut self, Unfinished(path): &Unfinished) {
         if let Some(at) = self.unfinished.iter().position(|other| other == path) {
             self.unfinished.swap_remove(at);
@@ -35,7 +36,7 @@ impl Outstanding {
     }
 }
 
-/// A file or folder that an interruption removes.
+/// Marks a file or folder that an interruption removes.
 pub(crate) struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
@@ -44,9 +45,9 @@ impl Drop for Unfinished {
     }
 }
 
-/// Has Ctrl-C and SIGTERM end the process in order from now on: `conclude` is told what the user should know besides, says
-/// so, and returns the exit code. Where there are no such signals, the system's own way to end a process stays, which a
-/// journal outlives too.
+/// Makes Ctrl-C and SIGTERM end the process in order from now on: `conclude` is told what the user should know besides,
+/// says so, and returns the exit code. Where there are no such signals, the system's own way to end a process stays,
+/// which a journal outlives too.
 pub fn listen(conclude: impl FnOnce(Option<&str>) -> u8 + Send + 'static) {
     #[cfg(unix)]
     {

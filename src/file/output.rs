@@ -12,18 +12,18 @@ use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use tempfile::PersistError;
 
-/// How the names begin of what isn't complete yet.
+/// Begins the names of files that aren't complete yet.
 const UNFINISHED: &str = ".unfinished-";
-/// Links that are followed one after the other, as Linux does.
+/// Limits the links that are followed one after the other, as Linux does.
 const MAX_LINKS: usize = 40;
 
-/// A place that can be written to, found before the work.
+/// Holds a place that can be written to, found before the work.
 pub struct Output {
-    /// As the user named it.
+    /// The path, as the user named it.
     path: PathBuf,
-    /// What is there, behind all links.
+    /// The file or stream at the path, behind all links.
     target: PathBuf,
-    /// What is no regular file, opened.
+    /// The stream, opened, where the target is no regular file.
     stream: Option<File>,
 }
 
@@ -48,12 +48,12 @@ impl Output {
         })
     }
 
-    /// The path, as the user named it.
+    /// Returns the path, as the user named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file that will be replaced, unless it is a stream.
+    /// Returns the file that will be replaced, unless it is a stream.
     pub fn file(&self) -> Option<&Path> {
         match self.stream {
             Some(_) => None,
@@ -61,7 +61,8 @@ impl Output {
         }
     }
 
-    /// Writes it. A file appears under its name only when it is complete: a failure leaves whatever was there before.
+    /// Writes the output. A file appears under its name only when it is complete: a failure leaves whatever was there
+    /// before.
     ///
     /// # Errors
     /// [`Error::Input`] for what can't be written, [`Error::BrokenPipe`] for a stream that nobody reads any more.
@@ -80,7 +81,7 @@ impl Output {
     }
 }
 
-/// The file behind all links that `path` leads to, or will be, which can be written.
+/// Returns the file behind all links that `path` leads to, or will lead to once it is written, if it can be written.
 ///
 /// # Errors
 /// Those of [`Output::open`], and one for a stream, which won't do `because` of something.
@@ -149,15 +150,15 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
     remove().map_err(|error: io::Error| Error::input(folder, format!("can't be cleaned: {error}")))
 }
 
-/// What can be written to.
+/// Says what kind of place can be written to.
 enum Kind {
     /// A regular file, or a name that is free.
     File,
-    /// What takes bytes as they come.
+    /// A stream, which takes bytes as they come.
     Stream,
 }
 
-/// What is at `path`, behind all links, if it can be written to.
+/// Finds what is at `path`, behind all links, if it can be written to.
 fn look(path: &Path) -> Result<(PathBuf, Kind)> {
     let cannot_write = |error| cannot_write(path, error);
     let refused = |is: &str| {
@@ -189,7 +190,8 @@ fn look(path: &Path) -> Result<(PathBuf, Kind)> {
     Ok((target, Kind::File))
 }
 
-/// Where `path` leads, through links one after the other: the last may be missing what it leads to, or be a descriptor.
+/// Follows the links at `path` one after the other to where they lead: the last may be missing what it leads to, or be
+/// a descriptor.
 fn target_of(path: &Path) -> io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -207,14 +209,14 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("a link that leads back to itself"))
 }
 
-/// Whether `path`, whose folder is behind no link, is the name of an open file of a process. It looks like a link, but what
-/// is behind it needn't have a name, and where it has one, the file is in use under it.
+/// Says whether `path`, whose folder is behind no link, is the name of an open file of a process. It looks like a link,
+/// but what is behind it needn't have a name, and where it has one, the file is in use under it.
 fn is_descriptor(path: &Path) -> bool {
     let folder = folder_of(path);
     folder == Path::new("/dev/fd") || folder.starts_with("/proc") && folder.ends_with("fd")
 }
 
-/// Opens a stream. What is an open file already, and may be regular, is written on from where it ends.
+/// Opens a stream. A file that a process already has open, which may be regular, is written on from where it ends.
 fn open_stream(target: &Path) -> io::Result<File> {
     if let Some(stream) = standard(target) {
         return stream;
@@ -226,8 +228,8 @@ fn open_stream(target: &Path) -> io::Result<File> {
     }
 }
 
-/// This process's stdout or stderr, if that is what `target` names. What else goes there stays in order, because both share
-/// their place in the file.
+/// Returns this process's stdout or stderr, if that is what `target` names. What else goes there stays in order,
+/// because both share their place in the file.
 #[cfg(unix)]
 fn standard(target: &Path) -> Option<io::Result<File>> {
     use std::os::fd::AsFd;
@@ -250,7 +252,7 @@ fn standard(_target: &Path) -> Option<io::Result<File>> {
     None
 }
 
-/// What keeps it from being written to as a stream, if anything does.
+/// Says what keeps a file from being written to as a stream, if anything does.
 #[cfg(unix)]
 fn no_stream(found: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::FileTypeExt;
@@ -281,8 +283,8 @@ fn fill(
     writer.flush()
 }
 
-/// Writes a file beside `target`, which is behind no link, and renames it. Other names of what was there, hard links, keep
-/// that.
+/// Writes a file beside `target`, which is behind no link, and renames it. Other names of the old file, hard links,
+/// keep the old contents.
 fn replace(
     target: &Path,
     contents: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
@@ -333,7 +335,7 @@ fn keep_owner_and_mode(target: &Path, file: &File) -> io::Result<()> {
     file.set_permissions(PermissionsExt::from_mode(found.mode() & 0o777))
 }
 
-/// How the name of a temporary file ends that becomes `path`.
+/// Returns the ending of the name of a temporary file that becomes `path`.
 fn unfinished_suffix(path: &Path) -> OsString {
     let mut suffix = OsString::from("-");
     suffix.push(path.file_name().unwrap_or_default());

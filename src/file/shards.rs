@@ -11,20 +11,20 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What an index's name ends with, as in `model.safetensors.index.json`.
+/// Ends an index's name, as in `model.safetensors.index.json`.
 pub const INDEX_SUFFIX: &str = ".index.json";
-/// The most shards that are believed.
+/// Limits the number of shards.
 const MAX_SHARDS: usize = 1000;
-/// The longest name of a shard that is believed, that of a file.
+/// Limits the length of a shard's name, as file systems do.
 const MAX_NAME: usize = 255;
 
-/// An index: for each tensor the shard that holds it. Shards lie beside their index.
+/// Tells for each tensor the shard that holds it. Shards lie beside their index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Index {
     shards: BTreeMap<String, String>,
 }
 
-/// [`Index`] as it is stored. What else it tells isn't needed: sizes are in the shards.
+/// Holds an [`Index`] as it is stored. What else it tells isn't needed: sizes are in the shards.
 #[derive(Deserialize)]
 struct IndexFile {
     #[serde(deserialize_with = "unique_strings")]
@@ -32,7 +32,7 @@ struct IndexFile {
 }
 
 impl Index {
-    /// Whether a file of this name is an index.
+    /// Says whether a file of this name is an index.
     pub fn is_named(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default();
         name.to_string_lossy().ends_with(INDEX_SUFFIX)
@@ -73,24 +73,24 @@ impl Index {
         }
     }
 
-    /// The shards' names, in order.
+    /// Returns the shards' names, in order.
     pub fn files(&self) -> BTreeSet<&str> {
         self.shards.values().map(String::as_str).collect()
     }
 
-    /// The shard that holds tensor `name`.
+    /// Names the shard that holds tensor `name`.
     pub fn shard(&self, name: &str) -> Option<&str> {
         self.shards.get(name).map(String::as_str)
     }
 
-    /// All tensors, each with its shard, sorted by name.
+    /// Returns all tensors, each with its shard, sorted by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &str)> {
         let tensors = self.shards.iter();
         tensors.map(|(name, file)| (name.as_str(), file.as_str()))
     }
 
     #[cfg(feature = "files")]
-    /// The shards that don't lie beside the index at `path`, in order.
+    /// Finds the shards that don't lie beside the index at `path`, in order.
     pub fn missing(&self, path: &Path) -> Vec<String> {
         let files = self.files().into_iter().map(str::to_owned);
         files
@@ -99,7 +99,7 @@ impl Index {
     }
 
     #[cfg(feature = "files")]
-    /// That the shards lie beside the index at `path`.
+    /// Checks that the shards lie beside the index at `path`.
     ///
     /// # Errors
     /// [`Error::Input`] that names those that don't.
@@ -119,7 +119,8 @@ impl Index {
 }
 
 #[cfg(feature = "files")]
-/// How many shards a checkpoint has of which the file at `path` is one, by its name: 3 by `model-00001-of-00003.safetensors`.
+/// Tells how many shards a checkpoint has of which the file at `path` is one, by its name: 3 by
+/// `model-00001-of-00003.safetensors`.
 pub fn shards_by_name(path: &Path) -> Option<usize> {
     let stem = path.file_stem()?.to_str()?;
     let (before, count) = stem.rsplit_once("-of-")?;
@@ -128,7 +129,7 @@ pub fn shards_by_name(path: &Path) -> Option<usize> {
     (1..=count).contains(&place).then_some(count)
 }
 
-/// Whether `file` names a file beside the index, and is safe as a part of a URL too.
+/// Says whether `file` names a file beside the index, and is safe as a part of a URL too.
 fn is_plain(file: &str) -> bool {
     let taken = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=MAX_NAME).contains(&file.len()) && file.bytes().all(taken) && !file.starts_with('.')

@@ -11,7 +11,7 @@ pub fn unique_strings<'de, D: Deserializer<'de>>(
     Unique::deserialize(deserializer).map(|Unique(strings)| strings)
 }
 
-/// A JSON object of strings in which no name occurs twice.
+/// Holds a JSON object of strings in which no name occurs twice.
 pub struct Unique(pub BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Unique {

@@ -28,27 +28,28 @@ use crate::file::shards::Index;
 use crate::file::unique::Unique;
 use crate::text::abridged;
 
-/// The longest header that is read, the `safetensors` crate's own limit.
+/// Limits the bytes of a header, as the `safetensors` crate does.
 const MAX_HEADER: usize = 100_000_000;
-/// Bytes of the header's length, which is also the alignment that a header is padded to.
+/// Counts the bytes of the header's length, which is also the alignment that a header is padded to.
 const LENGTH_BYTES: usize = 8;
-/// Bytes read to recognise a file of another kind.
+/// Counts the bytes read to recognise a file of another kind.
 const MAGIC_BYTES: usize = 64;
-/// The header key that holds metadata and therefore can't name a tensor.
+/// Names the header's key that holds metadata and therefore can't name a tensor.
 const METADATA: &str = "__metadata__";
-/// The dtypes that [`Weights::float`] converts.
+/// Lists the dtypes that [`Weights::float`] converts.
 const FLOATS: &[Dtype] = &[Dtype::F32, Dtype::F16, Dtype::BF16];
-/// The dtypes that codes and shifts are kept in.
+/// Lists the dtypes that codes and shifts are kept in.
 const CODES: &[Dtype] = &[Dtype::U8, Dtype::I32];
 
-/// A safetensors file in memory, whose header has been checked against its data; or several, the shards of one checkpoint.
+/// Holds a safetensors file in memory, whose header has been checked against its data; or several, the shards of one
+/// checkpoint.
 #[derive(Clone)]
 pub struct Weights {
     path: PathBuf,
     /// The file, or the shards one after the other, then the values of replaced tensors.
     bytes: Vec<u8>,
     file_len: usize,
-    /// With byte ranges in `bytes`.
+    /// The header, with byte ranges in `bytes`.
     header: Header,
 }
 
@@ -84,7 +85,7 @@ impl Weights {
         Ok(Self::new(path, bytes, header))
     }
 
-    /// Reads and checks the shards of the `index` at `path`. `open` opens the one of a name, and tells its length.
+    /// Reads and checks the shards of the `index` at `path`. `open` opens the shard of a name, and tells its length.
     ///
     /// # Errors
     /// Those of [`from_bytes`](Self::from_bytes), about the shard; a tensor that isn't in the shard that the index says, or in another
@@ -120,12 +121,12 @@ impl Weights {
         }
     }
 
-    /// The file's path, as it was opened; that of the index, where there are shards.
+    /// Returns the file's path, as it was opened; that of the index, where there are shards.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives each tensor that `newer` has a name for that name; the others keep theirs.
+    /// Renames each tensor that `newer` has a name for; the others keep theirs.
     ///
     /// # Errors
     /// [`Error::Input`] if two tensors would have one name.
@@ -145,7 +146,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Leaves out the tensors that aren't `kept`.
+    /// Leaves out the tensors whose names aren't `kept`.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
         self.header.tensors.retain(|name, _| kept(name));
     }
@@ -168,18 +169,18 @@ impl Weights {
         };
     }
 
-    /// Bytes of the whole file, or of all shards.
+    /// Counts the bytes of the whole file, or of all shards.
     pub fn file_len(&self) -> usize {
         self.file_len
     }
 
-    /// The metadata strings of the header; empty if it has none.
+    /// Returns the metadata strings of the header; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
     }
 
-    /// SHA-256 of the whole file, as it was opened, in lower-case hex; of shards one after the other, in the order of their
-    /// names.
+    /// Returns SHA-256 of the whole file, as it was opened, in lower-case hex; of shards one after the other, in the
+    /// order of their names.
     pub fn sha256(&self) -> String {
         use fmt::Write;
         Sha256::digest(&self.bytes[..self.file_len])
@@ -190,17 +191,17 @@ impl Weights {
             })
     }
 
-    /// The names of all tensors, sorted.
+    /// Returns the names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)
     }
 
-    /// The shape of tensor `name`, or `None` if the file has no such tensor.
+    /// Returns the shape of tensor `name`, or `None` if the file has no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         Some(&self.header.tensors.get(name)?.shape)
     }
 
-    /// Tensor `name` (F32, F16 or BF16) in row-major order, converted to f32, which holds all three exactly.
+    /// Reads tensor `name` (F32, F16 or BF16) in row-major order, converted to f32, which holds all three exactly.
     ///
     /// # Errors
     /// [`Error::Input`] if the tensor is missing, has another dtype or holds a NaN or an infinity.
@@ -226,7 +227,7 @@ impl Weights {
         Ok(values)
     }
 
-    /// The bytes of tensor `name` (U8): packed codes.
+    /// Returns the bytes of tensor `name` (U8): packed codes.
     ///
     /// # Errors
     /// [`Error::Input`] if the tensor is missing or has another dtype.
@@ -237,7 +238,7 @@ impl Weights {
         }
     }
 
-    /// Tensor `name` (I32) in row-major order.
+    /// Reads tensor `name` (I32) in row-major order.
     ///
     /// # Errors
     /// [`Error::Input`] if the tensor is missing or has another dtype.
@@ -326,12 +327,12 @@ impl Weights {
     }
 }
 
-/// The little-endian elements of `N` bytes each. A checked tensor has no remainder.
+/// Returns the little-endian elements of `N` bytes each. A checked tensor has no remainder.
 fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.as_chunks::<N>().0.iter().copied()
 }
 
-/// A safetensors header, names in order.
+/// Holds a safetensors header, names in order.
 #[derive(Clone, Default)]
 struct Header {
     metadata: BTreeMap<String, String>,
@@ -339,7 +340,7 @@ struct Header {
 }
 
 impl<'de> Deserialize<'de> for Header {
-    /// Unlike a derived map, refuses a name that occurs twice, as the format demands.
+    /// Reads a header and, unlike a derived map, refuses a name that occurs twice, as the format demands.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Entries;
 
@@ -379,7 +380,7 @@ impl<'de> Deserialize<'de> for Header {
 }
 
 impl Header {
-    /// Adds what the file `shard` of `index` has.
+    /// Adds the tensors and metadata of the file `shard` of `index`.
     fn join(&mut self, other: Self, shard: &str, index: &Index) -> std::result::Result<(), String> {
         for (name, info) in other.tensors {
             match index.shard(&name) {
@@ -406,7 +407,7 @@ impl Header {
         Ok(())
     }
 
-    /// Bytes of data that the header describes, or what is wrong with its byte ranges.
+    /// Counts the bytes of data that the header describes, or says what is wrong with its byte ranges.
     fn data_len(&self) -> std::result::Result<usize, String> {
         let mut by_offset: Vec<_> = self.tensors.iter().collect();
         by_offset.sort_by_key(|(_, info)| info.data_offsets);
@@ -430,7 +431,7 @@ impl Header {
     }
 }
 
-/// Bytes that a tensor takes, or `None` if they are too many to count or no whole number.
+/// Counts the bytes that a tensor takes; `None` if they are too many to count or no whole number.
 fn byte_len(info: &TensorInfo) -> Option<usize> {
     let bits = info
         .shape
@@ -440,7 +441,7 @@ fn byte_len(info: &TensorInfo) -> Option<usize> {
 }
 
 #[cfg(feature = "files")]
-/// The file at `path`, and its length.
+/// Opens the file at `path`, and tells its length.
 fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     // Looked at before it is opened: opening a pipe would wait for a writer.
     let found = path
@@ -457,8 +458,8 @@ fn open(path: &Path) -> std::result::Result<(File, usize), String> {
     Ok((file, len))
 }
 
-/// Reads a file of `file_len` bytes to the end of `bytes`, as far as what was read so far holds true. Its header's byte
-/// ranges are those in `bytes`.
+/// Reads a file of `file_len` bytes to the end of `bytes`, and stops where the header or its length turns out wrong.
+/// The returned header's byte ranges are those in `bytes`.
 fn append(
     bytes: &mut Vec<u8>,
     file: &mut impl Read,
@@ -524,7 +525,7 @@ fn extend(
     Ok(())
 }
 
-/// Where the data starts, by the header's length at the start of a file of `file_len` bytes.
+/// Returns where the data starts, by the header's length at the start of a file of `file_len` bytes.
 fn data_start(start: &[u8], file_len: usize) -> std::result::Result<usize, String> {
     let Some(length) = start.first_chunk::<LENGTH_BYTES>() else {
         return Err(match file_len {
@@ -550,7 +551,7 @@ fn data_start(start: &[u8], file_len: usize) -> std::result::Result<usize, Strin
     }
 }
 
-/// What else a file that starts like this is, with the cure.
+/// Says what else a file that starts like this is, with the cure.
 fn other_kind(start: &[u8]) -> Option<&'static str> {
     const PICKLE_PROTOCOLS: std::ops::RangeInclusive<u8> = 2..=5;
     let text = start.trim_ascii_start().to_ascii_lowercase();
@@ -573,7 +574,7 @@ fn other_kind(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A tensor to write: its shape, and its elements in row-major order.
+/// Holds a tensor to write: its shape, and its elements in row-major order.
 pub enum TensorData {
     /// 32-bit floats.
     F32 {
@@ -613,7 +614,7 @@ impl TensorData {
         }
     }
 
-    /// The elements as they lie in memory: little-endian, like the format and every GPU host.
+    /// Returns the elements as they lie in memory: little-endian, like the format and every GPU host.
     fn bytes(&self) -> &[u8] {
         match self {
             Self::F32 { data, .. } => bytemuck::cast_slice(data),
@@ -662,7 +663,7 @@ pub fn to_bytes(
     Ok(bytes)
 }
 
-/// Tensors by their names.
+/// Holds tensors by their names.
 type NamedTensors = Vec<(String, TensorData)>;
 
 /// Brings tensors into the order of a file, and returns its header before them.
@@ -677,12 +678,12 @@ fn in_order(
     Ok((header_bytes(&tensors, metadata)?, tensors))
 }
 
-/// The header of `tensors` in the order of their data, with its length before it and padded behind it.
+/// Returns the header of `tensors` in the order of their data, with its length before it and padded behind it.
 fn header_bytes(
     tensors: &[(String, TensorData)],
     metadata: &BTreeMap<String, String>,
 ) -> std::result::Result<Vec<u8>, String> {
-    /// Metadata first, so that a glance at the file's start shows it.
+    /// Puts metadata first, so that a glance at the file's start shows it.
     #[derive(serde::Serialize)]
     struct Entries<'a> {
         #[serde(rename = "__metadata__", skip_serializing_if = "BTreeMap::is_empty")]

@@ -14,17 +14,17 @@ use crate::error::{Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// Digits of a commit's name.
+/// Counts the digits of a commit's name.
 const COMMIT_DIGITS: usize = 40;
 
-/// A repository's folder in the cache.
+/// Names a repository's folder in the cache.
 pub struct Folder {
     path: PathBuf,
     locks: PathBuf,
 }
 
 impl Folder {
-    /// The folder of `repository` in `cache`. Neither need exist.
+    /// Returns the folder of `repository` in `cache`. Neither need exist.
     pub fn new(cache: &Path, repository: &Repository) -> Self {
         let name = format!("models--{}", repository.id.replace('/', "--"));
         Self {
@@ -33,12 +33,12 @@ impl Folder {
         }
     }
 
-    /// The folder's path.
+    /// Returns the folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The commit that `revision` is, as far as the cache knows.
+    /// Returns the commit that `revision` is, as far as the cache knows.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -64,7 +64,7 @@ impl Folder {
             .map_err(|error| cannot_write(&path, error))
     }
 
-    /// `file` of `commit`, if the cache has it. The path is the snapshot's, beside the commit's other files.
+    /// Returns the path of `file` of `commit`, if the cache has it: the snapshot's, beside the commit's other files.
     pub fn file(&self, commit: &str, file: &str) -> Option<PathBuf> {
         let path = self.path.join("snapshots").join(commit).join(file);
         path.exists().then_some(path)
@@ -92,12 +92,12 @@ impl Folder {
         }
     }
 
-    /// Where the blob of this name is, or will be.
+    /// Returns where the blob of this name is, or will be.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.path.join("blobs").join(etag)
     }
 
-    /// The beginning of the blob of this name, which may be empty, and its path.
+    /// Opens the beginning of the blob of this name, which may be empty, and returns its path too.
     ///
     /// # Errors
     /// [`Error::Input`] if it can't be written.
@@ -135,13 +135,13 @@ impl Folder {
     }
 }
 
-/// Whether a revision is a commit.
+/// Says whether a revision is a commit.
 pub fn is_commit(revision: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     revision.len() == COMMIT_DIGITS && revision.bytes().all(is_digit)
 }
 
-/// That a file of the cache can't be written.
+/// Makes the error that a file of the cache can't be written.
 pub fn cannot_write(path: &Path, error: std::io::Error) -> Error {
     Error::input(path, format!("can't be written: {error}"))
 }

@@ -16,23 +16,24 @@ use ureq::http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
-/// The commit that a revision is.
+/// Names the header with the commit that a revision is.
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
-/// ETag and size of a file that is kept elsewhere: large files are, and their ETag is their SHA-256.
+/// Names the header with the ETag of a file that is kept elsewhere, and the next one its size. Large files are, and
+/// their ETag is their SHA-256.
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
-/// Why the hub refuses, for programs and for people.
+/// Names the header that says why the hub refuses for programs, and the next one for people.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 
-/// How long a connection may take, as in huggingface_hub.
+/// Limits how long a connection may take, as in huggingface_hub.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long the hub may be silent.
+/// Limits how long the hub may be silent.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Redirects that are followed.
+/// Limits the redirects that are followed.
 const REDIRECTS: usize = 10;
 
-/// Why there is no file.
+/// Says why there is no file.
 pub enum Failure {
     /// The hub can't be reached, or doesn't answer as one: the cache may do.
     Unreachable(String),
@@ -48,7 +49,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the hub tells of a file.
+/// Holds what the hub tells of a file.
 pub struct Entry {
     pub commit: String,
     /// The name of its blob: SHA-256 of a large file.
@@ -57,27 +58,29 @@ pub struct Entry {
     pub size: Option<u64>,
 }
 
-/// A hub to ask about one repository.
+/// Asks a hub about one repository.
 pub struct Client<'a> {
     agent: Agent,
     endpoint: &'a str,
     repository: &'a Repository,
-    /// Goes to the endpoint itself, never to where it redirects to.
+    /// The header that goes to the endpoint itself, never to where it redirects to.
     authorization: Option<HeaderValue>,
-    /// What that is of.
+    /// Whose authorization that is.
     account: Account,
 }
 
-/// Who asks.
+/// Says who asks.
 enum Account {
     Nobody,
-    /// Of the hub.
+    /// A token of the hub.
     Token,
-    /// Of the server in front of it.
+    /// A user of the server in front of the hub.
     User,
 }
 
 impl<'a> Client<'a> {
+    /// Makes a client for `repository`, which may ask as the user or with the token of `settings`.
+    ///
     /// # Errors
     /// [`Error::Input`] for an endpoint that is no URL, and a token that can't be sent.
     pub fn new(settings: &'a Settings, repository: &'a Repository) -> Result<Self, Error> {
@@ -157,7 +160,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Where `file` at `revision` is.
+    /// Returns the URL of `file` at `revision`.
     pub fn url(&self, revision: &str, file: &str) -> String {
         let (endpoint, id) = (self.endpoint, &self.repository.id);
         format!(
@@ -216,7 +219,7 @@ impl<'a> Client<'a> {
         )))
     }
 
-    /// What an answer other than the file means, and what to do.
+    /// Says what an answer other than the file means, and what to do.
     fn refusal(&self, response: &Response<Body>, url: &str, revision: &str) -> Failure {
         let status = response.status();
         let (id, endpoint) = (&self.repository.id, self.endpoint);
@@ -253,7 +256,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What an answer tells of a file, if it is a hub's. Commit and ETag will name files.
+/// Reads what an answer tells of a file, if it is a hub's. Commit and ETag will name files.
 fn entry(response: &Response<Body>) -> Option<Entry> {
     let commit = header(response, COMMIT).filter(|commit| is_commit(commit))?;
     let etag = header(response, LINKED_ETAG).or_else(|| header(response, ETAG))?;
@@ -274,7 +277,7 @@ fn header(response: &Response<Body>, name: HeaderName) -> Option<&str> {
     response.headers().get(name)?.to_str().ok()
 }
 
-/// The header's value for a user and a password, written as in a URL.
+/// Returns the header's value for a user and a password, written as in a URL.
 fn basic(user: &str) -> String {
     // The first colon ends the user.
     let decoded: Vec<u8> = percent_decode_str(user).collect();
@@ -285,13 +288,13 @@ fn basic(user: &str) -> String {
     )
 }
 
-/// Scheme, host and port.
+/// Returns scheme, host and port.
 fn origin(uri: &Uri) -> Option<(&Scheme, &str, Option<u16>)> {
     let is_http = |scheme: &&Scheme| [Scheme::HTTP, Scheme::HTTPS].contains(scheme);
     Some((uri.scheme().filter(is_http)?, uri.host()?, uri.port_u16()))
 }
 
-/// Where a redirect from `uri` leads.
+/// Returns where a redirect from `uri` leads.
 fn redirected(uri: &Uri, to: &str) -> Option<Uri> {
     let absolute = match to.starts_with('/') && !to.starts_with("//") {
         true => format!("{}://{}{to}", uri.scheme()?, uri.authority()?),

@@ -12,15 +12,15 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Weights in a form that isn't read.
+/// Names the file of weights in a form that isn't read.
 const PICKLED: &str = "pytorch_model.bin";
-/// Hexadecimal digits of a SHA-256.
+/// Counts the hexadecimal digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
-/// Bytes that are read at once.
+/// Counts the bytes that are read at once.
 const CHUNK: usize = 1 << 16;
 
-/// The [`WEIGHTS`] of `repository`, or the [`INDEX`] with all shards beside it, and its config.json if it has one, all of
-/// one commit.
+/// Fetches the [`WEIGHTS`] of `repository`, or the [`INDEX`] with all shards beside it, and its config.json if it has
+/// one, all of one commit.
 ///
 /// The hub is asked which commit the revision is now, and what the cache lacks of it is fetched. Where the hub can't be
 /// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. `on_transfer` hears of each part that comes.
@@ -53,7 +53,7 @@ pub fn fetch(
     }
 }
 
-/// The checkpoint that the cache has, where that has to do.
+/// Returns the checkpoint that the cache has, where that has to do.
 fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf, Error> {
     let commit = folder.commit(&repository.revision);
     let file = |name: &str| folder.file(commit.as_ref()?, name);
@@ -77,7 +77,7 @@ fn cached(repository: &Repository, folder: &Folder, why: &str) -> Result<PathBuf
     Ok(path)
 }
 
-/// A repository on its way into the cache.
+/// Downloads a repository into the cache.
 struct Download<'a> {
     repository: &'a Repository,
     folder: &'a Folder,
@@ -86,7 +86,7 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Brings what the cache lacks of the checkpoint.
+    /// Brings into the cache what it lacks of the checkpoint.
     fn checkpoint(&mut self) -> Result<PathBuf, Failure> {
         let (repository, folder) = (self.repository, self.folder);
         let (file, entry) = match self.client.look_up(&repository.revision, WEIGHTS) {
@@ -221,7 +221,7 @@ impl Download<'_> {
     }
 }
 
-/// That a file is the one that the hub told of.
+/// Checks that a file is the one that the hub told of.
 fn check(entry: &Entry, file: &mut File) -> Result<(), String> {
     let cannot_read = |error| format!("can't be read again: {error}");
     let mut hash = Sha256::new();

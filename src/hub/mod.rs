@@ -19,21 +19,21 @@ pub use fetch::fetch;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a repository's name begins with, as timm writes it.
+/// Begins a repository's name, as timm writes it.
 pub const PREFIX: &str = "hf-hub:";
-/// The file of a repository that holds its weights.
+/// Names the file of a repository that holds its weights.
 pub const WEIGHTS: &str = "model.safetensors";
-/// The file that names the weights' shards, where they are in several files.
+/// Names the file that names the weights' shards, where they are in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// timm's description of the model, which not every repository has.
+/// Names timm's description of the model, which not every repository has.
 const CONFIG: &str = "config.json";
 
-/// The hub's default branch.
+/// Names the hub's default branch.
 const MAIN: &str = "main";
-/// The longest owner, name or revision that the hub takes.
+/// Limits the length of an owner, name or revision, as the hub does.
 const MAX_NAME: usize = 96;
 
-/// How much of a file has come.
+/// Says how much of a file has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     /// Bytes that are there.
@@ -42,7 +42,7 @@ pub struct Transfer {
     pub size: Option<u64>,
 }
 
-/// A model repository of the hub, at a revision. Both are safe as parts of a path and of a URL.
+/// Names a model repository of the hub, at a revision. Both are safe as parts of a path and of a URL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repository {
     /// `OWNER/NAME`.
@@ -78,7 +78,7 @@ impl FromStr for Repository {
     }
 }
 
-/// Whether `part` is of letters, digits and these `marks`, and can't be mistaken for a path.
+/// Says whether `part` is of letters, digits and these `marks`, and can't be mistaken for a path.
 fn is_plain(part: &str, marks: &str) -> bool {
     let taken = |character: char| character.is_ascii_alphanumeric() || marks.contains(character);
     (1..=MAX_NAME).contains(&part.len())

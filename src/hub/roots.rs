@@ -7,13 +7,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use ureq::tls::{Certificate, RootCerts};
 
-/// The variables of Python's requests, the nearer first. Each is a file or a folder in the place of all other roots.
+/// Lists the variables of Python's requests, the nearer first. Each is a file or a folder in the place of all other
+/// roots.
 const BUNDLES: [&str; 2] = ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
-/// The variables of OpenSSL: a file, and folders. They take the place of the system's roots.
+/// Names the variables of OpenSSL: a file, and folders. They take the place of the system's roots.
 const FILE: &str = "SSL_CERT_FILE";
 const FOLDERS: &str = "SSL_CERT_DIR";
 
-/// Mozilla's roots, which are built in, and the system's, unless the environment names others.
+/// Returns Mozilla's roots, which are built in, and the system's, unless the environment names others.
 ///
 /// # Errors
 /// [`Error::Input`] where those alone are to be trusted that can't be read or aren't there.
@@ -21,7 +22,7 @@ pub fn from_environment() -> Result<RootCerts> {
     from_variables(|name| env::var_os(name))
 }
 
-/// A variable that is empty counts as none.
+/// Reads the roots by variables, of which an empty one counts as none.
 fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<RootCerts> {
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     for name in BUNDLES {
@@ -55,7 +56,7 @@ fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<RootCer
     Ok(roots.into())
 }
 
-/// The certificates in the file or folder that the variable `name` names.
+/// Reads the certificates in the file or folder that the variable `name` names.
 fn certificates(name: &str, path: &Path) -> Result<Vec<Certificate<'static>>> {
     let problem = |problem: &dyn std::fmt::Display| {
         Error::input(name, format!("{}: {problem}", path.display()))

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-/// Where the hub and its cache are, and who asks.
+/// Says where the hub and its cache are, and who asks.
 pub struct Settings {
     /// `HF_ENDPOINT`: the hub's URL, without a slash at its end, and without user and password.
     pub endpoint: String,
@@ -21,7 +21,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of this process.
+    /// Reads the settings of this process from its environment.
     ///
     /// # Errors
     /// [`Error::Input`] for a token's file that can't be read, and where there is no place for a cache.
@@ -29,7 +29,7 @@ impl Settings {
         Self::from_variables(|name| env::var_os(name), env::home_dir())
     }
 
-    /// A variable that is empty counts as none.
+    /// Reads the settings from variables, of which an empty one counts as none.
     fn from_variables(
         variable: impl Fn(&str) -> Option<OsString>,
         home: Option<PathBuf>,
@@ -74,7 +74,7 @@ impl Settings {
     }
 }
 
-/// A URL without the user and the password in it, and these.
+/// Splits a URL into one without user and password, and these.
 fn split_user(url: &str) -> (String, Option<String>) {
     let (scheme, rest) = match url.find("://") {
         Some(at) => url.split_at(at + "://".len()),

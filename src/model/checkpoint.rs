@@ -11,16 +11,16 @@ use crate::file::weights::Weights;
 use crate::model::config::Family;
 use crate::text::abridged;
 
-/// The tensor that every network here begins with. What comes before its name is what the network is wrapped in.
+/// Names the tensor that every network here begins with. What comes before its name is what the network is wrapped in.
 const FIRST_LAYER: &str = "patch_embed.proj.weight";
-/// Words that PyTorch's wrappers of single modules put into names: compiled, sharded, and recomputed ones.
+/// Lists words that PyTorch's wrappers of single modules put into names: compiled, sharded, and recomputed ones.
 const WRAPPERS: [&str; 3] = [
     "_orig_mod",
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
 ];
-/// Words of names that tell what only training needs: averages' counters, optimizers, their schedules, losses, and the token
-/// that stands for hidden patches.
+/// Lists words in the names of tensors that only training needs: averages' counters, optimizers, their schedules,
+/// losses, and the token that stands for hidden patches.
 const TRAINING: [&str; 12] = [
     "n_averaged",
     "optimizer",
@@ -58,7 +58,8 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
 /// Gives a checkpoint's tensors the names that they have in timm today, as `open_checkpoint` does.
 ///
 /// # Errors
-/// As there.
+/// A file of several networks, or with other parts around its network; a tensor under both its older and its newer
+/// name.
 pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     let mut weights = unwrapped(weights)?;
     if Family::of(&weights) == Family::Vit {
@@ -86,7 +87,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     Ok(weights)
 }
 
-/// The network of a file without what it is wrapped in, and without what only training needs. A file of no such network
+/// Takes a network out of what it is wrapped in, and leaves out what only training needs. A file of no such network
 /// stays as it is.
 fn unwrapped(mut weights: Weights) -> Result<Weights> {
     let has = |word: &str| {
@@ -149,7 +150,7 @@ fn is_training_word(word: &str) -> bool {
     TRAINING.contains(&word)
 }
 
-/// That a file holds more than one network, and how to keep one of them.
+/// Makes the error that a file holds more than one network, which says how to keep one of them.
 fn several_networks(weights: &Weights, prefixes: [&str; 2]) -> Error {
     let [first, second] = prefixes.map(|prefix| match prefix {
         "" => "no prefix".to_owned(),

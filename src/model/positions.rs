@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, Family, VitConfig};
 
-/// timm's name of the positions.
+/// Names the positions as timm does.
 const POSITIONS: &str = "pos_embed";
 
 /// Resamples the positions in `weights` for images of the size that `architecture` takes, if they are for another, as
@@ -40,7 +40,7 @@ pub fn interpolate_positions(
     Ok(Some(file.image_size))
 }
 
-/// `[new, new, dim]` of a grid `[old, old, dim]`. Sums in f64, rounded once.
+/// Resamples a grid `[old, old, dim]` to `[new, new, dim]`. Sums in f64, rounds once.
 fn resampled(grid: &[f32], dim: usize, old: usize, new: usize) -> Vec<f32> {
     let taps = taps(old, new, 0..new, Interpolation::Bicubic);
     let grid: Vec<f64> = grid.iter().copied().map(f64::from).collect();
@@ -49,7 +49,7 @@ fn resampled(grid: &[f32], dim: usize, old: usize, new: usize) -> Vec<f32> {
     square.into_iter().map(|value| value as f32).collect()
 }
 
-/// `[…, taps, inner]` of `values` `[…, old, inner]`.
+/// Filters `values` `[…, old, inner]` to `[…, taps, inner]`.
 fn filtered(values: &[f64], old: usize, inner: usize, taps: &[Taps<f64>]) -> Vec<f64> {
     let mut output = Vec::with_capacity(values.len() / old * taps.len());
     for values in values.chunks_exact(old * inner) {

@@ -3,7 +3,7 @@
 use super::ExactSum;
 use serde::{Deserialize, Serialize};
 
-/// The figures that `eval` prints. Fractions are of the evaluated images.
+/// Holds the figures that `eval` prints. Fractions are of the evaluated images.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Accuracy {
     /// Images evaluated.
@@ -36,7 +36,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts many images: their labels, their logits, and the FP network's logits if those are another one's.
+    /// Counts many images: their labels, their logits, and the FP network's logits where another network gave `logits`.
     pub fn of(labels: &[usize], logits: &[Vec<f32>], reference: Option<&[Vec<f32>]>) -> Self {
         let mut tally = Self::default();
         for (index, (&label, logits)) in labels.iter().zip(logits).enumerate() {
@@ -84,13 +84,13 @@ impl Tally {
         self.noise.merge(&other.noise);
     }
 
-    /// Images counted so far.
+    /// Counts the images so far.
     pub fn images(&self) -> usize {
         self.images
     }
 
-    /// Whether a tally from a file could have been counted, of images that were all `compared` with an FP network or of
-    /// which none was.
+    /// Checks whether a tally from a file could have been counted, of images that were all `compared` with an FP
+    /// network or of which none was.
     ///
     /// # Errors
     /// What contradicts itself.
@@ -124,7 +124,7 @@ impl Tally {
         Ok(())
     }
 
-    /// The figures of all images counted so far; `None` if there are none.
+    /// Returns the figures of all images counted so far; `None` if there are none.
     pub fn accuracy(&self) -> Option<Accuracy> {
         if self.images == 0 {
             return None;
@@ -142,7 +142,7 @@ impl Tally {
     }
 }
 
-/// How many classes come before `label`: larger logits, and equal ones of smaller index.
+/// Counts the classes that come before `label`: larger logits, and equal ones of smaller index.
 fn rank(logits: &[f32], label: usize) -> usize {
     logits
         .iter()
@@ -153,14 +153,14 @@ fn rank(logits: &[f32], label: usize) -> usize {
         .count()
 }
 
-/// The class of the largest logit, the smallest of equals.
+/// Returns the class of the largest logit, the smallest of equals.
 fn largest(logits: &[f32]) -> Option<usize> {
     (0..logits.len())
         .rev()
         .max_by(|&left, &right| logits[left].total_cmp(&logits[right]))
 }
 
-/// KL(softmax(reference) ‖ softmax(logits)).
+/// Computes KL(softmax(reference) ‖ softmax(logits)).
 fn divergence(reference: &[f32], logits: &[f32]) -> f64 {
     log_softmax(reference)
         .zip(log_softmax(logits))
@@ -168,7 +168,7 @@ fn divergence(reference: &[f32], logits: &[f32]) -> f64 {
         .sum()
 }
 
-/// The logarithm of each class's softmax.
+/// Computes the logarithm of each class's softmax.
 pub(super) fn log_softmax(logits: &[f32]) -> impl Iterator<Item = f64> {
     // In f64, where the difference of no two f32s overflows: an infinity here would make the sum a NaN.
     let logits = logits.iter().copied().map(f64::from);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A sum of f64s that keeps every bit. Neither the order of its terms nor how they were shared out over several sums
-/// changes its value: that is the exact sum, rounded once, to the nearest f64.
+/// Holds a sum of f64s that keeps every bit. Neither the order of its terms nor how they were shared out over several
+/// sums changes its value: that is the exact sum, rounded once, to the nearest f64.
 ///
 /// The method is Shewchuk's ("Adaptive Precision Floating-Point Arithmetic", 1997), as Python's `math.fsum` has it. Terms
 /// must be finite, and sums within f64's range. As JSON it is the list of its parts.
@@ -43,7 +43,7 @@ impl ExactSum {
         }
     }
 
-    /// The sum, rounded to the nearest f64, to the even one of two.
+    /// Returns the sum, rounded to the nearest f64, to the even one of two.
     pub fn value(&self) -> f64 {
         let mut parts = self.parts.iter().rev().copied();
         let mut sum = parts.next().unwrap_or(0.0);
@@ -73,7 +73,7 @@ impl ExactSum {
 impl TryFrom<Vec<f64>> for ExactSum {
     type Error = String;
 
-    /// The sum of `terms`: parts that someone else wrote down need not be free of overlap, nor their sum within range.
+    /// Sums `terms`: parts that someone else wrote down need not be free of overlap, nor their sum within range.
     fn try_from(terms: Vec<f64>) -> Result<Self, String> {
         let mut sum = Self::default();
         for term in terms {

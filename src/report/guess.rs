@@ -3,17 +3,17 @@
 use super::accuracy::log_softmax;
 use serde::Serialize;
 
-/// A class that an image may be of.
+/// Names a class that an image may be of.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Guess {
     /// The class, by its index.
     #[serde(rename = "index")]
     pub class: usize,
-    /// Its softmax.
+    /// The class's softmax.
     pub probability: f64,
 }
 
-/// The `count` likeliest classes, or all if there are fewer, likeliest first; of equal ones the smaller index.
+/// Returns the `count` likeliest classes, or all if there are fewer, likeliest first; of equal ones the smaller index.
 pub fn guesses(logits: &[f32], count: usize) -> Vec<Guess> {
     let mut classes: Vec<usize> = (0..logits.len()).collect();
     // The sort is stable, so equal ones stay in order.

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// A quantized model in figures.
+/// Describes a quantized model in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
     /// The file's `format`.
@@ -39,14 +39,14 @@ pub struct Inspection {
     pub sites: Vec<SiteInspection>,
 }
 
-/// A site in figures.
+/// Describes a site in figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SiteInspection {
-    /// Its name.
+    /// The site's name.
     pub site: String,
     /// How the left operand becomes codes.
     pub a: OperandScheme,
-    /// How the right one does.
+    /// How the right operand becomes codes.
     pub b: OperandScheme,
     /// A's scales; Δ1 of a twin.
     pub a_scales: Vec<f32>,
@@ -61,7 +61,7 @@ pub struct SiteInspection {
 }
 
 impl Inspection {
-    /// Opens a quantized file and looks into it.
+    /// Opens a quantized file and describes it.
     ///
     /// # Errors
     /// A file that can't be read, and those of [`QuantizedModel::read`].
@@ -70,7 +70,7 @@ impl Inspection {
         Self::read(&Weights::open(path)?)
     }
 
-    /// Looks into a quantized file that is in memory.
+    /// Describes a quantized file that is in memory.
     ///
     /// # Errors
     /// Those of [`QuantizedModel::read`].
@@ -92,7 +92,7 @@ impl Inspection {
     }
 }
 
-/// The sites in integers of a model, in the order of the network.
+/// Describes the sites in integers of a model, in the order of the network.
 pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
     let evidence = |site: &str| model.evidence.as_ref().map(|evidence| &evidence[site]);
     let sites = sites(&model.architecture);

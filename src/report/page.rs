@@ -10,19 +10,19 @@ use crate::quant::{QuantizedModel, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// What the page tells.
+/// Holds what the page tells.
 pub struct Page<'a> {
     /// The quantized model.
     pub model: &'a QuantizedModel,
-    /// Bytes of its file.
+    /// Bytes of the model's file.
     pub bytes: usize,
     /// What the calibration found, in the order of the network.
     pub reports: &'a [SiteReport],
-    /// Where it ran.
+    /// The device that the calibration ran on.
     pub device: &'a str,
     /// The device's driver.
     pub driver: &'a str,
-    /// Seconds that it took.
+    /// Seconds that the calibration took.
     pub seconds: f64,
     /// How well the quantized network agrees with the FP network on the calibration images.
     pub calibration: Accuracy,
@@ -33,7 +33,7 @@ pub struct Page<'a> {
 const STYLE: &str = include_str!("page.css");
 
 impl Page<'_> {
-    /// The file.
+    /// Renders the page as an HTML file.
     pub fn html(&self) -> String {
         let name = &self.model.provenance.name;
         let sites = inspect_sites(self.model);
@@ -211,12 +211,12 @@ impl Page<'_> {
     }
 }
 
-/// A fact of the header.
+/// Renders a fact of the header.
 fn fact(name: &str, value: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
-/// A word in the ink that it stands for.
+/// Renders a word in the ink that it stands for.
 fn key(ink: Ink, word: &str) -> Markup {
     html! { b.key style=(ink.style()) { (word) } }
 }

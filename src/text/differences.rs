@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-/// What `found` has otherwise than `expected`, field by field, in words. Fields that `expected` doesn't have may hold
+/// Words in what `found` differs from `expected`, field by field. Fields that `expected` doesn't have may hold
 /// anything.
 pub fn differences(expected: &impl Serialize, found: &impl Serialize) -> Vec<String> {
     fn compare(field: &str, expected: &Value, found: &Value, differences: &mut Vec<String>) {

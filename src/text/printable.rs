@@ -7,16 +7,16 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What stands in the place of a secret.
+/// Stands in the place of a secret.
 const HIDDEN: &str = "***";
 
 #[cfg(feature = "page")]
-/// `text` without control characters but line feeds and tabs, and without what URLs in it have of secrets.
+/// Returns `text` without control characters but line feeds and tabs, and without the secrets in its URLs.
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(without_secrets(text), |it| !matches!(it, '\n' | '\t'))
 }
 
-/// `text` on one line, without any control character, and without what URLs in it have of secrets.
+/// Returns `text` on one line, without any control character, and without the secrets in its URLs.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(without_secrets(text), |_| true)
 }
@@ -40,8 +40,8 @@ fn escaped(text: Cow<'_, str>, escapes: impl Fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Whether it is no text but an order to whoever shows the text: C0 and C1 controls, DEL, the ends of lines and
-/// paragraphs, what turns the direction, and the byte order mark.
+/// Says whether a character is an order to whoever shows the text rather than text: C0 and C1 controls, DEL, the ends
+/// of lines and paragraphs, what turns the direction, and the byte order mark.
 fn is_control(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -54,7 +54,7 @@ fn is_control(character: char) -> bool {
         )
 }
 
-/// `text`, in whose URLs neither user nor password is left, nor a query, which may be a signature.
+/// Returns `text` without the users and passwords in its URLs, and without their queries, which may be signatures.
 fn without_secrets(text: &str) -> Cow<'_, str> {
     const SCHEME_END: &str = "://";
     let ends = |it: char| it.is_whitespace() || "\"'`<>\\".contains(it);
@@ -83,7 +83,8 @@ fn without_secrets(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Bytes of the user and the password that `url` begins with, which is without its scheme, and of the `@` behind them.
+/// Counts the bytes of the user and the password that `url`, without its scheme, begins with, and of the `@` behind
+/// them.
 fn user_len(url: &str) -> usize {
     let authority = url.split(['/', '?', '#']).next().unwrap_or_default();
     let is_number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());

@@ -8,7 +8,7 @@ use super::report::{
 use serde::Serialize;
 use std::collections::HashSet;
 
-/// How much a difference matters.
+/// Says how much a difference matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
@@ -20,7 +20,7 @@ pub enum Level {
     Missing,
 }
 
-/// One difference.
+/// Describes one difference.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
     /// How much it matters.
@@ -31,7 +31,7 @@ pub struct Difference {
     pub what: String,
 }
 
-/// The differences of `other` from `first`, which are of the same subject.
+/// Lists the differences of `other` from `first`, which are of the same subject.
 pub fn compare(first: &DeviceReport, other: &DeviceReport) -> Vec<Difference> {
     let mut differences = Differences(Vec::new());
     // Both have the kernels and the models of their subject.

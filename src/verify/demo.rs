@@ -4,11 +4,11 @@ use crate::error::{Error, Result};
 use include_dir::{Dir, include_dir};
 use std::path::Path;
 
-/// The models: folders with `model.safetensors` and timm's `config.json`.
+/// Names the models' folders, each with `model.safetensors` and timm's `config.json`.
 pub const MODELS: [&str; 2] = ["vit_mnist", "swin_mnist"];
-/// The folder of images to calibrate on.
+/// Names the folder of images to calibrate on.
 pub const CALIBRATION: &str = "calibration";
-/// The folder of labelled images to test on, one folder per class.
+/// Names the folder of labelled images to test on, one folder per class.
 pub const TEST: &str = "test";
 
 static FOLDERS: [(&str, Dir); 4] = [
@@ -26,7 +26,7 @@ static FOLDERS: [(&str, Dir); 4] = [
     ),
     (TEST, include_dir!("$CARGO_MANIFEST_DIR/models/demo/test")),
 ];
-/// Where the images come from, and under which licence.
+/// Tells where the images come from, and under which licence.
 const LICENSE: (&str, &str) = (
     "LICENSE-DATA.md",
     include_str!("../../models/demo/LICENSE-DATA.md"),

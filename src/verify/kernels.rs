@@ -10,15 +10,15 @@ use crate::kernels::KERNELS;
 use crate::kernels::catalogue::{Answer, Case, CodeRange, Kernel, Values, step};
 use sha2::{Digest, Sha256};
 
-/// A case and what the CPU version makes of it.
+/// Holds a case and what the CPU version makes of it.
 struct Prepared {
     case: Case,
     expected: Values,
-    /// What a device may make of it.
+    /// What a device may compute in its place.
     allowed: Answer,
 }
 
-/// Kernels' cases, with the results of their CPU versions.
+/// Holds kernels' cases, with the results of their CPU versions.
 pub struct Suite {
     kernels: Vec<(&'static Kernel, Vec<Prepared>)>,
 }
@@ -39,7 +39,7 @@ impl Suite {
         })
     }
 
-    /// The kernels' names.
+    /// Returns the kernels' names.
     pub fn kernels(&self) -> impl ExactSizeIterator<Item = &'static str> {
         self.kernels.iter().map(|(kernel, _)| kernel.name)
     }
@@ -144,7 +144,7 @@ impl Prepared {
     }
 }
 
-/// How the `found` codes differ from the CPU version's.
+/// Counts how the `found` codes differ from the CPU version's.
 fn steps(range: &CodeRange, found: &[u32], expected: &[u32]) -> Codes {
     let mut codes = Codes::default();
     for (found, expected) in found.iter().zip(expected) {
@@ -155,7 +155,7 @@ fn steps(range: &CodeRange, found: &[u32], expected: &[u32]) -> Codes {
     codes
 }
 
-/// Over the bits of all values, little-endian; a negative zero counts as zero.
+/// Computes SHA-256 over the bits of all values, little-endian; a negative zero counts as zero.
 fn sha256_of(values: &Values) -> String {
     match values {
         Values::Floats(values) => sha256(values.iter().map(|value| (value + 0.0).to_bits())),
@@ -163,7 +163,7 @@ fn sha256_of(values: &Values) -> String {
     }
 }
 
-/// SHA-256 over words, little-endian.
+/// Computes SHA-256 over words, little-endian.
 pub(super) fn sha256(words: impl Iterator<Item = u32>) -> String {
     let mut hash = Sha256::new();
     for word in words {

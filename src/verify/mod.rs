@@ -20,7 +20,7 @@ use crate::error::Result;
 use models::Reference;
 use std::collections::BTreeMap;
 
-/// What is being done on a device, by its name.
+/// Names what is being done on a device.
 #[non_exhaustive]
 pub enum Step<'a> {
     /// A kernel.
@@ -29,7 +29,7 @@ pub enum Step<'a> {
     Model(&'a str),
 }
 
-/// Everything that devices are compared with, computed once on the CPU.
+/// Holds everything that devices are compared with, computed once on the CPU.
 pub struct Verification {
     suite: Suite,
     models: Vec<Reference>,
@@ -50,7 +50,7 @@ impl Verification {
         })
     }
 
-    /// What is computed; `shaders` has the hashes of those that were replaced.
+    /// Records what is computed; `shaders` has the hashes of those that were replaced.
     pub fn record(&self, shaders: BTreeMap<String, String>) -> SubjectRecord {
         SubjectRecord {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -64,7 +64,7 @@ impl Verification {
         }
     }
 
-    /// Kernels and models.
+    /// Counts the kernels and models.
     pub fn steps(&self) -> usize {
         self.suite.kernels().len() + self.models.len()
     }

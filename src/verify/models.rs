@@ -16,22 +16,23 @@ use crate::kernels::cross_entropy_backward;
 use crate::model::recipe::Resolved;
 use crate::quant::{Calibration, Scale, SiteScales};
 
-/// Images that go backwards, are searched on and are traced: enough to be a batch.
+/// Counts the images that go backwards, are searched on and are traced: enough to be a batch.
 pub(super) const TRACED: usize = 2;
-/// Scales are the same candidates if they differ by no more: the maxima that they are fractions of are rounded.
+/// Bounds the relative difference of scales that are the same candidates: the maxima that they are fractions of are
+/// rounded.
 const SAME_SCALE: f32 = 1e-5;
-/// What two scores may differ by for either choice to be as good: a code that float rounding moves by a step moves a score
-/// by so much, where candidates that are apart, by a tenth or more, differ by percents.
+/// Bounds the relative difference of two scores of which either choice is as good: a code that float rounding moves by
+/// a step moves a score by so much, where candidates that are apart, by a tenth or more, differ by percents.
 const SAME_SCORE: f64 = 1e-3;
 
-/// A model, and what the CPU makes of it.
+/// Holds a model, and what the CPU makes of it.
 pub(super) struct Reference {
     pub subject: Subject,
     float: Option<FloatResults>,
     integer: Option<IntegerResults>,
 }
 
-/// The FP network's results.
+/// Holds the FP network's results.
 struct FloatResults {
     logits: Vec<Vec<f32>>,
     /// ∂L/∂O of every site, by name.
@@ -39,7 +40,7 @@ struct FloatResults {
     choices: Vec<(String, Choice)>,
 }
 
-/// The integer network's.
+/// Holds the integer network's results.
 struct IntegerResults {
     logits: Vec<Vec<f32>>,
     trace: Trace,
@@ -133,15 +134,16 @@ impl Reference {
     }
 }
 
-/// Four times what a random walk of rounding errors over all sums of the forward pass comes to, in proportion to the
-/// logits: both sides err, and a network passes errors on without making them much larger.
+/// Returns the bound of the logits' error: four times what a random walk of rounding errors over all sums of the
+/// forward pass comes to, in proportion to the logits. Both sides err, and a network passes errors on without making
+/// them much larger.
 fn logit_bound(resolved: &Resolved) -> f64 {
     let sites = sites(&resolved.architecture);
     let steps: usize = sites.iter().map(|site| site.product(1).k).sum();
     4.0 * (steps as f64).sqrt() * f64::from(f32::EPSILON)
 }
 
-/// ‖found - expected‖ / ‖expected‖; NaN where something isn't finite.
+/// Computes ‖found - expected‖ / ‖expected‖; NaN where something isn't finite.
 pub(super) fn distance(found: &[f32], expected: &[f32]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     let pairs = found.iter().zip(expected);
@@ -162,7 +164,7 @@ fn logits_figure(found: &[Vec<f32>], expected: &[Vec<f32>], bound: f64) -> Figur
     }
 }
 
-/// Images whose largest logit is another.
+/// Counts the images whose largest logit is another.
 pub(super) fn top1_flips(found: &[Vec<f32>], expected: &[Vec<f32>]) -> usize {
     let top = |logits: &[f32]| {
         (0..logits.len()).fold(0, |top, at| if logits[at] > logits[top] { at } else { top })
@@ -173,7 +175,7 @@ pub(super) fn top1_flips(found: &[Vec<f32>], expected: &[Vec<f32>]) -> usize {
         .count()
 }
 
-/// Logits as a report can have them.
+/// Returns the logits if all are finite, else none, because a report can't hold others.
 fn finite(logits: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let all = logits.iter().flatten().all(|logit| logit.is_finite());
     if all { logits } else { Vec::new() }
@@ -194,7 +196,7 @@ impl Choice {
         }
     }
 
-    /// Whether both are the same candidates.
+    /// Says whether both choices are the same candidates.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let same = |one: &[ScaleRecord], other: &[ScaleRecord]| {
             let close = |one: f32, other: f32| (one / other - 1.0).abs() <= SAME_SCALE;
@@ -206,7 +208,7 @@ impl Choice {
         same(&self.a, &other.a) && same(&self.b, &other.b)
     }
 
-    /// Whether both are as good.
+    /// Says whether both choices' scores are as good.
     pub(super) fn scores_like(&self, other: &Self) -> bool {
         (self.score - other.score).abs() <= SAME_SCORE * self.score.abs().max(other.score.abs())
     }
@@ -235,7 +237,7 @@ fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResul
     }))
 }
 
-/// ∂L/∂O of every site, first to last.
+/// Computes ∂L/∂O of every site, first to last.
 fn gradients(
     device: &Device,
     weights: &Weights,
@@ -286,7 +288,7 @@ fn integer_results(
     }))
 }
 
-/// How products divide their work on `device`, in words.
+/// Words how products divide their work on `device`.
 pub(super) fn strategy_names(device: &Device) -> std::collections::BTreeMap<String, String> {
     let strategies = crate::kernels::STRATEGY_NAMES.into_iter();
     strategies

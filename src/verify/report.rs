@@ -9,12 +9,12 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// The value of the field `format`, which tells a report from any other JSON.
+/// Holds the value of the field `format`, which tells a report from any other JSON.
 const FORMAT_NAME: &str = "ptq4vit-gpu verification";
-/// The value of the field `format_version` that this program writes and reads.
+/// Holds the value of the field `format_version` that this program writes and reads.
 const FORMAT_VERSION: u64 = 1;
 
-/// Everything that was verified at one time.
+/// Holds everything that was verified at one time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -24,7 +24,7 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
 }
 
-/// What was computed. Reports can be compared where it is the same.
+/// Says what was computed. Reports can be compared where it is the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectRecord {
@@ -38,7 +38,7 @@ pub struct SubjectRecord {
     pub models: BTreeMap<String, ModelRecord>,
 }
 
-/// A model and its input.
+/// Describes a model and its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecord {
@@ -52,11 +52,11 @@ pub struct ModelRecord {
     pub images_sha256: String,
 }
 
-/// What was found on one device.
+/// Holds what was found on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceReport {
-    /// Its name, or `cpu`.
+    /// The device's name, or `cpu`.
     pub name: String,
     /// `vulkan`, `metal`, `dx12` or `none`.
     pub backend: String,
@@ -70,17 +70,17 @@ pub struct DeviceReport {
     pub models: Vec<ModelReport>,
 }
 
-/// What was found of one kernel.
+/// Holds what was found of one kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelReport {
-    /// The name of its file.
+    /// The name of the kernel's file.
     pub kernel: String,
     /// None where the device doesn't offer what the kernel needs.
     pub cases: Vec<CaseReport>,
 }
 
-/// How a result is compared with the CPU version's.
+/// Says how a result is compared with the CPU version's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -92,7 +92,7 @@ pub enum Kind {
     Codes,
 }
 
-/// One run of a kernel.
+/// Describes one run of a kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaseReport {
@@ -100,21 +100,21 @@ pub struct CaseReport {
     pub name: String,
     /// How work was divided, where that can be chosen.
     pub strategy: Option<String>,
-    /// How it is compared.
+    /// How the result is compared.
     pub kind: Kind,
     /// Values of the result.
     pub values: usize,
     /// SHA-256 of the result; absent where there was none.
     pub sha256: Option<String>,
-    /// Of floats: the largest error in units of its bound.
+    /// The largest error of floats in units of its bound.
     pub share_of_bound: Option<f64>,
-    /// Of codes: how they differ from the CPU version's.
+    /// How codes differ from the CPU version's.
     pub codes: Option<Codes>,
     /// What is wrong, if something is.
     pub failure: Option<Failure>,
 }
 
-/// How a device's codes differ from the CPU version's.
+/// Counts how a device's codes differ from the CPU version's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Codes {
@@ -122,12 +122,12 @@ pub struct Codes {
     pub all: u64,
     /// Codes that stand for something else. Zeros of either range of a twin are the same.
     pub differing: u64,
-    /// The largest distance between two codes, in steps: of their range, or from one range of a twin to the other of the
-    /// coarser one.
+    /// The largest distance between two codes, in steps: of their range, or from one range of a twin to the other, in
+    /// steps of the coarser one.
     pub largest_step: f64,
 }
 
-/// Something that isn't as it should be.
+/// Describes something that isn't as it should be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Failure {
@@ -141,7 +141,7 @@ pub struct Failure {
     pub wrong: usize,
 }
 
-/// What was found of one model.
+/// Holds what was found of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelReport {
@@ -155,7 +155,7 @@ pub struct ModelReport {
     pub failure: Option<Failure>,
 }
 
-/// An error figure and what it must not exceed.
+/// Holds an error figure and what it must not exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
@@ -165,7 +165,7 @@ pub struct Figure {
     pub bound: f64,
 }
 
-/// The FP network on one device.
+/// Describes the FP network on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FloatReport {
@@ -181,7 +181,7 @@ pub struct FloatReport {
     pub scales: Vec<SiteChoice>,
 }
 
-/// An error figure of one site.
+/// Holds an error figure of one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteFigure {
@@ -191,7 +191,7 @@ pub struct SiteFigure {
     pub figure: Figure,
 }
 
-/// Scales that were chosen for one site.
+/// Holds scales that were chosen for one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteChoice {
@@ -203,7 +203,7 @@ pub struct SiteChoice {
     pub expected: Option<Choice>,
 }
 
-/// Scales and their score.
+/// Holds scales and their score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
@@ -215,7 +215,7 @@ pub struct Choice {
     pub score: f64,
 }
 
-/// A scale as it is stored.
+/// Holds a scale as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaleRecord {
@@ -225,7 +225,7 @@ pub struct ScaleRecord {
     pub shift: u32,
 }
 
-/// The integer network on one device.
+/// Describes the integer network on one device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IntegerReport {
@@ -239,7 +239,7 @@ pub struct IntegerReport {
     pub top1_flips: usize,
 }
 
-/// One site of the integer network, given what the CPU gave it.
+/// Describes one site of the integer network, given what the CPU gave it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SiteIntegers {
@@ -256,7 +256,7 @@ pub struct SiteIntegers {
 }
 
 impl Failure {
-    /// Something that has no place in a result.
+    /// Makes a failure of something that has no place in a result.
     pub fn of(what: impl Display) -> Self {
         Self {
             index: None,
@@ -300,14 +300,14 @@ impl Display for Choice {
 }
 
 impl Codes {
-    /// Counts one code, which is so many steps off.
+    /// Counts one code, which is `step` steps off.
     pub fn count(&mut self, step: f64) {
         self.all += 1;
         self.differing += u64::from(step > 0.0);
         self.largest_step = self.largest_step.max(step);
     }
 
-    /// Adds others up.
+    /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
         self.all += other.all;
         self.differing += other.differing;
@@ -316,21 +316,22 @@ impl Codes {
 }
 
 impl Figure {
-    /// Whether the bound is kept to. A NaN keeps to none.
+    /// Says whether the bound is kept to. A NaN keeps to none.
     pub fn holds(&self) -> bool {
         self.error <= self.bound
     }
 }
 
 impl SiteChoice {
-    /// Whether it is the CPU's choice or one that is as good.
+    /// Says whether the device chose as the CPU did, or as well.
     pub fn is_as_good(&self) -> bool {
         let expected = self.expected.as_ref();
         expected.is_none_or(|expected| self.found.scores_like(expected))
     }
 }
 
-/// Everything that is wrong on a device, each in a line: where it was first seen, what is there, and what is expected.
+/// Lists everything that is wrong on a device, each in a line: where it was first seen, what is there, and what is
+/// expected.
 pub fn failures(device: &DeviceReport) -> Vec<String> {
     let mut failures = Vec::new();
     for kernel in &device.kernels {
@@ -387,14 +388,14 @@ pub fn failures(device: &DeviceReport) -> Vec<String> {
 }
 
 impl KernelReport {
-    /// The first case that failed, and how.
+    /// Returns the first case that failed, and how.
     pub fn failure(&self) -> Option<(&CaseReport, &Failure)> {
         let mut cases = self.cases.iter();
         cases.find_map(|case| case.failure.as_ref().map(|failure| (case, failure)))
     }
 }
 
-/// A report as it is stored.
+/// Holds a report as it is stored.
 #[derive(Serialize)]
 struct Stored<'a> {
     format: &'a str,
@@ -404,7 +405,7 @@ struct Stored<'a> {
 }
 
 impl Report {
-    /// The report as JSON.
+    /// Returns the report as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(&self.stored()).expect("plain data is always JSON")
     }
@@ -417,7 +418,7 @@ impl Report {
         }
     }
 
-    /// Writes the text of the file.
+    /// Writes the report as the text of a file.
     ///
     /// # Errors
     /// Those of `out`.
@@ -426,7 +427,7 @@ impl Report {
         writeln!(out)
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks the report at `path`.
     ///
     /// # Errors
     /// A file that is no report, of another version, or contradicts itself.
@@ -434,10 +435,10 @@ impl Report {
         Self::parse(path, &input::text(path)?)
     }
 
-    /// [`open`](Self::open) for the text of the file.
+    /// Reads the report in `text`, the file at `path`, as [`open`](Self::open) does.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`open`](Self::open).
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
         let no_report =
@@ -500,7 +501,7 @@ impl Report {
     }
 }
 
-/// That no name comes twice.
+/// Checks that no name comes twice.
 fn unique<'a>(names: impl Iterator<Item = &'a String>) -> std::result::Result<(), String> {
     let mut seen = HashSet::new();
     for name in names {
@@ -520,7 +521,7 @@ fn check_sha256(text: &str) -> std::result::Result<(), String> {
 }
 
 impl CaseReport {
-    /// Its name, and how work was divided.
+    /// Returns the case's name, and how work was divided.
     pub fn title(&self) -> String {
         let strategy = self.strategy.iter().map(|strategy| format!(", {strategy}"));
         self.name.clone() + &strategy.collect::<String>()

@@ -10,7 +10,7 @@ macro_rules! pieces {
     };
 }
 
-/// What is part of several kernels: every file below `shaders/shared` but the formats.
+/// Holds the pieces that several kernels share: every file below `shaders/shared` but the formats.
 const PIECES: &[(&str, &str)] = pieces! {
     "shared/codes"
     "shared/gelu"
@@ -18,18 +18,18 @@ const PIECES: &[(&str, &str)] = pieces! {
     "shared/view"
 };
 
-/// Every file below `shaders` but the device's self-test: its name without the ending, and its text.
+/// Returns every file below `shaders` but the device's self-test: its name without the ending, and its text.
 fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
     let kernels = KERNELS.iter().map(|kernel| (kernel.name, kernel.text));
     kernels.chain(PIECES.iter().chain(format::SHADERS).copied())
 }
 
-/// The kernels' names.
+/// Returns the kernels' names.
 pub fn kernel_names() -> impl Iterator<Item = &'static str> {
     KERNELS.iter().map(|kernel| kernel.name)
 }
 
-/// The text of a shader that can be replaced on a device.
+/// Returns the text of a shader that can be replaced on a device.
 ///
 /// # Errors
 /// A name that is none.

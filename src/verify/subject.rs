@@ -21,14 +21,14 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Images of the demo models.
+/// Counts the images of the demo models.
 const DEMO_IMAGES: usize = 8;
-/// Scales that a search on the CPU once chose for the demo models. Every machine computes with these, so that all have the
-/// same integers, whatever their own searches would choose.
+/// Holds scales that a search on the CPU once chose for the demo models. Every machine computes with these, so that all
+/// have the same integers, whatever their own searches would choose.
 const DEMO_SCALES: &str = include_str!("demo_scales.json");
 
-/// What a search with few candidates is made with, and what the demo models' scales are for: weights of 6 bits, which are
-/// packed, and activations of 8.
+/// Returns the method of a search with few candidates, which the demo models' scales are for too: weights of 6 bits,
+/// which are packed, and activations of 8.
 pub(super) fn method(architecture: &Architecture) -> Method {
     let method = Method::preset(Preset::Ptq4vit, 6, 8, &sites(architecture));
     let method = method.expect("the widths are in range");
@@ -42,7 +42,7 @@ pub(super) fn method(architecture: &Architecture) -> Method {
     }
 }
 
-/// A model in floats, in integers or both, and images for it.
+/// Holds a model in floats, in integers or both, and images for it.
 pub struct Subject {
     pub(super) name: String,
     record: ModelRecord,
@@ -52,17 +52,17 @@ pub struct Subject {
     pub(super) images: Vec<Vec<f32>>,
 }
 
-/// Where a subject's images come from.
+/// Says where a subject's images come from.
 pub enum Images<'a> {
-    /// So many of a folder's, which are drawn the same every time.
+    /// A number of a folder's images, which are drawn the same every time.
     Folder(&'a Path, usize),
-    /// So many of random pixels, the same every time.
+    /// A number of images of random pixels, the same every time.
     Random(usize),
 }
 
 impl Subject {
-    /// A model of the user's. Of the quantized one, the hash of its file is given too; where both are there, it says how
-    /// images are prepared.
+    /// Makes a subject of a model of the user's. Of the quantized one, the hash of its file is given too; where both
+    /// are there, it says how images are prepared.
     ///
     /// # Errors
     /// An FP model of another architecture than the quantized one, and images that can't be read.
@@ -116,12 +116,12 @@ impl Subject {
         })
     }
 
-    /// What reports say of it, by its name.
+    /// Returns the subject's name, and what reports say of it.
     pub(super) fn named_record(&self) -> (String, ModelRecord) {
         (self.name.clone(), self.record.clone())
     }
 
-    /// The models that come with the program, in floats and in integers.
+    /// Makes subjects of the models that come with the program, in floats and in integers.
     ///
     /// # Errors
     /// A temporary folder that can't be written to.
@@ -173,7 +173,7 @@ impl Images<'_> {
     }
 }
 
-/// A site's scales as `demo_scales.json` has them: each with its shift.
+/// Holds a site's scales as `demo_scales.json` has them: each with its shift.
 #[derive(Deserialize)]
 struct StoredScales {
     site: String,
@@ -194,7 +194,7 @@ impl StoredScales {
     }
 }
 
-/// The quantized model of these scales.
+/// Makes the quantized model of these scales.
 fn quantized(
     weights: &Weights,
     resolved: &Resolved,

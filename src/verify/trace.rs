@@ -11,47 +11,47 @@ use crate::kernels::Format;
 use crate::kernels::catalogue::{Random, step};
 use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
-/// What codes may differ, of the codes that follow from floats: a device's float may err by some epsilons (2^-23), a code's
-/// step is no less than 2^-8 of the largest, so about one in 2^15 for each epsilon lies between two codes. One in a
-/// thousand is 30 times that; and two always may.
+/// Bounds the codes that may differ, of those that follow from floats, to one in this many: a device's float may err by
+/// some epsilons (2^-23), a code's step is no less than 2^-8 of the largest, so about one in 2^15 for each epsilon lies
+/// between two codes. One in a thousand is 30 times that; and two always may.
 const MOST_DIFFERING: u64 = 1000;
-/// Scale, bias and residual are rounded once each, each in proportion to a sum's largest part.
+/// Bounds the error of a value in proportion to a sum's largest part: scale, bias and residual are rounded once each.
 const VALUE_ERROR: f64 = 8.0 * f32::EPSILON as f64;
-/// A product in floats rounds once more for each of its k terms, on both sides.
+/// Bounds the further error of a product in floats for each of its k terms, which both sides round.
 const FLOAT_ERROR: f64 = f32::EPSILON as f64;
 
-/// Every site, in the order in which the network comes to them.
+/// Holds every site, in the order in which the network comes to them.
 pub(super) struct Trace(Vec<SiteTrace>);
 
-/// What was computed at a site.
+/// Holds what was computed at a site.
 struct SiteTrace {
     site: Site,
     images: usize,
-    /// Absent where the product stays in floats.
+    /// The product's integers; absent where the product stays in floats.
     integers: Option<IntegerTrace>,
     out: Out,
 }
 
-/// A product of integers.
+/// Holds a product of integers.
 struct IntegerTrace {
     /// The left operand's codes.
     a: Vec<u32>,
-    /// The right operand's, where it is an activation.
+    /// The right operand's codes, where it is an activation.
     b: Option<Vec<u32>>,
     /// The integers of these codes, laid out as O is.
     integers: Vec<f32>,
-    /// Those of random codes.
+    /// The integers of random codes.
     of_random: Vec<f32>,
 }
 
-/// What a site left.
+/// Holds what a site left.
 enum Out {
     Values(Vec<f32>),
     /// Codes for the site of this name.
     Codes(Vec<u32>, String),
 }
 
-/// Products that are looked at.
+/// Computes an integer network's products, and keeps what each site computed.
 struct Traced<'a> {
     device: &'a Device,
     products: IntegerProducts,
@@ -139,7 +139,7 @@ impl Products for Traced<'_> {
     }
 }
 
-/// Codes in the place of a site's.
+/// Makes random codes in the place of a site's own.
 fn random_codes(device: &Device, site: &Site, images: usize, like: &OperandCodes) -> OperandCodes {
     let product = site.product(images);
     let mut random = Random::new(product.multiply_adds());
@@ -170,7 +170,7 @@ fn random_codes(device: &Device, site: &Site, images: usize, like: &OperandCodes
     }
 }
 
-/// Runs `model` on `images`; where a trace is `given`, each site on what that one had.
+/// Runs `model` on `images`; where a trace is `given`, each site on what that trace had there.
 pub(super) fn record(
     device: &Device,
     model: &QuantizedModel,
@@ -195,7 +195,7 @@ pub(super) fn record(
     }
 }
 
-/// A device's trace against the CPU's, which it was given.
+/// Compares a device's trace with the CPU's, which it was given.
 pub(super) fn compare(
     model: &QuantizedModel,
     found: &Trace,
@@ -207,12 +207,12 @@ pub(super) fn compare(
         .collect()
 }
 
-/// How the codes of an operand are compared.
+/// Says how the codes of an operand are compared.
 struct Operand {
     format: Format,
     /// What a code of R2 is worth, in units of R1.
     ratio: f64,
-    /// Rows of a matrix; those that pad it hold anything.
+    /// Rows of a matrix; the rows that pad it hold anything.
     rows: usize,
 }
 

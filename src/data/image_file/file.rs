@@ -7,7 +7,7 @@ use image::RgbImage;
 use std::fs;
 use std::path::Path;
 
-/// The most bytes read of one file.
+/// Limits the bytes read of one file.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Reads an image file and [`decode`]s it.
@@ -19,7 +19,7 @@ pub fn load_rgb(path: &Path, exif_orientation: bool) -> Result<RgbImage> {
     decode(&bytes, exif_orientation).map_err(|problem| Error::input(path, problem))
 }
 
-/// The bytes of an image file, whatever they are.
+/// Reads the bytes of an image file, whatever they are.
 ///
 /// # Errors
 /// An [`Error::Input`] about `path` when it can't be read, is no regular file, or is larger than 256 MiB.

@@ -4,11 +4,11 @@ use image::ImageFormat;
 #[cfg(feature = "files")]
 use std::path::Path;
 
-/// What is expected of a file.
+/// Words what is expected of a file.
 pub(super) const EXPECTED: &str = "expected a JPEG, PNG, WebP, BMP, TIFF, GIF or PNM image";
 
 #[cfg(feature = "files")]
-/// What makes a file in a folder an image, in any case.
+/// Lists the endings of names that make a file in a folder an image, in any case.
 pub(crate) const EXTENSIONS: [&str; 14] = [
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
     "pnm",
@@ -27,13 +27,13 @@ const NOT_READ: [(&str, &str); 7] = [
 ];
 
 #[cfg(feature = "files")]
-/// Whether a file is an image by its name.
+/// Says whether a file is an image by its name.
 pub(crate) fn is_named_as_image(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| has_extension(path, known))
 }
 
 #[cfg(feature = "files")]
-/// The format of an image that is not read, if a file is one by its name.
+/// Names the format of an image that is not read, if a file is one by its name.
 pub(crate) fn named_as_not_read(path: &Path) -> Option<&'static str> {
     let mut formats = NOT_READ.iter();
     let found = formats.find(|(extension, _)| has_extension(path, extension));
@@ -46,7 +46,7 @@ fn has_extension(path: &Path, extension: &str) -> bool {
         .is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
-/// The format of a file's content, whatever its name is.
+/// Tells the format of a file's content, whatever its name is.
 ///
 /// # Errors
 /// What was found instead of an image that is read.
@@ -77,7 +77,7 @@ pub(super) fn told_by(bytes: &[u8]) -> Result<ImageFormat, String> {
     }
 }
 
-/// The name of a format that is not read and that `image` doesn't tell.
+/// Names a format that is not read and that `image` doesn't tell.
 fn not_read(bytes: &[u8]) -> Option<&'static str> {
     let boxed = |kind: &[u8; 4]| bytes.get(4..8) == Some(kind);
     if boxed(b"ftyp") {

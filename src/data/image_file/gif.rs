@@ -4,7 +4,7 @@ use super::check_size;
 use ::gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use image::RgbImage;
 
-/// The picture.
+/// Decodes the picture.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let broken = |problem: DecodingError| format!("can't decode this GIF: {problem}");
     let mut options = DecodeOptions::new();

@@ -15,10 +15,10 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
 use jpeg_decoder::{ColorTransform, Decoder};
 
-/// Samples along a side of a block.
+/// Counts the samples along a side of a block.
 const BLOCK: u32 = 8;
 
-/// The picture, and how it is to be turned.
+/// Decodes the picture, and tells how it is to be turned.
 pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String> {
     let headers = Headers::read(bytes)?;
     headers.check(bytes.len())?;
@@ -38,7 +38,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Orientation), String
     Ok((image, orientation(headers.exif)))
 }
 
-/// Red, green and blue of inks, as Pillow's `convert("RGB")` makes them.
+/// Converts inks to red, green and blue as Pillow's `convert("RGB")` does.
 fn rgb_of_cmyk(pixels: &[u8]) -> Vec<u8> {
     let colour = |inks: &[u8; 4]| {
         let [cyan, magenta, yellow, black] = inks.map(u32::from);
@@ -52,7 +52,7 @@ fn rgb_of_cmyk(pixels: &[u8]) -> Vec<u8> {
     pixels.as_chunks().0.iter().flat_map(colour).collect()
 }
 
-/// What the marker segments say.
+/// Holds what the marker segments say.
 struct Headers<'a> {
     frame: Frame,
     /// Each scan's components, by their places in the frame.
@@ -77,8 +77,8 @@ struct Component {
 }
 
 impl<'a> Headers<'a> {
-    /// Reads all segments up to the end of the image. What an EXIF thumbnail says lies inside of a segment, and what
-    /// follows the image is no concern.
+    /// Reads all segments up to the end of the image. What an EXIF thumbnail says lies inside of a segment; what
+    /// follows the image is not read.
     fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut frame = None;
         let (mut jfif, mut adobe, mut exif) = (false, None, None);
@@ -156,7 +156,7 @@ impl<'a> Headers<'a> {
         Ok(())
     }
 
-    /// How libjpeg, and so Pillow, understands the components. (The decoder itself goes by their ids first.)
+    /// Tells how libjpeg, and so Pillow, understands the components. (The decoder itself goes by their ids first.)
     fn colours(&self) -> ColorTransform {
         let ids: Vec<u8> = self.frame.components.iter().map(|one| one.id).collect();
         match (ids.len(), self.adobe) {
@@ -204,7 +204,7 @@ impl Frame {
         })
     }
 
-    /// The places of a scan's components.
+    /// Returns the places in the frame of the components that a scan names.
     fn scan(&self, segment: &[u8]) -> Result<Vec<usize>, String> {
         let broken = || "can't decode this JPEG: a scan header is damaged".to_owned();
         let (count, rest) = segment.split_first().ok_or_else(broken)?;
@@ -216,14 +216,15 @@ impl Frame {
         places.collect()
     }
 
-    /// The largest samplings.
+    /// Returns the components' largest sampling factors, across and down.
     fn most(&self) -> (u32, u32) {
         let samplings = self.components.iter().map(|one| one.sampling);
         samplings.fold((1, 1), |most, one| (most.0.max(one.0), most.1.max(one.1)))
     }
 
-    /// Whether the decoder reads as many blocks of a component that has a scan to itself as there are. It goes by the
-    /// image's blocks, and by those that the component would have together with others, which are filled up to whole units.
+    /// Says whether the decoder reads as many blocks of a component that has a scan to itself as there are. It goes by
+    /// the image's blocks, and by those that the component would have together with others, which are filled up to
+    /// whole units.
     fn is_read_alone(&self, component: &Component) -> bool {
         let right = |length: u32, sampling: u32, most: u32| {
             let there = (length * sampling).div_ceil(most).div_ceil(BLOCK);
@@ -235,8 +236,8 @@ impl Frame {
     }
 }
 
-/// The next marker and what follows it. Bytes before it are passed over, whatever they are, as by libjpeg: entropy-coded
-/// data, fill bytes, and what some cameras leave between segments.
+/// Finds the next marker, and returns it with what follows it. Bytes before it are passed over, whatever they are, as
+/// by libjpeg: entropy-coded data, fill bytes, and what some cameras leave between segments.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let mut rest = bytes;
     loop {
@@ -251,13 +252,13 @@ fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// A segment without its length, and what follows it.
+/// Splits a segment without its length from what follows it.
 fn split_segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)).checked_sub(2)?)
 }
 
-/// What a frame header that is not supported stands for.
+/// Names the process that a frame header which is not supported stands for.
 fn process(marker: u8) -> &'static str {
     match marker {
         0xC3 => "lossless, which is not supported",

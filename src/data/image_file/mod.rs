@@ -18,9 +18,9 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
-/// The widest and highest image that is decoded.
+/// Limits width and height of an image that is decoded.
 const MAX_SIDE: u32 = 16_384;
-/// The most bytes of decoded pixels: a header is refused before they are allocated.
+/// Limits the bytes of decoded pixels: a header is refused before they are allocated.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
 
 /// Decodes the `bytes` of an image file to 8-bit RGB.
@@ -50,7 +50,7 @@ pub fn decode(bytes: &[u8], exif_orientation: bool) -> std::result::Result<RgbIm
     })
 }
 
-/// The picture, and how it is to be turned, by the decoder that `image` has for its format.
+/// Decodes the picture by the decoder that `image` has for its format, and tells how it is to be turned.
 fn decode_other(
     bytes: &[u8],
     format: ImageFormat,
@@ -83,7 +83,7 @@ fn decode_other(
     Ok((image, orientation))
 }
 
-/// How a picture is to be turned by its EXIF segment.
+/// Tells how a picture is to be turned by its EXIF segment.
 fn orientation(exif: Option<&[u8]>) -> Orientation {
     // Some writers of WebP keep the identifier that the segment has in a JPEG.
     let chunk = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));

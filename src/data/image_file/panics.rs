@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread is inside a decoder.
+    /// Says whether this thread is inside a decoder.
     static DECODING: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -4,8 +4,8 @@ use super::Family;
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 
-/// Part of a tensor's name, from the start of one of its dot-separated words, that tells a kind of network other than
-/// [`VitConfig`](super::VitConfig)'s. The first that occurs speaks.
+/// Lists parts of tensors' names, each from the start of a dot-separated word, with the kind of network other than
+/// [`VitConfig`](super::VitConfig)'s that has them. The first that occurs decides.
 const NO_VIT: &[(&str, &str)] = &[
     (
         "vision_model.",
@@ -56,7 +56,8 @@ const NO_VIT: &[(&str, &str)] = &[
     ("fc_norm.", "a ViT that averages its tokens"),
 ];
 
-/// What keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the second.
+/// Lists what keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the
+/// second.
 const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
     ("pos_embed", "cls_token", "a ViT without class token"),
     ("cls_token", "pos_embed", "a ViT without learned positions"),
@@ -67,14 +68,14 @@ const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The same of a Swin other than [`SwinConfig`](super::SwinConfig)'s.
+/// Lists such parts of names with the kinds of Swin other than [`SwinConfig`](super::SwinConfig)'s that have them.
 const NO_SWIN: &[(&str, &str)] = &[
     ("attn.logit_scale", "a Swin V2"),
     ("attn.cpb_mlp.", "a Swin V2"),
     ("absolute_pos_embed", "a Swin with absolute positions"),
 ];
 
-/// What a [`SwinConfig`](super::SwinConfig)'s kind has, and what it is without.
+/// Lists tensors that [`SwinConfig`](super::SwinConfig)'s kind has, with the kind that a network without them is.
 const NEEDED_IN_SWIN: &[(&str, &str)] = &[
     (
         "patch_embed.norm.weight",
@@ -87,7 +88,7 @@ const NEEDED_IN_SWIN: &[(&str, &str)] = &[
     ),
 ];
 
-/// That `weights` is of no kind that is known and not supported.
+/// Checks that `weights` is of no kind that is known and not supported, such as a network without classifier.
 ///
 /// # Errors
 /// [`Error::Input`] that names the kind.
@@ -123,9 +124,9 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
     Err(Error::input(weights.path(), problem))
 }
 
-/// What is wrong with a file that lacks `classifier`: what it has in its place, if it has anything.
+/// Says what is wrong with a file that lacks `classifier`: what it has in its place, if it has anything.
 fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> String {
-    /// What the trunk's tensors begin with.
+    /// Lists what the trunk's tensors begin with.
     const TRUNK: [&str; 6] = [
         "patch_embed.",
         "blocks.",
@@ -134,7 +135,7 @@ fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> St
         "head_dist.",
         "pos_embed",
     ];
-    /// More are not listed.
+    /// Limits how many tensors are listed.
     const LISTED: usize = 4;
     let in_its_place: Vec<String> = weights
         .names()
@@ -154,7 +155,7 @@ fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> St
     )
 }
 
-/// Whether a tensor's name has `part` at the start of one of its dot-separated words.
+/// Says whether a tensor's name has `part` at the start of one of its dot-separated words.
 fn has_part(weights: &Weights, part: &str) -> bool {
     let inside = format!(".{part}");
     weights

@@ -16,21 +16,21 @@ pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
 pub use vit::VitConfig;
 
-/// The largest size that is believed (pixels, heads, classes): products of three of them can't overflow.
+/// Limits a size (pixels, heads, classes): products of three of them can't overflow.
 const MAX_SIZE: usize = 1 << 20;
-/// The most features that are believed: an integer product sums over them.
+/// Limits the number of features: an integer product sums over them.
 const MAX_FEATURES: usize = MAX_K;
-/// The largest side of a patch that is believed: an integer product sums over its values.
+/// Limits the side of a patch: an integer product sums over its values.
 const MAX_PATCH: usize = (MAX_K / CHANNELS).isqrt();
-/// The most elements that are believed of what a block makes of one image, 4 GiB in f32: a little more than the scores of
-/// a ViT-L/16 on images of 1440 pixels.
+/// Limits the elements that a block makes of one image, to 4 GiB in f32: a little more than the scores of a ViT-L/16 on
+/// images of 1440 pixels.
 const MAX_ELEMENTS: usize = 1 << 30;
-/// The largest number of blocks that is believed.
+/// Limits the number of blocks.
 const MAX_DEPTH: usize = 1 << 10;
-/// Red, green and blue.
+/// Counts an image's channels: red, green and blue.
 pub const CHANNELS: usize = 3;
 
-/// A network of a known family. As JSON or TOML: the family's fields, and its name as `family`.
+/// Describes a network of a known family. As JSON or TOML: the family's fields, and its name as `family`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum Architecture {
@@ -40,7 +40,7 @@ pub enum Architecture {
     Swin(SwinConfig),
 }
 
-/// The kinds of [`Architecture`].
+/// Names the kinds of [`Architecture`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// ViT and DeiT.
@@ -50,7 +50,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family that a file's tensors are named like: Swin's blocks lie in layers, a ViT's don't.
+    /// Finds the family that a file's tensors are named like: Swin's blocks lie in layers, a ViT's don't.
     pub fn of(weights: &Weights) -> Self {
         if weights.names().any(|name| name.starts_with("layers.0.")) {
             Self::Swin
@@ -70,7 +70,7 @@ impl fmt::Display for Family {
 }
 
 impl Architecture {
-    /// Which family it is of.
+    /// Returns the family that the network is of.
     pub fn family(&self) -> Family {
         match self {
             Self::Vit(_) => Family::Vit,
@@ -78,7 +78,7 @@ impl Architecture {
         }
     }
 
-    /// Every tensor of timm's `state_dict`, with its shape.
+    /// Lists every tensor of timm's `state_dict`, with its shape.
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Vit(config) => config.expected_tensors(),
@@ -86,7 +86,7 @@ impl Architecture {
         }
     }
 
-    /// The number of parameters, as timm counts them.
+    /// Counts the parameters, as timm does.
     pub fn parameters(&self) -> usize {
         let tensors = self.expected_tensors();
         tensors
@@ -95,7 +95,7 @@ impl Architecture {
             .sum()
     }
 
-    /// Width and height of the input, in pixels.
+    /// Returns width and height of the input, in pixels.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Vit(config) => config.image_size,
@@ -103,7 +103,7 @@ impl Architecture {
         }
     }
 
-    /// The number of logits.
+    /// Returns the number of logits.
     pub fn classes(&self) -> usize {
         match self {
             Self::Vit(config) => config.classes,
@@ -111,7 +111,7 @@ impl Architecture {
         }
     }
 
-    /// This architecture for images of another size.
+    /// Returns this architecture for images of another size.
     ///
     /// # Errors
     /// What speaks against the size: that patches don't fill it, or that a Swin's windows would be others, since tables of
@@ -129,7 +129,7 @@ impl Architecture {
         Ok(changed)
     }
 
-    /// What speaks against the sizes, if anything does.
+    /// Checks the sizes, and says what speaks against them.
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
         match self {
             Self::Vit(config) => config.validate(),
@@ -137,8 +137,8 @@ impl Architecture {
         }
     }
 
-    /// This architecture with as many classes as `weights` has, once everything else is found to be the same in both.
-    /// `told_by` says for the error where this architecture comes from.
+    /// Returns this architecture with as many classes as `weights` has, once everything else is found to be the same in
+    /// both. `told_by` says for the error where this architecture comes from.
     ///
     /// # Errors
     /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size, or if
@@ -162,12 +162,12 @@ impl Architecture {
     }
 }
 
-/// timm's `int(size * ratio)`.
+/// Computes timm's `int(size * ratio)`.
 pub fn scaled(size: usize, ratio: f64) -> usize {
     (size as f64 * ratio) as usize
 }
 
-/// That every size is at least 1 and at most its limit: (what, size, limit).
+/// Checks that every size is at least 1 and at most its limit: (what, size, limit).
 fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
     let wrong = |(_, size, limit): &&(&str, usize, usize)| !(1..=*limit).contains(size);
     match sizes.iter().find(wrong) {
@@ -178,8 +178,8 @@ fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
     }
 }
 
-/// That what a block makes of one image is no larger than is believed: attention within `windows` of `tokens` each, and an
-/// MLP. `part` says for the error of which part of the network.
+/// Checks that what a block makes of one image is within [`MAX_ELEMENTS`]: attention within `windows` of `tokens` each,
+/// and an MLP. `part` names the part of the network for the error.
 fn block_within(
     part: &str,
     windows: usize,
@@ -208,7 +208,7 @@ fn block_within(
     ])
 }
 
-/// That the parts of something make a whole: (what, size, part, count).
+/// Checks that the parts of something make a whole: (what, size, part, count).
 fn divisible(parts: &[(&str, usize, &str, usize)]) -> std::result::Result<(), String> {
     match parts
         .iter()
@@ -221,7 +221,7 @@ fn divisible(parts: &[(&str, usize, &str, usize)]) -> std::result::Result<(), St
     }
 }
 
-/// That LayerNorm's epsilon is one.
+/// Checks that LayerNorm's epsilon is positive and finite.
 fn positive_eps(eps: f32) -> std::result::Result<(), String> {
     if eps.is_finite() && eps > 0.0 {
         return Ok(());
@@ -231,7 +231,7 @@ fn positive_eps(eps: f32) -> std::result::Result<(), String> {
     ))
 }
 
-/// Fails where a file's sizes and kind are not those that were told: (what, found, expected).
+/// Checks that a file's sizes and kind are those that were told: (what, found, expected).
 fn same_sizes<T: PartialEq + fmt::Display>(
     weights: &Weights,
     told_by: &str,
@@ -249,7 +249,7 @@ fn same_sizes<T: PartialEq + fmt::Display>(
     Err(Error::input(weights.path(), problem))
 }
 
-/// The side of a square patch, and the features, of timm's `patch_embed.proj.weight`.
+/// Returns the side of a square patch, and the number of features, of timm's `patch_embed.proj.weight`.
 fn patch_embedding(weights: &Weights) -> Result<(usize, usize)> {
     let [dim, channels, patch_size, patch_width] = sizes(weights, "patch_embed.proj.weight")?;
     if channels != CHANNELS || patch_width != patch_size {
@@ -263,7 +263,7 @@ fn patch_embedding(weights: &Weights) -> Result<(usize, usize)> {
     Ok((patch_size, dim))
 }
 
-/// The sizes of a tensor with `N` dimensions.
+/// Returns the sizes of a tensor with `N` dimensions.
 fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
     let shape = weights.shape(name);
     shape
@@ -289,7 +289,7 @@ fn sizes<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
         })
 }
 
-/// A file of zeros in these shapes.
+/// Makes a file of zeros in these shapes.
 #[cfg(all(test, feature = "files"))]
 pub(super) fn zeros(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Weights {
     use crate::file::weights::{TensorData, save};

@@ -9,13 +9,13 @@ use super::{
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 
-/// The largest number of stages that is believed; every published Swin has four.
+/// Limits the number of stages; every published Swin has four.
 const MAX_STAGES: usize = 8;
 
-/// The sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
+/// Holds the sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
 /// LayerNorm on the embedded patches, learned relative position biases, qkv with a bias, exact GELU, and a head on the
-/// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features. Where windows or merged
-/// tokens don't divide a stage, its tokens are padded to the right and below.
+/// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features. Where windows or
+/// merged tokens don't divide a stage, its tokens are padded to the right and below.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "SwinForm")]
 pub struct SwinConfig {
@@ -39,7 +39,7 @@ pub struct SwinConfig {
     pub layer_norm_eps: f32,
 }
 
-/// The sizes of one stage.
+/// Holds the sizes of one stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// Tokens along one side of the image.
@@ -57,23 +57,23 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Tokens of an image.
+    /// Counts the tokens of an image.
     pub fn tokens(&self) -> usize {
         self.resolution.pow(2)
     }
 
-    /// Tokens along one side of the image with the padding that its windows need.
+    /// Counts the tokens along one side of the image with the padding that its windows need.
     pub fn padded(&self) -> usize {
         self.resolution.next_multiple_of(self.window)
     }
 
-    /// Windows of an image.
+    /// Counts the windows of an image.
     pub fn windows(&self) -> usize {
         (self.padded() / self.window).pow(2)
     }
 
-    /// Tokens that the windows of a block are shifted by, right and down: none in every other block, nor where one
-    /// window is the whole image (timm's `_calc_window_shift`).
+    /// Counts the tokens that the windows of a block are shifted by, right and down: none in every other block, nor
+    /// where one window is the whole image (timm's `_calc_window_shift`).
     pub fn shift(&self, block: usize) -> usize {
         if block.is_multiple_of(2) || self.window == self.resolution {
             0
@@ -83,7 +83,7 @@ impl Stage {
     }
 }
 
-/// [`SwinConfig`] as files write it: without the epsilon where it is timm's.
+/// Holds a [`SwinConfig`] as files write it: without the epsilon where it is timm's.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SwinForm {
@@ -119,10 +119,10 @@ impl TryFrom<SwinForm> for SwinConfig {
 }
 
 impl SwinConfig {
-    /// The epsilon of timm's Swins, torch's own default, which a configuration may leave out.
+    /// Holds the epsilon of timm's Swins, torch's own default, which a configuration may leave out.
     pub const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
 
-    /// The sizes of each stage.
+    /// Returns the sizes of each stage.
     pub fn stages(&self) -> Vec<Stage> {
         let grid = self.image_size / self.patch_size;
         let sizes = self.depths.iter().zip(&self.heads).enumerate();
@@ -141,8 +141,8 @@ impl SwinConfig {
             .collect()
     }
 
-    /// The same for images of another size, as timm's constructor makes it: windows stay as large, and what they don't divide
-    /// is padded.
+    /// Returns this network for images of another size, as timm's constructor makes it: windows stay as large, and what
+    /// they don't divide is padded.
     ///
     /// # Errors
     /// A size that no Swin of these sizes has; a stage whose windows would become smaller or larger with the image, so that
@@ -165,7 +165,7 @@ impl SwinConfig {
         Ok(changed)
     }
 
-    /// Every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
+    /// Lists every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut tensors = Vec::new();
         for (index, stage) in self.stages().iter().enumerate() {
@@ -210,7 +210,7 @@ impl SwinConfig {
         tensors
     }
 
-    /// Features of a token in the last stage.
+    /// Counts the features of a token in the last stage.
     pub fn last_dim(&self) -> usize {
         self.dim << (self.depths.len() - 1)
     }
@@ -266,7 +266,7 @@ impl SwinConfig {
         Ok(config)
     }
 
-    /// [`Architecture::validate`](super::Architecture::validate) for this family.
+    /// Checks the sizes as [`Architecture::validate`](super::Architecture::validate) does, for this family.
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
         let stages = self.depths.len();
         if self.heads.len() != stages {
@@ -305,7 +305,7 @@ impl SwinConfig {
         positive_eps(self.layer_norm_eps)
     }
 
-    /// [`Architecture::fitted`](super::Architecture::fitted) for this family.
+    /// Returns [`Architecture::fitted`](super::Architecture::fitted) for this family.
     pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
         let file = Self::from_shapes(weights, Some(self.image_size))?;
         same_sizes(
@@ -337,7 +337,7 @@ impl SwinConfig {
     }
 }
 
-/// Whether a tensor follows from the sizes: buffers that timm no longer stores.
+/// Says whether a tensor follows from the sizes: buffers that timm no longer stores.
 fn is_derived(name: &str) -> bool {
     name.ends_with(".attn.relative_position_index") || name.ends_with(".attn_mask")
 }

@@ -9,10 +9,11 @@ use super::{
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
 
-/// The sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class token,
-/// learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU, and a head
-/// on the normalised class token. With [`layer_scale`](Self::layer_scale) and [`no_embed_class`](Self::no_embed_class), DeiT
-/// III's. Or, distilled, as timm's `VisionTransformerDistilled`: with two such tokens and heads.
+/// Holds the sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class
+/// token, learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU,
+/// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
+/// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
+/// `VisionTransformerDistilled`, which has two such tokens and heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
@@ -43,13 +44,13 @@ pub struct VitConfig {
     pub no_embed_class: bool,
 }
 
-/// What files of networks without such a part, many of which are older than it, don't tell.
+/// Says whether a network lacks `part`: such a field isn't written, and older files don't have it.
 fn is_false(part: &bool) -> bool {
     !part
 }
 
-/// [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden
-/// oracle do, and without the epsilon where it is timm's.
+/// Holds a [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden oracle
+/// do, and without the epsilon where it is timm's.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VitForm {
@@ -99,30 +100,30 @@ impl TryFrom<VitForm> for VitConfig {
 }
 
 impl VitConfig {
-    /// The epsilon of timm's ViTs, which a configuration may leave out.
+    /// Holds the epsilon of timm's ViTs, which a configuration may leave out.
     pub const TIMM_LAYER_NORM_EPS: f32 = 1e-6;
 
-    /// Patches along one side of an image.
+    /// Counts the patches along one side of an image.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Patches of an image.
+    /// Counts the patches of an image.
     pub fn patches(&self) -> usize {
         self.grid().pow(2)
     }
 
-    /// Tokens before the patches: the class token, and a distilled network's second one.
+    /// Counts the tokens before the patches: the class token, and a distilled network's second one.
     pub fn prefix(&self) -> usize {
         if self.distilled { 2 } else { 1 }
     }
 
-    /// Tokens of an image: those of the prefix, then the patches row by row.
+    /// Counts the tokens of an image: those of the prefix, then the patches row by row.
     pub fn tokens(&self) -> usize {
         self.prefix() + self.patches()
     }
 
-    /// Tokens before the patches that have positions.
+    /// Counts the tokens before the patches that have positions.
     pub fn embedded_prefix(&self) -> usize {
         if self.no_embed_class {
             0
@@ -131,12 +132,12 @@ impl VitConfig {
         }
     }
 
-    /// Features of one attention head.
+    /// Counts the features of one attention head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads
     }
 
-    /// Every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
+    /// Lists every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let Self {
             dim,
@@ -240,7 +241,7 @@ impl VitConfig {
         Ok(config)
     }
 
-    /// [`Architecture::validate`](super::Architecture::validate) for this family.
+    /// Checks the sizes as [`Architecture::validate`](super::Architecture::validate) does, for this family.
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
         within(&[
             ("image_size", self.image_size, MAX_SIZE),
@@ -262,7 +263,7 @@ impl VitConfig {
         positive_eps(self.layer_norm_eps)
     }
 
-    /// [`Architecture::fitted`](super::Architecture::fitted) for this family.
+    /// Returns [`Architecture::fitted`](super::Architecture::fitted) for this family.
     pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
         let file = Self::from_shapes(weights, self.heads)?;
         same_sizes(

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::arguments::Class;
 
-/// The table.
+/// Holds the table.
 const FILE: &str = include_str!("../../../models/timm/architectures.toml");
 
-/// The table as it is written: names and the arguments that timm gives the class for them.
+/// Holds the table as it is written: names and the arguments that timm gives the class for them.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct Table {
@@ -23,8 +23,8 @@ struct Table {
     renamed: BTreeMap<String, String>,
 }
 
-/// The class that timm builds `architecture` of, and the arguments that it gives it, if it is one of those in the table.
-/// A pretrained tag (`NAME.TAG`) and timm's earlier names are understood.
+/// Finds the class that timm builds `architecture` of, and the arguments that timm gives it, if it is in the table. A
+/// pretrained tag (`NAME.TAG`) and timm's earlier names are understood.
 pub(super) fn named(architecture: &str) -> Option<(Class, &'static Map<String, Value>)> {
     let table = table();
     let name = architecture

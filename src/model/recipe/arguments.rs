@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
 
-/// A class of timm's whose networks can be run here, if its arguments are right.
+/// Names a class of timm's whose networks can be run here, if its arguments are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     VisionTransformer,
@@ -17,7 +17,7 @@ pub(super) enum Class {
     SwinTransformer,
 }
 
-/// What an argument does.
+/// Says what an argument does.
 #[derive(Clone, Copy)]
 enum Effect {
     /// It sizes the network, or gives it a part that is supported.
@@ -30,7 +30,7 @@ enum Effect {
     Kind(&'static [&'static str]),
 }
 
-/// Those of `create_model` and what it calls, and those that all classes have.
+/// Lists the arguments of `create_model` and what it calls, and those that all classes have.
 const ALL: &[(&str, Effect)] = &[
     ("img_size", Effect::Size),
     ("patch_size", Effect::Size),
@@ -116,7 +116,7 @@ const SWIN_TRANSFORMER: &[(&str, Effect)] = &[
 ];
 
 impl Class {
-    /// The class whose tensors `weights` has.
+    /// Finds the class whose tensors `weights` has.
     pub fn of(weights: &Weights) -> Self {
         match Family::of(weights) {
             Family::Swin => Self::SwinTransformer,
@@ -127,7 +127,7 @@ impl Class {
         }
     }
 
-    /// The family of its networks.
+    /// Returns the family of the class's networks.
     pub fn family(self) -> Family {
         match self {
             Self::VisionTransformer | Self::VisionTransformerDistilled => Family::Vit,
@@ -135,7 +135,7 @@ impl Class {
         }
     }
 
-    /// Its network where no argument says otherwise.
+    /// Returns the class's network where no argument says otherwise.
     pub fn default_sizes(self) -> Architecture {
         match self.family() {
             Family::Vit => Architecture::Vit(VitConfig {
@@ -165,7 +165,7 @@ impl Class {
         }
     }
 
-    /// What its argument `name` does, if it has one.
+    /// Says what the class's argument `name` does, if there is one.
     fn effect(self, name: &str) -> Option<Effect> {
         let own = match self.family() {
             Family::Vit => VISION_TRANSFORMER,
@@ -175,7 +175,7 @@ impl Class {
         Some(*effect)
     }
 
-    /// That a network with `value` for `argument` can be run here. `has` says for the error who has it.
+    /// Checks that a network with `value` for `argument` can be run here. `has` says for the error who has it.
     pub fn check(
         self,
         argument: &str,
@@ -199,7 +199,7 @@ impl Class {
     }
 }
 
-/// Whether an argument's value is the one that is written so. As in Python, 0 is false and 1 is true.
+/// Says whether an argument's value is the one that is written so. As in Python, 0 is false and 1 is true.
 fn is(value: &Value, written: &str) -> bool {
     match value {
         Value::String(text) => text == written,
@@ -213,7 +213,7 @@ fn is(value: &Value, written: &str) -> bool {
     }
 }
 
-/// A value for a message: JSON, its beginning if it is long.
+/// Words a value for a message: its JSON, cut short if it is long.
 pub(super) fn shown(value: &Value) -> String {
     const SHOWN: usize = 60;
     let text = match value {
@@ -226,16 +226,16 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// What a class is given.
+/// Holds the arguments that a class is given.
 pub(super) struct Arguments<'a> {
-    /// By the entry point.
+    /// The arguments that the entry point gives.
     pub entry_point: Option<&'a Map<String, Value>>,
-    /// By `model_args`, over that. As in `create_model`, what is null isn't given.
+    /// The arguments of `model_args`, over those. As in `create_model`, what is null isn't given.
     pub model_args: &'a Map<String, Value>,
 }
 
 impl Arguments<'_> {
-    /// The value of an argument that is given, and who has it, for a message.
+    /// Returns the value of an argument that is given, and words who has it, for a message.
     pub fn get(&self, name: &str) -> Option<(&Value, String)> {
         let given =
             |map: &'_ Map<String, Value>| map.get(name).is_some_and(|value| !value.is_null());
@@ -249,14 +249,14 @@ impl Arguments<'_> {
         ))
     }
 
-    /// Whether timm's network takes images of other sizes than `img_size` too.
+    /// Says whether timm's network takes images of other sizes than `img_size` too.
     pub fn any_image_size(&self) -> bool {
         let told =
             |name: &str, written| self.get(name).is_some_and(|(value, _)| is(value, written));
         told("dynamic_img_size", "true") || told("strict_img_size", "false")
     }
 
-    /// That a network of `class` with these arguments can be run here.
+    /// Checks that a network of `class` with these arguments can be run here.
     pub fn check(&self, class: Class) -> std::result::Result<(), String> {
         let names = self
             .model_args
@@ -275,7 +275,7 @@ impl Arguments<'_> {
         }
     }
 
-    /// `sizes` with what the arguments say instead, for images of another size where one is told.
+    /// Returns `sizes` with what the arguments say instead, for images of another size where one is told.
     pub fn applied_to(
         &self,
         sizes: Architecture,
@@ -333,24 +333,24 @@ impl Arguments<'_> {
         })
     }
 
-    /// A whole number, which may be written as a float.
+    /// Reads a whole number, which may be written as a float.
     pub fn number(&self, name: &str) -> std::result::Result<Option<usize>, String> {
         self.read(name, "a whole number", whole)
     }
 
-    /// A whole number for each stage.
+    /// Reads a whole number for each stage.
     fn numbers(&self, name: &str) -> std::result::Result<Option<Vec<usize>>, String> {
         self.read(name, "a list with a whole number for each stage", |value| {
             value.as_array()?.iter().map(whole).collect()
         })
     }
 
-    /// The side of a square, which timm writes as one number or as height and width.
+    /// Reads the side of a square, which timm writes as one number or as height and width.
     pub fn side(&self, name: &str) -> std::result::Result<Option<usize>, String> {
         self.read(name, "a number, or height and width of a square", side)
     }
 
-    /// The side of the windows. timm may have one for each stage; here it is the same in all.
+    /// Reads the side of the windows. timm may have one for each stage; here it is the same in all.
     fn window(&self) -> std::result::Result<Option<usize>, String> {
         self.read(
             "window_size",
@@ -369,7 +369,7 @@ impl Arguments<'_> {
         )
     }
 
-    /// Whether Python takes it for true, as timm's constructors ask.
+    /// Says whether Python takes the argument for true, as timm's constructors ask.
     fn truth(&self, name: &str) -> std::result::Result<Option<bool>, String> {
         self.read(name, "a number, or true or false", |value| {
             let number = || value.as_f64().map(|number| number != 0.0);
@@ -381,7 +381,7 @@ impl Arguments<'_> {
         self.read(name, "a number", Value::as_f64)
     }
 
-    /// What `read` makes of an argument that is given.
+    /// Returns what `read` makes of an argument that is given.
     fn read<T>(
         &self,
         name: &str,
@@ -401,13 +401,13 @@ impl Arguments<'_> {
     }
 }
 
-/// A whole number, which may be written as a float.
+/// Reads a whole number, which may be written as a float.
 pub(super) fn whole(value: &Value) -> Option<usize> {
     let number = value.as_f64()?;
     (number >= 0.0 && number.fract() == 0.0).then_some(number as usize)
 }
 
-/// The side of a square: a number, or height and width.
+/// Reads the side of a square: a number, or height and width.
 pub(super) fn side(value: &Value) -> Option<usize> {
     match value.as_array() {
         None => whole(value),

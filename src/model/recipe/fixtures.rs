@@ -13,7 +13,7 @@ use crate::file::weights::{TensorData, Weights, save};
 use crate::model::config::Architecture;
 use crate::model::open_checkpoint;
 
-/// The architecture of recipe `name`, with one class.
+/// Returns the architecture of recipe `name`, with one class.
 pub fn one_class(name: &str) -> Architecture {
     let mut architecture = recipe_named(name).unwrap().architecture.clone();
     match &mut architecture {
@@ -27,7 +27,7 @@ fn micro(told: Value) -> (Architecture, Value) {
     (serde_json::from_value(told.clone()).unwrap(), told)
 }
 
-/// The golden oracle's ViT, which is no recipe's.
+/// Returns the golden oracle's ViT, which is no recipe's.
 pub fn micro_vit() -> (Architecture, Value) {
     micro(
         json!({"family": "vit", "image_size": 32, "patch_size": 8, "dim": 48, "depth": 2,
@@ -35,7 +35,7 @@ pub fn micro_vit() -> (Architecture, Value) {
     )
 }
 
-/// The golden oracle's Swin.
+/// Returns the golden oracle's Swin.
 pub fn micro_swin() -> (Architecture, Value) {
     micro(
         json!({"family": "swin", "image_size": 56, "patch_size": 4, "window": 7, "dim": 32,
@@ -43,7 +43,7 @@ pub fn micro_swin() -> (Architecture, Value) {
     )
 }
 
-/// A folder with one checkpoint of zeros.
+/// Holds a folder with one checkpoint of zeros.
 pub struct Checkpoint {
     folder: TempDir,
     pub weights: Weights,
@@ -73,23 +73,23 @@ impl Checkpoint {
         Self { folder, weights }
     }
 
-    /// What it resolves to with this config.json beside it.
+    /// Resolves the checkpoint with this config.json beside it.
     pub fn beside(&self, config: &Value) -> Result<Resolved> {
         self.write_config(&config.to_string());
         resolve(&self.weights, None)
     }
 
-    /// Puts a config.json with this text beside it.
+    /// Puts a config.json with this text beside the checkpoint.
     pub fn write_config(&self, text: &str) {
         std::fs::write(self.folder.path().join("config.json"), text).unwrap();
     }
 
-    /// What it resolves to where the user says this of it.
+    /// Resolves the checkpoint where the user says this of it.
     pub fn requested(&self, request: &Request) -> Result<Resolved> {
         describe(&self.weights, request)?.fitted(&self.weights)
     }
 
-    /// The same file under another name.
+    /// Renames the file.
     pub fn renamed(mut self, name: &str) -> Self {
         let path = self.folder.path().join(name);
         std::fs::rename(self.weights.path(), &path).unwrap();
@@ -98,14 +98,14 @@ impl Checkpoint {
     }
 }
 
-/// What an error is about.
+/// Says what an error is about.
 #[derive(Debug, PartialEq)]
 pub enum Blamed {
     File,
     Setting,
 }
 
-/// Returns why it can't be resolved, and what is to blame.
+/// Returns why a checkpoint can't be resolved, and what is to blame.
 pub fn refusal(resolved: Result<Resolved>) -> (Blamed, String) {
     let error = resolved.unwrap_err();
     let blamed = match error {
@@ -116,7 +116,7 @@ pub fn refusal(resolved: Result<Resolved>) -> (Blamed, String) {
     (blamed, error.to_string())
 }
 
-/// What timm says of an architecture: `tests/data/timm_models.py` asked it.
+/// Holds what timm says of an architecture: `tests/data/timm_models.py` asked it.
 #[derive(Deserialize)]
 pub struct Fact {
     /// Of the weights that timm loads by default, if it has any.
@@ -132,7 +132,7 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// That `architecture` is what timm says.
+    /// Checks that `architecture` is what timm says.
     pub fn check(&self, name: &str, architecture: &Architecture) {
         let (heads, layer_norm_eps) = match architecture {
             Architecture::Vit(sizes) => (vec![sizes.heads], sizes.layer_norm_eps),
@@ -166,7 +166,7 @@ impl Fact {
     }
 }
 
-/// What timm says of each network that can be run here, by name.
+/// Reads what timm says of each network that can be run here, by name.
 pub fn facts() -> BTreeMap<String, Fact> {
     serde_json::from_str(include_str!("../../../tests/data/timm_models.json")).unwrap()
 }

@@ -6,8 +6,8 @@ use crate::file::weights::Weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 
-/// The names of the `classes` classes of the model in `weights`, if it has any. Where no config.json lies beside it, `tag`
-/// tells, the tag under which timm knows such weights.
+/// Returns the names of the `classes` classes of the model in `weights`, if it has any. Where no config.json lies
+/// beside it, `tag` decides, under which timm knows such weights.
 ///
 /// Labels that can't be used are named in a warning: a network is the same without them.
 pub(super) fn class_names(
@@ -30,8 +30,8 @@ pub(super) fn class_names(
     })
 }
 
-/// The names of a model's classes by `text`, its config.json: timm's `label_names`, transformers' `id2label`, or timm's
-/// tag.
+/// Reads the names of a model's classes in `text`, its config.json: timm's `label_names`, transformers' `id2label`, or
+/// timm's tag.
 ///
 /// # Errors
 /// Labels of another form or number.
@@ -69,19 +69,19 @@ pub fn told_labels(text: &str, classes: usize) -> Result<Option<ClassNames>, Str
     Ok(tag.and_then(|tag| names_by_tag(&tag, classes)))
 }
 
-/// ImageNet's names for a model of its classes, by timm's tag of the weights.
+/// Returns ImageNet's names for a model of its classes, by timm's tag of the weights.
 fn names_by_tag(tag: &str, classes: usize) -> Option<ClassNames> {
     (classes == IMAGENET_CLASSES && is_imagenets(tag)).then(ClassNames::imagenet)
 }
 
-/// Whether weights of this tag were trained on ImageNet-1k last, as those of `augreg_in21k_ft_in1k` were.
+/// Says whether weights of this tag were trained on ImageNet-1k last, as those of `augreg_in21k_ft_in1k` were.
 fn is_imagenets(tag: &str) -> bool {
     let mut parts = tag.rsplit('_').take_while(|part| *part != "ft");
     parts.any(|part| part == "in1k")
 }
 
-/// The classes of these labels: a WordNet id stands for what is described, else for ImageNet's word; any other label is
-/// the class's name itself, because folders and lists go by it.
+/// Returns the classes of these labels: a WordNet id stands for what is described, else for ImageNet's word; any other
+/// label is the class's name itself, because folders and lists go by it.
 fn named(
     labels: Vec<String>,
     descriptions: &HashMap<String, String>,
@@ -112,7 +112,7 @@ fn named(
     ClassNames::new(labels.into_iter().map(class).collect())
 }
 
-/// A config.json, as far as it tells what the classes are called. Older files of timm's have the fields of
+/// Holds a config.json, as far as it tells what the classes are called. Older files of timm's have the fields of
 /// `pretrained_cfg` at the top level, and `labels` in place of `label_names`.
 #[derive(Deserialize)]
 struct Config {
@@ -131,7 +131,7 @@ struct PretrainedCfg {
     tag: Option<String>,
 }
 
-/// Labels of all classes: in order, or by their indices.
+/// Holds labels of all classes: in order, or by their indices.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -143,7 +143,7 @@ enum Labels {
 }
 
 impl Labels {
-    /// The labels of classes 0, 1, 2 …
+    /// Returns the labels of classes 0, 1, 2 …
     fn in_order(self) -> Result<Vec<String>, String> {
         let by_index = match self {
             Self::List(labels) => return Ok(labels),

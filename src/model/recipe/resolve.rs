@@ -17,7 +17,7 @@ use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
 
-/// What the user says of a weights file.
+/// Holds what the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// Name of the recipe.
@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub preprocessing: Choices,
 }
 
-/// What a weights file was found to hold.
+/// Describes what a weights file was found to hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// timm's name of the architecture, or the file's own where its metadata describes it.
@@ -40,7 +40,7 @@ pub struct Resolved {
     /// What the classes are called, where the model says it: by the labels in the config.json beside it, or as ImageNet's
     /// by the tag that timm gives its weights.
     pub class_names: Option<ClassNames>,
-    /// Who told this, in one line.
+    /// Who told the architecture and the preprocessing, in one line.
     pub source: String,
 }
 
@@ -68,7 +68,7 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
     describe(weights, &request)?.fitted(weights)
 }
 
-/// What the sources say to [`resolve`], with what the user asks for, not yet compared with all tensors.
+/// Returns what the sources say to [`resolve`], with what the user asks for, not yet compared with all tensors.
 ///
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
@@ -78,7 +78,7 @@ pub fn describe(weights: &Weights, request: &Request) -> Result<Description> {
     describe_beside(weights, config, request)
 }
 
-/// [`describe`] where the path and the text of the config.json beside the file are known.
+/// Returns what [`describe`] does, where the path and the text of the config.json beside the file are known.
 ///
 /// # Errors
 /// Those of [`describe`].
@@ -126,7 +126,7 @@ pub fn describe_beside(
     Agreement::of(&sources, request).told(weights, foreign)
 }
 
-/// What is said of a weights file, where all agree.
+/// Holds what is said of a weights file, where all sources agree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The architecture's name.
@@ -139,9 +139,9 @@ pub struct Description {
     preprocessing: Preprocessing,
     /// timm's tag of the weights, if it is told.
     tag: Option<String>,
-    /// Who says it.
+    /// Who says what the file holds, for a message.
     by: String,
-    /// What the user should know of it besides.
+    /// What the user should know of the file besides.
     remarks: Vec<String>,
 }
 
@@ -170,13 +170,13 @@ impl Description {
     }
 }
 
-/// One thing that sources tell of the preprocessing.
+/// Names one thing that sources tell of the preprocessing.
 #[derive(Clone, Copy)]
 struct Field {
     name: &'static str,
-    /// timm's name.
+    /// timm's name of the field.
     timm: &'static str,
-    /// What decides it.
+    /// The setting that decides the field.
     setting: Setting,
 }
 
@@ -206,9 +206,9 @@ const STD: Field = Field {
     setting: Setting::Std,
 };
 
-/// What is found when the sources are compared with each other.
+/// Holds what is found when the sources are compared with each other.
 struct Agreement<'a> {
-    /// The first decides.
+    /// The sources, of which the first decides.
     sources: &'a [Source],
     request: &'a Request<'a>,
     /// What the user decides, and the value for a message.
@@ -219,9 +219,9 @@ struct Agreement<'a> {
     overruled: BTreeMap<usize, Vec<String>>,
     /// What nobody tells.
     assumed: Vec<String>,
-    /// What contradicts each other in the network's sizes.
+    /// The network's sizes that the sources contradict each other in.
     sizes: Vec<String>,
-    /// What contradicts each other in the preprocessing.
+    /// The fields of the preprocessing that the sources contradict each other in.
     fields: Vec<(Field, String)>,
 }
 
@@ -239,7 +239,7 @@ impl<'a> Agreement<'a> {
         }
     }
 
-    /// What all sources say together. `remarks` is what the user should know besides.
+    /// Returns what all sources say together. `remarks` is what the user should know besides.
     fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Description> {
         let first = &self.sources[0];
         let chosen = self.request.preprocessing;
@@ -345,8 +345,8 @@ impl<'a> Agreement<'a> {
         }
     }
 
-    /// The user's choice, or what the first source says that says anything; notes what the others say. Where nobody says
-    /// anything, `assumed`, if that is allowed.
+    /// Returns the user's choice, or what the first source says that says anything; notes what the others say. Where
+    /// nobody says anything, it is `assumed`, if that is allowed.
     fn decide<T: Clone + PartialEq + Serialize>(
         &mut self,
         field: Field,
@@ -402,7 +402,7 @@ impl<'a> Agreement<'a> {
         Ok(value)
     }
 
-    /// What holds of a field that nobody tells.
+    /// Returns what holds of a field that nobody tells.
     fn untold<T: Serialize>(&mut self, field: Field, assumed: T) -> Result<T> {
         let first = &self.sources[0];
         match &first.otherwise {
@@ -420,7 +420,7 @@ impl<'a> Agreement<'a> {
         }
     }
 
-    /// What the sources contradict each other in, and what decides it, if they do.
+    /// Makes the error for what the sources contradict each other in, with what decides it, if they do.
     fn contradiction(&self, weights: &Weights) -> Option<Error> {
         let fields = self.fields.iter().map(|(_, contradiction)| contradiction);
         let all: Vec<&str> = self

@@ -14,18 +14,18 @@ use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 
-/// What a source says of one thing: nothing, a value, or something that can't be followed, and why.
+/// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
 
-/// What one source says that a weights file holds.
+/// Holds what one source says about the contents of a weights file.
 pub(super) struct Source {
     /// The architecture's name.
     pub name: String,
     /// Which source it is, for a message.
     pub by: String,
-    /// The file that it is in.
+    /// The file that the source is in.
     pub path: PathBuf,
-    /// Family and sizes. The image's may be another than `image_size`, where that isn't told.
+    /// Family and sizes. The size of images may differ from `image_size` where that isn't told.
     pub architecture: Architecture,
     /// The number of classes that the weights must have; `None` where they may have any.
     pub classes: Option<usize>,
@@ -38,13 +38,13 @@ pub(super) struct Source {
     pub std: Said<[f32; CHANNELS]>,
     /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
     pub exif_orientation: bool,
-    /// What holds of the preprocessing where neither it nor another source says anything.
+    /// What holds of the preprocessing where neither this nor another source says anything.
     pub otherwise: Otherwise,
 }
 
-/// What holds where nobody tells the preprocessing.
+/// Says what holds where nobody tells the preprocessing.
 pub(super) enum Otherwise {
-    /// The source should have told it.
+    /// The source should have told the preprocessing.
     Missing,
     /// Only the user can know, and is told so.
     Ask(String),
@@ -54,8 +54,8 @@ pub(super) enum Otherwise {
 }
 
 impl Source {
-    /// What `recipe` says of a file; `how` says why it is this recipe.
-    /// `tag` is that under which timm knows the weights, if that is told.
+    /// Returns what `recipe` says of a file; `how` says why it is this recipe. `tag` is the one under which timm knows
+    /// the weights, if that is told.
     fn recipe(weights: &Weights, recipe: &Recipe, how: &str, tag: Option<&str>) -> Self {
         Self {
             name: recipe.name.clone(),
@@ -75,7 +75,7 @@ impl Source {
         .with(&recipe.preprocessing)
     }
 
-    /// The same with all of a preprocessing.
+    /// Returns this source with all of a preprocessing.
     fn with(self, preprocessing: &Preprocessing) -> Self {
         Self {
             image_size: Some(Ok(preprocessing.image_size)),
@@ -89,7 +89,7 @@ impl Source {
     }
 }
 
-/// The recipe that the user names.
+/// Returns the recipe that the user names.
 pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
     let recipe = recipe_named(name).ok_or_else(|| {
         let problem = format!("there is no recipe `{name}`; known are {}", known_names());
@@ -103,16 +103,16 @@ pub(super) fn by_request(weights: &Weights, name: &str) -> Result<Source> {
     ))
 }
 
-/// What the file's metadata says.
+/// Holds what the file's metadata says.
 pub(super) enum Metadata {
-    /// In this program's form.
+    /// Metadata in this program's form.
     Own(Box<Source>),
-    /// In another form under the same key.
+    /// Metadata in another form under the same key.
     Foreign,
     None,
 }
 
-/// What the file's metadata says of the network.
+/// Reads what the file's metadata says of the network.
 pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
     let Some(json) = metadata(weights, CONFIG_KEY)? else {
         return Ok(Metadata::None);
@@ -152,20 +152,20 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
     Err(Error::input(weights.path(), problem))
 }
 
-/// The JSON under a metadata key, if the file has the key.
+/// Reads the JSON under a metadata key, if the file has the key.
 fn metadata(weights: &Weights, key: &str) -> Result<Option<Value>> {
     let text = weights.metadata().get(key);
     let json = text.map(|text| serde_json::from_str(text)).transpose();
     json.map_err(|error| Error::input(weights.path(), format!("metadata key `{key}`: {error}")))
 }
 
-/// What the JSON under a metadata key means.
+/// Parses the JSON under a metadata key.
 fn understood<T: DeserializeOwned>(weights: &Weights, key: &str, json: Value) -> Result<T> {
     serde_json::from_value(json)
         .map_err(|error| Error::input(weights.path(), format!("metadata key `{key}`: {error}")))
 }
 
-/// The file's name without folder and `.safetensors`, or `.safetensors.index.json`.
+/// Returns the file's name without folder and `.safetensors`, or `.safetensors.index.json`.
 fn file_stem(weights: &Weights) -> Cow<'_, str> {
     let path = weights.path();
     let whole = path
@@ -178,7 +178,7 @@ fn file_stem(weights: &Weights) -> Cow<'_, str> {
     stem.unwrap_or_default().to_string_lossy()
 }
 
-/// The recipe that the file is named like: `NAME.safetensors` or `NAME.TAG.safetensors`.
+/// Finds the recipe that the file is named like: `NAME.safetensors` or `NAME.TAG.safetensors`.
 pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
     let stem = file_stem(weights);
     let (name, tag) = match stem.split_once('.') {
@@ -211,7 +211,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
     })
 }
 
-/// The only recipe that the shapes fit.
+/// Finds the only recipe that the shapes fit.
 pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     // This refuses what no recipe could save.
     let described = described(weights)?;
@@ -244,7 +244,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     Err(Error::setting(Setting::Recipe, problem))
 }
 
-/// The network by what shows in the tensors, and what doesn't.
+/// Describes the network by what shows in the tensors, and what doesn't.
 fn described(weights: &Weights) -> Result<String> {
     Ok(match Family::of(weights) {
         Family::Vit => {

@@ -13,16 +13,16 @@ use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 
-/// What a config.json beside a weights file is.
+/// Says what a config.json beside a weights file is.
 pub(super) enum Config {
-    /// timm's.
+    /// A config.json of timm's.
     Timm(Box<Source>),
-    /// Another program's, which says nothing of a network.
+    /// A config.json of another program, which says nothing of a network.
     Foreign,
 }
 
-/// What `text`, the config.json at `path`, tells of `weights`. Of an architecture that timm knows its entry point tells
-/// what the file leaves out, of another one the tensors do.
+/// Reads what `text`, the config.json at `path`, tells of `weights`. What the file leaves out is told by timm's entry
+/// point where timm knows the architecture, else by the tensors.
 ///
 /// # Errors
 /// What can't be understood, is not supported, or contradicts itself. No other source may then tell what the network is.
@@ -58,9 +58,9 @@ pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config>
     Ok(Config::Timm(Box::new(source)))
 }
 
-/// Why a config.json can't be followed.
+/// Says why a config.json can't be followed.
 enum Refusal {
-    /// Something in it.
+    /// Something in the config.json.
     Config(String),
     /// Something in the weights.
     Weights(Error),
@@ -78,8 +78,8 @@ impl From<Error> for Refusal {
     }
 }
 
-/// timm's `config.json`, as far as it tells what is computed. Older files have the fields of
-/// `pretrained_cfg` at the top level.
+/// Holds timm's `config.json`, as far as it tells what is computed. Older files have the fields of `pretrained_cfg` at
+/// the top level.
 #[derive(Deserialize)]
 struct TimmConfig {
     architecture: Option<String>,
@@ -91,7 +91,7 @@ struct TimmConfig {
     top: PretrainedCfg,
 }
 
-/// The part of timm's `PretrainedCfg` that describes the input, and what of the network it may change.
+/// Holds the part of timm's `PretrainedCfg` that describes the input, and what of the network it may change.
 #[derive(Deserialize)]
 struct PretrainedCfg {
     global_pool: Option<Value>,
@@ -104,7 +104,7 @@ struct PretrainedCfg {
 }
 
 impl TimmConfig {
-    /// Fields of which timm's files have one at least.
+    /// Lists fields of which timm's files have at least one.
     const TELLING: [&str; 4] = [
         "architecture",
         "global_pool",
@@ -112,7 +112,7 @@ impl TimmConfig {
         "pretrained_cfg",
     ];
 
-    /// What it tells of `weights`; `path` is where it lies.
+    /// Returns what the config tells of `weights`; `path` is where it lies.
     fn told(&self, weights: &Weights, path: &Path) -> std::result::Result<Source, Refusal> {
         let name = self.architecture.as_deref();
         let name =
@@ -185,7 +185,7 @@ impl TimmConfig {
         })
     }
 
-    /// The number of classes, if it is told.
+    /// Returns the number of classes, if it is told.
     fn classes(&self, arguments: &Arguments) -> std::result::Result<Option<usize>, String> {
         let told = said("num_classes", &self.num_classes, "a whole number", whole).transpose()?;
         match (told, arguments.number("num_classes")?) {
@@ -197,7 +197,7 @@ impl TimmConfig {
     }
 }
 
-/// What `read` makes of a field that is there.
+/// Returns what `read` makes of a field that is there.
 fn said<T>(
     name: &str,
     field: &Option<Value>,
@@ -212,7 +212,7 @@ fn said<T>(
 }
 
 impl PretrainedCfg {
-    /// The side of the input, if it is told.
+    /// Returns the side of the input, if it is told.
     fn size(&self) -> std::result::Result<Option<usize>, String> {
         let expected = format!("a square of {CHANNELS} channels");
         let size = said("input_size", &self.input_size, &expected, |value| {
@@ -222,7 +222,7 @@ impl PretrainedCfg {
         size.transpose()
     }
 
-    /// The share that the crop keeps, of the only crop that is known here.
+    /// Returns the share that the crop keeps, of the only crop that is known here.
     fn crop_pct(&self) -> Said<f64> {
         let mode = said("crop_mode", &self.crop_mode, "`center`", |mode| {
             (mode == "center").then_some(())
@@ -249,7 +249,7 @@ impl PretrainedCfg {
     }
 }
 
-/// A number for each channel.
+/// Reads a number for each channel.
 fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
     <[f32; CHANNELS]>::deserialize(value).ok()
 }

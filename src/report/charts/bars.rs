@@ -7,10 +7,10 @@ use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-/// The chart's size, in pixels.
+/// Holds the chart's size, in pixels.
 const SIZE: [u32; 2] = [1080, 210];
 
-/// Sites that stand together, such as those of a block.
+/// Holds sites that stand together, such as those of a block.
 struct Group<'a> {
     /// The number of the block, if they are in one.
     block: Option<String>,
@@ -19,17 +19,17 @@ struct Group<'a> {
     start: f64,
 }
 
-/// Space between groups, in widths of a bar.
+/// Holds the space between groups, in widths of a bar.
 const GAP: f64 = 1.0;
 
-/// The SQNR of each site.
+/// Draws the SQNR of each site.
 pub(in crate::report) fn ratios(sites: &[SiteInspection]) -> Markup {
     let value = |site: &SiteInspection| site.evidence.as_ref()?.sqnr_db;
     let text = |value: f64| format!("{value:.1} dB");
     bars("SQNR of each site, in dB", "dB", sites, &value, &text)
 }
 
-/// The share of the Hessian error that each site has, in per cent.
+/// Draws the share of the Hessian error that each site has, in per cent.
 pub(in crate::report) fn error_shares(sites: &[SiteInspection]) -> Markup {
     let value = |site: &SiteInspection| site.error_share.map(|share| 100.0 * share);
     let text = |value: f64| format!("{value:.2}% of the error");
@@ -97,7 +97,7 @@ fn bars(
 }
 
 impl Group<'_> {
-    /// What is written below.
+    /// Returns what is written below the group.
     fn label(&self) -> &str {
         let name = &self.sites[0].site;
         match &self.block {
@@ -113,7 +113,7 @@ impl Group<'_> {
     }
 }
 
-/// The sites block by block. Those outside of blocks stand alone.
+/// Groups the sites by block. Those outside of blocks stand alone.
 fn groups(sites: &[SiteInspection]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group> = Vec::new();
     for site in sites {
@@ -135,7 +135,7 @@ fn groups(sites: &[SiteInspection]) -> Vec<Group<'_>> {
     groups
 }
 
-/// The number of the block that a site is in: `3`, or `1.0` for the first of a Swin's second stage.
+/// Returns the number of the block that a site is in: `3`, or `1.0` for the first of a Swin's second stage.
 fn block(site: &str) -> Option<String> {
     let (before, after) = site.split_once("blocks.")?;
     let (number, _) = after.split_once('.')?;

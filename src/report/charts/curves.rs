@@ -6,14 +6,14 @@ use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-/// The chart's size, in pixels.
+/// Holds the chart's size, in pixels.
 const SIZE: [u32; 2] = [260, 116];
 
-/// The scores that are shown, as multiples of the chosen candidate's.
+/// Bounds the scores that are shown, as multiples of the chosen candidate's.
 const LEAST: f64 = 0.93;
 const MOST: f64 = 10.0;
 
-/// The scores of the candidates for A's scales on the left, and for B's on the right.
+/// Draws the scores of the candidates for A's scales on the left, and for B's on the right.
 pub(in crate::report) fn score_curves(report: &SiteReport) -> Markup {
     let label = format!("Scores of the candidates for the scales of {}", report.site);
     svg(SIZE, &label, |canvas, hovers| {
@@ -38,7 +38,7 @@ fn of_side(report: &SiteReport, side: Side) -> Vec<&ScoreCurve> {
     curves.filter(|curve| curve.side == side).collect()
 }
 
-/// The chosen candidates in words.
+/// Words the chosen candidates.
 fn chosen(curves: &[&ScoreCurve]) -> String {
     let lines = curves.iter().map(|curve| {
         let Scale { scale, shift } = curve.candidates[curve.chosen].scale;
@@ -52,8 +52,8 @@ fn chosen(curves: &[&ScoreCurve]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// On `part` of `canvas`, the curves of one operand's scales, over the numbers of the candidates, each as a multiple of
-/// its chosen score.
+/// Draws on `part` of `canvas` the curves of one operand's scales, over the numbers of the candidates, each as a
+/// multiple of its chosen score.
 fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Drawn {
     let count = curves.iter().map(|curve| curve.candidates.len()).max();
     let last = count.unwrap_or(1).max(2) as f64;
@@ -100,7 +100,8 @@ fn draw(canvas: &Canvas, part: &Canvas, left: i32, curves: &[&ScoreCurve]) -> Dr
     Ok(())
 }
 
-/// Stretches of neighbouring candidates that are wanted and within the chart, as points. One alone becomes a short line.
+/// Returns stretches of neighbouring candidates that are wanted and within the chart, as points. One alone becomes a
+/// short line.
 fn runs(curve: &ScoreCurve, wanted: &dyn Fn(&CandidateScore) -> bool) -> Vec<Vec<(f64, f64)>> {
     let chosen = curve.candidates[curve.chosen].sum;
     let points = curve

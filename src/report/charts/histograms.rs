@@ -6,25 +6,25 @@ use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-/// The chart's size, in pixels.
+/// Holds the chart's size, in pixels.
 const SIZE: [u32; 2] = [530, 168];
 
-/// Height of the values' part, of a row of codes, and of a code, in pixels.
+/// Holds the height of the values' part, of a row of codes, and of a code, in pixels.
 const VALUES: i32 = 112;
 const ROW: i32 = 17;
 const TOOTH: i32 = 11;
 
-/// Where an axis of counts begins, below 1, so that one value is seen.
+/// Holds where an axis of counts begins, below 1, so that one value is seen.
 const NOTHING: f64 = 0.5;
 
-/// What a row of codes stands for.
+/// Says what a row of codes stands for.
 struct Codes {
     name: &'static str,
     ink: Ink,
     points: Vec<f64>,
 }
 
-/// All values on the left, those near zero on the right, and below them the values that have a code.
+/// Draws all values on the left, those near zero on the right, and below them the values that have a code.
 pub(in crate::report) fn value_histograms(
     plan: &SitePlan,
     scale: Scale,
@@ -42,7 +42,7 @@ pub(in crate::report) fn value_histograms(
     })
 }
 
-/// The values that codes stand for, range by range.
+/// Returns the values that codes stand for, range by range.
 fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
     let format = plan.a.format;
     let ranges = format.ranges(plan.a.bits).into_iter();
@@ -64,7 +64,7 @@ fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
     codes.collect()
 }
 
-/// One histogram on `part` of `canvas`, and its codes.
+/// Draws one histogram on `part` of `canvas`, and its codes.
 fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) -> Drawn {
     let Histogram { low, high, counts } = histogram;
     let most = counts.iter().copied().max().unwrap_or(0).max(10) as f64;
@@ -130,7 +130,7 @@ fn draw(canvas: &Canvas, part: &Canvas, histogram: &Histogram, codes: &[Codes]) 
     Ok(())
 }
 
-/// An end of an axis in few letters.
+/// Words an end of an axis in few letters.
 fn end(value: f64) -> String {
     if value < 1e3 {
         format!("{value:.2}")
@@ -139,7 +139,7 @@ fn end(value: f64) -> String {
     }
 }
 
-/// A count in few letters, where it is a power of ten.
+/// Words a count in few letters, where it is a power of ten.
 fn power(count: f64) -> String {
     match count {
         ..1e3 => format!("{count}"),

@@ -15,24 +15,24 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Where a chart is drawn, in units.
+/// Holds where a chart is drawn, in units.
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// Units of a pixel: plotters has whole coordinates.
+/// Counts the units of a pixel: plotters has whole coordinates.
 const PIXEL: i32 = 4;
 
-/// Height of the small letters, in pixels.
+/// Holds the height of the small letters, in pixels.
 const LETTERS: f64 = 11.0;
 
-/// A place that tells something while the pointer is on it.
+/// Describes a place that tells something while the pointer is on it.
 struct Hover {
     /// Left, top, right, bottom, in units.
     corners: [i32; 4],
     text: String,
 }
 
-/// An SVG of so many pixels, which is called `label` where it can't be seen.
+/// Draws an SVG of so many pixels, which is called `label` where it can't be seen.
 fn svg(
     [width, height]: [u32; 2],
     label: &str,
@@ -62,7 +62,7 @@ fn svg(
     }
 }
 
-/// Small letters, which `anchor` holds.
+/// Returns the style of small letters, whose place `anchor` is.
 fn letters(ink: Ink, anchor: (HPos, VPos)) -> TextStyle<'static> {
     // plotters takes the height of a line.
     let size = LETTERS * f64::from(PIXEL) * 1.24;
@@ -72,7 +72,7 @@ fn letters(ink: Ink, anchor: (HPos, VPos)) -> TextStyle<'static> {
         .pos(Pos::new(anchor.0, anchor.1))
 }
 
-/// A line of so many units.
+/// Returns the style of a line as wide as so many units.
 fn line(ink: Ink, width: u32) -> ShapeStyle {
     ink.color().stroke_width(width)
 }

@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 use std::fmt::Write;
 
-/// What something is drawn in. Each has a light colour that no other has.
+/// Says what something is drawn in. Each ink has a light colour that no other has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::report) struct Ink {
     light: u32,
@@ -14,7 +14,7 @@ const fn colors(light: u32, dark: u32) -> Ink {
     Ink { light, dark }
 }
 
-/// The inks.
+/// Holds the inks.
 pub(in crate::report) mod ink {
     use super::{Ink, colors};
 
@@ -37,14 +37,14 @@ pub(in crate::report) mod ink {
     pub const FC2: Ink = colors(0xB9413C, 0xE77B75);
     pub const OTHER: Ink = colors(0x7A828C, 0xA3ABB5);
 
-    /// All of them.
+    /// Lists all inks.
     pub(super) const ALL: [Ink; 18] = [
         TEXT, FAINT_TEXT, GRID, AXIS, VALUES, R1, R2, CODES, COMPLETE, ESTIMATE, CHOSEN, QKV, QK,
         PV, PROJ, FC1, FC2, OTHER,
     ];
 }
 
-/// The kinds of sites in a block, by the ends of their names.
+/// Lists the kinds of sites in a block, by the ends of their names.
 pub(in crate::report) const KINDS: [(&str, Ink); 6] = [
     ("attn.qkv", ink::QKV),
     ("attn.qk", ink::QK),
@@ -55,19 +55,19 @@ pub(in crate::report) const KINDS: [(&str, Ink); 6] = [
 ];
 
 impl Ink {
-    /// Its light colour, which stands for it in a chart.
+    /// Returns the ink's light colour, which stands for it in a chart.
     pub(super) fn color(self) -> RGBColor {
         let [_, red, green, blue] = self.light.to_be_bytes();
         RGBColor(red, green, blue)
     }
 
-    /// The style of a text that has its light colour.
+    /// Returns the style of a text that has the ink's light colour.
     pub(in crate::report) fn style(self) -> String {
         format!("color:#{:06X}", self.light)
     }
 }
 
-/// Rules that exchange the light colours for the dark ones.
+/// Returns rules that exchange the light colours for the dark ones.
 pub(in crate::report) fn dark_style() -> String {
     let mut rules = String::new();
     for Ink { light, dark } in ink::ALL {
