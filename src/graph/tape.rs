@@ -84,7 +84,7 @@ impl Segment {
 }
 
 impl Tape<'_> {
-    /// Gives what the segment made of the images.
+    /// Returns what the segment made of the images.
     pub fn output(&self) -> &Buffer<f32> {
         self.value(self.values.len() - 1)
     }
