@@ -84,6 +84,7 @@ macro_rules! dispatch_wgsl {
 pub(crate) use dispatch_wgsl;
 
 /// Lists the files of the formats' text, by their names below `shaders`.
+#[cfg(feature = "verify")]
 pub(crate) const SHADERS: &[(&str, &str)] = &[
     (
         "shared/formats/uniform",

@@ -4,10 +4,11 @@
 //! integer is compared bit for bit.
 
 use super::report::{CaseReport, Codes, Failure, KernelReport, Kind};
+use super::step::step;
 use crate::device::{Device, Strategy};
 use crate::error::Result;
 use crate::kernels::KERNELS;
-use crate::kernels::catalogue::{Answer, Case, CodeRange, Kernel, Values, step};
+use crate::kernels::catalogue::{Answer, Case, CodeRange, Kernel, Values};
 use sha2::{Digest, Sha256};
 
 /// Holds a case and what the CPU version makes of it.

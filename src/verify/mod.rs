@@ -6,6 +6,7 @@ mod kernels;
 mod models;
 mod report;
 mod shaders;
+mod step;
 mod subject;
 mod trace;
 

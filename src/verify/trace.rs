@@ -4,11 +4,12 @@
 
 use super::kernels::sha256;
 use super::report::{Codes, Failure, SiteIntegers};
+use super::step::step;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Network, Output, Products, Site, Then};
 use crate::kernels::Format;
-use crate::kernels::catalogue::{Random, step};
+use crate::kernels::catalogue::Random;
 use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
 
 /// Bounds the codes that may differ, of those that follow from floats, to one in this many: a device's float may err by

@@ -5,11 +5,11 @@
 //! exact. A formula is written down plainly, in f64 or in integers, over indices, and calls nothing of the kernels. A
 //! float's bound follows from the formula's steps, each of which rounds; beside it stands from which.
 
-mod codes;
+pub(crate) mod codes;
 mod random;
 mod row_codes;
 
-pub(crate) use codes::{CodeRange, step};
+pub(crate) use codes::CodeRange;
 pub(super) use codes::{FORMATS, code, format_name, packed};
 pub(crate) use random::Random;
 pub(super) use row_codes::CodedRows;
