@@ -689,9 +689,9 @@ impl Case {
         let at_once = scan_of(&product, &record, linear.as_ref());
         let jobs = at_once.jobs_at_once(Side::A).min(candidates);
         let candidates: Vec<SiteScales> = (1..=jobs)
-            .map(|job| SiteScales {
-                a: scales(&plan, job as f32 / jobs as f32).a,
-                b: fixed.b.clone(),
+            .map(|job| {
+                let a = scales(&plan, job as f32 / jobs as f32).a;
+                SiteScales::new(a, fixed.b.clone())
             })
             .collect();
         let searched: Vec<Vec<Scale>> = candidates.iter().map(|scales| scales.a.clone()).collect();
@@ -746,10 +746,10 @@ fn scales(plan: &SitePlan, part: f32) -> SiteScales {
             },
         }
     };
-    SiteScales {
-        a: vec![one(Side::A); plan.groups(Side::A)],
-        b: vec![one(Side::B); plan.groups(Side::B)],
-    }
+    SiteScales::new(
+        vec![one(Side::A); plan.groups(Side::A)],
+        vec![one(Side::B); plan.groups(Side::B)],
+    )
 }
 
 impl Epilogue {

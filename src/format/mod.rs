@@ -7,10 +7,12 @@
 mod gelu_twin;
 mod scale;
 mod softmax_twin;
+mod table;
 mod uniform;
 
 pub use gelu_twin::GELU_MINIMUM;
 pub use scale::{MAX_SHIFT, Scale};
+pub use table::{Lanes, MAX_TABLE_SHIFT, Table, TableEncoder};
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;

@@ -501,10 +501,7 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         }
         None => None,
     };
-    let scales = SiteScales {
-        a: scales("a", shifts)?,
-        b: scales("b", Vec::new())?,
-    };
+    let scales = SiteScales::new(scales("a", shifts)?, scales("b", Vec::new())?);
     check_scales(file, plan, &scales)?;
     Ok(QuantizedSite { scales, weight })
 }

@@ -216,10 +216,7 @@ impl IntegerProducts {
                 })
                 .collect()
         };
-        let units = SiteScales {
-            a: units(&site.scales.a),
-            b: units(&site.scales.b),
-        };
+        let units = SiteScales::new(units(&site.scales.a), units(&site.scales.b));
         let product = site.plan.product(images);
         product.integer_product(commands, &codes.a, b, &[units], None)
     }

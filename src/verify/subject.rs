@@ -187,10 +187,7 @@ impl StoredScales {
             let scales = stored.iter().map(|&(scale, shift)| Scale { scale, shift });
             scales.collect()
         };
-        SiteScales {
-            a: scales(&self.a),
-            b: scales(&self.b),
-        }
+        SiteScales::new(scales(&self.a), scales(&self.b))
     }
 }
 

@@ -54,18 +54,18 @@ pub fn golden_scales(golden: &Golden, setting: &str, plan: &SitePlan) -> SiteSca
     } else {
         0
     };
-    SiteScales {
-        a: golden
+    SiteScales::new(
+        golden
             .answer(&name("A"))
             .into_iter()
             .map(|scale| Scale { scale, shift })
             .collect(),
-        b: golden
+        golden
             .answer(&name("B"))
             .into_iter()
             .map(Scale::uniform)
             .collect(),
-    }
+    )
 }
 
 /// The score that the oracle found them to have.
@@ -93,8 +93,8 @@ pub fn nudged(scales: SiteScales, attempt: u64) -> SiteScales {
             ..scale
         }
     };
-    SiteScales {
-        a: scales.a.into_iter().map(nudge).collect(),
-        b: scales.b.into_iter().map(nudge).collect(),
-    }
+    SiteScales::new(
+        scales.a.into_iter().map(nudge).collect(),
+        scales.b.into_iter().map(nudge).collect(),
+    )
 }

@@ -1,6 +1,6 @@
 //! The scales of one site.
 
-use crate::format::Scale;
+use crate::format::{Scale, Table};
 use serde::{Deserialize, Serialize};
 
 /// Names one of the two operands of a product.
@@ -20,9 +20,25 @@ pub struct SiteScales {
     pub a: Vec<Scale>,
     /// B's scales: one for a tensor, one per third of qkv, one per head, or one per output channel of a weight.
     pub b: Vec<Scale>,
+    /// A's tables, as many as its scales, where its codes are looked up in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub a_tables: Vec<Table>,
+    /// B's tables: as many as its scales where it is an activation, one where it is a weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub b_tables: Vec<Table>,
 }
 
 impl SiteScales {
+    /// Takes the scales of operands without tables.
+    pub fn new(a: Vec<Scale>, b: Vec<Scale>) -> Self {
+        Self {
+            a,
+            b,
+            a_tables: Vec::new(),
+            b_tables: Vec::new(),
+        }
+    }
+
     /// Returns the scales of A and of B for a group of O: an operand's own for this group, or its only one.
     pub fn of(&self, group: usize) -> [Scale; 2] {
         [&self.a, &self.b].map(|scales| scales[group % scales.len()])

@@ -146,10 +146,10 @@ impl<'a> SiteSearch<'a> {
         let bits = self.plan.b.bits;
         let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
-            scales: SiteScales {
-                a: vec![Scale::uniform(f32::NAN); maxima_a.len()],
-                b: maxima_b.iter().map(|&max| covering(max, bits)).collect(),
-            },
+            scales: SiteScales::new(
+                vec![Scale::uniform(f32::NAN); maxima_a.len()],
+                maxima_b.iter().map(|&max| covering(max, bits)).collect(),
+            ),
             score: f64::NAN,
             rounds: 0,
             work: self.work,
@@ -422,14 +422,8 @@ impl<'a> SiteSearch<'a> {
         let scan = self.scan(place);
         let codes = scan.codes(commands, question.side, &searched);
         let scales = |searched: Vec<Scale>| match question.side {
-            Side::A => SiteScales {
-                a: searched,
-                b: fixed.clone(),
-            },
-            Side::B => SiteScales {
-                a: fixed.clone(),
-                b: searched,
-            },
+            Side::A => SiteScales::new(searched, fixed.clone()),
+            Side::B => SiteScales::new(fixed.clone(), searched),
         };
         let scales: Vec<SiteScales> = searched.into_iter().map(scales).collect();
         let (a, b) = match question.side {

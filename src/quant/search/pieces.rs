@@ -133,10 +133,10 @@ impl Cutter<'_> {
                 all[(pilot * all.len() as f64) as usize]
             };
             let [a, b] = self.maxima;
-            let scales = SiteScales {
-                a: a.iter().map(|max| scale(Side::A, max)).collect(),
-                b: b.iter().map(|max| scale(Side::B, max)).collect(),
-            };
+            let scales = SiteScales::new(
+                a.iter().map(|max| scale(Side::A, max)).collect(),
+                b.iter().map(|max| scale(Side::B, max)).collect(),
+            );
             let scan = Scan {
                 product: &product,
                 metric: self.settings.metric,
