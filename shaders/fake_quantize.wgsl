@@ -15,11 +15,21 @@ struct Parameters {
     unused: u32,
 }
 
+// Whether lanes have a range flag.
+override TWIN: bool = false;
+
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> source: array<f32>;
-// scale_1, scale_2 and their inverses, of each group; uniform uses the first.
-@group(0) @binding(2) var<storage, read> scales: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+// [groups]
+@group(0) @binding(2) var<storage, read> encoders: array<u32>;
+// Of each group what lanes of R1 and of R2 are multiplied by, what is added, and no less than any product: the minimum
+// with it keeps the sum from becoming a fused multiply-add, which rounds only once.
+@group(0) @binding(3) var<storage, read> decoders: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+fn encoder_word(at: u32) -> u32 {
+    return encoders[at];
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -42,5 +52,11 @@ fn main(
         + inner * p.source.inner
         + row * p.source.row
         + k * p.source.column];
-    out[index] = value_of_code(x, scales[group], p.q);
+    let code = quantize(vec4(x), encoder_of(group), p.q) & 0xffu;
+    let decoder = decoders[group];
+    var product = f32(i32(code << 24u) >> 24u) * decoder.x;
+    if TWIN {
+        product = f32(code & 0x7fu) * select(decoder.x, decoder.y, code >= 0x80u);
+    }
+    out[index] = min(product, decoder.w) + decoder.z;
 }

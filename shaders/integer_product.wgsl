@@ -97,7 +97,7 @@ fn main(
     // Sums of a twin fit an i32 for so many words: 4 * 127 * 2^m * 128 each.
     var stretch = p.words;
     if TWIN {
-        shift = shift_of(matrix.job);
+        shift = shift_of(matrix);
         stretch = 32768u >> shift;
     }
 

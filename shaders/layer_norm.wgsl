@@ -16,7 +16,7 @@ struct Parameters {
     // Tokens of an image in out, and in x, where order moves them about; 0 leaves them where they are.
     tokens: u32,
     input_tokens: u32,
-    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    // Codes: consecutive rows that make a matrix; the encoder of a matrix is number matrix % groups.
     matrix_rows: u32,
     groups: u32,
     q: f32,
@@ -29,9 +29,13 @@ override CODES: bool = false;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> order: array<u32>;
-// [groups][2]: 1 / scale_1 and 1 / scale_2.
-@group(0) @binding(5) var<storage, read> inverse_scales: array<f32>;
+// [groups]
+@group(0) @binding(5) var<storage, read> encoders: array<u32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
+
+fn encoder_word(at: u32) -> u32 {
+    return encoders[at];
+}
 
 // Element i of the result, of the row of x that starts at `start`.
 fn element(start: u32, i: u32, mean: f32, inverse_deviation: f32) -> f32 {
@@ -71,8 +75,7 @@ fn main(
     let inverse_deviation = inverseSqrt(squares / f32(p.width) + p.eps);
     if CODES {
         let matrix = row / p.matrix_rows;
-        let group = matrix % p.groups;
-        let inverse = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let encoder = encoder_of(matrix % p.groups);
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
         var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
         for (var i = 0u; i < p.width; i += 4u) {
@@ -86,7 +89,7 @@ fn main(
                 values = vec4(0.0);
             }
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, inverse, p.q), p.width - i);
+            out[word_at] = first_lanes(quantize(values, encoder, p.q), p.width - i);
             word_at += padded_rows;
         }
     } else {

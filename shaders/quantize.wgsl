@@ -13,7 +13,7 @@ struct Parameters {
     rows: u32,
     k: u32,
     jobs: u32,
-    // The scale of a row: group = inner * inner_groups + row / group_rows, of `groups` in all.
+    // The encoder of a row: group = inner * inner_groups + row / group_rows, of `groups` in all.
     groups: u32,
     inner_groups: u32,
     group_rows: u32,
@@ -26,14 +26,18 @@ struct Parameters {
 const STRIP: u32 = 8u;
 const JOBS: u32 = 8u;
 
-// Whether the rows of one matrix have scales of their own. If not, no division is spent on finding them.
+// Whether the rows of one matrix have encoders of their own. If not, no division is spent on finding them.
 override ROW_GROUPS: bool = true;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> source: array<f32>;
-// 1 / scale_1 and 1 / scale_2 of [job][group]; uniform uses the first.
-@group(0) @binding(2) var<storage, read> inverse_scales: array<vec2<f32>>;
+// [job][group]
+@group(0) @binding(2) var<storage, read> encoders: array<u32>;
 @group(0) @binding(3) var<storage, read_write> codes: array<u32>;
+
+fn encoder_word(at: u32) -> u32 {
+    return encoders[at];
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -76,10 +80,10 @@ fn main(
                 group += row / p.group_rows;
             }
             for (var job = first_job; job < end_job; job++) {
-                let inverse = inverse_scales[job * p.groups + group];
+                let encoder = encoder_of(job * p.groups + group);
                 var codes_of_x = 0u;
                 if inside > 0u {
-                    codes_of_x = first_lanes(quantize(x, inverse, p.q), inside);
+                    codes_of_x = first_lanes(quantize(x, encoder, p.q), inside);
                 }
                 codes[(job * problems + problem) * matrix_size + word * padded_rows + row] = codes_of_x;
             }

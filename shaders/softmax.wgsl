@@ -9,7 +9,7 @@ struct Parameters {
     rows: u32,
     width: u32,
     factor: f32,
-    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    // Codes: consecutive rows that make a matrix; the encoder of a matrix is number matrix % groups.
     matrix_rows: u32,
     groups: u32,
     q: f32,
@@ -19,9 +19,13 @@ override CODES: bool = false;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;
-// [groups][2]: 1 / scale_1 and 1 / scale_2.
-@group(0) @binding(2) var<storage, read> inverse_scales: array<f32>;
+// [groups]
+@group(0) @binding(2) var<storage, read> encoders: array<u32>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
+
+fn encoder_word(at: u32) -> u32 {
+    return encoders[at];
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -46,8 +50,7 @@ fn main(
     let inverse = 1.0 / sum;
     if CODES {
         let matrix = row / p.matrix_rows;
-        let group = matrix % p.groups;
-        let inverse_scale = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let encoder = encoder_of(matrix % p.groups);
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
         var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
         for (var i = 0u; i < p.width; i += 4u) {
@@ -55,7 +58,7 @@ fn main(
             let x = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
             let values = exp(p.factor * (x - largest)) * inverse;
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, inverse_scale, p.q), p.width - i);
+            out[word_at] = first_lanes(quantize(values, encoder, p.q), p.width - i);
             word_at += padded_rows;
         }
     } else {

@@ -13,7 +13,7 @@ struct Parameters {
     heads: u32,
     windows: u32,
     factor: f32,
-    // Codes: consecutive rows that make a matrix; the scale of a matrix is number matrix % groups.
+    // Codes: consecutive rows that make a matrix; the encoder of a matrix is number matrix % groups.
     matrix_rows: u32,
     groups: u32,
     q: f32,
@@ -25,9 +25,13 @@ override CODES: bool = false;
 @group(0) @binding(1) var<storage, read> scores: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> mask: array<f32>;
-// [groups][2]: 1 / scale_1 and 1 / scale_2.
-@group(0) @binding(4) var<storage, read> inverse_scales: array<f32>;
+// [groups]
+@group(0) @binding(4) var<storage, read> encoders: array<u32>;
 @group(0) @binding(5) var<storage, read_write> out: array<u32>;
+
+fn encoder_word(at: u32) -> u32 {
+    return encoders[at];
+}
 
 // Where a row starts: its scores, its head's bias, its window's mask.
 struct Row {
@@ -68,15 +72,14 @@ fn main(
     let inverse = 1.0 / sum;
     if CODES {
         let matrix = index / p.matrix_rows;
-        let group = matrix % p.groups;
-        let inverse_scale = vec2(inverse_scales[2u * group], inverse_scales[2u * group + 1u]);
+        let encoder = encoder_of(matrix % p.groups);
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
         var word_at = matrix * ((p.tokens + 3u) / 4u) * padded_rows + index % p.matrix_rows;
         for (var i = 0u; i < p.tokens; i += 4u) {
             let x = vec4(biased(row, i), biased(row, i + 1u), biased(row, i + 2u), biased(row, i + 3u));
             let values = exp(x - largest) * inverse;
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, inverse_scale, p.q), p.tokens - i);
+            out[word_at] = first_lanes(quantize(values, encoder, p.q), p.tokens - i);
             word_at += padded_rows;
         }
     } else {

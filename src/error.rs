@@ -85,6 +85,8 @@ pub enum Setting {
     Count,
     /// The widths of codes.
     Bits,
+    /// [`Method::plan`](crate::quant::Method::plan).
+    Plan,
     /// [`Settings::metric`](crate::quant::Settings::metric).
     Metric,
     /// [`Settings::alpha`](crate::quant::Settings::alpha) and [`Settings::beta`](crate::quant::Settings::beta).
@@ -120,6 +122,7 @@ impl Setting {
             Self::Labels => "labels",
             Self::Count => "count",
             Self::Bits => "bits",
+            Self::Plan => "plan",
             Self::Metric => "metric",
             Self::CandidateRange => "alpha, beta",
             Self::Candidates => "candidates",

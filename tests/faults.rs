@@ -1176,7 +1176,7 @@ fn damaged_quantized_files() {
             sizes[size] = json!(1u64 << 60);
         }
     };
-    let cases: [(Change, &[&str]); 23] = [
+    let cases: [(Change, &[&str]); 24] = [
         (
             &|file| {
                 let codes = file.tensor(codes);
@@ -1233,9 +1233,17 @@ fn damaged_quantized_files() {
         (
             &|file| {
                 file.metadata
-                    .insert("format_version".to_owned(), "3".to_owned());
+                    .insert("format_version".to_owned(), "4".to_owned());
             },
-            &["format version 3, where 1 or 2 is expected"],
+            &["format version 4, where 1, 2 or 3 is expected"],
+        ),
+        (
+            &|file| {
+                edit(file, "plan", |plan| {
+                    plan["blocks.1.mlp.fc1"]["b"]["format"] = json!("table")
+                })
+            },
+            &["format version 2, but plans tables, which are in version 3"],
         ),
         (
             &|file| {

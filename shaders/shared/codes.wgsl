@@ -9,11 +9,28 @@ override FORMAT: u32 = 0u;
 // min between, so that none can become a fused multiply-add, which rounds only once.
 const ROUNDER: f32 = 12582912.0;
 
-// A format gives lanes in the low bits of floats that ROUNDER was added to. Clamping to integers before rounding gives what
-// clamping after it gives.
-fn quantize(x: vec4<f32>, inverse: vec2<f32>, q: f32) -> u32 {
-    let rounded = lanes_of(x, inverse, q);
-    let lanes = bitcast<vec4<u32>>(rounded) & vec4(0xffu);
+// What a quantizer knows of a group of values (src/format/encoder.rs): 1 / scale_1 and 1 / scale_2, of which a format
+// without ranges uses the first; or of a table what is taken off, the cells in a unit, the first and the last cell.
+struct Encoder {
+    head: vec4<f32>,
+    // The first word of the table's cells.
+    cells: u32,
+}
+
+// The words of an encoder that has no table.
+const INVERSES: u32 = 2u;
+
+// The encoder of a group. What a format doesn't use of it may be another's.
+fn encoder_of(group: u32) -> Encoder {
+    let at = group * encoder_words();
+    let head = vec4(encoder_word(at), encoder_word(at + 1u), encoder_word(at + 2u), encoder_word(at + 3u));
+    return Encoder(bitcast<vec4<f32>>(head), at + 4u);
+}
+
+// A format gives lanes in the low bits of words, often those of floats that ROUNDER was added to. Clamping to integers
+// before rounding gives what clamping after it gives.
+fn quantize(x: vec4<f32>, encoder: Encoder, q: f32) -> u32 {
+    let lanes = lanes_of(x, encoder, q) & vec4(0xffu);
     return lanes.x | (lanes.y << 8u) | (lanes.z << 16u) | (lanes.w << 24u);
 }
 

@@ -42,18 +42,14 @@ struct Parameters {
     // -1 where R1 holds negatives (GELU), else 1.
     r1_sign: i32,
     has_residual: u32,
-    // Rows that `order` puts in the order of an image's tokens, and how many those are; 0 where rows stay. A row that it puts
+    // Rows that the order puts in the order of an image's tokens, and how many those are; 0 where rows stay. A row that it puts
     // beyond them is padding, and dropped.
     order_rows: u32,
     image_rows: u32,
     has_weight: u32,
-    // Codes: 1 / scale_1, 1 / scale_2, and 2^(bits - 1).
-    inverse_1: f32,
-    inverse_2: f32,
+    // Codes: 2^(bits - 1).
     q: f32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
+    unused: u32,
 }
 
 override TWIN: bool = false;
@@ -79,7 +75,8 @@ override GROUP: u32 = 8u / max(SPARE, 1u);
 @group(0) @binding(4) var<storage, read> affine: array<vec2<f32>>;
 // The residual, or the reference of an error; both lie as the values do.
 @group(0) @binding(5) var<storage, read> operand: array<f32>;
-@group(0) @binding(6) var<storage, read> order: array<u32>;
+// VALUES: the order of rows. CODES: the encoder of the codes.
+@group(0) @binding(6) var<storage, read> order_or_encoder: array<u32>;
 @group(0) @binding(7) var<storage, read> weight: array<f32>;
 // Floats by their bits, or codes.
 @group(0) @binding(8) var<storage, read_write> out: array<u32>;
@@ -133,9 +130,9 @@ fn columns_at(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
     return missing;
 }
 
-// The shift m of a job's twins.
-fn shift_of(job: u32) -> u32 {
-    return u32(scales[job * parameters.groups].y);
+// The shift m of a matrix of twins.
+fn shift_of(matrix: Matrix) -> u32 {
+    return u32(scales[matrix.job * parameters.groups + matrix.inner * parameters.inner_groups].y);
 }
 
 // What turns the integers of four neighbouring columns into values.
@@ -149,7 +146,7 @@ struct Columns {
 
 fn columns_of(matrix: Matrix, first: u32) -> Columns {
     let p = parameters;
-    var columns = Columns(first, vec4(0.0), vec4(0.0), shift_of(matrix.job));
+    var columns = Columns(first, vec4(0.0), vec4(0.0), shift_of(matrix));
     for (var c = 0u; c < 4u; c++) {
         let column = min(first + c, p.n - 1u);
         let group = matrix.inner * p.inner_groups + column / p.group_columns;
@@ -184,7 +181,7 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
     }
     var out_row = row;
     if EPILOGUE == VALUES && p.order_rows != 0u {
-        let token = order[row % p.order_rows];
+        let token = order_or_encoder[row % p.order_rows];
         if token >= p.image_rows {
             return vec4(0.0);
         }
@@ -232,9 +229,13 @@ fn store_sums(matrix: Matrix, columns: Columns, row: u32, r1: vec4<i32>, r2: vec
     return store(matrix, columns, row, upper, r1_sum & vec4((1i << columns.shift) - 1i));
 }
 
+fn encoder_word(at: u32) -> u32 {
+    return order_or_encoder[at];
+}
+
 fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
     let p = parameters;
-    let codes = quantize(values, vec2(p.inverse_1, p.inverse_2), p.q);
+    let codes = quantize(values, encoder_of(0u), p.q);
     out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
 }
 

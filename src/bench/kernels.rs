@@ -16,7 +16,7 @@ use crate::kernels::{
 use crate::model::config::{Architecture, Family};
 use crate::quant::{
     CodedProduct, Codes, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side,
-    SitePlan, SiteScales, inverse_scales,
+    SitePlan, SiteScales, Table,
 };
 use half::f16;
 use rand::SeedableRng;
@@ -181,13 +181,15 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
 /// softmax has none of it.
 pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
-    let all = [Format::Uniform, Format::SoftmaxTwin, Format::GeluTwin].map(Some);
+    let all = Format::ALL.map(Some);
     let mut cases = Vec::new();
     for &kernel in wanted {
         let formats = match kernel {
-            Kernel::IntegerProduct | Kernel::Quantize | Kernel::Scan => &all[..],
-            Kernel::LayerNorm => &[None, Some(Format::Uniform)],
-            Kernel::Softmax => &[None, Some(Format::SoftmaxTwin)],
+            Kernel::IntegerProduct | Kernel::Quantize => &all[..],
+            // Tables are not searched.
+            Kernel::Scan => &all[..3],
+            Kernel::LayerNorm => &[None, Some(Format::Uniform), Some(Format::Table)],
+            Kernel::Softmax => &[None, Some(Format::SoftmaxTwin), Some(Format::TwinTable)],
             Kernel::WindowSoftmax => &[],
             _ => &[None],
         };
@@ -521,11 +523,11 @@ impl Case {
         let product = plan.product(self.images);
         let scales = scales(&plan, 1.0);
         let commands = &mut Commands::new(&device);
-        let mut codes = |side, source, scales: &Vec<Scale>| {
-            let one = std::slice::from_ref(scales);
-            product.codes(commands, side, source, one)
+        let mut codes = |side, source| {
+            let (scales, tables) = scales.operand(side);
+            product.codes(commands, side, source, &[scales.to_vec()], tables)
         };
-        let a = codes(Side::A, &a, &scales.a);
+        let a = codes(Side::A, &a);
         let b = match self.site.weight() {
             // Which codes they are doesn't matter; how they are stored does.
             Some(sizes) => {
@@ -541,7 +543,7 @@ impl Case {
                     ..Codes::shared(device.upload(&width.pack(&codes, sizes.inputs)))
                 }
             }
-            None => codes(Side::B, &b, &scales.b),
+            None => codes(Side::B, &b),
         };
         let scales = product.output_scales(&device, std::slice::from_ref(&scales));
         let shape = product.shape(1, &a, &b);
@@ -551,15 +553,12 @@ impl Case {
         let words = shape
             .words_of_rows()
             .filter(|_| matches!(self.epilogue, Epilogue::Codes | Epilogue::GeluCodes));
-        let next = NextCodes {
-            gelu: self.epilogue == Epilogue::GeluCodes,
-            format: match self.epilogue {
-                Epilogue::GeluCodes => Format::GeluTwin,
-                _ => Format::Uniform,
-            },
-            bits: BITS,
-            inverses: [16.0, 1.0],
+        let next_format = match self.epilogue {
+            Epilogue::GeluCodes => Format::GeluTwin,
+            _ => Format::Uniform,
         };
+        let encoder = encoder(&device, next_format, 1.0 / 16.0);
+        let gelu = self.epilogue == Epilogue::GeluCodes;
         let next_codes = device.zeros(words.map_or(1, |(_, len)| len));
         let adds = self.epilogue == Epilogue::Residual;
         let affine = affine(None, bias.as_deref()).map(|affine| device.upload(&affine));
@@ -568,6 +567,12 @@ impl Case {
             match words {
                 Some((out, _)) => {
                     let shape = IntegerProduct { out, ..shape };
+                    let next = NextCodes {
+                        gelu,
+                        format: next_format,
+                        bits: BITS,
+                        encoder: &encoder,
+                    };
                     integer_product_codes(commands, &shape, &operands, &next, &next_codes);
                 }
                 None => {
@@ -584,8 +589,10 @@ impl Case {
     fn quantize(&self, device: Device, operands: Operands) -> Run {
         let plan = self.plan();
         let quantizer = plan.quantizer(Side::A, self.images, 1);
-        let inverses = inverse_scales(&device, &[scales(&plan, 1.0).a]);
-        Box::new(move |commands| drop(quantize(commands, &quantizer, &operands.a, &inverses)))
+        let scales = scales(&plan, 1.0);
+        let (scales, tables) = scales.operand(Side::A);
+        let encoders = device.upload(&quantizer.format.encoders(scales, tables));
+        Box::new(move |commands| drop(quantize(commands, &quantizer, &operands.a, &encoders)))
     }
 
     fn to_half(&self, operands: Operands) -> Run {
@@ -598,13 +605,13 @@ impl Case {
             unreachable!("a kernel that is no product has rows and columns")
         };
         let a = operands.a;
-        let inverses = device.upload(&[64.0f32, 4.0]);
+        let format = self.format;
+        let encoder = encoder(&device, format.unwrap_or(Format::Uniform), 1.0 / 64.0);
         // Probabilities are a matrix for each head, normalised tokens a single one.
         let matrix_rows = match self.format {
             Some(Format::SoftmaxTwin) => self.site.product(1).m,
             _ => rows,
         };
-        let format = self.format;
         match (self.kernel, &self.site.kind) {
             (Kernel::LayerNorm, _) => {
                 let norm = LayerNorm {
@@ -616,7 +623,7 @@ impl Case {
                 };
                 let (weight, bias) = (device.upload(&vec![1.0; width]), device.zeros(width));
                 Box::new(
-                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                    move |commands| match row_codes(format, matrix_rows, &encoder) {
                         None => drop(layer_norm(commands, &norm, &a, &weight, &bias)),
                         Some(codes) => drop(layer_norm_codes(
                             commands, &norm, None, &a, &weight, &bias, &codes,
@@ -636,7 +643,7 @@ impl Case {
                 let bias = device.zeros(attention.heads * matrix);
                 let mask = device.zeros(attention.windows * matrix);
                 Box::new(
-                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                    move |commands| match row_codes(format, matrix_rows, &encoder) {
                         None => drop(window_softmax(commands, &shape, &a, &bias, &mask)),
                         Some(codes) => {
                             drop(window_softmax_codes(
@@ -648,7 +655,7 @@ impl Case {
             }
             (Kernel::Softmax, _) => {
                 Box::new(
-                    move |commands| match row_codes(format, matrix_rows, &inverses) {
+                    move |commands| match row_codes(format, matrix_rows, &encoder) {
                         None => drop(softmax(commands, rows, width, 1.0, &a)),
                         Some(codes) => drop(softmax_codes(commands, rows, width, 1.0, &a, &codes)),
                     },
@@ -666,7 +673,7 @@ impl Case {
         let fixed = scales(&plan, 1.0);
         let one = std::slice::from_ref(&fixed.b);
         let product = plan.product(images);
-        let fixed_codes = product.codes(&mut Commands::new(&device), Side::B, &b, one);
+        let fixed_codes = product.codes(&mut Commands::new(&device), Side::B, &b, one, &[]);
         let (linear, b) = match self.site.weight() {
             Some(_) => {
                 let linear = LinearWeights::new(b, &device, bias.as_deref());
@@ -723,33 +730,54 @@ fn scan_of<'a>(
 fn row_codes(
     format: Option<Format>,
     matrix_rows: usize,
-    inverse_scales: &Buffer<f32>,
+    encoders: &Buffer<u32>,
 ) -> Option<RowCodes<'_>> {
     format.map(|format| RowCodes {
         format,
         bits: BITS,
-        inverse_scales,
+        encoders,
         matrix_rows,
         groups: 1,
     })
 }
 
-/// Returns scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1.
+/// Returns scales that cover the operands, times `part`; a twin's R2 is 16 times as coarse as its R1. Tables have every
+/// lane.
 fn scales(plan: &SitePlan, part: f32) -> SiteScales {
     let one = |side| {
         let unit = part * 4.0 / (1 << BITS) as f32;
-        match plan.operand(side).format {
-            Format::Uniform => Scale::uniform(unit),
-            _ => Scale {
+        match plan.operand(side).format.is_twin() {
+            false => Scale::uniform(unit),
+            true => Scale {
                 scale: unit / 16.0,
                 shift: 4,
             },
         }
     };
-    SiteScales::new(
-        vec![one(Side::A); plan.groups(Side::A)],
-        vec![one(Side::B); plan.groups(Side::B)],
-    )
+    let tables = |side| vec![table(plan.operand(side).format); plan.tables(side)];
+    SiteScales {
+        a_tables: tables(Side::A),
+        b_tables: tables(Side::B),
+        ..SiteScales::new(
+            vec![one(Side::A); plan.groups(Side::A)],
+            vec![one(Side::B); plan.groups(Side::B)],
+        )
+    }
+}
+
+/// Makes a table of every lane, whose R2 continues R1 at 16 times its scale.
+fn table(format: Format) -> Table {
+    let lanes = match format.is_twin() {
+        false => (0x80..=0xff).chain(0..=0x7f).collect(),
+        true => (0..=0x7f).chain(0x88..=0xff).collect(),
+    };
+    Table { offset: 0.0, lanes }
+}
+
+/// Uploads the encoder of one group under `scale_1`; R2 is 16 times as coarse.
+fn encoder(device: &Device, format: Format, scale: f32) -> Buffer<u32> {
+    let scale = Scale { scale, shift: 4 };
+    device.upload(&format.encoders(&[scale], &[table(format)]))
 }
 
 impl Epilogue {

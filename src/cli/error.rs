@@ -91,6 +91,7 @@ fn flag(setting: Setting) -> &'static str {
         Setting::Labels => "--labels",
         Setting::Count => "--count",
         Setting::Bits => "--bits",
+        Setting::Plan => "--plan",
         Setting::Metric => "--metric",
         Setting::CandidateRange => "--alpha, --beta",
         Setting::Candidates => "--candidates",

@@ -1,8 +1,8 @@
 //! A range for the negative values of GELU, which are small, and one for the positive ones.
 
 use super::{
-    CodeFormat, CodeRange, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
-    second_range, value_in_r2,
+    CodeFormat, CodeRange, Encoder, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
+    second_range,
 };
 
 /// Negates the smallest value of GELU: what R1 has to reach.
@@ -20,7 +20,8 @@ impl CodeFormat for GeluTwin {
     const REACHES_NEGATIVE: bool = false;
 
     #[inline(always)]
-    fn encode(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
+    fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
+        let [inverse_1, inverse_2] = encoder.inverses();
         if x < 0.0 {
             rounded((x.abs() * inverse_1).min(q - 1.0))
         } else {
@@ -28,15 +29,8 @@ impl CodeFormat for GeluTwin {
         }
     }
 
-    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32 {
-        if x < 0.0 {
-            -(x.abs() * scale[2]).round_ties_even().min(q - 1.0) * scale[0]
-        } else {
-            value_in_r2(x, scale, q)
-        }
-    }
-
-    fn place(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
+    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+        let [inverse_1, inverse_2] = encoder.inverses();
         let in_r1 = x < 0.0;
         let magnitude = if in_r1 { -x * inverse_1 } else { x * inverse_2 };
         Place {
@@ -45,10 +39,10 @@ impl CodeFormat for GeluTwin {
         }
     }
 
-    fn ranges(q: i32) -> Vec<CodeRange> {
+    fn ranges(q: i32, _: &[u8]) -> Vec<CodeRange> {
         let first = CodeRange {
             name: "R1",
-            multiples: 1 - q..1,
+            multiples: (1 - q..1).collect(),
             second: false,
         };
         vec![first, second_range(q)]

@@ -1,21 +1,24 @@
 //! How codes stand for values.
 //!
-//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit.
+//! A format is a file here and a piece of WGSL of the same name in `shaders/shared/formats`, which agree bit for bit. What
+//! a quantizer has to know of a group of values, scales or a table, is the group's *encoder* (`encoder.rs`).
 //! Whoever needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the
 //! plan knows by it which operands it is for. What is left to do for a new one is to list it in this file.
 
+mod encoder;
 mod gelu_twin;
 mod scale;
 mod softmax_twin;
 mod table;
+mod twin_table;
 mod uniform;
 
+pub use encoder::Decoder;
 pub use gelu_twin::GELU_MINIMUM;
 pub use scale::{MAX_SHIFT, Scale};
 pub use table::{Lanes, MAX_TABLE_SHIFT, Table, TableEncoder};
 
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 
 /// Says how a code stands for a value (paper, section 3.1). `q = 2^(bits - 1)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,11 @@ pub enum Format {
     SoftmaxTwin,
     /// Range flag and magnitude `u` in `0..q`: R1 is `-u · scale_1`, R2 is `u · scale_2`.
     GeluTwin,
+    /// One of the levels of a [`Table`]: signed lane `l` of 8 bits, value `l · scale + offset`.
+    Table,
+    /// One of the levels of a [`Table`]: range flag and magnitude `u` of 7 bits, R1 is `u · scale_1 + offset`, R2 is
+    /// `u · scale_2 + offset`. For left operands.
+    TwinTable,
 }
 
 /// Evaluates an expression for the type that a [`Format`] stands for, as a constant.
@@ -47,16 +55,27 @@ macro_rules! by_format {
                 type $F = $crate::format::GeluTwin;
                 $body
             }
+            $crate::format::Format::Table => {
+                type $F = $crate::format::SignedTable;
+                $body
+            }
+            $crate::format::Format::TwinTable => {
+                type $F = $crate::format::TwinTable;
+                $body
+            }
         }
     }};
 }
 pub(crate) use by_format;
+pub(crate) use encoder::Encoder;
 pub(crate) use gelu_twin::GeluTwin;
 pub(crate) use softmax_twin::SoftmaxTwin;
+pub(crate) use table::SignedTable;
+pub(crate) use twin_table::TwinTable;
 pub(crate) use uniform::Uniform;
 
-/// Joins the shaders' text of all formats: `quantize` and `value_of_code`, of the format that the constant `FORMAT`
-/// says.
+/// Joins the shaders' text of all formats: `encoder_of` and `quantize`, of the format that the constant `FORMAT` says.
+/// They read the encoders by a function of the shader's own, `encoder_word`.
 macro_rules! formats_wgsl {
     () => {
         concat!(
@@ -64,7 +83,20 @@ macro_rules! formats_wgsl {
             include_str!("../../shaders/shared/formats/uniform.wgsl"),
             include_str!("../../shaders/shared/formats/softmax_twin.wgsl"),
             include_str!("../../shaders/shared/formats/gelu_twin.wgsl"),
-            $crate::format::dispatch_wgsl!(0, "uniform", 1, "softmax_twin", 2, "gelu_twin"),
+            include_str!("../../shaders/shared/formats/table.wgsl"),
+            include_str!("../../shaders/shared/formats/twin_table.wgsl"),
+            $crate::format::dispatch_wgsl!(
+                0,
+                "uniform",
+                1,
+                "softmax_twin",
+                2,
+                "gelu_twin",
+                3,
+                "table",
+                4,
+                "twin_table"
+            ),
         )
     };
 }
@@ -74,12 +106,12 @@ pub(crate) use formats_wgsl;
 macro_rules! dispatch_wgsl {
     ($($number:literal, $name:literal),*) => {
         concat!(
-            "\nfn lanes_of(x: vec4<f32>, inverse: vec2<f32>, q: f32) -> vec4<f32> {\n",
-            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_lanes(x, inverse, q);\n    }\n",)*
-            "    return x;\n}\n",
-            "\nfn value_of_code(x: f32, scale: vec4<f32>, q: f32) -> f32 {\n",
-            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_value(x, scale, q);\n    }\n",)*
-            "    return x;\n}\n",
+            "\nfn encoder_words() -> u32 {\n",
+            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_words;\n    }\n",)*
+            "    return 0u;\n}\n",
+            "\nfn lanes_of(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {\n",
+            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_lanes(x, encoder, q);\n    }\n",)*
+            "    return vec4(0u);\n}\n",
         )
     };
 }
@@ -100,6 +132,14 @@ pub(crate) const SHADERS: &[(&str, &str)] = &[
         "shared/formats/gelu_twin",
         include_str!("../../shaders/shared/formats/gelu_twin.wgsl"),
     ),
+    (
+        "shared/formats/table",
+        include_str!("../../shaders/shared/formats/table.wgsl"),
+    ),
+    (
+        "shared/formats/twin_table",
+        include_str!("../../shaders/shared/formats/twin_table.wgsl"),
+    ),
 ];
 
 /// Says what kind of values an operand has, as far as formats are made for it.
@@ -113,13 +153,13 @@ pub enum Values {
     AfterGelu,
 }
 
-/// Describes consecutive codes that stand for multiples of one scale.
+/// Describes codes that stand for multiples of one scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodeRange {
     /// The range's name.
     pub name: &'static str,
-    /// The multiples, of `scale_1` or, in the second range, of `scale_2`.
-    pub multiples: Range<i32>,
+    /// The multiples, rising, of `scale_1` or, in the second range, of `scale_2`.
+    pub multiples: Vec<i32>,
     /// Whether this is R2 of a twin.
     pub second: bool,
 }
@@ -127,7 +167,8 @@ pub struct CodeRange {
 /// Says where among the codes a value's code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Whether the value lies beyond all codes, so that the nearest one stands for it.
+    /// Whether the value lies beyond all codes by more than half a scale (that of its range), so that the nearest one
+    /// stands for it.
     pub clipped: bool,
     /// Whether the code is one of R2.
     pub in_r2: bool,
@@ -145,8 +186,7 @@ pub enum ProductRule {
     },
 }
 
-/// Implements a format. `inverses` are those of `scale_1` and `scale_2`, of which a format without ranges uses the
-/// first.
+/// Implements a format.
 pub(crate) trait CodeFormat {
     /// The format's name in files.
     const NAME: &'static str;
@@ -158,28 +198,44 @@ pub(crate) trait CodeFormat {
     const RULE: ProductRule;
     /// Whether the format's scale has to reach negative values too.
     const REACHES_NEGATIVE: bool;
+    /// How lanes are integers, where a table has them.
+    const LANES: Option<Lanes> = None;
+    /// The largest left shift m of R2.
+    const MAX_SHIFT: u32 = match Self::RULE {
+        ProductRule::Signed => 0,
+        ProductRule::Ranges { .. } => MAX_SHIFT,
+    };
+
+    /// The words of an encoder's record.
+    const ENCODER_WORDS: usize = match Self::LANES {
+        None => encoder::INVERSES,
+        Some(lanes) => encoder::HEAD + lanes.cells().div_ceil(4),
+    };
 
     /// Encodes a value as an 8-bit lane. Clamping to integers before rounding gives what clamping after it gives.
-    fn encode(x: f32, inverses: [f32; 2], q: f32) -> u8;
-
-    /// Returns the value that a value's code stands for, under `scale_1`, `scale_2` and their inverses.
-    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32;
+    fn encode(x: f32, encoder: Encoder, q: f32) -> u8;
 
     /// Says where a value's code is. Whole numbers are even where q is, so that a half above the largest code q - 1 is
     /// rounded up to q and one below the smallest, -q, is rounded to it.
-    fn place(x: f32, inverses: [f32; 2], q: f32) -> Place;
+    fn place(x: f32, encoder: Encoder, q: f32) -> Place;
 
-    /// Lists what the codes stand for.
-    fn ranges(q: i32) -> Vec<CodeRange>;
+    /// Lists what the codes stand for, in a table's format those of `lanes`.
+    fn ranges(q: i32, lanes: &[u8]) -> Vec<CodeRange>;
 
     /// Lists the scales that a search chooses from, where `spread` are fractions of the scale that reaches the largest
-    /// value.
+    /// value. Tables are not searched: they have none.
     fn candidates(bits: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale>;
 }
 
 impl Format {
     /// Lists all formats, by their numbers in shaders.
-    pub const ALL: [Self; 3] = [Self::Uniform, Self::SoftmaxTwin, Self::GeluTwin];
+    pub const ALL: [Self; 5] = [
+        Self::Uniform,
+        Self::SoftmaxTwin,
+        Self::GeluTwin,
+        Self::Table,
+        Self::TwinTable,
+    ];
 
     /// Returns the format's name in files.
     pub fn name(self) -> &'static str {
@@ -194,6 +250,25 @@ impl Format {
     /// Says whether codes carry a range flag in the top bit of their lane.
     pub fn is_twin(self) -> bool {
         self.rule() != ProductRule::Signed
+    }
+
+    /// Says how the lanes of a table are integers, where the format's codes are looked up in one.
+    pub fn lanes(self) -> Option<Lanes> {
+        by_format!(self, F => F::LANES)
+    }
+
+    /// Returns the largest left shift m of R2 that the format allows.
+    pub fn max_shift(self) -> u32 {
+        by_format!(self, F => F::MAX_SHIFT)
+    }
+
+    /// Returns the largest magnitude of a lane of codes of `bits` bits, as it is multiplied before any shift.
+    pub fn largest_lane(self, bits: u32) -> u32 {
+        match self.lanes() {
+            None => 1 << (bits - 1),
+            Some(Lanes::Signed) => 128,
+            Some(Lanes::Ranges) => 127,
+        }
     }
 
     /// Says how the format's codes are multiplied.
@@ -212,14 +287,14 @@ impl Format {
         by_format!(self, F => F::REACHES_NEGATIVE)
     }
 
-    /// Lists what codes of `bits` bits stand for.
-    pub fn ranges(self, bits: u32) -> Vec<CodeRange> {
-        by_format!(self, F => F::ranges(1 << (bits - 1)))
+    /// Lists what codes of `bits` bits stand for; a table's have these `lanes`, others none.
+    pub fn ranges(self, bits: u32, lanes: &[u8]) -> Vec<CodeRange> {
+        by_format!(self, F => F::ranges(1 << (bits - 1), lanes))
     }
 
-    /// Says where a value's code is, q being 2^(bits - 1).
-    pub fn place(self, x: f32, inverses: [f32; 2], q: f32) -> Place {
-        by_format!(self, F => F::place(x, inverses, q))
+    /// Says where a value's code is, q being 2^(bits - 1), by the record of its group's encoder.
+    pub fn place(self, x: f32, record: &[u32], q: f32) -> Place {
+        by_format!(self, F => F::place(x, Encoder::of(record), q))
     }
 
     /// Lists the scales that a search chooses from for codes of `bits` bits, where `spread` are fractions of the scale
@@ -250,16 +325,11 @@ fn in_r2(x: f32, inverse_2: f32, q: f32) -> u8 {
     0x80 | rounded((x * inverse_2).clamp(0.0, q - 1.0))
 }
 
-/// Returns what a value's code in R2 stands for.
-fn value_in_r2(x: f32, scale: [f32; 4], q: f32) -> f32 {
-    (x * scale[3]).round_ties_even().clamp(0.0, q - 1.0) * scale[1]
-}
-
 /// Describes R2 of a twin, whose values are positive.
 fn second_range(q: i32) -> CodeRange {
     CodeRange {
         name: "R2",
-        multiples: 0..q,
+        multiples: (0..q).collect(),
         second: true,
     }
 }

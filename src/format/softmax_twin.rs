@@ -1,8 +1,8 @@
 //! Two ranges of positive values: a fine one for those of a softmax that are small, and one that reaches 1.
 
 use super::{
-    CodeFormat, CodeRange, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
-    second_range, value_in_r2,
+    CodeFormat, CodeRange, Encoder, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
+    second_range,
 };
 
 /// Lets magnitude `u` in `0..q` stand for `u · scale_1` in R1 and for `u · scale_2` in R2. A value is in R1 if its code
@@ -17,7 +17,8 @@ impl CodeFormat for SoftmaxTwin {
     const REACHES_NEGATIVE: bool = true;
 
     #[inline(always)]
-    fn encode(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> u8 {
+    fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
+        let [inverse_1, inverse_2] = encoder.inverses();
         let low = rounded((x.abs() * inverse_1).min(q));
         if f32::from(low) <= q - 1.0 {
             low
@@ -26,16 +27,8 @@ impl CodeFormat for SoftmaxTwin {
         }
     }
 
-    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32 {
-        let low = (x.abs() * scale[2]).round_ties_even();
-        if low <= q - 1.0 {
-            low * scale[0]
-        } else {
-            value_in_r2(x, scale, q)
-        }
-    }
-
-    fn place(x: f32, [inverse_1, inverse_2]: [f32; 2], q: f32) -> Place {
+    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+        let [inverse_1, inverse_2] = encoder.inverses();
         let in_r1 = x.abs() * inverse_1 < q - 0.5;
         Place {
             clipped: !in_r1 && x * inverse_2 >= q - 0.5,
@@ -43,10 +36,10 @@ impl CodeFormat for SoftmaxTwin {
         }
     }
 
-    fn ranges(q: i32) -> Vec<CodeRange> {
+    fn ranges(q: i32, _: &[u8]) -> Vec<CodeRange> {
         let first = CodeRange {
             name: "R1",
-            multiples: 0..q,
+            multiples: (0..q).collect(),
             second: false,
         };
         vec![first, second_range(q)]

@@ -5,7 +5,7 @@
 //! to 127 in R1 or, shifted left by m, in R2. So what is multiplied is the level itself, and a table costs what a
 //! uniform or a twin format does.
 
-use super::Scale;
+use super::{CodeFormat, CodeRange, Encoder, Place, ProductRule, ROUNDER, Scale, Values};
 use serde::{Deserialize, Serialize};
 
 /// Limits the left shift m of a table in two ranges: its cells are as many as 127 · 2^m, twice.
@@ -38,6 +38,51 @@ impl Lanes {
             Self::Ranges if lane < 0x80 => i32::from(lane),
             Self::Ranges => i32::from(lane & 0x7f) << shift,
         }
+    }
+
+    /// Counts the cells that a table of such lanes can have: two for each step from the least level to the largest, and
+    /// one more.
+    pub(super) const fn cells(self) -> usize {
+        match self {
+            Self::Signed => 2 * 255 + 1,
+            Self::Ranges => 2 * (127 << MAX_TABLE_SHIFT) + 1,
+        }
+    }
+}
+
+/// Lets a code stand for one of a table's levels, whose lane is a signed integer.
+pub(crate) struct SignedTable;
+
+impl CodeFormat for SignedTable {
+    const NAME: &'static str = "table";
+    const IN_WORDS: &'static str = "table";
+    const FOR: Values = Values::Any;
+    const RULE: ProductRule = ProductRule::Signed;
+    const REACHES_NEGATIVE: bool = true;
+    const LANES: Option<Lanes> = Some(Lanes::Signed);
+
+    #[inline(always)]
+    fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
+        encoder.lane(x)
+    }
+
+    fn place(x: f32, encoder: Encoder, _: f32) -> Place {
+        Place {
+            clipped: encoder.clips(x),
+            in_r2: false,
+        }
+    }
+
+    fn ranges(_: i32, lanes: &[u8]) -> Vec<CodeRange> {
+        vec![CodeRange {
+            name: "levels",
+            multiples: lanes.iter().map(|&lane| i32::from(lane as i8)).collect(),
+            second: false,
+        }]
+    }
+
+    fn candidates(_: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+        Vec::new()
     }
 }
 
@@ -77,9 +122,6 @@ impl Table {
                 pair[1], pair[0]
             ));
         }
-        if !self.offset.is_finite() {
-            return Err(format!("expected a finite offset, found {}", self.offset));
-        }
         Ok(())
     }
 
@@ -116,9 +158,18 @@ impl TableEncoder {
     /// Returns the lane of the level that stands for a value.
     #[inline(always)]
     pub fn lane(&self, x: f32) -> u8 {
-        let cell = ((x - self.offset) * self.inverse).clamp(self.first, self.last);
-        self.cells[(cell.round_ties_even() - self.first) as usize]
+        self.cells[cell(x, self.offset, self.inverse, self.first, self.last)]
     }
+}
+
+/// Finds the cell of a value, counted from the first one. Clamping to integers before rounding gives what clamping after
+/// it gives; what isn't a number is in the first cell.
+#[inline(always)]
+pub(super) fn cell(x: f32, offset: f32, inverse: f32, first: f32, last: f32) -> usize {
+    // A clamp would keep a NaN.
+    #[expect(clippy::manual_clamp)]
+    let place = ((x - offset) * inverse).max(first).min(last);
+    ((place + ROUNDER).to_bits() - (first + ROUNDER).to_bits()) as usize
 }
 
 #[cfg(test)]

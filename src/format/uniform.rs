@@ -1,6 +1,6 @@
 //! Signed codes of one scale.
 
-use super::{CodeFormat, CodeRange, Place, ProductRule, Scale, Values, rounded};
+use super::{CodeFormat, CodeRange, Encoder, Place, ProductRule, Scale, Values, rounded};
 
 /// Lets code `c` in `-q..q` stand for `c · scale`.
 pub(crate) struct Uniform;
@@ -13,15 +13,13 @@ impl CodeFormat for Uniform {
     const REACHES_NEGATIVE: bool = true;
 
     #[inline(always)]
-    fn encode(x: f32, [inverse, _]: [f32; 2], q: f32) -> u8 {
+    fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
+        let [inverse, _] = encoder.inverses();
         rounded((x * inverse).clamp(-q, q - 1.0))
     }
 
-    fn value_of_code(x: f32, scale: [f32; 4], q: f32) -> f32 {
-        (x * scale[2]).round_ties_even().clamp(-q, q - 1.0) * scale[0]
-    }
-
-    fn place(x: f32, [inverse, _]: [f32; 2], q: f32) -> Place {
+    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+        let [inverse, _] = encoder.inverses();
         let x = x * inverse;
         Place {
             clipped: x >= q - 0.5 || x < -q - 0.5,
@@ -29,10 +27,10 @@ impl CodeFormat for Uniform {
         }
     }
 
-    fn ranges(q: i32) -> Vec<CodeRange> {
+    fn ranges(q: i32, _: &[u8]) -> Vec<CodeRange> {
         vec![CodeRange {
             name: "codes",
-            multiples: -q..q,
+            multiples: (-q..q).collect(),
             second: false,
         }]
     }

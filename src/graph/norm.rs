@@ -86,15 +86,15 @@ impl<'a> Normed<'a> {
         }
     }
 
-    /// Computes the normalised tokens' codes under one scale, whose inverses are `inverses` `[1, 2]`: the left operand
-    /// of an integer product.
+    /// Computes the normalised tokens' codes by one encoder, whose record is `encoder`: the left operand of an
+    /// integer product.
     pub fn codes(
         &self,
         commands: &mut Commands,
         images: usize,
         format: Format,
         bits: u32,
-        inverses: &Buffer<f32>,
+        encoder: &Buffer<u32>,
     ) -> Buffer<u32> {
         let shape = self.shape(images);
         let Norm { weight, bias, .. } = self.norm;
@@ -102,7 +102,7 @@ impl<'a> Normed<'a> {
         let codes = RowCodes {
             format,
             bits,
-            inverse_scales: inverses,
+            encoders: encoder,
             matrix_rows: order.map_or(shape.rows, |order| {
                 shape.rows / order.tokens * order.from.len()
             }),

@@ -54,22 +54,22 @@ impl<'a> Probabilities<'a> {
     }
 
     /// Computes the probabilities' codes, a matrix for each head of each window: the left operand of an integer
-    /// product. `inverses` `[groups, 2]` are the inverses of one scale, or of one scale per head.
+    /// product. `encoders` are the records of one encoder, or of one per head.
     pub fn codes(
         &self,
         commands: &mut Commands,
         images: usize,
         format: Format,
         bits: u32,
-        inverses: &Buffer<f32>,
+        encoders: &Buffer<u32>,
     ) -> Buffer<u32> {
         let tokens = self.attention.tokens;
         let codes = RowCodes {
             format,
             bits,
-            inverse_scales: inverses,
+            encoders,
             matrix_rows: tokens,
-            groups: inverses.len() / 2,
+            groups: encoders.len() / format.encoder_words(),
         };
         match self.bias {
             None => {

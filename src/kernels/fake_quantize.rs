@@ -1,12 +1,14 @@
 //! Quantization simulated in floats: what published code computes, and what the integer path is compared with.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, FORMATS, Mistake, Random, case, format_name, place, third};
+use super::catalogue::{
+    Case, FORMATS, Group, Mistake, Random, TABLES, case, format_name, place, third,
+};
 use super::geometry::View;
 use super::quantize::Quantize;
-use super::quantize::cases::{code_of, inverse_scales, values};
+use super::quantize::cases::{groups, records, values};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::{Format, by_format, formats_wgsl, half_range};
+use crate::format::{Decoder, Encoder, Format, by_format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -46,12 +48,14 @@ super::layout_test::uniform!(Parameters {
 });
 
 /// Rounds `source`, `[outer][inner][rows][k]`, to what its codes stand for. `what` has one job, and how its codes would
-/// be packed doesn't matter. `scales` is `[groups][4]`: `scale_1`, `scale_2` and their inverses.
+/// be packed doesn't matter. `encoders` are the records of the groups' [encoders](Format::encoders), `decoders` what their
+/// lanes [stand for](Format::decoders).
 pub fn fake_quantize(
     commands: &mut Commands,
     what: &Quantize,
     source: &Buffer<f32>,
-    scales: &Buffer<f32>,
+    encoders: &Buffer<u32>,
+    decoders: &[Decoder],
 ) -> Buffer<f32> {
     let len = what.batch[0] * what.batch[1] * what.rows * what.k;
     let out = commands.uninitialized(len);
@@ -59,13 +63,18 @@ pub fn fake_quantize(
         Device::Cpu(_) => cpu(
             what,
             &source.host_slice(),
-            &scales.host_slice(),
+            &encoders.host_slice(),
+            decoders,
             &mut out.host_slice_mut(),
         ),
-        Device::Gpu(_) => commands.dispatch(
-            &SHADER,
-            &[("FORMAT", f64::from(what.format as u32))],
-            &Parameters {
+        Device::Gpu(_) => {
+            let members = decoders
+                .iter()
+                .map(|decoder| [decoder.unit_1, decoder.unit_2, decoder.offset, decoder.most]);
+            let decoders = commands
+                .device()
+                .upload(&members.flatten().collect::<Vec<f32>>());
+            let parameters = Parameters {
                 source: what.source,
                 outer: what.batch[0] as u32,
                 inner: what.batch[1] as u32,
@@ -75,44 +84,55 @@ pub fn fake_quantize(
                 group_rows: what.group_rows as u32,
                 q: half_range(what.bits),
                 unused: 0,
-            },
-            &[
-                Binding::F32(source),
-                Binding::F32(scales),
-                Binding::F32(&out),
-            ],
-            len.div_ceil(WORKGROUP),
-        ),
+            };
+            let is_twin = f64::from(u8::from(what.format.is_twin()));
+            commands.dispatch(
+                &SHADER,
+                &[("FORMAT", f64::from(what.format as u32)), ("TWIN", is_twin)],
+                &parameters,
+                &[
+                    Binding::F32(source),
+                    Binding::U32(encoders),
+                    Binding::F32(&decoders),
+                    Binding::F32(&out),
+                ],
+                len.div_ceil(WORKGROUP),
+            );
+        }
     }
     out
 }
 
-fn cpu(what: &Quantize, source: &[f32], scales: &[f32], out: &mut [f32]) {
+fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], decoders: &[Decoder], out: &mut [f32]) {
     let q = half_range(what.bits);
+    let (words, is_twin) = (what.format.encoder_words(), what.format.is_twin());
     out.par_chunks_mut(what.k)
         .enumerate()
         .for_each(|(index, out)| {
             let (problem, row) = (index / what.rows, index % what.rows);
             let batch = [problem / what.batch[1], problem % what.batch[1]];
             let group = batch[1] * what.inner_groups + row / what.group_rows;
-            let scale = scales.as_chunks().0[group];
+            let encoder = Encoder::of(&encoders[group * words..][..words]);
             for (k, out) in out.iter_mut().enumerate() {
                 let x = source[what.source.at(batch, row, k)];
-                *out = by_format!(what.format, F => F::value_of_code(x, scale, q));
+                let lane = by_format!(what.format, F => F::encode(x, encoder, q));
+                *out = decoders[group].value(is_twin, lane);
             }
         });
 }
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "value_of_code(x, scales[group]",
-    wrong: "value_of_code(x + 0.5 * scales[group].x, scales[group]",
+    right: "quantize(vec4(x),",
+    wrong: "quantize(vec4(x + 0.5 * decoders[group].x),",
 });
 
-/// Lists a case with keys that have a scale for each head. What codes stand for is rounded once.
+/// Lists a case with keys that have a scale for each head. What codes stand for is rounded once, and
+/// once more where an offset is added.
 pub(super) fn cases() -> Vec<Case> {
     let (images, tokens, heads, dim) = (2, 7, 3, 5);
-    let cases = FORMATS.into_iter().flat_map(|format| {
+    let formats = FORMATS.into_iter().chain(TABLES);
+    let cases = formats.flat_map(|format| {
         [8, 6, 3].map(|bits| {
             let what = Quantize {
                 source: third(1, [tokens, heads, dim]),
@@ -132,29 +152,33 @@ pub(super) fn cases() -> Vec<Case> {
                     let mut random = Random::new(u64::from(bits));
                     let len = images * tokens * 3 * heads * dim;
                     let values = values(format, bits, len, &mut random);
-                    let inverses = inverse_scales(&what, &mut random).into_iter();
-                    let scales = inverses.map(|[one, two]| [1.0 / one, 1.0 / two, one, two]);
-                    (values, scales.collect::<Vec<_>>())
+                    let groups = groups(&what, &mut random);
+                    (values, groups)
                 },
-                move |commands, device, (values, scales)| {
-                    let (values, scales) = (device.upload(values), device.upload(&scales.concat()));
-                    fake_quantize(commands, &what, &values, &scales)
+                move |commands, device, (values, groups)| {
+                    let values = device.upload(values);
+                    let encoders = device.upload(&records(groups));
+                    let decoders: Vec<Decoder> = groups.iter().map(Group::decoder).collect();
+                    fake_quantize(commands, &what, &values, &encoders, &decoders)
                 },
             )
-            .exact(move |(values, scales)| {
+            .exact(move |(values, groups)| {
                 let mut expected = Vec::new();
                 for at in 0..images * heads * tokens * dim {
                     let (row, k) = (at / dim % tokens, at % dim);
                     let matrix = [at / (dim * tokens * heads), at / (dim * tokens) % heads];
-                    let [scale_1, scale_2, one, two] = scales[matrix[1]];
-                    let value = values[place(&what.source, matrix, row, k)];
-                    let code = code_of(&what, value, [one, two]);
+                    let group = &groups[matrix[1]];
+                    let [scale_1, scale_2] = group.scales;
+                    let code = group.code(values[place(&what.source, matrix, row, k)]);
                     let magnitude = f32::from(code % 128);
                     expected.push(match (format, code >= 128) {
                         (Format::Uniform, _) => f32::from(code as i8) * scale_1,
                         (Format::SoftmaxTwin, false) => magnitude * scale_1,
                         (Format::GeluTwin, false) => -magnitude * scale_1,
                         (Format::SoftmaxTwin | Format::GeluTwin, true) => magnitude * scale_2,
+                        (Format::Table, _) => f32::from(code as i8) * scale_1 + group.offset(),
+                        (Format::TwinTable, false) => magnitude * scale_1 + group.offset(),
+                        (Format::TwinTable, true) => magnitude * scale_2 + group.offset(),
                     });
                 }
                 expected

@@ -12,7 +12,7 @@ use super::gelu::normal;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
 use super::permute_tokens::TokenOrder;
-use super::quantize::{code, padded};
+use super::quantize::{fill, padded};
 use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
@@ -120,16 +120,16 @@ pub struct Residual<'a> {
 }
 
 /// Describes the codes that values become: the left operand of the product that follows.
-#[derive(Clone, Copy, Debug)]
-pub struct NextCodes {
+#[derive(Clone, Copy)]
+pub struct NextCodes<'a> {
     /// Whether GELU comes before the quantizer.
     pub gelu: bool,
     /// The codes' format.
     pub format: Format,
     /// Bit width, 2 to 8.
     pub bits: u32,
-    /// The inverses of `scale_1` and `scale_2`.
-    pub inverses: [f32; 2],
+    /// The record of the codes' [encoder](Format::encoders).
+    pub encoder: &'a Buffer<u32>,
 }
 
 #[repr(C)]
@@ -154,10 +154,8 @@ pub(super) struct Parameters {
     pub(super) order_rows: u32,
     pub(super) image_rows: u32,
     pub(super) has_weight: u32,
-    pub(super) inverse_1: f32,
-    pub(super) inverse_2: f32,
     pub(super) q: f32,
-    unused: [u32; 3],
+    unused: u32,
 }
 
 #[cfg(test)]
@@ -181,8 +179,6 @@ super::layout_test::uniform!(Parameters {
     order_rows,
     image_rows,
     has_weight,
-    inverse_1,
-    inverse_2,
     q,
 });
 
@@ -190,7 +186,7 @@ super::layout_test::uniform!(Parameters {
 #[derive(Clone, Copy)]
 enum Epilogue<'a> {
     Values(Option<Residual<'a>>),
-    Codes(NextCodes),
+    Codes(NextCodes<'a>),
     Error {
         reference: &'a Buffer<f32>,
         weight: Option<&'a Buffer<f32>>,
@@ -295,15 +291,13 @@ pub fn integer_product_codes(
     assert_eq!(product.jobs, 1, "codes are for one set of scales");
     match commands.device() {
         Device::Cpu(_) => {
-            let q = half_range(next.bits);
+            let (q, encoder) = (half_range(next.bits), next.encoder.host_slice());
             let blocks = cpu_blocks(product, operands, &|mut block| {
                 if next.gelu {
                     block.values.iter_mut().for_each(|x| *x *= normal(*x).0);
                 }
-                let codes = block.values.iter();
-                let codes: Vec<u8> = codes
-                    .map(|&x| code(next.format, x, next.inverses, q))
-                    .collect();
+                let mut codes = vec![0; block.values.len()];
+                fill(next.format, q, &block.values, &encoder, &mut codes);
                 (block, codes)
             });
             let mut out = out.host_slice_mut();
@@ -396,23 +390,22 @@ fn dispatch(
         order_rows: 0,
         image_rows: 0,
         has_weight: 0,
-        inverse_1: 0.0,
-        inverse_2: 0.0,
         q: 0.0,
-        unused: [0; 3],
+        unused: 0,
     };
-    let (mut operand, mut order, mut weight) = (None, None, None);
+    let (mut operand, mut order_or_encoder, mut weight) = (None, None, None);
     let (number, format) = match epilogue {
         Epilogue::Values(residual) => {
             operand = residual.map(|residual| residual.values);
-            order = residual.and_then(|residual| residual.order);
+            let order = residual.and_then(|residual| residual.order);
+            order_or_encoder = order.map(|order| order.from);
             parameters.has_residual = operand.is_some().into();
             parameters.order_rows = order.map_or(0, |order| order.from.len() as u32);
             parameters.image_rows = order.map_or(0, |order| order.tokens as u32);
             (0, Format::Uniform)
         }
         Epilogue::Codes(next) => {
-            [parameters.inverse_1, parameters.inverse_2] = next.inverses;
+            order_or_encoder = Some(next.encoder);
             parameters.q = half_range(next.bits);
             (if next.gelu { 2 } else { 1 }, next.format)
         }
@@ -440,7 +433,7 @@ fn dispatch(
         // What isn't there is never read; a binding must be something.
         Binding::F32(operands.affine.unwrap_or(operands.scales)),
         Binding::F32(operand.unwrap_or(operands.scales)),
-        Binding::U32(order.map_or(operands.a, |order| order.from)),
+        Binding::U32(order_or_encoder.unwrap_or(operands.a)),
         Binding::F32(weight.unwrap_or(operands.scales)),
         out,
     ];
@@ -582,15 +575,15 @@ fn cpu_blocks<T: Send>(
             let of = |per_job: bool| usize::from(per_job) * job * problems + problem;
             let a_words = words * padded(product.m);
             let scales = &scales[2 * job * operands.groups..][..2 * operands.groups];
+            let group =
+                |column| matrix[1] * operands.inner_groups + column / operands.group_columns;
             let mut values = integers(
                 product,
                 &a[of(product.a_per_job) * a_words..][..a_words],
                 rows.clone(),
                 &b_values[of(product.b_per_job)],
-                scales[1] as u32,
+                scales[2 * group(0) + 1] as u32,
             );
-            let group =
-                |column| matrix[1] * operands.inner_groups + column / operands.group_columns;
             // As on GPUs a column's factor joins its scale: no value is rounded once more.
             let column_scales: Vec<f32> = (0..product.n)
                 .map(|column| {

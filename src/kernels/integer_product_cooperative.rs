@@ -70,8 +70,6 @@ super::layout_test::uniform!(Parameters {
     order_rows,
     image_rows,
     has_weight,
-    inverse_1,
-    inverse_2,
     q,
 });
 

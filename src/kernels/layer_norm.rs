@@ -91,7 +91,7 @@ pub fn layer_norm(
                 Binding::F32(input),
                 Binding::F32(weight),
                 Binding::F32(bias),
-                // The order and the scales are never read here; a binding must be something.
+                // The order and the encoders are never read here; a binding must be something.
                 Binding::F32(input),
                 Binding::F32(input),
                 Binding::F32(&out),
@@ -146,7 +146,7 @@ pub fn layer_norm_codes(
                 Binding::F32(bias),
                 // Never read without an order; a binding must be something.
                 order.map_or(Binding::F32(input), |order| Binding::U32(order.from)),
-                Binding::F32(codes.inverse_scales),
+                Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
             rows.div_ceil(WORKGROUP),

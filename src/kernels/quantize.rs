@@ -1,4 +1,4 @@
-//! Floats to packed 8-bit codes, on the fly, in any of the three formats.
+//! Floats to packed 8-bit codes, on the fly, in any format.
 
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
@@ -6,7 +6,7 @@ pub(super) use cases::{MISTAKE, cases};
 use super::geometry::View;
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::{Format, by_format, formats_wgsl, half_range};
+use crate::format::{Encoder, Format, by_format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -36,13 +36,13 @@ pub struct Quantize {
     pub rows: usize,
     /// The length that a product sums over.
     pub k: usize,
-    /// Sets of scales.
+    /// Sets of encoders.
     pub jobs: usize,
-    /// Scales of one job. A value's group is `inner · inner_groups + row / group_rows`.
+    /// Groups of one job, which have an encoder each. A value's group is `inner · inner_groups + row / group_rows`.
     pub groups: usize,
     /// Groups from one inner batch entry to the next: 1 for per-head scales, else 0.
     pub inner_groups: usize,
-    /// Rows that share a scale.
+    /// Rows of a group.
     pub group_rows: usize,
     /// Bit width, 2 to 8.
     pub bits: u32,
@@ -84,11 +84,11 @@ pub struct RowCodes<'a> {
     pub format: Format,
     /// Bit width, 2 to 8.
     pub bits: u32,
-    /// `[groups][2]`: the inverses of `scale_1` and `scale_2`, of which the uniform format uses the first.
-    pub inverse_scales: &'a Buffer<f32>,
+    /// The records of the groups' [encoders](Format::encoders).
+    pub encoders: &'a Buffer<u32>,
     /// Consecutive rows that make a matrix.
     pub matrix_rows: usize,
-    /// Scales that take turns: that of a matrix is number `matrix % groups`.
+    /// Groups that take turns: that of a matrix is number `matrix % groups`.
     pub groups: usize,
 }
 
@@ -112,20 +112,21 @@ impl RowCodes<'_> {
     ) {
         let words = width.div_ceil(4);
         let padded_rows = padded(self.matrix_rows);
-        let inverse_scales = self.inverse_scales.host_slice();
+        let encoders = self.encoders.host_slice();
+        let record_words = self.format.encoder_words();
         let q = half_range(self.bits);
         codes
             .par_chunks_mut(words * padded_rows)
             .enumerate()
             .for_each(|(matrix, codes)| {
-                let scales = inverse_scales.as_chunks().0[matrix % self.groups];
+                let record = &encoders[matrix % self.groups * record_words..][..record_words];
                 let rows: Vec<u32> = (0..self.matrix_rows)
                     .into_par_iter()
                     .with_min_len(PER_TASK.div_ceil(width))
                     .flat_map_iter(|row| {
                         let (mut values, mut row_codes) = (vec![0.0; width], vec![0; words]);
                         compute(matrix * self.matrix_rows + row, &mut values);
-                        pack(self.format, q, &values, scales, &mut row_codes);
+                        pack(self.format, q, &values, record, &mut row_codes);
                         row_codes
                     })
                     .collect();
@@ -169,20 +170,20 @@ super::layout_test::uniform!(Parameters {
 });
 
 /// Computes codes of `source`, `[job][problem][word][row]`: four codes along `k` to a word, rows padded to a multiple
-/// of four with zeros, as an integer product takes both of its operands. `inverse_scales` is `[jobs][groups][2]`: the
-/// inverses of `scale_1` and `scale_2`, of which the uniform format uses the first.
+/// of four with zeros, as an integer product takes both of its operands. `encoders` are the records of
+/// `[jobs][groups]` [encoders](Format::encoders).
 pub fn quantize(
     commands: &mut Commands,
     what: &Quantize,
     source: &Buffer<f32>,
-    inverse_scales: &Buffer<f32>,
+    encoders: &Buffer<u32>,
 ) -> Buffer<u32> {
     let codes = commands.uninitialized(what.len());
     match commands.device() {
         Device::Cpu(_) => cpu(
             what,
             &source.host_slice(),
-            &inverse_scales.host_slice(),
+            &encoders.host_slice(),
             &mut codes.host_slice_mut(),
         ),
         Device::Gpu(_) => {
@@ -209,7 +210,7 @@ pub fn quantize(
                 &parameters,
                 &[
                     Binding::F32(source),
-                    Binding::F32(inverse_scales),
+                    Binding::U32(encoders),
                     Binding::U32(&codes),
                 ],
                 what.jobs.div_ceil(JOBS)
@@ -222,37 +223,34 @@ pub fn quantize(
     codes
 }
 
-/// Encodes one value as an 8-bit lane.
-#[inline(always)]
-pub(super) fn code(format: Format, x: f32, inverses: [f32; 2], q: f32) -> u8 {
-    by_format!(format, F => F::encode(x, inverses, q))
-}
-
-/// Encodes values that share a scale; compiled for each instruction set.
+/// Encodes values that share an encoder, whose record is given; compiled for each instruction set.
 #[multiversion(targets = "simd")]
-fn fill(format: Format, q: f32, x: &[f32], scales: [f32; 2], lanes: &mut [u8]) {
+pub(super) fn fill(format: Format, q: f32, x: &[f32], record: &[u32], lanes: &mut [u8]) {
     // The format is a constant inside each loop.
     by_format!(format, F => {
+        let encoder = Encoder::of(record);
         for (lane, &x) in lanes.iter_mut().zip(x) {
-            *lane = F::encode(x, scales, q);
+            *lane = F::encode(x, encoder, q);
         }
     })
 }
 
-/// Encodes words whose values have a scale each word; compiled for each instruction set.
+/// Encodes words whose values have an encoder each word; compiled for each instruction set.
 #[multiversion(targets = "simd")]
-fn fill_words(format: Format, q: f32, x: &[[f32; 4]], scales: &[[f32; 2]], lanes: &mut [[u8; 4]]) {
+fn fill_words(format: Format, q: f32, x: &[[f32; 4]], records: &[u32], lanes: &mut [[u8; 4]]) {
     by_format!(format, F => {
-        for ((lanes, x), &scales) in lanes.iter_mut().zip(x).zip(scales) {
-            *lanes = x.map(|x| F::encode(x, scales, q));
+        let records = records.chunks_exact(F::ENCODER_WORDS);
+        for ((lanes, x), record) in lanes.iter_mut().zip(x).zip(records) {
+            let encoder = Encoder::of(record);
+            *lanes = x.map(|x| F::encode(x, encoder, q));
         }
     })
 }
 
-/// Packs the codes of values that share a scale, from the first word's first lane on. Lanes that have no value keep
+/// Packs the codes of values that share an encoder, from the first word's first lane on. Lanes that have no value keep
 /// what they hold.
-fn pack(format: Format, q: f32, x: &[f32], scales: [f32; 2], words: &mut [u32]) {
-    fill(format, q, x, scales, bytemuck::cast_slice_mut(words));
+fn pack(format: Format, q: f32, x: &[f32], record: &[u32], words: &mut [u32]) {
+    fill(format, q, x, record, bytemuck::cast_slice_mut(words));
     for word in words {
         // The first lane is the lowest byte, which on most machines it is already.
         *word = u32::from_le(*word);
@@ -270,7 +268,7 @@ struct Part<'a> {
     codes: Vec<&'a mut [u32]>,
 }
 
-fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32]) {
+fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
     let problems = what.batch[0] * what.batch[1];
     let (words, padded_rows) = (what.words(), padded(what.rows));
     let mut parts: Vec<Part> = (0..problems)
@@ -298,10 +296,10 @@ fn cpu(what: &Quantize, source: &[f32], inverse_scales: &[f32], codes: &mut [u32
             gather(what, source, batch, word, &mut values);
             for (job, codes) in part.codes.iter_mut().enumerate() {
                 let first_group = job * what.groups + batch[1] * what.inner_groups;
-                let scales = &inverse_scales.as_chunks().0[first_group..];
+                let records = &encoders[first_group * what.format.encoder_words()..];
                 let (codes, padding) =
                     codes[at * padded_rows..][..padded_rows].split_at_mut(what.rows);
-                pack_word(what, word, &values, scales, codes);
+                pack_word(what, word, &values, records, codes);
                 padding.fill(0);
             }
         }
@@ -320,8 +318,8 @@ fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, value
     }
 }
 
-/// Computes one job's codes of one word of every row. `scales` are the inverses of this matrix's groups.
-fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], codes: &mut [u32]) {
+/// Computes one job's codes of one word of every row. `records` begin with those of this matrix's groups.
+fn pack_word(what: &Quantize, word: usize, values: &[f32], records: &[u32], codes: &mut [u32]) {
     let q = half_range(what.bits);
     if what.group_rows == 1 {
         let (values, _) = values.as_chunks();
@@ -329,7 +327,7 @@ fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], 
             what.format,
             q,
             values,
-            scales,
+            records,
             bytemuck::cast_slice_mut(codes),
         );
         codes
@@ -339,8 +337,9 @@ fn pack_word(what: &Quantize, word: usize, values: &[f32], scales: &[[f32; 2]], 
         let groups = codes
             .chunks_mut(what.group_rows)
             .zip(values.chunks(4 * what.group_rows));
-        for ((codes, values), &scales) in groups.zip(scales) {
-            pack(what.format, q, &values[..4 * codes.len()], scales, codes);
+        let records = records.chunks_exact(what.format.encoder_words());
+        for ((codes, values), record) in groups.zip(records) {
+            pack(what.format, q, &values[..4 * codes.len()], record, codes);
         }
     }
     let lanes = what.k - 4 * word;

@@ -59,7 +59,7 @@ pub fn softmax(
             &parameters(rows, width, factor, None),
             &[
                 Binding::F32(scores),
-                // The scales are never read here; a binding must be something.
+                // The encoders are never read here; a binding must be something.
                 Binding::F32(scores),
                 Binding::F32(&out),
             ],
@@ -92,7 +92,7 @@ pub fn softmax_codes(
             &parameters(rows, width, factor, Some(codes)),
             &[
                 Binding::F32(scores),
-                Binding::F32(codes.inverse_scales),
+                Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
             rows.div_ceil(WORKGROUP),

@@ -94,7 +94,7 @@ pub fn window_softmax(
                 Binding::F32(scores),
                 Binding::F32(bias),
                 Binding::F32(mask),
-                // The scales are never read here; a binding must be something.
+                // The encoders are never read here; a binding must be something.
                 Binding::F32(scores),
                 Binding::F32(&out),
             ],
@@ -131,7 +131,7 @@ pub fn window_softmax_codes(
                 Binding::F32(scores),
                 Binding::F32(bias),
                 Binding::F32(mask),
-                Binding::F32(codes.inverse_scales),
+                Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
             shape.rows().div_ceil(WORKGROUP),

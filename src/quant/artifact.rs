@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::families::{graphs, sites};
 use crate::file::weights::{self, TensorData, Weights};
-use crate::format::{MAX_SHIFT, Scale};
+use crate::format::{Scale, Table};
 use crate::graph::{Linear, LinearWeights, Network, Site};
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
@@ -30,8 +30,11 @@ use std::path::Path;
 
 /// Names the format in the metadata key `format`, which tells a quantized file from any other.
 pub const FORMAT_NAME: &str = "ptq4vit-gpu";
-/// Numbers the version that this program writes, in the metadata key `format_version`. It reads version 1, too.
+/// Numbers the version that this program writes, in the metadata key `format_version`, where no codes are looked up in
+/// tables. It reads version 1, too.
 pub const FORMAT_VERSION: &str = "2";
+/// Numbers the version whose files have tables.
+pub const FORMAT_VERSION_TABLES: &str = "3";
 /// Numbers the version whose files tell widths and twins for all sites at once, among the settings.
 const FORMAT_VERSION_1: &str = "1";
 
@@ -139,6 +142,37 @@ struct SettingsOfVersion1 {
     settings: Settings,
 }
 
+/// Says whether codes of any site are looked up in tables.
+fn has_tables(plan: &Plan, sites: &[Site]) -> bool {
+    plan.integer(sites)
+        .any(|plan| plan.a.format.lanes().is_some() || plan.b.format.lanes().is_some())
+}
+
+/// Returns the lanes of each table's levels, 2^bits of each: where there are fewer, the last is repeated.
+fn stored_levels(tables: &[Table], bits: u32) -> TensorData {
+    let most = 1 << bits;
+    let lanes = tables.iter().flat_map(|table| {
+        let last = table.lanes.last().copied().into_iter();
+        let all = table.lanes.iter().copied().chain(last.cycle());
+        all.take(most)
+    });
+    TensorData::U8 {
+        shape: vec![tables.len(), most],
+        data: lanes.collect(),
+    }
+}
+
+/// Returns the numbers of the levels whose lanes a weight's `codes` are, less 2^(bits - 1), so that they are codes of
+/// `bits` bits.
+fn indices(table: &Table, codes: &[i8], bits: u32) -> Vec<i8> {
+    let mut index_of = [0; 256];
+    for (index, &lane) in table.lanes.iter().enumerate() {
+        index_of[usize::from(lane)] = (index as i32 - (1 << (bits - 1))) as i8;
+    }
+    let indices = codes.iter().map(|&code| index_of[usize::from(code as u8)]);
+    indices.collect()
+}
+
 /// Lists the tensors that stay float, with their shapes: those that belong to no site in integers.
 fn float_tensors(architecture: &Architecture, plan: &Plan) -> Vec<(String, Vec<usize>)> {
     let sites: HashSet<String> = plan
@@ -210,6 +244,14 @@ impl QuantizedModel {
         weights::to_bytes(tensors, metadata).expect("the tensors of a checked model can be written")
     }
 
+    /// Returns the version of the format that the file is of.
+    fn format_version(&self) -> &'static str {
+        match has_tables(&self.method.plan, &sites(&self.architecture)) {
+            false => FORMAT_VERSION,
+            true => FORMAT_VERSION_TABLES,
+        }
+    }
+
     /// Returns the tensors and the metadata of the file.
     fn contents(&self) -> (Vec<(String, TensorData)>, BTreeMap<String, String>) {
         let mut tensors = Vec::new();
@@ -232,8 +274,28 @@ impl QuantizedModel {
                     },
                 ));
             }
+            for (side, part) in [(Side::A, "a"), (Side::B, "b")] {
+                let (_, tables) = scales.operand(side);
+                if !tables.is_empty() {
+                    let levels = stored_levels(tables, plan.operand(side).bits);
+                    tensors.push((name(&format!("{part}.levels")), levels));
+                }
+            }
+            if !scales.a_tables.is_empty() {
+                let offsets = scales.a_tables.iter().map(|table| table.offset);
+                tensors.push((
+                    name("a.offset"),
+                    TensorData::F32 {
+                        shape: vec![scales.a_tables.len()],
+                        data: offsets.collect(),
+                    },
+                ));
+            }
             if let Some(weight) = weight {
-                let packed = pack(&weight.codes, plan.b.bits);
+                let packed = match scales.b_tables.first() {
+                    None => pack(&weight.codes, plan.b.bits),
+                    Some(table) => pack(&indices(table, &weight.codes, plan.b.bits), plan.b.bits),
+                };
                 tensors.push((
                     name("b.codes"),
                     TensorData::U8 {
@@ -254,7 +316,7 @@ impl QuantizedModel {
         }
         let mut metadata: BTreeMap<String, String> = [
             (key::FORMAT, FORMAT_NAME.to_owned()),
-            (key::FORMAT_VERSION, FORMAT_VERSION.to_owned()),
+            (key::FORMAT_VERSION, self.format_version().to_owned()),
             (key::ARCHITECTURE, to_json(&self.architecture)),
             (key::PREPROCESSING, to_json(&self.preprocessing)),
             (key::PLAN, to_json(&self.method.plan)),
@@ -297,11 +359,12 @@ impl QuantizedModel {
             ));
         }
         let version = metadata(file, key::FORMAT_VERSION)?;
-        if ![FORMAT_VERSION_1, FORMAT_VERSION].contains(&version) {
+        if ![FORMAT_VERSION_1, FORMAT_VERSION, FORMAT_VERSION_TABLES].contains(&version) {
             return Err(Error::input(
                 path,
                 format!(
-                    "is of format version {version}, where {FORMAT_VERSION_1} or {FORMAT_VERSION} is expected"
+                    "is of format version {version}, where {FORMAT_VERSION_1}, {FORMAT_VERSION} or \
+                     {FORMAT_VERSION_TABLES} is expected"
                 ),
             ));
         }
@@ -322,6 +385,12 @@ impl QuantizedModel {
 
         let sites = sites(&architecture);
         let method = read_method(file, version, &sites)?;
+        if version != FORMAT_VERSION_TABLES && has_tables(&method.plan, &sites) {
+            let problem = format!(
+                "is of format version {version}, but plans tables, which are in version {FORMAT_VERSION_TABLES}"
+            );
+            return Err(Error::input(path, problem));
+        }
         let plans: Vec<SitePlan> = method.plan.integer(&sites).collect();
         let mut float_names = float_tensors(&architecture, &method.plan);
         let mut code_names = Vec::new();
@@ -373,7 +442,7 @@ impl QuantizedModel {
             let QuantizedSite { scales, weight } = &self.sites[&site.name];
             let linear = site.weight().zip(weight.as_ref()).map(|(sizes, weight)| {
                 let bias = weight.bias.as_deref();
-                LinearCodes::upload(device, &sizes, plan.b.bits, &weight.codes, bias)
+                LinearCodes::upload(device, &sizes, &plan.b, &weight.codes, bias)
             });
             products.insert(plan, scales.clone(), linear);
         }
@@ -430,6 +499,16 @@ fn site_tensors(
     if plan.a.format.is_twin() {
         codes.push((name("a.shift"), vec![plan.groups(Side::A)]));
     }
+    for (side, part) in [(Side::A, "a"), (Side::B, "b")] {
+        let tables = plan.tables(side);
+        if tables > 0 {
+            let most = 1 << plan.operand(side).bits;
+            codes.push((name(&format!("{part}.levels")), vec![tables, most]));
+        }
+    }
+    if plan.tables(Side::A) > 0 {
+        floats.push((name("a.offset"), vec![plan.tables(Side::A)]));
+    }
     if let Some(Linear {
         inputs,
         outputs,
@@ -472,17 +551,47 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
     let shifts = if plan.a.format.is_twin() {
         let name = name("a.shift");
         let shifts = file.integers(&name)?;
-        let range = 0..=MAX_SHIFT as i32;
+        let most = plan.a.format.max_shift();
+        let range = 0..=most as i32;
         if let Some(shift) = shifts.iter().find(|shift| !range.contains(shift)) {
             return Err(Error::input(
                 file.path(),
-                format!("tensor `{name}`: expected shifts of 0 to {MAX_SHIFT}, found {shift}"),
+                format!("tensor `{name}`: expected shifts of 0 to {most}, found {shift}"),
             ));
         }
         shifts
     } else {
         Vec::new()
     };
+    let tables = |side: Side, part: &str| {
+        let count = plan.tables(side);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let offsets = match side {
+            Side::A => file.float(&name("a.offset"))?,
+            Side::B => vec![0.0; count],
+        };
+        let stored = file.bytes(&name(&format!("{part}.levels")))?;
+        let stored = stored.chunks_exact(1 << plan.operand(side).bits);
+        let table = |(lanes, offset): (&[u8], f32)| {
+            let mut lanes = lanes.to_vec();
+            while let [.., before, last] = lanes[..]
+                && before == last
+            {
+                lanes.pop();
+            }
+            Table { offset, lanes }
+        };
+        Ok(stored.zip(offsets).map(table).collect())
+    };
+    let scales = SiteScales {
+        a: scales("a", shifts)?,
+        b: scales("b", Vec::new())?,
+        a_tables: tables(Side::A, "a")?,
+        b_tables: tables(Side::B, "b")?,
+    };
+    check_scales(file, plan, &scales)?;
     let weight = match plan.site.weight() {
         Some(sizes) => {
             let name = name("b.codes");
@@ -491,8 +600,17 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
                 let problem = format!("tensor `{name}`: expected zeros behind the last code");
                 return Err(Error::input(file.path(), problem));
             }
+            let mut codes = unpack(packed, count, plan.b.bits);
+            if plan.tables(Side::B) > 0 {
+                // With the last one repeated, every number has a level.
+                let levels = file.bytes(&format!("{}.b.levels", plan.site.name))?;
+                let first = 1 << (plan.b.bits - 1);
+                for code in &mut codes {
+                    *code = levels[(i32::from(*code) + first) as usize] as i8;
+                }
+            }
             Some(QuantizedWeight {
-                codes: unpack(packed, count, plan.b.bits),
+                codes,
                 bias: sizes
                     .has_bias
                     .then(|| file.float(&format!("{}.bias", plan.site.name)))
@@ -501,13 +619,14 @@ fn read_site(file: &Weights, plan: &SitePlan) -> Result<QuantizedSite> {
         }
         None => None,
     };
-    let scales = SiteScales::new(scales("a", shifts)?, scales("b", Vec::new())?);
-    check_scales(file, plan, &scales)?;
     Ok(QuantizedSite { scales, weight })
 }
 
 fn check_scales(file: &Weights, plan: &SitePlan, scales: &SiteScales) -> Result<()> {
-    plan.check_scales(scales).map_err(|problem| {
+    let check = plan
+        .check_scales(scales)
+        .and_then(|()| plan.check_formats(scales));
+    check.map_err(|problem| {
         let problem = format!("site `{}`: {problem}", plan.site.name);
         Error::input(file.path(), problem)
     })

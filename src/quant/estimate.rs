@@ -20,9 +20,8 @@ impl<'a> Estimator<'a> {
     /// Uploads the weight and bias of the site of `plan`, if it has them.
     pub fn new(device: &Device, plan: &'a SitePlan, quantized: &'a QuantizedSite) -> Self {
         let weight = plan.site.weight().zip(quantized.weight.as_ref());
-        let codes = weight.map(|(sizes, weight)| {
-            Codes::of_weight(device, &weight.codes, sizes.inputs, plan.b.bits)
-        });
+        let codes = weight
+            .map(|(sizes, weight)| Codes::of_weight(device, &weight.codes, sizes.inputs, &plan.b));
         let bias = quantized
             .weight
             .as_ref()
@@ -42,12 +41,13 @@ impl<'a> Estimator<'a> {
     pub fn estimate(&self, commands: &mut Commands, batch: &Batch) -> Result<Vec<f32>> {
         let product = self.plan.product(batch.images);
         let scales = &self.quantized.scales;
-        let mut codes = |side, source, scales| {
-            product.codes(commands, side, source, std::slice::from_ref(scales))
+        let mut codes = |side, source| {
+            let (scales, tables) = scales.operand(side);
+            product.codes(commands, side, source, &[scales.to_vec()], tables)
         };
-        let a = codes(Side::A, &batch.record.a, &scales.a);
+        let a = codes(Side::A, &batch.record.a);
         let activation = batch.record.b.as_ref();
-        let activation = activation.map(|b| codes(Side::B, b, &scales.b));
+        let activation = activation.map(|b| codes(Side::B, b));
         let b = self.weight.as_ref().or(activation.as_ref());
         let b = b.expect("a site has a weight or two activations");
         let scales = std::slice::from_ref(scales);

@@ -6,13 +6,13 @@
 //! the images were divided.
 
 use super::estimate::Estimator;
-use super::plan::{Side, SitePlan};
+use super::plan::{Side, SitePlan, SiteScales};
 use super::quantized_site::QuantizedSite;
 use super::search::{Batch, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
-use crate::format::{Place, Scale, half_range};
+use crate::format::{Place, half_range};
 use crate::graph::{LinearWeights, SiteKind};
 use crate::kernels::Quantize;
 use rayon::prelude::*;
@@ -96,7 +96,7 @@ impl SiteEvidence {
 pub struct Histograms {
     /// All values: from the smallest that is possible to the largest that there is, or for a softmax that is possible.
     pub whole: Histogram,
-    /// The values near zero: where R1 lies, and as much again.
+    /// The values near zero: where R1 or half of a table's levels lie, and as much again.
     pub near_zero: Histogram,
 }
 
@@ -137,9 +137,17 @@ impl AddAssign<&Self> for Histogram {
 impl Histograms {
     /// Returns empty histograms for the left operand of `plan`, whose values reach `max`, if that is a softmax's or a
     /// GELU's.
-    fn new(plan: &SitePlan, scale: Scale, max: f32) -> Option<Self> {
+    fn new(plan: &SitePlan, scales: &SiteScales, max: f32) -> Option<Self> {
         let q = f64::from(1u32 << (plan.a.bits - 1));
-        let reach = 2.0 * q * f64::from(scale.scale);
+        let fine = match (plan.a.format.lanes(), scales.a_tables.first()) {
+            // Half of a table's levels.
+            (Some(lanes), Some(table)) => {
+                let integers = table.integers(lanes, scales.a[0].shift);
+                f64::from(integers[integers.len() / 2].max(1))
+            }
+            _ => q,
+        };
+        let reach = 2.0 * fine * f64::from(scales.a[0].scale);
         match plan.site.kind {
             SiteKind::Context(_) => Some(Self {
                 whole: Histogram::new(0.0, 1.0),
@@ -244,7 +252,7 @@ impl Chosen<'_> {
     /// Those of the device, and sums that are not finite.
     pub fn evidence(&self, commands: &mut Commands) -> Result<(SiteEvidence, Option<Histograms>)> {
         let (plan, scales) = (self.plan, &self.quantized.scales);
-        let histograms = Histograms::new(plan, scales.a[0], self.largest_a);
+        let histograms = Histograms::new(plan, scales, self.largest_a);
         let estimator = Estimator::new(commands.device(), plan, self.quantized);
         let (mut sums, mut b) = (Sums::default(), Usage::default());
         let mut a = Usage {
@@ -255,14 +263,14 @@ impl Chosen<'_> {
             let estimate = estimator.estimate(commands, batch)?;
             self.add_errors(commands, batch, &estimate, &mut sums)?;
             let values = commands.read(&batch.record.a)?;
-            a += usage(plan, Side::A, &scales.a, &values, batch.images, &histograms);
+            a += usage(plan, Side::A, scales, &values, batch.images, &histograms);
             // A weight is the same for all batches, so it is counted once.
             if let Some(activation) = &batch.record.b {
                 let values = commands.read(activation)?;
-                b += usage(plan, Side::B, &scales.b, &values, batch.images, &None);
+                b += usage(plan, Side::B, scales, &values, batch.images, &None);
             } else if let (0, Some(linear)) = (index, self.linear) {
                 let values = commands.read(&linear.weight)?;
-                b += usage(plan, Side::B, &scales.b, &values, 1, &None);
+                b += usage(plan, Side::B, scales, &values, 1, &None);
             }
         }
         let hessian_error = sums.weighted_error * self.score_unit;
@@ -331,12 +339,14 @@ fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
 fn usage(
     plan: &SitePlan,
     side: Side,
-    scales: &[Scale],
+    scales: &SiteScales,
     values: &[f32],
     images: usize,
     histograms: &Option<Histograms>,
 ) -> Usage {
     let image = plan.quantizer(side, 1, 1);
+    let (scales, tables) = scales.operand(side);
+    let encoders = image.format.encoders(scales, tables);
     let len = values.len() / images;
     let matrices = image.batch[0] * image.batch[1];
     let rows = images * matrices * image.rows;
@@ -350,7 +360,7 @@ fn usage(
         count_row(
             &mut usage,
             &image,
-            scales,
+            &encoders,
             matrix % matrices,
             of_matrix,
             values,
@@ -371,19 +381,20 @@ fn usage(
 fn count_row(
     usage: &mut Usage,
     image: &Quantize,
-    scales: &[Scale],
+    encoders: &[u32],
     matrix: usize,
     row: usize,
     values: &[f32],
 ) {
     let batch = [matrix / image.batch[1], matrix % image.batch[1]];
     let group = batch[1] * image.inner_groups + row / image.group_rows;
-    let inverses = scales[group].inverses();
+    let words = image.format.encoder_words();
+    let record = &encoders[group * words..][..words];
     let q = half_range(image.bits);
     let start = image.source.at(batch, row, 0);
     let row = values[start..].iter().step_by(image.source.column as usize);
     for &value in row.take(image.k) {
-        let Place { clipped, in_r2 } = image.format.place(value, inverses, q);
+        let Place { clipped, in_r2 } = image.format.place(value, record, q);
         usage.clipped += u64::from(clipped);
         usage.in_r2 += u64::from(in_r2);
         if let Some(histograms) = &mut usage.histograms {

@@ -1,6 +1,6 @@
 //! Quantized products: in integers, and simulated in floats for comparison.
 
-use super::plan::{Codes, Side, SitePlan, SiteScales, inverse_scales};
+use super::plan::{Codes, OperandScheme, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Commands, Device};
 use crate::format::Scale;
 use crate::graph::{
@@ -24,17 +24,17 @@ pub struct LinearCodes {
 }
 
 impl LinearCodes {
-    /// Uploads `codes` `[outputs, inputs]` of `bits` bits, in little more than that, and, where there is one, `bias`
-    /// `[outputs]`.
+    /// Uploads `codes` `[outputs, inputs]`, which are as `scheme` says, in little more than their bits, and, where there
+    /// is one, `bias` `[outputs]`.
     pub fn upload(
         device: &Device,
         sizes: &Linear,
-        bits: u32,
+        scheme: &OperandScheme,
         codes: &[i8],
         bias: Option<&[f32]>,
     ) -> Self {
         Self {
-            codes: Codes::of_weight(device, codes, sizes.inputs, bits),
+            codes: Codes::of_weight(device, codes, sizes.inputs, scheme),
             bias: bias.map(<[f32]>::to_vec),
             affine: affine(None, bias).map(|affine| device.upload(&affine)),
         }
@@ -45,8 +45,10 @@ impl LinearCodes {
 struct IntegerSite {
     plan: SitePlan,
     scales: SiteScales,
-    /// What quantizers of A and B multiply by.
-    inverses: [Buffer<f32>; 2],
+    /// The records of A's encoders.
+    left: Buffer<u32>,
+    /// The records of B's encoders, where B is an activation.
+    right: Option<Buffer<u32>>,
     /// What one unit of the integers is worth, as [`CodedProduct::output_scales`](super::CodedProduct::output_scales)
     /// says.
     output_scales: Buffer<f32>,
@@ -56,19 +58,19 @@ struct IntegerSite {
 impl IntegerSite {
     /// Computes A's codes, by the kernel that computes A where that can write codes.
     fn left(&self, commands: &mut Commands, images: usize, a: Activation) -> Codes {
-        let (plan, inverses) = (&self.plan, &self.inverses[0]);
+        let (plan, encoders) = (&self.plan, &self.left);
         let (format, bits) = (plan.a.format, plan.a.bits);
         let words = match a {
             Activation::Output(Output::Codes(words)) => words.clone(),
-            Activation::Norm(normed) => normed.codes(commands, images, format, bits, inverses),
+            Activation::Norm(normed) => normed.codes(commands, images, format, bits, encoders),
             Activation::Probabilities(probabilities) => {
-                probabilities.codes(commands, images, format, bits, inverses)
+                probabilities.codes(commands, images, format, bits, encoders)
             }
             Activation::Output(Output::Values(values)) => quantize(
                 commands,
                 &plan.quantizer(Side::A, images, 1),
                 values,
-                inverses,
+                encoders,
             ),
         };
         Codes::shared(words)
@@ -77,12 +79,8 @@ impl IntegerSite {
     /// Computes B's codes, where B is an activation.
     fn right(&self, commands: &mut Commands, images: usize, b: &Output) -> Codes {
         let quantizer = self.plan.quantizer(Side::B, images, 1);
-        Codes::shared(quantize(
-            commands,
-            &quantizer,
-            b.values(),
-            &self.inverses[1],
-        ))
+        let encoders = self.right.as_ref().expect("B is an activation");
+        Codes::shared(quantize(commands, &quantizer, b.values(), encoders))
     }
 
     /// Returns the codes of B, and the factors and biases of O's columns where there are any.
@@ -107,16 +105,13 @@ impl IntegerSite {
         device.upload(&affine.expect("there are factors"))
     }
 
-    /// Describes A's codes as another product's epilogue can write them; `None` unless one scale serves all of A.
-    fn next_codes(&self, gelu: bool) -> Option<NextCodes> {
-        let [scale] = self.scales.a[..] else {
-            return None;
-        };
-        Some(NextCodes {
+    /// Describes A's codes as another product's epilogue can write them; `None` unless one encoder serves all of A.
+    fn next_codes(&self, gelu: bool) -> Option<NextCodes<'_>> {
+        (self.scales.a.len() == 1).then(|| NextCodes {
             gelu,
             format: self.plan.a.format,
             bits: self.plan.a.bits,
-            inverses: scale.inverses(),
+            encoder: &self.left,
         })
     }
 }
@@ -163,9 +158,13 @@ impl IntegerProducts {
     pub fn insert(&mut self, plan: SitePlan, scales: SiteScales, linear: Option<LinearCodes>) {
         let device = &self.device;
         let one_job = std::slice::from_ref(&scales);
+        let encoders = |side| {
+            let (scales, tables) = scales.operand(side);
+            device.upload(&plan.operand(side).format.encoders(scales, tables))
+        };
         let site = IntegerSite {
-            inverses: [&scales.a, &scales.b]
-                .map(|scales| inverse_scales(device, std::slice::from_ref(scales))),
+            left: encoders(Side::A),
+            right: linear.is_none().then(|| encoders(Side::B)),
             output_scales: plan.product(1).output_scales(device, one_job),
             scales,
             linear,
@@ -193,7 +192,7 @@ impl IntegerProducts {
     }
 
     /// Describes the codes of A of `next`, where they are integers that a product's epilogue can write.
-    fn next_codes(&self, next: &Site, gelu: bool) -> Option<NextCodes> {
+    fn next_codes(&self, next: &Site, gelu: bool) -> Option<NextCodes<'_>> {
         self.sites.get(&next.name)?.next_codes(gelu)
     }
 
@@ -332,19 +331,11 @@ impl FloatingProducts for FakeQuantizedProducts {
         };
         let rounded = |commands: &mut Commands, side, source: &Buffer<f32>| {
             let quantizer = plan.quantizer(side, images, 1);
-            let of_side = match side {
-                Side::A => &scales.a,
-                Side::B => &scales.b,
-            };
-            let values: Vec<f32> = of_side
-                .iter()
-                .flat_map(|scale| {
-                    let [inverse_1, inverse_2] = scale.inverses();
-                    [scale.scale, scale.scale_2(), inverse_1, inverse_2]
-                })
-                .collect();
-            let values = commands.device().upload(&values);
-            fake_quantize(commands, &quantizer, source, &values)
+            let (scales, tables) = scales.operand(side);
+            let encoders = quantizer.format.encoders(scales, tables);
+            let encoders = commands.device().upload(&encoders);
+            let decoders = quantizer.format.decoders(scales, tables);
+            fake_quantize(commands, &quantizer, source, &encoders, &decoders)
         };
         let (b, bias) = match b {
             Some(b) => (b.clone(), None),

@@ -15,7 +15,7 @@ mod search;
 mod settings;
 mod transform;
 
-pub use crate::format::{GELU_MINIMUM, MAX_SHIFT, Scale};
+pub use crate::format::{GELU_MINIMUM, Lanes, MAX_SHIFT, MAX_TABLE_SHIFT, Scale, Table};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
     Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
@@ -28,7 +28,7 @@ pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
-    SitePlan, SiteScales, SiteScheme, WeightScales, Widths, inverse_scales,
+    SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::nearest_codes;

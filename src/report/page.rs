@@ -6,7 +6,7 @@ use super::charts::{
 };
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::families::sites;
-use crate::quant::{QuantizedModel, SiteReport};
+use crate::quant::{QuantizedModel, Scale, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -151,8 +151,8 @@ impl Page<'_> {
             let site = sites.iter().find(|site| site.name == report.site)?;
             let histograms = report.histograms.as_ref()?;
             let plan = model.method.plan.of(site)?;
-            let scale = model.sites[&site.name].scales.a[0];
-            Some((plan, scale, report, histograms))
+            let scales = &model.sites[&site.name].scales;
+            Some((plan, scales, report, histograms))
         });
         let (softmax, gelu): (Vec<_>, Vec<_>) =
             shown.partition(|(plan, ..)| !plan.site.has_weight());
@@ -163,20 +163,21 @@ impl Page<'_> {
                     "Counts of the values after softmax and after GELU on all calibration images, on a logarithmic "
                     "axis, and below them the values that codes stand for: the paper's Figures 2 and 3. On the left "
                     "all values, on the right those near zero. A twin has a fine range, "
-                    (key(ink::R1, "R1")) ", and a coarse one, " (key(ink::R2, "R2")) "."
+                    (key(ink::R1, "R1")) ", and a coarse one, " (key(ink::R2, "R2")) ". Codes of a table stand for "
+                    "levels at any places; where each head has one, the first head's are shown."
                 }
                 @for (heading, sites) in [("After softmax", softmax), ("After GELU", gelu)] {
                     h3 { (heading) }
                     div.wide {
-                        @for (plan, scale, report, histograms) in sites {
+                        @for (plan, scales, report, histograms) in sites {
                             figure {
                                 figcaption {
                                     b { (plan.site.name) }
                                     @if let Some(share) = report.evidence.a_in_r2 {
-                                        ": m = " (scale.shift) ", " (percent(share, 1)) " of the codes in R2"
+                                        ": m = " (shifts(&scales.a)) ", " (percent(share, 1)) " of the codes in R2"
                                     }
                                 }
-                                (value_histograms(&plan, scale, histograms))
+                                (value_histograms(&plan, scales, histograms))
                             }
                         }
                     }
@@ -309,6 +310,15 @@ fn table(sites: &[SiteInspection]) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// Words the left shifts m of a twin: one, or from the least to the largest.
+fn shifts(scales: &[Scale]) -> String {
+    let shifts = || scales.iter().map(|scale| scale.shift);
+    match (shifts().min(), shifts().max()) {
+        (Some(least), Some(most)) if least < most => format!("{least} to {most}"),
+        (least, _) => least.unwrap_or(0).to_string(),
     }
 }
 

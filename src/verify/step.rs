@@ -16,9 +16,36 @@ pub(super) fn step(format: Format, ratio: f64, one: u8, other: u8) -> f64 {
     }
 }
 
+/// Measures how far two codes are from each other among the `lanes` of a table's levels: further than any two levels
+/// where only one of them is a level.
+pub(super) fn levels_apart(lanes: &[u8], one: u8, other: u8) -> f64 {
+    let level = |code: u8| lanes.iter().position(|&lane| lane == code);
+    match (level(one), level(other)) {
+        (Some(one), Some(other)) => one.abs_diff(other) as f64,
+        (None, None) if one == other => 0.0,
+        _ => lanes.len() as f64,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_are_as_far_apart_as_there_are_steps_between_them() {
+        let lanes = [0x80, 0xf0, 0x00, 0x7f];
+        for (one, other, expected) in [
+            (0x80, 0xf0, 1.0),
+            (0x80, 0x7f, 3.0),
+            (0x00, 0x00, 0.0),
+            (0x00, 0x01, 4.0),
+            // What pads a row needn't be a level.
+            (0x01, 0x01, 0.0),
+        ] {
+            assert_eq!(levels_apart(&lanes, one, other), expected);
+            assert_eq!(levels_apart(&lanes, other, one), expected);
+        }
+    }
 
     #[test]
     fn a_step_between_a_twins_ranges_is_one_of_the_coarser_scale() {

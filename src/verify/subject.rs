@@ -217,7 +217,7 @@ fn quantized(
                 &mut commands,
                 &plan,
                 products.linear(site),
-                &scales.b,
+                &scales,
             )?),
             false => None,
         };

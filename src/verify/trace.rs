@@ -4,13 +4,13 @@
 
 use super::kernels::sha256;
 use super::report::{Codes, Failure, SiteIntegers};
-use super::step::step;
+use super::step::{levels_apart, step};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::{Error, Result};
 use crate::graph::{Activation, Network, Output, Products, Site, Then};
 use crate::kernels::Format;
 use crate::kernels::catalogue::Random;
-use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel};
+use crate::quant::{Codes as Packed, IntegerProducts, OperandCodes, QuantizedModel, Side, Table};
 
 /// Bounds the codes that may differ, of those that follow from floats, to one in this many: a device's float may err by
 /// some epsilons (2^-23), a code's step is no less than 2^-8 of the largest, so about one in 2^15 for each epsilon lies
@@ -209,32 +209,31 @@ pub(super) fn compare(
 }
 
 /// Says how the codes of an operand are compared.
-struct Operand {
+struct Operand<'a> {
     format: Format,
     /// What a code of R2 is worth, in units of R1.
     ratio: f64,
+    /// The tables of the groups, which take turns, where codes are looked up in them.
+    tables: &'a [Table],
     /// Rows of a matrix; the rows that pad it hold anything.
     rows: usize,
+    /// Words of a row.
+    words: usize,
 }
 
-impl Operand {
-    fn left(model: &QuantizedModel, site: &Site, images: usize) -> Self {
+impl<'a> Operand<'a> {
+    fn new(model: &'a QuantizedModel, site: &Site, side: Side, images: usize) -> Self {
         let plan = model.method.plan.of(site);
         let plan = plan.expect("codes are of a site in integers");
-        // A twin has one scale.
-        let shift = model.sites[&site.name].scales.a[0].shift;
+        let (scales, tables) = model.sites[&site.name].scales.operand(side);
+        let quantizer = plan.quantizer(side, images, 1);
         Self {
-            format: plan.a.format,
-            ratio: f64::from(1u32 << shift),
-            rows: site.product(images).m,
-        }
-    }
-
-    fn right(site: &Site, images: usize) -> Self {
-        Self {
-            format: Format::Uniform,
-            ratio: 1.0,
-            rows: site.product(images).n,
+            format: quantizer.format,
+            // A twin without tables has one scale.
+            ratio: f64::from(1u32 << scales[0].shift),
+            tables,
+            rows: quantizer.rows,
+            words: quantizer.words(),
         }
     }
 
@@ -246,7 +245,14 @@ impl Operand {
         for (word, (found, expected)) in words.filter(|(word, _)| word % padded < self.rows) {
             let lanes = found.to_le_bytes().into_iter().zip(expected.to_le_bytes());
             for (lane, (found, expected)) in lanes.enumerate() {
-                let step = step(self.format, self.ratio, found, expected);
+                let step = match self.tables {
+                    [] => step(self.format, self.ratio, found, expected),
+                    tables => {
+                        let matrix = word / (self.words * padded);
+                        let table = &tables[matrix % tables.len()];
+                        levels_apart(&table.lanes, found, expected)
+                    }
+                };
                 codes.count(step);
                 if step > 1.0 {
                     let failure = failure.get_or_insert_with(|| Failure {
@@ -297,7 +303,8 @@ fn compare_site(model: &QuantizedModel, found: &SiteTrace, expected: &SiteTrace)
             let sites = crate::families::sites(&model.architecture);
             let site = sites.iter().find(|site| site.name == *name);
             let site = site.expect("codes are for a site of this network");
-            let (codes, failure) = Operand::left(model, site, images).compare(found, expected);
+            let (codes, failure) =
+                Operand::new(model, site, Side::A, images).compare(found, expected);
             report.next = Some(codes);
             report.failure = report.failure.or(failure);
         }
@@ -320,9 +327,10 @@ fn compare_products(
 ) {
     report.sha256 = sha256(found.of_random.iter().map(|value| (value + 0.0).to_bits()));
     let mut failure;
-    (report.operands, failure) = Operand::left(model, site, images).compare(&found.a, &expected.a);
+    (report.operands, failure) =
+        Operand::new(model, site, Side::A, images).compare(&found.a, &expected.a);
     if let (Some(found), Some(expected)) = (&found.b, &expected.b) {
-        let (codes, of_b) = Operand::right(site, images).compare(found, expected);
+        let (codes, of_b) = Operand::new(model, site, Side::B, images).compare(found, expected);
         report.operands.add(&codes);
         failure = failure.or(of_b);
     }

@@ -105,6 +105,7 @@ pub fn codes_are_counted(
                     Format::Uniform => false,
                     Format::SoftmaxTwin => code_1 > q - 1.0,
                     Format::GeluTwin => *x >= 0.0,
+                    Format::Table | Format::TwinTable => unreachable!("no search finds tables"),
                 };
                 let out_of_reach = match (what.format, second) {
                     (Format::Uniform, _) => !(-q..=q - 1.0).contains(&code_1),

@@ -159,7 +159,7 @@ pub fn literal_codes(
     Some(LinearCodes::upload(
         device,
         &sizes,
-        plan.b.bits,
+        &plan.b,
         &codes,
         bias.as_deref(),
     ))

@@ -198,6 +198,7 @@ fn value_of_code(format: Format, bits: u32, x: f32, scale: Scale) -> f64 {
         Format::SoftmaxTwin if low < q => low * scale_1,
         Format::GeluTwin if x < 0.0 => -low.min(q - 1.0) * scale_1,
         Format::SoftmaxTwin | Format::GeluTwin => high(),
+        Format::Table | Format::TwinTable => unreachable!("no search finds tables"),
     }
 }
 

@@ -10,7 +10,7 @@ mod random;
 mod row_codes;
 
 pub(crate) use codes::CodeRange;
-pub(super) use codes::{FORMATS, code, format_name, packed};
+pub(super) use codes::{FORMATS, Group, TABLES, format_name, packed};
 pub(crate) use random::Random;
 pub(super) use row_codes::CodedRows;
 

@@ -1,7 +1,8 @@
 //! Cases of kernels that write the codes of the rows they compute.
 
-use super::{Case, CodeRange, EPSILON, Unpadded, case, code, format_name, packed};
+use super::{Case, CodeRange, EPSILON, Group, Random, TABLES, Unpadded, case, format_name, packed};
 use crate::device::{Buffer, Commands, Device};
+use crate::format::Scale;
 use crate::kernels::{Format, Quantize, RowCodes, View, quantize};
 
 /// Rows of floats that become codes.
@@ -14,8 +15,8 @@ pub(in crate::kernels) struct CodedRows {
     pub bits: u32,
     /// `scale_1` of matrices, which take turns.
     pub scales: &'static [f32],
-    /// `scale_2` in units of `scale_1`.
-    pub ratio: f32,
+    /// How far R2 is shifted left: `scale_2` is `scale_1 · 2^shift`.
+    pub shift: u32,
 }
 
 impl CodedRows {
@@ -39,7 +40,7 @@ impl CodedRows {
             let how = RowCodes {
                 format: self.format,
                 bits: self.bits,
-                inverse_scales: &device.upload(&self.inverses(groups).concat()),
+                encoders: &device.upload(&self.records(groups)),
                 matrix_rows: self.matrix_rows,
                 groups,
             };
@@ -47,8 +48,8 @@ impl CodedRows {
         };
         let unfused = move |commands: &mut Commands, device: &Device, inputs: &D| {
             let floats = floats(commands, device, inputs);
-            let inverses = device.upload(&self.inverses(self.matrices()).concat());
-            unpadded(quantize(commands, &self.quantizer(), &floats, &inverses))
+            let encoders = device.upload(&self.records(self.matrices()));
+            unpadded(quantize(commands, &self.quantizer(), &floats, &encoders))
         };
         case(name, inputs, run)
             .unfused(unfused)
@@ -59,11 +60,32 @@ impl CodedRows {
         self.rows / self.matrix_rows
     }
 
-    fn inverses(&self, matrices: usize) -> Vec<[f32; 2]> {
-        let scales = self.scales.iter().cycle().take(matrices);
-        scales
-            .map(|scale| [1.0 / scale, 1.0 / (scale * self.ratio)])
-            .collect()
+    fn ratio(&self) -> f32 {
+        2f32.powi(self.shift as i32)
+    }
+
+    /// The groups of so many matrices. Tables have offsets, of either sign.
+    fn groups(&self, matrices: usize) -> Vec<Group> {
+        let groups = self.scales.iter().zip(0..).map(|(&scale, number)| {
+            if !TABLES.contains(&self.format) {
+                let inverses = [1.0 / scale, 1.0 / (scale * self.ratio())];
+                return Group::of_scales(self.format, self.bits, inverses);
+            }
+            let scale_1 = Scale {
+                scale,
+                shift: self.shift,
+            };
+            let offset = 5.3 * scale * [1.0, -1.0][number % 2];
+            let mut random = Random::new(number as u64);
+            Group::of_table(self.format, self.bits, scale_1, offset, &mut random)
+        });
+        let groups: Vec<Group> = groups.collect();
+        groups.iter().cycle().take(matrices).cloned().collect()
+    }
+
+    fn records(&self, matrices: usize) -> Vec<u32> {
+        let groups = self.groups(matrices).into_iter();
+        groups.flat_map(|group| group.record()).collect()
     }
 
     fn quantizer(&self) -> Quantize {
@@ -84,24 +106,21 @@ impl CodedRows {
     fn range(&self, exact: &[(f64, f64)]) -> CodeRange {
         let end = |sign: f64| {
             let matrices = exact.chunks(self.matrix_rows * self.width);
-            let words = matrices.zip(self.inverses(self.matrices()));
-            let words = words.flat_map(|(exact, inverses)| {
+            let words = matrices.zip(self.groups(self.matrices()));
+            let words = words.flat_map(|(exact, group)| {
                 packed([self.matrix_rows, self.width], |row, k| {
                     let (value, bound) = exact[row * self.width + k];
-                    // The product with the inverse is rounded too.
-                    let end = value + sign * (bound + EPSILON * value.abs());
-                    code(
-                        self.format,
-                        self.bits,
-                        inverses.map(|it| end * f64::from(it)),
-                    )
+                    // What is left of it without the offset and the product with the inverse are rounded too.
+                    let offset = f64::from(group.offset()).abs();
+                    let end = value + sign * (bound + EPSILON * (value.abs() + offset));
+                    group.code_near(end)
                 })
             });
             words.collect()
         };
         CodeRange {
             format: self.format,
-            ratio: self.ratio.into(),
+            ratio: self.ratio().into(),
             low: end(-1.0),
             high: end(1.0),
         }

@@ -6,8 +6,9 @@ use super::{
     integer_product_codes, integer_product_error,
 };
 use crate::device::{Buffer, Commands, Device};
+use crate::format::Scale;
 use crate::kernels::catalogue::{
-    Case, CodeRange, EPSILON, FORMATS, Mistake, Random, UNTOUCHED, Unpadded, case, code,
+    Case, CodeRange, EPSILON, FORMATS, Group, Mistake, Random, TABLES, UNTOUCHED, Unpadded, case,
     format_name, packed, place,
 };
 use crate::kernels::{Format, TokenOrder, View, Width, gelu};
@@ -24,7 +25,7 @@ struct Data {
     groups: usize,
     inner_groups: usize,
     group_columns: usize,
-    /// The shift of each job.
+    /// The shift of each job; where heads have scales of their own, those of its heads are this one and the next ones.
     shifts: Vec<u32>,
     /// What columns' scales are multiplied by.
     factors: Option<Vec<f32>>,
@@ -187,10 +188,11 @@ impl Data {
                 .collect(),
             _ => b.flat_map(|codes| b_width.pack(codes, k)).collect(),
         };
-        let of_jobs = self.scales.chunks(self.groups).zip(&self.shifts);
-        let scales: Vec<f32> = of_jobs
-            .flat_map(|(scales, &shift)| {
-                scales.iter().flat_map(move |&scale| [scale, shift as f32])
+        let scales = self.scales.iter().enumerate();
+        let scales: Vec<f32> = scales
+            .flat_map(|(at, &scale)| {
+                let shift = self.shift(at / self.groups, at % self.groups * self.inner_groups);
+                [scale, shift as f32]
             })
             .collect();
         let affine = affine(self.factors.as_deref(), self.bias.as_deref());
@@ -214,14 +216,21 @@ impl Data {
         out
     }
 
+    /// Returns the shift of a job's matrix, whose first scale is number `group`.
+    fn shift(&self, job: usize, group: usize) -> u32 {
+        self.shifts[(job + group) % self.shifts.len()]
+    }
+
     /// Returns what the code of a left operand is worth, in units of `scale_1`.
-    fn worth(&self, code: u8, job: usize) -> i64 {
+    fn worth(&self, code: u8, shift: u32) -> i64 {
         let magnitude = i64::from(code % 128);
         match (self.product.a_format, code >= 128) {
-            (Format::Uniform, _) => i64::from(code as i8),
-            (Format::SoftmaxTwin, false) => magnitude,
+            (Format::Uniform | Format::Table, _) => i64::from(code as i8),
+            (Format::SoftmaxTwin | Format::TwinTable, false) => magnitude,
             (Format::GeluTwin, false) => -magnitude,
-            (Format::SoftmaxTwin | Format::GeluTwin, true) => magnitude << self.shifts[job],
+            (Format::SoftmaxTwin | Format::GeluTwin | Format::TwinTable, true) => {
+                magnitude << shift
+            }
         }
     }
 
@@ -236,8 +245,9 @@ impl Data {
                 let a = &self.a[of(self.product.a_per_job) * m * k..][..m * k];
                 let b = &self.b[of(self.product.b_per_job) * n * k..][..n * k];
                 let matrix = [problem / batch[1], problem % batch[1]];
+                let shift = self.shift(job, matrix[1] * self.inner_groups);
                 for (row, a) in a.chunks(k).enumerate() {
-                    let a: Vec<i64> = a.iter().map(|&code| self.worth(code, job)).collect();
+                    let a: Vec<i64> = a.iter().map(|&code| self.worth(code, shift)).collect();
                     for (column, b) in b.chunks(k).enumerate() {
                         let products = a.iter().zip(b).map(|(a, &b)| a * i64::from(b));
                         let group = matrix[1] * self.inner_groups + column / self.group_columns;
@@ -302,7 +312,7 @@ impl Data {
     }
 
     /// Makes a case of the codes of the next product, all heads side by side.
-    fn codes(self, what: &str, next: NextCodes) -> Case {
+    fn codes(self, what: &str, gelu: bool, next: Group) -> Case {
         let name = format!(
             "{what}{} to {} of {} bits",
             self.name(),
@@ -310,7 +320,9 @@ impl Data {
             next.bits
         );
         let strategies = self.strategies();
-        let is_exact = !next.gelu && self.bias.is_none();
+        let is_exact = !gelu && self.bias.is_none();
+        let record = next.record();
+        let (format, bits) = (next.format, next.bits);
         let draft = case(
             name,
             || self,
@@ -324,6 +336,12 @@ impl Data {
                     ..data.product
                 };
                 let codes = device.zeros(len);
+                let next = NextCodes {
+                    gelu,
+                    format,
+                    bits,
+                    encoder: &device.upload(&record),
+                };
                 data.with_operands(device, |operands| {
                     integer_product_codes(commands, &product, operands, &next, &codes);
                 });
@@ -332,19 +350,28 @@ impl Data {
             },
         );
         let case = match is_exact {
-            true => draft.exact(move |data| data.packed_codes(&next, |(value, _)| value)),
-            false => draft.codes(move |data| CodeRange {
-                format: next.format,
-                ratio: f64::from(next.inverses[0]) / f64::from(next.inverses[1]),
-                low: data.packed_codes(&next, |(value, bound)| value - bound),
-                high: data.packed_codes(&next, |(value, bound)| value + bound),
+            true => draft
+                .exact(move |data| data.packed_codes(gelu, |(value, _)| next.code(value as f32))),
+            false => draft.codes(move |data| {
+                // A table's offset is taken off in one more rounding.
+                let end = |sign: f64, (value, bound): (f64, f64)| {
+                    let of_offset = EPSILON * (value.abs() + f64::from(next.offset()).abs());
+                    let of_table = next.table.as_ref().map_or(0.0, |_| of_offset);
+                    next.code_near(value + sign * (bound + of_table))
+                };
+                CodeRange {
+                    format: next.format,
+                    ratio: f64::from(next.inverses[0]) / f64::from(next.inverses[1]),
+                    low: data.packed_codes(gelu, |value| end(-1.0, value)),
+                    high: data.packed_codes(gelu, |value| end(1.0, value)),
+                }
             }),
         };
         case.by_strategy(strategies)
     }
 
-    /// Packs the codes of what `end` makes of the values and their bounds.
-    fn packed_codes(&self, next: &NextCodes, end: impl Fn((f64, f64)) -> f64) -> Vec<u32> {
+    /// Packs the codes that `code` makes of the values, or of their GELU, and their bounds.
+    fn packed_codes(&self, gelu: bool, code: impl Fn((f64, f64)) -> u8) -> Vec<u32> {
         let IntegerProduct { batch, m, n, .. } = self.product;
         let outputs = self.outputs();
         packed([batch[0] * m, batch[1] * n], |row, column| {
@@ -356,18 +383,13 @@ impl Data {
                 None => (output.value().0, 0.0),
                 Some(_) => output.value(),
             };
-            if next.gelu {
+            if gelu {
                 let of_input = bound;
                 (value, bound) = gelu::exact(value);
                 // GELU is no steeper than 1.13.
                 bound += 1.13 * of_input;
             }
-            let end = end((value, bound));
-            code(
-                next.format,
-                next.bits,
-                next.inverses.map(|it| end * f64::from(it)),
-            )
+            code((value, bound))
         })
     }
 
@@ -486,7 +508,9 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
 }
 
 fn ragged() -> Vec<Case> {
-    let mut cases = Vec::new();
+    // The lanes of tables are multiplied as those of the others.
+    let of_table = |format| Data::single([65, 197, 7], format).shifted(4).exact("");
+    let mut cases: Vec<Case> = TABLES.into_iter().map(of_table).collect();
     for format in FORMATS {
         // One more than a tile of each strategy, fewer rows than tiles are made for, and single ones of everything.
         for shape in [
@@ -644,12 +668,19 @@ fn next_codes() -> Vec<Case> {
             (false, Format::Uniform, 6, 128.0),
             (true, Format::GeluTwin, 8, 0.0625),
             (true, Format::Uniform, 4, 0.5),
+            (false, Format::Table, 6, 128.0),
+            (true, Format::TwinTable, 8, 0.0625),
         ] {
-            let next = NextCodes {
-                gelu,
-                format: next_format,
-                bits,
-                inverses: [1.0 / scale, 1.0 / (8.0 * scale)],
+            let next = match TABLES.contains(&next_format) {
+                false => {
+                    let inverses = [1.0 / scale, 1.0 / (8.0 * scale)];
+                    Group::of_scales(next_format, bits, inverses)
+                }
+                true => {
+                    let scale_1 = Scale { scale, shift: 3 };
+                    let mut random = Random::new(6);
+                    Group::of_table(next_format, bits, scale_1, -4.7 * scale, &mut random)
+                }
             };
             let side_by_side = Data::new([17, 13, 8], [2, 3], 1, [false; 2], format);
             let single = Data::single([65, 29, 7], format);
@@ -658,8 +689,8 @@ fn next_codes() -> Vec<Case> {
             for (what, mut data) in [("", side_by_side), ("", single), ("bias, ", biased)] {
                 // GELU bends between -4 and 4; the integers reach some thousands.
                 data.scales = vec![if gelu { 1.0 / 1024.0 } else { 1.0 }];
-                let gelu = if gelu { "GELU, " } else { "" };
-                cases.push(data.codes(&format!("{gelu}{what}"), next));
+                let of_gelu = if gelu { "GELU, " } else { "" };
+                cases.push(data.codes(&format!("{of_gelu}{what}"), gelu, next.clone()));
             }
         }
     }

@@ -134,8 +134,8 @@ const SCALES: [f32; 3] = [0.02, 0.05, 0.03];
 
 /// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "quantize(values, inverse,",
-    wrong: "quantize(values - 0.5 / inverse.x, inverse,",
+    right: "quantize(values, encoder,",
+    wrong: "quantize(values - 0.5 / encoder.head.x, encoder,",
 });
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
@@ -148,7 +148,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
             format: Format::Uniform,
             bits: 8,
             scales: &SCALES[..1],
-            ratio: 1.0,
+            shift: 0,
         };
         cases.push(coded.case(
             &name,
@@ -174,7 +174,12 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
         cases.push(floats.close(move |rows| rows.exact(&norm)));
     }
     for shape in [[1, 1, 1], [3, 7, 65], [2, 49, 96]] {
-        for (format, bits) in [(Format::Uniform, 8), (Format::GeluTwin, 4)] {
+        for (format, bits) in [
+            (Format::Uniform, 8),
+            (Format::GeluTwin, 4),
+            (Format::Table, 6),
+            (Format::TwinTable, 4),
+        ] {
             cases.extend([false, true].map(|padded| in_order(shape, padded, format, bits)));
         }
     }
@@ -191,7 +196,7 @@ fn in_order([images, tokens, width]: [usize; 3], padded: bool, format: Format, b
         format,
         bits,
         scales: &SCALES,
-        ratio: 2.0,
+        shift: 1,
     };
     let with_padding = if padded { ", padded" } else { "" };
     coded.case(

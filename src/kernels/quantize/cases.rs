@@ -1,12 +1,13 @@
-//! Every format and width, scales of heads and of blocks of rows, and more jobs than one invocation writes.
+//! Every format and width, tables, scales of heads and of blocks of rows, and more jobs than one invocation writes.
 
 use super::{Quantize, quantize};
+use crate::format::Scale;
 use crate::kernels::catalogue::{
-    Case, FORMATS, Mistake, Random, case, code, format_name, packed, place, third,
+    Case, FORMATS, Group, Mistake, Random, TABLES, case, format_name, packed, place, third,
 };
 use crate::kernels::{Format, View};
 
-/// Values that reach every branch of `format` at the scales of [`inverse_scales`]: beyond both ends, at ties, at zeros
+/// Values that reach every branch of `format` in the groups of [`groups`]: beyond both ends, at ties, at zeros
 /// of either sign, where a device may take an f32 for zero, and as far out as f32 goes.
 pub(in crate::kernels) fn values(
     format: Format,
@@ -44,27 +45,38 @@ pub(in crate::kernels) fn values(
     values
 }
 
-/// `[jobs][groups]` pairs; the first gives ties something to tie at.
-pub(in crate::kernels) fn inverse_scales(what: &Quantize, random: &mut Random) -> Vec<[f32; 2]> {
-    let q = (1u32 << (what.bits - 1)) as f32;
+/// `[jobs][groups]` scales, or tables of levels to about 2; the first gives ties something to tie at.
+pub(in crate::kernels) fn groups(what: &Quantize, random: &mut Random) -> Vec<Group> {
+    let (format, bits) = (what.format, what.bits);
+    let q = (1u32 << (bits - 1)) as f32;
     let units = random.unit(2 * what.jobs * what.groups);
-    let pairs = units.as_chunks::<2>().0.iter();
-    let mut scales: Vec<[f32; 2]> = pairs
-        .map(|[one, two]| [q / (0.3 * (0.5 + one)), q / (1.0 * (0.5 + two))])
-        .collect();
-    scales[0] = [q, q];
-    scales
+    let pairs = units.as_chunks::<2>().0.iter().enumerate();
+    let group = |(number, [one, two]): (usize, &[f32; 2])| {
+        if TABLES.contains(&format) {
+            let (shift, scale, offset) = match number {
+                0 => (4, 1.0 / 64.0, 0.0),
+                _ => (number as u32 % 5, (0.5 + one) / 64.0, two - 0.5),
+            };
+            let shift = if format == Format::Table { 0 } else { shift };
+            return Group::of_table(format, bits, Scale { scale, shift }, offset, random);
+        }
+        let inverses = match number {
+            0 => [q, q],
+            _ => [q / (0.3 * (0.5 + one)), q / (1.0 * (0.5 + two))],
+        };
+        Group::of_scales(format, bits, inverses)
+    };
+    pairs.map(group).collect()
 }
 
-/// The code of one value; the product with the inverse is rounded to an f32.
-pub(in crate::kernels) fn code_of(what: &Quantize, value: f32, inverses: [f32; 2]) -> u8 {
-    let quotients = inverses.map(|inverse| f64::from(value * inverse));
-    code(what.format, what.bits, quotients)
+/// The records of the encoders of groups.
+pub(in crate::kernels) fn records(groups: &[Group]) -> Vec<u32> {
+    groups.iter().flat_map(Group::record).collect()
 }
 
 struct Inputs {
     source: Vec<f32>,
-    inverse_scales: Vec<[f32; 2]>,
+    groups: Vec<Group>,
 }
 
 fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
@@ -75,13 +87,13 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
             let mut random = Random::new(1000 * len as u64 + u64::from(what.bits));
             Inputs {
                 source: values(what.format, what.bits, len, &mut random),
-                inverse_scales: inverse_scales(&what, &mut random),
+                groups: groups(&what, &mut random),
             }
         },
         move |commands, device, inputs: &Inputs| {
             let source = device.upload(&inputs.source);
-            let scales = device.upload(&inputs.inverse_scales.concat());
-            quantize(commands, &what, &source, &scales)
+            let encoders = device.upload(&records(&inputs.groups));
+            quantize(commands, &what, &source, &encoders)
         },
     );
     case.exact(move |inputs| {
@@ -91,12 +103,8 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
                 let matrix = [problem / what.batch[1], problem % what.batch[1]];
                 expected.extend(packed([what.rows, what.k], |row, k| {
                     let group = matrix[1] * what.inner_groups + row / what.group_rows;
-                    let inverses = inputs.inverse_scales[job * what.groups + group];
-                    code_of(
-                        &what,
-                        inputs.source[place(&what.source, matrix, row, k)],
-                        inverses,
-                    )
+                    let group = &inputs.groups[job * what.groups + group];
+                    group.code(inputs.source[place(&what.source, matrix, row, k)])
                 }));
             }
         }
@@ -106,8 +114,8 @@ fn quantizer(name: &str, what: Quantize, len: usize) -> Case {
 
 /// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "(quantize(x, inverse, p.q)",
-    wrong: "(quantize(floor(x * inverse.x + 0.5) / inverse.x, inverse, p.q)",
+    right: "(quantize(x, encoder, p.q)",
+    wrong: "(quantize(floor(x * encoder.head.x + 0.5) / encoder.head.x, encoder, p.q)",
 });
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
@@ -124,7 +132,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
         bits,
         format,
     };
-    for format in FORMATS {
+    for format in FORMATS.into_iter().chain(TABLES) {
         for (bits, rows, k) in [(8, 65, 197), (6, 7, 65), (4, 197, 7), (3, 3, 3), (2, 1, 1)] {
             let what = matrix(rows, k, format, bits);
             cases.push(quantizer(&format!("{rows}x{k}"), what, rows * k));
@@ -150,16 +158,18 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
         for (scales, groups, inner_groups) in
             [("one scale", 1, 0), ("a scale for each head", heads, 1)]
         {
-            let what = Quantize {
-                source,
-                batch: [images, heads],
-                jobs: 11,
-                groups,
-                inner_groups,
-                ..matrix(rows, k, Format::Uniform, 8)
-            };
-            let len = images * tokens * 3 * heads * dim;
-            cases.push(quantizer(&format!("{part}, {scales}"), what, len));
+            for format in [Format::Uniform, Format::Table, Format::TwinTable] {
+                let what = Quantize {
+                    source,
+                    batch: [images, heads],
+                    jobs: 11,
+                    groups,
+                    inner_groups,
+                    ..matrix(rows, k, format, 8)
+                };
+                let len = images * tokens * 3 * heads * dim;
+                cases.push(quantizer(&format!("{part}, {scales}"), what, len));
+            }
         }
     }
     cases

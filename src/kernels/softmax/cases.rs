@@ -46,12 +46,14 @@ pub(in crate::kernels) fn exact(exponents: &[f64], of_exponents: &[f64]) -> Vec<
 const SCALES: [f32; 3] = [1.0 / 2048.0, 1.0 / 512.0, 1.0 / 1024.0];
 
 /// What a scale of a softmax twin's R2 is worth, so that it reaches 1.
-pub(in crate::kernels) const RATIO: f32 = 16.0;
+pub(in crate::kernels) const SHIFT: u32 = 4;
 
 /// Formats of probabilities, with the scales of a group of rows each: a twin has one for all.
-pub(in crate::kernels) const CODED: [(Format, &[f32]); 2] = [
+pub(in crate::kernels) const CODED: [(Format, &[f32]); 4] = [
     (Format::SoftmaxTwin, SCALES.split_at(1).0),
     (Format::Uniform, &SCALES),
+    (Format::Table, &SCALES),
+    (Format::TwinTable, &SCALES),
 ];
 
 /// Describes a mistake in the shader that the cases find.
@@ -83,7 +85,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
                     format,
                     bits: 8,
                     scales,
-                    ratio: RATIO,
+                    shift: SHIFT,
                 };
                 cases.push(coded.case(
                     &name,

@@ -3,7 +3,7 @@
 use super::{WindowSoftmax, window_softmax, window_softmax_codes};
 use crate::device::{Buffer, Device};
 use crate::kernels::catalogue::{Case, CodedRows, Mistake, Random, case};
-use crate::kernels::softmax::cases::{CODED, RATIO, exact};
+use crate::kernels::softmax::cases::{CODED, SHIFT, exact};
 
 /// Scores, biases, and masks that hide most of a row but never all of it.
 struct Inputs {
@@ -91,7 +91,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
                 format,
                 bits: 8,
                 scales: &scales[..scales.len().min(heads)],
-                ratio: RATIO,
+                shift: SHIFT,
             };
             cases.push(coded.case(
                 &name,

@@ -87,7 +87,7 @@ struct Entry<'a> {
     weight: Option<StoredWeight>,
 }
 
-/// Holds a weight's codes in hex, each as a byte in two's complement, and its bias.
+/// Holds a weight's codes in hex, each as a byte in two's complement, of a table the lanes, and its bias.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredWeight {
@@ -108,7 +108,11 @@ impl StoredWeight {
     }
 
     /// Returns the weight of the site of `plan`, if this can be that.
-    fn read(&self, plan: &SitePlan) -> std::result::Result<QuantizedWeight, String> {
+    fn read(
+        &self,
+        plan: &SitePlan,
+        scales: &SiteScales,
+    ) -> std::result::Result<QuantizedWeight, String> {
         let Some(sizes) = plan.site.weight() else {
             return Err("has no weight, but one is there".into());
         };
@@ -117,7 +121,11 @@ impl StoredWeight {
             let text = std::str::from_utf8(digits).ok()?;
             let code = u8::from_str_radix(text, 16).ok()? as i8;
             let q = 1 << (plan.b.bits - 1);
-            (-q..q).contains(&i32::from(code)).then_some(code)
+            let is_one = match scales.b_tables.first() {
+                None => (-q..q).contains(&i32::from(code)),
+                Some(table) => table.lanes.contains(&(code as u8)),
+            };
+            is_one.then_some(code)
         };
         let codes: Option<Vec<i8>> = digits.iter().map(code).collect();
         let count = sizes.outputs * sizes.inputs;
@@ -145,7 +153,8 @@ impl Entry<'_> {
     fn finding(self, plan: &SitePlan, settings: &Settings) -> std::result::Result<Finding, String> {
         self.check(plan, settings)?;
         let weight = self.weight.as_ref();
-        let weight = weight.map(|weight| weight.read(plan)).transpose()?;
+        let weight = weight.map(|weight| weight.read(plan, &self.scales));
+        let weight = weight.transpose()?;
         if plan.site.has_weight() && weight.is_none() {
             return Err("the weight is missing".into());
         }

@@ -166,7 +166,7 @@ impl Calibration {
         )?;
         let mut found = search.run(commands)?;
         let weight = match linear {
-            Some(linear) => Some(nearest_codes(commands, task.plan, linear, &found.scales.b)?),
+            Some(linear) => Some(nearest_codes(commands, task.plan, linear, &found.scales)?),
             None => None,
         };
         let mut quantized = QuantizedSite {

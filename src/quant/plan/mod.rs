@@ -10,7 +10,7 @@ mod scheme;
 mod site;
 
 pub use policy::{Policy, Rule, WeightScales, Widths};
-pub use product::{CodedProduct, Codes, OperandGroups, inverse_scales};
+pub use product::{CodedProduct, Codes, OperandGroups};
 pub use scales::{Side, SiteScales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};
 pub use site::SitePlan;
@@ -279,7 +279,7 @@ mod tests {
             (
                 "format = \"softmax_twin\"",
                 "format = \"gelu_twin\"",
-                "a.format: expected uniform or softmax_twin, found gelu_twin",
+                "a.format: expected uniform or softmax_twin or table or twin_table, found gelu_twin",
             ),
             (
                 "format = \"softmax_twin\", granularity = \"tensor\"",

@@ -2,11 +2,11 @@
 
 use super::{Granularity, OperandScheme, Side, SiteScales};
 use crate::device::{Buffer, Commands, Device};
+use crate::format::{Scale, Table};
 use crate::kernels::{
     IntegerProduct, Lines, Operands, Product, Quantize, RowMaximum, Width, integer_product,
     integer_product_error, quantize, vectors_lie_within,
 };
-use crate::quant::Scale;
 
 /// Describes a product of codes: that of a site for some images, or of a piece that a search makes of a site.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +37,13 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// Uploads a weight's `codes` `[outputs, inputs]` of `bits` bits, stored in the smallest [`Width`] that holds them.
-    pub fn of_weight(device: &Device, codes: &[i8], inputs: usize, bits: u32) -> Self {
-        let width = Width::holding(bits);
+    /// Uploads a weight's `codes` `[outputs, inputs]`, which are as `scheme` says, stored in the smallest [`Width`] that
+    /// holds them. Those of a table are its lanes.
+    pub fn of_weight(device: &Device, codes: &[i8], inputs: usize, scheme: &OperandScheme) -> Self {
+        let width = match scheme.format.lanes() {
+            None => Width::holding(scheme.bits),
+            Some(_) => Width::Eight,
+        };
         Self {
             words: device.upload(&width.pack(codes, inputs)),
             per_job: false,
@@ -127,18 +131,22 @@ impl CodedProduct {
         }
     }
 
-    /// Computes the codes of one operand: a set for each of `jobs`, which have a scale per group.
+    /// Computes the codes of one operand: a set for each of `jobs`, which have a scale per group, and the same tables,
+    /// where codes are looked up in any.
     pub fn codes(
         &self,
         commands: &mut Commands,
         side: Side,
         source: &Buffer<f32>,
         jobs: &[Vec<Scale>],
+        tables: &[Table],
     ) -> Codes {
-        let inverses = inverse_scales(commands.device(), jobs);
+        let format = self.operand(side).scheme.format;
+        let encoders = format.encoders(&jobs.concat(), tables);
+        let encoders = commands.device().upload(&encoders);
         let quantizer = self.quantizer(side, jobs.len());
         Codes {
-            words: quantize(commands, &quantizer, source, &inverses),
+            words: quantize(commands, &quantizer, source, &encoders),
             per_job: jobs.len() > 1,
             width: Width::Eight,
         }
@@ -250,11 +258,4 @@ impl CodedProduct {
         let operands = self.operands(a, b, &scales, affine);
         integer_product_error(commands, &shape, &operands, reference, weight)
     }
-}
-
-/// Uploads `[jobs][groups][2]`: what a quantizer multiplies by under each of `jobs`, which have a scale per group.
-pub fn inverse_scales(device: &Device, jobs: &[Vec<Scale>]) -> Buffer<f32> {
-    let scales = jobs.iter().flatten();
-    let inverses: Vec<f32> = scales.flat_map(|scale| scale.inverses()).collect();
-    device.upload(&inverses)
 }

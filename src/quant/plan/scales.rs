@@ -39,6 +39,14 @@ impl SiteScales {
         }
     }
 
+    /// Returns the scales and the tables of one operand.
+    pub fn operand(&self, side: Side) -> (&[Scale], &[Table]) {
+        match side {
+            Side::A => (&self.a, &self.a_tables),
+            Side::B => (&self.b, &self.b_tables),
+        }
+    }
+
     /// Returns the scales of A and of B for a group of O: an operand's own for this group, or its only one.
     pub fn of(&self, group: usize) -> [Scale; 2] {
         [&self.a, &self.b].map(|scales| scales[group % scales.len()])

@@ -143,8 +143,11 @@ impl SiteScheme {
                 ));
             }
             let values = values(site, side);
-            if !operand.format.is_for(values) {
-                let formats = Format::ALL.into_iter().filter(|one| one.is_for(values));
+            // The right operand's lanes have no range flag.
+            let fits =
+                |format: Format| format.is_for(values) && (side == Side::A || !format.is_twin());
+            if !fits(operand.format) {
+                let formats = Format::ALL.into_iter().filter(|&one| fits(one));
                 return Err(format!(
                     "{name}.format: expected {}, found {}",
                     one_of(formats.map(Format::name)),
@@ -182,7 +185,9 @@ fn granularities(site: &Site, side: Side, format: Format) -> &'static [Granulari
             Granularity::Channel,
         ],
         (Side::B, SiteKind::Linear(_)) => &[Granularity::Tensor, Granularity::Channel],
-        (_, SiteKind::Scores(_) | SiteKind::Context(_)) if !format.is_twin() => {
+        (_, SiteKind::Scores(_) | SiteKind::Context(_))
+            if !format.is_twin() || format.lanes().is_some() =>
+        {
             &[Granularity::Tensor, Granularity::Head]
         }
         _ => &[Granularity::Tensor],

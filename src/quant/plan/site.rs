@@ -3,7 +3,7 @@
 use super::product::{CodedProduct, OperandGroups};
 use super::scales::{Side, SiteScales};
 use super::{Granularity, OperandScheme};
-use crate::format::{MAX_SHIFT, Scale};
+use crate::format::{Scale, Table};
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Quantize};
 
@@ -19,22 +19,21 @@ pub struct SitePlan {
 }
 
 impl SitePlan {
-    /// Checks that there are as many scales as groups, all positive normal numbers, with shifts that the formats allow.
+    /// Checks that there are as many scales as groups, all positive normal numbers, with shifts that the formats allow,
+    /// and tables where the formats have them: as many as scales, or one of a weight.
     ///
     /// # Errors
     /// What was expected and what was found.
     pub fn check_formats(&self, scales: &SiteScales) -> Result<(), String> {
-        for (side, name, scales) in [(Side::A, "a", &scales.a), (Side::B, "b", &scales.b)] {
+        for (side, name) in [(Side::A, "a"), (Side::B, "b")] {
+            let (scales, tables) = scales.operand(side);
             let (expected, found) = (self.groups(side), scales.len());
             if found != expected {
                 return Err(format!(
                     "expected {expected} of {name}.scale, found {found}"
                 ));
             }
-            let most = match self.operand(side).format.is_twin() {
-                true => MAX_SHIFT,
-                false => 0,
-            };
+            let most = self.operand(side).format.max_shift();
             for &Scale { scale, shift } in scales {
                 if !scale.is_normal() || scale < 0.0 {
                     return Err(format!("expected positive {name}.scale, found {scale}"));
@@ -42,6 +41,45 @@ impl SitePlan {
                 if shift > most {
                     return Err(format!("expected {name}.shift up to {most}, found {shift}"));
                 }
+            }
+            self.check_tables(side, name, scales, tables)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the tables of one operand, called `name`, whose scales are sound.
+    fn check_tables(
+        &self,
+        side: Side,
+        name: &str,
+        scales: &[Scale],
+        tables: &[Table],
+    ) -> Result<(), String> {
+        let (expected, found) = (self.tables(side), tables.len());
+        if found != expected {
+            return Err(format!(
+                "expected {expected} of {name}.levels, found {found}"
+            ));
+        }
+        let OperandScheme { bits, format, .. } = *self.operand(side);
+        let Some(lanes) = format.lanes() else {
+            return Ok(());
+        };
+        let has_bias = self.site.weight().is_some_and(|linear| linear.has_bias);
+        for (table, scale) in tables.iter().zip(scales) {
+            let offset = table.offset;
+            let sound = table.check(lanes, scale.shift, bits);
+            sound.map_err(|problem| format!("{name}.levels: {problem}"))?;
+            // Devices differ in what they make of smaller numbers.
+            if offset != 0.0 && !offset.is_normal() {
+                return Err(format!(
+                    "expected {name}.offset that is 0 or a normal number, found {offset}"
+                ));
+            }
+            if offset != 0.0 && !(side == Side::A && has_bias) {
+                return Err(format!(
+                    "expected no {name}.offset, which only a linear site's bias makes up for, found {offset}"
+                ));
             }
         }
         Ok(())
@@ -68,9 +106,10 @@ impl SitePlan {
         for group in 0..self.output_groups() {
             let [a, b] = scales.of(group);
             let unit = a.scale * b.scale;
-            let largest_code = |bits: u32| f64::from(1u32 << (bits - 1));
+            let largest_lane =
+                |operand: &OperandScheme| f64::from(operand.format.largest_lane(operand.bits));
             let largest = f64::from(unit)
-                * (k * largest_code(self.a.bits) * largest_code(self.b.bits))
+                * (k * largest_lane(&self.a) * largest_lane(&self.b))
                 * f64::from(1u32 << a.shift);
             if !unit.is_normal() || largest > f64::from(f32::MAX) {
                 return Err(format!(
@@ -100,6 +139,15 @@ impl SitePlan {
             (Granularity::Head | Granularity::Channel, _) => {
                 unreachable!("only attention has heads, only weights have channels")
             }
+        }
+    }
+
+    /// Counts the tables of one operand: none, one of a weight, or one for each scale.
+    pub fn tables(&self, side: Side) -> usize {
+        match (self.operand(side).format.lanes(), side) {
+            (None, _) => 0,
+            (Some(_), Side::B) if self.site.has_weight() => 1,
+            (Some(_), _) => self.groups(side),
         }
     }
 

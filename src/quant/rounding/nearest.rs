@@ -4,11 +4,11 @@ use crate::device::Commands;
 use crate::error::Result;
 use crate::graph::LinearWeights;
 use crate::kernels::quantize;
-use crate::quant::plan::{Side, SitePlan, inverse_scales};
-use crate::quant::{QuantizedWeight, Scale};
+use crate::quant::QuantizedWeight;
+use crate::quant::plan::{Side, SitePlan, SiteScales};
 
-/// Computes the codes `[outputs, inputs]` of a weight, which is on the commands' device, under `scales`. Returns them
-/// and the weight's bias on the host.
+/// Computes the codes `[outputs, inputs]` of a weight, which is on the commands' device, under B's `scales`. Returns
+/// them, of a table the lanes, and the weight's bias on the host.
 ///
 /// # Errors
 /// Those of the device.
@@ -16,11 +16,13 @@ pub fn nearest_codes(
     commands: &mut Commands,
     plan: &SitePlan,
     linear: &LinearWeights,
-    scales: &[Scale],
+    scales: &SiteScales,
 ) -> Result<QuantizedWeight> {
     let quantizer = plan.quantizer(Side::B, 1, 1);
-    let inverses = inverse_scales(commands.device(), &[scales.to_vec()]);
-    let words = quantize(commands, &quantizer, &linear.weight, &inverses);
+    let (scales, tables) = scales.operand(Side::B);
+    let encoders = quantizer.format.encoders(scales, tables);
+    let encoders = commands.device().upload(&encoders);
+    let words = quantize(commands, &quantizer, &linear.weight, &encoders);
     let words = commands.read(&words)?;
     let outputs = words.len() / quantizer.words();
     let code = |(output, input): (usize, usize)| {

@@ -36,7 +36,8 @@ impl Scan<'_> {
 
     /// Computes the codes of one operand under the scales of each job.
     pub fn codes(&self, commands: &mut Commands, side: Side, jobs: &[Vec<Scale>]) -> Codes {
-        self.product.codes(commands, side, self.source(side), jobs)
+        self.product
+            .codes(commands, side, self.source(side), jobs, &[])
     }
 
     /// Counts the bytes that a candidate of `searched` takes while it is computed: its codes, Ô where that is ever in

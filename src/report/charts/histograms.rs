@@ -1,7 +1,7 @@
 //! How the values lie that a twin is for, and where the codes are: the paper's Figures 2 and 3.
 
 use super::{Canvas, Drawn, Ink, PIXEL, ink, letters, line, svg};
-use crate::quant::{Histogram, Histograms, Scale, SitePlan};
+use crate::quant::{Histogram, Histograms, SitePlan, SiteScales};
 use maud::Markup;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -27,14 +27,14 @@ struct Codes {
 /// Draws all values on the left, those near zero on the right, and below them the values that have a code.
 pub(in crate::report) fn value_histograms(
     plan: &SitePlan,
-    scale: Scale,
+    scales: &SiteScales,
     histograms: &Histograms,
 ) -> Markup {
     let label = format!(
         "Values of the left operand of {}, and codes",
         plan.site.name
     );
-    let codes = codes(plan, scale);
+    let codes = codes(plan, scales);
     svg(SIZE, &label, |canvas, _| {
         let (left, right) = canvas.split_horizontally(SIZE[0] as i32 * PIXEL / 2);
         draw(canvas, &left, &histograms.whole, &codes)?;
@@ -42,10 +42,14 @@ pub(in crate::report) fn value_histograms(
     })
 }
 
-/// Returns the values that codes stand for, range by range.
-fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
-    let format = plan.a.format;
-    let ranges = format.ranges(plan.a.bits).into_iter();
+/// Returns the values that codes stand for, those of the first head where heads have scales of their own, range by
+/// range.
+fn codes(plan: &SitePlan, scales: &SiteScales) -> Vec<Codes> {
+    let (format, scale) = (plan.a.format, scales.a[0]);
+    let table = scales.a_tables.first();
+    let lanes = table.map_or(&[][..], |table| &table.lanes);
+    let offset = table.map_or(0.0, |table| f64::from(table.offset));
+    let ranges = format.ranges(plan.a.bits, lanes).into_iter();
     let codes = ranges.map(|range| {
         let (ink, unit) = match (format.is_twin(), range.second) {
             (false, _) => (ink::CODES, scale.scale),
@@ -57,7 +61,8 @@ fn codes(plan: &SitePlan, scale: Scale) -> Vec<Codes> {
             ink,
             points: range
                 .multiples
-                .map(|multiple| f64::from(multiple) * f64::from(unit))
+                .into_iter()
+                .map(|multiple| f64::from(multiple) * f64::from(unit) + offset)
                 .collect(),
         }
     });

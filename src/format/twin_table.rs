@@ -1,0 +1,47 @@
+//! Levels of a table in two ranges of magnitudes.
+
+use super::{
+    CodeFormat, CodeRange, Encoder, Lanes, MAX_TABLE_SHIFT, Place, ProductRule, Scale, Values,
+};
+
+/// Lets a code stand for one of a table's levels, whose lane is a range flag and a magnitude.
+pub(crate) struct TwinTable;
+
+impl CodeFormat for TwinTable {
+    const NAME: &'static str = "twin_table";
+    const IN_WORDS: &'static str = "twin table";
+    const FOR: Values = Values::Any;
+    const RULE: ProductRule = ProductRule::Ranges { r1_sign: 1 };
+    const REACHES_NEGATIVE: bool = true;
+    const LANES: Option<Lanes> = Some(Lanes::Ranges);
+    const MAX_SHIFT: u32 = MAX_TABLE_SHIFT;
+
+    #[inline(always)]
+    fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
+        encoder.lane(x)
+    }
+
+    fn place(x: f32, encoder: Encoder, _: f32) -> Place {
+        Place {
+            clipped: encoder.clips(x),
+            in_r2: encoder.lane(x) >= 0x80,
+        }
+    }
+
+    fn ranges(_: i32, lanes: &[u8]) -> Vec<CodeRange> {
+        [("R1", false), ("R2", true)]
+            .map(|(name, second)| {
+                let of_range = lanes.iter().filter(|&&lane| (lane >= 0x80) == second);
+                CodeRange {
+                    name,
+                    multiples: of_range.map(|&lane| i32::from(lane & 0x7f)).collect(),
+                    second,
+                }
+            })
+            .into()
+    }
+
+    fn candidates(_: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+        Vec::new()
+    }
+}
