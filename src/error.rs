@@ -95,6 +95,8 @@ pub enum Setting {
     Candidates,
     /// [`Settings::rounds`](crate::quant::Settings::rounds).
     Rounds,
+    /// [`Sequence::probes`](crate::quant::Sequence::probes).
+    Probes,
     /// [`Settings::transforms`](crate::quant::Settings::transforms).
     Transform,
     /// The most bytes that a calibration may take on its device.
@@ -127,6 +129,7 @@ impl Setting {
             Self::CandidateRange => "alpha, beta",
             Self::Candidates => "candidates",
             Self::Rounds => "rounds",
+            Self::Probes => "probes",
             Self::Transform => "transforms",
             Self::MemoryBudget => "memory_budget",
             Self::Restart => "restart",

@@ -16,7 +16,8 @@ use crate::graph::Site;
 use crate::model::recipe::Resolved;
 use crate::quant::{
     Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
-    QuantizedModel, Rule, Settings, Subject, Transform, WeightScales, journal_of, parse_bytes,
+    QuantizedModel, Rule, Sequence, Settings, Subject, Transform, WeightScales, journal_of,
+    parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -73,8 +74,8 @@ pub struct Calibrate {
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
     /// Which values of a weight share a scale.
-    #[arg(long, value_enum, default_value = "tensor")]
-    weight_scales: WeightScales,
+    #[arg(long, value_enum)]
+    weight_scales: Option<WeightScales>,
     /// Bits of the products whose names match, as in '*.mlp.fc2=w8a8', 'blocks.0.*=a8' or 'head=w8'. May be given several
     /// times; of two for one product the later one holds.
     #[arg(long = "site", value_name = "PATTERN=BITS")]
@@ -116,12 +117,30 @@ pub struct Calibrate {
     /// Evaluate every candidate on every image, even those that can't win any more. The choice is the same.
     #[arg(long)]
     exhaustive: bool,
-    /// Change of the model before it is quantized, which leaves its function as it is. May be given several times.
-    #[arg(long = "transform", value_name = "TRANSFORM", value_enum)]
+    /// Change of the model before it is quantized, which leaves its function as it is, if not as the preset says. May be
+    /// given several times.
+    #[arg(
+        long = "transform",
+        value_name = "TRANSFORM",
+        value_enum,
+        conflicts_with = "no_transforms"
+    )]
     transforms: Vec<Transform>,
-    /// Take the mean error of each output on the calibration images off its bias.
+    /// Leave the model as it is before it is quantized.
     #[arg(long)]
-    bias_correction: bool,
+    no_transforms: bool,
+    /// Take the mean error of each output on the calibration images off its bias, if not as the preset says.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    bias_correction: Option<bool>,
+    /// Labels to draw for each image from the network's own probabilities, by which `best` weighs errors.
+    #[arg(long, value_name = "N")]
+    probes: Option<usize>,
     /// Number of calibration images.
     #[arg(long, value_name = "N", default_value_t = 32)]
     count: usize,
@@ -158,6 +177,7 @@ pub struct Calibrate {
 
 impl Calibrate {
     pub fn run(&self) -> Result<()> {
+        self.check_options()?;
         let settings = self.settings();
         settings.validate()?;
         let out = output::regular(&self.out, "a journal lies beside it")?;
@@ -255,15 +275,45 @@ impl Calibrate {
                     self.activation_bits.unwrap_or(self.bits),
                 );
                 let policy = Policy {
-                    weight_scales: self.weight_scales,
+                    weight_scales: self.weight_scales.unwrap_or(preset.weight_scales),
                     softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
                     gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
-                    rules: [&self.site_rules[..], &self.keep_float[..]].concat(),
+                    rules: [&preset.rules[..], &self.site_rules, &self.keep_float].concat(),
                     ..preset
                 };
                 let usage = |problem| Error::usage("--site, --keep-float", problem);
                 policy.plan(sites).map_err(usage)
             }
+        }
+    }
+
+    /// Finds out that no option is given that the preset makes no use of.
+    fn check_options(&self) -> Result<()> {
+        let of_search = [
+            ("--metric", self.metric.is_some()),
+            ("--alpha", self.alpha.is_some()),
+            ("--beta", self.beta.is_some()),
+            ("--candidates", self.candidates.is_some()),
+            ("--rounds", self.rounds.is_some()),
+            ("--exhaustive", self.exhaustive),
+            ("--softmax-twin", self.softmax_twin.is_some()),
+            ("--gelu-twin", self.gelu_twin.is_some()),
+        ];
+        let of_sequence = [("--probes", self.probes.is_some())];
+        let in_sequence = Settings::preset(self.preset).sequence.is_some();
+        let (unused, why) = match in_sequence {
+            true => (
+                &of_search[..],
+                "is for a search of scales, which there is none of with",
+            ),
+            false => (&of_sequence[..], "is for --preset best, and not used with"),
+        };
+        match unused.iter().find(|(_, given)| *given) {
+            Some((option, _)) => {
+                let problem = format!("{why} --preset {}", self.preset.name());
+                Err(Error::usage(*option, problem))
+            }
+            None => Ok(()),
         }
     }
 
@@ -276,8 +326,14 @@ impl Calibrate {
             candidates: self.candidates.unwrap_or(preset.candidates),
             rounds: self.rounds.unwrap_or(preset.rounds),
             exhaustive: self.exhaustive,
-            transforms: self.transforms.clone(),
-            bias_correction: self.bias_correction,
+            transforms: match self.no_transforms || !self.transforms.is_empty() {
+                true => self.transforms.clone(),
+                false => preset.transforms,
+            },
+            bias_correction: self.bias_correction.unwrap_or(preset.bias_correction),
+            sequence: preset.sequence.map(|sequence| Sequence {
+                probes: self.probes.unwrap_or(sequence.probes),
+            }),
         }
     }
 
@@ -388,6 +444,9 @@ fn print_figures(figures: &serde_json::Value, as_json: bool) -> Result<()> {
         seconds("evidence"),
         figures["peak_device_bytes"].as_f64().unwrap_or(f64::NAN) / f64::from(1 << 20),
     )?;
+    if work("exhaustive") == 0.0 {
+        return Ok(());
+    }
     print_line!(
         "search: {:.2e} multiply-adds, {:.1}% of the exhaustive search's; {:.2e} avoided",
         work("done"),

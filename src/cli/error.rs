@@ -96,6 +96,7 @@ fn flag(setting: Setting) -> &'static str {
         Setting::CandidateRange => "--alpha, --beta",
         Setting::Candidates => "--candidates",
         Setting::Rounds => "--rounds",
+        Setting::Probes => "--probes",
         Setting::Transform => "--transform",
         Setting::MemoryBudget => "--memory-budget",
         Setting::Restart => "--restart",

@@ -88,8 +88,8 @@ impl CodeFormat for SignedTable {
 
 /// Finds the lane of the nearest level to a value: by a grid of cells half a scale wide, each of which has one.
 ///
-/// x is in cell round((x - offset) · 2 / scale), within the cells of the first and the last level. Halfway between two
-/// levels is the middle of a cell, which belongs to the lower one.
+/// x is in cell round((x - offset) · 2 / scale), within the cells of the first and the last level. The offset is that of
+/// the table and half a cell, so that halfway between two levels one cell ends and another begins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableEncoder {
     /// What is taken off a value.
@@ -139,13 +139,13 @@ impl Table {
         let [first, last] = [0, integers.len() - 1].map(|level| 2 * integers[level]);
         let mut level = 0;
         let cells = (first..=last).map(|cell| {
-            while level + 1 < integers.len() && cell > integers[level] + integers[level + 1] {
+            while level + 1 < integers.len() && cell >= integers[level] + integers[level + 1] {
                 level += 1;
             }
             self.lanes[level]
         });
         TableEncoder {
-            offset: self.offset,
+            offset: self.offset + scale.scale / 4.0,
             inverse: 2.0 / scale.scale,
             cells: cells.collect(),
             first: first as f32,
@@ -167,7 +167,6 @@ impl TableEncoder {
 #[inline(always)]
 pub(super) fn cell(x: f32, offset: f32, inverse: f32, first: f32, last: f32) -> usize {
     // A clamp would keep a NaN.
-    #[expect(clippy::manual_clamp)]
     let place = ((x - offset) * inverse).max(first).min(last);
     ((place + ROUNDER).to_bits() - (first + ROUNDER).to_bits()) as usize
 }
@@ -193,13 +192,14 @@ mod tests {
         assert_eq!(encoder.cells.len(), 4065);
         for (integer, lane) in [
             (-9.0, 0),
-            (1.2, 0),
-            (1.8, 3),
-            (64.0, 3),
-            (66.0, 127),
-            (127.8, 0x88),
-            (1079.0, 0x88),
-            (1081.0, 0xff),
+            (1.49, 0),
+            (1.51, 3),
+            (64.99, 3),
+            (65.01, 127),
+            (127.49, 127),
+            (127.51, 0x88),
+            (1079.99, 0x88),
+            (1080.01, 0xff),
             (1e30, 0xff),
         ] {
             assert_eq!(encoder.lane(integer * 0.25 - 0.5), lane, "{integer}");

@@ -37,4 +37,4 @@ pub use segment::Segment;
 pub use shape::Shape;
 pub use site::{Attention, Linear, Site, SiteKind};
 pub use softmax::{Probabilities, WindowBias};
-pub use tape::{Record, Tape};
+pub use tape::{Record, SiteGradients, Tape};

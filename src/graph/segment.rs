@@ -23,6 +23,8 @@ pub struct Segment {
     pub(super) is_kept: Vec<bool>,
     /// Whether the loss's gradient there is needed, for a product or for the segment before, for each value.
     pub(super) has_gradient: Vec<bool>,
+    /// Whether a product reads it, for each value.
+    pub(super) is_operand: Vec<bool>,
 }
 
 impl Segment {
@@ -56,6 +58,7 @@ impl Segment {
             last_read: last_read(&graph, &steps),
             is_kept: kept(&graph),
             has_gradient: with_gradients(&graph),
+            is_operand: operands(&graph),
             steps,
             graph,
         })
@@ -94,10 +97,52 @@ impl Segment {
         images: usize,
         input: &Buffer<f32>,
     ) -> Buffer<f32> {
+        let mut values = self.go(commands, products, images, input, &|_| false);
+        let output = values.pop().flatten();
+        output
+            .expect("the last step leaves the output")
+            .into_values()
+    }
+
+    /// Computes the operands that the product of `site` has for `images` images, in floats: A's buffer, and B's unless
+    /// that is the weight. `products` compute the products before it, and hand on floats to this one.
+    ///
+    /// # Panics
+    /// If the site is none of the segment's.
+    pub fn operands(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        input: &Buffer<f32>,
+        site: &Site,
+    ) -> (Buffer<f32>, Option<Buffer<f32>>) {
+        let is_it = |fused: &Fused| fused.site.name == site.name;
+        let values = self.go(commands, products, images, input, &is_it);
+        let fused = self.steps.iter().find_map(|step| match step {
+            Step::Product(fused) if is_it(fused) => Some(fused),
+            _ => None,
+        });
+        let fused = fused.expect("the site is one of the segment's");
+        let a = fused.left(&values).values(commands, images);
+        let b = fused.b.map(|b| is_there(&values, b).values().clone());
+        (a, b)
+    }
+
+    /// Goes through the steps, up to the first product that is `wanted`, and returns the values that are still there.
+    fn go(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        input: &Buffer<f32>,
+        wanted: &dyn Fn(&Fused) -> bool,
+    ) -> Vec<Option<Output>> {
         let mut values: Vec<Option<Output>> = self.graph.nodes.iter().map(|_| None).collect();
         values[0] = Some(Output::Values(input.clone()));
         for (step, last_read) in self.steps.iter().zip(&self.last_read) {
             let output = match step {
+                Step::Product(fused) if wanted(fused) => break,
                 Step::Operation(node) => {
                     let value = |input: usize| is_there(&values, input).values();
                     Output::Values(self.graph.operate(commands, images, *node, value))
@@ -109,10 +154,7 @@ impl Segment {
                 values[value] = None;
             }
         }
-        let output = values.pop().flatten();
-        output
-            .expect("the last step leaves the output")
-            .into_values()
+        values
     }
 }
 
@@ -135,14 +177,9 @@ impl Graph<Loaded> {
 }
 
 impl Fused {
-    fn compute(
-        &self,
-        commands: &mut Commands,
-        products: &mut dyn Products,
-        images: usize,
-        values: &[Option<Output>],
-    ) -> Output {
-        let a = match &self.left {
+    /// Returns the left operand, of what is there.
+    fn left<'a>(&'a self, values: &'a [Option<Output>]) -> Activation<'a> {
+        match &self.left {
             Left::Value(value) => Activation::Output(is_there(values, *value)),
             Left::Norm {
                 norm,
@@ -162,7 +199,17 @@ impl Fused {
                 let bias = bias.as_deref();
                 Activation::Probabilities(Probabilities::new(*attention, bias, scores))
             }
-        };
+        }
+    }
+
+    fn compute(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        values: &[Option<Output>],
+    ) -> Output {
+        let a = self.left(values);
         let then = match &self.after {
             After::Keep => Then::Keep,
             After::Gelu(next) => Then::Gelu(next),
@@ -221,6 +268,20 @@ fn kept(graph: &Graph<Loaded>) -> Vec<bool> {
         }
     }
     kept
+}
+
+/// Says which values products read.
+fn operands(graph: &Graph<Loaded>) -> Vec<bool> {
+    let mut is_operand = vec![false; graph.nodes.len()];
+    for node in &graph.nodes {
+        if let Node::Product { a, b, .. } = node {
+            is_operand[*a] = true;
+            if let Some(b) = b {
+                is_operand[*b] = true;
+            }
+        }
+    }
+    is_operand
 }
 
 /// Says at which values a gradient is needed: at the results of products and at what these are made of, but not at

@@ -31,8 +31,20 @@ pub struct Tape<'a> {
     images: usize,
     /// The values of the graph, where they are kept.
     values: Vec<Option<Buffer<f32>>>,
-    /// ∂L/∂O of each value that is a product's result.
+    /// ∂L/∂O of each value that is a product's result, and where they are asked for, those of operands.
     gradients: Vec<Option<Buffer<f32>>>,
+}
+
+/// Holds the loss's gradients around one product, laid out as the buffers of its [`Record`] are.
+pub struct SiteGradients<'a> {
+    /// The product.
+    pub site: &'a Site,
+    /// At A; none at pixels.
+    pub a: Option<Buffer<f32>>,
+    /// At B, where it isn't the weight.
+    pub b: Option<Buffer<f32>>,
+    /// At O.
+    pub out: Buffer<f32>,
 }
 
 impl Segment {
@@ -92,6 +104,38 @@ impl Tape<'_> {
     /// Back-propagates `grad`, the loss's gradient at the segment's output, to its input, and keeps ∂L/∂O of every
     /// site. Returns the gradient at the input, unless that is pixels, whose gradient nothing needs.
     pub fn backward(&mut self, commands: &mut Commands, grad: Buffer<f32>) -> Option<Buffer<f32>> {
+        self.back(commands, grad, false)
+    }
+
+    /// Back-propagates `grad`, the loss's gradient at the segment's output, and returns the gradients around each
+    /// product, in the order of the forward pass. May be called for one gradient after the other.
+    pub fn site_gradients(
+        &mut self,
+        commands: &mut Commands,
+        grad: Buffer<f32>,
+    ) -> Vec<SiteGradients<'_>> {
+        self.back(commands, grad, true);
+        let nodes = self.segment.graph.nodes.iter().enumerate();
+        let gradients = nodes.filter_map(|(index, node)| {
+            let Node::Product { site, a, b } = node else {
+                return None;
+            };
+            Some(SiteGradients {
+                site,
+                a: self.gradients[*a].clone(),
+                b: b.and_then(|b| self.gradients[b].clone()),
+                out: self.gradients[index].clone()?,
+            })
+        });
+        gradients.collect()
+    }
+
+    fn back(
+        &mut self,
+        commands: &mut Commands,
+        grad: Buffer<f32>,
+        keep_operands: bool,
+    ) -> Option<Buffer<f32>> {
         let segment = self.segment;
         let nodes = segment.graph.nodes.iter().enumerate();
         let mut gradients = Gradients(vec![None; nodes.len()]);
@@ -101,6 +145,9 @@ impl Tape<'_> {
                 continue;
             }
             let grad = gradients.take(index);
+            if keep_operands && segment.is_operand[index] {
+                self.gradients[index] = Some(grad.clone());
+            }
             match node {
                 Node::Input => {}
                 Node::Product { site, a, b } => {

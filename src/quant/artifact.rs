@@ -459,6 +459,7 @@ fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> 
             activation_bits: all.activation_bits,
             softmax_twin: all.softmax_twin,
             gelu_twin: all.gelu_twin,
+            tables: false,
             weight_scales: WeightScales::Tensor,
             rules: Vec::new(),
         };

@@ -13,6 +13,7 @@ mod quantized_site;
 mod rounding;
 mod search;
 mod settings;
+mod tables;
 mod transform;
 
 pub use crate::format::{GELU_MINIMUM, Lanes, MAX_SHIFT, MAX_TABLE_SHIFT, Scale, Table};
@@ -33,4 +34,4 @@ pub use plan::{
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::nearest_codes;
 pub use search::{Batch, CandidateScore, Found, Scan, ScoreCurve, SiteSearch, Work};
-pub use settings::{Metric, Preset, Settings, Transform};
+pub use settings::{Metric, Preset, Sequence, Settings, Transform};

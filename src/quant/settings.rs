@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 const MAX_CANDIDATES: usize = 10_000;
 /// Limits the rounds: a search settles after a few.
 const MAX_ROUNDS: usize = 100;
+/// Limits the draws of labels for an image: each costs a backward pass.
+const MAX_PROBES: usize = 64;
 /// Limits how fine a candidate can be, as a fraction of the scale that covers the largest value: what an f32 of that
 /// size is rounded by.
 const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
@@ -68,6 +70,8 @@ pub enum Preset {
     Ptq4vit,
     /// The paper's baseline: cosine metric, no twins, α = 0.5, one round.
     BasePtq,
+    /// The most accurate one: levels from tables, a scale for each output channel, sites decided in sequence.
+    Best,
 }
 
 impl Preset {
@@ -76,8 +80,17 @@ impl Preset {
         match self {
             Self::Ptq4vit => "ptq4vit",
             Self::BasePtq => "base-ptq",
+            Self::Best => "best",
         }
     }
+}
+
+/// Says how sites are decided one after the other, each on what the network in integers gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The labels drawn for each image from the network's probabilities: how often the gradients are computed that tell
+    /// which errors matter.
+    pub probes: usize,
 }
 
 /// Names a change of weights that leaves the network's function as it is.
@@ -120,6 +133,9 @@ pub struct Settings {
     /// Whether the mean error of each output is subtracted from its bias.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bias_correction: bool,
+    /// How sites are decided in sequence. Without it they are searched independently of each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
 }
 
 impl Settings {
@@ -134,6 +150,7 @@ impl Settings {
             exhaustive: false,
             transforms: Vec::new(),
             bias_correction: false,
+            sequence: None,
         };
         match preset {
             Preset::Ptq4vit => paper,
@@ -143,19 +160,28 @@ impl Settings {
                 rounds: 1,
                 ..paper
             },
+            Preset::Best => Self {
+                transforms: vec![Transform::LayerNorm],
+                bias_correction: true,
+                sequence: Some(Sequence { probes: 4 }),
+                ..paper
+            },
         }
     }
 
     /// Tells in words how scales are chosen.
     pub fn choices(&self) -> String {
-        let mut words = format!(
-            "{} metric, {} candidates from {} to {}, rounds: {}",
-            self.metric.name(),
-            self.candidates,
-            self.alpha,
-            self.beta,
-            self.rounds,
-        );
+        let mut words = match &self.sequence {
+            Some(Sequence { probes }) => format!("in sequence, probes: {probes}"),
+            None => format!(
+                "{} metric, {} candidates from {} to {}, rounds: {}",
+                self.metric.name(),
+                self.candidates,
+                self.alpha,
+                self.beta,
+                self.rounds,
+            ),
+        };
         for transform in &self.transforms {
             words += ", ";
             words += transform.name();
@@ -187,6 +213,12 @@ impl Settings {
                 let problem = format!("{} is there twice", transform.name());
                 return Err(Error::setting(Setting::Transform, problem));
             }
+        }
+        if let Some(Sequence { probes }) = self.sequence
+            && !(1..=MAX_PROBES).contains(&probes)
+        {
+            let problem = format!("expected 1 to {MAX_PROBES}, found {probes}");
+            return Err(Error::setting(Setting::Probes, problem));
         }
         let Self { alpha, beta, .. } = *self;
         let invalid = |problem| Err(Error::setting(Setting::CandidateRange, problem));

@@ -10,7 +10,7 @@ use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::quant::search::{STEP_BYTES, pieces};
-use crate::quant::{Method, Metric, Side};
+use crate::quant::{Method, Settings, Side};
 use std::collections::HashMap;
 
 /// Sets what a calibration may take where the user doesn't say: what most GPUs can spare. WebGPU doesn't tell how much
@@ -82,7 +82,7 @@ impl<'a> Memory<'a> {
             let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
             needs.push(match alike {
                 Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
-                None => Needs::measure(network, weights, method.settings.metric, index)?,
+                None => Needs::measure(network, weights, &method.settings, index)?,
             });
         }
         let mut memory = Self {
@@ -247,7 +247,12 @@ impl<'a> Memory<'a> {
 }
 
 impl Needs {
-    fn measure(network: &Network, weights: &Weights, metric: Metric, index: usize) -> Result<Self> {
+    fn measure(
+        network: &Network,
+        weights: &Weights,
+        settings: &Settings,
+        index: usize,
+    ) -> Result<Self> {
         let device = network.device();
         let segment: &Segment = &network.segments()[index];
         let memory = device.memory();
@@ -258,9 +263,11 @@ impl Needs {
         let mut commands = Commands::new(device);
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut tape = segment.record(&mut commands, &products, 1, &input);
-        if metric.needs_gradient() {
-            let grad = device.zeros(segment.output_len());
-            tape.backward(&mut commands, grad);
+        let grad = || device.zeros(segment.output_len());
+        if settings.sequence.is_some() {
+            tape.site_gradients(&mut commands, grad());
+        } else if settings.metric.needs_gradient() {
+            tape.backward(&mut commands, grad());
         }
         commands.synchronize()?;
         let records = tape.into_records().into_iter();

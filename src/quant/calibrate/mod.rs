@@ -6,10 +6,12 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 mod builder;
+mod fisher;
 #[cfg(feature = "files")]
 mod journal;
 mod memory;
 mod recovery;
+mod sequence;
 
 pub use builder::CalibrationBuilder;
 #[cfg(feature = "files")]

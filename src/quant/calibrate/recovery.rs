@@ -5,6 +5,7 @@
 //! divided.
 
 use super::memory::{Budget, Memory};
+use super::sequence::InSequence;
 use super::{Calibration, Event, SiteReport, calibrate};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -123,24 +124,39 @@ impl Calibrator<'_> {
         let weights = prepared.as_deref().unwrap_or(self.weights);
         let network = self.network(device, weights)?;
         let known = findings.clone();
-        let is_known = |site: &Site| known.iter().any(|found| found.report.site == site.name);
-        let mut calibration = calibrate(
-            &network,
-            weights,
-            self.method,
-            self.images,
-            budget,
-            &|site| (self.wanted)(site) && !is_known(site),
-            &mut |event| {
-                if let Event::Found(report, quantized) = &event {
-                    findings.push(Finding {
-                        report: (*report).clone(),
-                        quantized: (*quantized).clone(),
-                    });
-                }
-                on_event(event)
-            },
-        )?;
+        let on_event = &mut |event: Event| {
+            if let Event::Found(report, quantized) = &event {
+                findings.push(Finding {
+                    report: (*report).clone(),
+                    quantized: (*quantized).clone(),
+                });
+            }
+            on_event(event)
+        };
+        let mut calibration = match &self.method.settings.sequence {
+            None => {
+                let is_known =
+                    |site: &Site| known.iter().any(|found| found.report.site == site.name);
+                let wanted = &|site: &Site| (self.wanted)(site) && !is_known(site);
+                let (method, images) = (self.method, self.images);
+                calibrate(&network, weights, method, images, budget, wanted, on_event)?
+            }
+            Some(sequence) => {
+                let known = known.iter();
+                let known = known.map(|found| (found.report.site.clone(), found.quantized.clone()));
+                let in_sequence = InSequence {
+                    network: &network,
+                    weights,
+                    method: self.method,
+                    sequence,
+                    images: self.images,
+                    budget,
+                    wanted: self.wanted,
+                    known: &known.collect(),
+                };
+                in_sequence.run(on_event)?
+            }
+        };
         calibration.prepared.clone_from(prepared);
         for Finding { report, quantized } in known {
             calibration.sites.insert(report.site.clone(), quantized);

@@ -7,6 +7,11 @@ use crate::quant::Preset;
 use glob::Pattern;
 use std::str::FromStr;
 
+/// Counts the bits of what an integer product multiplies.
+const LANE_BITS: u32 = 8;
+/// Names the first products of a network and the last ones, which are few and matter much.
+const ENDS: [&str; 2] = ["patch_embed.proj", "head*"];
+
 /// Holds the choices that decide a plan, given the network's sites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -16,6 +21,9 @@ pub struct Policy {
     pub activation_bits: u32,
     /// Which values of a weight share a scale.
     pub weight_scales: WeightScales,
+    /// Whether codes are looked up in tables of levels, as long as there are fewer than lanes of a product; this comes
+    /// before twins.
+    pub tables: bool,
     /// Whether attention's probabilities are quantized in two ranges.
     pub softmax_twin: bool,
     /// Whether GELU's output is quantized in two ranges.
@@ -56,17 +64,24 @@ pub struct Widths {
 impl Policy {
     /// Returns the choices that `preset` stands for, at the given widths.
     pub fn preset(preset: Preset, weight_bits: u32, activation_bits: u32) -> Self {
-        let twins = match preset {
-            Preset::Ptq4vit => true,
-            Preset::BasePtq => false,
-        };
-        Self {
+        let paper = |twins| Self {
             weight_bits,
             activation_bits,
             weight_scales: WeightScales::Tensor,
+            tables: false,
             softmax_twin: twins,
             gelu_twin: twins,
             rules: Vec::new(),
+        };
+        match preset {
+            Preset::Ptq4vit => paper(true),
+            Preset::BasePtq => paper(false),
+            Preset::Best => Self {
+                weight_scales: WeightScales::Channel,
+                tables: true,
+                rules: ENDS.map(Rule::eight_bits).into(),
+                ..paper(false)
+            },
         }
     }
 
@@ -116,11 +131,20 @@ impl Policy {
             format,
             granularity,
         };
+        // Of 8 bits every lane is a level.
+        let levels = |bits| match self.tables && bits < LANE_BITS {
+            true => Format::Table,
+            false => Format::Uniform,
+        };
+        let heads = operand(activation, levels(activation), Granularity::Head);
         let (a, b) = match &site.kind {
             SiteKind::Linear(linear) => {
-                let format = match linear.after_gelu && self.gelu_twin {
-                    true => Format::GeluTwin,
-                    false => Format::Uniform,
+                let format = match (self.tables, linear.after_gelu) {
+                    // The smallest level is an offset, which a bias makes up for.
+                    (true, true) if linear.has_bias => Format::TwinTable,
+                    (true, _) => Format::Table,
+                    (false, true) if self.gelu_twin => Format::GeluTwin,
+                    (false, _) => Format::Uniform,
                 };
                 let granularity = match self.weight_scales {
                     WeightScales::Channel => Granularity::Channel,
@@ -129,18 +153,15 @@ impl Policy {
                 };
                 (
                     operand(activation, format, Granularity::Tensor),
-                    operand(weight, Format::Uniform, granularity),
+                    operand(weight, levels(weight), granularity),
                 )
             }
-            SiteKind::Scores(_) => {
-                let heads = operand(activation, Format::Uniform, Granularity::Head);
-                (heads, heads)
-            }
+            SiteKind::Scores(_) => (heads, heads),
             SiteKind::Context(_) => {
-                let heads = operand(activation, Format::Uniform, Granularity::Head);
-                let probabilities = match self.softmax_twin {
-                    true => operand(activation, Format::SoftmaxTwin, Granularity::Tensor),
-                    false => heads,
+                let probabilities = match (self.tables, self.softmax_twin) {
+                    (true, _) => operand(activation, Format::TwinTable, Granularity::Head),
+                    (false, true) => operand(activation, Format::SoftmaxTwin, Granularity::Tensor),
+                    (false, false) => heads,
                 };
                 (probabilities, heads)
             }
@@ -212,6 +233,16 @@ impl FromStr for Rule {
 }
 
 impl Rule {
+    /// Gives 8 bits to the sites that match a pattern.
+    fn eight_bits(pattern: &str) -> Self {
+        let pattern = Pattern::new(pattern).expect("the pattern is one");
+        let widths = Widths {
+            weight: Some(LANE_BITS),
+            activation: Some(LANE_BITS),
+        };
+        Self::Bits(pattern, widths)
+    }
+
     /// Reads the pattern of sites that stay in floats.
     ///
     /// # Errors

@@ -3,5 +3,7 @@
 //! Codes are kept from here on, in the journal and in the file: nothing takes them to follow from the scales.
 
 mod nearest;
+mod successive;
 
 pub use nearest::nearest_codes;
+pub(super) use successive::CovarianceFactor;

@@ -1,0 +1,149 @@
+//! What stands for the values of one operand, group by group.
+
+use super::fit::{Fitted, asymmetric, ranges, scaled, signed};
+use super::histogram::{Histogram, Power};
+use super::levels::optimal_levels;
+use crate::format::{Format, Scale, Table};
+use crate::quant::plan::{OperandScheme, Side, SitePlan};
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+/// Sets the share of the Fisher weight in an error's weight; the rest is the same everywhere, because the Fisher weight
+/// of few images is uncertain.
+const FISHER_SHARE: f64 = 0.9;
+
+/// Holds the values of one group, and how much an error of each matters.
+pub(super) struct Group<'a> {
+    pub values: Cow<'a, [f32]>,
+    /// Σ of the squares of the loss's gradients at each value, where there are any.
+    pub fisher: Option<Cow<'a, [f32]>>,
+}
+
+/// Holds the scales and tables of an operand, one for each group.
+#[derive(Debug, Default)]
+pub(super) struct FittedOperand {
+    pub scales: Vec<Scale>,
+    pub tables: Vec<Table>,
+    /// The weighted squared errors of all groups.
+    pub error: f64,
+}
+
+/// Says what values an operand has, and what becomes of its errors.
+pub(super) struct Wanted<'a> {
+    pub scheme: &'a OperandScheme,
+    /// Whether the bias makes up for an offset.
+    pub has_offset: bool,
+    /// Whether the values are probabilities.
+    pub is_probability: bool,
+}
+
+impl<'a> Group<'a> {
+    /// Divides an operand's `values`, those of `images` images, into the groups that have a scale each.
+    pub fn divide(
+        plan: &SitePlan,
+        side: Side,
+        images: usize,
+        values: &'a [f32],
+        fisher: Option<&'a [f32]>,
+    ) -> Vec<Self> {
+        let groups = plan.groups(side);
+        let quantizer = plan.quantizer(side, images, 1);
+        let count = quantizer.batch[0] * quantizer.batch[1] * quantizer.rows * quantizer.k;
+        if groups == 1 && count == values.len() {
+            return vec![Self {
+                values: Cow::Borrowed(values),
+                fisher: fisher.map(Cow::Borrowed),
+            }];
+        }
+        let gather = |values: &[f32], group: usize| {
+            let mut gathered = Vec::with_capacity(values.len() / groups);
+            for outer in 0..quantizer.batch[0] {
+                for inner in 0..quantizer.batch[1] {
+                    for row in 0..quantizer.rows {
+                        if inner * quantizer.inner_groups + row / quantizer.group_rows == group {
+                            let start = quantizer.source.at([outer, inner], row, 0);
+                            let row = values[start..].iter();
+                            let row = row.step_by(quantizer.source.column as usize);
+                            gathered.extend(row.take(quantizer.k));
+                        }
+                    }
+                }
+            }
+            gathered
+        };
+        (0..groups)
+            .into_par_iter()
+            .map(|group| Self {
+                values: gather(values, group).into(),
+                fisher: fisher.map(|fisher| gather(fisher, group).into()),
+            })
+            .collect()
+    }
+
+    /// Returns what an error of each value counts.
+    fn importance(&self) -> impl Fn(usize) -> f64 + Sync {
+        let mean = self.fisher.as_ref().map_or(0.0, |fisher| {
+            fisher.iter().map(|&weight| f64::from(weight)).sum::<f64>() / fisher.len() as f64
+        });
+        let fisher = self.fisher.as_deref().filter(|_| mean > 0.0);
+        move |at| match fisher {
+            Some(fisher) => FISHER_SHARE * f64::from(fisher[at]) / mean + (1.0 - FISHER_SHARE),
+            None => 1.0,
+        }
+    }
+
+    fn fit(&self, wanted: &Wanted) -> Fitted {
+        let OperandScheme { bits, format, .. } = *wanted.scheme;
+        let values: &[f32] = &self.values;
+        let importance = self.importance();
+        let power = if wanted.is_probability {
+            Power::Third
+        } else {
+            Power::Half
+        };
+        let histogram = Histogram::of(values, power, &importance);
+        match format {
+            Format::Table if bits == 8 && wanted.has_offset => asymmetric(&histogram),
+            Format::Table if bits == 8 => {
+                let fitted = scaled(&histogram, Format::Uniform, bits);
+                let lanes = (-128..=127).map(|lane: i8| lane as u8).collect();
+                Fitted {
+                    table: Some(Table { offset: 0.0, lanes }),
+                    ..fitted
+                }
+            }
+            Format::Table => {
+                let levels = optimal_levels(&histogram, 1 << bits);
+                signed(&histogram, &levels, wanted.has_offset)
+            }
+            Format::TwinTable => {
+                // GELU's many small values count for more in the sum than one by one.
+                let weight = |at| match wanted.is_probability {
+                    true => importance(at),
+                    false => importance(at).sqrt(),
+                };
+                let weighted = Histogram::of(values, power, weight);
+                let levels = optimal_levels(&weighted, 1 << bits);
+                ranges(&histogram, &levels, wanted.has_offset)
+            }
+            _ => scaled(&histogram, format, bits),
+        }
+    }
+}
+
+/// Finds what stands for the values of each of the `groups` of an operand.
+pub(super) fn fit_operand(groups: &[Group], wanted: &Wanted) -> FittedOperand {
+    let fitted: Vec<Fitted> = groups.par_iter().map(|group| group.fit(wanted)).collect();
+    let mut operand = FittedOperand::default();
+    for Fitted {
+        scale,
+        table,
+        error,
+    } in fitted
+    {
+        operand.scales.push(scale);
+        operand.tables.extend(table);
+        operand.error += error;
+    }
+    operand
+}

@@ -1,0 +1,178 @@
+//! One site, from what goes through it to what it is in integers.
+
+use super::linear::Inputs;
+use super::operand::{FittedOperand, Group, Wanted, fit_operand};
+use super::rounding::Rounding;
+use super::weight::{RoundedWeight, round_weight};
+use crate::graph::{Linear, SiteKind};
+use crate::quant::plan::{Side, SitePlan, SiteScales};
+use crate::quant::{QuantizedSite, QuantizedWeight};
+
+/// Keeps rows that no loss depends on from having no weight at all, as a share of the mean.
+const LEAST_ROW: f64 = 1e-8;
+
+/// Holds what goes through a site for all images: its operands as the network in integers has them, and the Fisher
+/// weight of each of their values, Σ over probes of the squares of the loss's gradients in the FP network.
+pub(in crate::quant) struct SiteValues<'a> {
+    /// The number of images.
+    pub images: usize,
+    /// A's buffer.
+    pub a: &'a [f32],
+    /// B's buffer, where it isn't the weight.
+    pub b: Option<&'a [f32]>,
+    /// The Fisher weights at A, as it is laid out; none at pixels.
+    pub a_fisher: Option<&'a [f32]>,
+    /// The Fisher weights at B, where it isn't the weight.
+    pub b_fisher: Option<&'a [f32]>,
+    /// The Fisher weights at O.
+    pub out_fisher: &'a [f32],
+}
+
+/// Holds the weight and the bias of a site that has them, on the host.
+pub(in crate::quant) struct LinearSite<'a> {
+    /// `[outputs, inputs]`.
+    pub weight: &'a [f32],
+    /// `[outputs]`.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Chooses what stands for the operands of the site of `plan`, its weight among them, and corrects its bias if that is
+/// wanted. Returns the site, and the error that was made small: of the outputs where B is a weight, else of the operands.
+pub(in crate::quant) fn quantize_site(
+    plan: &SitePlan,
+    values: &SiteValues,
+    linear: Option<&LinearSite>,
+    corrects_bias: bool,
+) -> (QuantizedSite, f64) {
+    match (&plan.site.kind, linear) {
+        (SiteKind::Linear(sizes), Some(linear)) => {
+            quantize_linear(plan, values, sizes, linear, corrects_bias)
+        }
+        _ => {
+            let [a, b] = [Side::A, Side::B].map(|side| fit_activation(plan, side, values));
+            without_weight(a, b)
+        }
+    }
+}
+
+fn without_weight(a: FittedOperand, b: FittedOperand) -> (QuantizedSite, f64) {
+    let error = a.error + b.error;
+    let scales = SiteScales {
+        a: a.scales,
+        b: b.scales,
+        a_tables: a.tables,
+        b_tables: b.tables,
+    };
+    let site = QuantizedSite {
+        scales,
+        weight: None,
+    };
+    (site, error)
+}
+
+/// Fits an operand of an attention, which has no offset.
+fn fit_activation(plan: &SitePlan, side: Side, values: &SiteValues) -> FittedOperand {
+    let (buffer, fisher) = match (side, values.b) {
+        (Side::B, Some(b)) => (b, values.b_fisher),
+        _ => (values.a, values.a_fisher),
+    };
+    let wanted = Wanted {
+        scheme: plan.operand(side),
+        has_offset: false,
+        is_probability: side == Side::A && matches!(plan.site.kind, SiteKind::Context(_)),
+    };
+    let groups = Group::divide(plan, side, values.images, buffer, fisher);
+    fit_operand(&groups, &wanted)
+}
+
+fn quantize_linear(
+    plan: &SitePlan,
+    values: &SiteValues,
+    sizes: &Linear,
+    linear: &LinearSite,
+    corrects_bias: bool,
+) -> (QuantizedSite, f64) {
+    // One row an image is too few to tell by how much outputs are off, or which images matter.
+    let is_single = sizes.rows == 1;
+    let rows = row_weights(values.out_fisher, sizes.outputs, is_single);
+    let wanted = Wanted {
+        scheme: &plan.a,
+        has_offset: linear.bias.is_some(),
+        is_probability: false,
+    };
+    let groups = Group::divide(plan, Side::A, values.images, values.a, values.a_fisher);
+    let a = fit_operand(&groups, &wanted);
+    let rounding = Rounding::new(&plan.a, a.scales[0], a.tables.first());
+    let inputs = Inputs::of(values.a, sizes.inputs, &rows, &rounding);
+    let rounded = round_weight(linear.weight, sizes, &plan.b, &inputs);
+    let offset = a
+        .tables
+        .first()
+        .map_or(0.0, |table| f64::from(table.offset));
+    let bias = linear.bias.map(|bias| {
+        let corrected = corrects_bias && !is_single;
+        corrected_bias(bias, linear.weight, &rounded, &inputs, offset, corrected)
+    });
+    let site = QuantizedSite {
+        scales: SiteScales {
+            a: a.scales,
+            b: rounded.scales,
+            a_tables: a.tables,
+            b_tables: rounded.table.into_iter().collect(),
+        },
+        weight: Some(QuantizedWeight {
+            codes: rounded.lanes,
+            bias,
+        }),
+    };
+    (site, rounded.error)
+}
+
+/// Weighs rows by the root of their outputs' Fisher weights; the weights add up to 1.
+fn row_weights(out_fisher: &[f32], outputs: usize, is_single: bool) -> Vec<f64> {
+    let rows = out_fisher.chunks_exact(outputs);
+    let sums: Vec<f64> = rows
+        .map(|row| row.iter().map(|&weight| f64::from(weight)).sum())
+        .collect();
+    let mean = sums.iter().sum::<f64>() / sums.len() as f64;
+    let root = |sum: &f64| match mean > 0.0 && !is_single {
+        true => (sum / mean + LEAST_ROW).sqrt(),
+        false => 1.0,
+    };
+    let roots: Vec<f64> = sums.iter().map(root).collect();
+    let total: f64 = roots.iter().sum();
+    roots.into_iter().map(|root| root / total).collect()
+}
+
+/// Returns the bias that the integers' product needs: with that of the offset, which A's lanes have none of, and, if
+/// outputs are to be `corrected`, with what their mean is off, W · mean(x) - Ŵ · mean(x̂).
+fn corrected_bias(
+    bias: &[f32],
+    weight: &[f32],
+    rounded: &RoundedWeight,
+    inputs: &Inputs,
+    offset: f64,
+    corrected: bool,
+) -> Vec<f32> {
+    let columns = inputs.means.len();
+    let group_rows = bias.len() / rounded.scales.len();
+    let rows = weight
+        .chunks_exact(columns)
+        .zip(rounded.lanes.chunks_exact(columns));
+    rows.zip(bias)
+        .enumerate()
+        .map(|(row, ((weight, lanes), &bias))| {
+            let scale = f64::from(rounded.scales[row / group_rows].scale);
+            let mut sum = f64::from(bias);
+            for (column, (&w, &lane)) in weight.iter().zip(lanes).enumerate() {
+                let rounded = f64::from(lane) * scale;
+                sum += offset * rounded;
+                if corrected {
+                    sum += f64::from(w) * inputs.means[column]
+                        - rounded * inputs.rounded_means[column];
+                }
+            }
+            sum as f32
+        })
+        .collect()
+}

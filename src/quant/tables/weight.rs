@@ -1,0 +1,299 @@
+//! A weight's levels, scales and codes, given how its inputs vary.
+
+use super::fit::signed;
+use super::histogram::{Histogram, Power};
+use super::levels::optimal_levels;
+use super::linear::Inputs;
+use crate::format::{Format, Scale, Table};
+use crate::graph::Linear;
+use crate::quant::plan::{Granularity, OperandScheme};
+use crate::quant::rounding::CovarianceFactor;
+use rayon::prelude::*;
+
+/// Counts the scales that are tried for each group of rows.
+const SCALES: usize = 29;
+/// Sets the smallest and the largest of them, as fractions of the one that covers the group's largest weight.
+const FRACTIONS: [f64; 2] = [0.35, 1.05];
+/// Counts the scales on each side of the best one, as far as variances alone tell, that are compared by the covariance.
+const NEIGHBOURS: usize = 2;
+/// Sets the damping of the inputs' covariance, as a share of its mean diagonal.
+const DAMPING: f64 = 0.01;
+/// Sets it where there is one row an image.
+const SINGLE_DAMPING: f64 = 0.3;
+
+/// Holds a weight in integers.
+#[derive(Debug)]
+pub(super) struct RoundedWeight {
+    /// `[groups]`.
+    pub scales: Vec<Scale>,
+    /// The levels, where codes are looked up in a table.
+    pub table: Option<Table>,
+    /// What the product multiplies, `[outputs, inputs]`.
+    pub lanes: Vec<i8>,
+    /// Σ over outputs of the variance of the error.
+    pub error: f64,
+}
+
+/// Chooses levels and scales for `weight` `[outputs, inputs]`, and rounds it so that the outputs' errors vary the least
+/// for such `inputs`.
+pub(super) fn round_weight(
+    weight: &[f32],
+    sizes: &Linear,
+    scheme: &OperandScheme,
+    inputs: &Inputs,
+) -> RoundedWeight {
+    let damping = if sizes.rows == 1 {
+        SINGLE_DAMPING
+    } else {
+        DAMPING
+    };
+    let mut variances = inputs.variances();
+    let mean = variances.iter().sum::<f64>() / variances.len() as f64;
+    for variance in &mut variances {
+        *variance += damping * mean;
+    }
+    let factor = CovarianceFactor::of(&inputs.covariance, damping);
+    let group_len = weight.len() / groups(sizes, scheme.granularity);
+    let largest: Vec<f32> = weight
+        .par_chunks(group_len)
+        .map(|rows| rows.iter().fold(0.0f32, |largest, w| largest.max(w.abs())))
+        .collect();
+    let table =
+        (scheme.format == Format::Table).then(|| levels(weight, scheme.bits, &variances, &largest));
+    let integers: Vec<i8> = match &table {
+        Some(table) => table.lanes.iter().map(|&lane| lane as i8).collect(),
+        None => {
+            let q = 1i32 << (scheme.bits - 1);
+            (-q..q).map(|code| code as i8).collect()
+        }
+    };
+    let rows = Rows {
+        integers: &integers,
+        variances: &variances,
+        factor: factor.as_ref(),
+    };
+    let rounded: Vec<(f32, Vec<i8>, f64)> = weight
+        .par_chunks(group_len)
+        .zip(&largest)
+        .map(|(group, &largest)| {
+            let scale = rows.best_scale(group, largest);
+            let (lanes, error) = rows.round(group, scale);
+            (scale, lanes, error)
+        })
+        .collect();
+    RoundedWeight {
+        scales: rounded
+            .iter()
+            .map(|rounded| Scale::uniform(rounded.0))
+            .collect(),
+        error: rounded.iter().map(|rounded| rounded.2).sum(),
+        lanes: rounded.into_iter().flat_map(|rounded| rounded.1).collect(),
+        table,
+    }
+}
+
+/// Holds what all rows of a weight are rounded by.
+struct Rows<'a> {
+    /// What lanes can be, rising.
+    integers: &'a [i8],
+    /// `[inputs]`.
+    variances: &'a [f64],
+    /// There unless all inputs are constant.
+    factor: Option<&'a CovarianceFactor>,
+}
+
+impl Rows<'_> {
+    /// Finds the scale of a group of rows whose largest weight is `largest`: the best by the inputs' variances, or a
+    /// neighbour of it that is better by their covariance.
+    fn best_scale(&self, group: &[f32], largest: f32) -> f32 {
+        let reach = self.integers.iter().map(|&level| f64::from(level).abs());
+        let covering = match largest > 0.0 {
+            true => f64::from(largest) / reach.fold(1.0, f64::max),
+            false => 1.0,
+        };
+        let scales: Vec<f32> = (0..SCALES)
+            .map(|index| {
+                let share = index as f64 / (SCALES - 1) as f64;
+                (covering * (FRACTIONS[0] + share * (FRACTIONS[1] - FRACTIONS[0]))) as f32
+            })
+            .collect();
+        let best = least(0..SCALES, |index| self.error_apart(group, scales[index]));
+        let near = best.saturating_sub(NEIGHBOURS)..(best + NEIGHBOURS + 1).min(SCALES);
+        scales[least(near, |index| self.error(group, scales[index]))]
+    }
+
+    /// Computes the variance of the outputs' errors if the inputs were independent.
+    fn error_apart(&self, group: &[f32], scale: f32) -> f64 {
+        let rows = group.chunks_exact(self.variances.len());
+        let errors = rows.flat_map(|row| {
+            row.iter()
+                .zip(self.variances)
+                .map(|(w, variance)| variance * f64::from(self.rounding_error(*w, scale)).powi(2))
+        });
+        errors.sum()
+    }
+
+    /// Computes the variance of the outputs' errors, each weight being rounded to the nearest.
+    fn error(&self, group: &[f32], scale: f32) -> f64 {
+        let Some(factor) = self.factor else {
+            return self.error_apart(group, scale);
+        };
+        let rows = group.chunks_exact(factor.inputs());
+        let variances = rows.map(|row| {
+            let errors: Vec<f32> = row.iter().map(|&w| self.rounding_error(w, scale)).collect();
+            factor.variance(&errors)
+        });
+        variances.sum()
+    }
+
+    fn rounding_error(&self, w: f32, scale: f32) -> f32 {
+        f32::from(nearest(self.integers, w / scale)) * scale - w
+    }
+
+    fn round(&self, group: &[f32], scale: f32) -> (Vec<i8>, f64) {
+        let nearest = |x| nearest(self.integers, x);
+        let Some(factor) = self.factor else {
+            let lanes = group.iter().map(|w| nearest(w / scale)).collect();
+            return (lanes, self.error_apart(group, scale));
+        };
+        let rows = group.chunks_exact(factor.inputs());
+        let mut rounded = (Vec::with_capacity(group.len()), 0.0);
+        for (lanes, error) in rows.map(|row| factor.round(row, scale, nearest)) {
+            rounded.0.extend(lanes);
+            rounded.1 += error;
+        }
+        rounded
+    }
+}
+
+/// Finds the first of some numbers whose error is least.
+fn least(numbers: std::ops::Range<usize>, error: impl Fn(usize) -> f64) -> usize {
+    let errors = numbers.map(|number| (number, error(number)));
+    let best = errors.reduce(|best, other| if other.1 < best.1 { other } else { best });
+    best.expect("there are several").0
+}
+
+fn groups(sizes: &Linear, granularity: Granularity) -> usize {
+    match granularity {
+        Granularity::Channel => sizes.outputs,
+        Granularity::Third => 3,
+        Granularity::Tensor | Granularity::Head => 1,
+    }
+}
+
+/// Finds the levels of all weights, each as a fraction of the largest one of its group.
+fn levels(weight: &[f32], bits: u32, variances: &[f64], largest: &[f32]) -> Table {
+    let group_len = weight.len() / largest.len();
+    let fractions: Vec<f32> = weight
+        .iter()
+        .enumerate()
+        .map(|(at, w)| match largest[at / group_len] {
+            0.0 => 0.0,
+            largest => w / largest,
+        })
+        .collect();
+    let importance = |at: usize| {
+        let variance = variances[at % variances.len()];
+        f64::from(largest[at / group_len]).powi(2) * variance + f64::from(f32::MIN_POSITIVE)
+    };
+    let histogram = Histogram::of(&fractions, Power::One, importance);
+    let levels = optimal_levels(&histogram, 1 << bits);
+    let table = signed(&histogram, &levels, false).table;
+    table.expect("a fit to levels is a table")
+}
+
+/// Finds the nearest of rising `integers`, the lower one of two that are as near.
+pub(super) fn nearest(integers: &[i8], x: f32) -> i8 {
+    let above = integers.partition_point(|&integer| f32::from(integer) < x);
+    match above {
+        0 => integers[0],
+        _ if above == integers.len() => integers[above - 1],
+        _ => {
+            let [low, high] = [integers[above - 1], integers[above]];
+            let middle = (f32::from(low) + f32::from(high)) / 2.0;
+            if x > middle { high } else { low }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    fn rounded(format: Format, granularity: Granularity) -> (Vec<f32>, RoundedWeight) {
+        let sizes = Linear::new(1, 64, 6);
+        let weight: Vec<f32> = (0..6 * 64)
+            .map(|at| {
+                let x = ((at * 7919 % 1000) as f32 / 500.0 - 1.0).powi(3);
+                x * (1 + at / 64) as f32 * 0.1
+            })
+            .collect();
+        let scheme = OperandScheme {
+            bits: 4,
+            format,
+            granularity,
+        };
+        let variance = |input: usize| 1.0 + (input % 5) as f32;
+        let inputs = Inputs {
+            means: vec![0.0; 64],
+            rounded_means: vec![0.0; 64],
+            covariance: Array2::from_shape_fn((64, 64), |(row, column)| match row == column {
+                true => variance(row),
+                false => 0.0,
+            }),
+        };
+        let rounded = round_weight(&weight, &sizes, &scheme, &inputs);
+        (weight, rounded)
+    }
+
+    #[test]
+    fn a_table_and_a_scale_for_each_row_round_better() {
+        let (_, uniform) = rounded(Format::Uniform, Granularity::Tensor);
+        let (_, channel) = rounded(Format::Uniform, Granularity::Channel);
+        let (weight, table) = rounded(Format::Table, Granularity::Channel);
+        assert!(
+            channel.error < 0.8 * uniform.error,
+            "{} {}",
+            channel.error,
+            uniform.error
+        );
+        assert!(
+            table.error < 0.7 * channel.error,
+            "{} {}",
+            table.error,
+            channel.error
+        );
+        assert!((uniform.scales.len(), channel.scales.len()) == (1, 6) && uniform.table.is_none());
+        let lanes = &table.table.as_ref().unwrap().lanes;
+        assert!(
+            lanes.len() <= 16
+                && table
+                    .lanes
+                    .iter()
+                    .all(|&lane| lanes.contains(&(lane as u8)))
+        );
+        // Cubes are mostly small, where levels are close.
+        let off = weight
+            .iter()
+            .enumerate()
+            .map(|(at, w)| (f32::from(table.lanes[at]) * table.scales[at / 64].scale - w).abs());
+        assert!(off.fold(0.0, f32::max) < 0.1);
+    }
+
+    #[test]
+    fn the_nearest_level_is_found() {
+        let integers = [-100, -3, 0, 7, 127];
+        for (x, expected) in [
+            (-1e9, -100),
+            (-51.6, -100),
+            (-51.4, -3),
+            (3.5, 0),
+            (3.6, 7),
+            (7.0, 7),
+            (1e9, 127),
+        ] {
+            assert_eq!(nearest(&integers, x), expected, "{x}");
+        }
+    }
+}
