@@ -167,7 +167,6 @@ impl TableEncoder {
 #[inline(always)]
 pub(super) fn cell(x: f32, offset: f32, inverse: f32, first: f32, last: f32) -> usize {
     // A clamp would keep a NaN.
-    #[expect(clippy::manual_clamp)]
     let place = ((x - offset) * inverse).max(first).min(last);
     ((place + ROUNDER).to_bits() - (first + ROUNDER).to_bits()) as usize
 }

@@ -107,7 +107,7 @@ impl IntegerSite {
 
     /// Describes A's codes as another product's epilogue can write them; `None` unless one encoder serves all of A.
     fn next_codes(&self, gelu: bool) -> Option<NextCodes<'_>> {
-        (self.scales.a.len() == 1).then(|| NextCodes {
+        (self.scales.a.len() == 1).then_some(NextCodes {
             gelu,
             format: self.plan.a.format,
             bits: self.plan.a.bits,
