@@ -19,9 +19,9 @@ use ptq4vit_gpu::graph::{
 use ptq4vit_gpu::kernels::{Format, View};
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::quant::{
-    Calibration, FakeQuantizedProducts, Granularity, Lanes, Method, OperandScheme, Plan, Preset,
-    Provenance, QuantizedModel, QuantizedSite, Scale, Side, SitePlan, SiteScales, Table,
-    nearest_codes,
+    Calibration, FakeQuantizedProducts, Granularity, JournalLock, Lanes, Method, OperandScheme,
+    Plan, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Side, SiteEvidence, SitePlan,
+    SiteReport, SiteScales, Subject, Table, Work, nearest_codes,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -218,6 +218,70 @@ fn a_file_with_tables_is_read_as_it_was_written() {
             );
         }
     }
+}
+
+/// A journal keeps tables, and weights as their lanes.
+#[test]
+fn a_journal_keeps_tables() {
+    let model = quantized(MODELS[0]);
+    let weights = Weights::open(here(MODELS[0])).unwrap();
+    let resolved = resolve(&weights, None).unwrap();
+    let subject = Subject::new(&model.provenance, &resolved, &model.method, &Device::cpu());
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let open = || JournalLock::take(&out).unwrap().open(&subject, false);
+    let plans = model
+        .method
+        .plan
+        .integer(&sites(&model.architecture))
+        .collect::<Vec<_>>();
+    let (mut journal, found) = open().unwrap();
+    assert!(found.is_empty());
+    for plan in &plans {
+        let report = SiteReport {
+            site: plan.site.name.clone(),
+            score: 0.5,
+            rounds: 1,
+            work: Work::default(),
+            seconds: 0.0,
+            evidence: SiteEvidence {
+                sqnr_db: None,
+                cosine: None,
+                hessian_error: Some(0.0),
+                a_in_r2: (plan.a.format == Format::TwinTable).then_some(0.25),
+                a_clipped: 0.0,
+                b_clipped: 0.0,
+            },
+            curves: Vec::new(),
+            histograms: None,
+        };
+        journal.add(&report, &model.sites[&plan.site.name]).unwrap();
+    }
+    drop(journal);
+    let (_, found) = open().unwrap();
+    assert_eq!(found.len(), plans.len());
+    for (finding, plan) in found.iter().zip(&plans) {
+        assert_eq!(finding.report.site, plan.site.name);
+        assert!(
+            finding.quantized == model.sites[&plan.site.name],
+            "{}",
+            plan.site.name
+        );
+    }
+
+    // A lane that is no level.
+    let mut wrong = found[0].quantized.clone();
+    let lanes = &wrong.scales.b_tables[0].lanes;
+    let lane = (0..=255).find(|lane| !lanes.contains(lane));
+    wrong.weight.as_mut().unwrap().codes[3] = lane.expect("there are fewer levels") as i8;
+    let (mut journal, _) = JournalLock::take(&out)
+        .unwrap()
+        .open(&subject, true)
+        .unwrap();
+    journal.add(&found[0].report, &wrong).unwrap();
+    drop(journal);
+    let problem = open().err().map(|error| error.to_string()).unwrap();
+    assert!(problem.contains("codes of 4 bits in hex"), "{problem}");
 }
 
 /// Holds what a site may be given: random values of its operands.

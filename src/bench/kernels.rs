@@ -182,12 +182,16 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
 pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
     let all = Format::ALL.map(Some);
+    // Tables are not searched.
+    let searched = Format::ALL
+        .into_iter()
+        .filter(|format| format.lanes().is_none());
+    let searched: Vec<Option<Format>> = searched.map(Some).collect();
     let mut cases = Vec::new();
     for &kernel in wanted {
         let formats = match kernel {
             Kernel::IntegerProduct | Kernel::Quantize => &all[..],
-            // Tables are not searched.
-            Kernel::Scan => &all[..3],
+            Kernel::Scan => &searched,
             Kernel::LayerNorm => &[None, Some(Format::Uniform), Some(Format::Table)],
             Kernel::Softmax => &[None, Some(Format::SoftmaxTwin), Some(Format::TwinTable)],
             Kernel::WindowSoftmax => &[],

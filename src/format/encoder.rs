@@ -137,3 +137,53 @@ impl Decoder {
         product.min(self.most) + self.offset
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Lanes, by_format};
+
+    #[test]
+    fn a_record_finds_the_lanes_that_its_table_does() {
+        let (offset, scale) = (0.3, 0.01);
+        for (format, lanes, shift) in [
+            (Format::Table, vec![0x80, 0xf7, 0, 3, 0x7f], 0),
+            (Format::Table, vec![0xfe], 0),
+            (Format::TwinTable, vec![0, 5, 0x7f, 0x90, 0xff], 4),
+            (Format::TwinTable, vec![0x80, 0x81, 3], 1),
+        ] {
+            let (table, scale) = (Table { offset, lanes }, Scale { scale, shift });
+            let lanes_are = format.lanes().unwrap();
+            assert_eq!(table.check(lanes_are, shift, 3), Ok(()));
+            let encoder = table.encoder(lanes_are, scale);
+            let record = format.encoders(&[scale], std::slice::from_ref(&table));
+            assert_eq!(record.len(), format.encoder_words());
+            let read = Encoder::of(&record);
+            let decoder = format.decoders(&[scale], std::slice::from_ref(&table))[0];
+            for step in -9000..9000 {
+                let x = step as f32 * 0.0037;
+                let lane = by_format!(format, F => F::encode(x, read, 4.0));
+                assert_eq!(lane, encoder.lane(x), "{format:?} {x}");
+                let level = lanes_are.integer(lane, shift) as f32 * scale.scale + offset;
+                assert!((decoder.value(format.is_twin(), lane) - level).abs() < 1e-5);
+            }
+            assert_eq!(read.lane(f32::NAN), table.lanes[0]);
+        }
+        assert_eq!(Lanes::Signed.cells(), 511);
+        assert_eq!(Lanes::Ranges.cells(), 4065);
+    }
+
+    #[test]
+    fn a_value_is_clipped_half_a_scale_beyond_the_outermost_levels() {
+        let table = Table {
+            offset: 1.0,
+            lanes: vec![0xfe, 0, 4],
+        };
+        let record = Format::Table.encoders(&[Scale::uniform(0.5)], &[table]);
+        // From -0.25 to 3.25.
+        for (x, clipped) in [(-0.26, true), (-0.25, false), (3.25, false), (3.26, true)] {
+            let place = Format::Table.place(x, &record, 2.0);
+            assert_eq!((place.clipped, place.in_r2), (clipped, false), "{x}");
+        }
+    }
+}

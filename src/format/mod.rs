@@ -8,6 +8,7 @@
 mod encoder;
 mod gelu_twin;
 mod scale;
+mod signed_table;
 mod softmax_twin;
 mod table;
 mod twin_table;
@@ -69,8 +70,8 @@ macro_rules! by_format {
 pub(crate) use by_format;
 pub(crate) use encoder::Encoder;
 pub(crate) use gelu_twin::GeluTwin;
+pub(crate) use signed_table::SignedTable;
 pub(crate) use softmax_twin::SoftmaxTwin;
-pub(crate) use table::SignedTable;
 pub(crate) use twin_table::TwinTable;
 pub(crate) use uniform::Uniform;
 
@@ -83,7 +84,7 @@ macro_rules! formats_wgsl {
             include_str!("../../shaders/shared/formats/uniform.wgsl"),
             include_str!("../../shaders/shared/formats/softmax_twin.wgsl"),
             include_str!("../../shaders/shared/formats/gelu_twin.wgsl"),
-            include_str!("../../shaders/shared/formats/table.wgsl"),
+            include_str!("../../shaders/shared/formats/signed_table.wgsl"),
             include_str!("../../shaders/shared/formats/twin_table.wgsl"),
             $crate::format::dispatch_wgsl!(
                 0,
@@ -93,7 +94,7 @@ macro_rules! formats_wgsl {
                 2,
                 "gelu_twin",
                 3,
-                "table",
+                "signed_table",
                 4,
                 "twin_table"
             ),
@@ -133,8 +134,8 @@ pub(crate) const SHADERS: &[(&str, &str)] = &[
         include_str!("../../shaders/shared/formats/gelu_twin.wgsl"),
     ),
     (
-        "shared/formats/table",
-        include_str!("../../shaders/shared/formats/table.wgsl"),
+        "shared/formats/signed_table",
+        include_str!("../../shaders/shared/formats/signed_table.wgsl"),
     ),
     (
         "shared/formats/twin_table",

@@ -1,7 +1,7 @@
 //! Two ranges of positive values: a fine one for those of a softmax that are small, and one that reaches 1.
 
 use super::{
-    CodeFormat, CodeRange, Encoder, MAX_SHIFT, Place, ProductRule, Scale, Values, in_r2, rounded,
+    CodeFormat, CodeRange, Encoder, MAX_SHIFT, Place, ProductRule, ROUNDER, Scale, Values, in_r2,
     second_range,
 };
 
@@ -19,11 +19,15 @@ impl CodeFormat for SoftmaxTwin {
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
         let [inverse_1, inverse_2] = encoder.inverses();
-        let low = rounded((x.abs() * inverse_1).min(q));
-        if f32::from(low) <= q - 1.0 {
-            low
+        // Both are computed, so that no branch keeps the loop from taking many at once.
+        let (low, high) = (
+            (x.abs() * inverse_1).min(q) + ROUNDER,
+            in_r2(x, inverse_2, q),
+        );
+        if low < ROUNDER + q {
+            low.to_bits() as u8
         } else {
-            in_r2(x, inverse_2, q)
+            high
         }
     }
 

@@ -5,7 +5,7 @@
 //! to 127 in R1 or, shifted left by m, in R2. So what is multiplied is the level itself, and a table costs what a
 //! uniform or a twin format does.
 
-use super::{CodeFormat, CodeRange, Encoder, Place, ProductRule, ROUNDER, Scale, Values};
+use super::{ROUNDER, Scale};
 use serde::{Deserialize, Serialize};
 
 /// Limits the left shift m of a table in two ranges: its cells are as many as 127 · 2^m, twice.
@@ -47,42 +47,6 @@ impl Lanes {
             Self::Signed => 2 * 255 + 1,
             Self::Ranges => 2 * (127 << MAX_TABLE_SHIFT) + 1,
         }
-    }
-}
-
-/// Lets a code stand for one of a table's levels, whose lane is a signed integer.
-pub(crate) struct SignedTable;
-
-impl CodeFormat for SignedTable {
-    const NAME: &'static str = "table";
-    const IN_WORDS: &'static str = "table";
-    const FOR: Values = Values::Any;
-    const RULE: ProductRule = ProductRule::Signed;
-    const REACHES_NEGATIVE: bool = true;
-    const LANES: Option<Lanes> = Some(Lanes::Signed);
-
-    #[inline(always)]
-    fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
-        encoder.lane(x)
-    }
-
-    fn place(x: f32, encoder: Encoder, _: f32) -> Place {
-        Place {
-            clipped: encoder.clips(x),
-            in_r2: false,
-        }
-    }
-
-    fn ranges(_: i32, lanes: &[u8]) -> Vec<CodeRange> {
-        vec![CodeRange {
-            name: "levels",
-            multiples: lanes.iter().map(|&lane| i32::from(lane as i8)).collect(),
-            second: false,
-        }]
-    }
-
-    fn candidates(_: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
-        Vec::new()
     }
 }
 

@@ -6,7 +6,8 @@ use crate::families::sites;
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::quant::{
-    FORMAT_NAME, OperandScheme, Provenance, QuantizedModel, Scale, Settings, SiteEvidence, SitePlan,
+    FORMAT_NAME, OperandScheme, Provenance, QuantizedModel, Scale, Settings, SiteEvidence,
+    SitePlan, Table,
 };
 use serde::Serialize;
 #[cfg(feature = "files")]
@@ -54,6 +55,12 @@ pub struct SiteInspection {
     pub a_shifts: Option<Vec<u32>>,
     /// B's scales.
     pub b_scales: Vec<f32>,
+    /// A's tables, where its codes are looked up in any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub a_tables: Vec<Table>,
+    /// B's tables, likewise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub b_tables: Vec<Table>,
     /// How well the scales did in the calibration. Absent where the file doesn't tell.
     pub evidence: Option<SiteEvidence>,
     /// The site's share of the Hessian errors of all sites. Absent where they are not known, or all zero.
@@ -112,6 +119,8 @@ pub(super) fn inspect_sites(model: &QuantizedModel) -> Vec<SiteInspection> {
             a_scales: values(&scales.a),
             a_shifts: plan.a.format.is_twin().then(shifts),
             b_scales: values(&scales.b),
+            a_tables: scales.a_tables.clone(),
+            b_tables: scales.b_tables.clone(),
             error_share: evidence
                 .and_then(|evidence| evidence.hessian_error)
                 .filter(|_| total > 0.0)

@@ -5,5 +5,5 @@
 const twin_table_words: u32 = 1021u;
 
 fn twin_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
-    return table_lanes(x, encoder, q);
+    return signed_table_lanes(x, encoder, q);
 }

@@ -205,6 +205,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::families::sites;
+    use crate::format::{Scale, Table};
     use crate::model::recipe::recipe_named;
     use crate::quant::Preset;
 
@@ -237,6 +238,104 @@ mod tests {
         assert_eq!(plan.to_toml(&swin_tiny()), text);
         let json = serde_json::to_string(&plan).unwrap();
         assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
+    }
+
+    #[test]
+    fn tables_have_levels_where_the_plan_says_so() {
+        let text = text()
+            .replace("uniform", "table")
+            .replace("softmax_twin", "twin_table");
+        let plan = Plan::parse(&text, &swin_tiny()).unwrap();
+        let site = |name: &str| {
+            let sites = swin_tiny();
+            let site = sites.iter().find(|site| site.name == name);
+            plan.of(site.unwrap()).unwrap()
+        };
+        let table = |offset: f32, lanes: &[u8]| Table {
+            offset,
+            lanes: lanes.to_vec(),
+        };
+        let one = Scale::uniform(0.5);
+        let scales = |plan: &SitePlan, tables: [Table; 2]| {
+            let [a, b] = tables;
+            SiteScales {
+                a_tables: vec![a; plan.groups(Side::A)],
+                b_tables: vec![b; plan.tables(Side::B)],
+                ..SiteScales::new(
+                    vec![one; plan.groups(Side::A)],
+                    vec![one; plan.groups(Side::B)],
+                )
+            }
+        };
+        let (linear, attention) = ("layers.0.blocks.0.mlp.fc1", "layers.0.blocks.0.attn.qk");
+        let rising = || table(0.0, &[0xff, 0, 1]);
+        for (name, a, b, says) in [
+            (linear, rising(), rising(), ""),
+            (linear, table(0.25, &[7]), rising(), ""),
+            (attention, rising(), rising(), ""),
+            (linear, rising(), table(0.25, &[7]), "expected no b.offset"),
+            (
+                attention,
+                table(0.25, &[7]),
+                rising(),
+                "expected no a.offset",
+            ),
+            (
+                linear,
+                table(1e-40, &[7]),
+                rising(),
+                "expected a.offset that is 0",
+            ),
+            (
+                linear,
+                table(f32::NAN, &[7]),
+                rising(),
+                "expected a.offset that is 0",
+            ),
+            (
+                linear,
+                table(0.0, &[1, 1]),
+                rising(),
+                "a.levels: expected rising levels",
+            ),
+            (
+                attention,
+                rising(),
+                table(0.0, &[]),
+                "b.levels: expected 1 to 64 levels, found 0",
+            ),
+        ] {
+            let plan = site(name);
+            let found = plan.check_formats(&scales(&plan, [a, b]));
+            match says {
+                "" => assert_eq!(found, Ok(())),
+                says => assert!(
+                    found.clone().unwrap_err().contains(says),
+                    "{says}: {found:?}"
+                ),
+            }
+        }
+        // One table too many, and none at all.
+        let plan = site(linear);
+        let mut wrong = scales(&plan, [rising(), rising()]);
+        wrong.b_tables.push(rising());
+        assert_eq!(
+            plan.check_formats(&wrong),
+            Err("expected 1 of b.levels, found 2".into())
+        );
+        let none = SiteScales::new(wrong.a, wrong.b);
+        assert_eq!(
+            plan.check_formats(&none),
+            Err("expected 1 of a.levels, found 0".into())
+        );
+        // R2 of a table is shifted by 4 at most.
+        let plan = site("layers.0.blocks.0.attn.pv");
+        let mut shifted = scales(&plan, [table(0.0, &[0, 1]), rising()]);
+        shifted.a[0].shift = 5;
+        assert_eq!(
+            plan.check_formats(&shifted),
+            Err("expected a.shift up to 4, found 5".into())
+        );
     }
 
     #[test]
@@ -292,6 +391,17 @@ mod tests {
                 "granularity: expected tensor or head, found third",
             ),
             (heads, "granularity = \"row\"", "unknown variant `row`"),
+            // The first is of a linear site's activations.
+            (
+                "format = \"uniform\", granularity = \"tensor\"",
+                "format = \"twin_table\", granularity = \"head\"",
+                "a.granularity: expected tensor, found head",
+            ),
+            (
+                "format = \"uniform\", granularity = \"third\"",
+                "format = \"twin_table\", granularity = \"third\"",
+                "b.format: expected uniform or table, found twin_table",
+            ),
         ] {
             assert!(text().contains(from), "{from}");
             let problem = Plan::parse(&text().replace(from, to), &swin_tiny()).unwrap_err();

@@ -1,10 +1,11 @@
 
-// Levels of a table (src/format/table.rs): the lane of cell round((x - offset) * 2 / scale), within the table's cells.
+// Levels of a table of signed integers (src/format/signed_table.rs): the lane of cell round((x - offset) * 2 / scale),
+// within the table's cells.
 
 // The head, and 511 cells.
-const table_words: u32 = 132u;
+const signed_table_words: u32 = 132u;
 
-fn table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
+fn signed_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
     let first = encoder.head.z;
     let places = clamp((x - encoder.head.x) * encoder.head.y, vec4(first), vec4(encoder.head.w));
     // Whole numbers with ROUNDER added are as far from each other as their bits.
