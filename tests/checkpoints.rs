@@ -151,6 +151,7 @@ fn shards_are_one_checkpoint_by_their_index_or_their_folder() {
             .with("--model", folder.path())
             .with("--images", "models/demo/calibration")
             .with("--count", "2")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5")
             .with("--rounds", "1")
             .with("--device", "cpu")

@@ -113,6 +113,7 @@ impl Scene {
             .with("--model", self.model())
             .with("--images", here("models/demo/calibration"))
             .with("--count", "2")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5")
             .with("--rounds", "1")
             .with("--device", "cpu")

@@ -99,6 +99,7 @@ fn folders_batches_and_quantized_models() {
         .with("--model", VIT)
         .with("--images", "models/demo/calibration")
         .with("--count", "4")
+        .with("--preset", "ptq4vit")
         .with("--candidates", "10")
         .with("--bits", "4")
         .with("--device", "cpu")

@@ -410,6 +410,7 @@ fn stderr_has_the_notices_that_are_asked_for() {
     let stderr = |flag: Option<&str>, directives: Option<&str>| {
         let mut run = calibrate("cpu", &folder.path().join("out.safetensors"))
             .with("--count", "2")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5");
         let directives = directives.map(|value| ("RUST_LOG", value.into()));
         run.environment.extend(directives);
@@ -525,6 +526,7 @@ fn a_vit_at_another_image_size() {
         .with("--image-size", "36")
         .flag("--interpolate-positions")
         .with("--count", "4")
+        .with("--preset", "ptq4vit")
         .with("--candidates", "20")
         .run()
         .success();
@@ -612,6 +614,7 @@ fn calibration_comes_out_the_same_again() {
         let run = calibrate(device, &out)
             .with("--seed", seed)
             .with("--count", "6")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "20")
             .with("--bits", "6");
         run.run().success();
@@ -634,6 +637,7 @@ fn a_list_gives_the_images_and_their_order() {
         calibrate("cpu", &out)
             .with(flag, value)
             .with("--count", "3")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5")
             .run()
             .success();
@@ -724,6 +728,7 @@ fn what_calibrate_reports() {
     let quick = || {
         calibrate("cpu", &out)
             .with("--count", "2")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5")
     };
     let report = quick().flag("--json").run().json();
@@ -859,8 +864,8 @@ fn bench_measures_against_the_devices_own_ceilings() {
             .json();
         let rates = ["f32", "int8", "copy"].map(|name| figure(&report["ceilings"][name], "rate"));
         let figures = report["kernels"][0]["figures"].as_array().unwrap();
-        // Each kernel in its formats, uniform and both twins; the product with packed weights and three epilogues too.
-        assert_eq!(figures.len(), 10, "{report}");
+        // Each kernel in its five formats; the product with packed weights and three epilogues too.
+        assert_eq!(figures.len(), 14, "{report}");
         let of_kernels = figures.iter().flat_map(|found| {
             assert!(["quantize", "integer_product"].contains(&found["kernel"].as_str().unwrap()));
             ["median_seconds", "rate"].map(|name| figure(found, name))

@@ -96,6 +96,7 @@ impl Scene {
             .with("--model", self.path("model.safetensors"))
             .with("--images", self.path("images"))
             .with("--out", out.as_ref())
+            .with("--preset", "ptq4vit")
             .with("--candidates", "10")
             .with("--rounds", "1")
             .with("--device", "cpu")
@@ -920,7 +921,7 @@ labels = "labels.tsv"
         ),
         ("bits = [8]", "bits = [8, 6, 8]", "bits: 8 is there twice"),
         ("bits = [8]", "bits = 8", "expected a sequence"),
-        ("\"ptq4vit\"", "\"best\"", "unknown variant `best`"),
+        ("\"ptq4vit\"", "\"finest\"", "unknown variant `finest`"),
         (
             "\"ptq4vit\"",
             "\"ptq4vit\", \"ptq4vit\"",
@@ -1110,7 +1111,7 @@ fn flags_out_of_range() {
         ("--weight-bits", "0", "2..=8"),
         ("--activation-bits", "16", "2..=8"),
         ("--metric", "guess", "hessian"),
-        ("--preset", "guess", "base-ptq"),
+        ("--weight-scales", "guess", "channel"),
         ("--alpha", "1.5", "0 <= alpha < beta"),
         ("--beta", "inf", "0 <= alpha < beta"),
         ("--beta", "1e38", "to 256.0 times"),
@@ -1137,6 +1138,7 @@ fn flags_out_of_range() {
             .with("--images", scene.path("images"))
             .with("--out", scene.path("out.safetensors"))
             .with("--device", "cpu")
+            .with("--preset", "ptq4vit")
             .with(flag, "0");
         scene.fails(run, USAGE, &[flag, "expected 1 to"]);
     }

@@ -104,6 +104,7 @@ fn an_exif_orientation_is_applied_where_asked_for_and_kept() {
             .with("--model", VIT)
             .with("--images", "models/demo/calibration")
             .with("--count", "2")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "5")
             .with("--device", "cpu")
             .with("--out", &out);

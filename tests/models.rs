@@ -193,6 +193,7 @@ fn deit_tiny_at_six_bits() {
         .with("--images", here("../shared/images").join(SAMPLE))
         .with("--bits", "6")
         .with("--count", "2")
+        .with("--preset", "ptq4vit")
         .with("--candidates", "20")
         .with("--device", "cpu")
         .with("--out", &out)

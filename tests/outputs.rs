@@ -65,6 +65,7 @@ impl Scene {
             .with("--model", "model.safetensors")
             .with("--images", "images")
             .with("--count", "1")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "10")
             .with("--rounds", "1")
             .with("--device", "cpu")

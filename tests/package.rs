@@ -69,7 +69,7 @@ fn the_program_needs_nothing_beside_it() {
     run(&arguments("demo --export demo"));
     run(&arguments(
         "calibrate --model demo/swin_mnist/model.safetensors --images demo/calibration --count 2 \
-         --candidates 2 --rounds 1 --out quantized.safetensors",
+         --preset ptq4vit --candidates 2 --rounds 1 --out quantized.safetensors",
     ));
     let report = run(&arguments(
         "eval --quantized quantized.safetensors --images demo/test --json",

@@ -24,6 +24,7 @@ fn calibrate(model: &str, out: &Path) -> Program {
         .with("--model", model)
         .with("--images", IMAGES)
         .with("--count", "2")
+        .with("--preset", "ptq4vit")
         .with("--candidates", "5")
         .with("--rounds", "1")
         .with("--out", out)

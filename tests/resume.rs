@@ -77,6 +77,7 @@ impl Scene {
             .with("--model", self.path("model.safetensors"))
             .with("--images", self.path("images"))
             .with("--out", self.out())
+            .with("--preset", "ptq4vit")
             .with("--candidates", candidates.to_string())
             .with("--count", count.to_string())
             .with("--bits", bits.to_string())

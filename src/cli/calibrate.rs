@@ -62,7 +62,7 @@ pub struct Calibrate {
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
     /// Set of choices to start from.
-    #[arg(long, value_enum, default_value = "ptq4vit")]
+    #[arg(long, value_enum, default_value = "best")]
     preset: Preset,
     /// Bits of weights and activations, 2 to 8.
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = bits())]

@@ -56,7 +56,8 @@ impl<'a> Encoder<'a> {
     pub(super) fn clips(self, x: f32) -> bool {
         let [offset, inverse, first, last] = self.head;
         let cell = (x - offset) * inverse;
-        cell < first - 1.0 || cell > last + 1.0
+        // A cell is half a scale, and begins where the offset puts the middle of the one before.
+        cell < first - 1.5 || cell > last + 0.5
     }
 }
 

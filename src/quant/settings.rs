@@ -163,7 +163,7 @@ impl Settings {
             Preset::Best => Self {
                 transforms: vec![Transform::LayerNorm],
                 bias_correction: true,
-                sequence: Some(Sequence { probes: 4 }),
+                sequence: Some(Sequence { probes: 2 }),
                 ..paper
             },
         }

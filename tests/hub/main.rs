@@ -253,6 +253,7 @@ fn calibrate_takes_names_too() {
             .with("--images", &images)
             .with("--out", out)
             .with("--count", "1")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "10")
             .with("--rounds", "1")
             .with("--device", "cpu");
@@ -576,6 +577,7 @@ fn all_commands(scene: &Scene) -> Vec<Program> {
         model("calibrate")
             .with("--images", &images)
             .with("--count", "1")
+            .with("--preset", "ptq4vit")
             .with("--candidates", "10")
             .with("--rounds", "1")
             .with("--report", home.join("page.html"))

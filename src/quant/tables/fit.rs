@@ -90,14 +90,45 @@ pub(super) fn ranges(histogram: &Histogram, levels: &[f64], has_offset: bool) ->
                 .map(|level| nearest_in_ranges(((level - offset) / step).max(0.0), shift))
                 .collect();
             integers.dedup();
-            let lane = |integer: i32| match integer <= 127 {
-                true => integer as u8,
-                false => 0x80 | (integer >> shift) as u8,
-            };
+            let lane = |integer: i32| lane_in_ranges(integer, shift);
             Fitted::new(histogram, &integers, lane, step, shift, offset)
         })
     });
     Fitted::best(fitted).expect("there are several grids")
+}
+
+/// Finds the scale and the shift with which all 8-bit lanes of two ranges fit best, above the smallest value or a little
+/// more, or above zero where there can be no offset.
+pub(super) fn all_ranges(histogram: &Histogram, has_offset: bool) -> Fitted {
+    let [low, high] = histogram.ends();
+    let offsets: &[f64] = if has_offset {
+        &[low, 0.98 * low, 0.95 * low, 0.9 * low]
+    } else {
+        &[0.0]
+    };
+    let fitted = (0..=MAX_TABLE_SHIFT).flat_map(|shift| {
+        let coarse = (1..=127).map(|magnitude| magnitude << shift);
+        let integers: Vec<i32> = (0..=127)
+            .chain(coarse.filter(|&integer| integer > 127))
+            .collect();
+        let shares = (10..=35).map(|part| f64::from(part) * 0.03);
+        let tried =
+            shares.flat_map(move |share| offsets.iter().map(move |&offset| (share, offset)));
+        tried.map(move |(share, offset)| {
+            let step = positive(share * (high - offset) / f64::from(127 << shift));
+            let lane = |integer: i32| lane_in_ranges(integer, shift);
+            Fitted::new(histogram, &integers, lane, step, shift, offset)
+        })
+    });
+    Fitted::best(fitted).expect("there are several grids")
+}
+
+/// Returns the lane of an integer that one of two ranges has.
+fn lane_in_ranges(integer: i32, shift: u32) -> u8 {
+    match integer <= 127 {
+        true => integer as u8,
+        false => 0x80 | (integer >> shift) as u8,
+    }
 }
 
 /// Finds the integer that is nearest to `x` among 0 to 127 and their multiples by 2^shift.
@@ -113,8 +144,9 @@ fn nearest_in_ranges(x: f64, shift: u32) -> i32 {
     nearest as i32
 }
 
-/// Finds the 8-bit codes at equal distances that fit best: all lanes, with an offset.
-pub(super) fn asymmetric(histogram: &Histogram) -> Fitted {
+/// Finds the 8-bit codes at equal distances that fit best: all lanes, with an offset. The values are of so many `rows`:
+/// the fewer, the less they tell how far others reach, so that the codes reach farther by a share of 1/√rows.
+pub(super) fn asymmetric(histogram: &Histogram, rows: usize) -> Fitted {
     let [low, high] = histogram.ends();
     let bins = histogram.centres.iter().zip(&histogram.weights);
     let middle: f64 = bins.map(|(x, weight)| x * weight).sum();
@@ -156,7 +188,9 @@ pub(super) fn asymmetric(histogram: &Histogram) -> Fitted {
             .map(|part| share + f64::from(part) / 100.0)
             .collect()
     });
-    search(finer).1
+    let (shares, _) = search(finer);
+    let wider = 1.0 + 1.0 / (rows as f64).sqrt();
+    fitted(shares.map(|share| share * wider))
 }
 
 /// Finds the scale of a format without a table that fits best.
@@ -272,12 +306,24 @@ mod tests {
         let mut values: Vec<f32> = (0..10_000).map(|at| at as f32 / 10_000.0 + 3.0).collect();
         values.push(8.0);
         let weight = |at| if at < 10_000 { 1.0 } else { 1e-3 };
-        let fitted = asymmetric(&Histogram::of(&values, Power::Half, weight));
+        let fitted = asymmetric(&Histogram::of(&values, Power::Half, weight), 10_001);
         let table = fitted.table.as_ref().unwrap();
         assert_eq!(table.lanes.len(), 256);
         // 1/255 would cover all but the last.
         assert!(fitted.scale.scale < 1.6 / 255.0, "{}", fitted.scale.scale);
         assert!((error(&values[..10_000], &fitted, Lanes::Signed)) < 1e-5);
+    }
+
+    #[test]
+    fn all_lanes_of_two_ranges_do_better_than_some() {
+        let values = skewed();
+        let histogram = histogram(&values);
+        let levels = optimal_levels(&histogram, 128);
+        let fitted = all_ranges(&histogram, true);
+        let table = fitted.table.as_ref().unwrap();
+        assert_eq!(table.check(Lanes::Ranges, fitted.scale.shift, 8), Ok(()));
+        assert!((error(&values, &fitted, Lanes::Ranges) / fitted.error - 1.0).abs() < 0.05);
+        assert!(fitted.error < ranges(&histogram, &levels, true).error);
     }
 
     #[test]
@@ -292,7 +338,7 @@ mod tests {
                 assert_eq!(fitted.table.as_ref().unwrap().lanes, [0]);
                 assert_eq!(fitted.error, 0.0);
             }
-            assert_eq!(asymmetric(&histogram).error, 0.0);
+            assert_eq!(asymmetric(&histogram, 50).error, 0.0);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What stands for the values of one operand, group by group.
 
-use super::fit::{Fitted, asymmetric, ranges, scaled, signed};
+use super::fit::{Fitted, all_ranges, asymmetric, ranges, scaled, signed};
 use super::histogram::{Histogram, Power};
 use super::levels::optimal_levels;
 use crate::format::{Format, Scale, Table};
@@ -35,6 +35,8 @@ pub(super) struct Wanted<'a> {
     pub has_offset: bool,
     /// Whether the values are probabilities.
     pub is_probability: bool,
+    /// The rows that the values are of.
+    pub rows: usize,
 }
 
 impl<'a> Group<'a> {
@@ -103,7 +105,7 @@ impl<'a> Group<'a> {
         };
         let histogram = Histogram::of(values, power, &importance);
         match format {
-            Format::Table if bits == 8 && wanted.has_offset => asymmetric(&histogram),
+            Format::Table if bits == 8 && wanted.has_offset => asymmetric(&histogram, wanted.rows),
             Format::Table if bits == 8 => {
                 let fitted = scaled(&histogram, Format::Uniform, bits);
                 let lanes = (-128..=127).map(|lane: i8| lane as u8).collect();
@@ -123,6 +125,9 @@ impl<'a> Group<'a> {
                     false => importance(at).sqrt(),
                 };
                 let weighted = Histogram::of(values, power, weight);
+                if bits == 8 {
+                    return all_ranges(&weighted, wanted.has_offset);
+                }
                 let levels = optimal_levels(&weighted, 1 << bits);
                 ranges(&histogram, &levels, wanted.has_offset)
             }

@@ -80,6 +80,7 @@ fn fit_activation(plan: &SitePlan, side: Side, values: &SiteValues) -> FittedOpe
         scheme: plan.operand(side),
         has_offset: false,
         is_probability: side == Side::A && matches!(plan.site.kind, SiteKind::Context(_)),
+        rows: values.images,
     };
     let groups = Group::divide(plan, side, values.images, buffer, fisher);
     fit_operand(&groups, &wanted)
@@ -99,6 +100,7 @@ fn quantize_linear(
         scheme: &plan.a,
         has_offset: linear.bias.is_some(),
         is_probability: false,
+        rows: rows.len(),
     };
     let groups = Group::divide(plan, Side::A, values.images, values.a, values.a_fisher);
     let a = fit_operand(&groups, &wanted);

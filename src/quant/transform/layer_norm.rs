@@ -14,9 +14,6 @@ use std::collections::HashMap;
 
 /// Sets the share of a channel's values that lie below its range, and the share above it.
 const OUTSIDE: f64 = 0.001;
-/// Sets half the range of a channel, in standard deviations, where a sum over few values has no quantiles: one row an
-/// image.
-const DEVIATIONS: f64 = 3.0;
 /// Limits s from below, for a channel that hardly varies.
 const LEAST: f64 = 1e-4;
 
@@ -27,11 +24,13 @@ pub(super) struct LayerNorms<'a> {
 }
 
 impl<'a> LayerNorms<'a> {
-    /// Finds the LayerNorms of the network that `graphs` describe, whose tensors in `weights` are to be changed.
+    /// Finds the LayerNorms of the network that `graphs` describe, whose tensors in `weights` are to be changed. Those of
+    /// which only one row an image is read stay as they are: so few values don't tell the range of a channel.
     pub fn new(graphs: &[Graph], weights: &'a mut Weights) -> Self {
+        let norms = graphs.iter().flat_map(Graph::norm_readers);
         Self {
             weights,
-            norms: graphs.iter().flat_map(Graph::norm_readers).collect(),
+            norms: norms.filter(has_many_rows).collect(),
         }
     }
 }
@@ -56,7 +55,6 @@ impl Observer for LayerNorms<'_> {
             }
             let sizes: Vec<Linear> = norm.sites.iter().filter_map(Site::weight).collect();
             let takes_centre = !norm.is_padded && sizes.iter().all(|sizes| sizes.has_bias);
-            let single = sizes.iter().all(|sizes| sizes.rows == 1);
             let width = sizes[0].inputs;
             let channels: Vec<Channel> = (0..width)
                 .into_par_iter()
@@ -68,7 +66,7 @@ impl Observer for LayerNorms<'_> {
                             .step_by(width)
                             .map(|&x| f64::from(x))
                     });
-                    Channel::of(of_channel.collect(), single, takes_centre)
+                    Channel::of(of_channel.collect(), takes_centre)
                 })
                 .collect();
             self.change(norm, &channels)?;
@@ -132,21 +130,11 @@ struct Channel {
 }
 
 impl Channel {
-    /// Computes the range of a channel with these values: from the quantiles, or from mean and deviation where there is
-    /// a `single` row an image. Without a centre, the range is about zero.
-    fn of(mut values: Vec<f64>, single: bool, takes_centre: bool) -> Self {
-        let (low, high) = if single {
-            let count = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / count;
-            let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-            let reach = DEVIATIONS * variance.sqrt();
-            (mean - reach, mean + reach)
-        } else {
-            values.sort_by(f64::total_cmp);
-            [OUTSIDE, 1.0 - OUTSIDE]
-                .map(|share| quantile(&values, share))
-                .into()
-        };
+    /// Computes the range of a channel with these values, from their quantiles. Without a centre, the range is about
+    /// zero.
+    fn of(mut values: Vec<f64>, takes_centre: bool) -> Self {
+        values.sort_by(f64::total_cmp);
+        let [low, high] = [OUTSIDE, 1.0 - OUTSIDE].map(|share| quantile(&values, share));
         let (centre, half) = match takes_centre {
             true => ((low + high) / 2.0, (high - low) / 2.0),
             false => (0.0, low.abs().max(high.abs())),
@@ -156,6 +144,14 @@ impl Channel {
             half: half.max(LEAST),
         }
     }
+}
+
+/// Says whether a product that reads the LayerNorm's result has several rows an image.
+fn has_many_rows(norm: &NormReaders) -> bool {
+    norm.sites
+        .iter()
+        .filter_map(Site::weight)
+        .any(|sizes| sizes.rows > 1)
 }
 
 /// Finds the value that a share of sorted `values` lies below, interpolated linearly between two of them.
@@ -182,12 +178,10 @@ mod tests {
     #[test]
     fn a_channel_is_centred_where_something_takes_the_centre() {
         let values: Vec<f64> = (0..=1000).map(|x| 4.0 + f64::from(x) / 500.0).collect();
-        let centred = Channel::of(values.clone(), false, true);
+        let centred = Channel::of(values.clone(), true);
         assert!((centred.centre - 5.0).abs() < 1e-9 && (centred.half - 0.998).abs() < 1e-9);
-        let about_zero = Channel::of(values, false, false);
+        let about_zero = Channel::of(values, false);
         assert!(about_zero.centre == 0.0 && (about_zero.half - 5.998).abs() < 1e-9);
-        assert_eq!(Channel::of(vec![2.0; 40], false, true).half, LEAST);
-        let single = Channel::of(vec![1.0, 3.0], true, true);
-        assert_eq!((single.centre, single.half), (2.0, 3.0));
+        assert_eq!(Channel::of(vec![2.0; 40], true).half, LEAST);
     }
 }
