@@ -529,6 +529,7 @@ fn tables_are_not_searched() {
         .with("--model", MODELS[0])
         .with("--images", "models/demo/calibration")
         .with("--count", "2")
+        .with("--preset", "ptq4vit")
         .with("--device", "cpu")
         .with("--plan", &plan_file)
         .with("--out", folder.path().join("out.safetensors"))
