@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 /// Quantizes a small ViT and a small Swin, trained on MNIST, and tells how well they do.
 ///
-/// Both are calibrated with both presets at 8, 6 and 4 bits, and evaluated on 500 images. Models and images are inside
+/// Both are calibrated with both presets of the paper at 8, 6 and 4 bits, and evaluated on 500 images. Models and images are inside
 /// the program.
 #[derive(Args)]
 #[command(after_help = "\
