@@ -4,12 +4,11 @@
 //! each image; each draw is a probe. E over probes of the squared gradients is what a small error at a value costs in
 //! KL divergence. No image needs a label.
 
-use super::{Checkpoints, Progress};
+use super::{Checkpoints, Event, Phase, Progress};
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Segment, SiteGradients};
-use crate::quant::calibrate::{Event, Phase};
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -205,17 +204,9 @@ fn sampled_gradients(logits: &[f32], classes: usize, count: usize) -> Result<(Ve
                 left < 0.0
             });
             let label = drawn.unwrap_or(classes - 1);
-            // What the others have is exact where p - 1 would be rounded away.
-            let others: f64 = total - exponentials[label];
-            let others = match others > 0.5 * total {
-                true => others,
-                false => exponentials
-                    .iter()
-                    .enumerate()
-                    .filter(|(class, _)| *class != label)
-                    .map(|(_, x)| x)
-                    .sum(),
-            };
+            // p - 1 would be rounded away where the network is nearly certain.
+            let others = [&exponentials[..label], &exponentials[label + 1..]];
+            let others: f64 = others.into_iter().flatten().sum();
             gradients.extend(exponentials.iter().enumerate().map(|(class, x)| {
                 match class == label {
                     true => -others / total,

@@ -311,13 +311,7 @@ pub(super) fn calibrate(
                     site: &site.name,
                     done: searched as f64 / total as f64,
                 }))?;
-                let records = batches.iter_mut().map(|(images, records)| Batch {
-                    images: *images,
-                    record: records
-                        .remove(&site.name)
-                        .expect("the forward pass visits every site"),
-                });
-                let records: Vec<Batch> = records.collect();
+                let records = take_batches(&mut batches, site);
                 let plan = plan.of(site).expect("a wanted site has a plan");
                 let task = SiteTask {
                     plan: &plan,
@@ -343,6 +337,17 @@ pub(super) fn calibrate(
 
 /// Holds the number of some images, and the records of some sites for them.
 type BatchRecords = (usize, HashMap<String, Record>);
+
+/// Takes what went through one site out of the records of a pass.
+fn take_batches(batches: &mut [BatchRecords], site: &Site) -> Vec<Batch> {
+    let batches = batches.iter_mut().map(|(images, records)| Batch {
+        images: *images,
+        record: records
+            .remove(&site.name)
+            .expect("the forward pass visits every site"),
+    });
+    batches.collect()
+}
 
 /// Sends all images forward through a segment and, if the loss's `gradients` at its output are given, back. Returns the
 /// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.

@@ -8,7 +8,9 @@
 
 use super::fisher::{Probes, SegmentFisher};
 use super::memory::Memory;
-use super::{Batch, Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, forward, run};
+use super::{
+    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, forward, run, take_batches,
+};
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
@@ -60,11 +62,8 @@ impl InSequence<'_> {
         }
         let mut calibration = Calibration::default();
         let segments = self.network.segments();
-        let of = |wanted: &dyn Fn(&Site) -> bool| -> Vec<bool> {
-            let any = |segment: &Segment| segment.sites().iter().any(wanted);
-            segments.iter().map(any).collect()
-        };
-        let open = of(&|site| self.is_open(site));
+        let is_open = |segment: &Segment| segment.sites().iter().any(|site| self.is_open(site));
+        let open: Vec<bool> = segments.iter().map(is_open).collect();
         let Some(first) = open.iter().position(|&open| open) else {
             return Ok(calibration);
         };
@@ -224,7 +223,7 @@ impl InSequence<'_> {
             b: (!has_weight).then_some(b),
             a_fisher,
             b_fisher,
-            out_fisher: out_fisher.unwrap_or_default(),
+            out_fisher: out_fisher.expect("a product's result has a gradient"),
         };
         let tensor = |part: &str| self.weights.float(&format!("{}.{part}", plan.site.name));
         let linear = match plan.site.weight() {
@@ -275,20 +274,10 @@ impl InSequence<'_> {
         for pass in memory.passes(index, &is_decided) {
             let (mut batches, _) = run(commands, segment, float, &pass, inputs, Some(gradients))?;
             for site in &pass.sites {
-                let records = batches.iter_mut().filter_map(|(images, records)| {
-                    let record = records.remove(&site.name)?;
-                    Some(Batch {
-                        images: *images,
-                        record,
-                    })
-                });
-                let records: Vec<Batch> = records.collect();
-                let found = decided
-                    .iter()
-                    .find(|decided| decided.plan.site.name == site.name);
-                let Some(found) = found else {
-                    continue;
-                };
+                let records = take_batches(&mut batches, site);
+                let mut all = decided.iter();
+                let found = all.find(|decided| decided.plan.site.name == site.name);
+                let found = found.expect("a pass has the sites that are decided");
                 let chosen = Chosen {
                     plan: &found.plan,
                     metric: self.method.settings.metric,
@@ -303,9 +292,8 @@ impl InSequence<'_> {
         }
         for found in decided {
             let name = &found.plan.site.name;
-            let Some((evidence, histograms)) = evidence.remove(name) else {
-                continue;
-            };
+            let measured = evidence.remove(name);
+            let (evidence, histograms) = measured.expect("the passes have every decided site");
             let report = SiteReport {
                 site: name.clone(),
                 score: found.score,
