@@ -72,7 +72,7 @@ fn table(random: &mut ChaCha8Rng, plan: &OperandScheme, reach: f32, offset: f32)
     let lanes_are = plan.format.lanes().unwrap();
     let shift = match lanes_are {
         Lanes::Signed => 0,
-        Lanes::Ranges => random.random_range(0..=4),
+        Lanes::Ranges => random.random_range(0..=11),
     };
     let integer = |lane: &u8| lanes_are.integer(*lane, shift);
     let count = random.random_range(2..=1 << plan.bits);
@@ -489,11 +489,11 @@ fn damaged_tables_are_refused() {
         ),
         (
             &|file| {
-                file.tensor("blocks.0.mlp.fc2.a.shift").words()[0] = 5i32.to_le_bytes();
+                file.tensor("blocks.0.mlp.fc2.a.shift").words()[0] = 12i32.to_le_bytes();
             },
             &[
                 "blocks.0.mlp.fc2.a.shift",
-                "expected shifts of 0 to 4, found 5",
+                "expected shifts of 0 to 11, found 12",
             ],
         ),
         (

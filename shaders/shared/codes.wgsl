@@ -10,7 +10,8 @@ override FORMAT: u32 = 0u;
 const ROUNDER: f32 = 12582912.0;
 
 // What a quantizer knows of a group of values (src/format/encoder.rs): 1 / scale_1 and 1 / scale_2, of which a format
-// without ranges uses the first; or of a table what is taken off, the cells in a unit, the first and the last cell.
+// without ranges uses the first; or of a table where the cells begin, the cells in a unit, the cell from which on the
+// second grid counts, and the cells of that grid in one of the first.
 struct Encoder {
     head: vec4<f32>,
     // The first word of the table's cells.

@@ -1,12 +1,12 @@
 //! What a quantizer has to know of a group of values, and what its lanes stand for.
 //!
-//! Kernels read a record of u32 words for each group: the inverses of `scale_1` and `scale_2`, of which a format without
-//! ranges uses the first; or of a table what is taken off a value, the cells in a unit, the first and the last cell, and
-//! then the lanes of the cells, four to a word, the first lowest. Floats are there by their bits: a lane in a float's
-//! place could be a NaN, which devices needn't keep.
+//! Kernels read a record of u32 words for each group. Without a table it is the inverses of `scale_1` and `scale_2`, of
+//! which a format without ranges uses the first. Of a table it is where the cells begin, the cells in a unit, the cell
+//! from which on the second grid counts, and the cells of that grid in one of the first; then the lanes of all cells, four
+//! to a word, the first lowest. Floats are there by their bits: a lane in a float's place could be a NaN, which devices
+//! needn't keep.
 
-use super::table::{self, TableEncoder};
-use super::{Format, ProductRule, Scale, Table, by_format};
+use super::{Format, Lanes, ProductRule, Scale, Table, by_format};
 
 /// Counts the words of a record without a table.
 pub(super) const INVERSES: usize = 2;
@@ -44,34 +44,38 @@ impl<'a> Encoder<'a> {
         [self.head[0], self.head[1]]
     }
 
-    /// Finds the lane of the nearest level to a value, in a table.
+    /// Finds the lane of the nearest level to a value, in a table. What isn't a number has the first level's.
     #[inline(always)]
-    pub(super) fn lane(self, x: f32) -> u8 {
-        let [offset, inverse, first, last] = self.head;
-        let cell = table::cell(x, offset, inverse, first, last);
+    pub(super) fn lane(self, x: f32, lanes: Lanes) -> u8 {
+        let [origin, inverse, boundary, ratio] = self.head;
+        // A clamp would keep a NaN.
+        let fine = ((x - origin) * inverse).max(0.0);
+        let last = (lanes.cells() - 1) as f32;
+        let cell = if lanes.grids() == 1 || fine < boundary {
+            fine.min(last) as usize
+        } else {
+            lanes.cells() + (fine * ratio).min(last) as usize
+        };
         (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
     }
 
-    /// Says whether a value lies beyond the outermost levels of a table by more than half a scale.
-    pub(super) fn clips(self, x: f32) -> bool {
-        let [offset, inverse, first, last] = self.head;
-        let cell = (x - offset) * inverse;
-        // A cell is half a scale, and begins where the offset puts the middle of the one before.
-        cell < first - 1.5 || cell > last + 0.5
-    }
-}
-
-impl TableEncoder {
-    /// Writes the record of a group, of `words` words.
-    fn record(&self, words: usize) -> Vec<u32> {
-        let head = [self.offset, self.inverse, self.first, self.last].map(f32::to_bits);
-        let cells = self.cells.chunks(4).map(|lanes| {
-            let lanes = lanes.iter().enumerate();
-            lanes.fold(0, |word, (at, &lane)| word | u32::from(lane) << (8 * at))
+    /// Says whether a value lies beyond the outermost levels of a table by more than half a scale, that of their range.
+    pub(super) fn clips(self, x: f32, lanes: Lanes) -> bool {
+        let [origin, inverse, _, ratio] = self.head;
+        let [first, last] = [f32::NEG_INFINITY, f32::INFINITY].map(|end| {
+            let lane = self.lane(end, lanes);
+            let unit = match lanes {
+                Lanes::Ranges if lane >= 0x80 => 1.0 / ratio,
+                _ => 1.0,
+            };
+            let shift = (1.0 / ratio).log2() as u32;
+            (
+                (2 * (lanes.integer(lane, shift) - lanes.least())) as f32,
+                unit,
+            )
         });
-        let mut record: Vec<u32> = head.into_iter().chain(cells).collect();
-        record.resize(words, 0);
-        record
+        let place = (x - origin) * inverse;
+        place < first.0 - first.1 || place > last.0 + last.1
     }
 }
 
@@ -102,7 +106,7 @@ impl Format {
             None => scale.inverses().map(f32::to_bits).to_vec(),
             Some(lanes) => {
                 let table = &tables[group % tables.len()];
-                table.encoder(lanes, scale).record(self.encoder_words())
+                table.record(lanes, scale)
             }
         };
         scales.iter().enumerate().flat_map(record).collect()
@@ -142,36 +146,63 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Lanes, by_format};
+
+    /// The lane of the level that lies nearest to `x`, the upper one of two.
+    fn nearest(table: &Table, lanes: Lanes, scale: Scale, x: f32) -> u8 {
+        let distance = |lane: u8| {
+            let integer = f64::from(lanes.integer(lane, scale.shift));
+            (integer * f64::from(scale.scale) + f64::from(table.offset) - f64::from(x)).abs()
+        };
+        let nearer = |best: u8, lane: &u8| match distance(*lane) <= distance(best) {
+            true => *lane,
+            false => best,
+        };
+        table.lanes.iter().fold(table.lanes[0], nearer)
+    }
 
     #[test]
-    fn a_record_finds_the_lanes_that_its_table_does() {
-        let (offset, scale) = (0.3, 0.01);
-        for (format, lanes, shift) in [
-            (Format::Table, vec![0x80, 0xf7, 0, 3, 0x7f], 0),
-            (Format::Table, vec![0xfe], 0),
-            (Format::TwinTable, vec![0, 5, 0x7f, 0x90, 0xff], 4),
-            (Format::TwinTable, vec![0x80, 0x81, 3], 1),
+    fn values_have_the_nearest_levels() {
+        // In binary fractions, so that nothing is rounded on the way.
+        let (offset, scale) = (-0.5, 0.25);
+        for (format, lanes, shift, boundary) in [
+            (Format::Table, vec![0x80, 0xf7, 0, 3, 0x7f], 0, f32::MAX),
+            (Format::Table, vec![0xfe], 0, f32::MAX),
+            (Format::TwinTable, vec![0, 3, 127, 0x88, 0xff], 4, 255.0),
+            (Format::TwinTable, vec![0, 5, 0x7f, 0x90, 0xff], 11, 32895.0),
+            (Format::TwinTable, vec![0, 0x81, 0x82, 0xff], 11, 2048.0),
+            (Format::TwinTable, vec![2, 0x83, 17, 0x85, 0xf0], 2, 468.0),
+            (Format::TwinTable, vec![0x80, 0x81, 3], 1, f32::MAX),
+            (Format::TwinTable, vec![0xff], 11, f32::MAX),
         ] {
             let (table, scale) = (Table { offset, lanes }, Scale { scale, shift });
-            let lanes_are = format.lanes().unwrap();
-            assert_eq!(table.check(lanes_are, shift, 3), Ok(()));
-            let encoder = table.encoder(lanes_are, scale);
+            let lanes = format.lanes().unwrap();
+            assert_eq!(table.check(lanes, shift, 3), Ok(()));
             let record = format.encoders(&[scale], std::slice::from_ref(&table));
             assert_eq!(record.len(), format.encoder_words());
-            let read = Encoder::of(&record);
+            assert_eq!(f32::from_bits(record[2]), boundary, "{table:?}");
+            let encoder = Encoder::of(&record);
             let decoder = format.decoders(&[scale], std::slice::from_ref(&table))[0];
-            for step in -9000..9000 {
-                let x = step as f32 * 0.0037;
-                let lane = by_format!(format, F => F::encode(x, read, 4.0));
-                assert_eq!(lane, encoder.lane(x), "{format:?} {x}");
-                let level = lanes_are.integer(lane, shift) as f32 * scale.scale + offset;
-                assert!((decoder.value(format.is_twin(), lane) - level).abs() < 1e-5);
+            let integers = table.integers(lanes, shift);
+            let middles = integers
+                .windows(2)
+                .map(|pair| (pair[0] + pair[1]) as f32 / 2.0);
+            let around = middles.flat_map(|middle| [middle - 0.01, middle, middle + 0.01]);
+            let spread = (-3000..3000).map(|step| step as f32 * 0.11);
+            for place in around.chain(spread).chain([-1e8, 1e8]) {
+                let x = place * scale.scale + offset;
+                let lane = by_format!(format, F => F::encode(x, encoder, 4.0));
+                assert_eq!(lane, nearest(&table, lanes, scale, x), "{table:?} {place}");
+                let level = lanes.integer(lane, shift) as f32 * scale.scale + offset;
+                assert_eq!(decoder.value(format.is_twin(), lane), level);
             }
-            assert_eq!(read.lane(f32::NAN), table.lanes[0]);
+            for x in [f32::NAN, f32::NEG_INFINITY] {
+                assert_eq!(encoder.lane(x, lanes), table.lanes[0]);
+            }
+            assert_eq!(
+                Some(&encoder.lane(f32::INFINITY, lanes)),
+                table.lanes.last()
+            );
         }
-        assert_eq!(Lanes::Signed.cells(), 511);
-        assert_eq!(Lanes::Ranges.cells(), 4065);
     }
 
     #[test]
@@ -185,6 +216,20 @@ mod tests {
         for (x, clipped) in [(-0.26, true), (-0.25, false), (3.25, false), (3.26, true)] {
             let place = Format::Table.place(x, &record, 2.0);
             assert_eq!((place.clipped, place.in_r2), (clipped, false), "{x}");
+        }
+        // R2's scale is 4.
+        let table = Table {
+            offset: 1.0,
+            lanes: vec![3, 0x83],
+        };
+        let scale = Scale {
+            scale: 0.5,
+            shift: 3,
+        };
+        let record = Format::TwinTable.encoders(&[scale], &[table]);
+        for (x, clipped) in [(2.24, true), (2.26, false), (14.9, false), (15.1, true)] {
+            let place = Format::TwinTable.place(x, &record, 2.0);
+            assert_eq!((place.clipped, place.in_r2), (clipped, x > 10.0), "{x}");
         }
     }
 }

@@ -17,7 +17,7 @@ mod uniform;
 pub use encoder::Decoder;
 pub use gelu_twin::GELU_MINIMUM;
 pub use scale::{MAX_SHIFT, Scale};
-pub use table::{Lanes, MAX_TABLE_SHIFT, Table, TableEncoder};
+pub use table::{Lanes, Table};
 
 use serde::{Deserialize, Serialize};
 
@@ -210,7 +210,7 @@ pub(crate) trait CodeFormat {
     /// The words of an encoder's record.
     const ENCODER_WORDS: usize = match Self::LANES {
         None => encoder::INVERSES,
-        Some(lanes) => encoder::HEAD + lanes.cells().div_ceil(4),
+        Some(lanes) => encoder::HEAD + (lanes.grids() as usize * lanes.cells()).div_ceil(4),
     };
 
     /// Encodes a value as an 8-bit lane. Clamping to integers before rounding gives what clamping after it gives.

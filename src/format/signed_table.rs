@@ -15,12 +15,12 @@ impl CodeFormat for SignedTable {
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
-        encoder.lane(x)
+        encoder.lane(x, Lanes::Signed)
     }
 
     fn place(x: f32, encoder: Encoder, _: f32) -> Place {
         Place {
-            clipped: encoder.clips(x),
+            clipped: encoder.clips(x, Lanes::Signed),
             in_r2: false,
         }
     }

@@ -5,11 +5,8 @@
 //! to 127 in R1 or, shifted left by m, in R2. So what is multiplied is the level itself, and a table costs what a
 //! uniform or a twin format does.
 
-use super::{ROUNDER, Scale};
+use super::Scale;
 use serde::{Deserialize, Serialize};
-
-/// Limits the left shift m of a table in two ranges: its cells are as many as 127 · 2^m, twice.
-pub const MAX_TABLE_SHIFT: u32 = 4;
 
 /// Lists the levels that an operand's codes stand for, in one group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,32 +37,29 @@ impl Lanes {
         }
     }
 
-    /// Counts the cells that a table of such lanes can have: two for each step from the least level to the largest, and
-    /// one more.
+    /// Returns the least integer that a lane can be.
+    pub(super) fn least(self) -> i32 {
+        match self {
+            Self::Signed => -128,
+            Self::Ranges => 0,
+        }
+    }
+
+    /// Counts the cells of a grid, two for each scale: from the least integer to the largest one of R1, or as many of R2.
     pub(super) const fn cells(self) -> usize {
         match self {
             Self::Signed => 2 * 255 + 1,
-            Self::Ranges => 2 * (127 << MAX_TABLE_SHIFT) + 1,
+            Self::Ranges => 2 * 127 + 1,
         }
     }
-}
 
-/// Finds the lane of the nearest level to a value: by a grid of cells half a scale wide, each of which has one.
-///
-/// x is in cell round((x - offset) · 2 / scale), within the cells of the first and the last level. The offset is that of
-/// the table and half a cell, so that halfway between two levels one cell ends and another begins.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TableEncoder {
-    /// What is taken off a value.
-    pub offset: f32,
-    /// Cells in a unit: 2 / scale.
-    pub inverse: f32,
-    /// The first level's cell.
-    pub first: f32,
-    /// The last level's cell.
-    pub last: f32,
-    /// The lane of each cell, from the first on.
-    pub cells: Vec<u8>,
+    /// Counts the grids.
+    pub(super) const fn grids(self) -> u32 {
+        match self {
+            Self::Signed => 1,
+            Self::Ranges => 2,
+        }
+    }
 }
 
 impl Table {
@@ -97,78 +91,47 @@ impl Table {
             .collect()
     }
 
-    /// Makes the encoder of the table under `scale`.
-    pub fn encoder(&self, lanes: Lanes, scale: Scale) -> TableEncoder {
+    /// Writes the record of the table's encoder under `scale`, which [`Encoder`](super::Encoder) reads.
+    ///
+    /// A grid of cells half a scale wide finds the nearest level: x is in cell floor((x - origin) · 2 / scale), so that
+    /// halfway between two levels one cell ends and another begins. With two ranges there are two grids, each for one
+    /// scale. The second one counts from where the first level ends that doesn't end in the first grid; all levels from
+    /// there on are R2's.
+    pub(super) fn record(&self, lanes: Lanes, scale: Scale) -> Vec<u32> {
+        let (least, cells) = (lanes.least(), lanes.cells() as i32);
         let integers = self.integers(lanes, scale.shift);
-        let [first, last] = [0, integers.len() - 1].map(|level| 2 * integers[level]);
-        let mut level = 0;
-        let cells = (first..=last).map(|cell| {
-            while level + 1 < integers.len() && cell >= integers[level] + integers[level + 1] {
-                level += 1;
-            }
-            self.lanes[level]
+        // The cell of the first grid that begins where a level ends, for each but the last.
+        let ends: Vec<i32> = integers
+            .windows(2)
+            .map(|pair| pair[0] + pair[1] - 2 * least)
+            .collect();
+        let boundary = ends.iter().find(|&&end| end >= cells);
+        let origin = self.offset + least as f32 * scale.scale;
+        let head = [
+            origin,
+            2.0 / scale.scale,
+            boundary.map_or(f32::MAX, |&end| end as f32),
+            1.0 / (1u32 << scale.shift) as f32,
+        ];
+        // Of a cell in which a level ends, the values before that are in the first grid.
+        let places = (0..lanes.grids()).flat_map(|grid| {
+            let shift = grid * scale.shift;
+            (0..cells).map(move |cell| ((cell + 1) << shift) - 1)
         });
-        TableEncoder {
-            offset: self.offset + scale.scale / 4.0,
-            inverse: 2.0 / scale.scale,
-            cells: cells.collect(),
-            first: first as f32,
-            last: last as f32,
-        }
+        let cells: Vec<u8> = places
+            .map(|place| self.lanes[ends.partition_point(|&end| end <= place)])
+            .collect();
+        let words = cells.chunks(4).map(|lanes| {
+            let lanes = lanes.iter().enumerate();
+            lanes.fold(0, |word, (at, &lane)| word | u32::from(lane) << (8 * at))
+        });
+        head.map(f32::to_bits).into_iter().chain(words).collect()
     }
-}
-
-impl TableEncoder {
-    /// Returns the lane of the level that stands for a value.
-    #[inline(always)]
-    pub fn lane(&self, x: f32) -> u8 {
-        self.cells[cell(x, self.offset, self.inverse, self.first, self.last)]
-    }
-}
-
-/// Finds the cell of a value, counted from the first one. Clamping to integers before rounding gives what clamping after
-/// it gives; what isn't a number is in the first cell.
-#[inline(always)]
-pub(super) fn cell(x: f32, offset: f32, inverse: f32, first: f32, last: f32) -> usize {
-    // A clamp would keep a NaN.
-    let place = ((x - offset) * inverse).max(first).min(last);
-    ((place + ROUNDER).to_bits() - (first + ROUNDER).to_bits()) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_has_the_nearest_level() {
-        let table = Table {
-            offset: -0.5,
-            // 0, 3, 127, then 16 · 8 and 16 · 127.
-            lanes: vec![0, 3, 127, 0x88, 0xff],
-        };
-        let scale = Scale {
-            scale: 0.25,
-            shift: 4,
-        };
-        assert_eq!(table.check(Lanes::Ranges, 4, 3), Ok(()));
-        assert_eq!(table.integers(Lanes::Ranges, 4), [0, 3, 127, 128, 2032]);
-        let encoder = table.encoder(Lanes::Ranges, scale);
-        assert_eq!(encoder.cells.len(), 4065);
-        for (integer, lane) in [
-            (-9.0, 0),
-            (1.49, 0),
-            (1.51, 3),
-            (64.99, 3),
-            (65.01, 127),
-            (127.49, 127),
-            (127.51, 0x88),
-            (1079.99, 0x88),
-            (1080.01, 0xff),
-            (1e30, 0xff),
-        ] {
-            assert_eq!(encoder.lane(integer * 0.25 - 0.5), lane, "{integer}");
-        }
-    }
 
     #[test]
     fn a_table_that_is_none_is_refused() {

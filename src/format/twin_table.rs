@@ -1,8 +1,6 @@
 //! Levels of a table in two ranges of magnitudes.
 
-use super::{
-    CodeFormat, CodeRange, Encoder, Lanes, MAX_TABLE_SHIFT, Place, ProductRule, Scale, Values,
-};
+use super::{CodeFormat, CodeRange, Encoder, Lanes, Place, ProductRule, Scale, Values};
 
 /// Lets a code stand for one of a table's levels, whose lane is a range flag and a magnitude.
 pub(crate) struct TwinTable;
@@ -14,17 +12,16 @@ impl CodeFormat for TwinTable {
     const RULE: ProductRule = ProductRule::Ranges { r1_sign: 1 };
     const REACHES_NEGATIVE: bool = true;
     const LANES: Option<Lanes> = Some(Lanes::Ranges);
-    const MAX_SHIFT: u32 = MAX_TABLE_SHIFT;
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
-        encoder.lane(x)
+        encoder.lane(x, Lanes::Ranges)
     }
 
     fn place(x: f32, encoder: Encoder, _: f32) -> Place {
         Place {
-            clipped: encoder.clips(x),
-            in_r2: encoder.lane(x) >= 0x80,
+            clipped: encoder.clips(x, Lanes::Ranges),
+            in_r2: encoder.lane(x, Lanes::Ranges) >= 0x80,
         }
     }
 

@@ -1,9 +1,13 @@
 
-// Levels of a table whose lanes have a range flag (src/format/twin_table.rs).
+// Levels of a table whose lanes have a range flag (src/format/twin_table.rs): as of one of signed integers, but in two
+// grids of 255 cells, the second of which counts from the boundary on.
 
-// The head, and 4065 cells.
-const twin_table_words: u32 = 1021u;
+// The head, and 510 cells.
+const twin_table_words: u32 = 132u;
 
 fn twin_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
-    return signed_table_lanes(x, encoder, q);
+    let fine = max((x - encoder.head.x) * encoder.head.y, vec4(0.0));
+    let in_first = fine < vec4(encoder.head.z);
+    let places = min(select(fine * encoder.head.w, fine, in_first), vec4(254.0));
+    return lanes_of_cells(encoder, vec4<u32>(places) + select(vec4(255u), vec4(0u), in_first));
 }

@@ -119,16 +119,17 @@ impl Group {
         let Some((table, shift)) = &self.table else {
             return code(self.format, self.bits, self.inverses.map(|it| at(0.0, it)));
         };
-        // In half scales, of which the middle of two levels is a whole number; half of one less, to round to a cell's
-        // beginning.
-        let place = round(at(
-            table.offset + self.scales[0] / 4.0,
-            2.0 / self.scales[0],
-        ));
+        // In half scales above the least integer, of which the middle of two levels is a whole number, so that the middle
+        // of such a cell has one that is nearest.
+        let least = match self.format {
+            Format::Table => -128.0,
+            _ => 0.0,
+        };
+        let place = at(table.offset + least * self.scales[0], 2.0 / self.scales[0]);
         // Far out all levels would seem equally far.
-        let place = place.clamp(-1e6, 1e6);
+        let place = place.floor().clamp(-1e6, 1e6) + 0.5 + 2.0 * f64::from(least);
         let distance =
-            |lane: u8| (place + 0.5 - 2.0 * f64::from(integer(self.format, *shift, lane))).abs();
+            |lane: u8| (place - 2.0 * f64::from(integer(self.format, *shift, lane))).abs();
         let nearer = |best: u8, lane: &u8| match distance(*lane) < distance(best) {
             true => *lane,
             false => best,

@@ -53,11 +53,14 @@ pub(in crate::kernels) fn groups(what: &Quantize, random: &mut Random) -> Vec<Gr
     let pairs = units.as_chunks::<2>().0.iter().enumerate();
     let group = |(number, [one, two]): (usize, &[f32; 2])| {
         if TABLES.contains(&format) {
-            let (shift, scale, offset) = match number {
-                0 => (4, 1.0 / 64.0, 0.0),
-                _ => (number as u32 % 5, (0.5 + one) / 64.0, two - 0.5),
+            let shift = match format {
+                Format::Table => 0,
+                _ => (4 + 7 * number as u32) % 12,
             };
-            let shift = if format == Format::Table { 0 } else { shift };
+            let (scale, offset) = match number {
+                0 => (1.0 / 64.0, 0.0),
+                _ => ((0.5 + one) / (64 << (shift / 2)) as f32, two - 0.5),
+            };
             return Group::of_table(format, bits, Scale { scale, shift }, offset, random);
         }
         let inverses = match number {

@@ -1,7 +1,7 @@
 //! From levels at any places to those that a product can have: integers, a scale and an offset.
 
 use super::histogram::Histogram;
-use crate::format::{Format, MAX_TABLE_SHIFT, Scale, Table};
+use crate::format::{Format, MAX_SHIFT, Scale, Table};
 use std::ops::RangeInclusive;
 
 /// Limits the integer of the level that lies farthest from the offset, in the narrowest grid that is tried.
@@ -82,7 +82,7 @@ pub(super) fn signed(histogram: &Histogram, levels: &[f64], has_offset: bool) ->
 pub(super) fn ranges(histogram: &Histogram, levels: &[f64], has_offset: bool) -> Fitted {
     let [low, high] = ends(levels);
     let offset = if has_offset { low } else { 0.0 };
-    let fitted = (0..=MAX_TABLE_SHIFT).flat_map(|shift| {
+    let fitted = (0..=MAX_SHIFT).flat_map(|shift| {
         TOPS.map(move |top| {
             let step = positive((high - offset) / f64::from(top << shift));
             let mut integers: Vec<i32> = levels
@@ -106,7 +106,7 @@ pub(super) fn all_ranges(histogram: &Histogram, has_offset: bool) -> Fitted {
     } else {
         &[0.0]
     };
-    let fitted = (0..=MAX_TABLE_SHIFT).flat_map(|shift| {
+    let fitted = (0..=MAX_SHIFT).flat_map(|shift| {
         let coarse = (1..=127).map(|magnitude| magnitude << shift);
         let integers: Vec<i32> = (0..=127)
             .chain(coarse.filter(|&integer| integer > 127))
@@ -247,8 +247,10 @@ fn positive(step: f64) -> f64 {
 mod tests {
     use super::super::histogram::Power;
     use super::super::levels::optimal_levels;
+    use super::super::rounding::Rounding;
     use super::*;
     use crate::format::Lanes;
+    use crate::quant::plan::{Granularity, OperandScheme};
 
     /// Values as GELU gives them: many near its minimum and zero, few large ones.
     fn skewed() -> Vec<f32> {
@@ -263,13 +265,18 @@ mod tests {
 
     /// The mean squared distance of the values from what their lanes stand for.
     fn error(values: &[f32], fitted: &Fitted, lanes: Lanes) -> f64 {
-        let table = fitted.table.as_ref().unwrap();
-        let encoder = table.encoder(lanes, fitted.scale);
-        let errors = values.iter().map(|&x| {
-            let integer = lanes.integer(encoder.lane(x), fitted.scale.shift);
-            let level = integer as f32 * fitted.scale.scale + table.offset;
-            f64::from(level - x).powi(2)
-        });
+        let scheme = OperandScheme {
+            bits: 8,
+            format: match lanes {
+                Lanes::Signed => Format::Table,
+                Lanes::Ranges => Format::TwinTable,
+            },
+            granularity: Granularity::Tensor,
+        };
+        let rounding = Rounding::new(&scheme, fitted.scale, fitted.table.as_ref());
+        let errors = values
+            .iter()
+            .map(|&x| f64::from(rounding.value(x) - x).powi(2));
         errors.sum::<f64>() / values.len() as f64
     }
 
