@@ -32,8 +32,8 @@ Examples:
 
   # plan.toml
   out = \"sweep\"
-  presets = [\"ptq4vit\", \"base-ptq\"]
-  bits = [8, 6]
+  presets = [\"best\", \"ptq4vit\"]
+  bits = [8, 6, 4]
 
   [[models]]
   model = \"deit_tiny_patch16_224.safetensors\"
