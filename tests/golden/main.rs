@@ -1,6 +1,7 @@
 //! The oracles' answers for the small networks of this folder: forward, backward, search, and quantized inference, on
 //! every device.
 
+mod best;
 #[path = "../common/mod.rs"]
 mod common;
 mod evidence;
@@ -26,6 +27,8 @@ macro_rules! tests {
 
 tests! {
     vit_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
         passes::forward_and_backward
         search::the_literal_score_is_the_oracles
         search::every_setting_reaches_the_golden_scores
@@ -39,6 +42,8 @@ tests! {
         inference::quantized_inference_from_the_golden_scales;
     // Without the exhaustive search, which knows nothing of networks and takes minutes here.
     swin_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
         passes::forward_and_backward
         passes::an_older_checkpoint_is_the_same_network
         search::the_literal_score_is_the_oracles
@@ -53,11 +58,15 @@ tests! {
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;
     ragged_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
         passes::forward_and_backward
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
     layer_scale_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
         passes::forward_and_backward
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes

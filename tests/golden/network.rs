@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 /// A golden network and the oracle's answers for it.
 pub struct Golden {
+    pub name: String,
     pub weights: Weights,
     pub answers: Weights,
     pub architecture: Architecture,
@@ -24,6 +25,7 @@ impl Golden {
         let weights = open(format!("{name}.safetensors"));
         let resolved = resolve(&weights, None).expect("the file describes itself");
         Self {
+            name: name.to_owned(),
             answers: open(format!("{name}.golden.safetensors")),
             weights,
             architecture: resolved.architecture,
@@ -32,6 +34,12 @@ impl Golden {
 
     pub fn answer(&self, name: &str) -> Vec<f32> {
         self.answers.float(name).expect("the oracle's answer")
+    }
+
+    /// The oracle's answers about preset `best`.
+    pub fn best(&self) -> Weights {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+        Weights::open(format!("{folder}/{}.best.safetensors", self.name)).expect("a golden file")
     }
 
     pub fn network(&self, device: &Device) -> Network {

@@ -69,6 +69,7 @@ pub fn an_older_checkpoint_is_the_same_network(golden: &Golden) {
 
     let weights = open_checkpoint(&path).unwrap();
     let old = Golden {
+        name: golden.name.clone(),
         architecture: resolve(&weights, None).unwrap().architecture,
         answers: Weights::open(golden.answers.path()).unwrap(),
         weights,

@@ -18,6 +18,7 @@ pub fn layer_norms_lose_their_ranges_and_no_logit_changes(golden: &Golden) {
         let found = golden.calibrate(&device, &method, None);
         let prepared = found.prepared.expect("there is a transform");
         let changed = Golden {
+            name: golden.name.clone(),
             weights: (*prepared).clone(),
             answers: golden.answers.clone(),
             architecture: golden.architecture.clone(),

@@ -1,0 +1,227 @@
+"""Answers about preset `best`, in float64: what a written file's integers give, and what the LayerNorm transform makes of the
+weights. `best.rs` writes the files; this reads them and writes NAME.best.safetensors.
+Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python best.py FOLDER"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from timm.models import SwinTransformer, VisionTransformer
+
+from network import Network
+
+NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro"]
+# Images that are tried, and those of them that are kept.
+TRIED, KEPT = 48, 4
+
+
+def read(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+
+
+def build(config):
+    """timm's model of a golden file's `config`."""
+    common = dict(
+        img_size=config["image_size"],
+        patch_size=config["patch_size"],
+        embed_dim=config["dim"],
+        mlp_ratio=config["mlp_ratio"],
+        num_classes=config["classes"],
+    )
+    if config["family"] == "swin":
+        heads = dict(depths=config["depths"], num_heads=config["heads"], window_size=config["window"])
+        return SwinTransformer(**common, **heads)
+    return VisionTransformer(
+        **common,
+        depth=config["depth"],
+        num_heads=config["heads"],
+        init_values=1e-6 if config.get("layer_scale") else None,
+        no_embed_class=config.get("no_embed_class", False),
+    )
+
+
+def noise(numbers, side):
+    """The images of these numbers: each pixel is a hash of its place, from -2 to 2."""
+    length = 3 * side * side
+    places = np.concatenate([np.arange(number * length, (number + 1) * length, dtype=np.uint64) for number in numbers])
+    mixed = places * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+    pixels = (mixed >> np.uint64(40)).astype(np.float64) / 2**22 - 2
+    return torch.from_numpy(pixels).reshape(-1, 3, side, side)
+
+
+def unpack(packed, count, bits):
+    """Two's complement codes of `bits` bits, lowest bit first."""
+    flat = np.unpackbits(packed.numpy(), bitorder="little")[: count * bits].reshape(count, bits).astype(np.int64)
+    values = flat @ (1 << np.arange(bits))
+    return values - (values >> (bits - 1) << bits)
+
+
+def integers(lanes, is_twin, shift):
+    """What lanes are in units of the scale: signed, or magnitudes with a range flag on top."""
+    lanes = lanes.numpy().astype(np.int64)
+    if is_twin:
+        return np.where(lanes < 128, lanes, (lanes & 127) << shift)
+    return lanes - (lanes >> 7 << 8)
+
+
+class Operand:
+    """One operand of one site as a file has it: of each group the multiples of a scale that codes stand for, and the offset."""
+
+    def __init__(self, tensors, name, scheme):
+        self.scale = tensors[f"{name}.scale"].double()
+        groups, bits = len(self.scale), scheme["bits"]
+        is_twin = scheme["format"] == "twin_table"
+        shifts = tensors[f"{name}.shift"].tolist() if is_twin else [0] * groups
+        offsets = tensors.get(f"{name}.offset")
+        self.offset = torch.zeros(groups).double() if offsets is None else offsets.double()
+        if f"{name}.levels" in tensors:
+            levels = tensors[f"{name}.levels"]
+            self.multiples = [np.unique(integers(levels[g], is_twin, shifts[g])) for g in range(groups)]
+        else:
+            assert scheme["format"] == "uniform"
+            self.multiples = [np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1))] * groups
+
+    def quantize(self, x, per_head, in_proportion):
+        """The nearest levels without the offset, and of each image how close a value is to a boundary, in units of what f32
+        may be off: the tensor's size, or the value's own."""
+        parts, margin = [], torch.full((len(x),), np.inf, dtype=torch.float64)
+        for group, part in enumerate(x.unbind(1) if per_head else [x]):
+            scale, offset = self.scale[group], self.offset[group]
+            multiples = torch.from_numpy(self.multiples[group]).double()
+            boundaries = (multiples[1:] + multiples[:-1]) / 2 * scale + offset
+            part = part.contiguous()
+            parts.append(multiples[torch.bucketize(part, boundaries)] * scale)
+            if len(boundaries):
+                above = torch.bucketize(part, boundaries).clamp(max=len(boundaries) - 1)
+                below = (above - 1).clamp(min=0)
+                distance = torch.minimum((part - boundaries[above]).abs(), (part - boundaries[below]).abs())
+                size = part.abs() if in_proportion else part.square().mean().sqrt()
+                # Padding is exactly zero everywhere.
+                distance = torch.where(part == 0, torch.inf, distance / size)
+                margin = torch.minimum(margin, distance.flatten(1).amin(1))
+        return (torch.stack(parts, 1) if per_head else parts[0]), margin
+
+
+class Quantized:
+    """The network of a written file, in float64."""
+
+    def __init__(self, path, config, images):
+        metadata, tensors = read(path)
+        model = build(config)
+        self.network = Network(model, images)
+        state = {name: value for name, value in tensors.items() if name in dict(model.named_parameters())}
+        modules = dict(model.named_modules())
+        plan = json.loads(metadata["plan"])
+        schemes = plan.get("sites", plan)
+        for site in self.network.sites:
+            scheme = schemes[site.name]
+            a = Operand(tensors, f"{site.name}.a", scheme["a"])
+            if site.has_weight:
+                weight = modules[site.name].weight
+                bits = scheme["b"]["bits"]
+                codes = unpack(tensors[f"{site.name}.b.codes"], weight.numel(), bits)
+                if f"{site.name}.b.levels" in tensors:
+                    levels = integers(tensors[f"{site.name}.b.levels"][0], False, 0)
+                    codes = levels[codes + 2 ** (bits - 1)]
+                rows = torch.from_numpy(codes).double().reshape(len(weight), -1)
+                scales = tensors[f"{site.name}.b.scale"].double()
+                rows = rows * scales.repeat_interleave(len(weight) // len(scales))[:, None]
+                state[f"{site.name}.weight"] = rows.reshape(weight.shape)
+                site.quantize = self._linear(a)
+            else:
+                b = Operand(tensors, f"{site.name}.b", scheme["b"])
+                site.quantize = self._attention(a, b, site.name.endswith(".pv"))
+        missing = {name for name, _ in model.named_parameters()} - set(state)
+        assert not missing, missing
+        model.load_state_dict({name: value.double() for name, value in state.items()}, strict=False)
+
+    def _note(self, margin):
+        of_images = margin.reshape(len(self.margins), -1).amin(1)
+        self.margins = torch.minimum(self.margins, of_images)
+
+    def _linear(self, a):
+        def quantize(x, weight):
+            values, margin = a.quantize(x, False, False)
+            self._note(margin)
+            return values, weight
+
+        return quantize
+
+    def _attention(self, a, b, is_context):
+        def quantize(left, right):
+            left, margin = a.quantize(left, len(a.scale) > 1, is_context)
+            self._note(margin)
+            right, margin = b.quantize(right, len(b.scale) > 1, False)
+            self._note(margin)
+            return left, right
+
+        return quantize
+
+    def logits(self, images):
+        """Logits, and of each image how close a value comes to a boundary between two codes."""
+        self.margins = torch.full((len(images),), np.inf, dtype=torch.float64)
+        return self.network.logits(images), self.margins
+
+
+def layer_norms(network, config):
+    """The transform: what z and s make of γ, β, the weights' row sums and the biases of each LayerNorm and its readers."""
+    modules, sites, found = dict(network.model.named_modules()), {site.name: site for site in network.sites}, {}
+    swin = config["family"] == "swin"
+    for name, norm in modules.items():
+        if not isinstance(norm, torch.nn.LayerNorm) or name == "patch_embed.norm":
+            continue
+        stem, _, leaf = name.rpartition(".")
+        if stem.endswith("downsample"):
+            reader = f"{stem}.reduction"
+        else:
+            reader = {"norm1": f"{stem}.attn.qkv", "norm2": f"{stem}.mlp.fc1", "norm": "head.fc" if swin else "head"}[leaf]
+        x = sites[reader].a
+        linear = modules[reader]
+        # Rows of zeros, in windows that the image doesn't fill.
+        padded = leaf == "norm1" and swin and any(r % w for r, w in zip(modules[stem].input_resolution, modules[stem].window_size))
+        centred = linear.bias is not None and not padded
+        x = x.reshape(-1, x.shape[-1])
+        if name == "norm":
+            mean, reach = x.mean(0), 3 * x.std(0, correction=0)
+            low, high = mean - reach, mean + reach
+        else:
+            low, high = (torch.quantile(x, share, dim=0) for share in (0.001, 0.999))
+        z = (low + high) / 2 if centred else torch.zeros_like(low)
+        s = ((high - low) / 2 if centred else torch.maximum(low.abs(), high.abs())).clamp(min=1e-4)
+        found[f"prepared/{name}.weight"] = norm.weight / s
+        found[f"prepared/{name}.bias"] = (norm.bias - z) / s
+        found[f"prepared/{reader}.weight"] = linear.weight @ s
+        if linear.bias is not None:
+            found[f"prepared/{reader}.bias"] = linear.bias + linear.weight @ z
+    return found
+
+
+def main(folder):
+    for name in NAMES:
+        metadata, weights = read(folder / f"{name}.safetensors")
+        config = json.loads(metadata["config"])
+        _, golden = read(folder / f"{name}.golden.safetensors")
+        model = build(config)
+        model.load_state_dict(weights, strict=False)
+        network = Network(model, golden["input"])
+        network.run(golden["input"])
+        answers = {key: value.detach().float().contiguous() for key, value in layer_norms(network, config).items()}
+        for bits in (4, 6):
+            quantized = Quantized(folder / f"{name}.w{bits}a{bits}.safetensors", config, golden["input"])
+            logits, margins = zip(*(quantized.logits(noise([n], config["image_size"])) for n in range(TRIED)))
+            logits, margins = torch.cat(logits), torch.cat(margins)
+            chosen = margins.argsort(descending=True)[:KEPT].sort().values
+            print(name, bits, "bits: margins", margins[chosen].tolist(), "of a median", float(margins.median()))
+            answers[f"w{bits}a{bits}/images"] = chosen.int()
+            answers[f"w{bits}a{bits}/logits"] = logits[chosen].float()
+        save_file(answers, folder / f"{name}.best.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
