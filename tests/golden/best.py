@@ -174,24 +174,21 @@ def layer_norms(network, config):
     modules, sites, found = dict(network.model.named_modules()), {site.name: site for site in network.sites}, {}
     swin = config["family"] == "swin"
     for name, norm in modules.items():
-        if not isinstance(norm, torch.nn.LayerNorm) or name == "patch_embed.norm":
+        # The last LayerNorm gives the head one row an image and remains as it is, as does that which no product reads.
+        if not isinstance(norm, torch.nn.LayerNorm) or name in ("patch_embed.norm", "norm"):
             continue
         stem, _, leaf = name.rpartition(".")
         if stem.endswith("downsample"):
             reader = f"{stem}.reduction"
         else:
-            reader = {"norm1": f"{stem}.attn.qkv", "norm2": f"{stem}.mlp.fc1", "norm": "head.fc" if swin else "head"}[leaf]
+            reader = {"norm1": f"{stem}.attn.qkv", "norm2": f"{stem}.mlp.fc1"}[leaf]
         x = sites[reader].a
         linear = modules[reader]
         # Rows of zeros, in windows that the image doesn't fill.
         padded = leaf == "norm1" and swin and any(r % w for r, w in zip(modules[stem].input_resolution, modules[stem].window_size))
         centred = linear.bias is not None and not padded
         x = x.reshape(-1, x.shape[-1])
-        if name == "norm":
-            mean, reach = x.mean(0), 3 * x.std(0, correction=0)
-            low, high = mean - reach, mean + reach
-        else:
-            low, high = (torch.quantile(x, share, dim=0) for share in (0.001, 0.999))
+        low, high = (torch.quantile(x, share, dim=0) for share in (0.001, 0.999))
         z = (low + high) / 2 if centred else torch.zeros_like(low)
         s = ((high - low) / 2 if centred else torch.maximum(low.abs(), high.abs())).clamp(min=1e-4)
         found[f"prepared/{name}.weight"] = norm.weight / s
