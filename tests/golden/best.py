@@ -1,5 +1,6 @@
-"""Answers about preset `best`, in float64: what a written file's integers give, and what the LayerNorm transform makes of the
-weights. `best.rs` writes the files; this reads them and writes NAME.best.safetensors.
+"""Answers about preset `best`, in float64. Of networks: what a written file's integers give, and what the LayerNorm transform
+makes of the weights; `best.rs` writes the files, this reads them and writes NAME.best.safetensors. Of its steps: the Fisher
+weights, levels, products with a weight; ../data/best has them, where unit tests read them.
 Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python best.py FOLDER"""
 
 import json
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models import SwinTransformer, VisionTransformer
 
-from network import Network
+import tables
+from network import Network, lively, weights
 
 NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro"]
 # Images that are tried, and those of them that are kept.
@@ -199,7 +202,130 @@ def layer_norms(network, config):
     return found
 
 
-def main(folder):
+def half(values):
+    """Rounds what a test is given, so that it takes half the bytes."""
+    return torch.as_tensor(values).detach().half()
+
+
+# Networks so small that they lie beside their answers: the configuration, the labels that the program draws of each image,
+# and the sites whose Fisher weights are compared, at A or at O.
+TINY = {
+    "vit": (
+        dict(family="vit", image_size=16, patch_size=8, dim=16, depth=2, heads=2, mlp_ratio=2, classes=5),
+        [[3, 3, 3], [0, 4, 1]],
+        {
+            "patch_embed.proj": "out",
+            "blocks.0.attn.qkv": "out",
+            "blocks.0.attn.pv": "a",
+            "blocks.1.attn.proj": "a",
+            "blocks.1.mlp.fc2": "a",
+            "head": "out",
+        },
+    ),
+    "swin": (
+        dict(family="swin", image_size=16, patch_size=4, window=2, dim=8, depths=[2, 2], heads=[1, 2], mlp_ratio=2, classes=5),
+        [[3, 3, 3], [0, 3, 1]],
+        {
+            "patch_embed.proj": "out",
+            "layers.0.blocks.1.attn.qkv": "out",
+            "layers.0.blocks.1.attn.pv": "a",
+            "layers.1.downsample.reduction": "out",
+            "layers.1.blocks.1.mlp.fc1": "a",
+            "head.fc": "out",
+        },
+    ),
+}
+
+
+def fisher_weights(config, labels, compared):
+    """A tiny network, and the sums over probes of the squared gradients around its products."""
+    torch.manual_seed(0)
+    model = build(config)
+    for parameter in lively(model).parameters():
+        parameter.data = half(parameter).float()
+    answers = {name: half(value) for name, value in weights(model).items()}
+    images = half(noise(range(len(labels)), config["image_size"]))
+    network, operands = Network(model, images), {}
+    for site in network.sites:
+        # It sees the operands, and changes nothing.
+        site.quantize = lambda a, b, name=site.name: (operands.__setitem__(name, a), (a, b))[1]
+    logits = network.model(images.double())
+    losses = [F.cross_entropy(logits, torch.tensor(drawn), reduction="sum") for drawn in zip(*labels)]
+    outputs = {site.name: site.out for site in network.sites}
+    for site, part in compared.items():
+        at = {"a": operands, "out": outputs}[part][site]
+        squares = [torch.autograd.grad(loss, at, retain_graph=True)[0].square() for loss in losses]
+        answers[f"fisher/{site}/{part}"] = sum(squares).float()
+    answers |= {"fisher/images": images, "fisher/labels": torch.tensor(labels).int()}
+    return answers
+
+
+# Histograms: of which operand, the root that bins are equal in, and their number.
+HISTOGRAMS = {
+    "gelu": ("vit_micro", "blocks.0.mlp.fc2", 2, 400),
+    # More than levels are found on, so that neighbours are merged.
+    "softmax": ("swin_micro", "layers.0.blocks.0.attn.pv", 3, 700),
+}
+# Sites: of which network, with how many rows, inputs and outputs, at how many bits.
+SITES = {
+    "vit.proj": ("vit_micro", "blocks.0.attn.proj", (34, 48, 16), 4),
+    "vit.fc2": ("vit_micro", "blocks.1.mlp.fc2", (68, 48, 12), 4),
+    "swin.qkv": ("swin_micro", "layers.0.blocks.1.attn.qkv", (49, 32, 16), 6),
+}
+
+
+def levels(folder):
+    """Histograms, the best levels of each, by their number, and their errors."""
+    answers = {}
+    for name, (network, site, root, bins) in HISTOGRAMS.items():
+        _, golden = read(folder / f"{network}.golden.safetensors")
+        values = golden[f"site/{site}/a"].flatten().numpy()
+        counted = tables.histogram(values, np.ones(len(values)), root, bins)
+        given = [each.astype(np.float32) for each in counted]
+        answers |= {f"{name}.centres": given[0], f"{name}.weights": given[1]}
+        counted = [each.astype(float) for each in given]
+        for count in (4, 16, 64):
+            found = tables.optimal_levels(counted, count)
+            answers[f"{name}.{count}.levels"] = found.astype(np.float32)
+            answers[f"{name}.{count}.error"] = np.float32([tables.error(counted, found)])
+    return {key: torch.from_numpy(value) for key, value in answers.items()}
+
+
+def sites(folder):
+    """What goes through some products, or through a part of them, and what their integers are then."""
+    answers = {}
+    for name, (network, site, (rows, inputs, outputs), bits) in SITES.items():
+        _, weights = read(folder / f"{network}.safetensors")
+        _, golden = read(folder / f"{network}.golden.safetensors")
+        a, gradient = (golden[f"site/{site}/{part}"].flatten(0, -2)[:rows].double() for part in ("a", "grad"))
+        weight = weights[f"{site}.weight"]
+        of_a = (gradient @ weight.double())[:, :inputs].square()
+        of_out = gradient[:, :outputs].square()
+        given = {
+            "a": half(a[:, :inputs]),
+            "a_fisher": half(of_a / of_a.max()),
+            "out_fisher": half(of_out / of_out.max()),
+            "weight": half(weight[:outputs, :inputs]),
+            "bias": half(weights[f"{site}.bias"][:outputs]),
+        }
+        found, margins = tables.site(*(value.float().numpy() for value in given.values()), bits, site.endswith("fc2"))
+        print(name, "margins", {step: float(margin) for step, margin in margins.items()})
+        # f32 decides nothing.
+        assert min(margins.values()) > 1e-6
+        found = {key: torch.from_numpy(value) for key, value in found.items()}
+        answers |= {f"{name}/{key}": value.contiguous() for key, value in (given | found).items()}
+    return answers
+
+
+def steps(folder, to):
+    for family, (config, labels, compared) in TINY.items():
+        answers = fisher_weights(config, labels, compared)
+        save_file(answers, to / f"{family}_tiny.safetensors", metadata={"config": json.dumps(config)})
+    save_file(levels(folder), to / "levels.safetensors")
+    save_file(sites(folder), to / "sites.safetensors")
+
+
+def networks(folder):
     for name in NAMES:
         metadata, weights = read(folder / f"{name}.safetensors")
         config = json.loads(metadata["config"])
@@ -221,4 +347,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    folder = Path(sys.argv[1]).resolve()
+    steps(folder, folder.parent / "data" / "best")
+    networks(folder)

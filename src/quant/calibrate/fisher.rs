@@ -236,6 +236,104 @@ fn sampled_gradients(logits: &[f32], classes: usize, count: usize) -> Result<(Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
+    use crate::families::graphs;
+    use crate::graph::Network;
+    use crate::model::recipe::resolve;
+    use crate::quant::calibrate::forward;
+
+    /// The label of each image and probe, `[images, probes]`, whose gradient is the only negative one.
+    fn labels(gradients: &[Vec<f32>], classes: usize) -> Vec<i32> {
+        let images = gradients[0].len() / classes;
+        let of_image = |image: usize| {
+            gradients.iter().map(move |of_probe| {
+                let mut classes = of_probe[image * classes..][..classes].iter();
+                classes.position(|&x| x < 0.0).unwrap() as i32
+            })
+        };
+        (0..images).flat_map(of_image).collect()
+    }
+
+    /// ‖found · unit - expected‖ / ‖expected‖.
+    fn relative_error(found: &[f32], unit: f64, expected: &[f32]) -> f64 {
+        assert_eq!(found.len(), expected.len());
+        let squares = |(f, e): (&f32, &f32)| {
+            let (f, e) = (f64::from(*f) * unit, f64::from(*e));
+            [(f - e).powi(2), e.powi(2)]
+        };
+        let sums = found.iter().zip(expected).map(squares);
+        let [off, size] = sums.fold([0.0; 2], |sums, terms| {
+            [sums[0] + terms[0], sums[1] + terms[1]]
+        });
+        (off / size).sqrt()
+    }
+
+    /// Of networks of a few thousand weights, `tests/golden/best.py` has the squares of torch's gradients in f64, for the
+    /// labels that are drawn here.
+    #[test]
+    fn fisher_weights_are_the_oracles() {
+        let files: [&[u8]; 2] = [
+            include_bytes!("../../../tests/data/best/vit_tiny.safetensors"),
+            include_bytes!("../../../tests/data/best/swin_tiny.safetensors"),
+        ];
+        let on_event: &mut dyn FnMut(Event) -> Result<()> = &mut |_| Ok(());
+        for bytes in files {
+            let answers = Weights::from_bytes("tiny.safetensors", bytes).unwrap();
+            let mut weights = answers.clone();
+            weights.retain(|name| !name.starts_with("fisher/"));
+            let architecture = resolve(&weights, None).unwrap().architecture;
+            let device = Device::cpu();
+            let float = |name: &str| weights.float(name);
+            let network = Network::load(&device, &graphs(&architecture), float).unwrap();
+            let (segments, classes) = (network.segments(), network.classes());
+            let commands = &mut Commands::new(&device);
+            let pixels = answers.float("fisher/images").unwrap();
+            let images = pixels.chunks(segments[0].input_len());
+            let images: Vec<Vec<f32>> = images.map(<[f32]>::to_vec).collect();
+            let checkpoints =
+                forward(commands, segments, &weights, &images, 1, None, on_event).unwrap();
+
+            let expected = answers.integers("fisher/labels").unwrap();
+            let count = expected.len() / images.len();
+            let outputs = &checkpoints.outputs;
+            let (gradients, exponent) = sampled_gradients(outputs, classes, count).unwrap();
+            assert_eq!(labels(&gradients, classes), expected);
+
+            let (draws, all) = ((count, classes), (0, 1));
+            let probes = Probes::new(
+                commands,
+                segments,
+                &weights,
+                &checkpoints,
+                draws,
+                all,
+                on_event,
+            )
+            .unwrap();
+            let mut compared = 0;
+            for (index, segment) in segments.iter().enumerate() {
+                let products = FloatProducts::load(&device, &weights, segment.sites()).unwrap();
+                let (inputs, of) = (&checkpoints.inputs[index], (&probes, index));
+                let fisher =
+                    SegmentFisher::new(commands, segment, &products, inputs, of, 1).unwrap();
+                for site in segment.sites() {
+                    let [a, _, out] = fisher.of(&site.name);
+                    for (part, found) in [("a", a), ("out", out)] {
+                        let name = format!("fisher/{}/{part}", site.name);
+                        let Ok(expected) = answers.float(&name) else {
+                            continue;
+                        };
+                        let error = relative_error(found.unwrap(), 4f64.powi(-exponent), &expected);
+                        // At a segment's output gradients are bf16: squares are up to 0.4% off, and so are sums of those
+                        // that have one sign.
+                        assert!(error < 0.01, "{name} is {error} off");
+                        compared += 1;
+                    }
+                }
+            }
+            assert_eq!(compared, 6);
+        }
+    }
 
     #[test]
     fn labels_are_drawn_as_the_network_believes() {

@@ -86,6 +86,7 @@ impl CovarianceFactor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::weights::Weights;
 
     /// Inputs of which neighbours vary together.
     fn covariance(count: usize) -> Array2<f32> {
@@ -137,6 +138,41 @@ mod tests {
         let apart = variance(&covariance, &errors(&each));
         assert!((factor.variance(&errors(&each)) / apart - 1.0).abs() < 1e-3);
         assert!(successive < 0.5 * apart, "{successive} for {apart}");
+    }
+
+    /// `tests/golden/best.py` takes columns by falling variance, puts each one's error on those that are left, and inverts
+    /// the Hessian of these anew every time.
+    #[test]
+    fn the_nearest_plane_is_gptq() {
+        let file = include_bytes!("../../../tests/data/best/sites.safetensors");
+        let file = Weights::from_bytes("sites.safetensors", file).unwrap();
+        for site in ["vit.proj", "vit.fc2", "swin.qkv"] {
+            let float = |part: &str| file.float(&format!("{site}/{part}")).unwrap();
+            let lanes = |part: &str| -> Vec<i8> {
+                let lanes = file.bytes(&format!("{site}/{part}")).unwrap();
+                lanes.iter().map(|&lane| lane as i8).collect()
+            };
+            let (levels, expected) = (lanes("b.levels"), lanes("b.lanes"));
+            let nearest = |x: f32| {
+                let distance = |level: i8| (f32::from(level) - x).abs();
+                let levels = levels.iter().copied();
+                let nearer = |one: &i8, other: &i8| distance(*one).total_cmp(&distance(*other));
+                levels.min_by(nearer).unwrap()
+            };
+            let (scales, variances) = (float("b.scale"), float("b.error"));
+            let weight = float("weight");
+            let inputs = weight.len() / scales.len();
+            let covariance = Array2::from_shape_vec((inputs, inputs), float("covariance")).unwrap();
+            let factor = CovarianceFactor::of(&covariance, 0.01).unwrap();
+            let rows = weight.chunks(inputs).zip(expected.chunks(inputs));
+            for (row, (weight, expected)) in rows.enumerate() {
+                let (integers, variance) = factor.round(weight, scales[row], nearest);
+                assert_eq!(integers, expected, "{site}, row {row}");
+                // The factor, and what it carries of up to 48 errors, is f32.
+                let off = (variance / f64::from(variances[row]) - 1.0).abs();
+                assert!(off < 1e-5, "{site}, row {row}: the variance is {off:e} off");
+            }
+        }
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Round<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::weights::Weights;
 
     fn histogram(bins: usize) -> Histogram {
         let bins = 0..bins;
@@ -146,6 +147,34 @@ mod tests {
                     (found - least).abs() < 1e-9,
                     "{bins} bins, {count}: {found} for {least}"
                 );
+            }
+        }
+    }
+
+    /// `tests/golden/best.py` looks at every stretch of bins.
+    #[test]
+    fn levels_are_the_oracles() {
+        let file = include_bytes!("../../../tests/data/best/levels.safetensors");
+        let file = Weights::from_bytes("levels.safetensors", file).unwrap();
+        let float = |name: &str| -> Vec<f64> {
+            let values = file.float(name).unwrap();
+            values.into_iter().map(f64::from).collect()
+        };
+        for operand in ["gelu", "softmax"] {
+            let [centres, weights] =
+                ["centres", "weights"].map(|part| float(&format!("{operand}.{part}")));
+            let histogram = Histogram { centres, weights };
+            for count in [4, 16, 64] {
+                let levels = optimal_levels(&histogram, count);
+                assert_eq!(levels.len(), count);
+                let found = levels.iter().copied().chain([histogram.error(&levels)]);
+                let [levels, error] =
+                    ["levels", "error"].map(|part| float(&format!("{operand}.{count}.{part}")));
+                for (found, expected) in found.zip(levels.into_iter().chain(error)) {
+                    // Both are f64, but the file has f32.
+                    let is_near = (found - expected).abs() <= 1e-7 * expected.abs();
+                    assert!(is_near, "{operand}, {count}: {found} for {expected}");
+                }
             }
         }
     }
