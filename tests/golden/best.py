@@ -245,15 +245,22 @@ def fisher_weights(config, labels, compared):
         parameter.data = half(parameter).float()
     answers = {name: half(value) for name, value in weights(model).items()}
     images = half(noise(range(len(labels)), config["image_size"]))
-    network, operands = Network(model, images), {}
+    network, inputs = Network(model, images), {}
+
+    def keep_input(name):
+        def unchanged(a, b):
+            inputs[name] = a
+            return a, b
+
+        return unchanged
+
     for site in network.sites:
-        # It sees the operands, and changes nothing.
-        site.quantize = lambda a, b, name=site.name: (operands.__setitem__(name, a), (a, b))[1]
+        site.quantize = keep_input(site.name)
     logits = network.model(images.double())
     losses = [F.cross_entropy(logits, torch.tensor(drawn), reduction="sum") for drawn in zip(*labels)]
     outputs = {site.name: site.out for site in network.sites}
     for site, part in compared.items():
-        at = {"a": operands, "out": outputs}[part][site]
+        at = {"a": inputs, "out": outputs}[part][site]
         squares = [torch.autograd.grad(loss, at, retain_graph=True)[0].square() for loss in losses]
         answers[f"fisher/{site}/{part}"] = sum(squares).float()
     answers |= {"fisher/images": images, "fisher/labels": torch.tensor(labels).int()}
