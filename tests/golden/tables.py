@@ -3,7 +3,7 @@ weight's rounding, the bias. What a file holds as f32 is rounded to it here, and
 
 import numpy as np
 
-BINS, MOST_BINS, TOPS, SHIFTS = 4096, 512, range(60, 128), range(5)
+BINS, MOST_BINS, TOPS, SHIFTS = 4096, 512, range(60, 128), range(12)
 SCALES, FRACTIONS, NEIGHBOURS, DAMPING = 29, (0.35, 1.05), 2, 0.01
 
 
