@@ -25,7 +25,7 @@ use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{Recipe, Request, describe_beside, resolve, told_labels};
 use ptq4vit_gpu::model::{interpolate_positions, with_todays_names};
-use ptq4vit_gpu::quant::QuantizedModel;
+use ptq4vit_gpu::quant::{Preset, QuantizedModel};
 use ptq4vit_gpu::verify::{Report, compare};
 use std::collections::HashSet;
 use std::path::Path;
@@ -114,9 +114,13 @@ pub fn index(input: &[u8]) {
 
 /// Edits of quantized files.
 pub fn quantized(input: &[u8]) {
-    static FILES: LazyLock<[Container; 3]> =
-        LazyLock::new(|| tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::quantized(told))));
-    let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
+    static FILES: LazyLock<Vec<Container>> = LazyLock::new(|| {
+        let files = [Preset::Ptq4vit, Preset::Best].map(|preset| {
+            tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::quantized(told, preset)))
+        });
+        files.into_iter().flatten().collect()
+    });
+    let weights = Weights::from_bytes(nowhere(), &edited(&FILES, input));
     let accepted = weights.is_ok_and(|weights| use_quantized(&weights));
     assert!(accepted || input.len() > EDIT, "a sound file is refused");
 }

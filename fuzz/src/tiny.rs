@@ -33,12 +33,13 @@ pub fn checkpoint(told: &str) -> Vec<u8> {
     std::fs::read(path).expect("it is there")
 }
 
-/// What `calibrate` makes of [`checkpoint`]: with twins, and with weights of 5 bits, so that not every byte is full.
-pub fn quantized(told: &str) -> Vec<u8> {
+/// What `calibrate` makes of [`checkpoint`]: with twins or, by preset `best`, tables, and with weights of 5 bits, so that
+/// not every byte is full.
+pub fn quantized(told: &str, preset: Preset) -> Vec<u8> {
     let weights = Weights::from_bytes(super::nowhere(), &checkpoint(told)).expect("a sound file");
     let resolved = resolve(&weights, None).expect("it says what it is");
     let sites = sites(&resolved.architecture);
-    let mut method = Method::preset(Preset::Ptq4vit, 5, 6, &sites).expect("sound widths");
+    let mut method = Method::preset(preset, 5, 6, &sites).expect("sound widths");
     method.settings.candidates = 4;
     method.settings.rounds = 1;
     let pixels = 3 * resolved.architecture.image_size().pow(2);
@@ -48,7 +49,7 @@ pub fn quantized(told: &str) -> Vec<u8> {
         .images(&images)
         .run()
         .expect("a calibration");
-    let provenance = Provenance::new(&weights, "tiny", Preset::Ptq4vit, None, &[]);
+    let provenance = Provenance::new(&weights, "tiny", preset, None, &[]);
     let provenance = provenance.expect("no image has to be read");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("quantized.safetensors");

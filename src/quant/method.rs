@@ -32,16 +32,28 @@ impl Method {
         })
     }
 
-    /// Checks that the metric can compare the outputs of each scale of the network's `sites`: a direction takes more
-    /// than one output.
+    /// Checks that the scales of the network's `sites` can be searched: none has a table, for which there are no
+    /// candidates, and the metric can compare the outputs of each; a direction takes more than one output.
     ///
     /// # Errors
-    /// A site whose scales it can't compare.
-    pub(super) fn check_metric<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Result<()> {
+    /// A site whose scales it can't find.
+    pub(super) fn check_searchable<'a>(&self, sites: impl Iterator<Item = &'a Site>) -> Result<()> {
         let metric = self.settings.metric;
-        let mut plans = self.plan.integer(sites);
-        let by_channel = |plan: &SitePlan| plan.b.granularity == Granularity::Channel;
-        match plans.find(by_channel) {
+        let plans: Vec<SitePlan> = self.plan.integer(sites).collect();
+        let operands = plans
+            .iter()
+            .flat_map(|plan| [(plan, "a", &plan.a), (plan, "b", &plan.b)]);
+        let mut tables = operands.filter(|(_, _, operand)| operand.format.lanes().is_some());
+        if let Some((plan, name, operand)) = tables.next() {
+            let problem = format!(
+                "site `{}`: {name}.format: expected one whose scales can be searched, found {}",
+                plan.site.name,
+                operand.format.name()
+            );
+            return Err(Error::setting(Setting::Plan, problem));
+        }
+        let by_channel = |plan: &&SitePlan| plan.b.granularity == Granularity::Channel;
+        match plans.iter().find(by_channel) {
             Some(plan) if !metric.sums_squares() => Err(Error::setting(
                 Setting::Metric,
                 format!(

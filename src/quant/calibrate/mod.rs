@@ -234,7 +234,7 @@ pub(super) fn calibrate(
 ) -> Result<Calibration> {
     let Method { plan, settings } = method;
     settings.validate()?;
-    method.check_metric(network.sites())?;
+    method.check_searchable(network.sites())?;
     let wanted = &|site: &Site| plan.of(site).is_some() && wanted(site);
     if images.is_empty() {
         return Err(Error::setting(

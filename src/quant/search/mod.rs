@@ -22,7 +22,7 @@ pub use scan::Scan;
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::settings::Settings;
 use crate::device::{Buffer, Commands, Device};
-use crate::error::{Error, Result, Setting};
+use crate::error::{Error, Result};
 use crate::format::Scale;
 use crate::graph::LinearWeights;
 use crate::kernels::row_maximum;
@@ -109,7 +109,6 @@ impl<'a> SiteSearch<'a> {
         batches: &[Batch],
         step_bytes: usize,
     ) -> Result<Self> {
-        searchable(plan)?;
         let maxima = [
             maxima(commands, plan, Side::A, linear, batches)?,
             maxima(commands, plan, Side::B, linear, batches)?,
@@ -470,24 +469,6 @@ fn maxima(
         }
     }
     Ok(maxima)
-}
-
-/// Checks that the scales of `plan` can be searched: there are no candidates of tables.
-///
-/// # Errors
-/// The operand whose codes are looked up in tables.
-fn searchable(plan: &SitePlan) -> Result<()> {
-    for (name, operand) in [("a", &plan.a), ("b", &plan.b)] {
-        if operand.format.lanes().is_some() {
-            let problem = format!(
-                "site `{}`: {name}.format: expected one whose scales can be searched, found {}",
-                plan.site.name,
-                operand.format.name()
-            );
-            return Err(Error::setting(Setting::Plan, problem));
-        }
-    }
-    Ok(())
 }
 
 pub(in crate::quant) fn not_finite(
