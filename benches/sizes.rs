@@ -5,6 +5,7 @@
 //! ```sh
 //! cargo bench --bench sizes -- --calibrate swin_tiny_patch4_window7_224
 //! cargo bench --bench sizes -- --model vit_base_patch16_384 --calibrate vit_base_patch16_384 --candidates 20 --rounds 1
+//! cargo bench --bench sizes -- --model vit_base_patch16_224 --calibrate vit_base_patch16_224 --preset best --images 32
 //! ```
 
 use clap::Parser;
@@ -30,7 +31,9 @@ struct Arguments {
     /// Of these, calibrate this one in full; may be repeated.
     #[arg(long)]
     calibrate: Vec<String>,
-    /// Images, candidates and rounds of these calibrations.
+    /// Preset, images, candidates and rounds of these calibrations; preset `best` has no candidates.
+    #[arg(long, value_enum, default_value = "ptq4vit")]
+    preset: Preset,
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..))]
     images: u64,
     #[arg(long, default_value_t = 100)]
@@ -85,7 +88,7 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
 
     let (method, images_used) = if in_full {
         let sites = sites(&resolved.architecture);
-        let mut method = Method::preset(Preset::Ptq4vit, 6, 6, &sites)?;
+        let mut method = Method::preset(arguments.preset, 6, 6, &sites)?;
         method.settings.candidates = arguments.candidates;
         method.settings.rounds = arguments.rounds;
         (method, &images[..])
@@ -108,7 +111,7 @@ fn row(device: &Device, recipe: &Recipe, arguments: &Arguments) -> Result<()> {
         let time = forward + backward + search + evidence;
         figures(time, calibration.peak_device_bytes)
     });
-    let provenance = Provenance::new(&weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
+    let provenance = Provenance::new(&weights, &resolved.name, arguments.preset, None, &[])?;
     let model = QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?;
     device.memory().reset_peak();
     let integer_figures = one_image(device, &mut Model::quantized(device, &model)?, &images)?;
