@@ -328,13 +328,13 @@ mod tests {
             plan.check_formats(&none),
             Err("expected 1 of a.levels, found 0".into())
         );
-        // R2 of a table is shifted by 4 at most.
+        // R2 of a table is shifted by 11 at most.
         let plan = site("layers.0.blocks.0.attn.pv");
         let mut shifted = scales(&plan, [table(0.0, &[0, 1]), rising()]);
-        shifted.a[0].shift = 5;
+        shifted.a[0].shift = 12;
         assert_eq!(
             plan.check_formats(&shifted),
-            Err("expected a.shift up to 4, found 5".into())
+            Err("expected a.shift up to 11, found 12".into())
         );
     }
 

@@ -178,3 +178,73 @@ fn corrected_bias(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::weights::Weights;
+    use crate::graph::Site;
+    use crate::quant::{Policy, Preset};
+
+    /// From what goes through a product to its integers and its bias, everything is what `tests/golden/best.py` finds: it
+    /// makes sure that f32 decides nothing.
+    #[test]
+    fn a_site_is_the_oracles() {
+        let file = include_bytes!("../../../tests/data/best/sites.safetensors");
+        let file = Weights::from_bytes("sites.safetensors", file).unwrap();
+        for (name, bits, after_gelu) in [
+            ("vit.proj", 4, false),
+            ("vit.fc2", 4, true),
+            ("swin.qkv", 6, false),
+        ] {
+            let float = |part: &str| file.float(&format!("{name}/{part}")).unwrap();
+            let lanes = |part: &str| file.bytes(&format!("{name}/{part}")).unwrap();
+            let [a, weight, bias] = ["a", "weight", "bias"].map(float);
+            let inputs = weight.len() / bias.len();
+            let sizes = Linear {
+                after_gelu,
+                ..Linear::new(a.len() / inputs, inputs, bias.len())
+            };
+            let site = Site::linear(name, sizes);
+            let policy = Policy {
+                rules: Vec::new(),
+                ..Policy::preset(Preset::Best, bits, bits)
+            };
+            let plan = policy.plan(std::slice::from_ref(&site)).unwrap();
+            let plan = plan.of(&site).unwrap();
+            let values = SiteValues {
+                images: 1,
+                a: &a,
+                b: None,
+                a_fisher: Some(&float("a_fisher")),
+                b_fisher: None,
+                out_fisher: &float("out_fisher"),
+            };
+            let linear = LinearSite {
+                weight: &weight,
+                bias: Some(&bias),
+            };
+            let (found, _) = quantize_site(&plan, &values, Some(&linear), true);
+
+            let (scales, table) = (&found.scales, &found.scales.a_tables[0]);
+            let shift = file.integers(&format!("{name}/a.shift")).unwrap();
+            let a = (scales.a[0].scale, scales.a[0].shift as i32, table.offset);
+            let expected = (float("a.scale")[0], shift[0], float("a.offset")[0]);
+            assert_eq!(a, expected, "{name}");
+            assert_eq!(table.lanes, lanes("a.levels"), "{name}");
+            assert_eq!(scales.b_tables[0].lanes, lanes("b.levels"), "{name}");
+            let of_rows: Vec<f32> = scales.b.iter().map(|scale| scale.scale).collect();
+            assert_eq!(of_rows, float("b.scale"), "{name}");
+            let rounded = found.weight.unwrap();
+            let codes: Vec<u8> = rounded.codes.iter().map(|&code| code as u8).collect();
+            assert_eq!(codes, lanes("b.lanes"), "{name}");
+            let expected = float("corrected");
+            let largest = expected.iter().fold(0.0f32, |most, e| most.max(e.abs()));
+            for (found, expected) in rounded.bias.unwrap().iter().zip(expected) {
+                // What levels stand for is f32, and so their mean is some roundings off.
+                let off = (found - expected).abs() / largest;
+                assert!(off < 1e-6, "{name}: a bias is {off:e} off");
+            }
+        }
+    }
+}

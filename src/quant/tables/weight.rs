@@ -20,6 +20,8 @@ const NEIGHBOURS: usize = 2;
 const DAMPING: f64 = 0.01;
 /// Sets it where there is one row an image.
 const SINGLE_DAMPING: f64 = 0.3;
+/// Counts the halves from the smallest 8-bit integer to one more than the largest.
+const HALVES: usize = 512;
 
 /// Holds a weight in integers.
 #[derive(Debug)]
@@ -68,7 +70,11 @@ pub(super) fn round_weight(
         }
     };
     let rows = Rows {
-        integers: &integers,
+        nearest: Nearest::of(&integers),
+        reach: integers
+            .iter()
+            .map(|&level| f64::from(level).abs())
+            .fold(1.0, f64::max),
         variances: &variances,
         factor: factor.as_ref(),
     };
@@ -94,8 +100,10 @@ pub(super) fn round_weight(
 
 /// Holds what all rows of a weight are rounded by.
 struct Rows<'a> {
-    /// What lanes can be, rising.
-    integers: &'a [i8],
+    /// Finds the lane.
+    nearest: Nearest,
+    /// The largest magnitude of a lane, or 1.
+    reach: f64,
     /// `[inputs]`.
     variances: &'a [f64],
     /// There unless all inputs are constant.
@@ -106,9 +114,8 @@ impl Rows<'_> {
     /// Finds the scale of a group of rows whose largest weight is `largest`: the best by the inputs' variances, or a
     /// neighbour of it that is better by their covariance.
     fn best_scale(&self, group: &[f32], largest: f32) -> f32 {
-        let reach = self.integers.iter().map(|&level| f64::from(level).abs());
         let covering = match largest > 0.0 {
-            true => f64::from(largest) / reach.fold(1.0, f64::max),
+            true => f64::from(largest) / self.reach,
             false => 1.0,
         };
         let scales: Vec<f32> = (0..SCALES)
@@ -147,11 +154,11 @@ impl Rows<'_> {
     }
 
     fn rounding_error(&self, w: f32, scale: f32) -> f32 {
-        f32::from(nearest(self.integers, w / scale)) * scale - w
+        f32::from(self.nearest.to(w / scale)) * scale - w
     }
 
     fn round(&self, group: &[f32], scale: f32) -> (Vec<i8>, f64) {
-        let nearest = |x| nearest(self.integers, x);
+        let nearest = |x| self.nearest.to(x);
         let Some(factor) = self.factor else {
             let lanes = group.iter().map(|w| nearest(w / scale)).collect();
             return (lanes, self.error_apart(group, scale));
@@ -202,27 +209,38 @@ fn levels(weight: &[f32], bits: u32, variances: &[f64], largest: &[f32]) -> Tabl
     table.expect("a fit to levels is a table")
 }
 
-/// Finds the nearest of rising `integers`, the lower one of two that are as near.
-pub(super) fn nearest(integers: &[i8], x: f32) -> i8 {
-    let above = integers.partition_point(|&integer| f32::from(integer) < x);
-    match above {
-        0 => integers[0],
-        _ if above == integers.len() => integers[above - 1],
-        _ => {
-            let [low, high] = [integers[above - 1], integers[above]];
-            let middle = (f32::from(low) + f32::from(high)) / 2.0;
-            if x > middle { high } else { low }
-        }
+/// Finds the nearest of some integers, the lower one of two that are as near. The middle between two is a multiple of a
+/// half, so that all of a cell between neighbouring multiples, its upper end with it, has the same one.
+struct Nearest([i8; HALVES]);
+
+impl Nearest {
+    /// Takes `integers` that rise.
+    fn of(integers: &[i8]) -> Self {
+        let mut level = 0;
+        Self(std::array::from_fn(|cell| {
+            // In halves, so that sums are twice the middles.
+            let upper_end = cell as i32 - 255;
+            while level + 1 < integers.len()
+                && upper_end > i32::from(integers[level]) + i32::from(integers[level + 1])
+            {
+                level += 1;
+            }
+            integers[level]
+        }))
+    }
+
+    #[inline]
+    fn to(&self, x: f32) -> i8 {
+        let halves = (2.0 * x).clamp(-255.0, 256.0);
+        let truncated = halves as i32;
+        let rounded_up = truncated + i32::from((truncated as f32) < halves);
+        self.0[(rounded_up + 255) as usize]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::site::{LinearSite, SiteValues, quantize_site};
     use super::*;
-    use crate::file::weights::Weights;
-    use crate::graph::Site;
-    use crate::quant::{Policy, Preset};
     use ndarray::Array2;
 
     fn rounded(format: Format, granularity: Granularity) -> (Vec<f32>, RoundedWeight) {
@@ -285,81 +303,23 @@ mod tests {
         assert!(off.fold(0.0, f32::max) < 0.1);
     }
 
-    /// From what goes through a product to its integers and its bias, everything is what `tests/golden/best.py` finds: it
-    /// makes sure that f32 decides nothing.
-    #[test]
-    fn a_site_is_the_oracles() {
-        let file = include_bytes!("../../../tests/data/best/sites.safetensors");
-        let file = Weights::from_bytes("sites.safetensors", file).unwrap();
-        for (name, bits, after_gelu) in [
-            ("vit.proj", 4, false),
-            ("vit.fc2", 4, true),
-            ("swin.qkv", 6, false),
-        ] {
-            let float = |part: &str| file.float(&format!("{name}/{part}")).unwrap();
-            let lanes = |part: &str| file.bytes(&format!("{name}/{part}")).unwrap();
-            let [a, weight, bias] = ["a", "weight", "bias"].map(float);
-            let inputs = weight.len() / bias.len();
-            let sizes = Linear {
-                after_gelu,
-                ..Linear::new(a.len() / inputs, inputs, bias.len())
-            };
-            let site = Site::linear(name, sizes);
-            let policy = Policy {
-                rules: Vec::new(),
-                ..Policy::preset(Preset::Best, bits, bits)
-            };
-            let plan = policy.plan(std::slice::from_ref(&site)).unwrap();
-            let plan = plan.of(&site).unwrap();
-            let values = SiteValues {
-                images: 1,
-                a: &a,
-                b: None,
-                a_fisher: Some(&float("a_fisher")),
-                b_fisher: None,
-                out_fisher: &float("out_fisher"),
-            };
-            let linear = LinearSite {
-                weight: &weight,
-                bias: Some(&bias),
-            };
-            let (found, _) = quantize_site(&plan, &values, Some(&linear), true);
-
-            let (scales, table) = (&found.scales, &found.scales.a_tables[0]);
-            let shift = file.integers(&format!("{name}/a.shift")).unwrap();
-            let a = (scales.a[0].scale, scales.a[0].shift as i32, table.offset);
-            let expected = (float("a.scale")[0], shift[0], float("a.offset")[0]);
-            assert_eq!(a, expected, "{name}");
-            assert_eq!(table.lanes, lanes("a.levels"), "{name}");
-            assert_eq!(scales.b_tables[0].lanes, lanes("b.levels"), "{name}");
-            let of_rows: Vec<f32> = scales.b.iter().map(|scale| scale.scale).collect();
-            assert_eq!(of_rows, float("b.scale"), "{name}");
-            let rounded = found.weight.unwrap();
-            let codes: Vec<u8> = rounded.codes.iter().map(|&code| code as u8).collect();
-            assert_eq!(codes, lanes("b.lanes"), "{name}");
-            let expected = float("corrected");
-            let largest = expected.iter().fold(0.0f32, |most, e| most.max(e.abs()));
-            for (found, expected) in rounded.bias.unwrap().iter().zip(expected) {
-                // What levels stand for is f32, and so their mean is some roundings off.
-                let off = (found - expected).abs() / largest;
-                assert!(off < 1e-6, "{name}: a bias is {off:e} off");
-            }
-        }
-    }
-
     #[test]
     fn the_nearest_level_is_found() {
-        let integers = [-100, -3, 0, 7, 127];
-        for (x, expected) in [
-            (-1e9, -100),
-            (-51.6, -100),
-            (-51.4, -3),
-            (3.5, 0),
-            (3.6, 7),
-            (7.0, 7),
-            (1e9, 127),
+        for integers in [
+            &[-100, -3, 0, 7, 127][..],
+            &[-128, -127, 2, 5, 126, 127],
+            &[9],
         ] {
-            assert_eq!(nearest(&integers, x), expected, "{x}");
+            let nearest = Nearest::of(integers);
+            let middles = (-1100..1100).map(|quarters| quarters as f32 / 4.0);
+            for x in middles.flat_map(|x| [x, x.next_up(), x.next_down(), x * 1e9]) {
+                let distance = |integer: &&i8| (f64::from(**integer) - f64::from(x)).abs();
+                // Of equals the first one.
+                let expected = integers
+                    .iter()
+                    .min_by(|one, other| distance(one).total_cmp(&distance(other)));
+                assert_eq!(Some(&nearest.to(x)), expected, "{x} among {integers:?}");
+            }
         }
     }
 }
