@@ -245,9 +245,9 @@ fn positive(step: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake_quantizer::FakeQuantizer;
     use super::super::histogram::Power;
     use super::super::levels::optimal_levels;
-    use super::super::rounding::Rounding;
     use super::*;
     use crate::format::Lanes;
     use crate::quant::plan::{Granularity, OperandScheme};
@@ -273,10 +273,10 @@ mod tests {
             },
             granularity: Granularity::Tensor,
         };
-        let rounding = Rounding::new(&scheme, fitted.scale, fitted.table.as_ref());
+        let fake_quantizer = FakeQuantizer::new(&scheme, fitted.scale, fitted.table.as_ref());
         let errors = values
             .iter()
-            .map(|&x| f64::from(rounding.value(x) - x).powi(2));
+            .map(|&x| f64::from(fake_quantizer.value(x) - x).powi(2));
         errors.sum::<f64>() / values.len() as f64
     }
 

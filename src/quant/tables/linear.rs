@@ -1,7 +1,7 @@
 //! What goes into a product with a weight, before and after it is rounded: its bias makes up for the means, its weight
 //! is rounded with a view to how the rest varies.
 
-use super::rounding::Rounding;
+use super::fake_quantizer::FakeQuantizer;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
@@ -22,9 +22,13 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Takes `values` `[rows, inputs]` as they are rounded by `rounding`, with the weights of the rows, which add up to 1.
-    pub fn of(values: &[f32], inputs: usize, rows: &[f64], rounding: &Rounding) -> Self {
-        let rounded: Vec<f32> = values.par_iter().map(|&x| rounding.value(x)).collect();
+    /// Takes `values` `[rows, inputs]` and what `fake_quantizer` makes of them, with the weights of the rows, which add up
+    /// to 1.
+    pub fn of(values: &[f32], inputs: usize, rows: &[f64], fake_quantizer: &FakeQuantizer) -> Self {
+        let rounded: Vec<f32> = values
+            .par_iter()
+            .map(|&x| fake_quantizer.value(x))
+            .collect();
         let (means, rounded_means) = (means(values, inputs, rows), means(&rounded, inputs, rows));
         let mut centred = rounded;
         centred
@@ -124,8 +128,8 @@ mod tests {
             format: Format::Uniform,
             granularity: Granularity::Tensor,
         };
-        let rounding = Rounding::new(&scheme, Scale::uniform(0.25), None);
-        let found = Inputs::of(&values, inputs, &weights, &rounding);
+        let fake_quantizer = FakeQuantizer::new(&scheme, Scale::uniform(0.25), None);
+        let found = Inputs::of(&values, inputs, &weights, &fake_quantizer);
         let value = |row: usize, input: usize| f64::from(values[row * inputs + input]);
         let rounded = |row, input| (value(row, input) * 4.0).round_ties_even() / 4.0;
         let mean = |of: &dyn Fn(usize) -> f64| -> f64 {

@@ -3,12 +3,12 @@
 //! Everything here is computed on the host, from values as they are before they are rounded and from the Fisher weight of
 //! each (`calibrate/fisher.rs`).
 
+mod fake_quantizer;
 mod fit;
 mod histogram;
 mod levels;
 mod linear;
 mod operand;
-mod rounding;
 mod site;
 mod weight;
 

@@ -1,8 +1,8 @@
 //! One site, from what goes through it to what it is in integers.
 
+use super::fake_quantizer::FakeQuantizer;
 use super::linear::Inputs;
 use super::operand::{FittedOperand, Group, Wanted, fit_operand};
-use super::rounding::Rounding;
 use super::weight::{RoundedWeight, round_weight};
 use crate::graph::{Linear, SiteKind};
 use crate::quant::plan::{Side, SitePlan, SiteScales};
@@ -104,8 +104,8 @@ fn quantize_linear(
     };
     let groups = Group::divide(plan, Side::A, values.images, values.a, values.a_fisher);
     let a = fit_operand(&groups, &wanted);
-    let rounding = Rounding::new(&plan.a, a.scales[0], a.tables.first());
-    let inputs = Inputs::of(values.a, sizes.inputs, &rows, &rounding);
+    let fake_quantizer = FakeQuantizer::new(&plan.a, a.scales[0], a.tables.first());
+    let inputs = Inputs::of(values.a, sizes.inputs, &rows, &fake_quantizer);
     let rounded = round_weight(linear.weight, sizes, &plan.b, &inputs);
     let offset = a
         .tables

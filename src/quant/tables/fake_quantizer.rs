@@ -4,7 +4,7 @@ use crate::format::{Decoder, Encoder, Format, Scale, Table, by_format, half_rang
 use crate::quant::plan::OperandScheme;
 
 /// Rounds values of one group to what their codes stand for, as the devices' quantizers do.
-pub(super) struct Rounding {
+pub(super) struct FakeQuantizer {
     format: Format,
     q: f32,
     /// The record of the group's encoder.
@@ -12,7 +12,7 @@ pub(super) struct Rounding {
     decoder: Decoder,
 }
 
-impl Rounding {
+impl FakeQuantizer {
     pub fn new(scheme: &OperandScheme, scale: Scale, table: Option<&Table>) -> Self {
         let format = scheme.format;
         let (scales, tables) = ([scale], table.cloned());
