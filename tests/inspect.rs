@@ -310,6 +310,33 @@ fn the_page_of_the_baseline() {
     }
 }
 
+/// Without candidates, and with levels in the place of codes.
+#[test]
+fn the_page_of_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("page.html");
+    program("calibrate")
+        .with("--model", VIT)
+        .with("--images", "models/demo/calibration")
+        .with("--count", "3")
+        .with("--bits", "4")
+        .with("--device", "cpu")
+        .with("--out", folder.path().join("out.safetensors"))
+        .with("--report", &page)
+        .run()
+        .success();
+    let page = std::fs::read_to_string(&page).unwrap();
+    let (elements, text) = parse(&page);
+    assert_eq!(count(&elements, "svg"), 2 + 2 * 4);
+    for part in [
+        "best: in sequence, probes: 2, layer-norm, bias correction",
+        "Codes of a table stand for levels at any places",
+    ] {
+        assert!(text.replace('\n', " ").contains(part), "{part} in {text}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("Scores of the candidates"));
+}
+
 #[test]
 fn names_are_text() {
     let folder = tempfile::tempdir().unwrap();

@@ -186,7 +186,15 @@ impl Page<'_> {
         }
     }
 
+    /// Draws the scores of sites whose scales were searched, where there are any.
     fn curves(&self) -> Markup {
+        let reports = self.reports.iter();
+        let mut searched = reports
+            .filter(|report| !report.curves.is_empty())
+            .peekable();
+        if searched.peek().is_none() {
+            return Markup::default();
+        }
         html! {
             section {
                 h2 { "Scores of the candidates" }
@@ -200,7 +208,7 @@ impl Page<'_> {
                     "weight has a scale, the eight channels with the largest errors are shown."
                 }
                 div.small {
-                    @for report in self.reports {
+                    @for report in searched {
                         figure {
                             figcaption { b { (report.site) } }
                             (score_curves(report))
