@@ -62,17 +62,16 @@ impl<'a> Encoder<'a> {
     /// Says whether a value lies beyond the outermost levels of a table by more than half a scale, that of their range.
     pub(super) fn clips(self, x: f32, lanes: Lanes) -> bool {
         let [origin, inverse, _, ratio] = self.head;
+        let unit_2 = 1.0 / ratio;
+        // In cells of the first grid: where the level lies, and half of its scale.
         let [first, last] = [f32::NEG_INFINITY, f32::INFINITY].map(|end| {
             let lane = self.lane(end, lanes);
-            let unit = match lanes {
-                Lanes::Ranges if lane >= 0x80 => 1.0 / ratio,
+            let integer = lanes.integer(lane, (unit_2 as u32).trailing_zeros());
+            let half = match lanes {
+                Lanes::Ranges if lane >= 0x80 => unit_2,
                 _ => 1.0,
             };
-            let shift = (1.0 / ratio).log2() as u32;
-            (
-                (2 * (lanes.integer(lane, shift) - lanes.least())) as f32,
-                unit,
-            )
+            ((2 * (integer - lanes.least())) as f32, half)
         });
         let place = (x - origin) * inverse;
         place < first.0 - first.1 || place > last.0 + last.1
