@@ -190,6 +190,7 @@ mod tests {
     fn strategies_are_read() {
         let tile = Tile {
             lanes: [4, 8],
+            column_vectors: 1,
             step: 16,
         };
         let found = parse(

@@ -89,6 +89,15 @@ impl Clock {
 /// bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
+/// Describes an adapter's cooperative matrices with f16 operands and f32 sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CooperativeUnits {
+    /// Rows and columns of a matrix, 8 or 16.
+    pub side: u32,
+    /// Invocations of the smallest subgroup, which has one matrix in common.
+    pub subgroup: u32,
+}
+
 /// Holds what is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
@@ -98,8 +107,8 @@ pub(super) struct Traits {
     pub(super) driver: String,
     /// Whether the adapter is a driver that computes on the CPU.
     pub(super) software: bool,
-    /// Rows and columns of the cooperative matrices that were asked for with the device: f16 operands, f32 sums.
-    pub(super) cooperative_side: Option<u32>,
+    /// The cooperative matrices that were asked for with the device.
+    pub(super) cooperative_units: Option<CooperativeUnits>,
 }
 
 /// Runs kernels on a GPU.
@@ -183,10 +192,9 @@ impl Gpu {
         }
     }
 
-    /// Returns the rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and
-    /// f32 sums.
-    pub fn cooperative_side(&self) -> Option<u32> {
-        self.traits.cooperative_side
+    /// Describes the cooperative matrices, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_units(&self) -> Option<CooperativeUnits> {
+        self.traits.cooperative_units
     }
 
     pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {

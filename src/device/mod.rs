@@ -19,7 +19,7 @@ pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_asy
 pub use adapter::{adapters, open};
 pub use buffer::Buffer;
 pub use commands::{Commands, Recording};
-pub use gpu::{Binding, EntryPoint, Gpu, Shader};
+pub use gpu::{Binding, CooperativeUnits, EntryPoint, Gpu, Shader};
 pub use memory::MemoryUse;
 pub use strategy::{Strategy, Tile};
 
@@ -146,16 +146,15 @@ impl Device {
             (Self::Cpu(_), _) => false,
             (Self::Gpu(_), Strategy::Registers) => true,
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
-            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_side().is_some(),
+            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_units().is_some(),
         }
     }
 
-    /// Returns the rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and
-    /// f32 sums.
-    pub fn cooperative_side(&self) -> Option<u32> {
+    /// Describes the cooperative matrices, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_units(&self) -> Option<CooperativeUnits> {
         match self {
             Self::Cpu(_) => None,
-            Self::Gpu(gpu) => gpu.cooperative_side(),
+            Self::Gpu(gpu) => gpu.cooperative_units(),
         }
     }
 

@@ -29,6 +29,7 @@ mod mean_tokens;
 mod mean_tokens_backward;
 mod pack_quads;
 mod patches;
+mod peak_cooperative;
 mod peak_copy;
 mod peak_f32;
 mod peak_int8;
@@ -71,6 +72,7 @@ pub use mean_tokens::{MeanTokens, mean_tokens};
 pub use mean_tokens_backward::mean_tokens_backward;
 pub use pack_quads::{PackQuads, pack_quads};
 pub use patches::{Patches, patches};
+pub use peak_cooperative::{peak_cooperative, peak_cooperative_multiply_adds};
 pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
@@ -129,6 +131,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     mean_tokens_backward
     pack_quads
     patches
+    peak_cooperative
     peak_copy
     peak_f32
     peak_int8

@@ -121,6 +121,7 @@ pub struct Case {
     bit_for_bit: bool,
     divided: Option<Divided>,
     needs_f16: bool,
+    needs_cooperative_matrices: bool,
 }
 
 /// Says how a product's work is divided in a case: the name that its strategies are set by, and which are tried.
@@ -130,16 +131,23 @@ struct Divided {
     strategies: &'static [Strategy],
 }
 
-/// Lists strategies of every device: besides the usual tile one that is small and uneven and one that is wide.
-const STRATEGIES: [Strategy; 4] = [
+/// Lists strategies of every device: besides the usual tile some that are small and uneven and one that is wide.
+const STRATEGIES: [Strategy; 5] = [
     Strategy::Registers,
     Strategy::Tiled(Tile::DEFAULT),
     Strategy::Tiled(Tile {
         lanes: [2, 5],
+        column_vectors: 1,
         step: 3,
     }),
     Strategy::Tiled(Tile {
+        lanes: [3, 4],
+        column_vectors: 2,
+        step: 5,
+    }),
+    Strategy::Tiled(Tile {
         lanes: [16, 16],
+        column_vectors: 1,
         step: 16,
     }),
 ];
@@ -175,7 +183,9 @@ impl Case {
     /// Runs it on `device` under each of the strategies that are to be tried and that the device offers, or once where
     /// there is nothing to choose; not at all where the device lacks what it needs. Hands over each result.
     pub fn run(&self, device: &Device, each: &mut dyn FnMut(Option<Strategy>, Result<Values>)) {
-        if self.needs_f16 && !device.has_f16() {
+        if self.needs_f16 && !device.has_f16()
+            || self.needs_cooperative_matrices && device.cooperative_units().is_none()
+        {
             return;
         }
         let Some(Divided { name, strategies }) = self.divided else {
@@ -224,6 +234,14 @@ impl Case {
             ..divided
         });
         Self { divided, ..self }
+    }
+
+    /// Restricts the case to devices that have units for matrices.
+    pub(super) fn on_cooperative_matrices(self) -> Self {
+        Self {
+            needs_cooperative_matrices: true,
+            ..self
+        }
     }
 
     /// Restricts the case to devices that have f16.
@@ -323,6 +341,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
             bit_for_bit: false,
             divided: None,
             needs_f16: false,
+            needs_cooperative_matrices: false,
         }
     }
 }
