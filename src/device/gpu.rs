@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 #[cfg(not(target_arch = "wasm32"))]
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// Holds a kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for
@@ -115,6 +116,7 @@ pub(super) struct Traits {
 pub struct Gpu {
     traits: Traits,
     strategies: RwLock<HashMap<&'static str, Strategy>>,
+    shares_rows: AtomicBool,
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
@@ -157,6 +159,8 @@ impl Gpu {
         });
         let memory = Arc::<MemoryUse>::default();
         Self {
+            // On a software driver, what neighbours read needn't lie side by side, and a barrier costs more than it brings.
+            shares_rows: AtomicBool::new(!traits.software),
             traits,
             strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
@@ -200,6 +204,16 @@ impl Gpu {
     pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
         let mut strategies = self.strategies.write().expect("the strategies' lock");
         strategies.insert(kernel, strategy);
+    }
+
+    /// Says whether several invocations share a row, in kernels that need all of a row for each of their results. This
+    /// decides in which order floats are added up, so it follows from the kind of device alone.
+    pub(super) fn shares_rows(&self) -> bool {
+        self.shares_rows.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_shares_rows(&self, shares: bool) {
+        self.shares_rows.store(shares, Ordering::Relaxed);
     }
 
     /// Builds kernels that are dispatched from now on with `text` where their shader has `original`.

@@ -174,6 +174,23 @@ impl Device {
         }
     }
 
+    /// Says whether several invocations share a row here, in kernels that need all of a row for each of their results:
+    /// on GPUs, whose neighbouring invocations should read what lies side by side. On software drivers each has a row to
+    /// itself. Floats are added up in another order then.
+    pub fn shares_rows(&self) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            Self::Gpu(gpu) => gpu.shares_rows(),
+        }
+    }
+
+    /// Sets whether invocations share rows from now on, so that either way can be tested on every adapter.
+    pub(crate) fn set_shares_rows(&self, shares: bool) {
+        if let Self::Gpu(gpu) = self {
+            gpu.set_shares_rows(shares);
+        }
+    }
+
     /// Builds kernels that are dispatched from now on with `text` where their shader has `original`, one of the files
     /// in `shaders`, so that an edited one can be tried without building the program anew. Invalid WGSL makes the next
     /// read an error. The CPU has no shaders.

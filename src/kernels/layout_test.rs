@@ -25,11 +25,12 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "geometry",
     "layout_test",
     "loop_variables_test",
     "mod",
+    "rows",
     "strategy",
     "trial",
     "width",

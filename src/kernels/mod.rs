@@ -37,6 +37,7 @@ mod permute_tokens;
 mod quantize;
 mod row_error;
 mod row_maximum;
+mod rows;
 mod scale_columns;
 mod softmax;
 mod softmax_backward;
