@@ -86,6 +86,7 @@ pub fn layer_norm(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(norm, None, None),
@@ -137,6 +138,7 @@ pub fn layer_norm_codes(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &Parameters {

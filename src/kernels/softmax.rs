@@ -59,6 +59,7 @@ pub fn softmax(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(rows, width, factor, None),
@@ -93,6 +94,7 @@ pub fn softmax_codes(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &parameters(rows, width, factor, Some(codes)),

@@ -89,6 +89,7 @@ pub fn window_softmax(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(shape, None),
@@ -127,6 +128,7 @@ pub fn window_softmax_codes(
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &parameters(shape, Some(codes)),
