@@ -46,8 +46,11 @@ override TILE_ROW_VECTORS: u32 = LEFT_VECTORS / RANGES;
 override TILE_LEN: u32 = 4u * (LEFT_VECTORS + RIGHT_VECTORS) * PITCH;
 // [row, then column][word of k]
 var<workgroup> tile: array<vec4<f16>, TILE_LEN>;
-override SCRATCH_LEN: u32 = (BLOCKS + 1u) * SIDE * SIDE;
-// [block][row][column] of one matrix of each block, and room for what nobody wants.
+// Matrices that are exchanged at once: rests of R1, then of R2, then multiples of 2^12 of each.
+override SLOTS: u32 = select(RANGES, 2u * RANGES, LONG);
+override SLOT_LEN: u32 = BLOCKS * SIDE * SIDE;
+override SCRATCH_LEN: u32 = SLOTS * SLOT_LEN;
+// [slot][block][row][column]
 var<workgroup> scratch: array<f32, SCRATCH_LEN>;
 
 // Where a workgroup's tile lies.
@@ -111,71 +114,44 @@ fn upper_part(sum: Sum, rounder: Sum, opposite: Sum) -> Sum {
     return (sum * PART_PER_UNIT + rounder) + opposite;
 }
 
-// What a lane needs to know to finish sums.
-struct Lane {
-    // Where its subgroup stores a matrix, and where it reads its own four by four sums, if it has any.
-    store_at: u32,
-    read_at: u32,
-    is_active: bool,
-    // Its first row and vector of columns within the block's first matrix, in vectors.
-    row_vector: u32,
-    vector: u32,
+// Matrix `number` of the first eight; with `number` alike in all invocations, none is moved through memory.
+fn picked(number: u32, m_0: Sum, m_1: Sum, m_2: Sum, m_3: Sum, m_4: Sum, m_5: Sum, m_6: Sum, m_7: Sum) -> Sum {
+    switch number {
+        case 0u: { return m_0; }
+        case 1u: { return m_1; }
+        case 2u: { return m_2; }
+        case 3u: { return m_3; }
+        case 4u: { return m_4; }
+        case 5u: { return m_5; }
+        case 6u: { return m_6; }
+        default: { return m_7; }
+    }
 }
 
-// Four by four sums.
-struct Block {
-    row_0: vec4<i32>,
-    row_1: vec4<i32>,
-    row_2: vec4<i32>,
-    row_3: vec4<i32>,
-}
-
-fn row_of(at: u32) -> vec4<i32> {
-    return vec4<i32>(vec4(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]));
-}
-
-// An invocation's block of the matrices that the subgroups give.
-fn exchange(sum: Sum, lane: Lane) -> Block {
-    coopStoreT(sum, &scratch[lane.store_at], SIDE);
-    workgroupBarrier();
-    let sums = Block(
-        row_of(lane.read_at),
-        row_of(lane.read_at + SIDE),
-        row_of(lane.read_at + 2u * SIDE),
-        row_of(lane.read_at + 3u * SIDE),
-    );
-    workgroupBarrier();
-    return sums;
-}
-
-fn integers(rest: Sum, upper: Sum, lane: Lane) -> Block {
-    let sums = exchange(rest, lane);
+// Four sums of a range, 0 or 1, that lie in `scratch`.
+fn exchanged(at: u32, range: u32) -> vec4<i32> {
+    let rest_at = range * SLOT_LEN + at;
+    let rest = vec4<i32>(vec4(scratch[rest_at], scratch[rest_at + 1u], scratch[rest_at + 2u], scratch[rest_at + 3u]));
     if !LONG {
-        return sums;
+        return rest;
     }
-    let parts = exchange(upper, lane);
-    return Block(
-        sums.row_0 + (parts.row_0 << vec4(12u)),
-        sums.row_1 + (parts.row_1 << vec4(12u)),
-        sums.row_2 + (parts.row_2 << vec4(12u)),
-        sums.row_3 + (parts.row_3 << vec4(12u)),
-    );
+    let part_at = RANGES * SLOT_LEN + rest_at;
+    let parts = vec4<i32>(vec4(scratch[part_at], scratch[part_at + 1u], scratch[part_at + 2u], scratch[part_at + 3u]));
+    return rest + (parts << vec4(12u));
 }
 
-// Finishes an invocation's block of matrix (down, across) of each of the workgroup's blocks.
-fn finish(place: Place, lane: Lane, down: u32, across: u32, r1: Block, r2: Block) {
-    if !lane.is_active {
-        return;
-    }
-    let row_vector = place.first_down + lane.row_vector + down * (SIDE / 4u);
-    let vector = place.first_across + lane.vector + across * (SIDE / 4u);
-    let matrix = place.matrix;
+// Finishes four by four sums that lie in `scratch` from `at` on.
+fn finish(matrix: Matrix, row_vector: u32, vector: u32, at: u32) {
     let columns = columns_of(matrix, 4u * vector);
-    let row = 4u * row_vector;
-    var errors = with_row(vec4(0.0), store_sums(matrix, columns, row, r1.row_0, r2.row_0));
-    errors = with_row(errors, store_sums(matrix, columns, row + 1u, r1.row_1, r2.row_1));
-    errors = with_row(errors, store_sums(matrix, columns, row + 2u, r1.row_2, r2.row_2));
-    errors = with_row(errors, store_sums(matrix, columns, row + 3u, r1.row_3, r2.row_3));
+    var errors = vec4(0.0);
+    for (var row = 0u; row < 4u; row++) {
+        let r1 = exchanged(at + row * SIDE, 0u);
+        var r2 = vec4(0i);
+        if TWIN {
+            r2 = exchanged(at + row * SIDE, 1u);
+        }
+        errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1, r2));
+    }
     store_errors(matrix, row_vector, vector, errors);
 }
 
@@ -206,11 +182,11 @@ fn main(
     if LONG {
         for (var at = lane; at < SIDE * SIDE; at += LANES) {
             scratch[at] = ROUNDER;
-            scratch[SIDE * SIDE + at] = -ROUNDER;
+            scratch[SCRATCH_LEN - SIDE * SIDE + at] = -ROUNDER;
         }
         workgroupBarrier();
         rounder = coopLoadT<Sum>(&scratch[0], SIDE);
-        opposite = coopLoadT<Sum>(&scratch[SIDE * SIDE], SIDE);
+        opposite = coopLoadT<Sum>(&scratch[SCRATCH_LEN - SIDE * SIDE], SIDE);
         workgroupBarrier();
     }
     for (var first_block = 0u; first_block < BLOCKS; first_block += subgroups) {
@@ -239,12 +215,13 @@ fn main(
         var upper_21 = Sum();
         var upper_30 = Sum();
         var upper_31 = Sum();
-        var fetched_0 = fetch(place, 0u, lane);
+        var fetched_0 = vec4(0u);
         var fetched_1 = vec4(0u);
         var fetched_2 = vec4(0u);
         var fetched_3 = vec4(0u);
         var fetched_4 = vec4(0u);
         var fetched_5 = vec4(0u);
+        fetched_0 = fetch(place, 0u, lane);
         if FETCHES > 1u {
             fetched_1 = fetch(place, 0u, lane + LANES);
         }
@@ -274,6 +251,7 @@ fn main(
                 stage(lane + 5u * LANES, fetched_5);
             }
             workgroupBarrier();
+            // They come while those that are staged are multiplied.
             let next = word + WORDS;
             fetched_0 = fetch(place, next, lane);
             if FETCHES > 1u {
@@ -305,8 +283,6 @@ fn main(
                 sum_30 = coopMultiplyAdd(left_3, right_0, sum_30);
                 sum_31 = coopMultiplyAdd(left_3, right_1, sum_31);
             }
-            // Nobody may overwrite the tile before all have read it.
-            workgroupBarrier();
             if LONG && next % FLUSH == 0u {
                 let part_00 = upper_part(sum_00, rounder, opposite);
                 let part_01 = upper_part(sum_01, rounder, opposite);
@@ -333,43 +309,51 @@ fn main(
                 upper_30 += part_30;
                 upper_31 += part_31;
             }
+            // Nobody may overwrite the tile before all have read it.
+            workgroupBarrier();
         }
 
-        // One matrix of each block after the other, through workgroup memory to whoever finishes it.
-        let blocks_of_four = SIDE * SIDE / 16u;
-        let own = lane / blocks_of_four;
-        let within = lane % blocks_of_four;
-        let last = min(own, BLOCKS - 1u);
-        let finisher = Lane(
-            min(first_block + subgroup, BLOCKS) * SIDE * SIDE,
-            last * SIDE * SIDE + 4u * (within / (SIDE / 4u) * SIDE + within % (SIDE / 4u)),
-            own >= first_block && own < min(first_block + subgroups, BLOCKS),
-            last / BLOCKS_ACROSS * SIDE / RANGES + within / (SIDE / 4u),
-            last % BLOCKS_ACROSS * (SIDE / 2u) + within % (SIDE / 4u),
-        );
-        if TWIN {
-            let r1_00 = integers(sum_00, upper_00, finisher);
-            let r2_00 = integers(sum_20, upper_20, finisher);
-            finish(place, finisher, 0u, 0u, r1_00, r2_00);
-            let r1_01 = integers(sum_01, upper_01, finisher);
-            let r2_01 = integers(sum_21, upper_21, finisher);
-            finish(place, finisher, 0u, 1u, r1_01, r2_01);
-            let r1_10 = integers(sum_10, upper_10, finisher);
-            let r2_10 = integers(sum_30, upper_30, finisher);
-            finish(place, finisher, 1u, 0u, r1_10, r2_10);
-            let r1_11 = integers(sum_11, upper_11, finisher);
-            let r2_11 = integers(sum_31, upper_31, finisher);
-            finish(place, finisher, 1u, 1u, r1_11, r2_11);
-        } else {
-            let none = Block();
-            finish(place, finisher, 0u, 0u, integers(sum_00, upper_00, finisher), none);
-            finish(place, finisher, 0u, 1u, integers(sum_01, upper_01, finisher), none);
-            finish(place, finisher, 1u, 0u, integers(sum_10, upper_10, finisher), none);
-            finish(place, finisher, 1u, 1u, integers(sum_11, upper_11, finisher), none);
-            finish(place, finisher, 2u, 0u, integers(sum_20, upper_20, finisher), none);
-            finish(place, finisher, 2u, 1u, integers(sum_21, upper_21, finisher), none);
-            finish(place, finisher, 3u, 0u, integers(sum_30, upper_30, finisher), none);
-            finish(place, finisher, 3u, 1u, integers(sum_31, upper_31, finisher), none);
+        // One matrix of each block after the other, through workgroup memory to whoever finishes it: an invocation for four by
+        // four sums, in a loop, because what becomes of them is long.
+        let store_at = block * SIDE * SIDE;
+        let finished_block = lane / (SIDE * SIDE / 16u);
+        let within = vec2(lane % (SIDE * SIDE / 16u) / (SIDE / 4u), lane % (SIDE / 4u));
+        let is_active = finished_block >= first_block && finished_block < min(first_block + subgroups, BLOCKS);
+        let read_at = finished_block * SIDE * SIDE + 4u * (within.x * SIDE + within.y);
+        let row_vector = place.first_down + finished_block / BLOCKS_ACROSS * SIDE / RANGES + within.x;
+        let vector = place.first_across + finished_block % BLOCKS_ACROSS * (SIDE / 2u) + within.y;
+        for (var number = 0u; number < 8u / RANGES; number++) {
+            coopStoreT(
+                picked(number, sum_00, sum_01, sum_10, sum_11, sum_20, sum_21, sum_30, sum_31),
+                &scratch[store_at],
+                SIDE,
+            );
+            if TWIN {
+                coopStoreT(
+                    picked(number + 4u, sum_00, sum_01, sum_10, sum_11, sum_20, sum_21, sum_30, sum_31),
+                    &scratch[SLOT_LEN + store_at],
+                    SIDE,
+                );
+            }
+            if LONG {
+                coopStoreT(
+                    picked(number, upper_00, upper_01, upper_10, upper_11, upper_20, upper_21, upper_30, upper_31),
+                    &scratch[RANGES * SLOT_LEN + store_at],
+                    SIDE,
+                );
+                if TWIN {
+                    coopStoreT(
+                        picked(number + 4u, upper_00, upper_01, upper_10, upper_11, upper_20, upper_21, upper_30, upper_31),
+                        &scratch[3u * SLOT_LEN + store_at],
+                        SIDE,
+                    );
+                }
+            }
+            workgroupBarrier();
+            if is_active {
+                finish(place.matrix, row_vector + number / 2u * (SIDE / 4u), vector + number % 2u * (SIDE / 4u), read_at);
+            }
+            workgroupBarrier();
         }
     }
 }

@@ -110,6 +110,7 @@ fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
     usable.then(|| CooperativeUnits {
         side,
         subgroup: adapter.get_info().subgroup_min_size,
+        workgroup_bytes: COOPERATIVE_WORKGROUP_BYTES,
     })
 }
 

@@ -39,6 +39,12 @@ const BLOCKS: [[usize; 2]; 4] = [[2, 4], [2, 2], [1, 2], [1, 1]];
 /// Counts the workgroups that occupy a device: fewer blocks to a workgroup where there would be less than that.
 const ENOUGH_WORKGROUPS: usize = 256;
 
+/// Limits a workgroup's invocations, as WebGPU does by default.
+const MOST_INVOCATIONS: usize = 256;
+
+/// Counts the codes from one staged row to the next, as in the shader.
+const PITCH: usize = 40;
+
 /// Limits a sum that needs no division on the way, as in the shader.
 const SHORT: u32 = 1024;
 
@@ -56,29 +62,31 @@ pub(super) fn dispatch(
     };
     let side = units.side as usize;
     let lanes = (units.subgroup as usize).max(2 * side);
+    let is_long = 4 * parameters.words > SHORT;
+    let ranges = if is_twin { 2 } else { 1 };
     let workgroups = |[down, across]: [usize; 2]| {
-        let rows = 4 * side * down / if is_twin { 2 } else { 1 };
-        let columns = 2 * side * across;
-        (parameters.m as usize).div_ceil(rows)
-            * (parameters.n as usize).div_ceil(columns)
-            * matrices
+        let rows = (parameters.m as usize).div_ceil(4 * side * down / ranges);
+        rows * (parameters.n as usize).div_ceil(2 * side * across) * matrices
     };
-    /// Limits a workgroup's invocations, as WebGPU does by default.
-    const MOST_INVOCATIONS: usize = 256;
-    let fitting = BLOCKS
-        .into_iter()
-        .filter(|[down, across]| down * across * lanes <= MOST_INVOCATIONS);
+    let fits = |[down, across]: [usize; 2]| {
+        let staged = 2 * PITCH * (4 * side * down + 2 * side * across);
+        let slots = if is_long { 2 * ranges } else { ranges };
+        let exchanged = 4 * slots * down * across * side * side;
+        down * across * lanes <= MOST_INVOCATIONS
+            && staged + exchanged <= units.workgroup_bytes as usize
+    };
+    let fitting = BLOCKS.into_iter().filter(|&blocks| fits(blocks));
     let blocks = fitting
         .clone()
         .find(|&blocks| workgroups(blocks) >= ENOUGH_WORKGROUPS)
         .or(fitting.last())
-        .expect("a block alone has few invocations");
+        .expect("a block alone fits");
     let mut constants = constants.to_vec();
     constants.extend([
         ("BLOCKS_DOWN", blocks[0] as f64),
         ("BLOCKS_ACROSS", blocks[1] as f64),
         ("LANES", (blocks[0] * blocks[1] * lanes) as f64),
-        ("LONG", f64::from(u8::from(4 * parameters.words > SHORT))),
+        ("LONG", f64::from(u8::from(is_long))),
     ]);
     let shader = if side == 16 { &SHADER_16 } else { &SHADER };
     commands.dispatch(shader, &constants, parameters, bindings, workgroups(blocks));
