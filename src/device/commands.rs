@@ -7,8 +7,12 @@ use super::pool::{Allocation, Pool};
 use super::{Device, byte_len};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use rayon::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Sets how many bytes of what is read back one task copies.
+const BYTES_PER_TASK: usize = 1 << 20;
 
 /// Collects commands for one device, which are carried out in the order in which they were appended. On the CPU they
 /// are carried out at once.
@@ -304,24 +308,38 @@ impl Queued {
 
     async fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
-        let staging = self.gpu.staging(buffers.iter().map(size).sum());
+        let bytes = buffers.iter().map(size).sum();
+        let staging = self.gpu.staging(bytes);
         let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
         let submission = self.submit(Some((&sources, &staging)));
-        self.gpu.map(&staging, submission).await;
+        self.gpu.map(staging.slice(..bytes), submission).await;
         // A fault explains a failed mapping better than the mapping's own error does.
         self.gpu.check()?;
         let mapped = staging
-            .get_mapped_range(..)
+            .get_mapped_range(..bytes)
             .map_err(|error| Error::device(self.gpu.name(), format!("reading back: {error}")))?;
         let mut rest = &mapped[..];
         let contents = buffers.iter().map(|buffer| {
             let bytes;
             (bytes, rest) = rest.split_at(size(buffer) as usize);
-            // The mapping need not be aligned for `T`, so this copies rather than casts.
-            bytemuck::pod_collect_to_vec(&bytes[..buffer.len() * size_of::<T>()])
+            copied(&bytes[..buffer.len() * size_of::<T>()])
         });
-        Ok(contents.collect())
+        let contents = contents.collect();
+        drop(mapped);
+        self.gpu.unmap(staging);
+        Ok(contents)
     }
+}
+
+/// Copies `bytes`, which need not be aligned for `T`. Several threads share it, because much of the time goes into
+/// memory that is touched for the first time.
+fn copied<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut values = bytemuck::zeroed_vec(bytes.len() / size_of::<T>());
+    bytemuck::cast_slice_mut(&mut values)
+        .par_chunks_mut(BYTES_PER_TASK)
+        .zip(bytes.par_chunks(BYTES_PER_TASK))
+        .for_each(|(values, bytes): (&mut [u8], &[u8])| values.copy_from_slice(bytes));
+    values
 }
 
 /// Encodes each dispatch in a pass of its own, between two readings of the clock.

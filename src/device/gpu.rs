@@ -5,6 +5,7 @@ use super::byte_len;
 use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::memory::MemoryUse;
 use super::pool::Allocation;
+use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
@@ -109,6 +110,7 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
+    staging: Staging,
     pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
@@ -154,6 +156,7 @@ impl Gpu {
             device,
             queue,
             memory,
+            staging: Staging::default(),
             pipelines: Mutex::default(),
             replacements: RwLock::default(),
             faults,
@@ -253,10 +256,10 @@ impl Gpu {
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) async fn map(
         &self,
-        staging: &wgpu::Buffer,
+        staging: wgpu::BufferSlice<'_>,
         submission: Option<wgpu::SubmissionIndex>,
     ) {
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        staging.map_async(wgpu::MapMode::Read, |_| {});
         self.wait(submission);
     }
 
@@ -264,11 +267,11 @@ impl Gpu {
     #[cfg(target_arch = "wasm32")]
     pub(super) async fn map(
         &self,
-        staging: &wgpu::Buffer,
+        staging: wgpu::BufferSlice<'_>,
         _submission: Option<wgpu::SubmissionIndex>,
     ) {
         let (answer, mapped) = futures_channel::oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
+        staging.map_async(wgpu::MapMode::Read, move |outcome| {
             // Fails if nobody waits for the answer any more.
             let _ = answer.send(outcome);
         });
@@ -458,14 +461,22 @@ impl Gpu {
         self.queue.submit([encoder.finish()])
     }
 
-    /// Creates a buffer of `bytes` to read back from.
+    /// Returns a buffer of `bytes` or more to read back from.
     pub(super) fn staging(&self, bytes: u64) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: bytes,
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
+        self.staging.take(bytes, |size| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read back"),
+                size,
+                usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+                mapped_at_creation: false,
+            })
         })
+    }
+
+    /// Takes back a `staging` buffer that was mapped and read.
+    pub(super) fn unmap(&self, staging: wgpu::Buffer) {
+        staging.unmap();
+        self.staging.give_back(staging);
     }
 
     /// Creates a buffer for so many readings of the clock.

@@ -11,6 +11,7 @@ mod gpu;
 mod memory;
 mod pool;
 mod self_test;
+mod staging;
 mod strategy;
 mod wait;
 

@@ -5,6 +5,7 @@
 //! appends a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
 
 mod add;
+mod add_squares;
 mod average;
 pub mod catalogue;
 mod cross_entropy_backward;
@@ -37,6 +38,7 @@ mod quantize;
 mod row_error;
 mod row_maximum;
 mod scale_columns;
+mod similarity;
 mod softmax;
 mod softmax_backward;
 mod strategy;
@@ -49,6 +51,7 @@ mod window_softmax;
 
 pub use crate::format::Format;
 pub use add::add;
+pub use add_squares::add_squares;
 pub use average::average;
 use catalogue::Kernel;
 pub use cross_entropy_backward::cross_entropy_backward;
@@ -79,6 +82,7 @@ pub use quantize::{Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use scale_columns::scale_columns;
+pub use similarity::similarity;
 pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
@@ -111,6 +115,7 @@ macro_rules! kernels {
 /// Lists every kernel, in the order of their names.
 pub static KERNELS: &[Kernel] = kernels! {
     add
+    add_squares
     average
     cross_entropy_backward
     embed
@@ -137,6 +142,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     row_error
     row_maximum
     scale_columns
+    similarity
     softmax
     softmax_backward
     sum_rows

@@ -9,7 +9,8 @@
 use super::fisher::{Probes, SegmentFisher};
 use super::memory::Memory;
 use super::{
-    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, forward, run, take_batches,
+    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, append, forward, run,
+    take_batches,
 };
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
@@ -194,9 +195,9 @@ impl InSequence<'_> {
             let images = chunk.len() / segment.input_len();
             let input = commands.device().upload(chunk);
             let (a, b) = segment.operands(commands, products, images, &input, site);
-            operands[0].extend(commands.read(&a)?);
+            append(&mut operands[0], commands.read(&a)?);
             if let Some(b) = b {
-                operands[1].extend(commands.read(&b)?);
+                append(&mut operands[1], commands.read(&b)?);
             }
         }
         Ok(operands)
@@ -342,7 +343,7 @@ fn through(
         let images = chunk.len() / segment.input_len();
         let input = commands.device().upload(chunk);
         let output = segment.forward(commands, products, images, &input);
-        outputs.extend(commands.read(&output)?);
+        append(&mut outputs, commands.read(&output)?);
     }
     Ok(outputs)
 }
