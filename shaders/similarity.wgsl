@@ -1,4 +1,4 @@
-// Sums over groups of elements, which lie one after the other: of out², estimate², out · estimate, (estimate - out)² and
+// Sums over groups of elements, which lie one after the other: of out², estimate², (estimate - out)² and
 // (weight · (estimate - out))².
 //
 // A workgroup takes a part of a group; each invocation writes its share of each sum.
@@ -34,7 +34,7 @@ fn main(
     }
     let group = index / p.parts;
     let start = index % p.parts * 64u * ELEMENTS_PER_INVOCATION;
-    var sums = array<f32, 5>();
+    var sums = array<f32, 4>();
     for (var step = 0u; step < ELEMENTS_PER_INVOCATION; step++) {
         let place = start + step * 64u + lane;
         if place < p.length {
@@ -42,15 +42,14 @@ fn main(
             let error = estimate[at] - out[at];
             sums[0] += out[at] * out[at];
             sums[1] += estimate[at] * estimate[at];
-            sums[2] += out[at] * estimate[at];
-            sums[3] += error * error;
+            sums[2] += error * error;
             if p.has_weight != 0u {
                 let weighted = weight[at] * error;
-                sums[4] += weighted * weighted;
+                sums[3] += weighted * weighted;
             }
         }
     }
-    for (var sum = 0u; sum < 5u; sum++) {
+    for (var sum = 0u; sum < 4u; sum++) {
         partial[(sum * p.groups * p.parts + index) * 64u + lane] = sums[sum];
     }
 }

@@ -4,6 +4,7 @@ use super::buffer::Buffer;
 use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, EntryPoint, Gpu};
 use super::pool::{Allocation, Pool};
+use super::uniforms::Uniforms;
 use super::{Device, byte_len};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
@@ -28,6 +29,8 @@ pub struct Commands {
 struct Queued {
     gpu: Arc<Gpu>,
     dispatches: Vec<Dispatch>,
+    /// The parameters of these dispatches, if there are any.
+    uniforms: Option<Uniforms>,
     pool: Arc<Pool>,
     mode: Mode,
 }
@@ -72,6 +75,7 @@ impl Commands {
                 },
                 gpu: gpu.clone(),
                 dispatches: Vec::new(),
+                uniforms: None,
                 mode,
             }),
         };
@@ -116,10 +120,17 @@ impl Commands {
         workgroups: usize,
     ) {
         let queued = self.queued.as_mut().expect("the CPU runs no shaders");
-        let entry_point = entry_point.into();
-        let dispatch = queued
-            .gpu
-            .prepare(entry_point, constants, parameters, bindings, workgroups);
+        let parameters = bytemuck::bytes_of(parameters);
+        let gpu = queued.gpu.clone();
+        let uniforms = queued.uniforms_for(parameters);
+        let dispatch = gpu.prepare(
+            uniforms,
+            entry_point.into(),
+            constants,
+            parameters,
+            bindings,
+            workgroups,
+        );
         queued.dispatches.extend(dispatch);
         queued.submit_if_many();
     }
@@ -209,6 +220,7 @@ impl Commands {
         let mut commands = Self::in_mode(device, Mode::Record);
         let result = append(&mut commands);
         let queued = commands.queued.as_mut()?;
+        queued.write_uniforms();
         let recording = Recording {
             dispatches: std::mem::take(&mut queued.dispatches).into(),
             _pool: queued.pool.clone(),
@@ -266,6 +278,25 @@ impl Drop for Commands {
 }
 
 impl Queued {
+    /// Returns uniforms with room for `parameters`. What was written to others stays as it is.
+    fn uniforms_for(&mut self, parameters: &[u8]) -> &mut Uniforms {
+        if self
+            .uniforms
+            .as_ref()
+            .is_some_and(|uniforms| !uniforms.hold(parameters))
+        {
+            self.write_uniforms();
+            self.uniforms = None;
+        }
+        self.uniforms.get_or_insert_with(|| self.gpu.uniforms())
+    }
+
+    fn write_uniforms(&mut self) {
+        if let Some(uniforms) = &mut self.uniforms {
+            self.gpu.write_uniforms(uniforms);
+        }
+    }
+
     fn submit_if_many(&mut self) {
         let is_many = self.dispatches.len() >= DISPATCHES_PER_SUBMISSION;
         if is_many && !matches!(self.mode, Mode::Record) {
@@ -282,6 +313,7 @@ impl Queued {
         if self.dispatches.is_empty() && copy.is_none() {
             return None;
         }
+        self.write_uniforms();
         let dispatches = std::mem::take(&mut self.dispatches);
         let mut encoder = self.gpu.encoder();
         match (&mut self.mode, self.gpu.clock()) {

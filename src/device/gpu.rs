@@ -7,6 +7,7 @@ use super::memory::MemoryUse;
 use super::pool::Allocation;
 use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
+use super::uniforms::Uniforms;
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use half::f16;
@@ -90,6 +91,13 @@ impl Clock {
 /// bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
+/// Holds a compiled kernel, and how its buffers are bound.
+#[derive(Clone)]
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
 /// Holds what is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
@@ -111,7 +119,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
     staging: Staging,
-    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    pipelines: Mutex<HashMap<PipelineKey, Pipeline>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
     clock: Option<Clock>,
@@ -338,12 +346,14 @@ impl Gpu {
     }
 
     /// Prepares what [`Commands::dispatch`](super::Commands::dispatch) appends. That is nothing where there are no
-    /// workgroups, or where the adapter's limits are exceeded, which is then an error of the next read.
-    pub(super) fn prepare<P: Pod>(
+    /// workgroups, or where the adapter's limits are exceeded, which is then an error of the next read. The parameters
+    /// join the `uniforms`, which have room for them.
+    pub(super) fn prepare(
         &self,
+        uniforms: &mut Uniforms,
         entry_point: EntryPoint,
         constants: &[(&'static str, f64)],
-        parameters: &P,
+        parameters: &[u8],
         bindings: &[Binding],
         workgroups: usize,
     ) -> Option<Dispatch> {
@@ -374,19 +384,21 @@ impl Gpu {
             ));
             return None;
         }
-        let pipeline = self.pipeline(entry_point, constants);
-        let uniform = self.uniform(parameters);
-        let entries: Vec<_> = std::iter::once(&uniform)
-            .chain(bindings.iter().map(Binding::buffer))
+        let Pipeline { pipeline, layout } = self.pipeline(entry_point, constants);
+        let buffers = bindings.iter().map(Binding::buffer);
+        let buffers = buffers.map(wgpu::Buffer::as_entire_binding);
+        let uniform = wgpu::BindingResource::Buffer(uniforms.push(parameters));
+        let entries: Vec<_> = std::iter::once(uniform)
+            .chain(buffers)
             .enumerate()
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+            .map(|(binding, resource)| wgpu::BindGroupEntry {
                 binding: binding as u32,
-                resource: buffer.as_entire_binding(),
+                resource,
             })
             .collect();
         let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(shader.name),
-            layout: &pipeline.get_bind_group_layout(0),
+            layout: &layout,
             entries: &entries,
         });
         Some(Dispatch {
@@ -397,27 +409,11 @@ impl Gpu {
         })
     }
 
-    fn uniform<P: Pod>(&self, parameters: &P) -> wgpu::Buffer {
-        let bytes = bytemuck::bytes_of(parameters);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes.len().next_multiple_of(16) as u64,
-            usage: wgpu::BufferUsages::UNIFORM,
-            mapped_at_creation: true,
-        });
-        match buffer.get_mapped_range_mut(..) {
-            Ok(mut mapped) => mapped.slice(..bytes.len()).copy_from_slice(bytes),
-            Err(error) => self.report_fault(format!("writing kernel parameters: {error}")),
-        }
-        buffer.unmap();
-        buffer
-    }
-
     fn pipeline(
         &self,
         EntryPoint { shader, name }: EntryPoint,
         constants: &[(&'static str, f64)],
-    ) -> wgpu::ComputePipeline {
+    ) -> Pipeline {
         let key = (
             shader.name,
             name,
@@ -436,21 +432,36 @@ impl Gpu {
                         label: Some(shader.name),
                         source: wgpu::ShaderSource::Wgsl(self.source(shader)),
                     });
-                self.device
-                    .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                        label: Some(shader.name),
-                        layout: None,
-                        module: &module,
-                        entry_point: Some(name),
-                        compilation_options: wgpu::PipelineCompilationOptions {
-                            constants,
-                            // No kernel reads workgroup memory that it hasn't written.
-                            zero_initialize_workgroup_memory: false,
-                        },
-                        cache: None,
-                    })
+                let pipeline =
+                    self.device
+                        .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                            label: Some(shader.name),
+                            layout: None,
+                            module: &module,
+                            entry_point: Some(name),
+                            compilation_options: wgpu::PipelineCompilationOptions {
+                                constants,
+                                // No kernel reads workgroup memory that it hasn't written.
+                                zero_initialize_workgroup_memory: false,
+                            },
+                            cache: None,
+                        });
+                Pipeline {
+                    layout: pipeline.get_bind_group_layout(0),
+                    pipeline,
+                }
             })
             .clone()
+    }
+
+    /// Creates a buffer for the parameters of dispatches.
+    pub(super) fn uniforms(&self) -> Uniforms {
+        Uniforms::new(&self.device)
+    }
+
+    /// Writes `uniforms` before anything that is submitted from now on.
+    pub(super) fn write_uniforms(&self, uniforms: &mut Uniforms) {
+        uniforms.write(&self.queue);
     }
 
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {

@@ -13,6 +13,7 @@ mod pool;
 mod self_test;
 mod staging;
 mod strategy;
+mod uniforms;
 mod wait;
 
 pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};

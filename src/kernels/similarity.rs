@@ -15,7 +15,7 @@ pub(crate) static SHADER: Shader = Shader {
 /// Counts the elements that one invocation adds up, as in the shader.
 const ELEMENTS_PER_INVOCATION: usize = 128;
 /// Counts the sums of a group.
-const SUMS: usize = 5;
+const SUMS: usize = 4;
 /// Counts the elements that one task of the CPU version adds up.
 const BLOCK: usize = 1 << 14;
 
@@ -36,9 +36,8 @@ super::layout_test::uniform!(Parameters {
     has_weight,
 });
 
-/// Computes `[5][groups]`: Σ out², Σ estimate², Σ out · estimate, Σ (estimate - out)² and Σ (weight · (estimate - out))²
-/// over each of the `groups` that the elements make one after the other, all of one size. Without a `weight` the last
-/// ones are 0.
+/// Computes `[4][groups]`: Σ out², Σ estimate², Σ (estimate - out)² and Σ (weight · (estimate - out))² over each of the
+/// `groups` that the elements make one after the other, all of one size. Without a `weight` the last ones are 0.
 pub fn similarity(
     commands: &mut Commands,
     groups: usize,
@@ -128,7 +127,6 @@ fn block_sums(out: &[f32], estimate: &[f32], weight: Option<&[f32]>) -> [f64; SU
         let terms = [
             out * out,
             estimate * estimate,
-            out * estimate,
             error * error,
             weighted * weighted,
         ];
@@ -171,22 +169,20 @@ pub(super) fn cases() -> Vec<Case> {
                     let (sum, group) = (at / groups, at % groups);
                     let terms = (group * length..(group + 1) * length).map(|at| {
                         let [out, estimate] = [out[at], estimate[at]].map(f64::from);
-                        // Rounded before it is squared, or not.
                         let error = estimate - out;
                         match sum {
                             0 => out * out,
                             1 => estimate * estimate,
-                            2 => out * estimate,
-                            3 => error * error,
+                            2 => error * error,
                             _ if weighted => (f64::from(weight[at]) * error).powi(2),
                             _ => 0.0,
                         }
                     });
                     let terms: Vec<f64> = terms.collect();
-                    let magnitude: f64 = terms.iter().map(|term| term.abs()).sum();
-                    // An element is rounded at most six times; then come the sums.
+                    let total: f64 = terms.iter().sum();
+                    // An element is rounded at most five times, its error before it is squared; then come the sums.
                     let steps = 6.0 + length as f64;
-                    (terms.iter().sum(), steps / 2.0 * EPSILON * magnitude)
+                    (total, steps / 2.0 * EPSILON * total)
                 });
                 sums.collect()
             })

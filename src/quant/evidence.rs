@@ -199,18 +199,25 @@ impl AddAssign for Usage {
 struct Sums {
     out: f64,
     estimate: f64,
-    both: f64,
     error: f64,
     weighted_error: f64,
 }
 
 impl Sums {
+    /// Computes the cosine by the law of cosines, which loses no digits where it is nearly 1.
+    fn cosine(&self) -> Option<f64> {
+        let [out, estimate] = [self.out.sqrt(), self.estimate.sqrt()];
+        let norms = out * estimate;
+        // Rounding might bring it slightly beyond ±1.
+        let cosine = 1.0 - (self.error - (out - estimate).powi(2)) / (2.0 * norms);
+        (norms > 0.0).then_some(cosine.clamp(-1.0, 1.0))
+    }
+
     /// Adds those of some images, one after the other: `[sum][image]`, as [`similarity`] computes them.
     fn add(&mut self, of_images: &[f32]) {
         let all = [
             &mut self.out,
             &mut self.estimate,
-            &mut self.both,
             &mut self.error,
             &mut self.weighted_error,
         ];
@@ -284,9 +291,7 @@ impl Chosen<'_> {
             sqnr_db: positive(sums.out)
                 .zip(positive(sums.error))
                 .map(|(out, error)| 10.0 * (out / error).log10()),
-            // Rounding might bring it slightly beyond ±1.
-            cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
-                .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
+            cosine: sums.cosine(),
             hessian_error: self.metric.needs_gradient().then_some(hessian_error),
             a_in_r2: plan.a.format.is_twin().then(|| a.share(a.in_r2)),
             a_clipped: a.share(a.clipped),
