@@ -4,12 +4,12 @@
 //! each image; each draw is a probe. E over probes of the squared gradients is what a small error at a value costs in
 //! KL divergence. No image needs a label.
 
+use super::gradient_squares::GradientSquares;
 use super::{Checkpoints, Event, Phase, Progress, append};
-use crate::device::{Buffer, Commands};
+use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
-use crate::graph::{FloatProducts, Segment, SiteGradients};
-use crate::kernels::add_squares;
+use crate::graph::{FloatProducts, Segment};
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,42 +32,6 @@ pub(super) struct SegmentFisher {
     sums: Vec<Vec<f32>>,
     /// Which of them each site's A, B and O have.
     sites: HashMap<String, [Option<usize>; 3]>,
-}
-
-/// Holds the sums over probes of the squared gradients around a segment's products for some images, on the device.
-#[derive(Default)]
-pub(super) struct GradientSquares {
-    /// One for each buffer of gradients.
-    sums: Vec<Buffer<f32>>,
-    /// Which of them each site's A, B and O have.
-    sites: HashMap<String, [Option<usize>; 3]>,
-}
-
-impl GradientSquares {
-    /// Adds the squares of one probe's gradients, those of a buffer that several products share only once.
-    pub fn add(&mut self, commands: &mut Commands, around: &[SiteGradients]) {
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        for gradients in around {
-            let buffers = [
-                gradients.a.as_ref(),
-                gradients.b.as_ref(),
-                Some(&gradients.out),
-            ];
-            let slots = buffers.map(|buffer| {
-                let buffer = buffer?;
-                let next = places.len();
-                let place = *places.entry(buffer.allocation().0).or_insert(next);
-                if place == next {
-                    if place == self.sums.len() {
-                        self.sums.push(commands.device().zeros(buffer.len()));
-                    }
-                    add_squares(commands, buffer, &self.sums[place]);
-                }
-                Some(place)
-            });
-            self.sites.insert(gradients.site.name.clone(), slots);
-        }
-    }
 }
 
 impl Probes {

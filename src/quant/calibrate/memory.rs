@@ -5,7 +5,7 @@
 //! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a
 //! search adds up (`pieces.rs`) don't depend on how the images were divided.
 
-use super::fisher::GradientSquares;
+use super::gradient_squares::GradientSquares;
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;

@@ -7,6 +7,7 @@
 
 mod builder;
 mod fisher;
+mod gradient_squares;
 #[cfg(feature = "files")]
 mod journal;
 mod memory;
