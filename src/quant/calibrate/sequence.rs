@@ -21,6 +21,7 @@ use crate::quant::plan::SitePlan;
 use crate::quant::search::{Work, not_finite};
 use crate::quant::tables::{LinearSite, SiteValues, quantize_site};
 use crate::quant::{Method, QuantizedSite, Sequence};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use web_time::Instant;
 
@@ -213,7 +214,8 @@ impl InSequence<'_> {
         let start = Instant::now();
         let device = self.network.device();
         let has_weight = plan.site.has_weight();
-        if let Some(value) = a.iter().chain(b).find(|value| !value.is_finite()) {
+        let values = a.par_iter().chain(b);
+        if let Some(value) = values.find_first(|value| !value.is_finite()) {
             let what = "an operand in the network in integers";
             return Err(not_finite(device, &plan, what, f64::from(*value)));
         }
@@ -244,7 +246,7 @@ impl InSequence<'_> {
             Error::device(device.name(), format!("{}: {problem}", plan.site.name))
         })?;
         Ok(Decided {
-            largest_a: a.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            largest_a: a.par_iter().copied().reduce(|| f32::NEG_INFINITY, f32::max),
             plan,
             quantized,
             score,
