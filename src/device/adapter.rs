@@ -5,6 +5,7 @@ use super::self_test::self_test;
 use super::{Device, Gpu};
 use crate::error::{Error, Result};
 use serde::Serialize;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Stands in a backend's place where the CPU computes.
@@ -114,6 +115,9 @@ fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
     })
 }
 
+/// Bounds the blocks of memory that buffers share: small beside a GPU's, several tensors of a batch in each.
+const BLOCK_BYTES: Range<u64> = 64 << 20..128 << 20;
+
 async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
     let mut traits = Traits {
@@ -131,7 +135,10 @@ async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
         let mut descriptor = wgpu::DeviceDescriptor {
             label: Some("ptq4vit-gpu"),
             required_features: adapter.features() & optional,
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            // Most tensors fit into blocks that stay: memory of its own for each takes a driver longer than the kernels.
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: BLOCK_BYTES,
+            },
             ..Default::default()
         };
         if cooperative {

@@ -5,7 +5,9 @@ use super::byte_len;
 use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::memory::MemoryUse;
 use super::pool::Allocation;
+use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
+use super::uniforms::Uniforms;
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use half::f16;
@@ -101,6 +103,13 @@ pub struct CooperativeUnits {
     pub workgroup_bytes: u32,
 }
 
+/// Holds a compiled kernel, and how its buffers are bound.
+#[derive(Clone)]
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
 /// Holds what is known of an adapter.
 pub(super) struct Traits {
     pub(super) name: String,
@@ -122,7 +131,8 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
-    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    staging: Staging,
+    pipelines: Mutex<HashMap<PipelineKey, Pipeline>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
     clock: Option<Clock>,
@@ -169,6 +179,7 @@ impl Gpu {
             device,
             queue,
             memory,
+            staging: Staging::default(),
             pipelines: Mutex::default(),
             replacements: RwLock::default(),
             faults,
@@ -277,10 +288,10 @@ impl Gpu {
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) async fn map(
         &self,
-        staging: &wgpu::Buffer,
+        staging: wgpu::BufferSlice<'_>,
         submission: Option<wgpu::SubmissionIndex>,
     ) {
-        staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        staging.map_async(wgpu::MapMode::Read, |_| {});
         self.wait(submission);
     }
 
@@ -288,11 +299,11 @@ impl Gpu {
     #[cfg(target_arch = "wasm32")]
     pub(super) async fn map(
         &self,
-        staging: &wgpu::Buffer,
+        staging: wgpu::BufferSlice<'_>,
         _submission: Option<wgpu::SubmissionIndex>,
     ) {
         let (answer, mapped) = futures_channel::oneshot::channel();
-        staging.map_async(wgpu::MapMode::Read, .., move |outcome| {
+        staging.map_async(wgpu::MapMode::Read, move |outcome| {
             // Fails if nobody waits for the answer any more.
             let _ = answer.send(outcome);
         });
@@ -359,12 +370,14 @@ impl Gpu {
     }
 
     /// Prepares what [`Commands::dispatch`](super::Commands::dispatch) appends. That is nothing where there are no
-    /// workgroups, or where the adapter's limits are exceeded, which is then an error of the next read.
-    pub(super) fn prepare<P: Pod>(
+    /// workgroups, or where the adapter's limits are exceeded, which is then an error of the next read. The parameters
+    /// join the `uniforms`, which have room for them.
+    pub(super) fn prepare(
         &self,
+        uniforms: &mut Uniforms,
         entry_point: EntryPoint,
         constants: &[(&'static str, f64)],
-        parameters: &P,
+        parameters: &[u8],
         bindings: &[Binding],
         workgroups: usize,
     ) -> Option<Dispatch> {
@@ -395,19 +408,21 @@ impl Gpu {
             ));
             return None;
         }
-        let pipeline = self.pipeline(entry_point, constants);
-        let uniform = self.uniform(parameters);
-        let entries: Vec<_> = std::iter::once(&uniform)
-            .chain(bindings.iter().map(Binding::buffer))
+        let Pipeline { pipeline, layout } = self.pipeline(entry_point, constants);
+        let buffers = bindings.iter().map(Binding::buffer);
+        let buffers = buffers.map(wgpu::Buffer::as_entire_binding);
+        let uniform = wgpu::BindingResource::Buffer(uniforms.push(parameters));
+        let entries: Vec<_> = std::iter::once(uniform)
+            .chain(buffers)
             .enumerate()
-            .map(|(binding, buffer)| wgpu::BindGroupEntry {
+            .map(|(binding, resource)| wgpu::BindGroupEntry {
                 binding: binding as u32,
-                resource: buffer.as_entire_binding(),
+                resource,
             })
             .collect();
         let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(shader.name),
-            layout: &pipeline.get_bind_group_layout(0),
+            layout: &layout,
             entries: &entries,
         });
         Some(Dispatch {
@@ -418,27 +433,11 @@ impl Gpu {
         })
     }
 
-    fn uniform<P: Pod>(&self, parameters: &P) -> wgpu::Buffer {
-        let bytes = bytemuck::bytes_of(parameters);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: bytes.len().next_multiple_of(16) as u64,
-            usage: wgpu::BufferUsages::UNIFORM,
-            mapped_at_creation: true,
-        });
-        match buffer.get_mapped_range_mut(..) {
-            Ok(mut mapped) => mapped.slice(..bytes.len()).copy_from_slice(bytes),
-            Err(error) => self.report_fault(format!("writing kernel parameters: {error}")),
-        }
-        buffer.unmap();
-        buffer
-    }
-
     fn pipeline(
         &self,
         EntryPoint { shader, name }: EntryPoint,
         constants: &[(&'static str, f64)],
-    ) -> wgpu::ComputePipeline {
+    ) -> Pipeline {
         let key = (
             shader.name,
             name,
@@ -452,19 +451,24 @@ impl Gpu {
             .entry(key)
             .or_insert_with(|| {
                 let module = self.module(shader);
-                self.device
-                    .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                        label: Some(shader.name),
-                        layout: None,
-                        module: &module,
-                        entry_point: Some(name),
-                        compilation_options: wgpu::PipelineCompilationOptions {
-                            constants,
-                            // No kernel reads workgroup memory that it hasn't written.
-                            zero_initialize_workgroup_memory: false,
-                        },
-                        cache: None,
-                    })
+                let pipeline =
+                    self.device
+                        .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                            label: Some(shader.name),
+                            layout: None,
+                            module: &module,
+                            entry_point: Some(name),
+                            compilation_options: wgpu::PipelineCompilationOptions {
+                                constants,
+                                // No kernel reads workgroup memory that it hasn't written.
+                                zero_initialize_workgroup_memory: false,
+                            },
+                            cache: None,
+                        });
+                Pipeline {
+                    layout: pipeline.get_bind_group_layout(0),
+                    pipeline,
+                }
             })
             .clone()
     }
@@ -489,6 +493,16 @@ impl Gpu {
         unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
     }
 
+    /// Creates a buffer for the parameters of dispatches.
+    pub(super) fn uniforms(&self) -> Uniforms {
+        Uniforms::new(&self.device)
+    }
+
+    /// Writes `uniforms` before anything that is submitted from now on.
+    pub(super) fn write_uniforms(&self, uniforms: &mut Uniforms) {
+        uniforms.write(&self.queue);
+    }
+
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
         self.device.create_command_encoder(&Default::default())
     }
@@ -497,14 +511,22 @@ impl Gpu {
         self.queue.submit([encoder.finish()])
     }
 
-    /// Creates a buffer of `bytes` to read back from.
+    /// Returns a buffer of `bytes` or more to read back from.
     pub(super) fn staging(&self, bytes: u64) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size: bytes,
-            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
-            mapped_at_creation: false,
+        self.staging.take(bytes, |size| {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("read back"),
+                size,
+                usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+                mapped_at_creation: false,
+            })
         })
+    }
+
+    /// Takes back a `staging` buffer that was mapped and read.
+    pub(super) fn unmap(&self, staging: wgpu::Buffer) {
+        staging.unmap();
+        self.staging.give_back(staging);
     }
 
     /// Creates a buffer for so many readings of the clock.

@@ -11,7 +11,9 @@ mod gpu;
 mod memory;
 mod pool;
 mod self_test;
+mod staging;
 mod strategy;
+mod uniforms;
 mod wait;
 
 pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};

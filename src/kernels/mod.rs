@@ -5,6 +5,7 @@
 //! appends a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
 
 mod add;
+mod add_squares;
 mod average;
 pub mod catalogue;
 mod cross_entropy_backward;
@@ -39,6 +40,7 @@ mod row_error;
 mod row_maximum;
 mod rows;
 mod scale_columns;
+mod similarity;
 mod softmax;
 mod softmax_backward;
 mod strategy;
@@ -51,6 +53,7 @@ mod window_softmax;
 
 pub use crate::format::Format;
 pub use add::add;
+pub use add_squares::add_squares;
 pub use average::average;
 use catalogue::Kernel;
 pub use cross_entropy_backward::cross_entropy_backward;
@@ -82,6 +85,7 @@ pub use quantize::{Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use scale_columns::scale_columns;
+pub use similarity::similarity;
 pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
@@ -114,6 +118,7 @@ macro_rules! kernels {
 /// Lists every kernel, in the order of their names.
 pub static KERNELS: &[Kernel] = kernels! {
     add
+    add_squares
     average
     cross_entropy_backward
     embed
@@ -141,6 +146,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     row_error
     row_maximum
     scale_columns
+    similarity
     softmax
     softmax_backward
     sum_rows

@@ -9,7 +9,8 @@
 use super::fisher::{Probes, SegmentFisher};
 use super::memory::Memory;
 use super::{
-    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, forward, run, take_batches,
+    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, append, forward, run,
+    take_batches,
 };
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
@@ -20,6 +21,7 @@ use crate::quant::plan::SitePlan;
 use crate::quant::search::{Work, not_finite};
 use crate::quant::tables::{LinearSite, SiteValues, quantize_site};
 use crate::quant::{Method, QuantizedSite, Sequence};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use web_time::Instant;
 
@@ -194,9 +196,9 @@ impl InSequence<'_> {
             let images = chunk.len() / segment.input_len();
             let input = commands.device().upload(chunk);
             let (a, b) = segment.operands(commands, products, images, &input, site);
-            operands[0].extend(commands.read(&a)?);
+            append(&mut operands[0], commands.read(&a)?);
             if let Some(b) = b {
-                operands[1].extend(commands.read(&b)?);
+                append(&mut operands[1], commands.read(&b)?);
             }
         }
         Ok(operands)
@@ -212,7 +214,8 @@ impl InSequence<'_> {
         let start = Instant::now();
         let device = self.network.device();
         let has_weight = plan.site.has_weight();
-        if let Some(value) = a.iter().chain(b).find(|value| !value.is_finite()) {
+        let values = a.par_iter().chain(b);
+        if let Some(value) = values.find_first(|value| !value.is_finite()) {
             let what = "an operand in the network in integers";
             return Err(not_finite(device, &plan, what, f64::from(*value)));
         }
@@ -243,7 +246,7 @@ impl InSequence<'_> {
             Error::device(device.name(), format!("{}: {problem}", plan.site.name))
         })?;
         Ok(Decided {
-            largest_a: a.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            largest_a: a.par_iter().copied().reduce(|| f32::NEG_INFINITY, f32::max),
             plan,
             quantized,
             score,
@@ -342,7 +345,7 @@ fn through(
         let images = chunk.len() / segment.input_len();
         let input = commands.device().upload(chunk);
         let output = segment.forward(commands, products, images, &input);
-        outputs.extend(commands.read(&output)?);
+        append(&mut outputs, commands.read(&output)?);
     }
     Ok(outputs)
 }
