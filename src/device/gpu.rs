@@ -221,6 +221,10 @@ impl Gpu {
 
     /// Says whether several invocations share a row, in kernels that need all of a row for each of their results. This
     /// decides in which order floats are added up, so it follows from the kind of device alone.
+    pub(super) fn is_software(&self) -> bool {
+        self.traits.software
+    }
+
     pub(super) fn shares_rows(&self) -> bool {
         self.shares_rows.load(Ordering::Relaxed)
     }

@@ -142,6 +142,14 @@ impl Device {
         }
     }
 
+    /// Says whether the kernels run on the host's processor: on the CPU, or by a software driver.
+    pub fn is_software(&self) -> bool {
+        match self {
+            Self::Cpu(_) => true,
+            Self::Gpu(gpu) => gpu.is_software(),
+        }
+    }
+
     /// Says whether kernels can divide their work in this way here. On the CPU there is no choice.
     pub fn offers(&self, strategy: Strategy) -> bool {
         match (self, strategy) {

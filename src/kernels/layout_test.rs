@@ -37,7 +37,7 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// Lists the kernels that may use what not every adapter has.
-const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
+const COOPERATIVE: [&str; 2] = ["integer_product_cooperative", "peak_cooperative"];
 
 /// Lists the members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;
