@@ -25,6 +25,9 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use web_time::Instant;
 
+/// Sets how many values one task looks at.
+const BLOCK: usize = 1 << 16;
+
 /// Holds what a calibration in sequence is of.
 pub(super) struct InSequence<'a> {
     pub network: &'a Network,
@@ -214,8 +217,14 @@ impl InSequence<'_> {
         let start = Instant::now();
         let device = self.network.device();
         let has_weight = plan.site.has_weight();
-        let values = a.par_iter().chain(b);
-        if let Some(value) = values.find_first(|value| !value.is_finite()) {
+        let blocks = || a.par_chunks(BLOCK);
+        let found = blocks()
+            .chain(b.par_chunks(BLOCK))
+            .find_map_first(|values| {
+                let mut values = values.iter();
+                values.find(|value| !value.is_finite())
+            });
+        if let Some(value) = found {
             let what = "an operand in the network in integers";
             return Err(not_finite(device, &plan, what, f64::from(*value)));
         }
@@ -246,7 +255,7 @@ impl InSequence<'_> {
             Error::device(device.name(), format!("{}: {problem}", plan.site.name))
         })?;
         Ok(Decided {
-            largest_a: a.par_iter().copied().reduce(|| f32::NEG_INFINITY, f32::max),
+            largest_a: blocks().map(largest).reduce(|| f32::NEG_INFINITY, f32::max),
             plan,
             quantized,
             score,
@@ -313,6 +322,10 @@ impl InSequence<'_> {
         }
         Ok(())
     }
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Adds a site to the network in integers.

@@ -50,7 +50,8 @@ pub(in crate::quant) fn quantize_site(
             quantize_linear(plan, values, sizes, linear, corrects_bias)
         }
         _ => {
-            let [a, b] = [Side::A, Side::B].map(|side| fit_activation(plan, side, values));
+            let fit = |side| fit_activation(plan, side, values);
+            let (a, b) = rayon::join(|| fit(Side::A), || fit(Side::B));
             without_weight(a, b)
         }
     }

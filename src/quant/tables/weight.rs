@@ -55,14 +55,16 @@ pub(super) fn round_weight(
     for variance in &mut variances {
         *variance += damping * mean;
     }
-    let factor = CovarianceFactor::of(&inputs.covariance, damping);
     let group_len = weight.len() / groups(sizes, scheme.granularity);
     let largest: Vec<f32> = weight
         .par_chunks(group_len)
         .map(|rows| rows.iter().fold(0.0f32, |largest, w| largest.max(w.abs())))
         .collect();
-    let table =
-        (scheme.format == Format::Table).then(|| levels(weight, scheme.bits, &variances, &largest));
+    let has_table = scheme.format == Format::Table;
+    let (factor, table) = rayon::join(
+        || CovarianceFactor::of(&inputs.covariance, damping),
+        || has_table.then(|| levels(weight, scheme.bits, &variances, &largest)),
+    );
     let integers: Vec<i8> = match &table {
         Some(table) => table.lanes.iter().map(|&lane| lane as i8).collect(),
         None => {
