@@ -13,7 +13,7 @@ use container::Container;
 use edits::{EDIT, edited};
 use ptq4vit_gpu::data::class_names::{ClassName, ClassNames};
 use ptq4vit_gpu::data::image_file::decode;
-use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
+use ptq4vit_gpu::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::evaluation::sweep::SweepPlan;
@@ -268,6 +268,7 @@ pub fn decoded(input: &[u8]) -> Result<(), String> {
     let preprocessing = Preprocessing {
         image_size: 8,
         crop_pct: 0.9,
+        crop_mode: CropMode::Center,
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],

@@ -12,7 +12,7 @@ use super::sources::{
 use super::timm_config::{self, Config};
 use super::{CONFIG_KEY, PREPROCESSING_KEY, config_beside};
 use crate::data::class_names::ClassNames;
-use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
+use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
@@ -190,6 +190,11 @@ const CROP_PCT: Field = Field {
     timm: "crop_pct",
     setting: Setting::CropPct,
 };
+const CROP_MODE: Field = Field {
+    name: "crop_mode",
+    timm: "crop_mode",
+    setting: Setting::CropMode,
+};
 const INTERPOLATION: Field = Field {
     name: "interpolation",
     timm: "interpolation",
@@ -250,6 +255,9 @@ impl<'a> Agreement<'a> {
                 &source.image_size
             })?,
             crop_pct: self.decide(CROP_PCT, chosen.crop_pct, 1.0, |source| &source.crop_pct)?,
+            crop_mode: self.decide(CROP_MODE, chosen.crop_mode, CropMode::Center, |source| {
+                &source.crop_mode
+            })?,
             interpolation: self.decide(
                 INTERPOLATION,
                 chosen.interpolation,
@@ -681,7 +689,10 @@ mod tests {
                 with("interpolation", json!("nearest")),
                 "has interpolation `nearest`, where `bilinear`, `bicubic` or `lanczos` is expected; `interpolation` decides it",
             ),
-            (with("crop_mode", json!("squash")), "`crop_pct` decides it"),
+            (
+                with("crop_mode", json!("border")),
+                "has crop_mode `border`, where `center` or `squash` is expected; `crop_mode` decides it",
+            ),
             (
                 with("mean", json!(null)),
                 "has no `mean`; `mean` decides it",
@@ -700,6 +711,7 @@ mod tests {
                 image_size: Some(224),
                 preprocessing: Choices {
                     crop_pct: Some(0.5),
+                    crop_mode: Some(CropMode::Squash),
                     interpolation: Some(Interpolation::Lanczos),
                     mean: Some([0.1; 3]),
                     std: Some([0.2; 3]),
@@ -713,6 +725,7 @@ mod tests {
                 Preprocessing {
                     image_size: 224,
                     crop_pct: 0.5,
+                    crop_mode: CropMode::Squash,
                     interpolation: Interpolation::Lanczos,
                     mean: [0.1; 3],
                     std: [0.2; 3],
@@ -796,6 +809,7 @@ mod tests {
         let preprocessing = Preprocessing {
             image_size: 32,
             crop_pct: 0.875,
+            crop_mode: CropMode::Squash,
             interpolation: Interpolation::Lanczos,
             mean: [0.1, 0.2, 0.3],
             std: [0.4, 0.5, 0.6],
@@ -832,7 +846,7 @@ mod tests {
         let resolved = file.beside(&config).unwrap();
         assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
         assert!(
-            resolved.source.starts_with("the file's metadata key `config`; crop_pct 0.9, interpolation bicubic, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 by config.json"),
+            resolved.source.starts_with("the file's metadata key `config`; crop_pct 0.9, crop_mode center, interpolation bicubic, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 by config.json"),
             "{}",
             resolved.source
         );
@@ -841,7 +855,7 @@ mod tests {
         assert_eq!(resolved.preprocessing.crop_pct, 1.0);
         assert_eq!(resolved.preprocessing.mean, [0.5; 3]);
         assert!(resolved.source.contains(
-            "no `preprocessing`, so this is assumed: crop_pct 1.0, interpolation bicubic, mean"
+            "no `preprocessing`, so this is assumed: crop_pct 1.0, crop_mode center, interpolation bicubic, mean"
         ));
 
         let wrong = json.replace("\"image_size\":32", "\"image_size\":64");

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
-use crate::data::preprocess::{Interpolation, Preprocessing};
+use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
@@ -33,6 +33,7 @@ pub(super) struct Source {
     pub tag: Option<String>,
     pub image_size: Said<usize>,
     pub crop_pct: Said<f64>,
+    pub crop_mode: Said<CropMode>,
     pub interpolation: Said<Interpolation>,
     pub mean: Said<[f32; CHANNELS]>,
     pub std: Said<[f32; CHANNELS]>,
@@ -66,6 +67,7 @@ impl Source {
             tag: tag.map(str::to_owned),
             image_size: None,
             crop_pct: None,
+            crop_mode: None,
             interpolation: None,
             mean: None,
             std: None,
@@ -80,6 +82,7 @@ impl Source {
         Self {
             image_size: Some(Ok(preprocessing.image_size)),
             crop_pct: Some(Ok(preprocessing.crop_pct)),
+            crop_mode: Some(Ok(preprocessing.crop_mode)),
             interpolation: Some(Ok(preprocessing.interpolation)),
             mean: Some(Ok(preprocessing.mean)),
             std: Some(Ok(preprocessing.std)),
@@ -130,6 +133,7 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
         image_size: Some(Ok(architecture.image_size())),
         architecture,
         crop_pct: None,
+        crop_mode: None,
         interpolation: None,
         mean: None,
         std: None,
@@ -198,6 +202,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
     };
     Some(Source {
         crop_pct: None,
+        crop_mode: None,
         interpolation: None,
         mean: None,
         std: None,

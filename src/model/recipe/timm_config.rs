@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::architectures::named;
 use super::arguments::{Arguments, Class, shown, side, whole};
 use super::sources::{Otherwise, Said, Source};
-use crate::data::preprocess::Interpolation;
+use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
@@ -176,7 +176,8 @@ impl TimmConfig {
             tag: None,
             architecture,
             image_size,
-            crop_pct: input.crop_pct(),
+            crop_pct: said("crop_pct", &input.crop_pct, "a number", Value::as_f64),
+            crop_mode: input.crop_mode(),
             interpolation: input.interpolation(),
             mean: input.mean(),
             std: input.std(),
@@ -222,15 +223,13 @@ impl PretrainedCfg {
         size.transpose()
     }
 
-    /// Returns the share that the crop keeps, of the only crop that is known here.
-    fn crop_pct(&self) -> Said<f64> {
-        let mode = said("crop_mode", &self.crop_mode, "`center`", |mode| {
-            (mode == "center").then_some(())
+    /// Returns the mode of the crop, which timm's files may leave out.
+    fn crop_mode(&self) -> Said<CropMode> {
+        let expected = "`center` or `squash`";
+        let told = said("crop_mode", &self.crop_mode, expected, |value| {
+            CropMode::deserialize(value).ok()
         });
-        match mode {
-            Some(Err(problem)) => Some(Err(problem)),
-            _ => said("crop_pct", &self.crop_pct, "a number", Value::as_f64),
-        }
+        told.or(Some(Ok(CropMode::Center)))
     }
 
     fn interpolation(&self) -> Said<Interpolation> {
@@ -349,7 +348,7 @@ mod tests {
                 "num_heads": 3, "mlp_ratio": 4.0, "qkv_bias": true, "in_chans": 3, "drop_path_rate": 0.1},
             "pretrained_cfg": {"tag": "in1k", "custom_load": false, "input_size": [3, 32, 32],
                 "fixed_input_size": true, "interpolation": "bilinear", "crop_pct": 0.875,
-                "crop_mode": "center", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
+                "crop_mode": "squash", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
                 "pool_size": null, "classifier": "head"}
         })
     }
@@ -366,6 +365,7 @@ mod tests {
             Preprocessing {
                 image_size: 32,
                 crop_pct: 0.875,
+                crop_mode: CropMode::Squash,
                 interpolation: Interpolation::Bilinear,
                 mean: [0.1, 0.2, 0.3],
                 std: [0.4, 0.5, 0.6],
@@ -528,8 +528,8 @@ mod tests {
             ),
             (
                 "/pretrained_cfg/crop_mode",
-                json!("squash"),
-                "has crop_mode `squash`",
+                json!("border"),
+                "has crop_mode `border`",
             ),
             (
                 "/pretrained_cfg/input_size",
