@@ -13,7 +13,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     (
         "embeddings.",
-        "a model with Hugging Face transformers' tensor names instead of timm's",
+        "a model of Hugging Face transformers' that is no ViT, DeiT or Swin with classes",
     ),
     (
         "conv_proj.",

@@ -1,5 +1,5 @@
 //! Who tells what a weights file holds: the user's recipe, the file's metadata, its name, its shapes. What config.json
-//! tells is in `timm_config`.
+//! tells is in `timm_config` and `transformers`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,8 @@ pub(super) struct Source {
 pub(super) enum Otherwise {
     /// The source should have told the preprocessing.
     Missing,
+    /// A file of this name beside the source should have told it, and there is none.
+    Lacks(&'static str),
     /// Only the user can know, and is told so.
     Ask(String),
     /// A network without real preprocessing, such as a test's random one, can still be fed: but with values that nobody
@@ -208,7 +210,7 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
         std: None,
         exif_orientation: false,
         otherwise: Otherwise::Ask(format!(
-            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{name}` if it holds, or put timm's config.json beside the file",
+            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{name}` if it holds, or put its config.json beside the file",
             weights.path().display(),
             recipe.tags.join(", ")
         )),
@@ -230,7 +232,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     let file = weights.path().display();
     let problem = if fitting.is_empty() {
         format!(
-            "{file} fits no recipe: it is {described} don't show in the tensors; put timm's config.json beside the file. Known are {}",
+            "{file} fits no recipe: it is {described} don't show in the tensors; put its config.json beside the file. Known are {}",
             known_names()
         )
     } else {

@@ -13,41 +13,34 @@ use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 
-/// Says what a config.json beside a weights file is.
-pub(super) enum Config {
-    /// A config.json of timm's.
-    Timm(Box<Source>),
-    /// A config.json of another program, which says nothing of a network.
-    Foreign,
+/// Parses `text`, the config.json at `path`.
+///
+/// # Errors
+/// Text that isn't JSON.
+pub(super) fn parsed(path: &Path, text: &str) -> Result<Value> {
+    // Python's reader doesn't take a byte order mark, editors write one.
+    let text = text.trim_start_matches('\u{feff}');
+    serde_json::from_str(text).map_err(|error| {
+        let problem = format!(
+            "can't be understood as timm's: {error}; a recipe is no way round what it may say"
+        );
+        Error::input(path, problem)
+    })
 }
 
-/// Reads what `text`, the config.json at `path`, tells of `weights`. What the file leaves out is told by timm's entry
-/// point where timm knows the architecture, else by the tensors.
+/// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
+/// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
+/// tensors.
 ///
 /// # Errors
 /// What can't be understood, is not supported, or contradicts itself. No other source may then tell what the network is.
-pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config> {
+pub(super) fn read(weights: &Weights, path: &Path, json: Value) -> Result<Option<Source>> {
     let problem = |problem: String| Error::input(path, problem);
-    // Python's reader doesn't take a byte order mark, editors write one.
-    let text = text.trim_start_matches('\u{feff}');
-    let json: Value = serde_json::from_str(text).map_err(|error| {
-        problem(format!(
-            "can't be understood as timm's: {error}; a recipe is no way round what it may say"
-        ))
-    })?;
-    if let Some(kind) = json["model_type"]
-        .as_str()
-        .filter(|_| json["architecture"].is_null())
-    {
-        return Err(problem(format!(
-            "is Hugging Face transformers', for a model of type `{kind}`, where timm's is expected"
-        )));
-    }
     if TimmConfig::TELLING
         .iter()
         .all(|field| json[field].is_null())
     {
-        return Ok(Config::Foreign);
+        return Ok(None);
     }
     let config: TimmConfig = serde_json::from_value(json)
         .map_err(|error| problem(format!("can't be understood as timm's: {error}")))?;
@@ -55,7 +48,7 @@ pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config>
         Refusal::Config(refusal) => problem(refusal),
         Refusal::Weights(error) => error,
     })?;
-    Ok(Config::Timm(Box::new(source)))
+    Ok(Some(source))
 }
 
 /// Says why a config.json can't be followed.
