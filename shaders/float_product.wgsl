@@ -134,12 +134,33 @@ fn main(
 
 override LANES_DOWN: u32 = 8u;
 override LANES_ACROSS: u32 = 16u;
+// Quads of columns of an invocation, one or two, LANES_ACROSS apart.
+override ACROSS: u32 = 1u;
 // Steps of k that are staged at once.
 override STEP: u32 = 16u;
 override LANES: u32 = LANES_DOWN * LANES_ACROSS;
 override QUADS_DOWN: u32 = 2u * LANES_DOWN;
 override A_LEN: u32 = QUADS_DOWN * STEP;
-override B_LEN: u32 = LANES_ACROSS * STEP;
+override QUADS_ACROSS: u32 = ACROSS * LANES_ACROSS;
+override B_LEN: u32 = QUADS_ACROSS * STEP;
+
+// Adds one step of k of eight rows, in two quads, by four columns: the first sums of an invocation, or the second eight.
+fn accumulate(
+    sum: ptr<function, array<vec4<f32>, 16>>,
+    first: u32,
+    above: vec4<f32>,
+    below: vec4<f32>,
+    columns: vec4<f32>,
+) {
+    (*sum)[first] += above.x * columns;
+    (*sum)[first + 1u] += above.y * columns;
+    (*sum)[first + 2u] += above.z * columns;
+    (*sum)[first + 3u] += above.w * columns;
+    (*sum)[first + 4u] += below.x * columns;
+    (*sum)[first + 5u] += below.y * columns;
+    (*sum)[first + 6u] += below.z * columns;
+    (*sum)[first + 7u] += below.w * columns;
+}
 
 // [step][four rows]
 var<workgroup> a_tile: array<vec4<f32>, A_LEN>;
@@ -154,20 +175,20 @@ fn tiled(
 ) {
     let p = parameters;
     let tile = workgroup.y * workgroups.x + workgroup.x;
-    let tiles_across = (p.n + 4u * LANES_ACROSS - 1u) / (4u * LANES_ACROSS);
+    let tiles_across = (p.n + 4u * QUADS_ACROSS - 1u) / (4u * QUADS_ACROSS);
     let tiles_down = (p.m + 4u * QUADS_DOWN - 1u) / (4u * QUADS_DOWN);
     let problem = tile / (tiles_across * tiles_down);
     if problem >= p.problems {
         return;
     }
-    let first_across = tile % tiles_across * LANES_ACROSS;
+    let first_across = tile % tiles_across * QUADS_ACROSS;
     let first_down = tile / tiles_across % tiles_down * QUADS_DOWN;
     let a_step = (p.m + SIDE - 1u) / SIDE * QUADS;
     let b_step = (p.n + SIDE - 1u) / SIDE * QUADS;
     let lane_down = lane / LANES_ACROSS;
     let lane_across = lane % LANES_ACROSS;
 
-    var sum: array<vec4<f32>, 8>;
+    var sum: array<vec4<f32>, 16>;
     for (var first = 0u; first < p.k; first += STEP) {
         // Rows, columns and steps past the end count as zeros.
         for (var at = lane; at < A_LEN; at += LANES) {
@@ -180,8 +201,8 @@ fn tiled(
             a_tile[at] = rows;
         }
         for (var at = lane; at < B_LEN; at += LANES) {
-            let k = first + at / LANES_ACROSS;
-            let quad = first_across + at % LANES_ACROSS;
+            let k = first + at / QUADS_ACROSS;
+            let quad = first_across + at % QUADS_ACROSS;
             var columns = vec4(0.0);
             if k < p.k && quad < b_step {
                 columns = b[(problem * p.k + k) * b_step + quad];
@@ -192,15 +213,11 @@ fn tiled(
         for (var step = 0u; step < STEP; step++) {
             let above = a_tile[step * QUADS_DOWN + 2u * lane_down];
             let below = a_tile[step * QUADS_DOWN + 2u * lane_down + 1u];
-            let columns = b_tile[step * LANES_ACROSS + lane_across];
-            sum[0] += above.x * columns;
-            sum[1] += above.y * columns;
-            sum[2] += above.z * columns;
-            sum[3] += above.w * columns;
-            sum[4] += below.x * columns;
-            sum[5] += below.y * columns;
-            sum[6] += below.z * columns;
-            sum[7] += below.w * columns;
+            let columns_at = step * QUADS_ACROSS + lane_across;
+            accumulate(&sum, 0u, above, below, b_tile[columns_at]);
+            if ACROSS == 2u {
+                accumulate(&sum, 8u, above, below, b_tile[columns_at + LANES_ACROSS]);
+            }
         }
         // Nobody may overwrite the tiles before all have read them.
         workgroupBarrier();
@@ -210,7 +227,9 @@ fn tiled(
     var sums = sum;
     let matrix = out_of(problem);
     let row = 4u * (first_down + 2u * lane_down);
-    for (var r = 0u; r < 8u; r++) {
-        store(matrix, row + r, 4u * (first_across + lane_across), sums[r]);
+    for (var q = 0u; q < ACROSS; q++) {
+        for (var r = 0u; r < 8u; r++) {
+            store(matrix, row + r, 4u * (first_across + q * LANES_ACROSS + lane_across), sums[8u * q + r]);
+        }
     }
 }

@@ -4,8 +4,9 @@
 // main   One invocation computes twelve rows by twelve columns from global memory; neighbours take neighbouring columns.
 //        Codes are unpacked to 32 bits, where a twin's can be shifted to one scale and be summed in one accumulator. This
 //        is for software drivers, which have no dot product of packed codes, and for few rows.
-// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP words of
-//        its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, or eight (ACROSS 2),
+//        stages STEP words of its rows and columns in workgroup memory, from where each is read many times. This is for
+//        GPUs.
 
 const ROW_VECTORS: u32 = 3u;
 const COLUMN_VECTORS: u32 = 3u;
@@ -170,16 +171,25 @@ fn dot_columns(codes: u32, columns: vec4<u32>) -> vec4<i32> {
     );
 }
 
+// Sums of an invocation of `tiled`: eight of its first four columns, then eight of its second.
+const TILED_SUMS: u32 = 16u;
+
 // Adds one word of k of eight rows, in two vectors, by four columns.
-fn accumulate(sum: ptr<function, array<vec4<i32>, 8>>, above: vec4<u32>, below: vec4<u32>, columns: vec4<u32>) {
-    (*sum)[0] += dot_columns(above.x, columns);
-    (*sum)[1] += dot_columns(above.y, columns);
-    (*sum)[2] += dot_columns(above.z, columns);
-    (*sum)[3] += dot_columns(above.w, columns);
-    (*sum)[4] += dot_columns(below.x, columns);
-    (*sum)[5] += dot_columns(below.y, columns);
-    (*sum)[6] += dot_columns(below.z, columns);
-    (*sum)[7] += dot_columns(below.w, columns);
+fn accumulate(
+    sum: ptr<function, array<vec4<i32>, TILED_SUMS>>,
+    first: u32,
+    above: vec4<u32>,
+    below: vec4<u32>,
+    columns: vec4<u32>,
+) {
+    (*sum)[first] += dot_columns(above.x, columns);
+    (*sum)[first + 1u] += dot_columns(above.y, columns);
+    (*sum)[first + 2u] += dot_columns(above.z, columns);
+    (*sum)[first + 3u] += dot_columns(above.w, columns);
+    (*sum)[first + 4u] += dot_columns(below.x, columns);
+    (*sum)[first + 5u] += dot_columns(below.y, columns);
+    (*sum)[first + 6u] += dot_columns(below.z, columns);
+    (*sum)[first + 7u] += dot_columns(below.w, columns);
 }
 
 // The lanes of each word that hold R2 codes.
@@ -189,8 +199,9 @@ fn in_r2(codes: vec4<u32>) -> vec4<u32> {
 
 // The same for codes of both ranges.
 fn accumulate_ranges(
-    r1: ptr<function, array<vec4<i32>, 8>>,
-    r2: ptr<function, array<vec4<i32>, 8>>,
+    r1: ptr<function, array<vec4<i32>, TILED_SUMS>>,
+    r2: ptr<function, array<vec4<i32>, TILED_SUMS>>,
+    first: u32,
     above: vec4<u32>,
     below: vec4<u32>,
     columns: vec4<u32>,
@@ -199,22 +210,25 @@ fn accumulate_ranges(
     if TWIN && any(((above | below) & vec4(0x80808080u)) != vec4(0u)) {
         let above_r2 = in_r2(above);
         let below_r2 = in_r2(below);
-        accumulate(r1, above & ~above_r2, below & ~below_r2, columns);
+        accumulate(r1, first, above & ~above_r2, below & ~below_r2, columns);
         let magnitude = vec4(0x7f7f7f7fu);
-        accumulate(r2, above & above_r2 & magnitude, below & below_r2 & magnitude, columns);
+        accumulate(r2, first, above & above_r2 & magnitude, below & below_r2 & magnitude, columns);
     } else {
-        accumulate(r1, above, below, columns);
+        accumulate(r1, first, above, below, columns);
     }
 }
 
 override LANES_DOWN: u32 = 8u;
 override LANES_ACROSS: u32 = 16u;
+// Vectors of four columns of an invocation, one or two, LANES_ACROSS apart.
+override ACROSS: u32 = 1u;
 // Words of k that are staged at once.
 override STEP: u32 = 8u;
 override LANES: u32 = LANES_DOWN * LANES_ACROSS;
 override VECTORS_DOWN: u32 = 2u * LANES_DOWN;
 override A_LEN: u32 = VECTORS_DOWN * STEP;
-override B_LEN: u32 = LANES_ACROSS * STEP;
+override VECTORS_ACROSS: u32 = ACROSS * LANES_ACROSS;
+override B_LEN: u32 = VECTORS_ACROSS * STEP;
 
 // [word][four rows]
 var<workgroup> a_tile: array<vec4<u32>, A_LEN>;
@@ -232,19 +246,19 @@ fn tiled(
     let row_vectors = (p.m + 3u) / 4u;
     let column_vectors = (p.n + 3u) / 4u;
     let tiles_down = (row_vectors + VECTORS_DOWN - 1u) / VECTORS_DOWN;
-    let tiles_across = (column_vectors + LANES_ACROSS - 1u) / LANES_ACROSS;
+    let tiles_across = (column_vectors + VECTORS_ACROSS - 1u) / VECTORS_ACROSS;
     let index = tile / (tiles_across * tiles_down);
     if index >= p.jobs * p.outer * p.inner {
         return;
     }
     let matrix = matrix_of(index);
-    let first_across = tile % tiles_across * LANES_ACROSS;
+    let first_across = tile % tiles_across * VECTORS_ACROSS;
     let first_down = tile / tiles_across % tiles_down * VECTORS_DOWN;
     let lane_down = lane / LANES_ACROSS;
     let lane_across = lane % LANES_ACROSS;
 
-    var r1: array<vec4<i32>, 8>;
-    var r2: array<vec4<i32>, 8>;
+    var r1: array<vec4<i32>, TILED_SUMS>;
+    var r2: array<vec4<i32>, TILED_SUMS>;
     for (var first = 0u; first < p.words; first += STEP) {
         // Rows, columns and words past the end count as zeros.
         for (var at = lane; at < A_LEN; at += LANES) {
@@ -257,8 +271,8 @@ fn tiled(
             a_tile[at] = rows;
         }
         for (var at = lane; at < B_LEN; at += LANES) {
-            let word = first + at / LANES_ACROSS;
-            let vector = first_across + at % LANES_ACROSS;
+            let word = first + at / VECTORS_ACROSS;
+            let vector = first_across + at % VECTORS_ACROSS;
             var columns = vec4(0u);
             if word < p.words && vector < column_vectors {
                 columns = columns_at(matrix.b, word, vector);
@@ -269,23 +283,30 @@ fn tiled(
         for (var word = 0u; word < STEP; word++) {
             let above = a_tile[word * VECTORS_DOWN + 2u * lane_down];
             let below = a_tile[word * VECTORS_DOWN + 2u * lane_down + 1u];
-            accumulate_ranges(&r1, &r2, above, below, b_tile[word * LANES_ACROSS + lane_across]);
+            let columns_at = word * VECTORS_ACROSS + lane_across;
+            accumulate_ranges(&r1, &r2, 0u, above, below, b_tile[columns_at]);
+            if ACROSS == 2u {
+                accumulate_ranges(&r1, &r2, 8u, above, below, b_tile[columns_at + LANES_ACROSS]);
+            }
         }
         // Nobody may overwrite the tiles before all have read them.
         workgroupBarrier();
     }
 
-    let columns = columns_of(matrix, 4u * (first_across + lane_across));
     // Copies may lie in memory, where a loop can index them.
     var r1_sums = r1;
     var r2_sums = r2;
-    for (var r = 0u; r < 2u; r++) {
-        let row_vector = first_down + 2u * lane_down + r;
-        var errors = vec4(0.0);
-        for (var row = 0u; row < 4u; row++) {
-            let at = 4u * r + row;
-            errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]));
+    for (var v = 0u; v < ACROSS; v++) {
+        let vector = first_across + v * LANES_ACROSS + lane_across;
+        let columns = columns_of(matrix, 4u * vector);
+        for (var r = 0u; r < 2u; r++) {
+            let row_vector = first_down + 2u * lane_down + r;
+            var errors = vec4(0.0);
+            for (var row = 0u; row < 4u; row++) {
+                let at = 8u * v + 4u * r + row;
+                errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]));
+            }
+            store_errors(matrix, row_vector, vector, errors);
         }
-        store_errors(matrix, row_vector, first_across + lane_across, errors);
     }
 }

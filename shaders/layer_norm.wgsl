@@ -3,7 +3,7 @@
 // CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits. Row (image,
 // token) of the codes is made of row (image, order[token]) of x, or of zeros where order names no token.
 //
-// One invocation computes one row in three passes: the mean, then the variance about it, then the result.
+// A row's lanes (shared/rows.wgsl) compute it in three passes: the mean, then the variance about it, then the result.
 
 struct Parameters {
     rows: u32,
@@ -37,23 +37,14 @@ fn encoder_word(at: u32) -> u32 {
     return encoders[at];
 }
 
-// Element i of the result, of the row of x that starts at `start`.
-fn element(start: u32, i: u32, mean: f32, inverse_deviation: f32) -> f32 {
-    let normalised = (input[start + i] - mean) * inverse_deviation;
-    return normalised * weight[i] + bias[i];
+// The row of x that a row of out is made of: where it starts. Padding is made of zeros, whatever lies there.
+struct Source {
+    start: u32,
+    is_padding: bool,
 }
 
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+fn source_of(row: u32) -> Source {
     let p = parameters;
-    let row = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if row >= p.rows {
-        return;
-    }
     var input_row = row;
     var is_padding = false;
     if p.tokens > 0u {
@@ -61,39 +52,68 @@ fn main(
         is_padding = token >= p.input_tokens;
         input_row = row / p.tokens * p.input_tokens + select(token, 0u, is_padding);
     }
-    let start = p.input_offset + input_row * p.input_stride;
+    return Source(p.input_offset + input_row * p.input_stride, is_padding);
+}
+
+// Element i of the result, of the row of x that starts at `start`.
+fn element(start: u32, i: u32, mean: f32, inverse_deviation: f32) -> f32 {
+    let normalised = (input[start + i] - mean) * inverse_deviation;
+    return normalised * weight[i] + bias[i];
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) invocation: u32,
+) {
+    let p = parameters;
+    let first_row = (workgroup.y * workgroups.x + workgroup.x) * ROWS;
+    let row = first_row + invocation / LANES;
+    let lane = invocation % LANES;
+    let width = select(0u, p.width, row < p.rows);
+    let start = source_of(row).start;
     var sum = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         sum += input[start + i];
     }
-    let mean = sum / f32(p.width);
+    let mean = sum_of_lanes(sum, invocation) / f32(p.width);
     var squares = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         let centred = input[start + i] - mean;
         squares += centred * centred;
     }
-    let inverse_deviation = inverseSqrt(squares / f32(p.width) + p.eps);
+    let variance = sum_of_lanes(squares, invocation) / f32(p.width);
+    let inverse_deviation = inverseSqrt(variance + p.eps);
     if CODES {
+        let row = first_row + coded_row(invocation);
+        let mean = of_coded_row(mean, invocation);
+        let inverse_deviation = of_coded_row(inverse_deviation, invocation);
+        if row >= p.rows {
+            return;
+        }
+        let source = source_of(row);
         let matrix = row / p.matrix_rows;
         let encoder = encoder_of(matrix % p.groups);
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
-        var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
-        for (var i = 0u; i < p.width; i += 4u) {
+        let words = (p.width + 3u) / 4u;
+        let codes_at = matrix * words * padded_rows + row % p.matrix_rows;
+        for (var word = first_coded_word(invocation); word < words; word += LANES) {
+            let i = 4u * word;
             var values = vec4(
-                element(start, i, mean, inverse_deviation),
-                element(start, i + 1u, mean, inverse_deviation),
-                element(start, i + 2u, mean, inverse_deviation),
-                element(start, i + 3u, mean, inverse_deviation),
+                element(source.start, i, mean, inverse_deviation),
+                element(source.start, i + 1u, mean, inverse_deviation),
+                element(source.start, i + 2u, mean, inverse_deviation),
+                element(source.start, i + 3u, mean, inverse_deviation),
             );
-            if is_padding {
+            if source.is_padding {
                 values = vec4(0.0);
             }
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, encoder, p.q), p.width - i);
-            word_at += padded_rows;
+            out[codes_at + word * padded_rows] = first_lanes(quantize(values, encoder, p.q), p.width - i);
         }
     } else {
-        for (var i = 0u; i < p.width; i++) {
+        for (var i = lane; i < width; i += LANES) {
             out[row * p.width + i] = bitcast<u32>(element(start, i, mean, inverse_deviation));
         }
     }

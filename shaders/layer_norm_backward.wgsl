@@ -2,7 +2,8 @@
 //
 //   out = (h - mean(h) - n * mean(h * n)) / sqrt(variance + eps)
 //
-// One invocation computes one row and recomputes its statistics; out is laid out as x is, the rest of it stays as it was.
+// A row's lanes (shared/rows.wgsl) compute it and recompute its statistics; out is laid out as x is, the rest of it stays
+// as it was.
 
 struct Parameters {
     rows: u32,
@@ -20,40 +21,40 @@ struct Parameters {
 @group(0) @binding(3) var<storage, read> grad: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) invocation: u32,
 ) {
     let p = parameters;
-    let row = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if row >= p.rows {
-        return;
-    }
+    let row = (workgroup.y * workgroups.x + workgroup.x) * ROWS + invocation / LANES;
+    let lane = invocation % LANES;
+    let width = select(0u, p.width, row < p.rows);
     let start = p.input_offset + row * p.input_stride;
     let grad_start = row * p.width;
     var sum = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         sum += input[start + i];
     }
-    let mean = sum / f32(p.width);
+    let mean = sum_of_lanes(sum, invocation) / f32(p.width);
     var squares = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         let centred = input[start + i] - mean;
         squares += centred * centred;
     }
-    let inverse_deviation = inverseSqrt(squares / f32(p.width) + p.eps);
+    let variance = sum_of_lanes(squares, invocation) / f32(p.width);
+    let inverse_deviation = inverseSqrt(variance + p.eps);
     var sum_h = 0.0;
     var sum_hn = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         let h = grad[grad_start + i] * weight[i];
         sum_h += h;
         sum_hn += h * ((input[start + i] - mean) * inverse_deviation);
     }
-    let mean_h = sum_h / f32(p.width);
-    let mean_hn = sum_hn / f32(p.width);
-    for (var i = 0u; i < p.width; i++) {
+    let mean_h = sum_of_lanes(sum_h, invocation) / f32(p.width);
+    let mean_hn = sum_of_lanes(sum_hn, invocation) / f32(p.width);
+    for (var i = lane; i < width; i += LANES) {
         let h = grad[grad_start + i] * weight[i];
         let normalised = (input[start + i] - mean) * inverse_deviation;
         out[start + i] = inverse_deviation * (h - mean_h - normalised * mean_hn);

@@ -7,7 +7,8 @@
 // a few. A line whose reference or output is zero (or constant, when centred) has no direction: its error counts as 0
 // if both are, else as 1.
 //
-// One invocation takes one line. Lines and groups are those of weighted_error.wgsl; errors is [job][group][line].
+// A line's lanes (shared/rows.wgsl) take it together. Lines and groups are those of weighted_error.wgsl; errors is
+// [job][group][line].
 
 struct Parameters {
     jobs: u32,
@@ -27,19 +28,18 @@ override CENTERED: bool = false;
 @group(0) @binding(2) var<storage, read> reference: array<f32>;
 @group(0) @binding(3) var<storage, read_write> errors: array<f32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) invocation: u32,
 ) {
     let p = parameters;
-    let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
+    let index = (workgroup.y * workgroups.x + workgroup.x) * ROWS + invocation / LANES;
+    let lane = invocation % LANES;
     let groups = p.row_groups * p.column_groups;
     let job = index / (p.lines * groups);
-    if job >= p.jobs {
-        return;
-    }
+    let columns = select(0u, p.group_columns, job < p.jobs);
     let line = index % p.lines;
     let group = index / p.lines % groups;
     let row_group = group % p.row_groups;
@@ -50,18 +50,18 @@ fn main(
     var reference_mean = 0.0;
     var error_mean = 0.0;
     if CENTERED {
-        for (var column = 0u; column < p.group_columns; column++) {
+        for (var column = lane; column < columns; column += LANES) {
             let value = reference[start + column];
             reference_mean += value;
             error_mean += outputs[output_start + column] - value;
         }
-        reference_mean /= f32(p.group_columns);
-        error_mean /= f32(p.group_columns);
+        reference_mean = sum_of_lanes(reference_mean, invocation) / f32(p.group_columns);
+        error_mean = sum_of_lanes(error_mean, invocation) / f32(p.group_columns);
     }
     var oo = 0.0;
     var ee = 0.0;
     var oe = 0.0;
-    for (var column = 0u; column < p.group_columns; column++) {
+    for (var column = lane; column < columns; column += LANES) {
         let value = reference[start + column];
         let error = outputs[output_start + column] - value - error_mean;
         let centred = value - reference_mean;
@@ -69,6 +69,9 @@ fn main(
         ee += error * error;
         oe += centred * error;
     }
+    oo = sum_of_lanes(oo, invocation);
+    ee = sum_of_lanes(ee, invocation);
+    oe = sum_of_lanes(oe, invocation);
     let output_norm = max(oo + 2.0 * oe + ee, 0.0);
     var result = 1.0;
     if oo == 0.0 && output_norm == 0.0 {
@@ -84,5 +87,7 @@ fn main(
             result = 1.0 - cosine;
         }
     }
-    errors[index] = result;
+    if lane == 0u && job < p.jobs {
+        errors[index] = result;
+    }
 }

@@ -2,8 +2,8 @@
 //
 // CODES: out has the codes of these values, as quantize.wgsl lays them out; otherwise the floats, by their bits.
 //
-// One invocation computes one row in three passes: the maximum, then the sum of the exponentials, then the result, for
-// which they are computed once more: that takes less than writing and reading them.
+// A row's lanes (shared/rows.wgsl) compute it in three passes: the maximum, then the sum of the exponentials, then the
+// result, for which they are computed once more: that takes less than writing and reading them.
 
 struct Parameters {
     rows: u32,
@@ -27,42 +27,52 @@ fn encoder_word(at: u32) -> u32 {
     return encoders[at];
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) invocation: u32,
 ) {
     let p = parameters;
-    let row = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-    if row >= p.rows {
-        return;
-    }
+    let first_row = (workgroup.y * workgroups.x + workgroup.x) * ROWS;
+    let row = first_row + invocation / LANES;
+    let lane = invocation % LANES;
+    let width = select(0u, p.width, row < p.rows);
     let start = row * p.width;
-    var largest = scores[start];
-    for (var i = 1u; i < p.width; i++) {
-        largest = max(largest, scores[start + i]);
+    // A lane may have no element of its own.
+    var own_largest = scores[start];
+    for (var i = lane; i < width; i += LANES) {
+        own_largest = max(own_largest, scores[start + i]);
     }
+    let largest = max_of_lanes(own_largest, invocation);
     var sum = 0.0;
-    for (var i = 0u; i < p.width; i++) {
+    for (var i = lane; i < width; i += LANES) {
         sum += exp(p.factor * (scores[start + i] - largest));
     }
-    let inverse = 1.0 / sum;
+    let inverse = 1.0 / sum_of_lanes(sum, invocation);
     if CODES {
+        let row = first_row + coded_row(invocation);
+        let largest = of_coded_row(largest, invocation);
+        let inverse = of_coded_row(inverse, invocation);
+        if row >= p.rows {
+            return;
+        }
+        let start = row * p.width;
         let matrix = row / p.matrix_rows;
         let encoder = encoder_of(matrix % p.groups);
         let padded_rows = (p.matrix_rows + 3u) / 4u * 4u;
-        var word_at = matrix * ((p.width + 3u) / 4u) * padded_rows + row % p.matrix_rows;
-        for (var i = 0u; i < p.width; i += 4u) {
+        let words = (p.width + 3u) / 4u;
+        let codes_at = matrix * words * padded_rows + row % p.matrix_rows;
+        for (var word = first_coded_word(invocation); word < words; word += LANES) {
+            let i = 4u * word;
             let at = start + i;
             let x = vec4(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
             let values = exp(p.factor * (x - largest)) * inverse;
             // What was computed beyond the row counts as nothing.
-            out[word_at] = first_lanes(quantize(values, encoder, p.q), p.width - i);
-            word_at += padded_rows;
+            out[codes_at + word * padded_rows] = first_lanes(quantize(values, encoder, p.q), p.width - i);
         }
     } else {
-        for (var i = 0u; i < p.width; i++) {
+        for (var i = lane; i < width; i += LANES) {
             out[start + i] = bitcast<u32>(exp(p.factor * (scores[start + i] - largest)) * inverse);
         }
     }

@@ -144,6 +144,30 @@ fn a_mistake_in_a_shared_piece_is_caught_where_it_shows() {
     }
 }
 
+/// In what the lanes of a row do together: the last of them are left out. It shows where rows are shared, which no software
+/// driver does by itself.
+#[test]
+fn a_mistake_in_sharing_rows_is_caught_on_every_adapter() {
+    let users = [
+        "cross_entropy_backward",
+        "layer_norm",
+        "layer_norm_backward",
+        "row_error",
+        "row_maximum",
+        "softmax",
+        "softmax_backward",
+        "sum_rows",
+        "window_softmax",
+    ];
+    let device = with_mistakes(&[("shared/rows", "step > 0u;", "step > 1u;")]);
+    let reports = run(&suite(&users), &device);
+    assert_eq!(failing(&reports), users.into());
+    let cases = reports.iter().flat_map(|report| &report.cases);
+    for case in cases.filter(|case| case.failure.is_some()) {
+        assert!(case.title().contains("rows shared"), "{}", case.title());
+    }
+}
+
 /// A product that is wrong under some strategies and for some formats.
 #[test]
 fn the_strategy_that_fails_is_named_with_the_place() {

@@ -189,8 +189,10 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
     }
     var errors = vec4(0.0);
     var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
-    let existing = min(p.n - columns.first, 4u);
-    for (var c = 0u; c < existing; c++) {
+    for (var c = 0u; c < 4u; c++) {
+        if columns.first + c >= p.n {
+            continue;
+        }
         var value = values[c];
         if EPILOGUE == VALUES {
             if p.has_residual != 0u {

@@ -3,7 +3,10 @@
 use super::timing::{Timing, time};
 use crate::device::Device;
 use crate::error::Result;
-use crate::kernels::{PeakF32, PeakInt8, peak_copy, peak_f32, peak_int8};
+use crate::kernels::{
+    PeakF32, PeakInt8, peak_cooperative, peak_cooperative_multiply_adds, peak_copy, peak_f32,
+    peak_int8,
+};
 use serde::Serialize;
 
 /// Counts the invocations that compute: more than any device runs at a time.
@@ -74,6 +77,9 @@ pub struct Ceilings {
     pub f32: Ceiling,
     /// Multiply-adds of packed 8-bit integers.
     pub int8: Ceiling,
+    /// Multiply-adds of cooperative matrices, f16 with sums in f32, on a device that has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cooperative: Option<Ceiling>,
     /// Bytes read and written.
     pub copy: Ceiling,
 }
@@ -87,13 +93,17 @@ impl Ceilings {
         Ok(Self {
             f32: f32(device)?,
             int8: int8(device)?,
+            cooperative: cooperative(device)?,
             copy: copy(device)?,
         })
     }
 
     /// Returns all ceilings.
-    pub fn all(&self) -> [&Ceiling; 3] {
-        [&self.f32, &self.int8, &self.copy]
+    pub fn all(&self) -> Vec<&Ceiling> {
+        let mut all = vec![&self.f32, &self.int8];
+        all.extend(&self.cooperative);
+        all.push(&self.copy);
+        all
     }
 }
 
@@ -123,6 +133,20 @@ fn int8(device: &Device) -> Result<Ceiling> {
         &|rounds| work(rounds).multiply_adds(INVOCATIONS),
         &|rounds| time(device, &|commands| peak_int8(commands, &work(rounds), &out)),
     )
+}
+
+fn cooperative(device: &Device) -> Result<Option<Ceiling>> {
+    let Some(units) = device.cooperative_units() else {
+        return Ok(None);
+    };
+    let subgroups = INVOCATIONS / units.subgroup as usize;
+    let out = device.zeros(subgroups);
+    computing(
+        "peak_cooperative",
+        &|rounds| peak_cooperative_multiply_adds(subgroups, rounds, units.side),
+        &|rounds| time(device, &|commands| peak_cooperative(commands, rounds, &out)),
+    )
+    .map(Some)
 }
 
 /// Measures a kernel that computes, doubling its rounds until they take long enough.

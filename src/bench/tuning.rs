@@ -32,15 +32,25 @@ pub struct Trial {
 }
 
 /// Lists the strategies to try: besides the usual tile a deeper one, one of 32 by 32 for devices with few
-/// multiprocessors to a workgroup, and one of 128 by 64.
+/// multiprocessors to a workgroup, and larger ones, of which some have eight columns to an invocation.
 fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
-    let tile = |lanes, step| Strategy::Tiled(Tile { lanes, step });
+    let tile = |lanes, column_vectors, step| {
+        Strategy::Tiled(Tile {
+            lanes,
+            column_vectors,
+            step,
+        })
+    };
     let mut strategies = vec![
         Strategy::Registers,
         Strategy::Tiled(Tile::DEFAULT),
-        tile([8, 16], 16),
-        tile([4, 8], 16),
-        tile([16, 16], 8),
+        tile([8, 16], 1, 16),
+        tile([4, 8], 1, 16),
+        tile([16, 16], 1, 8),
+        tile([8, 8], 2, 8),
+        tile([8, 16], 2, 8),
+        tile([16, 8], 2, 8),
+        tile([16, 16], 2, 8),
     ];
     if product != "float_product" {
         strategies.push(Strategy::Cooperative);

@@ -1,10 +1,11 @@
 //! Which adapters there are, what they can do, and which one to use.
 
-use super::gpu::Traits;
+use super::gpu::{CooperativeUnits, Traits};
 use super::self_test::self_test;
 use super::{Device, Gpu};
 use crate::error::{Error, Result};
 use serde::Serialize;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Stands in a backend's place where the CPU computes.
@@ -88,9 +89,11 @@ async fn enumerate() -> Vec<wgpu::Adapter> {
 const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SUBGROUP);
+/// Sets the workgroup memory that they need, twice what WebGPU gives by default.
+const COOPERATIVE_WORKGROUP_BYTES: u32 = 32 << 10;
 
-/// Finds the rows and columns of the largest cooperative matrices with f16 operands and f32 sums.
-fn cooperative_side(adapter: &wgpu::Adapter) -> Option<u32> {
+/// Finds the largest cooperative matrices with f16 operands and f32 sums.
+fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
     let types = (
         wgpu::CooperativeScalarType::F16,
         wgpu::CooperativeScalarType::F32,
@@ -101,10 +104,19 @@ fn cooperative_side(adapter: &wgpu::Adapter) -> Option<u32> {
         .filter(|matrices| [matrices.n_size, matrices.k_size] == [matrices.m_size; 2])
         .map(|matrices| matrices.m_size)
         .filter(|side| [8, 16].contains(side));
-    sides
-        .max()
-        .filter(|_| adapter.features().contains(COOPERATIVE))
+    let side = sides.max()?;
+    let has_workgroup_memory =
+        adapter.limits().max_compute_workgroup_storage_size >= COOPERATIVE_WORKGROUP_BYTES;
+    let usable = adapter.features().contains(COOPERATIVE) && has_workgroup_memory;
+    usable.then(|| CooperativeUnits {
+        side,
+        subgroup: adapter.get_info().subgroup_min_size,
+        workgroup_bytes: COOPERATIVE_WORKGROUP_BYTES,
+    })
 }
+
+/// Bounds the blocks of memory that buffers share: small beside a GPU's, several tensors of a batch in each.
+const BLOCK_BYTES: Range<u64> = 64 << 20..128 << 20;
 
 async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
     let info = adapter.get_info();
@@ -113,7 +125,7 @@ async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
         backend: info.backend.to_string(),
         name: info.name,
         software: info.device_type == wgpu::DeviceType::Cpu,
-        cooperative_side: cooperative_side(adapter),
+        cooperative_units: cooperative_units(adapter),
     };
     let request = async |cooperative: bool| {
         // The default limits, and no features that the quantized network could depend on: what runs here runs on every
@@ -123,23 +135,29 @@ async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
         let mut descriptor = wgpu::DeviceDescriptor {
             label: Some("ptq4vit-gpu"),
             required_features: adapter.features() & optional,
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            // Most tensors fit into blocks that stay: memory of its own for each takes a driver longer than the kernels.
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: BLOCK_BYTES,
+            },
             ..Default::default()
         };
         if cooperative {
             descriptor.required_features |= COOPERATIVE;
-            // SAFETY: what is experimental may have faults that reach beyond wgpu's checks. It runs only where the user
-            // has tuned this device and its results were right.
+            descriptor
+                .required_limits
+                .max_compute_workgroup_storage_size = COOPERATIVE_WORKGROUP_BYTES;
+            // SAFETY: what is experimental may have faults that reach beyond wgpu's checks. It runs only where a trial
+            // showed its results to be right.
             descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         adapter.request_device(&descriptor).await
     };
-    let opened = match traits.cooperative_side {
+    let opened = match traits.cooperative_units {
         Some(_) => match request(true).await {
             Ok(opened) => Ok(opened),
             // A driver that offers what it can't give is still good for everything else.
             Err(_) => {
-                traits.cooperative_side = None;
+                traits.cooperative_units = None;
                 request(false).await
             }
         },

@@ -4,11 +4,16 @@ use super::buffer::Buffer;
 use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, EntryPoint, Gpu};
 use super::pool::{Allocation, Pool};
+use super::uniforms::Uniforms;
 use super::{Device, byte_len};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
+use rayon::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Sets how many bytes of what is read back one task copies.
+const BYTES_PER_TASK: usize = 1 << 20;
 
 /// Collects commands for one device, which are carried out in the order in which they were appended. On the CPU they
 /// are carried out at once.
@@ -24,6 +29,8 @@ pub struct Commands {
 struct Queued {
     gpu: Arc<Gpu>,
     dispatches: Vec<Dispatch>,
+    /// The parameters of these dispatches, if there are any.
+    uniforms: Option<Uniforms>,
     pool: Arc<Pool>,
     mode: Mode,
 }
@@ -68,6 +75,7 @@ impl Commands {
                 },
                 gpu: gpu.clone(),
                 dispatches: Vec::new(),
+                uniforms: None,
                 mode,
             }),
         };
@@ -112,10 +120,17 @@ impl Commands {
         workgroups: usize,
     ) {
         let queued = self.queued.as_mut().expect("the CPU runs no shaders");
-        let entry_point = entry_point.into();
-        let dispatch = queued
-            .gpu
-            .prepare(entry_point, constants, parameters, bindings, workgroups);
+        let parameters = bytemuck::bytes_of(parameters);
+        let gpu = queued.gpu.clone();
+        let uniforms = queued.uniforms_for(parameters);
+        let dispatch = gpu.prepare(
+            uniforms,
+            entry_point.into(),
+            constants,
+            parameters,
+            bindings,
+            workgroups,
+        );
         queued.dispatches.extend(dispatch);
         queued.submit_if_many();
     }
@@ -205,6 +220,7 @@ impl Commands {
         let mut commands = Self::in_mode(device, Mode::Record);
         let result = append(&mut commands);
         let queued = commands.queued.as_mut()?;
+        queued.write_uniforms();
         let recording = Recording {
             dispatches: std::mem::take(&mut queued.dispatches).into(),
             _pool: queued.pool.clone(),
@@ -262,6 +278,25 @@ impl Drop for Commands {
 }
 
 impl Queued {
+    /// Returns uniforms with room for `parameters`. What was written to others stays as it is.
+    fn uniforms_for(&mut self, parameters: &[u8]) -> &mut Uniforms {
+        if self
+            .uniforms
+            .as_ref()
+            .is_some_and(|uniforms| !uniforms.hold(parameters))
+        {
+            self.write_uniforms();
+            self.uniforms = None;
+        }
+        self.uniforms.get_or_insert_with(|| self.gpu.uniforms())
+    }
+
+    fn write_uniforms(&mut self) {
+        if let Some(uniforms) = &mut self.uniforms {
+            self.gpu.write_uniforms(uniforms);
+        }
+    }
+
     fn submit_if_many(&mut self) {
         let is_many = self.dispatches.len() >= DISPATCHES_PER_SUBMISSION;
         if is_many && !matches!(self.mode, Mode::Record) {
@@ -278,6 +313,7 @@ impl Queued {
         if self.dispatches.is_empty() && copy.is_none() {
             return None;
         }
+        self.write_uniforms();
         let dispatches = std::mem::take(&mut self.dispatches);
         let mut encoder = self.gpu.encoder();
         match (&mut self.mode, self.gpu.clock()) {
@@ -304,24 +340,38 @@ impl Queued {
 
     async fn read_all<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
         let size = |buffer: &Buffer<T>| buffer.gpu_buffer().size();
-        let staging = self.gpu.staging(buffers.iter().map(size).sum());
+        let bytes = buffers.iter().map(size).sum();
+        let staging = self.gpu.staging(bytes);
         let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
         let submission = self.submit(Some((&sources, &staging)));
-        self.gpu.map(&staging, submission).await;
+        self.gpu.map(staging.slice(..bytes), submission).await;
         // A fault explains a failed mapping better than the mapping's own error does.
         self.gpu.check()?;
         let mapped = staging
-            .get_mapped_range(..)
+            .get_mapped_range(..bytes)
             .map_err(|error| Error::device(self.gpu.name(), format!("reading back: {error}")))?;
         let mut rest = &mapped[..];
         let contents = buffers.iter().map(|buffer| {
             let bytes;
             (bytes, rest) = rest.split_at(size(buffer) as usize);
-            // The mapping need not be aligned for `T`, so this copies rather than casts.
-            bytemuck::pod_collect_to_vec(&bytes[..buffer.len() * size_of::<T>()])
+            copied(&bytes[..buffer.len() * size_of::<T>()])
         });
-        Ok(contents.collect())
+        let contents = contents.collect();
+        drop(mapped);
+        self.gpu.unmap(staging);
+        Ok(contents)
     }
+}
+
+/// Copies `bytes`, which need not be aligned for `T`. Several threads share it, because much of the time goes into
+/// memory that is touched for the first time.
+fn copied<T: Pod>(bytes: &[u8]) -> Vec<T> {
+    let mut values = bytemuck::zeroed_vec(bytes.len() / size_of::<T>());
+    bytemuck::cast_slice_mut(&mut values)
+        .par_chunks_mut(BYTES_PER_TASK)
+        .zip(bytes.par_chunks(BYTES_PER_TASK))
+        .for_each(|(values, bytes): (&mut [u8], &[u8])| values.copy_from_slice(bytes));
+    values
 }
 
 /// Encodes each dispatch in a pass of its own, between two readings of the clock.

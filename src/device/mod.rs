@@ -11,7 +11,9 @@ mod gpu;
 mod memory;
 mod pool;
 mod self_test;
+mod staging;
 mod strategy;
+mod uniforms;
 mod wait;
 
 pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};
@@ -19,7 +21,7 @@ pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_asy
 pub use adapter::{adapters, open};
 pub use buffer::Buffer;
 pub use commands::{Commands, Recording};
-pub use gpu::{Binding, EntryPoint, Gpu, Shader};
+pub use gpu::{Binding, CooperativeUnits, EntryPoint, Gpu, Shader};
 pub use memory::MemoryUse;
 pub use strategy::{Strategy, Tile};
 
@@ -140,22 +142,29 @@ impl Device {
         }
     }
 
+    /// Says whether the kernels run on the host's processor: on the CPU, or by a software driver.
+    pub fn is_software(&self) -> bool {
+        match self {
+            Self::Cpu(_) => true,
+            Self::Gpu(gpu) => gpu.is_software(),
+        }
+    }
+
     /// Says whether kernels can divide their work in this way here. On the CPU there is no choice.
     pub fn offers(&self, strategy: Strategy) -> bool {
         match (self, strategy) {
             (Self::Cpu(_), _) => false,
             (Self::Gpu(_), Strategy::Registers) => true,
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
-            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_side().is_some(),
+            (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_units().is_some(),
         }
     }
 
-    /// Returns the rows and columns of the cooperative matrices, 8 or 16, where there are some with f16 operands and
-    /// f32 sums.
-    pub fn cooperative_side(&self) -> Option<u32> {
+    /// Describes the cooperative matrices, where there are some with f16 operands and f32 sums.
+    pub fn cooperative_units(&self) -> Option<CooperativeUnits> {
         match self {
             Self::Cpu(_) => None,
-            Self::Gpu(gpu) => gpu.cooperative_side(),
+            Self::Gpu(gpu) => gpu.cooperative_units(),
         }
     }
 
@@ -172,6 +181,23 @@ impl Device {
         match self {
             Self::Cpu(_) => None,
             Self::Gpu(gpu) => Some(gpu.strategy(kernel)),
+        }
+    }
+
+    /// Says whether several invocations share a row here, in kernels that need all of a row for each of their results:
+    /// on GPUs, whose neighbouring invocations should read what lies side by side. On software drivers each has a row to
+    /// itself. Floats are added up in another order then.
+    pub fn shares_rows(&self) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            Self::Gpu(gpu) => gpu.shares_rows(),
+        }
+    }
+
+    /// Sets whether invocations share rows from now on, so that either way can be tested on every adapter.
+    pub(crate) fn set_shares_rows(&self, shares: bool) {
+        if let Self::Gpu(gpu) = self {
+            gpu.set_shares_rows(shares);
         }
     }
 

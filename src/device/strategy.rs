@@ -25,8 +25,12 @@ impl fmt::Display for Strategy {
             Self::Cooperative => write!(f, "cooperative matrices"),
             Self::Tiled(Tile {
                 lanes: [down, across],
+                column_vectors,
                 step,
-            }) => write!(f, "tiled {down}x{across}, step {step}"),
+            }) => {
+                let columns = 4 * column_vectors;
+                write!(f, "tiled {down}x{across} of 8x{columns}, step {step}")
+            }
         }
     }
 }
@@ -35,10 +39,18 @@ impl fmt::Display for Strategy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tile {
-    /// Invocations down the rows, eight rows each, and across the columns, four columns each.
+    /// Invocations down the rows, eight rows each, and across the columns.
     pub lanes: [u32; 2],
+    /// Vectors of four columns of each invocation, one or two.
+    #[serde(default = "one")]
+    pub column_vectors: u32,
     /// Words of codes, or floats, of each row and column.
     pub step: u32,
+}
+
+/// Returns the column vectors of tiles that were kept before there was a choice.
+fn one() -> u32 {
+    1
 }
 
 /// Limits a workgroup's invocations, as WebGPU does by default.
@@ -50,6 +62,7 @@ impl Tile {
     /// (WebGPU) settled on.
     pub const DEFAULT: Self = Self {
         lanes: [8, 16],
+        column_vectors: 1,
         step: 8,
     };
 
@@ -57,8 +70,9 @@ impl Tile {
         let [down, across] = self.lanes.map(u64::from);
         let invocations = down.saturating_mul(across);
         // Vectors of 16 bytes.
-        let vectors = 2 * down + across;
+        let vectors = 2 * down + u64::from(self.column_vectors) * across;
         (1..=MOST_INVOCATIONS).contains(&invocations)
+            && [1, 2].contains(&self.column_vectors)
             && self.step > 0
             && vectors.saturating_mul(16 * u64::from(self.step)) <= MOST_BYTES
     }
@@ -70,7 +84,14 @@ mod tests {
 
     #[test]
     fn tiles_beyond_the_default_limits_are_invalid() {
-        let valid = |lanes, step| Tile { lanes, step }.is_valid();
+        let valid = |lanes, step| {
+            let tile = Tile {
+                lanes,
+                column_vectors: 1,
+                step,
+            };
+            tile.is_valid()
+        };
         assert!(Tile::DEFAULT.is_valid());
         assert!(valid([16, 16], 16));
         assert!(!valid([16, 17], 8));

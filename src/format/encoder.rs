@@ -59,23 +59,25 @@ impl<'a> Encoder<'a> {
         (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
     }
 
-    /// Says whether a value lies beyond the outermost levels of a table by more than half a scale, that of their range.
-    pub(super) fn clips(self, x: f32, lanes: Lanes) -> bool {
+    /// Returns what says whether a value lies beyond the outermost levels of a table by more than half a scale, that of
+    /// their range.
+    pub(super) fn clips(self, lanes: Lanes) -> impl Fn(f32) -> bool {
         let [origin, inverse, _, ratio] = self.head;
+        let unit_2 = 1.0 / ratio;
+        // In cells of the first grid: where the level lies, and half of its scale.
         let [first, last] = [f32::NEG_INFINITY, f32::INFINITY].map(|end| {
             let lane = self.lane(end, lanes);
-            let unit = match lanes {
-                Lanes::Ranges if lane >= 0x80 => 1.0 / ratio,
+            let integer = lanes.integer(lane, (unit_2 as u32).trailing_zeros());
+            let half = match lanes {
+                Lanes::Ranges if lane >= 0x80 => unit_2,
                 _ => 1.0,
             };
-            let shift = (1.0 / ratio).log2() as u32;
-            (
-                (2 * (lanes.integer(lane, shift) - lanes.least())) as f32,
-                unit,
-            )
+            ((2 * (integer - lanes.least())) as f32, half)
         });
-        let place = (x - origin) * inverse;
-        place < first.0 - first.1 || place > last.0 + last.1
+        move |x| {
+            let place = (x - origin) * inverse;
+            place < first.0 - first.1 || place > last.0 + last.1
+        }
     }
 }
 
@@ -146,6 +148,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{CodeFormat, SignedTable, TwinTable};
 
     /// The lane of the level that lies nearest to `x`, the upper one of two.
     fn nearest(table: &Table, lanes: Lanes, scale: Scale, x: f32) -> u8 {
@@ -214,7 +217,7 @@ mod tests {
         let record = Format::Table.encoders(&[Scale::uniform(0.5)], &[table]);
         // From -0.25 to 3.25.
         for (x, clipped) in [(-0.26, true), (-0.25, false), (3.25, false), (3.26, true)] {
-            let place = Format::Table.place(x, &record, 2.0);
+            let place = SignedTable::places(Encoder::of(&record), 2.0)(x);
             assert_eq!((place.clipped, place.in_r2), (clipped, false), "{x}");
         }
         // R2's scale is 4.
@@ -228,7 +231,7 @@ mod tests {
         };
         let record = Format::TwinTable.encoders(&[scale], &[table]);
         for (x, clipped) in [(2.24, true), (2.26, false), (14.9, false), (15.1, true)] {
-            let place = Format::TwinTable.place(x, &record, 2.0);
+            let place = TwinTable::places(Encoder::of(&record), 2.0)(x);
             assert_eq!((place.clipped, place.in_r2), (clipped, x > 10.0), "{x}");
         }
     }

@@ -29,13 +29,15 @@ impl CodeFormat for GeluTwin {
         }
     }
 
-    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+    fn places(encoder: Encoder, q: f32) -> impl Fn(f32) -> Place {
         let [inverse_1, inverse_2] = encoder.inverses();
-        let in_r1 = x < 0.0;
-        let magnitude = if in_r1 { -x * inverse_1 } else { x * inverse_2 };
-        Place {
-            clipped: magnitude >= q - 0.5,
-            in_r2: !in_r1,
+        move |x: f32| {
+            let in_r1 = x < 0.0;
+            let magnitude = if in_r1 { -x * inverse_1 } else { x * inverse_2 };
+            Place {
+                clipped: magnitude >= q - 0.5,
+                in_r2: !in_r1,
+            }
         }
     }
 

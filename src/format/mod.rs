@@ -216,9 +216,9 @@ pub(crate) trait CodeFormat {
     /// Encodes a value as an 8-bit lane. Clamping to integers before rounding gives what clamping after it gives.
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8;
 
-    /// Says where a value's code is. Whole numbers are even where q is, so that a half above the largest code q - 1 is
-    /// rounded up to q and one below the smallest, -q, is rounded to it.
-    fn place(x: f32, encoder: Encoder, q: f32) -> Place;
+    /// Returns what says where a value's code is. Whole numbers are even where q is, so that a half above the largest
+    /// code q - 1 is rounded up to q and one below the smallest, -q, is rounded to it.
+    fn places(encoder: Encoder, q: f32) -> impl Fn(f32) -> Place;
 
     /// Lists what the codes stand for, in a table's format those of `lanes`.
     fn ranges(q: i32, lanes: &[u8]) -> Vec<CodeRange>;
@@ -291,11 +291,6 @@ impl Format {
     /// Lists what codes of `bits` bits stand for; a table's have these `lanes`, others none.
     pub fn ranges(self, bits: u32, lanes: &[u8]) -> Vec<CodeRange> {
         by_format!(self, F => F::ranges(1 << (bits - 1), lanes))
-    }
-
-    /// Says where a value's code is, q being 2^(bits - 1), by the record of its group's encoder.
-    pub fn place(self, x: f32, record: &[u32], q: f32) -> Place {
-        by_format!(self, F => F::place(x, Encoder::of(record), q))
     }
 
     /// Lists the scales that a search chooses from for codes of `bits` bits, where `spread` are fractions of the scale

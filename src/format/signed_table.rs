@@ -18,9 +18,10 @@ impl CodeFormat for SignedTable {
         encoder.lane(x, Lanes::Signed)
     }
 
-    fn place(x: f32, encoder: Encoder, _: f32) -> Place {
-        Place {
-            clipped: encoder.clips(x, Lanes::Signed),
+    fn places(encoder: Encoder, _: f32) -> impl Fn(f32) -> Place {
+        let clips = encoder.clips(Lanes::Signed);
+        move |x| Place {
+            clipped: clips(x),
             in_r2: false,
         }
     }

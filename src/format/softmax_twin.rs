@@ -31,12 +31,14 @@ impl CodeFormat for SoftmaxTwin {
         }
     }
 
-    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+    fn places(encoder: Encoder, q: f32) -> impl Fn(f32) -> Place {
         let [inverse_1, inverse_2] = encoder.inverses();
-        let in_r1 = x.abs() * inverse_1 < q - 0.5;
-        Place {
-            clipped: !in_r1 && x * inverse_2 >= q - 0.5,
-            in_r2: !in_r1,
+        move |x: f32| {
+            let in_r1 = x.abs() * inverse_1 < q - 0.5;
+            Place {
+                clipped: !in_r1 && x * inverse_2 >= q - 0.5,
+                in_r2: !in_r1,
+            }
         }
     }
 

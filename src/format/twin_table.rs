@@ -18,9 +18,10 @@ impl CodeFormat for TwinTable {
         encoder.lane(x, Lanes::Ranges)
     }
 
-    fn place(x: f32, encoder: Encoder, _: f32) -> Place {
-        Place {
-            clipped: encoder.clips(x, Lanes::Ranges),
+    fn places(encoder: Encoder, _: f32) -> impl Fn(f32) -> Place {
+        let clips = encoder.clips(Lanes::Ranges);
+        move |x| Place {
+            clipped: clips(x),
             in_r2: encoder.lane(x, Lanes::Ranges) >= 0x80,
         }
     }

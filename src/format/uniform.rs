@@ -18,12 +18,14 @@ impl CodeFormat for Uniform {
         rounded((x * inverse).clamp(-q, q - 1.0))
     }
 
-    fn place(x: f32, encoder: Encoder, q: f32) -> Place {
+    fn places(encoder: Encoder, q: f32) -> impl Fn(f32) -> Place {
         let [inverse, _] = encoder.inverses();
-        let x = x * inverse;
-        Place {
-            clipped: x >= q - 0.5 || x < -q - 0.5,
-            in_r2: false,
+        move |x: f32| {
+            let x = x * inverse;
+            Place {
+                clipped: x >= q - 0.5 || x < -q - 0.5,
+                in_r2: false,
+            }
         }
     }
 

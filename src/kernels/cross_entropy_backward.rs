@@ -1,7 +1,7 @@
 //! The gradient at the logits of the loss that weighs errors: cross-entropy against the network's own answer.
 
-use super::WORKGROUP;
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
+use super::rows;
 use super::softmax::cases::{probabilities, relative_errors};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -9,7 +9,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "cross_entropy_backward",
-    source: include_str!("../../shaders/cross_entropy_backward.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/cross_entropy_backward.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -39,12 +42,14 @@ pub fn cross_entropy_backward(
                 rows: rows as u32,
                 classes: classes as u32,
             };
-            commands.dispatch(
+            rows::dispatch(
+                commands,
+                rows::LANES,
                 &SHADER,
                 &[],
                 &parameters,
                 &[Binding::F32(logits), Binding::F32(&out)],
-                rows.div_ceil(WORKGROUP),
+                rows,
             );
         }
     }
@@ -85,7 +90,7 @@ pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
 /// Lists cases with rows of logits in quarters, so that some are equal. A winner is `lead` above the others' usual
 /// size: at 40, 1 - p is about 1e-15, and its p - 1 would be zero in f32. Without a lead, ties are likely enough.
 pub(super) fn cases() -> Vec<Case> {
-    let sizes = [(1, 1), (3, 197), (65, 10), (7, 1000)].into_iter();
+    let sizes = [(1, 1), (2, 31), (3, 197), (9, 33), (65, 10), (7, 1000)].into_iter();
     let cases = sizes.flat_map(|(rows, classes)| {
         [0.0, 10.0, 40.0].map(|lead| {
             case(
@@ -107,7 +112,7 @@ pub(super) fn cases() -> Vec<Case> {
             .close(move |logits| wide(logits).chunks(classes).flat_map(exact).collect())
         })
     });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }
 
 /// Computes p - 1 of the first of the largest logits, and p of the others. p - 1 is minus the sum of the others' p,

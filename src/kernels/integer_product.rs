@@ -451,7 +451,15 @@ fn dispatch(
             commands.dispatch(tiled, &constants, &parameters, &bindings, workgroups);
         }
         Strategy::Cooperative => {
-            cooperative::dispatch(commands, &constants, &parameters, &bindings, matrices);
+            let is_twin = product.a_format.is_twin();
+            cooperative::dispatch(
+                commands,
+                &constants,
+                is_twin,
+                &parameters,
+                &bindings,
+                matrices,
+            );
         }
     }
 }

@@ -20,33 +20,76 @@ static SHADER: Shader = Shader {
 };
 
 /// Holds the shader's text for matrices of 16 by 16. Their type is no value that a constant could stand for.
-static SOURCE_16: LazyLock<String> = LazyLock::new(|| {
-    let source = SHADER.source.replace("coop_mat8x8", "coop_mat16x16");
+static SOURCE_16: LazyLock<String> = LazyLock::new(|| with_side_16(SHADER.source));
+
+/// Makes a shader for cooperative matrices of 8 by 8 one for those of 16 by 16.
+pub(super) fn with_side_16(source: &str) -> String {
+    let source = source.replace("coop_mat8x8", "coop_mat16x16");
     source.replace("const SIDE: u32 = 8u;", "const SIDE: u32 = 16u;")
-});
+}
 
 static SHADER_16: LazyLock<Shader> = LazyLock::new(|| Shader {
     name: SHADER.name,
     source: &SOURCE_16,
 });
 
-/// Sets the rows and columns of a workgroup's tile, as in the shader.
-pub(super) const TILE: usize = 64;
+/// Lists the blocks of a workgroup, down and across, from the most to the fewest.
+const BLOCKS: [[usize; 2]; 4] = [[2, 4], [2, 2], [1, 2], [1, 1]];
+
+/// Counts the workgroups that occupy a device: fewer blocks to a workgroup where there would be less than that.
+const ENOUGH_WORKGROUPS: usize = 256;
+
+/// Limits a workgroup's invocations, as WebGPU does by default.
+const MOST_INVOCATIONS: usize = 256;
+
+/// Counts the codes from one staged row to the next, as in the shader.
+const PITCH: usize = 40;
+
+/// Limits a sum that needs no division on the way, as in the shader.
+const SHORT: u32 = 1024;
 
 /// Appends [`integer_product`](super::integer_product())'s dispatch for all `matrices`.
 pub(super) fn dispatch(
     commands: &mut Commands,
     constants: &[(&'static str, f64)],
+    is_twin: bool,
     parameters: &Parameters,
     bindings: &[Binding],
     matrices: usize,
 ) {
-    let shader = match commands.device().cooperative_side() {
-        Some(16) => &SHADER_16,
-        _ => &SHADER,
+    let Some(units) = commands.device().cooperative_units() else {
+        unreachable!("this strategy is only for devices with cooperative matrices");
     };
-    let tiles = (parameters.m as usize).div_ceil(TILE) * (parameters.n as usize).div_ceil(TILE);
-    commands.dispatch(shader, constants, parameters, bindings, tiles * matrices);
+    let side = units.side as usize;
+    let lanes = (units.subgroup as usize).max(2 * side);
+    let is_long = 4 * parameters.words > SHORT;
+    let ranges = if is_twin { 2 } else { 1 };
+    let workgroups = |[down, across]: [usize; 2]| {
+        let rows = (parameters.m as usize).div_ceil(4 * side * down / ranges);
+        rows * (parameters.n as usize).div_ceil(2 * side * across) * matrices
+    };
+    let fits = |[down, across]: [usize; 2]| {
+        let staged = 2 * PITCH * (4 * side * down + 2 * side * across);
+        let slots = if is_long { 2 * ranges } else { ranges };
+        let exchanged = 4 * slots * down * across * side * side;
+        down * across * lanes <= MOST_INVOCATIONS
+            && staged + exchanged <= units.workgroup_bytes as usize
+    };
+    let fitting = BLOCKS.into_iter().filter(|&blocks| fits(blocks));
+    let blocks = fitting
+        .clone()
+        .find(|&blocks| workgroups(blocks) >= ENOUGH_WORKGROUPS)
+        .or(fitting.last())
+        .expect("a block alone fits");
+    let mut constants = constants.to_vec();
+    constants.extend([
+        ("BLOCKS_DOWN", blocks[0] as f64),
+        ("BLOCKS_ACROSS", blocks[1] as f64),
+        ("LANES", (blocks[0] * blocks[1] * lanes) as f64),
+        ("LONG", f64::from(u8::from(is_long))),
+    ]);
+    let shader = if side == 16 { &SHADER_16 } else { &SHADER };
+    commands.dispatch(shader, &constants, parameters, bindings, workgroups(blocks));
 }
 
 #[cfg(test)]

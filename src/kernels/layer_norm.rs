@@ -3,9 +3,9 @@
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
-use super::WORKGROUP;
 use super::permute_tokens::TokenOrder;
 use super::quantize::RowCodes;
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
@@ -15,6 +15,7 @@ pub(crate) static SHADER: Shader = Shader {
     name: "layer_norm",
     source: concat!(
         formats_wgsl!(),
+        include_str!("../../shaders/shared/rows.wgsl"),
         include_str!("../../shaders/layer_norm.wgsl"),
     ),
 };
@@ -83,7 +84,9 @@ pub fn layer_norm(
                 .enumerate()
                 .for_each(|(row, out)| normalise(norm, &input, &weight, &bias, row, out));
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(norm, None, None),
@@ -96,7 +99,7 @@ pub fn layer_norm(
                 Binding::F32(input),
                 Binding::F32(&out),
             ],
-            norm.rows.div_ceil(WORKGROUP),
+            norm.rows,
         ),
     }
     out
@@ -133,7 +136,9 @@ pub fn layer_norm_codes(
                 }
             });
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &Parameters {
@@ -149,7 +154,7 @@ pub fn layer_norm_codes(
                 Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
-            rows.div_ceil(WORKGROUP),
+            rows,
         ),
     }
     out

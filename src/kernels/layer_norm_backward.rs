@@ -1,16 +1,19 @@
 //! The gradient of layer normalisation's input.
 
-use super::WORKGROUP;
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::layer_norm::cases::{Normalised, Rows, shapes};
 use super::layer_norm::{LayerNorm, statistics};
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "layer_norm_backward",
-    source: include_str!("../../shaders/layer_norm_backward.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/layer_norm_backward.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -58,7 +61,9 @@ pub fn layer_norm_backward(
                 input_stride: norm.input_stride as u32,
                 eps: norm.eps,
             };
-            commands.dispatch(
+            rows::dispatch(
+                commands,
+                rows::LANES,
                 &SHADER,
                 &[],
                 &parameters,
@@ -68,7 +73,7 @@ pub fn layer_norm_backward(
                     Binding::F32(grad),
                     Binding::F32(&out),
                 ],
-                norm.rows.div_ceil(WORKGROUP),
+                norm.rows,
             );
         }
     }
@@ -134,7 +139,7 @@ pub(super) fn cases() -> Vec<Case> {
             expected
         })
     });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }
 
 /// Computes (h - mean of h - n · mean of h · n) / deviation, h the gradient times the weight, n the normalised

@@ -25,18 +25,19 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "geometry",
     "layout_test",
     "loop_variables_test",
     "mod",
+    "rows",
     "strategy",
     "trial",
     "width",
 ];
 
 /// Lists the kernels that may use what not every adapter has.
-const COOPERATIVE: [&str; 1] = ["integer_product_cooperative"];
+const COOPERATIVE: [&str; 2] = ["integer_product_cooperative", "peak_cooperative"];
 
 /// Lists the members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;

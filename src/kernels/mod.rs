@@ -5,6 +5,7 @@
 //! appends a dispatch. Shapes are given as `[rows, columns]`, row-major, in elements.
 
 mod add;
+mod add_squares;
 mod average;
 pub mod catalogue;
 mod cross_entropy_backward;
@@ -29,6 +30,7 @@ mod mean_tokens;
 mod mean_tokens_backward;
 mod pack_quads;
 mod patches;
+mod peak_cooperative;
 mod peak_copy;
 mod peak_f32;
 mod peak_int8;
@@ -36,7 +38,9 @@ mod permute_tokens;
 mod quantize;
 mod row_error;
 mod row_maximum;
+mod rows;
 mod scale_columns;
+mod similarity;
 mod softmax;
 mod softmax_backward;
 mod strategy;
@@ -49,6 +53,7 @@ mod window_softmax;
 
 pub use crate::format::Format;
 pub use add::add;
+pub use add_squares::add_squares;
 pub use average::average;
 use catalogue::Kernel;
 pub use cross_entropy_backward::cross_entropy_backward;
@@ -71,6 +76,7 @@ pub use mean_tokens::{MeanTokens, mean_tokens};
 pub use mean_tokens_backward::mean_tokens_backward;
 pub use pack_quads::{PackQuads, pack_quads};
 pub use patches::{Patches, patches};
+pub use peak_cooperative::{peak_cooperative, peak_cooperative_multiply_adds};
 pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
@@ -79,11 +85,12 @@ pub use quantize::{Quantize, RowCodes, quantize};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use scale_columns::scale_columns;
+pub use similarity::similarity;
 pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
 pub use to_half::{ToHalf, to_half};
-pub use trial::{STRATEGY_NAMES, adopt};
+pub use trial::{STRATEGY_NAMES, adopt, adopt_cooperative_matrices};
 pub use weighted_error::weighted_error;
 pub use width::Width;
 pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};
@@ -111,6 +118,7 @@ macro_rules! kernels {
 /// Lists every kernel, in the order of their names.
 pub static KERNELS: &[Kernel] = kernels! {
     add
+    add_squares
     average
     cross_entropy_backward
     embed
@@ -129,6 +137,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     mean_tokens_backward
     pack_quads
     patches
+    peak_cooperative
     peak_copy
     peak_f32
     peak_int8
@@ -137,6 +146,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     row_error
     row_maximum
     scale_columns
+    similarity
     softmax
     softmax_backward
     sum_rows

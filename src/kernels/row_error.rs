@@ -1,9 +1,9 @@
 //! The directional scores of a candidate: Σ over lines of 1 - cos(Ô, O) (`cosine`), or of 1 - Pearson's correlation
 //! (`pearson`).
 
-use super::WORKGROUP;
 use super::catalogue::{Case, EPSILON, Mistake, case};
 use super::geometry::Lines;
+use super::rows;
 use super::sum_rows::sum_rows;
 use super::weighted_error::{Candidates, JOBS, grouped, shapes};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -12,7 +12,10 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "row_error",
-    source: include_str!("../../shaders/row_error.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/row_error.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -75,7 +78,9 @@ pub fn row_error(
                 lines: lines.lines() as u32,
                 job_stride: lines.elements() as u32,
             };
-            commands.dispatch(
+            rows::dispatch(
+                commands,
+                rows::LANES,
                 &SHADER,
                 &[("CENTERED", f64::from(u8::from(centered)))],
                 &parameters,
@@ -84,7 +89,7 @@ pub fn row_error(
                     Binding::F32(reference),
                     Binding::F32(&errors),
                 ],
-                rows.div_ceil(WORKGROUP),
+                rows,
             );
             sum_rows(commands, jobs * lines.groups(), lines.lines(), &errors)
         }
@@ -204,7 +209,7 @@ pub(super) fn cases() -> Vec<Case> {
             )
         })
     });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }
 
 fn sum_of_errors(outputs: &[&[f32]], references: &[&[f32]], centered: bool) -> (f64, f64) {

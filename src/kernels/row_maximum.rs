@@ -1,8 +1,8 @@
 //! The largest value or magnitude of each row: what candidate scales are fractions of.
 
-use super::WORKGROUP;
 use super::catalogue::{Case, Mistake, Random, case, place, third};
 use super::geometry::View;
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -11,6 +11,7 @@ pub(crate) static SHADER: Shader = Shader {
     name: "row_maximum",
     source: concat!(
         include_str!("../../shaders/shared/view.wgsl"),
+        include_str!("../../shaders/shared/rows.wgsl"),
         include_str!("../../shaders/row_maximum.wgsl"),
     ),
 };
@@ -59,19 +60,32 @@ pub fn row_maximum(
     let maxima = commands.uninitialized(len);
     match commands.device() {
         Device::Cpu(_) => cpu(what, &source.host_slice(), &mut maxima.host_slice_mut()),
-        Device::Gpu(_) => commands.dispatch(
-            &SHADER,
-            &[("ABSOLUTE", f64::from(u8::from(what.absolute)))],
-            &Parameters {
+        Device::Gpu(_) => {
+            // Neighbours should read what lies side by side: one row's elements, or else several rows'.
+            let lanes = if what.source.column == 1 {
+                rows::LANES
+            } else {
+                1
+            };
+            let constants = [("ABSOLUTE", f64::from(u8::from(what.absolute)))];
+            let parameters = Parameters {
                 source: what.source,
                 outer: what.batch[0] as u32,
                 inner: what.batch[1] as u32,
                 rows: what.rows as u32,
                 columns: what.columns as u32,
-            },
-            &[Binding::F32(source), Binding::F32(&maxima)],
-            len.div_ceil(WORKGROUP),
-        ),
+            };
+            let bindings = [Binding::F32(source), Binding::F32(&maxima)];
+            rows::dispatch(
+                commands,
+                lanes,
+                &SHADER,
+                &constants,
+                &parameters,
+                &bindings,
+                len,
+            );
+        }
     }
     maxima
 }
@@ -92,8 +106,8 @@ fn cpu(what: &RowMaximum, source: &[f32], maxima: &mut [f32]) {
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "column < p.columns;",
-    wrong: "column + 1u < p.columns;",
+    right: "column < columns;",
+    wrong: "column + 1u < columns;",
 });
 
 /// Lists cases with rows and columns of heads that are interleaved.
@@ -136,5 +150,5 @@ pub(super) fn cases() -> Vec<Case> {
                 })
             })
         });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }

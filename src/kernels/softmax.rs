@@ -3,8 +3,8 @@
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
-use super::WORKGROUP;
 use super::quantize::RowCodes;
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
@@ -12,7 +12,11 @@ use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "softmax",
-    source: concat!(formats_wgsl!(), include_str!("../../shaders/softmax.wgsl"),),
+    source: concat!(
+        formats_wgsl!(),
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/softmax.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -53,7 +57,9 @@ pub fn softmax(
                 .zip(scores.par_chunks(width))
                 .for_each(|(out, scores)| probabilities(factor, scores, out));
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(rows, width, factor, None),
@@ -63,7 +69,7 @@ pub fn softmax(
                 Binding::F32(scores),
                 Binding::F32(&out),
             ],
-            rows.div_ceil(WORKGROUP),
+            rows,
         ),
     }
     out
@@ -86,7 +92,9 @@ pub fn softmax_codes(
                 probabilities(factor, &scores[row * width..][..width], values);
             });
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &parameters(rows, width, factor, Some(codes)),
@@ -95,7 +103,7 @@ pub fn softmax_codes(
                 Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
-            rows.div_ceil(WORKGROUP),
+            rows,
         ),
     }
     out

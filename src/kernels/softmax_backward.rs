@@ -1,14 +1,17 @@
 //! The gradient of softmax's scores.
 
-use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, SMALLEST, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, ROWS, Random, SMALLEST, case, wide};
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "softmax_backward",
-    source: include_str!("../../shaders/softmax_backward.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/softmax_backward.wgsl"),
+    ),
 };
 
 #[repr(C)]
@@ -51,7 +54,9 @@ pub fn softmax_backward(
                 width: width as u32,
                 factor,
             };
-            commands.dispatch(
+            rows::dispatch(
+                commands,
+                rows::LANES,
                 &SHADER,
                 &[],
                 &parameters,
@@ -60,7 +65,7 @@ pub fn softmax_backward(
                     Binding::F32(grad),
                     Binding::F32(&out),
                 ],
-                rows.div_ceil(WORKGROUP),
+                rows,
             );
         }
     }
@@ -95,14 +100,13 @@ fn exact(factor: f64, p: &[f64], grad: &[f64]) -> Vec<(f64, f64)> {
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "i < p.width; i++) {\n        sum +=",
-    wrong: "i + 1u < p.width; i++) {\n        sum +=",
+    right: "i < width; i += LANES) {\n        own_sum +=",
+    wrong: "i + 1u < width; i += LANES) {\n        own_sum +=",
 });
 
 pub(super) fn cases() -> Vec<Case> {
     const FACTOR: f32 = 0.125;
-    let sizes = RAGGED.into_iter().zip(RAGGED.into_iter().rev());
-    let cases = sizes.map(|(rows, width)| {
+    let cases = ROWS.into_iter().map(|[rows, width]| {
         case(
             format!("{rows}x{width}"),
             move || {
@@ -124,7 +128,7 @@ pub(super) fn cases() -> Vec<Case> {
                 .collect()
         })
     });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }
 
 #[cfg(test)]

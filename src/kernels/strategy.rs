@@ -2,26 +2,34 @@
 
 use crate::device::{Gpu, Strategy, Tile};
 
-/// Sets the rows and columns of one invocation of an entry point `tiled`, as in the shaders.
+/// Sets the rows, and the columns of one vector, of an invocation of an entry point `tiled`, as in the shaders.
 pub(super) const TILE: [usize; 2] = [8, 4];
 
-/// Sets the number of rows below which most of a workgroup's tile would be empty.
+/// Sets the number of rows up to which most of a workgroup's tile would be empty.
 const FEW_ROWS: usize = 16;
+
+/// Divides a product of few rows, as a head's, among workgroups of eight rows by 32 columns: otherwise too few of them
+/// would have something to do.
+const TILE_OF_FEW_ROWS: Tile = Tile {
+    lanes: [1, 8],
+    column_vectors: 1,
+    step: 16,
+};
 
 /// Chooses the strategy of a product with `rows` rows.
 pub(super) fn strategy(gpu: &Gpu, name: &'static str, rows: usize) -> Strategy {
-    if rows < FEW_ROWS {
-        Strategy::Registers
-    } else {
-        gpu.strategy(name)
+    match gpu.strategy(name) {
+        Strategy::Tiled(_) if rows < FEW_ROWS => Strategy::Tiled(TILE_OF_FEW_ROWS),
+        strategy => strategy,
     }
 }
 
 /// Passes the tile as the override constants of an entry point `tiled`.
-pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 3] {
+pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 4] {
     [
         ("LANES_DOWN", tile.lanes[0].into()),
         ("LANES_ACROSS", tile.lanes[1].into()),
+        ("ACROSS", tile.column_vectors.into()),
         ("STEP", tile.step.into()),
     ]
 }
@@ -29,5 +37,6 @@ pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 3] {
 /// Counts the workgroups that cover a matrix of these sides.
 pub(super) fn workgroups(tile: Tile, rows: usize, columns: usize) -> usize {
     let [down, across] = tile.lanes.map(|lanes| lanes as usize);
+    let across = across * tile.column_vectors as usize;
     rows.div_ceil(TILE[0] * down) * columns.div_ceil(TILE[1] * across)
 }

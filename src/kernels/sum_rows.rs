@@ -1,14 +1,20 @@
 //! Sums along rows: the last step of every score.
 
-use super::WORKGROUP;
-use super::catalogue::{Case, EPSILON, Mistake, RAGGED, Random, case, wide};
+use super::catalogue::{Case, EPSILON, Mistake, ROWS, Random, case, wide};
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "sum_rows",
-    source: include_str!("../../shaders/sum_rows.wgsl"),
+    source: concat!(
+        include_str!("../../shaders/shared/rows.wgsl"),
+        include_str!("../../shaders/sum_rows.wgsl"),
+    ),
 };
+
+/// Counts the elements of a row beyond which all invocations of a workgroup share it: there are few long ones.
+const LONG: usize = 4096;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -37,31 +43,34 @@ pub fn sum_rows(
                 *sum = row.iter().map(|&value| f64::from(value)).sum::<f64>() as f32;
             }
         }
-        Device::Gpu(_) => commands.dispatch(
-            &SHADER,
-            &[],
-            &Parameters {
+        Device::Gpu(_) => {
+            let lanes = if width > LONG {
+                rows::MOST_LANES
+            } else {
+                rows::LANES
+            };
+            let parameters = Parameters {
                 rows: rows as u32,
                 width: width as u32,
                 unused: [0; 2],
-            },
-            &[Binding::F32(values), Binding::F32(&sums)],
-            rows.div_ceil(WORKGROUP),
-        ),
+            };
+            let bindings = [Binding::F32(values), Binding::F32(&sums)];
+            rows::dispatch(commands, lanes, &SHADER, &[], &parameters, &bindings, rows);
+        }
     }
     sums
 }
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "column < p.width;",
-    wrong: "column + 1u < p.width;",
+    right: "column < width;",
+    wrong: "column + 1u < width;",
 });
 
 /// Lists cases whose bound is that of a plain sum, because a compiler may undo the compensation.
 pub(super) fn cases() -> Vec<Case> {
-    let sizes = RAGGED.into_iter().zip(RAGGED.into_iter().rev());
-    let cases = sizes.map(|(rows, width)| {
+    let sizes = ROWS.into_iter().chain([[2, LONG + 1]]);
+    let cases = sizes.map(|[rows, width]| {
         case(
             format!("{rows}x{width}"),
             move || Random::new(width as u64).bell(rows * width, 1.0, 1.0),
@@ -79,5 +88,5 @@ pub(super) fn cases() -> Vec<Case> {
             sums.collect()
         })
     });
-    cases.collect()
+    cases.flat_map(Case::by_row_division).collect()
 }

@@ -17,25 +17,48 @@ pub const STRATEGY_NAMES: [&str; 3] = [
 ];
 
 /// Sets `strategy` for the products of this name on `device`, after a product that shows it to be right: its bits are
-/// those that come out without workgroup memory.
+/// those that integers must have, or of floats those that come out without workgroup memory.
 ///
 /// # Errors
-/// Other bits, or the device's own errors. The products then go on without workgroup memory.
+/// Other bits, or the device's own errors. The products then go on as before.
 pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
-    device.set_strategy(name, Strategy::Registers);
-    let expected = probe(device, name)?;
+    let Some(before) = device.strategy(name) else {
+        return Ok(());
+    };
+    let expected = if name == super::float_product::SHADER.name {
+        device.set_strategy(name, Strategy::Registers);
+        probe(device, name)
+    } else {
+        probe(&Device::cpu(), name)
+    };
     device.set_strategy(name, strategy);
-    let agrees = probe(device, name).and_then(|found| {
-        if found == expected {
+    let agrees = expected.and_then(|expected| {
+        if probe(device, name)? == expected {
             return Ok(());
         }
-        let problem = format!("{name} by {strategy} gives other results than by registers");
+        let problem = format!("{name} by {strategy} gives wrong results");
         Err(Error::device(device.name(), problem))
     });
     if agrees.is_err() {
-        device.set_strategy(name, Strategy::Registers);
+        device.set_strategy(name, before);
     }
     agrees
+}
+
+/// Makes integer products use cooperative matrices on a GPU that has them, if they compute right there: what offers them is
+/// experimental.
+pub fn adopt_cooperative_matrices(device: &Device) {
+    if device.is_software() || !device.offers(Strategy::Cooperative) {
+        return;
+    }
+    for name in [
+        super::integer_product::SHADER.name,
+        super::integer_product::TWIN,
+    ] {
+        if let Err(error) = adopt(device, name, Strategy::Cooperative) {
+            log::warn!("not used: {error}");
+        }
+    }
 }
 
 /// Computes the bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the

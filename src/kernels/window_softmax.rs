@@ -3,8 +3,8 @@
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
-use super::WORKGROUP;
 use super::quantize::RowCodes;
+use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
@@ -14,6 +14,7 @@ pub(crate) static SHADER: Shader = Shader {
     name: "window_softmax",
     source: concat!(
         formats_wgsl!(),
+        include_str!("../../shaders/shared/rows.wgsl"),
         include_str!("../../shaders/window_softmax.wgsl"),
     ),
 };
@@ -86,7 +87,9 @@ pub fn window_softmax(
                     probabilities(shape, row, scores, &bias, &mask, out);
                 });
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &[],
             &parameters(shape, None),
@@ -98,7 +101,7 @@ pub fn window_softmax(
                 Binding::F32(scores),
                 Binding::F32(&out),
             ],
-            shape.rows().div_ceil(WORKGROUP),
+            shape.rows(),
         ),
     }
     out
@@ -123,7 +126,9 @@ pub fn window_softmax_codes(
                 probabilities(shape, row, scores, &bias, &mask, values);
             });
         }
-        Device::Gpu(_) => commands.dispatch(
+        Device::Gpu(_) => rows::dispatch(
+            commands,
+            rows::LANES,
             &SHADER,
             &codes.constants(),
             &parameters(shape, Some(codes)),
@@ -134,7 +139,7 @@ pub fn window_softmax_codes(
                 Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],
-            shape.rows().div_ceil(WORKGROUP),
+            shape.rows(),
         ),
     }
     out

@@ -32,7 +32,8 @@ pub(super) fn correct_bias(
     let mut sums = vec![0.0; sizes.outputs];
     let mut rows = 0;
     for batch in batches {
-        let estimate = estimator.estimate(commands, batch)?;
+        let estimate = estimator.estimate(commands, batch);
+        let estimate = commands.read(&estimate)?;
         let out = commands.read(&batch.record.out)?;
         let image = sizes.rows * sizes.outputs;
         let of_images: Vec<Vec<f64>> = (estimate.par_chunks_exact(image))

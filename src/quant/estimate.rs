@@ -4,7 +4,6 @@ use super::plan::{Codes, Side, SitePlan};
 use super::quantized_site::QuantizedSite;
 use super::search::Batch;
 use crate::device::{Buffer, Commands, Device};
-use crate::error::Result;
 use crate::kernels::affine;
 
 /// Computes a site in integers from the FP network's operands.
@@ -35,10 +34,7 @@ impl<'a> Estimator<'a> {
     }
 
     /// Computes Ô of a batch, laid out as its O.
-    ///
-    /// # Errors
-    /// Those of the device.
-    pub fn estimate(&self, commands: &mut Commands, batch: &Batch) -> Result<Vec<f32>> {
+    pub fn estimate(&self, commands: &mut Commands, batch: &Batch) -> Buffer<f32> {
         let product = self.plan.product(batch.images);
         let scales = &self.quantized.scales;
         let mut codes = |side, source| {
@@ -51,7 +47,6 @@ impl<'a> Estimator<'a> {
         let b = self.weight.as_ref().or(activation.as_ref());
         let b = b.expect("a site has a weight or two activations");
         let scales = std::slice::from_ref(scales);
-        let estimate = product.integer_product(commands, &a, b, scales, self.affine.as_ref());
-        commands.read(&estimate)
+        product.integer_product(commands, &a, b, scales, self.affine.as_ref())
     }
 }

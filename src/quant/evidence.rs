@@ -1,9 +1,9 @@
 //! What a calibration knows of a site once its scales are chosen: how far the integers' Ô is from O, how well the codes
 //! are used, and how the values lie that a twin is for.
 //!
-//! Everything is taken from all calibration images while their records are still there. Sums are f64, in blocks that
-//! end with an image and are added in the order of the images; what is counted is whole. So no figure depends on how
-//! the images were divided.
+//! Everything is taken from all calibration images while their records are still there. The device adds up each image by
+//! itself, the host the images in their order, in f64; what is counted is whole. So no figure depends on how the images
+//! were divided.
 
 use super::estimate::Estimator;
 use super::plan::{Side, SitePlan, SiteScales};
@@ -12,12 +12,12 @@ use super::search::{Batch, not_finite};
 use super::settings::Metric;
 use crate::device::Commands;
 use crate::error::Result;
-use crate::format::{Place, half_range};
+use crate::format::{CodeFormat, Encoder, Place, by_format, half_range};
 use crate::graph::{LinearWeights, SiteKind};
-use crate::kernels::Quantize;
+use crate::kernels::{Quantize, similarity};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::ops::{AddAssign, Range};
+use std::ops::AddAssign;
 
 /// Sets how many elements one task adds up.
 const BLOCK: usize = 1 << 14;
@@ -199,36 +199,34 @@ impl AddAssign for Usage {
 struct Sums {
     out: f64,
     estimate: f64,
-    both: f64,
     error: f64,
     weighted_error: f64,
 }
 
 impl Sums {
-    fn of(out: &[f32], estimate: &[f32], grad: Option<&[f32]>) -> Self {
-        let mut sums = Self::default();
-        for (index, (&out, &estimate)) in out.iter().zip(estimate).enumerate() {
-            let (out, estimate) = (f64::from(out), f64::from(estimate));
-            let error = estimate - out;
-            sums.out += out * out;
-            sums.estimate += estimate * estimate;
-            sums.both += out * estimate;
-            sums.error += error * error;
-            if let Some(grad) = grad {
-                sums.weighted_error += (f64::from(grad[index]) * error).powi(2);
+    /// Computes the cosine by the law of cosines, which loses no digits where it is nearly 1.
+    fn cosine(&self) -> Option<f64> {
+        let [out, estimate] = [self.out.sqrt(), self.estimate.sqrt()];
+        let norms = out * estimate;
+        // Rounding might bring it slightly beyond ±1.
+        let cosine = 1.0 - (self.error - (out - estimate).powi(2)) / (2.0 * norms);
+        (norms > 0.0).then_some(cosine.clamp(-1.0, 1.0))
+    }
+
+    /// Adds those of some images, one after the other: `[sum][image]`, as [`similarity`] computes them.
+    fn add(&mut self, of_images: &[f32]) {
+        let all = [
+            &mut self.out,
+            &mut self.estimate,
+            &mut self.error,
+            &mut self.weighted_error,
+        ];
+        let images = of_images.len() / all.len();
+        for (sum, of_images) in all.into_iter().zip(of_images.chunks_exact(images)) {
+            for &value in of_images {
+                *sum += f64::from(value);
             }
         }
-        sums
-    }
-}
-
-impl AddAssign for Sums {
-    fn add_assign(&mut self, other: Self) {
-        self.out += other.out;
-        self.estimate += other.estimate;
-        self.both += other.both;
-        self.error += other.error;
-        self.weighted_error += other.weighted_error;
     }
 }
 
@@ -260,14 +258,22 @@ impl Chosen<'_> {
             ..Usage::default()
         };
         for (index, batch) in self.batches.iter().enumerate() {
-            let estimate = estimator.estimate(commands, batch)?;
-            self.add_errors(commands, batch, &estimate, &mut sums)?;
-            let values = commands.read(&batch.record.a)?;
-            a += usage(plan, Side::A, scales, &values, batch.images, &histograms);
+            let Batch { images, record } = batch;
+            let estimate = estimator.estimate(commands, batch);
+            let needs_gradient = self.metric.needs_gradient();
+            let grad = record.grad.as_ref().filter(|_| needs_gradient);
+            let of_images = similarity(commands, *images, &record.out, &estimate, grad);
+            sums.add(&commands.read(&of_images)?);
+            let values = commands.read(&record.a)?;
+            a += usage(plan, Side::A, scales, &values, *images, &histograms);
             // A weight is the same for all batches, so it is counted once.
-            if let Some(activation) = &batch.record.b {
-                let values = commands.read(activation)?;
-                b += usage(plan, Side::B, scales, &values, batch.images, &None);
+            if let Some(activation) = &record.b {
+                // Q and k lie in one buffer.
+                let values = match activation.allocation() == record.a.allocation() {
+                    true => values,
+                    false => commands.read(activation)?,
+                };
+                b += usage(plan, Side::B, scales, &values, *images, &None);
             } else if let (0, Some(linear)) = (index, self.linear) {
                 let values = commands.read(&linear.weight)?;
                 b += usage(plan, Side::B, scales, &values, 1, &None);
@@ -285,9 +291,7 @@ impl Chosen<'_> {
             sqnr_db: positive(sums.out)
                 .zip(positive(sums.error))
                 .map(|(out, error)| 10.0 * (out / error).log10()),
-            // Rounding might bring it slightly beyond ±1.
-            cosine: positive(sums.out.sqrt() * sums.estimate.sqrt())
-                .map(|norms| (sums.both / norms).clamp(-1.0, 1.0)),
+            cosine: sums.cosine(),
             hessian_error: self.metric.needs_gradient().then_some(hessian_error),
             a_in_r2: plan.a.format.is_twin().then(|| a.share(a.in_r2)),
             a_clipped: a.share(a.clipped),
@@ -295,43 +299,6 @@ impl Chosen<'_> {
         };
         Ok((evidence, a.histograms))
     }
-
-    /// Adds what the elements of O and Ô of some images contribute.
-    fn add_errors(
-        &self,
-        commands: &mut Commands,
-        batch: &Batch,
-        estimate: &[f32],
-        sums: &mut Sums,
-    ) -> Result<()> {
-        let Batch { images, record } = batch;
-        let out = commands.read(&record.out)?;
-        let grad = match &record.grad {
-            Some(grad) if self.metric.needs_gradient() => Some(commands.read(grad)?),
-            _ => None,
-        };
-        let block_sums: Vec<Sums> = blocks(*images, self.plan.site.out_len())
-            .into_par_iter()
-            .map(|block| {
-                let grad = grad.as_ref().map(|grad| &grad[block.clone()]);
-                Sums::of(&out[block.clone()], &estimate[block], grad)
-            })
-            .collect();
-        for block in block_sums {
-            *sums += block;
-        }
-        Ok(())
-    }
-}
-
-/// Divides the elements of `images` images of `len` elements into blocks, each within one image.
-fn blocks(images: usize, len: usize) -> Vec<Range<usize>> {
-    let of_image = |image: usize| {
-        let start = image * len;
-        let ends = (0..len).step_by(BLOCK);
-        ends.map(move |first| start + first..start + (first + BLOCK).min(len))
-    };
-    (0..images).flat_map(of_image).collect()
 }
 
 /// Counts how the codes of an operand's `values`, those of `images` images or of a weight, are used under `scales`.
@@ -357,14 +324,10 @@ fn usage(
     let add_row = |mut usage: Usage, row: usize| {
         let (matrix, of_matrix) = (row / image.rows, row % image.rows);
         let values = &values[matrix / matrices * len..][..len];
-        count_row(
-            &mut usage,
-            &image,
-            &encoders,
-            matrix % matrices,
-            of_matrix,
-            values,
-        );
+        let matrix = matrix % matrices;
+        by_format!(image.format, F => count_row::<F>(
+            &mut usage, &image, &encoders, matrix, of_matrix, values,
+        ));
         usage
     };
     (0..rows)
@@ -378,7 +341,7 @@ fn usage(
 }
 
 /// Counts one row of a matrix of an image, whose elements are `values`.
-fn count_row(
+fn count_row<F: CodeFormat>(
     usage: &mut Usage,
     image: &Quantize,
     encoders: &[u32],
@@ -392,9 +355,10 @@ fn count_row(
     let record = &encoders[group * words..][..words];
     let q = half_range(image.bits);
     let start = image.source.at(batch, row, 0);
+    let place = F::places(Encoder::of(record), q);
     let row = values[start..].iter().step_by(image.source.column as usize);
     for &value in row.take(image.k) {
-        let Place { clipped, in_r2 } = image.format.place(value, record, q);
+        let Place { clipped, in_r2 } = place(value);
         usage.clipped += u64::from(clipped);
         usage.in_r2 += u64::from(in_r2);
         if let Some(histograms) = &mut usage.histograms {

@@ -15,6 +15,7 @@ const PIECES: &[(&str, &str)] = pieces! {
     "shared/codes"
     "shared/gelu"
     "shared/integer_product"
+    "shared/rows"
     "shared/view"
 };
 

@@ -1,11 +1,11 @@
 //! Preset `best`: what a written file's integers give, and what its transform makes of the weights.
 
 use crate::common::devices;
-use crate::network::{Golden, relative_error, six_bits};
+use crate::network::{Golden, relative_error};
 use ptq4vit_gpu::device::{Commands, Device};
 use ptq4vit_gpu::graph::Site;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::quant::{Method, Preset, Provenance, QuantizedModel, Transform};
+use ptq4vit_gpu::quant::{Method, Preset, Provenance, QuantizedModel};
 use std::path::PathBuf;
 
 /// The widths of the written files.
@@ -99,11 +99,7 @@ fn write_the_quantized_files() {
 pub fn reparametrised_tensors_are_the_oracles(golden: &Golden) {
     for device in devices() {
         let network = golden.network(&device);
-        let mut method = six_bits(Preset::BasePtq, &network);
-        method.settings.candidates = 1;
-        method.settings.transforms = vec![Transform::LayerNorm];
-        let found = golden.calibrate(&device, &method, None);
-        let prepared = found.prepared.expect("there is a transform");
+        let prepared = golden.reparametrised(&network).weights;
         let mut compared = 0;
         for (name, _) in golden.architecture.expected_tensors() {
             let mut values = prepared.float(&name).unwrap();

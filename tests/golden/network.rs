@@ -7,7 +7,9 @@ use ptq4vit_gpu::graph::{FloatProducts, Network, Record, Site};
 use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::resolve;
-use ptq4vit_gpu::quant::{Calibration, Method, Policy, Preset, Settings, SitePlan, WeightScales};
+use ptq4vit_gpu::quant::{
+    Calibration, Method, Policy, Preset, Settings, SitePlan, Transform, WeightScales,
+};
 use std::collections::HashMap;
 
 /// A golden network and the oracle's answers for it.
@@ -70,6 +72,21 @@ impl Golden {
             .memory_budget(budget)
             .run()
             .unwrap()
+    }
+
+    /// The network with its LayerNorms reparametrised, as a calibration leaves it.
+    pub fn reparametrised(&self, network: &Network) -> Self {
+        let mut method = six_bits(Preset::BasePtq, network);
+        method.settings.candidates = 1;
+        method.settings.transforms = vec![Transform::LayerNorm];
+        let found = self.calibrate(network.device(), &method, None);
+        let prepared = found.prepared.expect("there is a transform");
+        Self {
+            name: self.name.clone(),
+            weights: (*prepared).clone(),
+            answers: self.answers.clone(),
+            architecture: self.architecture.clone(),
+        }
     }
 
     /// The logits, and A, B, O and ∂L/∂O of every site, for the calibration batch.

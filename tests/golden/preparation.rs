@@ -5,24 +5,14 @@ use crate::literal::Tensors;
 use crate::network::{Golden, plans, relative_error, six_bits};
 use ptq4vit_gpu::device::Commands;
 use ptq4vit_gpu::graph::{FloatProducts, Network};
-use ptq4vit_gpu::quant::{Preset, Transform};
+use ptq4vit_gpu::quant::Preset;
 
 /// A network whose LayerNorms are reparametrised gives the logits that it gave, and each of its channels after a LayerNorm
 /// has about the same range.
 pub fn layer_norms_lose_their_ranges_and_no_logit_changes(golden: &Golden) {
     for device in devices() {
         let network = golden.network(&device);
-        let mut method = six_bits(Preset::BasePtq, &network);
-        method.settings.candidates = 1;
-        method.settings.transforms = vec![Transform::LayerNorm];
-        let found = golden.calibrate(&device, &method, None);
-        let prepared = found.prepared.expect("there is a transform");
-        let changed = Golden {
-            name: golden.name.clone(),
-            weights: (*prepared).clone(),
-            answers: golden.answers.clone(),
-            architecture: golden.architecture.clone(),
-        };
+        let changed = golden.reparametrised(&network);
         let reparametrised = changed.network(&device);
         let logits = |golden: &Golden, network: &Network| {
             let images = golden.images("input");

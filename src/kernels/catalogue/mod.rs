@@ -27,6 +27,21 @@ pub(super) const EPSILON: f64 = f32::EPSILON as f64;
 pub(super) const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 /// Lists sizes that fill no tile, no vector and no workgroup evenly; 1 among them.
 pub(super) const RAGGED: [usize; 5] = [1, 3, 7, 65, 197];
+/// Lists rows and widths, `[rows, width]`, for kernels of rows: ragged ones, and those that are just short of a row's or a
+/// workgroup's invocations, or just beyond.
+pub(super) const ROWS: [[usize; 2]; 11] = [
+    [1, 197],
+    [3, 65],
+    [7, 7],
+    [65, 3],
+    [197, 1],
+    [2, 31],
+    [4, 32],
+    [5, 33],
+    [6, 768],
+    [8, 1025],
+    [9, 4],
+];
 /// Fills an output before a kernel that writes parts of it: the rest must stay.
 pub(super) const UNTOUCHED: f32 = -77.0;
 
@@ -103,9 +118,10 @@ impl Display for Difference {
     }
 }
 
-type Run = Box<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
-type Formula<T> = Box<dyn Fn() -> T + Send + Sync>;
+type Run = Arc<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
+type Formula<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
+#[derive(Clone)]
 enum Formulas {
     Exact(Formula<Values>),
     Close(Formula<Vec<(f64, f64)>>),
@@ -113,6 +129,7 @@ enum Formulas {
 }
 
 /// Holds a kernel's inputs, and what must come out.
+#[derive(Clone)]
 pub struct Case {
     name: String,
     run: Run,
@@ -120,7 +137,10 @@ pub struct Case {
     formula: Formulas,
     bit_for_bit: bool,
     divided: Option<Divided>,
+    /// Whether invocations share rows; `None` where the kernel has no rows to share.
+    shares_rows: Option<bool>,
     needs_f16: bool,
+    needs_cooperative_matrices: bool,
 }
 
 /// Says how a product's work is divided in a case: the name that its strategies are set by, and which are tried.
@@ -130,16 +150,23 @@ struct Divided {
     strategies: &'static [Strategy],
 }
 
-/// Lists strategies of every device: besides the usual tile one that is small and uneven and one that is wide.
-const STRATEGIES: [Strategy; 4] = [
+/// Lists strategies of every device: besides the usual tile some that are small and uneven and one that is wide.
+const STRATEGIES: [Strategy; 5] = [
     Strategy::Registers,
     Strategy::Tiled(Tile::DEFAULT),
     Strategy::Tiled(Tile {
         lanes: [2, 5],
+        column_vectors: 1,
         step: 3,
     }),
     Strategy::Tiled(Tile {
+        lanes: [3, 4],
+        column_vectors: 2,
+        step: 5,
+    }),
+    Strategy::Tiled(Tile {
         lanes: [16, 16],
+        column_vectors: 1,
         step: 16,
     }),
 ];
@@ -175,11 +202,13 @@ impl Case {
     /// Runs it on `device` under each of the strategies that are to be tried and that the device offers, or once where
     /// there is nothing to choose; not at all where the device lacks what it needs. Hands over each result.
     pub fn run(&self, device: &Device, each: &mut dyn FnMut(Option<Strategy>, Result<Values>)) {
-        if self.needs_f16 && !device.has_f16() {
+        if self.needs_f16 && !device.has_f16()
+            || self.needs_cooperative_matrices && device.cooperative_units().is_none()
+        {
             return;
         }
         let Some(Divided { name, strategies }) = self.divided else {
-            return each(None, (self.run)(device));
+            return each(None, self.with_rows_divided(device, &self.run));
         };
         let Some(usual) = device.strategy(name) else {
             // The CPU divides nothing, and has no units for matrices.
@@ -197,7 +226,16 @@ impl Case {
 
     /// Computes what must have the same bits on the same device: the kernels that it stands for, one after the other.
     pub fn unfused(&self, device: &Device) -> Option<Result<Values>> {
-        self.unfused.as_ref().map(|run| run(device))
+        let run = self.unfused.as_ref()?;
+        Some(self.with_rows_divided(device, run))
+    }
+
+    fn with_rows_divided(&self, device: &Device, run: &Run) -> Result<Values> {
+        let usual = device.shares_rows();
+        device.set_shares_rows(self.shares_rows.unwrap_or(usual));
+        let found = run(device);
+        device.set_shares_rows(usual);
+        found
     }
 
     /// Demands the same bits of every device, though the formula leaves some of them open.
@@ -224,6 +262,29 @@ impl Case {
             ..divided
         });
         Self { divided, ..self }
+    }
+
+    /// Restricts the case to devices that have units for matrices.
+    pub(super) fn on_cooperative_matrices(self) -> Self {
+        Self {
+            needs_cooperative_matrices: true,
+            ..self
+        }
+    }
+
+    /// Makes two cases of one: with a row to an invocation, and with rows that several share. Whatever a device does by
+    /// itself, it is seen to do both.
+    pub(super) fn by_row_division(self) -> [Self; 2] {
+        let shared = Self {
+            name: format!("{}, rows shared", self.name),
+            shares_rows: Some(true),
+            ..self.clone()
+        };
+        let alone = Self {
+            shares_rows: Some(false),
+            ..self
+        };
+        [alone, shared]
     }
 
     /// Restricts the case to devices that have f16.
@@ -266,7 +327,7 @@ fn reading<D: Send + Sync + 'static, R: Readable>(
     run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
 ) -> Run {
     let inputs = inputs.clone();
-    Box::new(move |device| {
+    Arc::new(move |device| {
         let mut commands = Commands::new(device);
         let result = run(&mut commands, device, &inputs);
         result.values(&mut commands)
@@ -311,7 +372,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
 
     fn given<T>(&self, formula: impl Fn(&D) -> T + Send + Sync + 'static) -> Formula<T> {
         let inputs = self.inputs.clone();
-        Box::new(move || formula(&inputs))
+        Arc::new(move || formula(&inputs))
     }
 
     fn with(self, formula: Formulas) -> Case {
@@ -322,7 +383,9 @@ impl<D: Send + Sync + 'static> Draft<D> {
             formula,
             bit_for_bit: false,
             divided: None,
+            shares_rows: None,
             needs_f16: false,
+            needs_cooperative_matrices: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{LayerNorm, layer_norm, layer_norm_codes};
 use crate::device::{Buffer, Device};
 use crate::kernels::catalogue::{
-    Case, CodedRows, EPSILON, Mistake, RAGGED, Random, SMALLEST, case, reordered, token_order, wide,
+    Case, CodedRows, EPSILON, Mistake, ROWS, Random, SMALLEST, case, reordered, token_order, wide,
 };
 use crate::kernels::{Format, TokenOrder, permute_tokens};
 
@@ -107,7 +107,7 @@ fn one_after_another(rows: usize, width: usize) -> LayerNorm {
 /// Shapes of the cases, with their names.
 pub(in crate::kernels) fn shapes() -> Vec<(String, LayerNorm)> {
     let mut norms = Vec::new();
-    for (rows, width) in RAGGED.into_iter().zip(RAGGED.into_iter().rev()) {
+    for [rows, width] in ROWS {
         let norm = one_after_another(rows, width);
         norms.push((format!("{rows}x{width}"), norm));
         norms.push(apart(norm, 7, width + 13));
@@ -183,7 +183,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
             cases.extend([false, true].map(|padded| in_order(shape, padded, format, bits)));
         }
     }
-    cases
+    cases.into_iter().flat_map(Case::by_row_division).collect()
 }
 
 fn in_order([images, tokens, width]: [usize; 3], padded: bool, format: Format, bits: u32) -> Case {

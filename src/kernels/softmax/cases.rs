@@ -2,9 +2,7 @@
 
 use super::{softmax, softmax_codes};
 use crate::kernels::Format;
-use crate::kernels::catalogue::{
-    Case, CodedRows, EPSILON, Mistake, RAGGED, Random, SMALLEST, case,
-};
+use crate::kernels::catalogue::{Case, CodedRows, EPSILON, Mistake, ROWS, Random, SMALLEST, case};
 
 /// e^x / Σ e^x of a row of exponents.
 pub(in crate::kernels) fn probabilities(exponents: &[f64]) -> Vec<f64> {
@@ -58,13 +56,13 @@ pub(in crate::kernels) const CODED: [(Format, &[f32]); 4] = [
 
 /// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "for (var i = 0u; i < p.width; i++) {\n        sum +=",
-    wrong: "for (var i = 1u; i < p.width; i++) {\n        sum +=",
+    right: "for (var i = lane; i < width; i += LANES) {\n        sum +=",
+    wrong: "for (var i = lane + 1u; i < width; i += LANES) {\n        sum +=",
 });
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, width) in RAGGED.into_iter().zip(RAGGED.into_iter().rev()) {
+    for [rows, width] in ROWS {
         for (factor, deviation) in [(1.0, 1.0), (0.125, 8.0), (0.125, 300.0), (0.125, 1e30)] {
             let name = format!("{rows}x{width}, scores to {deviation:e} times {factor}");
             let inputs = move || Random::new(width as u64).bell(rows * width, 5.0, deviation);
@@ -106,5 +104,5 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
             cases.push(floats.close(expected));
         }
     }
-    cases
+    cases.into_iter().flat_map(Case::by_row_division).collect()
 }

@@ -68,8 +68,8 @@ impl Inputs {
 
 /// Describes a mistake in the shader that the cases find.
 pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "let inverse = 1.0 / sum;",
-    wrong: "let inverse = 1.0001 / sum;",
+    right: "let inverse = 1.0 / sum_of_lanes(sum, invocation);",
+    wrong: "let inverse = 1.0001 / sum_of_lanes(sum, invocation);",
 });
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
@@ -117,5 +117,5 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
         );
         cases.push(floats.close(move |inputs| inputs.exact(&shape)));
     }
-    cases
+    cases.into_iter().flat_map(Case::by_row_division).collect()
 }

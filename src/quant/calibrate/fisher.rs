@@ -4,11 +4,12 @@
 //! each image; each draw is a probe. E over probes of the squared gradients is what a small error at a value costs in
 //! KL divergence. No image needs a label.
 
-use super::{Checkpoints, Event, Phase, Progress};
+use super::gradient_squares::GradientSquares;
+use super::{Checkpoints, Event, Phase, Progress, append};
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
-use crate::graph::{FloatProducts, Segment, SiteGradients};
+use crate::graph::{FloatProducts, Segment};
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -67,7 +68,7 @@ impl Probes {
             let products = FloatProducts::load(&device, weights, segment.sites())?;
             let inputs = &checkpoints.inputs[index];
             let images = inputs.len() / segment.input_len();
-            let mut before: Vec<Vec<f32>> = vec![Vec::with_capacity(inputs.len()); count];
+            let mut before: Vec<Vec<f32>> = vec![Vec::new(); count];
             for start in (0..images).step_by(at_once) {
                 let chunk = start..(start + at_once).min(images);
                 let input =
@@ -79,7 +80,7 @@ impl Probes {
                     let grad = device.upload(&gradients[chunk.start * len..chunk.end * len]);
                     let at_input = tape.backward(commands, grad);
                     let at_input = at_input.expect("only the first segment takes pixels");
-                    before.extend(commands.read(&at_input)?);
+                    append(before, commands.read(&at_input)?);
                 }
             }
             gradients = before;
@@ -125,57 +126,20 @@ impl SegmentFisher {
             let chunk = start..(start + at_once).min(images);
             let input = &inputs[chunk.start * segment.input_len()..chunk.end * segment.input_len()];
             let mut tape = segment.record(commands, products, chunk.len(), &device.upload(input));
-            let mut of_chunk: Vec<Vec<f32>> = Vec::new();
+            let mut squares = GradientSquares::default();
             for gradients in &gradients {
                 let len = segment.output_len();
                 let grad = device.upload(&gradients[chunk.start * len..chunk.end * len]);
                 let around = tape.site_gradients(commands, grad);
-                fisher.add_probe(commands, &around, &mut of_chunk)?;
+                squares.add(commands, &around);
             }
-            fisher.sums.resize_with(of_chunk.len(), Vec::new);
-            for (sum, of_chunk) in fisher.sums.iter_mut().zip(of_chunk) {
-                sum.extend(of_chunk);
+            fisher.sums.resize_with(squares.sums.len(), Vec::new);
+            for (sum, of_chunk) in fisher.sums.iter_mut().zip(&squares.sums) {
+                append(sum, commands.read(of_chunk)?);
             }
+            fisher.sites = squares.sites;
         }
         Ok(fisher)
-    }
-
-    /// Adds the squares of one probe's gradients to the sums of a chunk, a buffer that several products share only once.
-    fn add_probe(
-        &mut self,
-        commands: &mut Commands,
-        around: &[SiteGradients],
-        of_chunk: &mut Vec<Vec<f32>>,
-    ) -> Result<()> {
-        let mut places: HashMap<usize, usize> = HashMap::new();
-        for gradients in around {
-            let mut slots = [None; 3];
-            let buffers = [
-                gradients.a.as_ref(),
-                gradients.b.as_ref(),
-                Some(&gradients.out),
-            ];
-            for (slot, buffer) in slots.iter_mut().zip(buffers) {
-                let Some(buffer) = buffer else {
-                    continue;
-                };
-                let next = places.len();
-                let place = *places.entry(buffer.allocation().0).or_insert(next);
-                *slot = Some(place);
-                if place < next {
-                    continue;
-                }
-                let values = commands.read(buffer)?;
-                if place == of_chunk.len() {
-                    of_chunk.push(vec![0.0; values.len()]);
-                }
-                for (sum, gradient) in of_chunk[place].iter_mut().zip(values) {
-                    *sum += gradient * gradient;
-                }
-            }
-            self.sites.insert(gradients.site.name.clone(), slots);
-        }
-        Ok(())
     }
 
     /// Returns the sums at a site's A, B and O, where there are any.

@@ -5,6 +5,7 @@
 //! None of this changes a result: every value of an image is computed from that image alone, and the pieces that a
 //! search adds up (`pieces.rs`) don't depend on how the images were divided.
 
+use super::gradient_squares::GradientSquares;
 use crate::device::{Buffer, Commands};
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
@@ -264,8 +265,13 @@ impl Needs {
         let input: Buffer<f32> = device.zeros(segment.input_len());
         let mut tape = segment.record(&mut commands, &products, 1, &input);
         let grad = || device.zeros(segment.output_len());
-        if settings.sequence.is_some() {
-            tape.site_gradients(&mut commands, grad());
+        if let Some(sequence) = &settings.sequence {
+            let mut squares = GradientSquares::default();
+            // Each further probe takes as much as the second one, which comes while the first one's gradients are there.
+            for _ in 0..sequence.probes.min(2) {
+                let around = tape.site_gradients(&mut commands, grad());
+                squares.add(&mut commands, &around);
+            }
         } else if settings.metric.needs_gradient() {
             tape.backward(&mut commands, grad());
         }

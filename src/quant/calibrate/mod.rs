@@ -7,6 +7,7 @@
 
 mod builder;
 mod fisher;
+mod gradient_squares;
 #[cfg(feature = "files")]
 mod journal;
 mod memory;
@@ -374,7 +375,7 @@ fn run(
         if let Some(gradients) = gradients {
             let gradients = batch(gradients);
             if let Some(before) = tape.backward(commands, gradients) {
-                gradients_before.extend(commands.read(&before)?);
+                append(&mut gradients_before, commands.read(&before)?);
             }
         }
         let mut records = tape.into_records();
@@ -384,6 +385,14 @@ fn run(
         commands.synchronize()?;
     }
     Ok((batches, gradients_before))
+}
+
+/// Appends `values` to `all`, without a copy where there were none.
+fn append(all: &mut Vec<f32>, values: Vec<f32>) {
+    match all.is_empty() {
+        true => *all = values,
+        false => all.extend(values),
+    }
 }
 
 /// Looks at the left operands of sites as images pass.
@@ -426,18 +435,15 @@ pub(super) fn forward(
             let input = device.upload(chunk);
             let Some(observer) = &observer else {
                 let output = segment.forward(commands, &mut products, count, &input);
-                outputs.extend(commands.read(&output)?);
+                append(&mut outputs, commands.read(&output)?);
                 continue;
             };
             let tape = segment.record(commands, &products, count, &input);
-            outputs.extend(commands.read(tape.output())?);
+            append(&mut outputs, commands.read(tape.output())?);
             let records = tape.into_records();
             for site in segment.sites().iter().filter(|site| observer.wants(site)) {
                 let values = commands.read(&records[&site.name].a)?;
-                operands
-                    .entry(site.name.clone())
-                    .or_default()
-                    .extend(values);
+                append(operands.entry(site.name.clone()).or_default(), values);
             }
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {

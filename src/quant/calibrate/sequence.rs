@@ -9,7 +9,8 @@
 use super::fisher::{Probes, SegmentFisher};
 use super::memory::Memory;
 use super::{
-    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, forward, run, take_batches,
+    Budget, Calibration, Chosen, Event, Phase, Progress, SiteReport, append, forward, run,
+    take_batches,
 };
 use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
@@ -20,8 +21,12 @@ use crate::quant::plan::SitePlan;
 use crate::quant::search::{Work, not_finite};
 use crate::quant::tables::{LinearSite, SiteValues, quantize_site};
 use crate::quant::{Method, QuantizedSite, Sequence};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use web_time::Instant;
+
+/// Sets how many values one task looks at.
+const BLOCK: usize = 1 << 16;
 
 /// Holds what a calibration in sequence is of.
 pub(super) struct InSequence<'a> {
@@ -194,9 +199,9 @@ impl InSequence<'_> {
             let images = chunk.len() / segment.input_len();
             let input = commands.device().upload(chunk);
             let (a, b) = segment.operands(commands, products, images, &input, site);
-            operands[0].extend(commands.read(&a)?);
+            append(&mut operands[0], commands.read(&a)?);
             if let Some(b) = b {
-                operands[1].extend(commands.read(&b)?);
+                append(&mut operands[1], commands.read(&b)?);
             }
         }
         Ok(operands)
@@ -212,7 +217,14 @@ impl InSequence<'_> {
         let start = Instant::now();
         let device = self.network.device();
         let has_weight = plan.site.has_weight();
-        if let Some(value) = a.iter().chain(b).find(|value| !value.is_finite()) {
+        let blocks = || a.par_chunks(BLOCK);
+        let found = blocks()
+            .chain(b.par_chunks(BLOCK))
+            .find_map_first(|values| {
+                let mut values = values.iter();
+                values.find(|value| !value.is_finite())
+            });
+        if let Some(value) = found {
             let what = "an operand in the network in integers";
             return Err(not_finite(device, &plan, what, f64::from(*value)));
         }
@@ -243,7 +255,7 @@ impl InSequence<'_> {
             Error::device(device.name(), format!("{}: {problem}", plan.site.name))
         })?;
         Ok(Decided {
-            largest_a: a.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+            largest_a: blocks().map(largest).reduce(|| f32::NEG_INFINITY, f32::max),
             plan,
             quantized,
             score,
@@ -312,6 +324,10 @@ impl InSequence<'_> {
     }
 }
 
+fn largest(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// Adds a site to the network in integers.
 fn insert(
     products: &mut IntegerProducts,
@@ -342,7 +358,7 @@ fn through(
         let images = chunk.len() / segment.input_len();
         let input = commands.device().upload(chunk);
         let output = segment.forward(commands, products, images, &input);
-        outputs.extend(commands.read(&output)?);
+        append(&mut outputs, commands.read(&output)?);
     }
     Ok(outputs)
 }

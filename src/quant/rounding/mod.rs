@@ -6,4 +6,4 @@ mod nearest;
 mod successive;
 
 pub use nearest::nearest_codes;
-pub(super) use successive::CovarianceFactor;
+pub(super) use successive::{AT_ONCE, CovarianceFactor};

@@ -6,15 +6,27 @@
 //! the first, each so that its own component is least. Those whose inputs vary most are last, because what they leave
 //! is made up for by most others.
 
+use multiversion::multiversion;
 use ndarray::Array2;
+use std::array;
+
+/// Counts the vectors of errors that go through the factor at once.
+pub(in crate::quant) const AT_ONCE: usize = 5;
+/// Counts the components that are summed at once: few enough for the registers of a CPU, with so many vectors.
+const TILE: usize = 16;
 
 /// Holds L of the inputs' covariance, with the inputs in the order of rising variances.
 pub(in crate::quant) struct CovarianceFactor {
     /// The input at each place.
     order: Vec<usize>,
-    /// The lower triangle, row by row; what is above it is zero.
+    /// The lower triangle, row by row; what is beyond it is zero.
     rows: Vec<f32>,
+    /// The elements of a row: whole tiles.
+    stride: usize,
 }
+
+/// Holds what errors have put into the components of a tile, for each vector.
+type Sums = [[f32; TILE]; AT_ONCE];
 
 impl CovarianceFactor {
     /// Factors `covariance` `[inputs, inputs]` with `damping` times its mean diagonal added to the diagonal: of few rows
@@ -31,13 +43,18 @@ impl CovarianceFactor {
         });
         let factor = damped.llt(faer::Side::Lower).ok()?;
         let lower = factor.L();
-        let mut rows = vec![0.0; count * count];
+        let stride = count.next_multiple_of(TILE);
+        let mut rows = vec![0.0; count * stride];
         for row in 0..count {
             for column in 0..=row {
-                rows[row * count + column] = lower[(row, column)] as f32;
+                rows[row * stride + column] = lower[(row, column)] as f32;
             }
         }
-        Some(Self { order, rows })
+        Some(Self {
+            order,
+            rows,
+            stride,
+        })
     }
 
     /// Counts the inputs.
@@ -45,42 +62,108 @@ impl CovarianceFactor {
         self.order.len()
     }
 
-    /// Rounds a row of weights: `nearest` gives the integer that is nearest to a multiple of `scale`. Returns the
-    /// integers and the variance of the output's error.
-    pub fn round(&self, row: &[f32], scale: f32, nearest: impl Fn(f32) -> i8) -> (Vec<i8>, f64) {
+    /// Rounds at most [`AT_ONCE`] rows of weights, each of which has one of the `scales`: `nearest` gives the integer that
+    /// is nearest to a multiple of a scale. Returns for each row the integers and the variance of the output's error.
+    pub fn round(
+        &self,
+        rows: &[&[f32]],
+        scales: &[f32],
+        nearest: impl Fn(f32) -> i8,
+    ) -> Vec<(Vec<i8>, f64)> {
         let count = self.order.len();
-        let mut integers = vec![0; count];
-        // What the errors so far have put into each component.
-        let mut carried = vec![0.0f32; count];
-        let mut variance = 0.0;
-        for place in (0..count).rev() {
-            let factor = &self.rows[place * count..][..=place];
-            let own = factor[place];
-            let input = self.order[place];
-            let integer = nearest((row[input] - carried[place] / own) / scale);
-            let error = f32::from(integer) * scale - row[input];
-            variance += f64::from(error * own + carried[place]).powi(2);
-            integers[input] = integer;
-            for (carried, factor) in carried.iter_mut().zip(&factor[..place]) {
-                *carried += error * factor;
+        let mut rounded = vec![(vec![0; count], 0.0); rows.len()];
+        let mut errors = vec![[0.0; AT_ONCE]; count];
+        for start in (0..count).step_by(TILE).rev() {
+            let end = (start + TILE).min(count);
+            // What the errors so far have put into each component.
+            let mut carried = self.sums(start, end, &errors[end..], Order::Falling);
+            for place in (start..end).rev() {
+                let factor = self.tile(place, start);
+                let own = factor[place - start];
+                let input = self.order[place];
+                let all = rows.iter().zip(scales).zip(&mut rounded).zip(&mut carried);
+                for (number, (((row, scale), (integers, variance)), carried)) in all.enumerate() {
+                    let before = carried[place - start];
+                    let integer = nearest((row[input] - before / own) / scale);
+                    let error = f32::from(integer) * scale - row[input];
+                    *variance += f64::from(error * own + before).powi(2);
+                    integers[input] = integer;
+                    errors[place][number] = error;
+                    for (carried, factor) in carried.iter_mut().zip(factor) {
+                        *carried += error * factor;
+                    }
+                }
             }
         }
-        (integers, variance)
+        rounded
     }
 
-    /// Computes the variance of the output's error where a row's weights are off by `errors`.
-    pub fn variance(&self, errors: &[f32]) -> f64 {
+    /// Computes the variance of the output's error where a row's weights are off by each of at most [`AT_ONCE`] vectors
+    /// of `errors`.
+    pub fn variances(&self, errors: &[Vec<f32>]) -> Vec<f64> {
         let count = self.order.len();
-        let mut components = vec![0.0f32; count];
-        for (place, &input) in self.order.iter().enumerate() {
-            let error = errors[input];
-            let factor = &self.rows[place * count..][..=place];
-            for (component, factor) in components.iter_mut().zip(factor) {
-                *component += error * factor;
+        let mut variances = vec![0.0; errors.len()];
+        let at_input = |&input: &usize| {
+            array::from_fn(|at| errors.get(at).map_or(0.0, |errors| errors[input]))
+        };
+        let errors: Vec<[f32; AT_ONCE]> = self.order.iter().map(at_input).collect();
+        for start in (0..count).step_by(TILE) {
+            let components = self.sums(start, start, &errors[start..], Order::Rising);
+            let within = TILE.min(count - start);
+            for (variance, components) in variances.iter_mut().zip(components) {
+                for &x in &components[..within] {
+                    *variance += f64::from(x).powi(2);
+                }
             }
         }
-        components.iter().map(|&x| f64::from(x).powi(2)).sum()
+        variances
     }
+
+    /// Adds up what `errors`, which are at the places from `first` on, put into the components from `start` on.
+    fn sums(&self, start: usize, first: usize, errors: &[[f32; AT_ONCE]], order: Order) -> Sums {
+        match errors.is_empty() {
+            true => Sums::default(),
+            false => tile_sums(
+                &self.rows[first * self.stride + start..],
+                self.stride,
+                errors,
+                order,
+            ),
+        }
+    }
+
+    /// Returns the row of a place, from `start` on.
+    fn tile(&self, place: usize, start: usize) -> &[f32; TILE] {
+        let row = self.rows[place * self.stride + start..].first_chunk();
+        row.expect("rows are whole tiles")
+    }
+}
+
+/// Says in which order the places are summed over.
+#[derive(Clone, Copy)]
+enum Order {
+    Rising,
+    Falling,
+}
+
+/// Adds up the products of each vector's error at each place and the first elements of that place's row, `stride` apart.
+/// Compiled for each instruction set, without a difference in what is rounded.
+#[multiversion(targets = "simd")]
+fn tile_sums(rows: &[f32], stride: usize, errors: &[[f32; AT_ONCE]], order: Order) -> Sums {
+    let mut sums = Sums::default();
+    for step in 0..errors.len() {
+        let place = match order {
+            Order::Rising => step,
+            Order::Falling => errors.len() - 1 - step,
+        };
+        let row = &rows[place * stride..][..TILE];
+        for (sums, error) in sums.iter_mut().zip(errors[place]) {
+            for (sum, factor) in sums.iter_mut().zip(row) {
+                *sum += error * factor;
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -128,7 +211,7 @@ mod tests {
                 .map(|(&integer, w)| f32::from(integer) * scale - w)
                 .collect()
         };
-        let (integers, found) = factor.round(&row, scale, nearest);
+        let (integers, found) = factor.round(&[&row], &[scale], nearest).remove(0);
         let successive = variance(&covariance, &errors(&integers));
         assert!(
             (found / successive - 1.0).abs() < 1e-3,
@@ -136,7 +219,7 @@ mod tests {
         );
         let each: Vec<i8> = row.iter().map(|w| nearest(w / scale)).collect();
         let apart = variance(&covariance, &errors(&each));
-        assert!((factor.variance(&errors(&each)) / apart - 1.0).abs() < 1e-3);
+        assert!((factor.variances(&[errors(&each)])[0] / apart - 1.0).abs() < 1e-3);
         assert!(successive < 0.5 * apart, "{successive} for {apart}");
     }
 
@@ -166,7 +249,8 @@ mod tests {
             let factor = CovarianceFactor::of(&covariance, 0.01).unwrap();
             let rows = weight.chunks(inputs).zip(expected.chunks(inputs));
             for (row, (weight, expected)) in rows.enumerate() {
-                let (integers, variance) = factor.round(weight, scales[row], nearest);
+                let (integers, variance) =
+                    factor.round(&[weight], &[scales[row]], nearest).remove(0);
                 assert_eq!(integers, expected, "{site}, row {row}");
                 // The factor, and what it carries of up to 48 errors, is f32.
                 let off = (variance / f64::from(variances[row]) - 1.0).abs();
@@ -179,7 +263,7 @@ mod tests {
     fn independent_inputs_are_rounded_to_the_nearest() {
         let row = row(12);
         let factor = CovarianceFactor::of(&Array2::eye(12), 0.0).unwrap();
-        let (integers, _) = factor.round(&row, 0.3, nearest);
+        let (integers, _) = factor.round(&[&row], &[0.3], nearest).remove(0);
         let expected: Vec<i8> = row.iter().map(|w| nearest(w / 0.3)).collect();
         assert_eq!(integers, expected);
     }

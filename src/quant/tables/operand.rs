@@ -103,11 +103,13 @@ impl<'a> Group<'a> {
         } else {
             Power::Half
         };
-        let histogram = Histogram::of(values, power, &importance);
+        let histogram = || Histogram::of(values, power, &importance);
         match format {
-            Format::Table if bits == 8 && wanted.has_offset => asymmetric(&histogram, wanted.rows),
+            Format::Table if bits == 8 && wanted.has_offset => {
+                asymmetric(&histogram(), wanted.rows)
+            }
             Format::Table if bits == 8 => {
-                let fitted = scaled(&histogram, Format::Uniform, bits);
+                let fitted = scaled(&histogram(), Format::Uniform, bits);
                 let lanes = (-128..=127).map(|lane: i8| lane as u8).collect();
                 Fitted {
                     table: Some(Table { offset: 0.0, lanes }),
@@ -115,23 +117,27 @@ impl<'a> Group<'a> {
                 }
             }
             Format::Table => {
+                let histogram = histogram();
                 let levels = optimal_levels(&histogram, 1 << bits);
                 signed(&histogram, &levels, wanted.has_offset)
             }
             Format::TwinTable => {
                 // GELU's many small values count for more in the sum than one by one.
-                let weight = |at| match wanted.is_probability {
-                    true => importance(at),
-                    false => importance(at).sqrt(),
+                let weighted = match wanted.is_probability {
+                    true => histogram(),
+                    false => Histogram::of(values, power, |at| importance(at).sqrt()),
                 };
-                let weighted = Histogram::of(values, power, weight);
                 if bits == 8 {
                     return all_ranges(&weighted, wanted.has_offset);
                 }
                 let levels = optimal_levels(&weighted, 1 << bits);
+                let histogram = match wanted.is_probability {
+                    true => weighted,
+                    false => histogram(),
+                };
                 ranges(&histogram, &levels, wanted.has_offset)
             }
-            _ => scaled(&histogram, format, bits),
+            _ => scaled(&histogram(), format, bits),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::weight::{RoundedWeight, round_weight};
 use crate::graph::{Linear, SiteKind};
 use crate::quant::plan::{Side, SitePlan, SiteScales};
 use crate::quant::{QuantizedSite, QuantizedWeight};
+use rayon::prelude::*;
 
 /// Keeps rows that no loss depends on from having no weight at all, as a share of the mean.
 const LEAST_ROW: f64 = 1e-8;
@@ -49,7 +50,8 @@ pub(in crate::quant) fn quantize_site(
             quantize_linear(plan, values, sizes, linear, corrects_bias)
         }
         _ => {
-            let [a, b] = [Side::A, Side::B].map(|side| fit_activation(plan, side, values));
+            let fit = |side| fit_activation(plan, side, values);
+            let (a, b) = rayon::join(|| fit(Side::A), || fit(Side::B));
             without_weight(a, b)
         }
     }
@@ -132,7 +134,7 @@ fn quantize_linear(
 
 /// Weighs rows by the root of their outputs' Fisher weights; the weights add up to 1.
 fn row_weights(out_fisher: &[f32], outputs: usize, is_single: bool) -> Vec<f64> {
-    let rows = out_fisher.chunks_exact(outputs);
+    let rows = out_fisher.par_chunks_exact(outputs);
     let sums: Vec<f64> = rows
         .map(|row| row.iter().map(|&weight| f64::from(weight)).sum())
         .collect();

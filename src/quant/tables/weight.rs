@@ -7,7 +7,7 @@ use super::linear::Inputs;
 use crate::format::{Format, Scale, Table};
 use crate::graph::Linear;
 use crate::quant::plan::{Granularity, OperandScheme};
-use crate::quant::rounding::CovarianceFactor;
+use crate::quant::rounding::{AT_ONCE, CovarianceFactor};
 use rayon::prelude::*;
 
 /// Counts the scales that are tried for each group of rows.
@@ -16,6 +16,7 @@ const SCALES: usize = 29;
 const FRACTIONS: [f64; 2] = [0.35, 1.05];
 /// Counts the scales on each side of the best one, as far as variances alone tell, that are compared by the covariance.
 const NEIGHBOURS: usize = 2;
+const _: () = assert!(2 * NEIGHBOURS < AT_ONCE, "they are compared at once");
 /// Sets the damping of the inputs' covariance, as a share of its mean diagonal.
 const DAMPING: f64 = 0.01;
 /// Sets it where there is one row an image.
@@ -54,14 +55,16 @@ pub(super) fn round_weight(
     for variance in &mut variances {
         *variance += damping * mean;
     }
-    let factor = CovarianceFactor::of(&inputs.covariance, damping);
     let group_len = weight.len() / groups(sizes, scheme.granularity);
     let largest: Vec<f32> = weight
         .par_chunks(group_len)
         .map(|rows| rows.iter().fold(0.0f32, |largest, w| largest.max(w.abs())))
         .collect();
-    let table =
-        (scheme.format == Format::Table).then(|| levels(weight, scheme.bits, &variances, &largest));
+    let has_table = scheme.format == Format::Table;
+    let (factor, table) = rayon::join(
+        || CovarianceFactor::of(&inputs.covariance, damping),
+        || has_table.then(|| levels(weight, scheme.bits, &variances, &largest)),
+    );
     let integers: Vec<i8> = match &table {
         Some(table) => table.lanes.iter().map(|&lane| lane as i8).collect(),
         None => {
@@ -78,22 +81,25 @@ pub(super) fn round_weight(
         variances: &variances,
         factor: factor.as_ref(),
     };
-    let rounded: Vec<(f32, Vec<i8>, f64)> = weight
+    let scales: Vec<f32> = weight
         .par_chunks(group_len)
         .zip(&largest)
-        .map(|(group, &largest)| {
-            let scale = rows.best_scale(group, largest);
-            let (lanes, error) = rows.round(group, scale);
-            (scale, lanes, error)
-        })
+        .map(|(group, &largest)| rows.best_scale(group, largest))
         .collect();
+    let group_rows = group_len / sizes.inputs;
+    let scale_of_row: Vec<f32> = (0..sizes.outputs)
+        .map(|row| scales[row / group_rows])
+        .collect();
+    let rounded: Vec<(Vec<i8>, f64)> = weight
+        .par_chunks(AT_ONCE * sizes.inputs)
+        .zip(scale_of_row.par_chunks(AT_ONCE))
+        .flat_map_iter(|(weight, scales)| rows.round(weight, scales))
+        .collect();
+    let group_error = |group: &[(Vec<i8>, f64)]| group.iter().map(|row| row.1).sum::<f64>();
     RoundedWeight {
-        scales: rounded
-            .iter()
-            .map(|rounded| Scale::uniform(rounded.0))
-            .collect(),
-        error: rounded.iter().map(|rounded| rounded.2).sum(),
-        lanes: rounded.into_iter().flat_map(|rounded| rounded.1).collect(),
+        error: rounded.chunks(group_rows).map(group_error).sum(),
+        scales: scales.into_iter().map(Scale::uniform).collect(),
+        lanes: rounded.into_iter().flat_map(|(lanes, _)| lanes).collect(),
         table,
     }
 }
@@ -126,7 +132,8 @@ impl Rows<'_> {
             .collect();
         let best = least(0..SCALES, |index| self.error_apart(group, scales[index]));
         let near = best.saturating_sub(NEIGHBOURS)..(best + NEIGHBOURS + 1).min(SCALES);
-        scales[least(near, |index| self.error(group, scales[index]))]
+        let errors = self.errors(group, &scales[near.clone()]);
+        scales[near.start + least(0..errors.len(), |index| errors[index])]
     }
 
     /// Computes the variance of the outputs' errors if the inputs were independent.
@@ -140,36 +147,44 @@ impl Rows<'_> {
         errors.sum()
     }
 
-    /// Computes the variance of the outputs' errors, each weight being rounded to the nearest.
-    fn error(&self, group: &[f32], scale: f32) -> f64 {
+    /// Computes the variance of the outputs' errors under each of at most [`AT_ONCE`] `scales`, each weight being rounded
+    /// to the nearest.
+    fn errors(&self, group: &[f32], scales: &[f32]) -> Vec<f64> {
         let Some(factor) = self.factor else {
-            return self.error_apart(group, scale);
+            let apart = scales.iter().map(|&scale| self.error_apart(group, scale));
+            return apart.collect();
         };
-        let rows = group.chunks_exact(factor.inputs());
-        let variances = rows.map(|row| {
-            let errors: Vec<f32> = row.iter().map(|&w| self.rounding_error(w, scale)).collect();
-            factor.variance(&errors)
-        });
-        variances.sum()
+        let mut sums = vec![0.0; scales.len()];
+        for row in group.chunks_exact(factor.inputs()) {
+            let errors = |&scale: &f32| {
+                let errors = row.iter().map(|&w| self.rounding_error(w, scale));
+                errors.collect()
+            };
+            let errors: Vec<Vec<f32>> = scales.iter().map(errors).collect();
+            for (sum, variance) in sums.iter_mut().zip(factor.variances(&errors)) {
+                *sum += variance;
+            }
+        }
+        sums
     }
 
     fn rounding_error(&self, w: f32, scale: f32) -> f32 {
         f32::from(self.nearest.to(w / scale)) * scale - w
     }
 
-    fn round(&self, group: &[f32], scale: f32) -> (Vec<i8>, f64) {
+    /// Rounds at most [`AT_ONCE`] rows of `weight`, which have one of the `scales` each. Returns for each row the lanes and
+    /// the variance of the output's error.
+    fn round(&self, weight: &[f32], scales: &[f32]) -> Vec<(Vec<i8>, f64)> {
         let nearest = |x| self.nearest.to(x);
+        let rows: Vec<&[f32]> = weight.chunks_exact(self.variances.len()).collect();
         let Some(factor) = self.factor else {
-            let lanes = group.iter().map(|w| nearest(w / scale)).collect();
-            return (lanes, self.error_apart(group, scale));
+            let apart = rows.iter().zip(scales).map(|(row, &scale)| {
+                let lanes = row.iter().map(|w| nearest(w / scale)).collect();
+                (lanes, self.error_apart(row, scale))
+            });
+            return apart.collect();
         };
-        let rows = group.chunks_exact(factor.inputs());
-        let mut rounded = (Vec::with_capacity(group.len()), 0.0);
-        for (lanes, error) in rows.map(|row| factor.round(row, scale, nearest)) {
-            rounded.0.extend(lanes);
-            rounded.1 += error;
-        }
-        rounded
+        factor.round(&rows, scales, nearest)
     }
 }
 
