@@ -5,6 +5,7 @@ use super::client::{Client, Entry, Failure};
 use super::settings::Settings;
 use super::{CONFIG, INDEX, PREPROCESSOR, Repository, Transfer, WEIGHTS};
 use crate::error::Error;
+use crate::file::input;
 use crate::file::shards::Index;
 use indicatif::HumanBytes;
 use sha2::{Digest, Sha256};
@@ -234,9 +235,9 @@ impl Download<'_> {
 /// Says whether a config.json is transformers', which alone has a type of models. What can't be read says so when the model is
 /// opened.
 fn is_transformers(config: &Path) -> bool {
-    let json = fs::read(config)
+    let json = input::text(config)
         .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+        .and_then(|text| serde_json::from_str(&text).ok());
     json.is_some_and(|json: serde_json::Value| json["model_type"].is_string())
 }
 

@@ -15,13 +15,14 @@ mod sources;
 mod timm_config;
 mod transformers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocessing;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 pub use labels::told_labels;
@@ -111,6 +112,18 @@ impl Beside {
             preprocessor: text_beside(weights, PREPROCESSOR_FILE)?,
         })
     }
+}
+
+/// Parses `text`, the file at `path` beside a file of weights.
+///
+/// # Errors
+/// Text that isn't JSON of this type.
+fn parsed<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        let problem =
+            format!("can't be understood: {error}; a recipe is no way round what it may say");
+        Error::input(path, problem)
+    })
 }
 
 /// Returns the path and the text of the file of this name beside the file of `weights`, if there is one.

@@ -7,7 +7,7 @@ use super::labels;
 use super::sources::{
     Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
 };
-use super::{Beside, CONFIG_KEY, PREPROCESSING_KEY, timm_config, transformers};
+use super::{Beside, CONFIG_KEY, PREPROCESSING_KEY, parsed, timm_config, transformers};
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
@@ -84,7 +84,7 @@ pub fn describe_beside(
     request: &Request,
 ) -> Result<Description> {
     let config = match &beside.config {
-        Some((path, text)) => Some((&**path, timm_config::parsed(path, text)?)),
+        Some((path, text)) => Some((&**path, parsed(path, text)?)),
         None => None,
     };
     // transformers' names its class, which tells more than the tensors where it isn't supported.
@@ -606,7 +606,7 @@ mod tests {
         let (blamed, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
         assert_eq!(blamed, Blamed::File);
         assert!(
-            message.contains("can't be understood as timm's"),
+            message.contains("can't be understood: EOF while parsing"),
             "{message}"
         );
 

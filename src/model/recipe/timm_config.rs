@@ -13,21 +13,6 @@ use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 
-/// Parses `text`, the config.json at `path`.
-///
-/// # Errors
-/// Text that isn't JSON.
-pub(super) fn parsed(path: &Path, text: &str) -> Result<Value> {
-    // Python's reader doesn't take a byte order mark, editors write one.
-    let text = text.trim_start_matches('\u{feff}');
-    serde_json::from_str(text).map_err(|error| {
-        let problem = format!(
-            "can't be understood as timm's: {error}; a recipe is no way round what it may say"
-        );
-        Error::input(path, problem)
-    })
-}
-
 /// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
 /// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
 /// tensors.

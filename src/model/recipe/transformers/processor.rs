@@ -10,9 +10,9 @@ use super::fields::Fields;
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::model::config::CHANNELS;
-use crate::model::recipe::PREPROCESSOR_FILE;
 use crate::model::recipe::arguments::{side, whole};
 use crate::model::recipe::sources::{Said, Source};
+use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
 
 /// Holds what a processor does where its file doesn't say it. All of them make a square of the image, and crop its centre
 /// if they crop.
@@ -54,9 +54,7 @@ const HALF: [f32; CHANNELS] = [0.5; CHANNELS];
 /// A file that isn't JSON, and a processor that isn't supported.
 pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<Source> {
     let problem = |problem: String| Error::input(path, problem);
-    let text = text.trim_start_matches('\u{feff}');
-    let json: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| problem(format!("can't be understood as transformers': {error}")))?;
+    let json: Map<String, Value> = parsed(path, text)?;
     let fields = Fields::of(&json);
     let processor = processor(&fields, class).map_err(problem)?;
     for (name, done) in [("do_resize", true), ("do_rescale", true), ("do_pad", false)] {
