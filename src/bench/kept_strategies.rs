@@ -4,7 +4,7 @@ use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
 use crate::file::input;
 use crate::file::output;
-use crate::kernels::{STRATEGY_NAMES, adopt, adopt_cooperative_matrices};
+use crate::kernels::{STRATEGY_NAMES, adopt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ struct File {
     strategies: BTreeMap<String, Strategy>,
 }
 
-/// Makes `device` use the strategies that were kept for it, or without any those that suit adapters of its kind.
+/// Makes `device` use the strategies that were kept for it. Without any it keeps those that suit adapters of its kind.
 ///
 /// # Errors
 /// [`Error::Input`] for a file that can't be read or isn't right, and for cooperative matrices that compute wrong, which
@@ -60,11 +60,9 @@ struct File {
 pub fn apply(device: &Device) -> Result<()> {
     let key = Key::of(device);
     let Some(path) = cache().map(|folder| folder.join(key.file_name())) else {
-        adopt_cooperative_matrices(device);
         return Ok(());
     };
     let Some(text) = input::text_if_any(&path)? else {
-        adopt_cooperative_matrices(device);
         return Ok(());
     };
     log::debug!("tuning: as {} says", path.display());

@@ -12,6 +12,9 @@ const ENOUGH: Duration = Duration::from_millis(200);
 /// Says what the repetitions of one submission should take together: much more than a submission, so that it doesn't
 /// count.
 const SUBMISSION: Duration = Duration::from_millis(5);
+/// Says how long a GPU works before it is timed. While the host compiles, a GPU lowers its clock: on an NVIDIA H200 kernels
+/// then took 3.7 times as long, and some went from one clock to the other while they were timed.
+const WARM_UP: Duration = Duration::from_millis(100);
 /// Limits the repetitions in one submission: each holds its results in memory until it has been carried out.
 const PER_SUBMISSION: usize = 16;
 
@@ -66,7 +69,8 @@ impl Timing {
     }
 }
 
-/// Times what `run` appends to commands for `device`. It is called once beforehand, because drivers compile late.
+/// Times what `run` appends to commands for `device`. It is called beforehand, because drivers compile late, and on a GPU
+/// until that is up to speed.
 ///
 /// # Errors
 /// Those of the device; and something that takes no time by its clock.
@@ -81,6 +85,10 @@ pub fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing> {
     let together = SUBMISSION.div_duration_f64(once).ceil() as usize;
     let together = together.clamp(1, PER_SUBMISSION);
     let repeated = |commands: &mut Commands| (0..together).for_each(|_| run(commands));
+    warm_up(device, &mut || {
+        repeated(&mut commands);
+        commands.synchronize()
+    })?;
 
     let sample: &mut dyn FnMut() -> Result<Vec<f64>> = match Clock::of(device) {
         Clock::Device => &mut || {
@@ -113,11 +121,21 @@ pub fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing> {
 /// # Errors
 /// Those of `run`; and something that takes no time.
 pub fn time_whole(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<Timing> {
+    warm_up(device, run)?;
     repeat(device, &mut || {
         let start = Instant::now();
         run()?;
         Ok(vec![start.elapsed().as_secs_f64()])
     })
+}
+
+/// Runs `run` until a GPU is up to speed; not at all on the host's processor, which has been at work.
+fn warm_up(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    while !device.is_software() && start.elapsed() < WARM_UP {
+        run()?;
+    }
+    Ok(())
 }
 
 fn repeat(device: &Device, mut sample: impl FnMut() -> Result<Vec<f64>>) -> Result<Timing> {

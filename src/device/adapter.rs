@@ -146,8 +146,8 @@ async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
             descriptor
                 .required_limits
                 .max_compute_workgroup_storage_size = COOPERATIVE_WORKGROUP_BYTES;
-            // SAFETY: what is experimental may have faults that reach beyond wgpu's checks. It runs only where a trial
-            // showed its results to be right.
+            // SAFETY: what is experimental may have faults that reach beyond wgpu's checks. It runs only where the user
+            // has tuned this device and a trial showed its results to be right.
             descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         adapter.request_device(&descriptor).await

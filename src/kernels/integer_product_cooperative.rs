@@ -75,12 +75,11 @@ pub(super) fn dispatch(
         down * across * lanes <= MOST_INVOCATIONS
             && staged + exchanged <= units.workgroup_bytes as usize
     };
-    let fitting = BLOCKS.into_iter().filter(|&blocks| fits(blocks));
-    let blocks = fitting
-        .clone()
-        .find(|&blocks| workgroups(blocks) >= ENOUGH_WORKGROUPS)
-        .or(fitting.last())
-        .expect("a block alone fits");
+    let fitting: Vec<_> = BLOCKS.into_iter().filter(|&blocks| fits(blocks)).collect();
+    let occupying = fitting
+        .iter()
+        .find(|&&blocks| workgroups(blocks) >= ENOUGH_WORKGROUPS);
+    let &blocks = occupying.or(fitting.last()).expect("a block alone fits");
     let mut constants = constants.to_vec();
     constants.extend([
         ("BLOCKS_DOWN", blocks[0] as f64),

@@ -116,7 +116,9 @@ pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::Mod
     // What is beyond the core of WGSL, in shaders that enable it.
     let mut capabilities = Capabilities::SHADER_FLOAT16;
     if COOPERATIVE.contains(&name) {
-        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+        capabilities |= Capabilities::COOPERATIVE_MATRIX
+            | Capabilities::SUBGROUP
+            | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)

@@ -45,22 +45,6 @@ pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<
     agrees
 }
 
-/// Makes integer products use cooperative matrices on a GPU that has them, if they compute right there: what offers them is
-/// experimental.
-pub fn adopt_cooperative_matrices(device: &Device) {
-    if device.is_software() || !device.offers(Strategy::Cooperative) {
-        return;
-    }
-    for name in [
-        super::integer_product::SHADER.name,
-        super::integer_product::TWIN,
-    ] {
-        if let Err(error) = adopt(device, name, Strategy::Cooperative) {
-            log::warn!("not used: {error}");
-        }
-    }
-}
-
 /// Computes the bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the
 /// first column hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
 fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
