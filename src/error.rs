@@ -73,6 +73,8 @@ pub enum Setting {
     InterpolatePositions,
     /// The share of an image that the crop keeps.
     CropPct,
+    /// Whether the resize before the crop keeps an image's aspect.
+    CropMode,
     /// The filter that images are resized with.
     Interpolation,
     /// The mean of each channel.
@@ -118,6 +120,7 @@ impl Setting {
             Self::ImageSize => "image_size",
             Self::InterpolatePositions => "interpolate_positions",
             Self::CropPct => "crop_pct",
+            Self::CropMode => "crop_mode",
             Self::Interpolation => "interpolation",
             Self::Mean => "mean",
             Self::Std => "std",

@@ -1,10 +1,18 @@
-//! Checkpoints as people have them, through the program: wrapped by PyTorch, and in several files.
+//! Checkpoints as people have them: wrapped by PyTorch, in several files, and of Hugging Face transformers.
 
+mod common;
 #[path = "common/program.rs"]
 mod program;
 
 use program::{Program, here, program};
+use ptq4vit_gpu::data::samples::{Sample, load_all};
+use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
+use ptq4vit_gpu::inference::Model;
+use ptq4vit_gpu::model::config::{Architecture, SwinConfig, VitConfig};
+use ptq4vit_gpu::model::open_checkpoint;
+use ptq4vit_gpu::model::recipe::{Resolved, resolve};
+use ptq4vit_gpu::quant::QuantizedModel;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -195,4 +203,345 @@ fn shards_are_one_checkpoint_by_their_index_or_their_folder() {
         folder.path(),
         &["has both model.safetensors and model.safetensors.index.json"],
     );
+}
+
+/// A model of transformers, with the answers that it gives: `tests/data/transformers_models.py` made it.
+struct Transformers {
+    folder: PathBuf,
+    checkpoint: PathBuf,
+    weights: Weights,
+    resolved: Resolved,
+    answers: Weights,
+}
+
+impl Transformers {
+    fn open(name: &str) -> Self {
+        let folder = here(&format!("tests/data/transformers/{name}"));
+        let files = ["model.safetensors", INDEX].map(|file| folder.join(file));
+        let checkpoint = files.into_iter().find(|file| file.exists()).unwrap();
+        let weights = open_checkpoint(&checkpoint).unwrap();
+        Self {
+            resolved: resolve(&weights, None).unwrap(),
+            answers: Weights::open(folder.join("answers.safetensors")).unwrap(),
+            folder,
+            checkpoint,
+            weights,
+        }
+    }
+
+    /// An answer, image by image.
+    fn answer(&self, name: &str) -> Vec<Vec<f32>> {
+        let values = self.answers.float(name).unwrap();
+        let images = self.answers.shape(name).unwrap()[0];
+        let image = values.chunks_exact(values.len() / images);
+        image.map(<[f32]>::to_vec).collect()
+    }
+}
+
+const TRANSFORMERS: [&str; 4] = ["vit", "deit", "deit_distilled", "swin"];
+
+/// The relative error of the FP logits of `architecture` with a model's weights.
+fn logits_error(model: &Transformers, architecture: &Architecture, device: &Device) -> f64 {
+    let preprocessing = &model.resolved.preprocessing;
+    let mut float = Model::float(device, &model.weights, architecture, preprocessing).unwrap();
+    let found = float.logits(&model.answer("pixels")).unwrap().concat();
+    let expected = model.answer("logits").concat();
+    assert_eq!(found.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f32>| {
+        let squares = values.map(|value| f64::from(value).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    let differences = &mut found.iter().zip(&expected).map(|(f, e)| f - e);
+    norm(differences) / norm(&mut expected.iter().copied())
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    let devices = common::devices();
+    for name in TRANSFORMERS {
+        let model = Transformers::open(name);
+        for device in &devices {
+            let error = logits_error(&model, &model.resolved.architecture, device);
+            println!("{name} on {}: {error:e}", device.name());
+            // Sums in f32, and the softmax there too. The next test has what a difference costs.
+            assert!(error < 1e-5, "{name} on {}: {error:e}", device.name());
+        }
+    }
+}
+
+#[test]
+fn epsilon_and_padding_are_those_of_transformers() {
+    for name in ["vit", "swin"] {
+        let model = Transformers::open(name);
+        let timms = match model.resolved.architecture.clone() {
+            Architecture::Vit(sizes) => Architecture::Vit(VitConfig {
+                layer_norm_eps: VitConfig::TIMM_LAYER_NORM_EPS,
+                ..sizes
+            }),
+            Architecture::Swin(sizes) => Architecture::Swin(SwinConfig {
+                shifts_padding: false,
+                ..sizes
+            }),
+        };
+        let error = logits_error(&model, &timms, &Device::cpu());
+        println!("{name} as in timm: {error:e}");
+        assert!(error > 1e-3, "{name}: {error:e}");
+    }
+}
+
+#[test]
+fn images_are_prepared_as_by_transformers_processors() {
+    let samples = ["portrait.png", "landscape.png"].map(|image| Sample {
+        path: here("tests/data").join(image),
+        label: None,
+    });
+    for name in TRANSFORMERS {
+        let model = Transformers::open(name);
+        let preprocessing = &model.resolved.preprocessing;
+        let plane = preprocessing.image_size.pow(2);
+        let found = load_all(&samples, preprocessing);
+        for (found, expected) in found.into_iter().zip(model.answer("pixels")) {
+            let found = found.unwrap();
+            assert_eq!(found.len(), expected.len(), "{name}");
+            // Pillow's pixels; NumPy multiplies by 1 / 255, rounded, where a division stands here, so that values up to 1
+            // differ by an ulp at most before the division by the deviation, which rounds once more.
+            for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let std = preprocessing.std[place / plane];
+                let bound = f32::EPSILON / std + f32::EPSILON * expected.abs();
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "{name} at {place}: {found} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn both_spellings_of_transformers_are_one() {
+    for name in TRANSFORMERS {
+        let model = Transformers::open(name);
+        let modules: Vec<String> =
+            serde_json::from_str(&model.answers.metadata()["modules"]).unwrap();
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let zero = |name: String| {
+            let (shape, data) = (vec![1], vec![0.0]);
+            (name, TensorData::F32 { shape, data })
+        };
+        let tensors = modules.into_iter().map(zero).collect();
+        save(&path, tensors, BTreeMap::new()).unwrap();
+        let named = open_checkpoint(&path).unwrap();
+        let expected: Vec<&str> = model.weights.names().collect();
+        assert_eq!(named.names().collect::<Vec<_>>(), expected, "{name}");
+    }
+}
+
+#[test]
+fn models_of_transformers_are_quantized_as_they_are() {
+    for name in TRANSFORMERS {
+        let model = Transformers::open(name);
+        let names = model.resolved.class_names.as_ref().unwrap();
+        assert_eq!(names[3].name, "three");
+        let out = TempDir::new().unwrap();
+        let quantized = out.path().join("w8a8.safetensors");
+        program("calibrate")
+            .with("--model", &model.folder)
+            .with("--images", "models/demo/calibration")
+            .with("--count", "16")
+            .with("--device", "cpu")
+            .with("--out", &quantized)
+            .run()
+            .success();
+        let opened = QuantizedModel::open(&quantized).unwrap();
+        assert_eq!(opened.architecture, model.resolved.architecture);
+        assert_eq!(opened.preprocessing, model.resolved.preprocessing);
+        let report = eval(&model.checkpoint)
+            .with("--quantized", &quantized)
+            .flag("--json")
+            .run()
+            .json();
+        // Random networks of so few features lose more than trained ones; what is computed otherwise is near 0 dB.
+        let sqnr = report["logit_sqnr_db"].as_f64().unwrap();
+        println!("{name}: {sqnr:.1} dB");
+        assert!(sqnr > 10.0, "{name}: {report}");
+    }
+}
+
+/// The demo's ViT as transformers would save it: queries, keys and values apart, under its names.
+fn as_transformers(folder: &Path) -> PathBuf {
+    const NAMES: [(&str, &str); 11] = [
+        ("cls_token", "vit.embeddings.cls_token"),
+        ("pos_embed", "vit.embeddings.position_embeddings"),
+        (
+            "patch_embed.proj.",
+            "vit.embeddings.patch_embeddings.projection.",
+        ),
+        ("norm.", "vit.layernorm."),
+        ("head.", "classifier."),
+        ("norm1.", "layernorm_before."),
+        ("attn.qkv.", "attention.attention."),
+        ("attn.proj.", "attention.output.dense."),
+        ("norm2.", "layernorm_after."),
+        ("mlp.fc1.", "intermediate.dense."),
+        ("mlp.fc2.", "output.dense."),
+    ];
+    let renamed = |name: &str| {
+        let (theirs, parameter) = NAMES
+            .iter()
+            .find_map(|(timms, theirs)| Some((theirs, name.strip_prefix(timms)?)))
+            .expect("one of the names");
+        format!("{theirs}{parameter}")
+    };
+    let mut saved = BTreeMap::new();
+    for (name, (shape, values)) in tensors() {
+        let within = name
+            .strip_prefix("blocks.")
+            .and_then(|name| name.split_once('.'));
+        let name = match within {
+            Some((block, name)) => format!("vit.encoder.layer.{block}.{}", renamed(name)),
+            None => renamed(&name),
+        };
+        let Some((before, parameter)) = name.split_once(".attention.attention.") else {
+            saved.insert(name, (shape, values));
+            continue;
+        };
+        let thirds = values.chunks_exact(values.len() / 3);
+        for (part, values) in ["query", "key", "value"].into_iter().zip(thirds) {
+            let name = format!("{before}.attention.attention.{part}.{parameter}");
+            let shape = [&[shape[0] / 3], &shape[1..]].concat();
+            saved.insert(name, (shape, values.to_vec()));
+        }
+    }
+    let path = folder.join("model.safetensors");
+    write(&path, saved);
+    let config = json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit", "image_size": 28, "patch_size": 4,
+        "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 256,
+        "layer_norm_eps": 1e-6, "num_labels": 10,
+    });
+    let prepares = json!({"size": 28, "resample": 3, "image_mean": vec![0.1307; 3], "image_std": vec![0.3081; 3]});
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(
+        folder.join("preprocessor_config.json"),
+        prepares.to_string(),
+    )
+    .unwrap();
+    path
+}
+
+#[test]
+fn the_same_network_is_quantized_alike_from_timm_and_transformers() {
+    let folder = TempDir::new().unwrap();
+    let theirs = as_transformers(folder.path());
+    let timms = here(DEMO).join("model.safetensors");
+    // Digits are squares, which both make the same of.
+    assert_eq!(evaluated(&theirs).0, evaluated(&timms).0);
+    let quantized = [&theirs, &timms].map(|model| {
+        let out = folder.path().join("w6a6.safetensors");
+        program("calibrate")
+            .with("--model", model)
+            .with("--images", "models/demo/calibration")
+            .with("--count", "4")
+            .with("--bits", "6")
+            .with("--device", "cpu")
+            .with("--out", &out)
+            .run()
+            .success();
+        QuantizedModel::open(&out).unwrap()
+    });
+    let [theirs, timms] = quantized;
+    assert_eq!(theirs.architecture, timms.architecture);
+    assert_eq!(theirs.method, timms.method);
+    assert!(theirs.sites == timms.sites && theirs.floats == timms.floats);
+    assert!(theirs.evidence == timms.evidence);
+}
+
+#[test]
+fn what_of_transformers_is_not_supported_is_named() {
+    let model = Transformers::open("vit");
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    for name in [
+        "model.safetensors",
+        "config.json",
+        "preprocessor_config.json",
+    ] {
+        std::fs::copy(model.folder.join(name), file(name)).unwrap();
+    }
+    let refusal = |name: &str, key: &str, value: Value, says: &str| {
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json[key] = value;
+        std::fs::write(file(name), json.to_string()).unwrap();
+        let found = resolve(&open_checkpoint(file("model.safetensors")).unwrap(), None);
+        let message = found.map(|resolved| resolved.name).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}\nlacks {says}");
+        std::fs::write(file(name), text).unwrap();
+    };
+    for (key, value, says) in [
+        (
+            "architectures",
+            json!(["BeitForImageClassification"]),
+            "class `BeitForImageClassification`, which is not supported; supported are ViTFor",
+        ),
+        (
+            "architectures",
+            json!(["ViTModel"]),
+            "class `ViTModel`, which",
+        ),
+        ("architectures", json!(null), "don't name one class"),
+        (
+            "hidden_act",
+            json!("quick_gelu"),
+            "hidden_act `quick_gelu`, where only `gelu`",
+        ),
+        ("qkv_bias", json!(false), "has qkv_bias false"),
+        ("num_channels", json!(1), "has num_channels 1"),
+        ("head_dim", json!(7), "has head_dim 7 for 3 heads"),
+        (
+            "num_attention_heads",
+            json!("3"),
+            "has num_attention_heads `3`, where a whole number",
+        ),
+        ("hidden_size", json!(48), "dim is 24, not 48"),
+        (
+            "image_size",
+            json!(32),
+            "makes images of 16 pixels; `image_size` decides it",
+        ),
+        ("layer_norm_eps", json!(0), "layer_norm_eps is 0"),
+        (
+            "id2label",
+            json!({"0": "a"}),
+            "the number of classes is 10, not 1",
+        ),
+    ] {
+        refusal("config.json", key, value, says);
+    }
+    for (key, value, says) in [
+        (
+            "image_processor_type",
+            json!("CLIPImageProcessor"),
+            "`CLIPImageProcessor` prepares",
+        ),
+        (
+            "size",
+            json!({"shortest_edge": 16}),
+            "has size {\"shortest_edge\":16}, where a number",
+        ),
+        ("resample", json!(0), "has resample 0, where 1 (lanczos)"),
+        ("image_mean", json!([0.5]), "has image_mean [0.5]"),
+        ("do_resize", json!(false), "has do_resize false"),
+        ("rescale_factor", json!(1), "has rescale_factor 1"),
+        ("do_center_crop", json!(true), "crops 224 pixels out of 16"),
+    ] {
+        refusal("preprocessor_config.json", key, value, says);
+    }
+    std::fs::remove_file(file("preprocessor_config.json")).unwrap();
+    let weights = open_checkpoint(file("model.safetensors")).unwrap();
+    let message = resolve(&weights, None).unwrap_err().to_string();
+    let says =
+        "has no preprocessor_config.json beside it, which tells crop_pct; `crop_pct` decides it";
+    assert!(message.ends_with(says), "{message}");
 }

@@ -13,7 +13,7 @@ use container::Container;
 use edits::{EDIT, edited};
 use ptq4vit_gpu::data::class_names::{ClassName, ClassNames};
 use ptq4vit_gpu::data::image_file::decode;
-use ptq4vit_gpu::data::preprocess::{Interpolation, Preprocessing};
+use ptq4vit_gpu::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::evaluation::sweep::SweepPlan;
@@ -23,7 +23,7 @@ use ptq4vit_gpu::file::shards::Index;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
-use ptq4vit_gpu::model::recipe::{Recipe, Request, describe_beside, resolve, told_labels};
+use ptq4vit_gpu::model::recipe::{Beside, Recipe, Request, describe_beside, resolve, told_labels};
 use ptq4vit_gpu::model::{interpolate_positions, with_todays_names};
 use ptq4vit_gpu::quant::{Preset, QuantizedModel};
 use ptq4vit_gpu::verify::{Report, compare};
@@ -189,7 +189,10 @@ pub fn recipe(input: &[u8]) {
         }
     }
     for file in &*FILES {
-        let config = Some((Path::new("config.json"), text));
+        let beside = Beside {
+            config: Some(("config.json".into(), text.to_owned())),
+            preprocessor: Some(("preprocessor_config.json".into(), text.to_owned())),
+        };
         // As it is, and with --image-size; each with --interpolate-positions and without.
         for image_size in [None, Some(6), Some(8), Some(4096)] {
             let mut weights = Weights::from_bytes(nowhere(), file).expect("a sound file");
@@ -197,7 +200,7 @@ pub fn recipe(input: &[u8]) {
                 image_size,
                 ..Request::default()
             };
-            let Ok(told) = describe_beside(&weights, config, &request) else {
+            let Ok(told) = describe_beside(&weights, &beside, &request) else {
                 continue;
             };
             let _ = told.clone().fitted(&weights);
@@ -268,6 +271,7 @@ pub fn decoded(input: &[u8]) -> Result<(), String> {
     let preprocessing = Preprocessing {
         image_size: 8,
         crop_pct: 0.9,
+        crop_mode: CropMode::Center,
         interpolation: Interpolation::Bicubic,
         mean: [0.5; 3],
         std: [0.5; 3],

@@ -85,6 +85,7 @@ fn flag(setting: Setting) -> &'static str {
         Setting::ImageSize => "--image-size",
         Setting::InterpolatePositions => "--interpolate-positions",
         Setting::CropPct => "--crop-pct",
+        Setting::CropMode => "--crop-mode",
         Setting::Interpolation => "--interpolation",
         Setting::Mean => "--mean",
         Setting::Std => "--std",

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 /// Lists the models that are known by name.
 ///
-/// Of each: sizes, preprocessing, and where the hub has it. Other sizes of the same kinds work too, where timm's config.json beside the weights tells what they are.
+/// Of each: sizes, preprocessing, and where the hub has it. Other sizes of the same kinds work too, where the config.json beside the weights tells what they are.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::bench::kept_strategies;
-use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
+use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::device::{Device, open};
 use crate::error;
 use crate::file::weights::Weights;
@@ -114,6 +114,9 @@ pub struct PreprocessingOptions {
     /// Share of the resized image that the centre crop keeps.
     #[arg(long, value_name = "FRACTION")]
     crop_pct: Option<f64>,
+    /// Whether the resize before the crop keeps an image's aspect (center) or makes it a square (squash).
+    #[arg(long, value_name = "MODE", value_enum)]
+    crop_mode: Option<CropMode>,
     /// Mean of each channel.
     #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
     mean: Option<[f32; 3]>,
@@ -140,6 +143,7 @@ impl PreprocessingOptions {
     fn choices(&self) -> Choices {
         Choices {
             crop_pct: self.crop_pct,
+            crop_mode: self.crop_mode,
             interpolation: self.interpolation,
             mean: self.mean,
             std: self.std,

@@ -124,7 +124,9 @@ pub fn files_of(path: &Path) -> Vec<PathBuf> {
         true => checkpoint_in(path).unwrap_or_else(|_| path.to_owned()),
         false => path.to_owned(),
     };
-    let mut files = vec![checkpoint.with_file_name("config.json")];
+    let mut files = hub::BESIDE
+        .map(|name| checkpoint.with_file_name(name))
+        .to_vec();
     // What can't be read says so when it is opened as a model.
     if Index::is_named(&checkpoint)
         && let Ok(index) = Index::open(&checkpoint)

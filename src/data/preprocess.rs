@@ -19,6 +19,9 @@ pub struct Preprocessing {
     pub image_size: usize,
     /// The share of the resized image's short side that the crop keeps.
     pub crop_pct: f64,
+    /// What the resize before the crop makes of the image's aspect.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crop_mode: CropMode,
     /// How pixels are interpolated when the image is resized.
     pub interpolation: Interpolation,
     /// Mean of red, green and blue, for values from 0 to 1.
@@ -26,13 +29,26 @@ pub struct Preprocessing {
     /// Standard deviation of red, green and blue, for values from 0 to 1.
     pub std: [f32; 3],
     /// Whether a photo is turned as its EXIF segment says. timm, torchvision and Pillow don't.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: bool,
 }
 
+/// Says what the resize before the crop makes of an image's aspect, by timm's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum CropMode {
+    /// It is kept: the short side gets the length that is asked for.
+    #[default]
+    Center,
+    /// The image becomes a square, as in transformers' processors of ViT, DeiT and Swin.
+    Squash,
+}
+
 /// Says whether a field has its default, which is not written: files from before it stay as they are.
-fn is_false(value: &bool) -> bool {
-    !value
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Holds what somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
@@ -40,6 +56,8 @@ fn is_false(value: &bool) -> bool {
 pub struct Choices {
     /// As [`Preprocessing::crop_pct`].
     pub crop_pct: Option<f64>,
+    /// As [`Preprocessing::crop_mode`].
+    pub crop_mode: Option<CropMode>,
     /// As [`Preprocessing::interpolation`].
     pub interpolation: Option<Interpolation>,
     /// As [`Preprocessing::mean`].
@@ -56,6 +74,7 @@ impl Choices {
         Preprocessing {
             image_size: preprocessing.image_size,
             crop_pct: self.crop_pct.unwrap_or(preprocessing.crop_pct),
+            crop_mode: self.crop_mode.unwrap_or(preprocessing.crop_mode),
             interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
             mean: self.mean.unwrap_or(preprocessing.mean),
             std: self.std.unwrap_or(preprocessing.std),
@@ -101,7 +120,7 @@ impl Preprocessing {
 
     /// Returns the network's input for `image`: `[3, image_size, image_size]`, red, green and blue planes.
     ///
-    /// The short side is resized to `floor(image_size / crop_pct)` with the aspect kept, the centre
+    /// The short side, or both where the image is squashed, are resized to `floor(image_size / crop_pct)`, the centre
     /// is cut out, and each value becomes `(value / 255 - mean) / std`. Resized pixels equal
     /// Pillow's.
     ///
@@ -145,10 +164,10 @@ impl Preprocessing {
         // torchvision's `int(size * long / short)`: the product is exact, one division, truncated.
         let long =
             |long_in: usize, short_in: usize| ((short * long_in) as f64 / short_in as f64) as usize;
-        if width <= height {
-            (short, long(height, width))
-        } else {
-            (long(width, height), short)
+        match self.crop_mode {
+            CropMode::Squash => (short, short),
+            CropMode::Center if width <= height => (short, long(height, width)),
+            CropMode::Center => (long(width, height), short),
         }
     }
 }
@@ -172,6 +191,7 @@ mod tests {
         Preprocessing {
             image_size,
             crop_pct,
+            crop_mode: CropMode::Center,
             interpolation: Interpolation::Bicubic,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
@@ -229,6 +249,11 @@ mod tests {
         assert_eq!(vit.resized(37, 91), (248, 609));
         assert_eq!(vit.resized(1, 1), (248, 248));
         assert_eq!(preprocessing(384, 1.0).resized(333, 224), (570, 384));
+        let squashed = Preprocessing {
+            crop_mode: CropMode::Squash,
+            ..vit
+        };
+        assert_eq!(squashed.resized(37, 91), (248, 248));
     }
 
     #[test]

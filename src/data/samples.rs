@@ -498,7 +498,7 @@ fn count(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::preprocess::Interpolation;
+    use crate::data::preprocess::{CropMode, Interpolation};
 
     /// A folder with empty files of these names.
     fn folder(names: &[&str]) -> tempfile::TempDir {
@@ -753,6 +753,7 @@ mod tests {
         let preprocessing = Preprocessing {
             image_size: 4,
             crop_pct: 1.0,
+            crop_mode: CropMode::Center,
             interpolation: Interpolation::Bilinear,
             mean: [0.5; 3],
             std: [0.5; 3],

@@ -27,7 +27,7 @@ pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
         }
         graphs.extend((0..stage.depth).map(|number| {
             let block = block(config, stage, format!("layers.{index}.blocks.{number}"));
-            let windows = windows(stage, stage.shift(number), &block.name);
+            let windows = windows(config, stage, stage.shift(number), &block.name);
             Graph::of(tokens(stage), |x| block.of(x, Some(windows)))
         }));
     }
@@ -88,9 +88,13 @@ fn head<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
 
 /// Describes the windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative
 /// position bias, its mask.
-fn windows(stage: &Stage, shift: usize, block: &str) -> Windows {
-    let order = window_order(stage.resolution, stage.window, shift);
+fn windows(config: &SwinConfig, stage: &Stage, shift: usize, block: &str) -> Windows {
     let (padded, window, heads) = (stage.padded(), stage.window, stage.heads);
+    let shifted = match config.shifts_padding {
+        true => padded,
+        false => stage.resolution,
+    };
+    let order = window_order(stage.resolution, window, shift, shifted);
     let table = format!("{block}.attn.relative_position_bias_table");
     Windows {
         order: Arc::new(Arrangement::new(order)),
@@ -104,10 +108,13 @@ fn windows(stage: &Stage, shift: usize, block: &str) -> Windows {
 }
 
 /// Lists, in the order of the windows (row by row over the image, and within a window), which token of the image each
-/// is. A shift moves the image up and left, around its edges; then padding fills the last windows to the right and
-/// below.
-fn window_order(resolution: usize, window: usize, shift: usize) -> Vec<Option<usize>> {
-    let shifted = |place: usize| (place < resolution).then_some((place + shift) % resolution);
+/// is. A shift moves the first `side` tokens of each line up and left, around their edges: the image, or the image with its
+/// padding. Padding fills the last windows to the right and below.
+fn window_order(resolution: usize, window: usize, shift: usize, side: usize) -> Vec<Option<usize>> {
+    let shifted = |place: usize| {
+        let from = (place < side).then_some((place + shift) % side);
+        from.filter(|&from| from < resolution)
+    };
     let mut order = Vec::new();
     for (down, across) in pairs(resolution.div_ceil(window)) {
         for (line, column) in pairs(window) {
@@ -138,7 +145,7 @@ fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32
 /// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those
 /// that the shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
 ///
-/// Padding counts as part of the image here, whose side with it is `padded`: timm takes the last lines of that for
+/// Padding counts as part of the image here, whose side with it is `padded`: timm, too, takes the last lines of that for
 /// those that were shifted around its edge, and has padding attended to.
 fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
     let tokens = window * window;
@@ -191,9 +198,9 @@ mod tests {
     fn windows_follow_each_other() {
         // Tokens of a 4 by 4 image in windows of 2 by 2, plain and shifted by one.
         let plain = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
-        assert_eq!(window_order(4, 2, 0), plain.map(Some));
+        assert_eq!(window_order(4, 2, 0, 4), plain.map(Some));
         let shifted = [5, 6, 9, 10, 7, 4, 11, 8, 13, 14, 1, 2, 15, 12, 3, 0];
-        assert_eq!(window_order(4, 2, 1), shifted.map(Some));
+        assert_eq!(window_order(4, 2, 1, 4), shifted.map(Some));
     }
 
     #[test]
@@ -205,7 +212,15 @@ mod tests {
             [Some(1), Some(2), None, None],
             [Some(0), None, None, None],
         ];
-        assert_eq!(window_order(3, 2, 1), padded.concat());
+        assert_eq!(window_order(3, 2, 1, 3), padded.concat());
+        // Around both, as transformers has it.
+        let moved = [
+            [Some(4), Some(5), Some(7), Some(8)],
+            [None, Some(3), None, Some(6)],
+            [None, None, Some(1), Some(2)],
+            [None, None, None, Some(0)],
+        ];
+        assert_eq!(window_order(3, 2, 1, 4), moved.concat());
         let merged = [
             [Some(0), Some(3), Some(1), Some(4)],
             [Some(2), Some(5), None, None],

@@ -1,5 +1,5 @@
-//! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, with LayerScale or without, and
-//! `VisionTransformerDistilled`.
+//! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, with LayerScale and register tokens or
+//! without, and `VisionTransformerDistilled`.
 
 use super::block::Block;
 use crate::graph::{Attention, Graph, Parameter, PatchGrid, Shape, Value};
@@ -41,6 +41,9 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     let mut prefix = Parameter::tensor("cls_token");
     if config.distilled {
         prefix = prefix.then(Parameter::tensor("dist_token"));
+    }
+    if config.reg_tokens > 0 {
+        prefix = prefix.then(Parameter::tensor("reg_token"));
     }
     // Tokens without a position of their own have zeros for it.
     let unembedded = (config.prefix() - config.embedded_prefix()) * config.dim;

@@ -49,8 +49,27 @@ pub struct Weights {
     /// The file, or the shards one after the other, then the values of replaced tensors.
     bytes: Vec<u8>,
     file_len: usize,
-    /// The header, with byte ranges in `bytes`.
-    header: Header,
+    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// Says what a tensor is and where its values lie.
+#[derive(Clone)]
+struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Where the bytes begin and end, one piece after the other: one in a file, several where tensors were joined.
+    pieces: Vec<(usize, usize)>,
+}
+
+impl From<TensorInfo> for Tensor {
+    fn from(info: TensorInfo) -> Self {
+        Self {
+            dtype: info.dtype,
+            shape: info.shape,
+            pieces: vec![info.data_offsets],
+        }
+    }
 }
 
 impl Weights {
@@ -117,7 +136,12 @@ impl Weights {
             path: path.to_owned(),
             file_len: bytes.len(),
             bytes,
-            header,
+            metadata: header.metadata,
+            tensors: header
+                .tensors
+                .into_iter()
+                .map(|(name, info)| (name, info.into()))
+                .collect(),
         }
     }
 
@@ -133,7 +157,7 @@ impl Weights {
     pub fn rename(&mut self, newer: impl Fn(&str) -> Option<String>) -> Result<()> {
         let mut tensors = BTreeMap::new();
         let mut earlier = BTreeMap::new();
-        for (name, info) in std::mem::take(&mut self.header.tensors) {
+        for (name, info) in std::mem::take(&mut self.tensors) {
             let renamed = newer(&name).unwrap_or_else(|| name.clone());
             tensors.insert(renamed.clone(), info);
             if let Some(other) = earlier.insert(renamed.clone(), name.clone()) {
@@ -142,13 +166,63 @@ impl Weights {
                 return Err(Error::input(&self.path, problem));
             }
         }
-        self.header.tensors = tensors;
+        self.tensors = tensors;
+        Ok(())
+    }
+
+    /// Puts the tensors `parts` in each other's place as one named `whole`, joined along their first dimension. No value is
+    /// copied.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a part is missing, if they differ in dtype or in another dimension, if they aren't of floats, or
+    /// if there is a tensor named `whole`.
+    ///
+    /// # Panics
+    /// If there are no parts.
+    pub fn join(&mut self, whole: &str, parts: &[&str]) -> Result<()> {
+        if self.tensors.contains_key(whole) {
+            let problem = format!(
+                "has both `{whole}` and its parts, `{}` among them",
+                parts[0]
+            );
+            return Err(Error::input(&self.path, problem));
+        }
+        let mut joined: Option<Tensor> = None;
+        for &part in parts {
+            let tensor = self.tensor(part)?;
+            if !FLOATS.contains(&tensor.dtype) {
+                return Err(self.wrong_dtype(part, tensor, "F32, F16 or BF16"));
+            }
+            if tensor.shape.is_empty() {
+                let problem =
+                    format!("tensor `{part}` is one value, where a part of `{whole}` is expected");
+                return Err(Error::input(&self.path, problem));
+            }
+            let Some(before) = &mut joined else {
+                joined = Some(tensor.clone());
+                continue;
+            };
+            if tensor.dtype != before.dtype || tensor.shape[1..] != before.shape[1..] {
+                let problem = format!(
+                    "tensor `{part}` is {} of shape {:?}, `{}` {} of shape {:?}, where both are parts of `{whole}`",
+                    tensor.dtype, tensor.shape, parts[0], before.dtype, before.shape
+                );
+                return Err(Error::input(&self.path, problem));
+            }
+            before.shape[0] += tensor.shape[0];
+            before.pieces.extend(&tensor.pieces);
+        }
+        for part in parts {
+            self.tensors.remove(*part);
+        }
+        let joined = joined.expect("at least one part");
+        self.tensors.insert(whole.to_owned(), joined);
         Ok(())
     }
 
     /// Leaves out the tensors whose names aren't `kept`.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
-        self.header.tensors.retain(|name, _| kept(name));
+        self.tensors.retain(|name, _| kept(name));
     }
 
     /// Gives a tensor of the file other values, in another shape. The file itself stays as it is.
@@ -161,11 +235,11 @@ impl Weights {
         let values: &[u8] = bytemuck::cast_slice(values);
         self.bytes.reserve_exact(values.len());
         self.bytes.extend_from_slice(values);
-        let info = self.header.tensors.get_mut(name);
-        *info.expect("a tensor of the file") = TensorInfo {
+        let tensor = self.tensors.get_mut(name);
+        *tensor.expect("a tensor of the file") = Tensor {
             dtype: Dtype::F32,
             shape,
-            data_offsets: (start, start + values.len()),
+            pieces: vec![(start, start + values.len())],
         };
     }
 
@@ -176,7 +250,7 @@ impl Weights {
 
     /// Returns the metadata strings of the header; empty if it has none.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.header.metadata
+        &self.metadata
     }
 
     /// Returns SHA-256 of the whole file, as it was opened, in lower-case hex; of shards one after the other, in the
@@ -193,12 +267,12 @@ impl Weights {
 
     /// Returns the names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.header.tensors.keys().map(String::as_str)
+        self.tensors.keys().map(String::as_str)
     }
 
     /// Returns the shape of tensor `name`, or `None` if the file has no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.header.tensors.get(name)?.shape)
+        Some(&self.tensors.get(name)?.shape)
     }
 
     /// Reads tensor `name` (F32, F16 or BF16) in row-major order, converted to f32, which holds all three exactly.
@@ -206,21 +280,25 @@ impl Weights {
     /// # Errors
     /// [`Error::Input`] if the tensor is missing, has another dtype or holds a NaN or an infinity.
     pub fn float(&self, name: &str) -> Result<Vec<f32>> {
-        let (info, bytes) = self.tensor(name)?;
-        let values: Vec<f32> = match info.dtype {
-            Dtype::F32 => elements(bytes).map(f32::from_le_bytes).collect(),
-            Dtype::F16 => elements(bytes)
-                .map(|raw| f16::from_le_bytes(raw).to_f32())
-                .collect(),
-            Dtype::BF16 => elements(bytes)
-                .map(|raw| bf16::from_le_bytes(raw).to_f32())
-                .collect(),
-            _ => return Err(self.wrong_dtype(name, info, "F32, F16 or BF16")),
-        };
+        let tensor = self.tensor(name)?;
+        let mut values = Vec::with_capacity(tensor.shape.iter().product());
+        for &(start, end) in &tensor.pieces {
+            let bytes = &self.bytes[start..end];
+            match tensor.dtype {
+                Dtype::F32 => values.extend(elements(bytes).map(f32::from_le_bytes)),
+                Dtype::F16 => {
+                    values.extend(elements(bytes).map(|raw| f16::from_le_bytes(raw).to_f32()));
+                }
+                Dtype::BF16 => {
+                    values.extend(elements(bytes).map(|raw| bf16::from_le_bytes(raw).to_f32()));
+                }
+                _ => return Err(self.wrong_dtype(name, tensor, "F32, F16 or BF16")),
+            }
+        }
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let problem = format!(
                 "tensor `{name}` of shape {:?} holds {} at flat index {index}, where every value must be finite",
-                info.shape, values[index]
+                tensor.shape, values[index]
             );
             return Err(Error::input(&self.path, problem));
         }
@@ -232,10 +310,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Input`] if the tensor is missing or has another dtype.
     pub fn bytes(&self, name: &str) -> Result<&[u8]> {
-        match self.tensor(name)? {
-            (info, bytes) if info.dtype == Dtype::U8 => Ok(bytes),
-            (info, _) => Err(self.wrong_dtype(name, info, "U8")),
-        }
+        self.whole(name, Dtype::U8)
     }
 
     /// Reads tensor `name` (I32) in row-major order.
@@ -243,12 +318,8 @@ impl Weights {
     /// # Errors
     /// [`Error::Input`] if the tensor is missing or has another dtype.
     pub fn integers(&self, name: &str) -> Result<Vec<i32>> {
-        match self.tensor(name)? {
-            (info, bytes) if info.dtype == Dtype::I32 => {
-                Ok(elements(bytes).map(i32::from_le_bytes).collect())
-            }
-            (info, _) => Err(self.wrong_dtype(name, info, "I32")),
-        }
+        let bytes = self.whole(name, Dtype::I32)?;
+        Ok(elements(bytes).map(i32::from_le_bytes).collect())
     }
 
     /// Checks that the file holds exactly the expected tensors (name, shape): `floats`, and `codes` of the
@@ -270,18 +341,18 @@ impl Weights {
             floats.chain(codes.iter().map(|tensor| (tensor, CODES)))
         };
         for ((name, shape), dtypes) in expected() {
-            let Some(info) = self.header.tensors.get(name) else {
+            let Some(tensor) = self.tensors.get(name) else {
                 missing.push(format!("`{name}`"));
                 continue;
             };
-            if info.shape != *shape {
-                misshapen.push(format!("`{name}` {:?} for {shape:?}", info.shape));
+            if tensor.shape != *shape {
+                misshapen.push(format!("`{name}` {:?} for {shape:?}", tensor.shape));
             }
-            if !dtypes.contains(&info.dtype) {
+            if !dtypes.contains(&tensor.dtype) {
                 let dtypes: Vec<String> = dtypes.iter().map(Dtype::to_string).collect();
                 unusable.push(format!(
                     "`{name}` {} for {}",
-                    info.dtype,
+                    tensor.dtype,
                     dtypes.join(" or ")
                 ));
             }
@@ -310,18 +381,26 @@ impl Weights {
         Err(Error::input(&self.path, problem))
     }
 
-    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8])> {
-        let info = self.header.tensors.get(name).ok_or_else(|| {
-            Error::input(&self.path, format!("there is no tensor named `{name}`"))
-        })?;
-        let (start, end) = info.data_offsets;
-        Ok((info, &self.bytes[start..end]))
+    fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::input(&self.path, format!("there is no tensor named `{name}`")))
     }
 
-    fn wrong_dtype(&self, name: &str, info: &TensorInfo, expected: &str) -> Error {
+    /// Returns the bytes of a tensor of this dtype, in which none are joined.
+    fn whole(&self, name: &str, dtype: Dtype) -> Result<&[u8]> {
+        let tensor = self.tensor(name)?;
+        if tensor.dtype != dtype {
+            return Err(self.wrong_dtype(name, tensor, &dtype.to_string()));
+        }
+        let (start, end) = tensor.pieces[0];
+        Ok(&self.bytes[start..end])
+    }
+
+    fn wrong_dtype(&self, name: &str, tensor: &Tensor, expected: &str) -> Error {
         let problem = format!(
             "tensor `{name}` is {}, where {expected} is expected",
-            info.dtype
+            tensor.dtype
         );
         Error::input(&self.path, problem)
     }
@@ -932,6 +1011,48 @@ mod tests {
         assert_eq!(weights.float("b").unwrap(), [3.0, 4.0]);
         // It is the file's hash.
         assert_eq!(weights.sha256(), hash);
+    }
+
+    #[test]
+    fn joined_tensors_are_one_where_they_lie() {
+        // Three of F16, of which the second lies first; and what they can't be joined with.
+        let header = r#"{"q":{"dtype":"F16","shape":[1,2],"data_offsets":[4,8]},
+            "k":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},
+            "v":{"dtype":"F16","shape":[2,2],"data_offsets":[8,16]},
+            "bf16":{"dtype":"BF16","shape":[1,2],"data_offsets":[16,20]},
+            "wide":{"dtype":"F16","shape":[1,3],"data_offsets":[20,26]},
+            "one":{"dtype":"F16","shape":[],"data_offsets":[26,28]},
+            "codes":{"dtype":"U8","shape":[2],"data_offsets":[28,30]}}"#;
+        let halves = (0..8u8).map(f32::from).chain([0.0; 7]).map(f16::from_f32);
+        let data: Vec<u8> = halves.flat_map(f16::to_le_bytes).collect();
+        let mut weights = opened(&container(header, &data));
+        let hash = weights.sha256();
+        let mut refused = |parts: &[&str], says: &str| {
+            let message = weights.join("qkv", parts).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}\nlacks {says}");
+        };
+        refused(
+            &["q", "bf16"],
+            "tensor `bf16` is BF16 of shape [1, 2], `q` F16 of shape [1, 2]",
+        );
+        refused(&["q", "wide"], "tensor `wide` is F16 of shape [1, 3], `q`");
+        refused(&["q", "one"], "tensor `one` is one value");
+        refused(
+            &["codes", "q"],
+            "tensor `codes` is U8, where F32, F16 or BF16 is expected",
+        );
+        refused(&["q", "none"], "no tensor named `none`");
+        weights.join("qkv", &["q", "k", "v"]).unwrap();
+        assert_eq!(weights.shape("qkv"), Some(&[4, 2][..]));
+        let expected = [2.0, 3.0, 0.0, 1.0, 4.0, 5.0, 6.0, 7.0];
+        assert_eq!(weights.float("qkv").unwrap(), expected);
+        assert_eq!(weights.shape("q"), None);
+        assert_eq!(weights.sha256(), hash);
+        let message = weights.join("qkv", &["wide"]).unwrap_err().to_string();
+        assert!(
+            message.contains("has both `qkv` and its parts"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use super::cache::{Folder, cannot_write};
 use super::client::{Client, Entry, Failure};
 use super::settings::Settings;
-use super::{CONFIG, INDEX, Repository, Transfer, WEIGHTS};
+use super::{CONFIG, INDEX, PREPROCESSOR, Repository, Transfer, WEIGHTS};
 use crate::error::Error;
+use crate::file::input;
 use crate::file::shards::Index;
 use indicatif::HumanBytes;
 use sha2::{Digest, Sha256};
@@ -19,8 +20,8 @@ const SHA256_DIGITS: usize = 64;
 /// Counts the bytes that are read at once.
 const CHUNK: usize = 1 << 16;
 
-/// Fetches the [`WEIGHTS`] of `repository`, or the [`INDEX`] with all shards beside it, and its config.json if it has
-/// one, all of one commit.
+/// Fetches the [`WEIGHTS`] of `repository`, or the [`INDEX`] with all shards beside it, its config.json if it has
+/// one, and its preprocessor_config.json if that is transformers', all of one commit.
 ///
 /// The hub is asked which commit the revision is now, and what the cache lacks of it is fetched. Where the hub can't be
 /// reached, or `HF_HUB_OFFLINE` is set, it is the commit that the cache saw last. `on_transfer` hears of each part that comes.
@@ -98,11 +99,10 @@ impl Download<'_> {
         };
         let commit = &entry.commit;
         // Before the weights, so that they are never in the cache without it.
-        if folder.file(commit, CONFIG).is_none() {
-            match self.client.look_up(commit, CONFIG) {
-                Err(Failure::Absent(_)) => {}
-                answer => self.bring(CONFIG, &answer?).map(drop)?,
-            }
+        if let Some(config) = self.bring_if_any(commit, CONFIG)?
+            && is_transformers(&config)
+        {
+            self.bring_if_any(commit, PREPROCESSOR)?;
         }
         let cached = folder.file(commit, file);
         let path = match &cached {
@@ -125,6 +125,17 @@ impl Download<'_> {
             log::warn!("hub: {error}");
         }
         Ok(path)
+    }
+
+    /// Brings `file` into the cache, if the repository has it and the cache lacks it.
+    fn bring_if_any(&mut self, commit: &str, file: &str) -> Result<Option<PathBuf>, Failure> {
+        if let Some(path) = self.folder.file(commit, file) {
+            return Ok(Some(path));
+        }
+        match self.client.look_up(commit, file) {
+            Err(Failure::Absent(_)) => Ok(None),
+            answer => self.bring(file, &answer?).map(Some),
+        }
     }
 
     /// Says what a repository without [`WEIGHTS`] has instead.
@@ -219,6 +230,15 @@ impl Download<'_> {
         }
         Ok(())
     }
+}
+
+/// Says whether a config.json is transformers', which alone has a type of models. What can't be read says so when the model is
+/// opened.
+fn is_transformers(config: &Path) -> bool {
+    let json = input::text(config)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok());
+    json.is_some_and(|json: serde_json::Value| json["model_type"].is_string())
 }
 
 /// Checks that a file is the one that the hub told of.

@@ -25,8 +25,12 @@ pub const PREFIX: &str = "hf-hub:";
 pub const WEIGHTS: &str = "model.safetensors";
 /// Names the file that names the weights' shards, where they are in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
-/// Names timm's description of the model, which not every repository has.
+/// Names timm's or transformers' description of the model, which not every repository has.
 const CONFIG: &str = "config.json";
+/// Names transformers' description of how images are prepared.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Lists the files that are read beside the weights.
+pub const BESIDE: [&str; 2] = [CONFIG, PREPROCESSOR];
 
 /// Names the hub's default branch.
 const MAIN: &str = "main";

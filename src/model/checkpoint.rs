@@ -1,4 +1,5 @@
-//! timm checkpoints of every age and wrapping: opened, with the names that timm gives their tensors today.
+//! Checkpoints of timm, of every age and wrapping, and of transformers: opened, with the names that timm gives their tensors
+//! today.
 
 use std::collections::BTreeSet;
 #[cfg(feature = "files")]
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::file::shards::shards_by_name;
 use crate::file::weights::Weights;
 use crate::model::config::Family;
+use crate::model::names;
 use crate::text::abridged;
 
 /// Names the tensor that every network here begins with. What comes before its name is what the network is wrapped in.
@@ -39,7 +41,7 @@ const TRAINING: [&str; 12] = [
 #[cfg(feature = "files")]
 /// Opens a checkpoint, with the names that its tensors have in timm today: what a wrapper put before or into them is left
 /// out, and so are tensors that only training needs, with a notice each. timm has moved some of Swin's layers over the years, and
-/// DeiT III's own files name LayerScale otherwise.
+/// DeiT III's own files name LayerScale otherwise. Hugging Face transformers has names of its own.
 ///
 /// # Errors
 /// Those of [`Weights::open`]; one shard of several; a file of several networks, or with other parts around its network;
@@ -61,6 +63,8 @@ pub fn open_checkpoint(path: impl AsRef<Path>) -> Result<Weights> {
 /// A file of several networks, or with other parts around its network; a tensor under both its older and its newer
 /// name.
 pub fn with_todays_names(weights: Weights) -> Result<Weights> {
+    let mut weights = without_wrappers(weights)?;
+    names::to_timms(&mut weights)?;
     let mut weights = unwrapped(weights)?;
     if Family::of(&weights) == Family::Vit {
         weights.rename(|name| {
@@ -87,9 +91,8 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     Ok(weights)
 }
 
-/// Takes a network out of what it is wrapped in, and leaves out what only training needs. A file of no such network
-/// stays as it is.
-fn unwrapped(mut weights: Weights) -> Result<Weights> {
+/// Leaves out the words that PyTorch's wrappers put into names.
+fn without_wrappers(mut weights: Weights) -> Result<Weights> {
     let has = |word: &str| {
         let mut names = weights.names();
         names.any(|name| name.split('.').any(|found| found == word))
@@ -102,6 +105,12 @@ fn unwrapped(mut weights: Weights) -> Result<Weights> {
         let inner = words.collect::<Vec<_>>().join(".");
         (inner != name).then_some(inner)
     })?;
+    Ok(weights)
+}
+
+/// Takes a network out of what it is wrapped in, and leaves out what only training needs. A file of no such network
+/// stays as it is.
+fn unwrapped(mut weights: Weights) -> Result<Weights> {
     let is_first_layer = |name: &str| {
         let prefix = name.strip_suffix(FIRST_LAYER)?;
         let is_network = !prefix.split('.').any(is_training_word);

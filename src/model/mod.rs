@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub mod config;
+mod names;
 mod positions;
 pub mod recipe;
 

@@ -97,6 +97,7 @@ mod tests {
             distilled: case.prefix == 2,
             layer_scale: false,
             no_embed_class: case.prefix == 0,
+            reg_tokens: 0,
         })
     }
 

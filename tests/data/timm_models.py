@@ -36,7 +36,7 @@ def folded(tensors):
 # Arguments that size a network or give it a part that is supported, or that say how it takes images of another size.
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
-    "init_values", "no_embed_class",
+    "init_values", "no_embed_class", "reg_tokens",
 }
 
 

@@ -909,6 +909,33 @@ fn a_transfer_that_goes_wrong_leaves_nothing_that_looks_whole() {
 }
 
 #[test]
+fn a_repository_of_transformers_is_fetched_with_its_processor() {
+    let names = [WEIGHTS, "config.json", "preprocessor_config.json"];
+    let folder = here("tests/data/transformers/vit");
+    let files = Files::from(names.map(|name| (name, fs::read(folder.join(name)).unwrap())));
+    let scene = Scene::new(files.clone());
+    let (found, said) = success(scene.eval(NAME));
+    assert_says(&said, &["transformers' `ViTForImageClassification`"]);
+    let commit = fs::read_to_string(scene.folder().join("refs/main")).unwrap();
+    for name in names {
+        assert!(
+            fs::read(scene.snapshot(&commit, name)).unwrap() == files[name],
+            "{name}"
+        );
+    }
+    let fetched = scene.hub.requests();
+    let fetched = fetched.iter().filter(|request| request.method == "GET");
+    let fetched: Vec<&str> = fetched.map(|request| request.path.as_str()).collect();
+    let place = |name: &str| fetched.iter().position(|path| path.ends_with(name));
+    assert!(
+        place("/preprocessor_config.json") < place(WEIGHTS),
+        "{fetched:?}"
+    );
+    let (again, _) = success(scene.offline(NAME));
+    assert_eq!(again, found);
+}
+
+#[test]
 fn what_an_earlier_run_left_is_checked() {
     let files = timm_files();
     let size = files[WEIGHTS].len();

@@ -13,7 +13,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     (
         "embeddings.",
-        "a model with Hugging Face transformers' tensor names instead of timm's",
+        "a model of Hugging Face transformers' that is no ViT, DeiT or Swin with classes",
     ),
     (
         "conv_proj.",
@@ -35,7 +35,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rope", "a ViT with rotary positions"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
-    ("reg_token", "a ViT with register tokens"),
     ("register_tokens", "a ViT with register tokens"),
     ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
     (
@@ -191,7 +190,7 @@ mod tests {
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
             (
-                refusal(VIT, whole, &["reg_token", "blocks.0.ls1.gamma"]),
+                refusal(VIT, whole, &["register_tokens", "blocks.0.ls1.gamma"]),
                 "register tokens",
             ),
             (refusal(VIT, whole, &["norm_pre.weight"]), "like CLIP's"),

@@ -167,6 +167,11 @@ pub fn scaled(size: usize, ratio: f64) -> usize {
     (size as f64 * ratio) as usize
 }
 
+/// Says whether a network lacks `part`: such a field isn't written, and older files don't have it.
+fn is_absent<T: Default + PartialEq>(part: &T) -> bool {
+    *part == T::default()
+}
+
 /// Checks that every size is at least 1 and at most its limit: (what, size, limit).
 fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
     let wrong = |(_, size, limit): &&(&str, usize, usize)| !(1..=*limit).contains(size);

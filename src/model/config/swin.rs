@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
+    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible, is_absent,
     patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
@@ -37,6 +37,10 @@ pub struct SwinConfig {
     pub classes: usize,
     /// What LayerNorm adds to the variance.
     pub layer_norm_eps: f32,
+    /// Whether the shift of a block's windows moves the padding along with the tokens: transformers pads before it shifts,
+    /// timm after it.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub shifts_padding: bool,
 }
 
 /// Holds the sizes of one stage.
@@ -96,6 +100,8 @@ struct SwinForm {
     mlp_ratio: f64,
     classes: usize,
     layer_norm_eps: Option<f32>,
+    #[serde(default)]
+    shifts_padding: bool,
 }
 
 impl TryFrom<SwinForm> for SwinConfig {
@@ -112,6 +118,7 @@ impl TryFrom<SwinForm> for SwinConfig {
             mlp_ratio: form.mlp_ratio,
             classes: form.classes,
             layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
+            shifts_padding: form.shifts_padding,
         };
         config.validate()?;
         Ok(config)
@@ -260,6 +267,7 @@ impl SwinConfig {
             mlp_ratio: hidden as f64 / features as f64,
             classes,
             layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
+            shifts_padding: false,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], is_derived)?;

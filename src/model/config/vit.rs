@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
-    patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
+    is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
@@ -13,7 +13,8 @@ use crate::file::weights::Weights;
 /// token, learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU,
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
 /// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
-/// `VisionTransformerDistilled`, which has two such tokens and heads.
+/// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
+/// tokens that no head reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
@@ -36,17 +37,16 @@ pub struct VitConfig {
     /// Whether there is a second token before the patches, with a head of its own: DeiT's distillation token.
     pub distilled: bool,
     /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_absent")]
     pub layer_scale: bool,
     /// Whether only patches have positions, not the class token: timm's argument of this name. A distilled network's tokens
     /// always have theirs.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_absent")]
     pub no_embed_class: bool,
-}
-
-/// Says whether a network lacks `part`: such a field isn't written, and older files don't have it.
-fn is_false(part: &bool) -> bool {
-    !part
+    /// Counts the register tokens, after the class token: timm's argument of this name. They have positions where the
+    /// class token has one. transformers' `DeiTForImageClassification` has one, a distillation token without a head.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub reg_tokens: usize,
 }
 
 /// Holds a [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden oracle
@@ -69,6 +69,8 @@ struct VitForm {
     layer_scale: bool,
     #[serde(default)]
     no_embed_class: bool,
+    #[serde(default)]
+    reg_tokens: usize,
 }
 
 impl TryFrom<VitForm> for VitConfig {
@@ -93,6 +95,7 @@ impl TryFrom<VitForm> for VitConfig {
             distilled: form.distilled,
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
+            reg_tokens: form.reg_tokens,
         };
         config.validate()?;
         Ok(config)
@@ -113,9 +116,9 @@ impl VitConfig {
         self.grid().pow(2)
     }
 
-    /// Counts the tokens before the patches: the class token, and a distilled network's second one.
+    /// Counts the tokens before the patches: the class token, a distilled network's second one, register tokens.
     pub fn prefix(&self) -> usize {
-        if self.distilled { 2 } else { 1 }
+        1 + usize::from(self.distilled) + self.reg_tokens
     }
 
     /// Counts the tokens of an image: those of the prefix, then the patches row by row.
@@ -176,6 +179,9 @@ impl VitConfig {
             pair("head_dist".into(), vec![classes, dim]);
             tensors.push(("dist_token".to_owned(), vec![1, 1, dim]));
         }
+        if self.reg_tokens > 0 {
+            tensors.push(("reg_token".to_owned(), vec![1, self.reg_tokens, dim]));
+        }
         if self.layer_scale {
             for block in 0..self.depth {
                 let scales = ["ls1", "ls2"].map(|scale| format!("blocks.{block}.{scale}.gamma"));
@@ -198,22 +204,21 @@ impl VitConfig {
         let (patch_size, dim) = patch_embedding(weights)?;
         let [_, positions, _] = sizes(weights, "pos_embed")?;
         let distilled = weights.shape("dist_token").is_some();
-        // A square is never one more than another, but for 1; and a network has a patch.
-        let no_embed_class = !distilled && positions.isqrt().pow(2) == positions && positions > 0;
-        let prefix = match (no_embed_class, distilled) {
-            (true, _) => 0,
-            (false, false) => 1,
-            (false, true) => 2,
+        let [_, reg_tokens, _] = match weights.shape("reg_token") {
+            Some(_) => sizes(weights, "reg_token")?,
+            None => [1, 0, dim],
         };
-        let grid = positions.saturating_sub(prefix).isqrt();
-        if positions != prefix + grid * grid {
-            let before = if distilled {
-                "2 before the patches and"
-            } else {
-                "1 before the patches, or none, and"
-            };
+        // A square is never one or two more than another, but for 1; and a network has a patch. Of four register tokens and
+        // four patches it would not show.
+        let no_embed_class = !distilled && positions.isqrt().pow(2) == positions && positions > 0;
+        let before = reg_tokens.saturating_add(if distilled { 2 } else { 1 });
+        let embedded = if no_embed_class { 0 } else { before };
+        let patches = positions.saturating_sub(embedded);
+        let grid = patches.isqrt();
+        if positions < embedded || patches != grid * grid {
+            let or_none = if distilled { "" } else { ", or none," };
             return Err(problem(format!(
-                "`pos_embed` has {positions} positions, where {before} a square grid are expected"
+                "`pos_embed` has {positions} positions, where {before} before the patches{or_none} and a square grid are expected"
             )));
         }
         let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
@@ -235,6 +240,7 @@ impl VitConfig {
             distilled,
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
+            reg_tokens,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], |_| false)?;
@@ -256,6 +262,15 @@ impl VitConfig {
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
         ])?;
+        if self.reg_tokens > MAX_SIZE {
+            return Err(format!(
+                "reg_tokens is {}, where at most {MAX_SIZE} are expected",
+                self.reg_tokens
+            ));
+        }
+        if self.distilled && self.reg_tokens > 0 {
+            return Err("distilled and reg_tokens exclude each other, as in timm".into());
+        }
         if self.distilled && self.no_embed_class {
             return Err("distilled and no_embed_class exclude each other, as in timm".into());
         }
@@ -274,6 +289,7 @@ impl VitConfig {
                 ("dim", file.dim, self.dim),
                 ("depth", file.depth, self.depth),
                 ("mlp_dim", file.mlp_dim, self.mlp_dim),
+                ("reg_tokens", file.reg_tokens, self.reg_tokens),
             ],
         )?;
         same_sizes(
@@ -382,6 +398,14 @@ mod tests {
             VitConfig {
                 no_embed_class: false,
                 ..deit_3.clone()
+            },
+            VitConfig {
+                reg_tokens: 4,
+                ..deit_3.clone()
+            },
+            VitConfig {
+                reg_tokens: 1,
+                ..micro()
             },
         ] {
             let file = zeros(one_part.expected_tensors());
@@ -606,6 +630,16 @@ mod tests {
             .fitted(&zeros(other.expected_tensors()), "the test")
             .unwrap_err();
         let expected = "doesn't fit the test: depth is 1, not 2";
+        assert!(error.to_string().ends_with(expected), "{error}");
+
+        let registers = VitConfig {
+            reg_tokens: 1,
+            ..micro()
+        };
+        let error = told
+            .fitted(&zeros(registers.expected_tensors()), "the test")
+            .unwrap_err();
+        let expected = "doesn't fit the test: reg_tokens is 1, not 0";
         assert!(error.to_string().ends_with(expected), "{error}");
 
         let smaller = told.with_image_size(16).unwrap();

@@ -77,7 +77,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("class_token", Effect::Kind(&["true"])),
     ("pos_embed", Effect::Kind(&["learn"])),
     ("no_embed_class", Effect::Size),
-    ("reg_tokens", Effect::Kind(&["0"])),
+    ("reg_tokens", Effect::Size),
     ("pre_norm", Effect::Kind(&["false"])),
     ("final_norm", Effect::Kind(&["true"])),
     ("fc_norm", Effect::Kind(&["false"])),
@@ -150,6 +150,7 @@ impl Class {
                 distilled: self == Self::VisionTransformerDistilled,
                 layer_scale: false,
                 no_embed_class: false,
+                reg_tokens: 0,
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
                 image_size: 224,
@@ -161,6 +162,7 @@ impl Class {
                 mlp_ratio: 4.0,
                 classes: 1000,
                 layer_norm_eps: SwinConfig::TIMM_LAYER_NORM_EPS,
+                shifts_padding: false,
             }),
         }
     }
@@ -312,6 +314,7 @@ impl Arguments<'_> {
             no_embed_class: self
                 .truth("no_embed_class")?
                 .unwrap_or(sizes.no_embed_class),
+            reg_tokens: self.number("reg_tokens")?.unwrap_or(sizes.reg_tokens),
             ..sizes
         })
     }

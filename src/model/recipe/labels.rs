@@ -1,6 +1,6 @@
 //! What a model calls its classes: the labels in the config.json beside it, or ImageNet's where its tag says so.
 
-use super::{CONFIG_FILE, config_beside};
+use super::{CONFIG_FILE, text_beside};
 use crate::data::class_names::{ClassName, ClassNames, IMAGENET_CLASSES, is_wnid};
 use crate::file::weights::Weights;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub(super) fn class_names(
     tag: Option<&str>,
 ) -> Option<ClassNames> {
     let path = weights.path().with_file_name(CONFIG_FILE);
-    let names = match config_beside(weights) {
+    let names = match text_beside(weights, CONFIG_FILE) {
         Ok(None) => return tag.and_then(|tag| names_by_tag(tag, classes)),
         Ok(Some((_, text))) => told_labels(&text, classes),
         Err(error) => Err(error.to_string()),

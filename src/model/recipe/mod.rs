@@ -2,7 +2,7 @@
 //! one is found.
 //!
 //! Neither the number of heads nor the preprocessing shows in the tensors, so both must be told: by the
-//! user, by the file, by timm's `config.json` beside it, or by a recipe. What was told is then compared
+//! user, by the file, by timm's or transformers' `config.json` beside it, or by a recipe. What was told is then compared
 //! with the tensors, and [`Resolved::source`] says who told it.
 
 mod architectures;
@@ -13,14 +13,16 @@ mod labels;
 mod resolve;
 mod sources;
 mod timm_config;
+mod transformers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::data::preprocess::Preprocessing;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 pub use labels::told_labels;
@@ -56,6 +58,8 @@ const FILES: [&str; 24] = [
 
 /// timm's and transformers' description of a model, beside its weights.
 const CONFIG_FILE: &str = "config.json";
+/// transformers' description of how a model's images are prepared, beside its weights.
+const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Metadata key of the architecture, as JSON.
 pub const CONFIG_KEY: &str = "config";
 /// Metadata key of the preprocessing, as JSON.
@@ -88,14 +92,48 @@ impl Recipe {
     }
 }
 
-/// Returns the path and the text of the config.json beside the file of `weights`, if there is one.
+/// Holds what lies beside a file of weights, each as its path and its text.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// The config.json of timm or transformers.
+    pub config: Option<(PathBuf, String)>,
+    /// The preprocessor_config.json of transformers.
+    pub preprocessor: Option<(PathBuf, String)>,
+}
+
+impl Beside {
+    /// Reads what lies beside the file of `weights`.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    fn of(weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            config: text_beside(weights, CONFIG_FILE)?,
+            preprocessor: text_beside(weights, PREPROCESSOR_FILE)?,
+        })
+    }
+}
+
+/// Parses `text`, the file at `path` beside a file of weights.
+///
+/// # Errors
+/// Text that isn't JSON of this type.
+fn parsed<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        let problem =
+            format!("can't be understood: {error}; a recipe is no way round what it may say");
+        Error::input(path, problem)
+    })
+}
+
+/// Returns the path and the text of the file of this name beside the file of `weights`, if there is one.
 ///
 /// # Errors
 /// A file that can't be read.
-fn config_beside(weights: &Weights) -> Result<Option<(PathBuf, String)>> {
+fn text_beside(weights: &Weights, name: &str) -> Result<Option<(PathBuf, String)>> {
     #[cfg(not(feature = "files"))]
     let text: Option<String> = None;
-    let path = weights.path().with_file_name(CONFIG_FILE);
+    let path = weights.path().with_file_name(name);
     #[cfg(feature = "files")]
     let text = crate::file::input::text_if_any(&path)?;
     Ok(text.map(|text| (path, text)))

@@ -1,18 +1,15 @@
 //! Which network a weights file holds: what its sources say, compared with each other and with the tensors.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::labels;
 use super::sources::{
     Metadata, Otherwise, Said, Source, by_file_name, by_metadata, by_request, by_shapes,
 };
-use super::timm_config::{self, Config};
-use super::{CONFIG_KEY, PREPROCESSING_KEY, config_beside};
+use super::{Beside, CONFIG_KEY, PREPROCESSING_KEY, parsed, timm_config, transformers};
 use crate::data::class_names::ClassNames;
-use crate::data::preprocess::{Choices, Interpolation, Preprocessing};
+use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, check_kind};
@@ -49,7 +46,8 @@ pub struct Resolved {
 /// 1. `recipe`, which the user names;
 /// 2. the file's metadata: an [`Architecture`] under [`CONFIG_KEY`] and a [`Preprocessing`] under
 ///    [`PREPROCESSING_KEY`];
-/// 3. timm's `config.json` beside the file, as its hub repositories have it;
+/// 3. timm's or transformers' `config.json` beside the file, as hub repositories have it; transformers' with a
+///    `preprocessor_config.json`;
 /// 4. the file's name, if it is a recipe's (`NAME.safetensors` or `NAME.TAG.safetensors`);
 /// 5. the shapes, if they fit one recipe only.
 ///
@@ -73,20 +71,28 @@ pub fn resolve(weights: &Weights, recipe: Option<&str>) -> Result<Resolved> {
 /// # Errors
 /// Those of [`resolve`] that come before, and an image size that the network can't have.
 pub fn describe(weights: &Weights, request: &Request) -> Result<Description> {
-    let config = config_beside(weights)?;
-    let config = config.as_ref().map(|(path, text)| (&**path, &**text));
-    describe_beside(weights, config, request)
+    describe_beside(weights, &Beside::of(weights)?, request)
 }
 
-/// Returns what [`describe`] does, where the path and the text of the config.json beside the file are known.
+/// Returns what [`describe`] does, where what lies beside the file is known.
 ///
 /// # Errors
 /// Those of [`describe`].
 pub fn describe_beside(
     weights: &Weights,
-    config: Option<(&Path, &str)>,
+    beside: &Beside,
     request: &Request,
 ) -> Result<Description> {
+    let config = match &beside.config {
+        Some((path, text)) => Some((&**path, parsed(path, text)?)),
+        None => None,
+    };
+    // transformers' names its class, which tells more than the tensors where it isn't supported.
+    let of_transformers = config.as_ref().and_then(|(path, json)| {
+        let fields = transformers::configuration(json)?;
+        Some(transformers::read(path, fields, beside))
+    });
+    let of_transformers = of_transformers.transpose()?;
     check_kind(weights)?;
     let mut sources = Vec::new();
     if let Some(name) = request.recipe {
@@ -101,13 +107,15 @@ pub fn describe_beside(
         )),
         Metadata::None => {}
     }
-    if let Some((path, text)) = config {
-        match timm_config::read(weights, path, text)? {
-            Config::Timm(source) => sources.push(*source),
-            Config::Foreign => foreign.push(
+    match (of_transformers, config) {
+        (Some(source), _) => sources.push(source),
+        (None, Some((path, json))) => match timm_config::read(weights, path, json)? {
+            Some(source) => sources.push(source),
+            None => foreign.push(
                 "config.json beside the file isn't timm's: it has no `architecture`".to_owned(),
             ),
-        }
+        },
+        (None, None) => {}
     }
     // A name is less than a recipe that the user names.
     if request.recipe.is_none() {
@@ -190,6 +198,11 @@ const CROP_PCT: Field = Field {
     timm: "crop_pct",
     setting: Setting::CropPct,
 };
+const CROP_MODE: Field = Field {
+    name: "crop_mode",
+    timm: "crop_mode",
+    setting: Setting::CropMode,
+};
 const INTERPOLATION: Field = Field {
     name: "interpolation",
     timm: "interpolation",
@@ -250,6 +263,9 @@ impl<'a> Agreement<'a> {
                 &source.image_size
             })?,
             crop_pct: self.decide(CROP_PCT, chosen.crop_pct, 1.0, |source| &source.crop_pct)?,
+            crop_mode: self.decide(CROP_MODE, chosen.crop_mode, CropMode::Center, |source| {
+                &source.crop_mode
+            })?,
             interpolation: self.decide(
                 INTERPOLATION,
                 chosen.interpolation,
@@ -326,12 +342,16 @@ impl<'a> Agreement<'a> {
         for other in others {
             let other_told = sizes(other);
             let same_family = first.architecture.family() == other.architecture.family();
-            for (name, value) in told.as_object().into_iter().flatten() {
+            // A part that a network lacks isn't told.
+            let names = [&told, &other_told].map(|told| told.as_object().into_iter().flatten());
+            let names: BTreeSet<&String> =
+                names.into_iter().flatten().map(|(name, _)| name).collect();
+            for name in names {
                 let compared = match same_family {
                     true => name != "image_size" && name != "classes",
                     false => name == "family",
                 };
-                let other_value = &other_told[name];
+                let (value, other_value) = (&told[name], &other_told[name]);
                 if compared && value != other_value {
                     self.sizes.push(format!(
                         "{name} is {} by {}, {} by {}",
@@ -411,6 +431,11 @@ impl<'a> Agreement<'a> {
                     .push(format!("{} {}", field.name, plain(&assumed)));
                 Ok(assumed)
             }
+            Otherwise::Lacks(file) => Err(Error::remediable(
+                &first.path,
+                format!("has no {file} beside it, which tells {}", field.name),
+                Remedy::Decide(field.setting),
+            )),
             Otherwise::Ask(question) => Err(Error::setting(Setting::Recipe, question)),
             Otherwise::Missing => Err(Error::remediable(
                 &first.path,
@@ -446,9 +471,12 @@ impl<'a> Agreement<'a> {
     }
 }
 
-/// Writes a value for a message: without quotes or brackets.
+/// Writes a value for a message: without quotes or brackets. A part that a network lacks isn't told, and reads `absent`.
 fn plain(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("plain data is always JSON");
+    if json == "null" {
+        return "absent".to_owned();
+    }
     json.trim_matches(['[', ']', '"']).to_owned()
 }
 
@@ -536,6 +564,10 @@ mod tests {
                 "depth is 12 by recipe",
             ),
             (
+                with("/model_args/reg_tokens", json!(4)),
+                "reg_tokens is absent by recipe `deit_tiny_patch16_224` (the user's choice), 4 by config.json",
+            ),
+            (
                 with("/architecture", json!("vit_small_patch16_224")),
                 "dim is 192 by recipe",
             ),
@@ -574,7 +606,7 @@ mod tests {
         let (blamed, message) = refusal(file.requested(&recipe("deit_tiny_patch16_224")));
         assert_eq!(blamed, Blamed::File);
         assert!(
-            message.contains("can't be understood as timm's"),
+            message.contains("can't be understood: EOF while parsing"),
             "{message}"
         );
 
@@ -681,7 +713,10 @@ mod tests {
                 with("interpolation", json!("nearest")),
                 "has interpolation `nearest`, where `bilinear`, `bicubic` or `lanczos` is expected; `interpolation` decides it",
             ),
-            (with("crop_mode", json!("squash")), "`crop_pct` decides it"),
+            (
+                with("crop_mode", json!("border")),
+                "has crop_mode `border`, where `center` or `squash` is expected; `crop_mode` decides it",
+            ),
             (
                 with("mean", json!(null)),
                 "has no `mean`; `mean` decides it",
@@ -700,6 +735,7 @@ mod tests {
                 image_size: Some(224),
                 preprocessing: Choices {
                     crop_pct: Some(0.5),
+                    crop_mode: Some(CropMode::Squash),
                     interpolation: Some(Interpolation::Lanczos),
                     mean: Some([0.1; 3]),
                     std: Some([0.2; 3]),
@@ -713,6 +749,7 @@ mod tests {
                 Preprocessing {
                     image_size: 224,
                     crop_pct: 0.5,
+                    crop_mode: CropMode::Squash,
                     interpolation: Interpolation::Lanczos,
                     mean: [0.1; 3],
                     std: [0.2; 3],
@@ -770,11 +807,11 @@ mod tests {
             "recipe `deit_tiny_patch16_224` (the user's choice); metadata key `config` isn't this program's: it has no `family`; config.json beside the file isn't timm's: it has no `architecture`"
         );
 
-        // Transformers' says something of a network, but not in timm's words. So does a part of timm's.
+        // transformers' says something of a network, and so does a part of timm's.
         for (config, expected) in [
             (
                 json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "relu"}),
-                "is Hugging Face transformers', for a model of type `vit`, where timm's is expected",
+                "has hidden_act `relu`, where only `gelu` is supported",
             ),
             (
                 json!({"model_args": {"act_layer": "relu"}}),
@@ -796,6 +833,7 @@ mod tests {
         let preprocessing = Preprocessing {
             image_size: 32,
             crop_pct: 0.875,
+            crop_mode: CropMode::Squash,
             interpolation: Interpolation::Lanczos,
             mean: [0.1, 0.2, 0.3],
             std: [0.4, 0.5, 0.6],
@@ -832,7 +870,7 @@ mod tests {
         let resolved = file.beside(&config).unwrap();
         assert_eq!(resolved.preprocessing.mean, [0.485, 0.456, 0.406]);
         assert!(
-            resolved.source.starts_with("the file's metadata key `config`; crop_pct 0.9, interpolation bicubic, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 by config.json"),
+            resolved.source.starts_with("the file's metadata key `config`; crop_pct 0.9, crop_mode center, interpolation bicubic, mean 0.485,0.456,0.406, std 0.229,0.224,0.225 by config.json"),
             "{}",
             resolved.source
         );
@@ -841,7 +879,7 @@ mod tests {
         assert_eq!(resolved.preprocessing.crop_pct, 1.0);
         assert_eq!(resolved.preprocessing.mean, [0.5; 3]);
         assert!(resolved.source.contains(
-            "no `preprocessing`, so this is assumed: crop_pct 1.0, interpolation bicubic, mean"
+            "no `preprocessing`, so this is assumed: crop_pct 1.0, crop_mode center, interpolation bicubic, mean"
         ));
 
         let wrong = json.replace("\"image_size\":32", "\"image_size\":64");

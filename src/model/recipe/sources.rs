@@ -1,5 +1,5 @@
 //! Who tells what a weights file holds: the user's recipe, the file's metadata, its name, its shapes. What config.json
-//! tells is in `timm_config`.
+//! tells is in `timm_config` and `transformers`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
-use crate::data::preprocess::{Interpolation, Preprocessing};
+use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
@@ -33,6 +33,7 @@ pub(super) struct Source {
     pub tag: Option<String>,
     pub image_size: Said<usize>,
     pub crop_pct: Said<f64>,
+    pub crop_mode: Said<CropMode>,
     pub interpolation: Said<Interpolation>,
     pub mean: Said<[f32; CHANNELS]>,
     pub std: Said<[f32; CHANNELS]>,
@@ -46,6 +47,8 @@ pub(super) struct Source {
 pub(super) enum Otherwise {
     /// The source should have told the preprocessing.
     Missing,
+    /// A file of this name beside the source should have told it, and there is none.
+    Lacks(&'static str),
     /// Only the user can know, and is told so.
     Ask(String),
     /// A network without real preprocessing, such as a test's random one, can still be fed: but with values that nobody
@@ -66,6 +69,7 @@ impl Source {
             tag: tag.map(str::to_owned),
             image_size: None,
             crop_pct: None,
+            crop_mode: None,
             interpolation: None,
             mean: None,
             std: None,
@@ -80,6 +84,7 @@ impl Source {
         Self {
             image_size: Some(Ok(preprocessing.image_size)),
             crop_pct: Some(Ok(preprocessing.crop_pct)),
+            crop_mode: Some(Ok(preprocessing.crop_mode)),
             interpolation: Some(Ok(preprocessing.interpolation)),
             mean: Some(Ok(preprocessing.mean)),
             std: Some(Ok(preprocessing.std)),
@@ -130,6 +135,7 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
         image_size: Some(Ok(architecture.image_size())),
         architecture,
         crop_pct: None,
+        crop_mode: None,
         interpolation: None,
         mean: None,
         std: None,
@@ -198,12 +204,13 @@ pub(super) fn by_file_name(weights: &Weights) -> Option<Source> {
     };
     Some(Source {
         crop_pct: None,
+        crop_mode: None,
         interpolation: None,
         mean: None,
         std: None,
         exif_orientation: false,
         otherwise: Otherwise::Ask(format!(
-            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{name}` if it holds, or put timm's config.json beside the file",
+            "{} is named like recipe `{name}` but with tag `{tag}`, and the recipe's preprocessing is known for {} only; pass `{name}` if it holds, or put its config.json beside the file",
             weights.path().display(),
             recipe.tags.join(", ")
         )),
@@ -225,7 +232,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     let file = weights.path().display();
     let problem = if fitting.is_empty() {
         format!(
-            "{file} fits no recipe: it is {described} don't show in the tensors; put timm's config.json beside the file. Known are {}",
+            "{file} fits no recipe: it is {described} don't show in the tensors; put its config.json beside the file. Known are {}",
             known_names()
         )
     } else {

@@ -8,46 +8,24 @@ use serde_json::{Map, Value};
 use super::architectures::named;
 use super::arguments::{Arguments, Class, shown, side, whole};
 use super::sources::{Otherwise, Said, Source};
-use crate::data::preprocess::Interpolation;
+use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
 
-/// Says what a config.json beside a weights file is.
-pub(super) enum Config {
-    /// A config.json of timm's.
-    Timm(Box<Source>),
-    /// A config.json of another program, which says nothing of a network.
-    Foreign,
-}
-
-/// Reads what `text`, the config.json at `path`, tells of `weights`. What the file leaves out is told by timm's entry
-/// point where timm knows the architecture, else by the tensors.
+/// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
+/// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
+/// tensors.
 ///
 /// # Errors
 /// What can't be understood, is not supported, or contradicts itself. No other source may then tell what the network is.
-pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config> {
+pub(super) fn read(weights: &Weights, path: &Path, json: Value) -> Result<Option<Source>> {
     let problem = |problem: String| Error::input(path, problem);
-    // Python's reader doesn't take a byte order mark, editors write one.
-    let text = text.trim_start_matches('\u{feff}');
-    let json: Value = serde_json::from_str(text).map_err(|error| {
-        problem(format!(
-            "can't be understood as timm's: {error}; a recipe is no way round what it may say"
-        ))
-    })?;
-    if let Some(kind) = json["model_type"]
-        .as_str()
-        .filter(|_| json["architecture"].is_null())
-    {
-        return Err(problem(format!(
-            "is Hugging Face transformers', for a model of type `{kind}`, where timm's is expected"
-        )));
-    }
     if TimmConfig::TELLING
         .iter()
         .all(|field| json[field].is_null())
     {
-        return Ok(Config::Foreign);
+        return Ok(None);
     }
     let config: TimmConfig = serde_json::from_value(json)
         .map_err(|error| problem(format!("can't be understood as timm's: {error}")))?;
@@ -55,7 +33,7 @@ pub(super) fn read(weights: &Weights, path: &Path, text: &str) -> Result<Config>
         Refusal::Config(refusal) => problem(refusal),
         Refusal::Weights(error) => error,
     })?;
-    Ok(Config::Timm(Box::new(source)))
+    Ok(Some(source))
 }
 
 /// Says why a config.json can't be followed.
@@ -176,7 +154,8 @@ impl TimmConfig {
             tag: None,
             architecture,
             image_size,
-            crop_pct: input.crop_pct(),
+            crop_pct: said("crop_pct", &input.crop_pct, "a number", Value::as_f64),
+            crop_mode: input.crop_mode(),
             interpolation: input.interpolation(),
             mean: input.mean(),
             std: input.std(),
@@ -222,15 +201,13 @@ impl PretrainedCfg {
         size.transpose()
     }
 
-    /// Returns the share that the crop keeps, of the only crop that is known here.
-    fn crop_pct(&self) -> Said<f64> {
-        let mode = said("crop_mode", &self.crop_mode, "`center`", |mode| {
-            (mode == "center").then_some(())
+    /// Returns the mode of the crop, which timm's files may leave out.
+    fn crop_mode(&self) -> Said<CropMode> {
+        let expected = "`center` or `squash`";
+        let told = said("crop_mode", &self.crop_mode, expected, |value| {
+            CropMode::deserialize(value).ok()
         });
-        match mode {
-            Some(Err(problem)) => Some(Err(problem)),
-            _ => said("crop_pct", &self.crop_pct, "a number", Value::as_f64),
-        }
+        told.or(Some(Ok(CropMode::Center)))
     }
 
     fn interpolation(&self) -> Said<Interpolation> {
@@ -349,7 +326,7 @@ mod tests {
                 "num_heads": 3, "mlp_ratio": 4.0, "qkv_bias": true, "in_chans": 3, "drop_path_rate": 0.1},
             "pretrained_cfg": {"tag": "in1k", "custom_load": false, "input_size": [3, 32, 32],
                 "fixed_input_size": true, "interpolation": "bilinear", "crop_pct": 0.875,
-                "crop_mode": "center", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
+                "crop_mode": "squash", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
                 "pool_size": null, "classifier": "head"}
         })
     }
@@ -366,6 +343,7 @@ mod tests {
             Preprocessing {
                 image_size: 32,
                 crop_pct: 0.875,
+                crop_mode: CropMode::Squash,
                 interpolation: Interpolation::Bilinear,
                 mean: [0.1, 0.2, 0.3],
                 std: [0.4, 0.5, 0.6],
@@ -528,8 +506,8 @@ mod tests {
             ),
             (
                 "/pretrained_cfg/crop_mode",
-                json!("squash"),
-                "has crop_mode `squash`",
+                json!("border"),
+                "has crop_mode `border`",
             ),
             (
                 "/pretrained_cfg/input_size",

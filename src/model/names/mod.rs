@@ -1,0 +1,264 @@
+//! The names that Hugging Face transformers gives tensors, and timm's for them: a file with tables for each kind of network.
+
+mod swin;
+mod table;
+mod vit;
+
+use std::collections::BTreeSet;
+
+use self::table::{Names, looked_up, matched};
+use crate::error::Result;
+use crate::file::weights::Weights;
+use crate::text::abridged;
+
+/// Names the tensor that every network here begins with, within the network.
+const FIRST_LAYER: &str = "embeddings.patch_embeddings.projection.weight";
+/// Lists the parts of timm's `attn.qkv`, in its order, which are tensors of their own in transformers' files.
+const QKV: [&str; 3] = ["q", "k", "v"];
+
+/// Lists all kinds.
+static KINDS: [Names; 2] = [vit::NAMES, swin::NAMES];
+
+/// Says where in a file a network of transformers' is.
+struct Network {
+    /// What all of the model's names begin with.
+    prefix: String,
+    /// What the network's names begin with: the prefix and its own word.
+    inner: String,
+    names: &'static Names,
+}
+
+impl Network {
+    /// Returns the network whose first layer has this name, if it is one with classes.
+    fn of(first_layer: &str) -> Option<Self> {
+        let inner = first_layer.strip_suffix(FIRST_LAYER)?;
+        let before = inner.strip_suffix('.')?;
+        let (prefix, word) = match before.rsplit_once('.') {
+            Some((prefix, word)) => (format!("{prefix}."), word),
+            None => (String::new(), before),
+        };
+        let names = KINDS.iter().find(|names| names.networks.contains(&word))?;
+        Some(Self {
+            prefix,
+            inner: inner.to_owned(),
+            names,
+        })
+    }
+
+    /// Returns timm's name of a tensor.
+    fn timms(&self, name: &str) -> Option<String> {
+        let Names {
+            around,
+            blocks,
+            block,
+            heads,
+            ..
+        } = self.names;
+        let timms = match name.strip_prefix(&self.inner) {
+            Some(name) => looked_up(around, name).or_else(|| {
+                blocks.iter().find_map(|(theirs, timms)| {
+                    let (timms, part) = matched(theirs, timms, name)?;
+                    Some(format!("{timms}.{}", looked_up(block, &part)?))
+                })
+            }),
+            None => looked_up(heads, name.strip_prefix(&self.prefix)?),
+        };
+        Some(format!("{}{}", self.prefix, timms?))
+    }
+
+    /// Says whether a tensor is one that no class is computed from.
+    fn leaves_out(&self, name: &str) -> bool {
+        let inner = name.strip_prefix(&self.inner);
+        inner.is_some_and(|name| {
+            let mut unread = self.names.unread.iter();
+            unread.any(|part| name.starts_with(part))
+        })
+    }
+}
+
+/// Gives the tensors of a file of transformers' timm's names, and joins queries, keys and values as timm has them. Any other
+/// file stays as it is.
+///
+/// # Errors
+/// Two tensors for one of timm's; queries, keys and values that don't fit together.
+pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
+    let networks: Vec<Network> = weights.names().filter_map(Network::of).collect();
+    for network in &networks {
+        let unread = |name: &str| network.leaves_out(name);
+        let left_out: Vec<String> = weights
+            .names()
+            .filter(|name| unread(name))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !left_out.is_empty() {
+            let (count, names) = (left_out.len(), abridged(&left_out));
+            log::info!("tensors: {count} that no class is computed from are left out: {names}");
+            weights.retain(|name| !unread(name));
+        }
+        log::info!(
+            "tensors: named as in transformers (`{}`), here as in timm",
+            network.inner
+        );
+        weights.rename(|name| network.timms(name))?;
+        distillation_without_head(weights, &network.prefix)?;
+    }
+    match networks.is_empty() {
+        true => Ok(()),
+        false => join_qkv(weights),
+    }
+}
+
+/// Renames the distillation token of a network that has no head on it, as transformers' `DeiTForImageClassification`: it is
+/// attended to, and nothing else. In timm that is a register token.
+fn distillation_without_head(weights: &mut Weights, prefix: &str) -> Result<()> {
+    let [token, head] = ["dist_token", "head_dist.weight"].map(|name| format!("{prefix}{name}"));
+    if weights.shape(&head).is_some() {
+        return Ok(());
+    }
+    weights.rename(|name| (name == token).then(|| format!("{prefix}reg_token")))
+}
+
+/// Joins the parts of each `qkv`, where all three are there.
+fn join_qkv(weights: &mut Weights) -> Result<()> {
+    let whole = |name: &str| {
+        let (block, parameter) = name.split_once(".attn.q.")?;
+        Some((block.to_owned(), parameter.to_owned()))
+    };
+    let wholes: BTreeSet<(String, String)> = weights.names().filter_map(whole).collect();
+    for (block, parameter) in wholes {
+        let parts = QKV.map(|part| format!("{block}.attn.{part}.{parameter}"));
+        if parts.iter().all(|part| weights.shape(part).is_some()) {
+            let parts = [&*parts[0], &parts[1], &parts[2]];
+            weights.join(&format!("{block}.attn.qkv.{parameter}"), &parts)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(test, feature = "files"))]
+mod tests {
+    use super::*;
+    use crate::model::config::zeros;
+
+    /// What a file's tensors are called here.
+    fn renamed(names: &[&str]) -> Result<Vec<String>> {
+        let tensors = names.iter().map(|name| ((*name).to_owned(), vec![2]));
+        let mut weights = zeros(tensors);
+        to_timms(&mut weights)?;
+        Ok(weights.names().map(str::to_owned).collect())
+    }
+
+    /// A block of a ViT in both spellings, and timm's.
+    const BLOCK: [(&str, &str, &str); 3] = [
+        (
+            "attention.attention.query.bias",
+            "attention.q_proj.bias",
+            "attn.q.bias",
+        ),
+        (
+            "attention.output.dense.weight",
+            "attention.o_proj.weight",
+            "attn.proj.weight",
+        ),
+        ("output.dense.bias", "mlp.fc2.bias", "mlp.fc2.bias"),
+    ];
+
+    #[test]
+    fn a_network_is_found_under_any_prefix() {
+        for prefix in ["", "module.", "state_dict.model."] {
+            let [first, cls, query, head] = [
+                "vit.embeddings.patch_embeddings.projection.weight",
+                "vit.embeddings.cls_token",
+                "vit.encoder.layer.11.attention.attention.query.bias",
+                "classifier.weight",
+            ]
+            .map(|name| format!("{prefix}{name}"));
+            let expected = [
+                "blocks.11.attn.q.bias",
+                "cls_token",
+                "head.weight",
+                "patch_embed.proj.weight",
+            ];
+            let expected = expected.map(|name| format!("{prefix}{name}"));
+            assert_eq!(renamed(&[&first, &cls, &query, &head]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn both_spellings_are_read() {
+        let first = "deit.embeddings.patch_embeddings.projection.weight";
+        for (file, module, timms) in BLOCK {
+            for name in [
+                format!("deit.encoder.layer.3.{file}"),
+                format!("deit.encoder.layer.3.{module}"),
+                format!("deit.layers.3.{module}"),
+            ] {
+                assert_eq!(
+                    renamed(&[first, &name]).unwrap()[0],
+                    format!("blocks.3.{timms}")
+                );
+            }
+        }
+        let names = [
+            first,
+            "deit.layers.0.mlp.fc1.bias",
+            "deit.encoder.layer.0.intermediate.dense.bias",
+        ];
+        let message = renamed(&names).unwrap_err().to_string();
+        assert!(
+            message.contains("would both be named `blocks.0.mlp.fc1.bias`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn queries_keys_and_values_are_joined_in_timms_order() {
+        let name =
+            |part: &str| format!("swin.encoder.layers.1.blocks.0.attention.self.{part}.bias");
+        let first = "swin.embeddings.patch_embeddings.projection.weight";
+        let [query, key, value] = ["query", "key", "value"].map(name);
+        let mut weights =
+            zeros([first, &value, &key, &query].map(|name| (name.to_owned(), vec![1])));
+        for (place, part) in [&query, &key, &value].into_iter().enumerate() {
+            weights.replace(part, vec![1], &[place as f32]);
+        }
+        to_timms(&mut weights).unwrap();
+        let joined = weights.float("layers.1.blocks.0.attn.qkv.bias").unwrap();
+        assert_eq!(joined, [0.0, 1.0, 2.0]);
+        // Without one of them there is nothing to join, which the comparison with the expected tensors says.
+        assert_eq!(renamed(&[first, &query, &key]).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_no_class_is_computed_from_is_left_out() {
+        let first = "vit.embeddings.patch_embeddings.projection.weight";
+        let names = [first, "vit.pooler.dense.weight", "vit.pooler.dense.bias"];
+        assert_eq!(renamed(&names).unwrap(), ["patch_embed.proj.weight"]);
+    }
+
+    #[test]
+    fn other_files_stay_as_they_are() {
+        for names in [
+            &[
+                "embeddings.cls_token",
+                "embeddings.patch_embeddings.projection.weight",
+            ][..],
+            &[
+                "beit.embeddings.patch_embeddings.projection.weight",
+                "classifier.weight",
+            ],
+            &["blocks.0.attn.q.weight", "patch_embed.proj.weight"],
+        ] {
+            assert_eq!(renamed(names).unwrap(), names);
+        }
+        // What isn't known keeps its name within a network, too.
+        let first = "vit.embeddings.patch_embeddings.projection.weight";
+        for name in [
+            "vit.encoder.layer.x.output.dense.bias",
+            "vit.layernorm.gamma",
+            "neck.weight",
+        ] {
+            assert!(renamed(&[first, name]).unwrap().contains(&name.to_owned()));
+        }
+    }
+}

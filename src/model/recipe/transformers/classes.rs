@@ -1,0 +1,70 @@
+//! The classes of transformers' that can be run here.
+
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+use super::{swin, vit};
+use crate::model::config::Architecture;
+use crate::model::recipe::arguments::shown;
+
+/// Holds a class of transformers' whose networks can be run here, if its configuration says so.
+pub struct Class {
+    pub name: &'static str,
+    /// Returns the network that a configuration describes.
+    pub architecture: fn(&Fields) -> std::result::Result<Architecture, String>,
+    /// The processor of its images, where none is named.
+    pub processor: &'static str,
+    /// Whether the network takes images of other sizes than its configuration's.
+    pub any_image_size: bool,
+}
+
+/// Lists the classes.
+static CLASSES: [Class; 4] = [
+    Class {
+        name: "ViTForImageClassification",
+        architecture: vit::of_class_token,
+        processor: "ViTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "DeiTForImageClassification",
+        architecture: vit::with_distillation_token,
+        processor: "DeiTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "DeiTForImageClassificationWithTeacher",
+        architecture: vit::with_distillation_head,
+        processor: "DeiTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "SwinForImageClassification",
+        architecture: swin::of_mean,
+        processor: "ViTImageProcessor",
+        any_image_size: true,
+    },
+];
+
+/// Returns the class of a configuration.
+pub fn class(config: &Map<String, Value>) -> std::result::Result<&'static Class, String> {
+    let supported = || CLASSES.each_ref().map(|class| class.name).join(", ");
+    let names = config.get("architectures").and_then(Value::as_array);
+    let [Value::String(name)] = names.map_or(&[][..], Vec::as_slice) else {
+        return Err(format!(
+            "is transformers', for a model of type {}, and its `architectures` don't name one class; supported are {}",
+            shown(config.get("model_type").unwrap_or(&Value::Null)),
+            supported()
+        ));
+    };
+    CLASSES
+        .iter()
+        .find(|class| class.name == name)
+        .ok_or_else(|| {
+            format!(
+                "is of transformers' class {}, which is not supported; supported are {}",
+                shown(&Value::from(name.as_str())),
+                supported()
+            )
+        })
+}

@@ -1,0 +1,91 @@
+//! The fields of a configuration, as transformers reads them: what is missing or null has its class's default.
+
+use serde_json::{Map, Value};
+
+use crate::model::config::CHANNELS;
+use crate::model::recipe::arguments::{shown, side, whole};
+
+/// Holds the fields of a configuration.
+pub struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    pub fn of(fields: &'a Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
+    /// Returns the value of a field that is there and not null.
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Returns what `read` makes of a field that is there.
+    pub fn read<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match read(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(format!(
+                "has {name} {}, where {expected} is expected",
+                shown(value)
+            )),
+        }
+    }
+
+    /// Reads a whole number.
+    pub fn number(&self, name: &str) -> Result<Option<usize>, String> {
+        self.read(name, "a whole number", whole)
+    }
+
+    /// Reads a whole number for each stage.
+    pub fn numbers(&self, name: &str) -> Result<Option<Vec<usize>>, String> {
+        self.read(name, "a list with a whole number for each stage", |value| {
+            value.as_array()?.iter().map(whole).collect()
+        })
+    }
+
+    /// Reads the side of a square, which may be written as height and width.
+    pub fn side(&self, name: &str) -> Result<Option<usize>, String> {
+        self.read(name, "a number, or height and width of a square", side)
+    }
+
+    /// Reads a fraction.
+    pub fn fraction(&self, name: &str) -> Result<Option<f64>, String> {
+        self.read(name, "a number", Value::as_f64)
+    }
+
+    /// Reads a decision.
+    pub fn truth(&self, name: &str) -> Result<Option<bool>, String> {
+        self.read(name, "true or false", Value::as_bool)
+    }
+
+    /// Checks that a field has one of the values that are supported, if it is there.
+    pub fn only(&self, name: &str, supported: &[Value]) -> Result<(), String> {
+        let same = |value: &Value, supported: &Value| match (value.as_f64(), supported.as_f64()) {
+            (Some(value), Some(supported)) => value == supported,
+            _ => value == supported,
+        };
+        match self.get(name) {
+            Some(value) if !supported.iter().any(|supported| same(value, supported)) => {
+                Err(format!(
+                    "has {name} {}, where only {} is supported",
+                    shown(value),
+                    shown(&supported[0])
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks what is supported of every class here: three channels, queries, keys and values with biases, GELU.
+    pub fn check(&self) -> Result<(), String> {
+        self.only("num_channels", &[CHANNELS.into()])?;
+        self.only("qkv_bias", &[true.into()])?;
+        self.only("hidden_act", &["gelu".into()])
+    }
+}

@@ -1,0 +1,233 @@
+//! transformers' `preprocessor_config.json`: what its processors and feature extractors of images do.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::classes::Class;
+use super::fields::Fields;
+use crate::data::preprocess::{CropMode, Interpolation};
+use crate::error::{Error, Result};
+use crate::model::config::CHANNELS;
+use crate::model::recipe::arguments::{side, whole};
+use crate::model::recipe::sources::{Said, Source};
+use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
+
+/// Holds what a processor does where its file doesn't say it. All of them make a square of the image, and crop its centre
+/// if they crop.
+struct Processor {
+    name: &'static str,
+    /// The side of the square.
+    size: usize,
+    /// The side of what is cropped, and whether it is.
+    crop_size: usize,
+    crops: bool,
+    /// The number that Pillow has for the filter.
+    resample: usize,
+}
+
+/// Lists the processors.
+static PROCESSORS: [Processor; 2] = [
+    Processor {
+        name: "ViTImageProcessor",
+        size: 224,
+        crop_size: 224,
+        crops: false,
+        resample: 2,
+    },
+    Processor {
+        name: "DeiTImageProcessor",
+        size: 256,
+        crop_size: 224,
+        crops: true,
+        resample: 3,
+    },
+];
+
+/// Holds mean and deviation where a file has none.
+const HALF: [f32; CHANNELS] = [0.5; CHANNELS];
+
+/// Adds to a source what `text`, the preprocessor_config.json at `path`, says of the images for a network of `class`.
+///
+/// # Errors
+/// A file that isn't JSON, and a processor that isn't supported.
+pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<Source> {
+    let problem = |problem: String| Error::input(path, problem);
+    let json: Map<String, Value> = parsed(path, text)?;
+    let fields = Fields::of(&json);
+    let processor = processor(&fields, class).map_err(problem)?;
+    for (name, done) in [("do_resize", true), ("do_rescale", true), ("do_pad", false)] {
+        fields.only(name, &[done.into()]).map_err(problem)?;
+    }
+    let scales = [1.0 / 255.0, f64::from(1.0f32 / 255.0)].map(Value::from);
+    fields.only("rescale_factor", &scales).map_err(problem)?;
+
+    let told = source.architecture.image_size();
+    let squares = processor.squares(&fields);
+    let (image_size, crop_pct) = match squares {
+        Ok((size, kept)) if kept != told && !class.any_image_size => {
+            let problem = format!(
+                "has image_size {told}, but {} makes images of {kept} pixels",
+                path.display()
+            );
+            (Err(problem), Ok(share(kept, size)))
+        }
+        Ok((size, kept)) => (Ok(kept), Ok(share(kept, size))),
+        Err(problem) => (Ok(told), Err(problem)),
+    };
+    let says = |problem: String| format!("has {PREPROCESSOR_FILE} beside it, which {problem}");
+    let normalizes = fields
+        .truth("do_normalize")
+        .map_err(problem)?
+        .unwrap_or(true);
+    let channels = |name: &str, without: f32| -> Said<[f32; CHANNELS]> {
+        if !normalizes {
+            return Some(Ok([without; CHANNELS]));
+        }
+        let read = fields.read(name, "a list of three numbers", |value| {
+            <[f32; CHANNELS]>::deserialize(value).ok()
+        });
+        Some(read.map(|read| read.unwrap_or(HALF)).map_err(says))
+    };
+    Ok(Source {
+        image_size: Some(image_size),
+        crop_pct: Some(crop_pct.map_err(says)),
+        crop_mode: Some(Ok(CropMode::Squash)),
+        interpolation: Some(processor.interpolation(&fields).map_err(says)),
+        mean: channels("image_mean", 0.0),
+        std: channels("image_std", 1.0),
+        ..source
+    })
+}
+
+/// Returns the processor that is named, as any version of transformers names it, or that of the class.
+fn processor(fields: &Fields, class: &Class) -> std::result::Result<&'static Processor, String> {
+    let text = |name: &str| fields.read(name, "a name", |value| Some(value.as_str()?.to_owned()));
+    let named = match text("image_processor_type")? {
+        Some(name) => name,
+        None => text("feature_extractor_type")?.unwrap_or(class.processor.to_owned()),
+    };
+    let name = named.replace("FeatureExtractor", "ImageProcessor");
+    let name = name
+        .strip_suffix("Fast")
+        .or(name.strip_suffix("Pil"))
+        .unwrap_or(&name);
+    PROCESSORS
+        .iter()
+        .find(|known| known.name == name)
+        .ok_or_else(|| {
+            format!(
+                "is for images that a `{named}` prepares, which is not supported; supported are {}",
+                PROCESSORS.each_ref().map(|known| known.name).join(", ")
+            )
+        })
+}
+
+impl Processor {
+    /// Returns the side of the square that an image becomes, and of what is kept of it.
+    fn squares(&self, fields: &Fields) -> std::result::Result<(usize, usize), String> {
+        let square = |name: &str| {
+            let expected = "a number, or height and width of a square";
+            fields.read(name, expected, |value| match value.as_object() {
+                Some(sides) if sides.len() == 2 => {
+                    let height = whole(sides.get("height")?)?;
+                    (whole(sides.get("width")?)? == height).then_some(height)
+                }
+                Some(_) => None,
+                None => side(value),
+            })
+        };
+        let size = square("size")?.unwrap_or(self.size);
+        if !fields.truth("do_center_crop")?.unwrap_or(self.crops) {
+            return Ok((size, size));
+        }
+        let kept = square("crop_size")?.unwrap_or(self.crop_size);
+        if kept > size {
+            return Err(format!(
+                "crops {kept} pixels out of {size}, where no more than there are is expected"
+            ));
+        }
+        // The halves of what is left over are rounded down there, and to even here, as timm does.
+        if (size - kept) % 4 == 3 {
+            return Err(format!(
+                "crops {kept} pixels out of {size}, whose middle timm has one pixel further on"
+            ));
+        }
+        Ok((size, kept))
+    }
+
+    /// Returns the filter, which is written as Pillow numbers it.
+    fn interpolation(&self, fields: &Fields) -> std::result::Result<Interpolation, String> {
+        let number = |number: usize| match number {
+            1 => Some(Interpolation::Lanczos),
+            2 => Some(Interpolation::Bilinear),
+            3 => Some(Interpolation::Bicubic),
+            _ => None,
+        };
+        let expected = "1 (lanczos), 2 (bilinear) or 3 (bicubic)";
+        let told = fields.read("resample", expected, |value| number(whole(value)?))?;
+        Ok(told.unwrap_or_else(|| number(self.resample).expect("a filter that is known")))
+    }
+}
+
+/// Returns the share that `kept` is of `size`, so that `kept` divided by it is `size` when it is rounded down.
+fn share(kept: usize, size: usize) -> f64 {
+    let (kept, size) = (kept as f64, size as f64);
+    let share = kept / size;
+    match (kept / share).floor() == size {
+        true => share,
+        false => share.next_down(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What a DeiT's processor makes squares of.
+    fn squares(told: Value) -> std::result::Result<(usize, usize), String> {
+        PROCESSORS[1].squares(&Fields::of(told.as_object().unwrap()))
+    }
+
+    #[test]
+    fn squares_are_written_in_every_way() {
+        assert_eq!(squares(json!({})), Ok((256, 224)));
+        for size in [
+            json!(438),
+            json!({"height": 438, "width": 438}),
+            json!([438, 438]),
+        ] {
+            let crop = json!({"size": size, "crop_size": 384});
+            assert_eq!(squares(crop), Ok((438, 384)));
+            assert_eq!(
+                squares(json!({"size": size, "do_center_crop": false})),
+                Ok((438, 438))
+            );
+        }
+        for (size, says) in [
+            (json!({"height": 224, "width": 256}), "has size {"),
+            (json!({"shortest_edge": 256}), "has size {"),
+            (
+                json!({"height": 256, "width": 256, "longest_edge": 300}),
+                "has size {",
+            ),
+            (json!("256"), "has size `256`"),
+            (json!(200), "crops 224 pixels out of 200"),
+            (json!(227), "timm has one pixel further on"),
+        ] {
+            let problem = squares(json!({"size": size})).unwrap_err();
+            assert!(problem.contains(says), "{problem}\nlacks {says}");
+        }
+    }
+
+    #[test]
+    fn a_share_gives_the_size_back() {
+        for kept in 1..=600 {
+            for size in kept..=3 * kept {
+                assert_eq!((kept as f64 / share(kept, size)).floor() as usize, size);
+            }
+        }
+    }
+}

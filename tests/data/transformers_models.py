@@ -1,0 +1,99 @@
+"""Writes small random models of Hugging Face transformers into `transformers/`, each as a folder with what its repository
+would have, and `answers.safetensors`: pixels and logits of two images, in float64 rounded to float32, and as metadata what
+the classes' own modules call their tensors: `python transformers_models.py`."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from transformers import (
+    AutoImageProcessor,
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTForImageClassificationWithTeacher,
+    SwinConfig,
+    SwinForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+HERE = Path(__file__).parent
+IMAGES = [Image.open(HERE / name).convert("RGB") for name in ("portrait.png", "landscape.png")]
+DIGITS = dict(enumerate("zero one two three four five six seven eight nine".split()))
+IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+VIT = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=16, patch_size=8,
+    id2label=DIGITS,
+)  # fmt: skip
+# Windows that pad the first stage, an odd side to merge, and a stage of whole windows.
+SWIN = dict(
+    embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=4, image_size=30, patch_size=2, mlp_ratio=2.0,
+    id2label=DIGITS,
+)  # fmt: skip
+
+
+def processor(kind, size, **others):
+    """As transformers 5 writes it."""
+    return dict(
+        image_processor_type=kind, do_resize=True, size=dict(height=size, width=size), do_rescale=True,
+        rescale_factor=1 / 255, do_normalize=True,
+    ) | others  # fmt: skip
+
+
+MODELS = {
+    # An epsilon that shows.
+    "vit": (
+        ViTForImageClassification(ViTConfig(**VIT, layer_norm_eps=0.05)),
+        dict(feature_extractor_type="ViTFeatureExtractor", size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3),
+        torch.float32,
+    ),
+    "deit": (
+        DeiTForImageClassification(DeiTConfig(**VIT)),
+        processor(
+            "DeiTImageProcessor", 20, resample=3, do_center_crop=True, crop_size=dict(height=16, width=16), **IMAGENET
+        ),
+        torch.bfloat16,
+    ),
+    "deit_distilled": (
+        DeiTForImageClassificationWithTeacher(DeiTConfig(**VIT)),
+        dict(feature_extractor_type="DeiTFeatureExtractor", size=18, crop_size=16, resample=1, **IMAGENET),
+        torch.float32,
+    ),
+    "swin": (
+        SwinForImageClassification(SwinConfig(**SWIN)),
+        processor("ViTImageProcessorFast", 30, resample=3, **IMAGENET),
+        torch.float16,
+    ),
+}
+
+
+def lively(model):
+    """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs."""
+    for name, parameter in model.named_parameters():
+        values = torch.randn(parameter.shape)
+        if name.endswith(("table", "embeddings", "token")):
+            values *= 0.5
+        elif parameter.dim() == 1:
+            values = values * 0.3 + ("norm" in name and name.endswith("weight"))
+        else:
+            peaky = "q_proj" in name or "k_proj" in name
+            values *= (2.2 if peaky else 1.2) / math.sqrt(parameter[0].numel())
+        parameter.data = values
+
+
+torch.manual_seed(0)
+for name, (model, prepares, dtype) in MODELS.items():
+    folder = HERE / "transformers" / name
+    lively(model)
+    # Of the distilled one several files.
+    model.to(dtype).save_pretrained(folder, **(dict(max_shard_size="20KB") if name == "deit_distilled" else {}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(prepares, indent=2) + "\n")
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(IMAGES, return_tensors="pt").pixel_values
+    model = type(model).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = model(pixels.double()).logits
+    metadata = dict(modules=json.dumps(sorted(model.state_dict())))
+    save_file(dict(pixels=pixels, logits=logits.float()), folder / "answers.safetensors", metadata=metadata)
