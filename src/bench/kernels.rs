@@ -3,15 +3,15 @@
 use super::ceilings::{Ceiling, Ceilings, Rate, Unit};
 use super::random::uniform;
 use super::timing::{Timing, time};
-use crate::device::{Buffer, Commands, Device};
+use crate::device::{Buffer, Commands, Device, Strategy};
 use crate::error::{Error, Result};
 use crate::families::sites;
 use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
-    affine, float_product, gelu, half_product, integer_product, integer_product_codes, layer_norm,
-    layer_norm_codes, quantize, softmax, softmax_codes, to_half, window_softmax,
-    window_softmax_codes,
+    affine, float_product, gelu, half_product, integer_product, integer_product_codes,
+    integer_strategy, layer_norm, layer_norm_codes, quantize, softmax, softmax_codes, to_half,
+    window_softmax, window_softmax_codes,
 };
 use crate::model::config::{Architecture, Family};
 use crate::quant::{
@@ -414,7 +414,13 @@ impl Case {
             (Kernel::FloatProduct | Kernel::HalfProduct, _) => &ceilings.f32,
             // The CPU's integer products are computed in f32, which is exact there and faster.
             (Kernel::IntegerProduct | Kernel::Scan, Device::Cpu(_)) => &ceilings.f32,
-            (Kernel::IntegerProduct | Kernel::Scan, Device::Gpu(_)) => &ceilings.int8,
+            (Kernel::IntegerProduct | Kernel::Scan, Device::Gpu(_)) => {
+                let is_twin = self.format.is_some_and(Format::is_twin);
+                let cooperative = ceilings.cooperative.as_ref();
+                cooperative
+                    .filter(|_| integer_strategy(device, is_twin) == Some(Strategy::Cooperative))
+                    .unwrap_or(&ceilings.int8)
+            }
             _ => &ceilings.copy,
         }
     }

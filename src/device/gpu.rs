@@ -491,9 +491,9 @@ impl Gpu {
             force_loop_bounding: false,
             ..wgpu::ShaderRuntimeChecks::checked()
         };
-        // SAFETY: every loop of the kernels counts up to a bound that it doesn't change, so all of them end. Indices are
-        // still checked. A counter in each loop keeps drivers from unrolling it and sums from staying in registers: an
-        // NVIDIA H200 took 2.3 times as long for products of cooperative matrices.
+        // SAFETY: every loop of the kernels counts towards a bound that doesn't change meanwhile, by steps above zero, so all
+        // of them end. Indices are still checked. A counter in each loop keeps drivers from unrolling it and sums from
+        // staying in registers: an NVIDIA H200 took 2.3 times as long for products of cooperative matrices.
         unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
     }
 

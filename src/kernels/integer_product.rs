@@ -200,8 +200,7 @@ impl IntegerProduct {
 
     /// Says how `gpu` divides the work.
     fn strategy(&self, gpu: &Gpu) -> Strategy {
-        let twin = self.a_format.is_twin();
-        strategy::strategy(gpu, if twin { TWIN } else { SHADER.name }, self.m)
+        strategy::strategy(gpu, strategy_name(self.a_format.is_twin()), self.m)
     }
 
     fn words(&self) -> usize {
@@ -227,6 +226,16 @@ impl IntegerProduct {
             (view, inner * words * rows)
         })
     }
+}
+
+/// Returns the name that the strategy of products of twins, or of others, is set by.
+fn strategy_name(is_twin: bool) -> &'static str {
+    if is_twin { TWIN } else { SHADER.name }
+}
+
+/// Returns how `device` divides integer products, of twins or of others; `None` on the CPU.
+pub fn integer_strategy(device: &Device, is_twin: bool) -> Option<Strategy> {
+    device.strategy(strategy_name(is_twin))
 }
 
 /// Says whether [`integer_product_error`] can add up groups of `group_columns` among `columns` columns: each group is a

@@ -68,7 +68,7 @@ pub use geometry::{Lines, Product, View};
 pub use half_product::half_product;
 pub use integer_product::{
     IntegerProduct, MAX_K, NextCodes, Operands, Residual, affine, integer_product,
-    integer_product_codes, integer_product_error, vectors_lie_within,
+    integer_product_codes, integer_product_error, integer_strategy, vectors_lie_within,
 };
 pub use layer_norm::{LayerNorm, layer_norm, layer_norm_codes};
 pub use layer_norm_backward::layer_norm_backward;
