@@ -23,13 +23,13 @@ override BLOCKS_ACROSS: u32 = 4u;
 override BLOCKS: u32 = BLOCKS_DOWN * BLOCKS_ACROSS;
 // Invocations: a block of four by four sums is finished by one of them, in each matrix of all blocks at once.
 override LANES: u32 = BLOCKS * 32u;
-// Whether sums are longer than FLUSH codes.
+// Whether sums are longer than 1024 codes.
 override LONG: bool = false;
 
 // Codes that are staged at once, and their words.
 const STEP: u32 = 32u;
 const WORDS: u32 = STEP / 4u;
-// Codes after which a long sum is divided: 31 steps, so that a rest of up to 2^11 can be added to 992 * 2^14.
+// Words after which a long sum is divided: 31 steps, so that a rest of up to 2^11 can be added to 992 * 2^14.
 const FLUSH: u32 = 31u * WORDS;
 // Words from a row to the next. They keep rows out of each other's memory banks.
 const PITCH: u32 = WORDS + 2u;
