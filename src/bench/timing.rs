@@ -12,8 +12,8 @@ const ENOUGH: Duration = Duration::from_millis(200);
 /// Says what the repetitions of one submission should take together: much more than a submission, so that it doesn't
 /// count.
 const SUBMISSION: Duration = Duration::from_millis(5);
-/// Says how long a GPU works before it is timed. While the host compiles, a GPU lowers its clock: on an NVIDIA H200 kernels
-/// then took 3.7 times as long, and some went from one clock to the other while they were timed.
+/// Says how long a GPU works before it is timed. On an NVIDIA H200 kernels took up to 3.7 times as long after the host had
+/// compiled for a while, and some changed from slow to fast while they were timed: most likely it had lowered its clock.
 const WARM_UP: Duration = Duration::from_millis(100);
 /// Limits the repetitions in one submission: each holds its results in memory until it has been carried out.
 const PER_SUBMISSION: usize = 16;

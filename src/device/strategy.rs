@@ -95,6 +95,13 @@ mod tests {
         assert!(Tile::DEFAULT.is_valid());
         assert!(valid([16, 16], 16));
         assert!(!valid([16, 17], 8));
+        let wider = |column_vectors| Tile {
+            column_vectors,
+            ..Tile::DEFAULT
+        };
+        assert!(wider(2).is_valid());
+        assert!(!wider(0).is_valid());
+        assert!(!wider(3).is_valid());
         assert!(!valid([16, 16], 32));
         for none in [[0, 16], [8, 0]] {
             assert!(!valid(none, 8));

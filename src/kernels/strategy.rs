@@ -5,7 +5,7 @@ use crate::device::{Gpu, Strategy, Tile};
 /// Sets the rows, and the columns of one vector, of an invocation of an entry point `tiled`, as in the shaders.
 pub(super) const TILE: [usize; 2] = [8, 4];
 
-/// Sets the number of rows up to which most of a workgroup's tile would be empty.
+/// Sets the number of rows below which most of a workgroup's tile would be empty.
 const FEW_ROWS: usize = 16;
 
 /// Divides a product of few rows, as a head's, among workgroups of eight rows by 32 columns: otherwise too few of them
