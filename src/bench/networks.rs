@@ -126,7 +126,7 @@ impl BenchNetwork {
             .images(&random_images(architecture, 1))
             .run_async()
             .await?;
-        let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
+        let provenance = Provenance::of_files(weights, &resolved.name, Preset::Ptq4vit, None, &[]);
         let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
         Model::quantized(device, &model)
     }
