@@ -74,7 +74,6 @@
 //! Errors ([`error::Error`]) name the file, tensor or setting that they are about. Outside of [`cli`] nothing is printed:
 //! notices go to the `log` facade. The same inputs, seed and device give the same bytes.
 
-#[cfg(feature = "files")]
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -3,8 +3,10 @@
 //! Everything here is a measurement of this device at this moment; nothing comes from data sheets.
 
 mod ceilings;
+#[cfg(feature = "files")]
 pub mod kept_strategies;
 mod kernels;
+mod measurements;
 mod networks;
 mod random;
 mod timing;
@@ -12,6 +14,7 @@ mod tuning;
 
 pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
 pub use kernels::{Case, Epilogue, Kernel, KernelFigure, Prepared, cases_of, cases_of_shape};
+pub use measurements::{DEFAULT_MODEL, KernelFigures, Measurements, NetworkFigures};
 pub use networks::{BATCHES, BenchNetwork, NetworkFigure, Precision, covering};
 pub use random::{random_checkpoint, random_images};
 pub use timing::{Clock, Timing};

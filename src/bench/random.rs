@@ -1,28 +1,25 @@
 //! Networks and images where only the shapes matter.
 
 use crate::error::{Error, Result};
-use crate::file::weights::{TensorData, Weights, save};
+use crate::file::weights::{TensorData, Weights, to_bytes};
 use crate::model::config::{Architecture, CHANNELS};
-use crate::model::recipe::{Recipe, Resolved, resolve};
+use crate::model::recipe::{Beside, Recipe, Request, Resolved, describe_beside};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// Makes a checkpoint of random weights in the recipe's shapes, the same every time.
 ///
 /// # Errors
-/// A temporary file that can't be written.
+/// A recipe whose tensors can't be written.
 pub fn random_checkpoint(recipe: &Recipe) -> Result<(Weights, Resolved)> {
-    let folder = tempfile::tempdir().map_err(|error| Error::input(std::env::temp_dir(), error))?;
     // The name tells what the shapes don't.
-    let path = folder.path().join(format!("{}.safetensors", recipe.name));
+    let path = format!("{}.safetensors", recipe.name);
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    save(
-        &path,
-        random_weights(&recipe.architecture, &mut random),
-        Default::default(),
-    )?;
-    let weights = Weights::open(&path)?;
-    let resolved = resolve(&weights, None)?;
+    let tensors = random_weights(&recipe.architecture, &mut random);
+    let file = to_bytes(tensors, Default::default()).map_err(|error| Error::input(&path, error))?;
+    let weights = Weights::from_bytes(&path, &file)?;
+    let description = describe_beside(&weights, &Beside::default(), &Request::default())?;
+    let resolved = description.fitted(&weights)?;
     Ok((weights, resolved))
 }
 

@@ -6,8 +6,9 @@ use super::source::ModelSource;
 use super::{open_checkpoint, print_json};
 use crate::bench::kept_strategies;
 use crate::bench::{
-    BATCHES, BenchNetwork, Case, Ceilings, Clock, Kernel, KernelFigure, NetworkFigure, Precision,
-    Timing, Trial, cases_of, cases_of_shape, tune,
+    BATCHES, BenchNetwork, Case, Ceilings, Clock, DEFAULT_MODEL, Kernel, KernelFigure,
+    KernelFigures, Measurements, NetworkFigure, NetworkFigures, Precision, Timing, Trial, cases_of,
+    cases_of_shape, tune,
 };
 use crate::device::{Device, Strategy};
 use crate::file::weights::Weights;
@@ -18,8 +19,6 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Names the network whose shapes are measured where none is named: the smallest.
-const DEFAULT_MODEL: &str = "deit_tiny_patch16_224";
 /// Limits the side of a shape: below the longest sum that an integer product takes.
 const MAX_SIDE: usize = 1 << 15;
 
@@ -113,33 +112,6 @@ impl Source {
             Self::Checkpoint(weights, resolved) => Ok(BenchNetwork::new(weights, *resolved)),
         }
     }
-}
-
-/// Holds everything that was measured.
-#[derive(Serialize)]
-struct Measurements {
-    device: String,
-    driver: String,
-    timing: Clock,
-    ceilings: Ceilings,
-    kernels: Vec<KernelFigures>,
-    networks: Vec<NetworkFigures>,
-}
-
-/// Holds the kernels at the shapes of one network, or at a given shape.
-#[derive(Serialize)]
-struct KernelFigures {
-    shapes: String,
-    figures: Vec<KernelFigure>,
-}
-
-/// Holds the figures of one network.
-#[derive(Serialize)]
-struct NetworkFigures {
-    model: String,
-    /// A file, or `random`.
-    weights: String,
-    figures: Vec<NetworkFigure>,
 }
 
 /// Holds what `--tune` found.

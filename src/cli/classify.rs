@@ -9,7 +9,7 @@ use crate::data::samples::{Sample, flat_folder, load_all};
 use crate::device::Device;
 use crate::error;
 use crate::inference::{Model, check_finite};
-use crate::report::{Guess, guesses};
+use crate::report::{Class, Classified, Guess, Outcome, TOP};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
@@ -17,8 +17,6 @@ use std::path::PathBuf;
 
 /// Counts the images that are decoded at once.
 const DECODED: usize = 64;
-/// Counts the classes that are shown, where the user doesn't say how many.
-const TOP: usize = 5;
 
 /// Shows what a model sees in images: the likeliest classes, and how long it takes.
 ///
@@ -74,31 +72,7 @@ pub struct Classify {
 #[derive(Serialize)]
 struct Classifications {
     device: String,
-    images: Vec<Row>,
-}
-
-/// Holds what was found in one image.
-#[derive(Serialize)]
-struct Row {
-    image: String,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Outcome {
-    Classified { ms: f64, classes: Vec<Class> },
-    Unreadable { error: String },
-}
-
-/// Names a class that an image may be of.
-#[derive(Serialize)]
-struct Class {
-    #[serde(flatten)]
-    guess: Guess,
-    #[serde(flatten)]
-    name: Option<ClassName>,
+    images: Vec<Classified>,
 }
 
 impl Classify {
@@ -214,7 +188,7 @@ impl Classify {
         top: usize,
         names: Option<&[ClassName]>,
         unreadable: &mut Vec<Error>,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<Classified>> {
         let mut images = Vec::new();
         let failures: Vec<Option<error::Error>> = load_all(samples, model.preprocessing())
             .into_iter()
@@ -227,14 +201,7 @@ impl Classify {
                 None => {
                     let (logits, time) = timed.next().expect("logits of every image");
                     check_finite(&logits, &sample.path, model.device())?;
-                    let class = |guess: Guess| Class {
-                        guess,
-                        name: names.map(|names| names[guess.class].clone()),
-                    };
-                    Outcome::Classified {
-                        ms: 1e3 * time.as_secs_f64(),
-                        classes: guesses(&logits, top).into_iter().map(class).collect(),
-                    }
+                    Outcome::of(&logits, time, top, names)
                 }
                 Some(error) => {
                     let text = error.to_string();
@@ -242,7 +209,7 @@ impl Classify {
                     Outcome::Unreadable { error: text }
                 }
             };
-            rows.push(Row {
+            rows.push(Classified {
                 image: sample.path.to_string_lossy().into_owned(),
                 outcome,
             });
@@ -252,7 +219,7 @@ impl Classify {
 }
 
 /// Prints what was found in an image; one that can't be read is stderr's.
-fn print_row(row: &Row) -> Result<()> {
+fn print_row(row: &Classified) -> Result<()> {
     let Outcome::Classified { ms, classes } = &row.outcome else {
         return Ok(());
     };

@@ -11,9 +11,8 @@ use crate::file::output::Output;
 use crate::model::recipe::resolve;
 use crate::text::differences;
 use crate::verify::{
-    CaseReport, Codes, DeviceReport, Difference, Figure, FloatReport, Images, IntegerReport,
-    KernelReport, Kind, Level, Report, Subject, Verification, compare, failures, kernel_names,
-    text_of,
+    DeviceReport, Difference, Images, Level, Report, Subject, Verification, compare, failures,
+    kernel_names, text_of,
 };
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -308,19 +307,22 @@ fn print_device(device: &DeviceReport) -> Result<()> {
         "codes a step off"
     )?;
     for kernel in &device.kernels {
-        print_kernel(kernel)?;
+        print_line!(
+            "{:<28} {:>5}  {:<12} {:>14} {:>22}  {}",
+            kernel.kernel,
+            kernel.cases.len(),
+            kernel.compared(),
+            kernel.largest_error(),
+            kernel.codes().in_words(),
+            kernel.verdict().in_words(),
+        )?;
     }
     for model in &device.models {
         print_line!("")?;
         print_line!("{}", model.name)?;
-        if let Some(float) = &model.float {
-            print_float(float)?;
-        }
-        if let Some(integer) = &model.integer {
-            print_integer(integer)?;
-        }
-        if let Some(failure) = &model.failure {
-            print_line!("  FAILED: {failure}")?;
+        for row in model.rows() {
+            let verdict = row.verdict.in_words();
+            print_line!("  {:<16} {:<62}  {verdict}", row.name, row.detail)?;
         }
     }
     let failures = failures(device);
@@ -334,106 +336,6 @@ fn print_device(device: &DeviceReport) -> Result<()> {
         print_line!("  {failure}")?;
     }
     print_line!("")
-}
-
-fn verdict(failed: bool) -> &'static str {
-    if failed { "FAILED" } else { "ok" }
-}
-
-fn print_kernel(kernel: &KernelReport) -> Result<()> {
-    if kernel.cases.is_empty() {
-        return print_line!(
-            "{:<28} {:>5}  {:<12} {:>14} {:>22}  not offered here",
-            kernel.kernel,
-            0,
-            "-",
-            "-",
-            "-"
-        );
-    }
-    let with = |kind: Kind| kernel.cases.iter().any(|case| case.kind == kind);
-    let compared = match (with(Kind::Close), with(Kind::Codes), with(Kind::Exact)) {
-        (false, false, _) => "bit for bit",
-        (true, _, false) | (false, true, false) => "by bounds",
-        (_, _, true) => "both",
-    };
-    let shares = kernel.cases.iter().filter_map(|case| case.share_of_bound);
-    let share = shares
-        .reduce(f64::max)
-        .map_or("-".to_owned(), |share| format!("{share:.3} of bound"));
-    let mut codes = Codes::default();
-    kernel
-        .cases
-        .iter()
-        .filter_map(|case: &CaseReport| case.codes.as_ref())
-        .for_each(|of_case| codes.add(of_case));
-    print_line!(
-        "{:<28} {:>5}  {compared:<12} {share:>14} {:>22}  {}",
-        kernel.kernel,
-        kernel.cases.len(),
-        count_codes(&codes),
-        verdict(kernel.failure().is_some()),
-    )
-}
-
-/// Words how many codes differ, of how many.
-fn count_codes(codes: &Codes) -> String {
-    match codes.all {
-        0 => "-".to_owned(),
-        all => format!("{} of {all}", codes.differing),
-    }
-}
-
-fn print_figure(what: &str, figure: &Figure, more: &str) -> Result<()> {
-    let found = format!(
-        "{:.1e} off, {:.1e} allowed{more}",
-        figure.error, figure.bound
-    );
-    print_line!("  {what:<16} {found:<62}  {}", verdict(!figure.holds()))
-}
-
-fn print_float(float: &FloatReport) -> Result<()> {
-    let flips = |flips: usize| format!(", top-1 flips: {flips} of {}", float.logits.len());
-    print_figure("FP32 logits", &float.logits_error, &flips(float.top1_flips))?;
-    let gradients = float.gradients.iter();
-    let worst = gradients.max_by(|one, other| one.figure.error.total_cmp(&other.figure.error));
-    if let Some(worst) = worst {
-        print_figure("gradients", &worst.figure, &format!(" ({})", worst.site))?;
-    }
-    let others = float
-        .scales
-        .iter()
-        .filter(|choice| choice.expected.is_some())
-        .count();
-    let same = float.scales.len() - others;
-    let found = format!(
-        "{same} of {} sites' as on the CPU, {others} others",
-        float.scales.len()
-    );
-    let wrong = float.scales.iter().any(|choice| !choice.is_as_good());
-    print_line!("  {:<16} {found:<62}  {}", "chosen scales", verdict(wrong))
-}
-
-fn print_integer(integer: &IntegerReport) -> Result<()> {
-    let (mut operands, mut next) = (Codes::default(), Codes::default());
-    for site in &integer.sites {
-        operands.add(&site.operands);
-        site.next.iter().for_each(|codes| next.add(codes));
-    }
-    let wrong = integer.sites.iter().any(|site| site.failure.is_some());
-    let found = format!(
-        "{} sites; codes a step off: {} in, {} out",
-        integer.sites.len(),
-        count_codes(&operands),
-        count_codes(&next)
-    );
-    print_line!("  {:<16} {found:<62}  {}", "integers", verdict(wrong))?;
-    let flips = format!(
-        ", top-1 flips: {} of {}",
-        integer.top1_flips,
-        integer.logits.len()
-    );
-    print_figure("integer logits", &integer.logits_error, &flips)
 }
 
 fn print_differences(first: &str, other: &str, differences: &[Difference]) -> Result<()> {

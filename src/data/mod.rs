@@ -3,6 +3,7 @@
 //! Everything here follows what the checkpoints were evaluated with (timm on torchvision on
 //! Pillow), so that a difference in accuracy comes from quantization and not from the pixels.
 
+pub mod choice;
 #[cfg(feature = "files")]
 pub mod class_folders;
 pub mod class_names;

@@ -6,14 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use log::Level;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
+pub use super::choice::choose;
 use super::class_folders;
-use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read, read};
+use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result, Setting};
 use crate::file::input;
@@ -229,38 +227,6 @@ pub fn listed(dir: &Path, list_file: &Path) -> Result<Vec<Sample>> {
     resolve(dir, list_file, entries)
 }
 
-/// Chooses `count` of the samples, drawn without replacement by ChaCha8 from `seed` and kept in their order.
-///
-/// # Errors
-/// An [`Error::InvalidSetting`] about [`Setting::Count`] when it is 0 or more than there are.
-pub fn choose(samples: Vec<Sample>, count: usize, seed: u64) -> Result<Vec<Sample>> {
-    if count == 0 {
-        return Err(Error::setting(
-            Setting::Count,
-            "expected at least 1 image, found 0",
-        ));
-    }
-    if count > samples.len() {
-        return Err(Error::setting(
-            Setting::Count,
-            format!(
-                "expected at most the {} images that there are, found {count}",
-                samples.len()
-            ),
-        ));
-    }
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut chosen = vec![false; samples.len()];
-    for index in rand::seq::index::sample(&mut random, samples.len(), count) {
-        chosen[index] = true;
-    }
-    Ok(samples
-        .into_iter()
-        .zip(chosen)
-        .filter_map(|(sample, chosen)| chosen.then_some(sample))
-        .collect())
-}
-
 /// Chooses `count` images of `dir` to calibrate on: the first that `list` names, else drawn from `seed`.
 ///
 /// # Errors
@@ -287,18 +253,6 @@ pub fn calibration_set(
     }
     samples.truncate(count);
     Ok(samples)
-}
-
-/// Computes SHA-256 over the samples' files, in order: of their SHA-256 digests, one after the other.
-///
-/// # Errors
-/// A file that can't be read.
-pub fn contents_sha256(samples: &[Sample]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for sample in samples {
-        hash.update(Sha256::digest(read(&sample.path)?));
-    }
-    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// Returns the network's input for each sample, in order; an image that can't be read is an error in its place.

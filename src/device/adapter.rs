@@ -81,8 +81,38 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-async fn enumerate() -> Vec<wgpu::Adapter> {
-    instance().enumerate_adapters(BACKENDS).await
+/// Holds an adapter, and what is known of it.
+struct Found {
+    adapter: wgpu::Adapter,
+    info: wgpu::AdapterInfo,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+async fn enumerate() -> Vec<Found> {
+    let adapters = instance().enumerate_adapters(BACKENDS).await.into_iter();
+    let found = adapters.map(|adapter| Found {
+        info: adapter.get_info(),
+        adapter,
+    });
+    found.collect()
+}
+
+/// Asks the browser for the one adapter that it shows.
+#[cfg(target_arch = "wasm32")]
+async fn enumerate() -> Vec<Found> {
+    let options = wgpu::RequestAdapterOptions {
+        power_preference: wgpu::PowerPreference::HighPerformance,
+        ..Default::default()
+    };
+    let Ok(adapter) = instance().request_adapter(&options).await else {
+        return Vec::new();
+    };
+    let info = wgpu::AdapterInfo {
+        name: super::browser::adapter_name().await,
+        driver: super::browser::name(),
+        ..adapter.get_info()
+    };
+    vec![Found { adapter, info }]
 }
 
 /// Lists the features that kernels need for products of cooperative matrices.
@@ -118,12 +148,11 @@ fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
 /// Bounds the blocks of memory that buffers share: small beside a GPU's, several tensors of a batch in each.
 const BLOCK_BYTES: Range<u64> = 64 << 20..128 << 20;
 
-async fn connect(adapter: &wgpu::Adapter) -> Result<Device> {
-    let info = adapter.get_info();
+async fn connect(Found { adapter, info }: &Found) -> Result<Device> {
     let mut traits = Traits {
-        driver: driver(&info),
+        driver: driver(info),
         backend: info.backend.to_string(),
-        name: info.name,
+        name: info.name.clone(),
         software: info.device_type == wgpu::DeviceType::Cpu,
         cooperative_units: cooperative_units(adapter),
     };
@@ -194,8 +223,7 @@ fn preference(device_type: wgpu::DeviceType) -> u32 {
     }
 }
 
-fn describe(adapter: &wgpu::Adapter) -> String {
-    let info = adapter.get_info();
+fn describe(Found { info, .. }: &Found) -> String {
     format!(
         "{} ({}, {}{}{})",
         info.name,
@@ -211,8 +239,8 @@ fn describe(adapter: &wgpu::Adapter) -> String {
 }
 
 /// Opens a device and puts it through the self-test.
-async fn tested(adapter: &wgpu::Adapter) -> std::result::Result<Device, String> {
-    let device = connect(adapter).await.map_err(|error| error.to_string())?;
+async fn tested(found: &Found) -> std::result::Result<Device, String> {
+    let device = connect(found).await.map_err(|error| error.to_string())?;
     self_test(&device).await?;
     Ok(device)
 }
@@ -228,11 +256,10 @@ pub fn adapters() -> Vec<AdapterReport> {
 /// blocks the thread.
 pub async fn adapters_async() -> Vec<AdapterReport> {
     let mut reports = Vec::new();
-    for (index, adapter) in enumerate().await.iter().enumerate() {
-        let info = adapter.get_info();
-        let limits = adapter.limits();
-        let features = adapter.features();
-        let verdict = tested(adapter).await;
+    for (index, found) in enumerate().await.into_iter().enumerate() {
+        let verdict = tested(&found).await;
+        let Found { adapter, info } = found;
+        let (limits, features) = (adapter.limits(), adapter.features());
         reports.push(AdapterReport {
             index: Some(index),
             driver: driver(&info),
@@ -314,7 +341,7 @@ pub async fn open_async(request: Option<&str>) -> Result<Selection> {
     }
 }
 
-fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter> {
+fn find<'a>(request: &str, all: &'a [Found]) -> Result<&'a Found> {
     let fail = |problem: &str, listed: Vec<String>| {
         let listed = if listed.is_empty() {
             "cpu only".to_owned()
@@ -323,7 +350,7 @@ fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter
         };
         Err(Error::device(request, format!("{problem}: {listed}")))
     };
-    let numbered = |adapters: &mut dyn Iterator<Item = (usize, &wgpu::Adapter)>| {
+    let numbered = |adapters: &mut dyn Iterator<Item = (usize, &Found)>| {
         adapters
             .map(|(index, adapter)| format!("{index}: {}", describe(adapter)))
             .collect::<Vec<_>>()
@@ -342,7 +369,7 @@ fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter
     let matching: Vec<_> = all
         .iter()
         .enumerate()
-        .filter(|(_, adapter)| adapter.get_info().name.to_lowercase().contains(&wanted))
+        .filter(|(_, found)| found.info.name.to_lowercase().contains(&wanted))
         .collect();
     match matching[..] {
         [] => fail("no adapter's name contains this; there are", everything()),
@@ -356,7 +383,7 @@ fn find<'a>(request: &str, all: &'a [wgpu::Adapter]) -> Result<&'a wgpu::Adapter
 
 async fn open_best() -> Selection {
     let mut all = enumerate().await;
-    all.sort_by_key(|adapter| preference(adapter.get_info().device_type));
+    all.sort_by_key(|found| preference(found.info.device_type));
     let mut passed_over = String::new();
     for adapter in &all {
         match tested(adapter).await {

@@ -4,6 +4,8 @@
 //! commands are carried out in order, at the latest when a result is read.
 
 mod adapter;
+#[cfg(target_arch = "wasm32")]
+mod browser;
 mod buffer;
 mod commands;
 mod dispatch;

@@ -11,9 +11,11 @@ use super::plan::{Plan, Policy, Side, SitePlan, SiteScales, WeightScales};
 use super::quantized_site::{QuantizedSite, QuantizedWeight};
 use super::settings::{Preset, Settings};
 use crate::data::class_names::ClassNames;
+#[cfg(feature = "files")]
+use crate::data::image_file::read;
 use crate::data::preprocess::Preprocessing;
 #[cfg(feature = "files")]
-use crate::data::samples::{Sample, contents_sha256};
+use crate::data::samples::Sample;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::families::{graphs, sites};
@@ -24,6 +26,7 @@ use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 #[cfg(feature = "files")]
 use std::path::Path;
@@ -76,15 +79,44 @@ impl Provenance {
         seed: Option<u64>,
         samples: &[Sample],
     ) -> Result<Self> {
-        Ok(Self {
+        let mut images = ImagesHash::default();
+        for sample in samples {
+            images.add(&read(&sample.path)?);
+        }
+        Ok(Self::of_images(weights, name, preset, seed, images))
+    }
+
+    /// Describes a calibration, as `new` does, on images whose files are in memory.
+    pub fn of_files(
+        weights: &Weights,
+        name: &str,
+        preset: Preset,
+        seed: Option<u64>,
+        files: &[Vec<u8>],
+    ) -> Self {
+        let mut images = ImagesHash::default();
+        for file in files {
+            images.add(file);
+        }
+        Self::of_images(weights, name, preset, seed, images)
+    }
+
+    fn of_images(
+        weights: &Weights,
+        name: &str,
+        preset: Preset,
+        seed: Option<u64>,
+        images: ImagesHash,
+    ) -> Self {
+        Self {
             name: name.to_owned(),
             preset,
             seed,
-            images: samples.len(),
+            images: images.count,
             source_sha256: weights.sha256(),
-            calibration_sha256: contents_sha256(samples)?,
+            calibration_sha256: format!("{:x}", images.digests.finalize()),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        })
+        }
     }
 
     /// Tells in words how many calibration images there were, and who chose them.
@@ -94,6 +126,20 @@ impl Provenance {
             None => "named by a list".to_owned(),
         };
         format!("{} {drawn}", self.images)
+    }
+}
+
+/// Hashes image files: over their SHA-256 digests, one after the other.
+#[derive(Default)]
+struct ImagesHash {
+    count: usize,
+    digests: Sha256,
+}
+
+impl ImagesHash {
+    fn add(&mut self, file: &[u8]) {
+        self.count += 1;
+        self.digests.update(Sha256::digest(file));
     }
 }
 

@@ -4,6 +4,7 @@
 mod accuracy;
 #[cfg(feature = "page")]
 mod charts;
+mod classification;
 mod exact_sum;
 mod guess;
 mod inspection;
@@ -11,6 +12,7 @@ mod inspection;
 mod page;
 
 pub use accuracy::{Accuracy, Tally};
+pub use classification::{Class, Classified, Outcome, TOP};
 pub use exact_sum::ExactSum;
 pub use guess::{Guess, guesses};
 pub use inspection::{Inspection, SiteInspection};

@@ -1,6 +1,7 @@
 //! What a verification found, as it is stored and read.
 
 use crate::error::{Error, Result};
+#[cfg(feature = "files")]
 use crate::file::input;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -431,14 +432,15 @@ impl Report {
     ///
     /// # Errors
     /// A file that is no report, of another version, or contradicts itself.
+    #[cfg(feature = "files")]
     pub fn open(path: &Path) -> Result<Self> {
         Self::parse(path, &input::text(path)?)
     }
 
-    /// Reads the report in `text`, the file at `path`, as [`open`](Self::open) does.
+    /// Reads and checks the report in `text`, the file at `path`.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open).
+    /// Text that is no report, of another version, or contradicts itself.
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let problem = |problem: String| Error::input(path, problem);
         let no_report =

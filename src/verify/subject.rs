@@ -2,8 +2,11 @@
 
 use super::kernels::sha256;
 use super::report::ModelRecord;
+use crate::data::choice::choose;
+use crate::data::image_file::decode;
 use crate::data::preprocess::Preprocessing;
-use crate::data::samples::{choose, flat_folder, load};
+#[cfg(feature = "files")]
+use crate::data::samples::{flat_folder, load};
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result, Setting};
 use crate::families::sites;
@@ -11,7 +14,7 @@ use crate::file::weights::Weights;
 use crate::graph::FloatProducts;
 use crate::kernels::catalogue::Random;
 use crate::model::config::Architecture;
-use crate::model::recipe::{Resolved, resolve};
+use crate::model::recipe::Resolved;
 use crate::quant::{
     Calibration, Method, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Settings,
     SiteScales, nearest_codes,
@@ -19,6 +22,7 @@ use crate::quant::{
 use crate::verify::demo;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+#[cfg(feature = "files")]
 use std::path::Path;
 
 /// Counts the images of the demo models.
@@ -55,7 +59,10 @@ pub struct Subject {
 /// Says where a subject's images come from.
 pub enum Images<'a> {
     /// A number of a folder's images, which are drawn the same every time.
+    #[cfg(feature = "files")]
     Folder(&'a Path, usize),
+    /// These files, each with its name.
+    Files(&'a [(&'a str, &'a [u8])]),
     /// A number of images of random pixels, the same every time.
     Random(usize),
 }
@@ -124,29 +131,22 @@ impl Subject {
     /// Makes subjects of the models that come with the program, in floats and in integers.
     ///
     /// # Errors
-    /// A temporary folder that can't be written to.
+    /// None, as a test finds.
     pub fn demo() -> Result<Vec<Self>> {
-        let folder = tempfile::tempdir().map_err(|error| {
-            Error::input(std::env::temp_dir(), format!("can't be written: {error}"))
-        })?;
-        demo::unpack(folder.path())?;
         let scales: BTreeMap<String, Vec<StoredScales>> =
             serde_json::from_str(DEMO_SCALES).expect("the program's own file is right");
-        let images = folder.path().join(demo::CALIBRATION);
+        let images = choose(demo::calibration_images(), DEMO_IMAGES, 0)?;
         let subjects = demo::MODELS.iter().map(|name| {
-            let weights = Weights::open(folder.path().join(name).join("model.safetensors"))?;
-            let resolved = resolve(&weights, None)?;
+            let (weights, resolved) = demo::open(name)?;
             let model = quantized(&weights, &resolved, &scales[*name])?;
             // By its file, as a user's.
-            let path = folder.path().join(format!("{name}.safetensors"));
-            model.save(&path)?;
-            let file = Weights::open(&path)?;
+            let path = format!("{name}.safetensors");
+            let file = Weights::from_bytes(&path, &model.to_bytes())?;
             let model = QuantizedModel::read(&file)?;
-            let images = Images::Folder(&images, DEMO_IMAGES);
             Self::new(
                 Some((weights, resolved)),
                 Some((model, file.sha256())),
-                &images,
+                &Images::Files(&images),
             )
         });
         subjects.collect()
@@ -160,9 +160,18 @@ impl Images<'_> {
         preprocessing: &Preprocessing,
     ) -> Result<Vec<Vec<f32>>> {
         match self {
+            #[cfg(feature = "files")]
             Self::Folder(folder, count) => {
                 let samples = choose(flat_folder(folder)?, *count, 0)?;
                 load(&samples, preprocessing)
+            }
+            Self::Files(files) => {
+                let images = files.iter().map(|(name, bytes)| {
+                    let image = decode(bytes, preprocessing.exif_orientation);
+                    let image = image.map_err(|problem| Error::input(name, problem))?;
+                    Ok(preprocessing.apply(&image))
+                });
+                images.collect()
             }
             Self::Random(count) => {
                 let pixels = 3 * architecture.image_size().pow(2);
@@ -227,7 +236,7 @@ fn quantized(
         sites: quantized,
         ..Calibration::default()
     };
-    let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
+    let provenance = Provenance::of_files(weights, &resolved.name, Preset::Ptq4vit, None, &[]);
     let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
     Ok(QuantizedModel {
         evidence: None,

@@ -127,6 +127,27 @@ impl Plan {
         widths
     }
 
+    /// Tells in short the widths of most weights and of most activations in integers, as in `W4A4`.
+    pub fn in_short(&self, sites: &[Site]) -> String {
+        let mut counts = [[0; 9]; 2];
+        for plan in self.integer(sites) {
+            let b = usize::from(!plan.site.has_weight());
+            for (kind, bits) in [(1, plan.a.bits), (b, plan.b.bits)] {
+                counts[kind][bits as usize] += 1;
+            }
+        }
+        let usual = |counts: [usize; 9]| {
+            let most = (0..counts.len()).max_by_key(|&bits| counts[bits]);
+            most.filter(|&bits| counts[bits] > 0)
+        };
+        let words = ["W", "A"].into_iter().zip(counts);
+        let words = words.map(|(kind, counts)| match usual(counts) {
+            Some(bits) => format!("{kind}{bits}"),
+            None => format!("{kind}32"),
+        });
+        words.collect()
+    }
+
     /// Tells in words the widths, which weights have a scale for each output channel, and what stays in floats.
     pub fn in_words(&self, sites: &[Site]) -> String {
         let [weights, activations] = self.widths(sites).map(|widths| match widths {
