@@ -44,30 +44,26 @@ async function fill(slot, model) {
   showSlot(slot);
 }
 
-/** A row for each class that is among the first of either network's. */
-function rows(result) {
-  const guesses = new Map();
-  for (const slot of SLOTS) {
-    for (const guess of result[slot]?.classes ?? []) {
-      guesses.set(guess.index, { ...guesses.get(guess.index), ...guess, [slot]: guess.probability });
-    }
-  }
-  const slots = SLOTS.filter((slot) => result[slot]?.classes);
-  return [...guesses.values()].map((guess) => {
-    const name = guess.name ?? String(guess.index);
+/** A row for each class that is among the first of the first network's, or the first of the other's. */
+function rows(result, slots) {
+  const [first, ...others] = slots.map((slot) => result[slot].classes);
+  const indices = new Set([...first, ...others.map((classes) => classes[0])].map((guess) => guess.index));
+  return [...indices].map((index) => {
+    const guesses = slots.map((slot) => [slot, result[slot].classes.find((guess) => guess.index === index)]);
+    const name = guesses.find(([, guess]) => guess)[1].name ?? String(index);
     return element("tr", {},
       element("th", { scope: "row", title: printable(name) }, foreign(name)),
-      ...slots.map((slot) => guess[slot] === undefined
-        ? element("td", {}, "–")
-        : element("td", { className: slot }, element("data", { value: guess[slot] }, percent(guess[slot])), bar(guess[slot]))));
+      ...guesses.map(([slot, guess]) => guess
+        ? element("td", { className: slot }, element("data", { value: guess.probability }, percent(guess.probability)), bar(guess.probability))
+        : element("td", {}, "–")));
   });
 }
 
 function table(result) {
-  const slots = SLOTS.filter((slot) => result[slot]?.classes);
+  const slots = SLOTS.filter((slot) => result[slot]);
   const head = element("tr", {}, element("th", { scope: "col" }, "class"),
     ...slots.map((slot) => element("th", { scope: "col" }, slot)));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows(result)));
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows(result, slots)));
 }
 
 /** Shows a photo with its answers. Returns whether the networks agree; undefined where there is one. */

@@ -16,9 +16,9 @@ const noGpu = byId("no-gpu");
 const FIXED = { canStop: false };
 
 /** Says in words what the engine's device is. */
-function inWords({ name, kind, backend, driver, f16 }) {
-  const parts = [name, ...(kind === "cpu" ? [driver] : [kind, backend, driver, f16 ? "with f16" : "without f16"])];
-  return printable(parts.filter(Boolean).join(" · "));
+function inWords({ name, kind, driver, f16 }) {
+  const more = kind === "cpu" ? [driver] : [kind, f16 ? "with f16" : "without f16"];
+  return printable([name, ...more].join(" · "));
 }
 
 /** Says why there is no WebGPU, as far as the page can know; undefined where there should be. */

@@ -3,14 +3,14 @@
 
 import init, { Engine } from "./engine.js";
 
-const ready = init();
 let engine;
 
 /** Methods whose last argument is a function that is told how far they are. */
 const REPORTING = new Set(["verify", "bench", "calibrate"]);
 
 async function call(id, method, given) {
-  await ready;
+  // Once is enough, and all that it does.
+  await init();
   if (method === "open") {
     engine = await Engine.open(...given);
     return engine.device();
