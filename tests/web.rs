@@ -341,6 +341,7 @@ fn a_calibration_finds_the_scales_that_the_program_finds() {
         .with("--model", VIT)
         .with("--images", &folder)
         .with("--list", &list)
+        .with("--count", "8")
         .with("--preset", "ptq4vit")
         .with("--bits", "4")
         .with("--device", "cpu")
