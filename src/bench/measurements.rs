@@ -1,4 +1,4 @@
-//! Everything that was measured at one time, as `bench --json` prints it.
+//! Everything that was measured at one time, as it is written in JSON.
 
 use super::ceilings::Ceilings;
 use super::kernels::KernelFigure;

@@ -1,4 +1,4 @@
-//! What a model sees in an image, as `classify --json` prints it.
+//! What a model sees in an image, as people and programs are told it.
 
 use super::guess::{Guess, guesses};
 use crate::data::class_names::ClassName;

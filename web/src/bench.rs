@@ -79,10 +79,11 @@ pub async fn run(device: &Device, listener: &Function) -> Result<String> {
     let mut figures = Vec::new();
     for case in &cases {
         let figure = case.measure_async(device, &ceilings).await?;
-        let words = [figure.kernel.name(), figure.variant(), figure.site.clone()];
+        let mut words = vec![figure.kernel.name(), figure.variant(), figure.site.clone()];
+        words.retain(|word| !word.is_empty());
         teller.tell(&Row {
             section: "products",
-            name: words.join(" "),
+            name: words.join("; "),
             value: figure.rate.rate,
             unit: figure.rate.unit.name(),
             share: Some(figure.fraction),

@@ -1,27 +1,23 @@
 //! What a model calls its classes: the labels in the config.json beside it, or ImageNet's where its tag says so.
 
-use super::{CONFIG_FILE, text_beside};
 use crate::data::class_names::{ClassName, ClassNames, IMAGENET_CLASSES, is_wnid};
-use crate::file::weights::Weights;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
-/// Returns the names of the `classes` classes of the model in `weights`, if it has any. Where no config.json lies
-/// beside it, `tag` decides, under which timm knows such weights.
+/// Returns the names of a model's `classes` classes by its `config`.json, a path and a text, if it has any. Where there is no
+/// config.json, `tag` decides, under which timm knows such weights.
 ///
 /// Labels that can't be used are named in a warning: a network is the same without them.
 pub(super) fn class_names(
-    weights: &Weights,
+    config: Option<(PathBuf, String)>,
     classes: usize,
     tag: Option<&str>,
 ) -> Option<ClassNames> {
-    let path = weights.path().with_file_name(CONFIG_FILE);
-    let names = match text_beside(weights, CONFIG_FILE) {
-        Ok(None) => return tag.and_then(|tag| names_by_tag(tag, classes)),
-        Ok(Some((_, text))) => told_labels(&text, classes),
-        Err(error) => Err(error.to_string()),
+    let Some((path, text)) = config else {
+        return tag.and_then(|tag| names_by_tag(tag, classes));
     };
-    names.unwrap_or_else(|problem| {
+    told_labels(&text, classes).unwrap_or_else(|problem| {
         log::warn!(
             "{}: its names of classes are not used: {problem}",
             path.display()

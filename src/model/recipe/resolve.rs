@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::labels;
 use super::sources::{
@@ -131,7 +132,11 @@ pub fn describe_beside(
         }
         sources.push(by_shapes(weights)?);
     }
-    Agreement::of(&sources, request).told(weights, foreign)
+    let agreed = Agreement::of(&sources, request).told(weights, foreign)?;
+    Ok(Description {
+        config: beside.config.clone(),
+        ..agreed
+    })
 }
 
 /// Holds what is said of a weights file, where all sources agree.
@@ -147,6 +152,8 @@ pub struct Description {
     preprocessing: Preprocessing,
     /// timm's tag of the weights, if it is told.
     tag: Option<String>,
+    /// The path and the text of the config.json, which may name the classes.
+    config: Option<(PathBuf, String)>,
     /// Who says what the file holds, for a message.
     by: String,
     /// What the user should know of the file besides.
@@ -165,7 +172,7 @@ impl Description {
             let problem = format!("doesn't fit {by}: the number of classes is {found}, not {told}");
             return Err(Error::input(weights.path(), problem));
         }
-        let class_names = labels::class_names(weights, found, self.tag.as_deref());
+        let class_names = labels::class_names(self.config, found, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
         Ok(Resolved {
@@ -324,6 +331,7 @@ impl<'a> Agreement<'a> {
             classes: self.sources.iter().filter_map(classes).collect(),
             preprocessing,
             tag: self.sources.iter().find_map(|source| source.tag.clone()),
+            config: None,
             by,
             remarks,
         })
