@@ -265,12 +265,18 @@ fn a_verification_ends_well_and_its_report_is_compared_with_native_ones() {
     let report = page.browser.save("#verify-save");
     let found: Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
     let kernels = found["devices"][0]["kernels"].as_array().unwrap();
-    let untried: Vec<&Value> = kernels
-        .iter()
-        .filter(|kernel| kernel["cases"] == json!([]))
-        .map(|kernel| &kernel["kernel"])
-        .collect();
-    assert_eq!(untried, ["integer_product_cooperative", "peak_cooperative"]);
+    for kernel in kernels {
+        // WebGPU has no cooperative matrices, and this driver may be without f16.
+        let needs_more = [
+            "half_product",
+            "integer_product_cooperative",
+            "peak_cooperative",
+            "to_half",
+        ];
+        let is_tried = kernel["cases"] != json!([]);
+        let name = kernel["kernel"].as_str().unwrap();
+        assert!(is_tried || needs_more.contains(&name), "{name}");
+    }
 
     let native = page.browser.downloads().join("native.json");
     program("verify")
@@ -351,8 +357,22 @@ fn a_calibration_finds_the_scales_that_the_program_finds() {
     let found = QuantizedModel::open(&found).unwrap();
     let native = QuantizedModel::open(&native).unwrap();
     assert_eq!(found.sites.len(), native.sites.len());
-    for (site, quantized) in &native.sites {
-        assert!(found.sites[site].scales == quantized.scales, "{site}");
+    // The same candidates, which are shares of the largest value: next ones are a hundredth of it away, and on another device
+    // it has other last bits. Weights are the same everywhere.
+    for (site, expected) in &native.sites {
+        let found = &found.sites[site];
+        assert!(found.weight == expected.weight, "{site}");
+        for (found, expected) in [
+            (&found.scales.a, &expected.scales.a),
+            (&found.scales.b, &expected.scales.b),
+        ] {
+            assert_eq!(found.len(), expected.len(), "{site}");
+            for (found, expected) in found.iter().zip(expected) {
+                let off = (found.scale / expected.scale - 1.0).abs();
+                assert!(off < 1e-5, "{site}: {found:?}, {expected:?}");
+                assert_eq!(found.shift, expected.shift, "{site}");
+            }
+        }
     }
 
     page.browser.click("#calibrate-use");
