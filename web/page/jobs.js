@@ -9,7 +9,10 @@ const progress = byId("job-progress");
 const stopButton = byId("job-stop");
 const error = byId("error");
 
+const devices = byId("devices");
+
 let running = false;
+let stopped = false;
 
 /** Tells what is wrong. */
 export function tell(problem) {
@@ -20,12 +23,14 @@ export function tell(problem) {
 function show(isRunning) {
   running = isRunning;
   bar.hidden = !isRunning;
+  devices.disabled = isRunning;
   for (const button of document.querySelectorAll("[data-starts]")) button.ariaDisabled = String(isRunning);
 }
 
 /**
  * Runs a job to its end, unless another one runs, which is told. `work` is given a function that says how far it is, from 0
- * to 1, and what it does now. Resolves with whether it came to its end.
+ * to 1, and what it does now; it throws where the job was stopped between two calls of the engine. Resolves with whether the
+ * job came to its end.
  */
 export async function run(words, work, { canStop = true } = {}) {
   if (running) {
@@ -36,9 +41,11 @@ export async function run(words, work, { canStop = true } = {}) {
   title.textContent = words;
   progress.removeAttribute("value");
   stopButton.hidden = !canStop;
+  stopped = false;
   show(true);
   try {
     await work((done, stage = words) => {
+      if (stopped) throw new Stopped();
       progress.value = done;
       if (title.textContent !== stage) title.textContent = stage;
     });
@@ -51,5 +58,8 @@ export async function run(words, work, { canStop = true } = {}) {
   }
 }
 
-stopButton.addEventListener("click", stop);
+stopButton.addEventListener("click", () => {
+  stopped = true;
+  stop();
+});
 error.querySelector("button").addEventListener("click", () => (error.hidden = true));

@@ -98,6 +98,8 @@ device.addEventListener("change", async () => {
   noGpu.hidden = true;
   const chosen = device.elements.device.value;
   if (await run("Opening", () => chosen === "webgpu" ? openBest() : openDevice(chosen), FIXED)) await classify.again();
+  // It was turned off meanwhile, and lost it.
+  device.querySelector(":checked").focus();
 });
 
 for (const section of [classify, verify, bench, calibrate]) section.start();
