@@ -11,6 +11,7 @@ pub mod catalogue;
 mod cross_entropy_backward;
 mod embed;
 mod embed_backward;
+mod exponential;
 mod fake_quantize;
 mod float_product;
 mod gather_rows;
