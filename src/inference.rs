@@ -117,7 +117,7 @@ impl Model {
 
     /// Returns the number of logits.
     pub fn classes(&self) -> usize {
-        self.network.classes()
+        self.network.answer_len()
     }
 
     /// Returns the logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer
@@ -177,7 +177,7 @@ impl Model {
                 .await?;
             logits.extend(
                 values
-                    .chunks_exact(self.network.classes())
+                    .chunks_exact(self.network.answer_len())
                     .map(<[f32]>::to_vec),
             );
         }

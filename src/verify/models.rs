@@ -254,7 +254,7 @@ fn gradients(
         let output = segment.forward(commands, &mut products, count, &values);
         inputs.push(std::mem::replace(&mut values, output));
     }
-    let mut grad = cross_entropy_backward(commands, count, network.classes(), &values);
+    let mut grad = cross_entropy_backward(commands, count, network.answer_len(), &values);
     let mut gradients = Vec::new();
     for (segment, input) in network.segments().iter().zip(&inputs).rev() {
         let mut tape = segment.record(commands, &products, count, input);

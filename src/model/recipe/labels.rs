@@ -15,6 +15,9 @@ pub(super) fn class_names(
     classes: usize,
     tag: Option<&str>,
 ) -> Option<ClassNames> {
+    if classes == 0 {
+        return None;
+    }
     let path = weights.path().with_file_name(CONFIG_FILE);
     let names = match text_beside(weights, CONFIG_FILE) {
         Ok(None) => return tag.and_then(|tag| names_by_tag(tag, classes)),

@@ -12,7 +12,7 @@ use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, check_kind};
+use crate::model::config::{Answer, Architecture, CHANNELS, check_kind};
 
 /// Holds what the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,6 +168,11 @@ impl Description {
         let class_names = labels::class_names(weights, found, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
+        if let Answer::Features(features) = architecture.answer() {
+            source.push(format!(
+                "without a classifier: it answers with {features} features"
+            ));
+        }
         Ok(Resolved {
             name: self.name,
             architecture,
@@ -549,7 +554,7 @@ mod tests {
             (with("/global_pool", json!("avg")), "has global_pool `avg`"),
             (
                 with("/model_args/fc_norm", json!(true)),
-                "`model_args.fc_norm` true",
+                "fc_norm is absent by recipe `deit_tiny_patch16_224` (the user's choice), true by config.json",
             ),
             (
                 with("/model_args/act_layer", json!("quick_gelu")),

@@ -249,7 +249,7 @@ mod tests {
             let device = Device::cpu();
             let float = |name: &str| weights.float(name);
             let network = Network::load(&device, &graphs(&architecture), float).unwrap();
-            let (segments, classes) = (network.segments(), network.classes());
+            let (segments, classes) = (network.segments(), network.answer_len());
             let commands = &mut Commands::new(&device);
             let pixels = answers.float("fisher/images").unwrap();
             let images = pixels.chunks(segments[0].input_len());

@@ -273,7 +273,7 @@ pub(super) fn calibrate(
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(commands, network.classes(), &checkpoints.outputs)?
+        loss_gradients(commands, network.answer_len(), &checkpoints.outputs)?
     } else {
         (Vec::new(), 0)
     };

@@ -98,7 +98,7 @@ impl InSequence<'_> {
             segments,
             weights,
             &checkpoints,
-            (self.sequence.probes, self.network.classes()),
+            (self.sequence.probes, self.network.answer_len()),
             (first, at_once),
             on_event,
         )?;
