@@ -164,7 +164,12 @@ impl Model {
             .wait(self.logits_by_async(batch, images))
     }
 
-    async fn logits_by_async(
+    /// Computes [`logits_by`](Self::logits_by) without blocking the caller, as a browser demands. On a native target it
+    /// waits for the device all the same.
+    ///
+    /// # Errors
+    /// Those of [`logits`](Self::logits).
+    pub async fn logits_by_async(
         &mut self,
         batch: usize,
         images: &[Vec<f32>],
@@ -195,15 +200,30 @@ impl Model {
         batch: usize,
         images: &[Vec<f32>],
     ) -> Result<Vec<(Vec<f32>, Duration)>> {
+        self.device()
+            .clone()
+            .wait(self.timed_logits_async(batch, images))
+    }
+
+    /// Computes [`timed_logits`](Self::timed_logits) without blocking the caller, as a browser demands. On a native target
+    /// it waits for the device all the same.
+    ///
+    /// # Errors
+    /// Those of [`logits`](Self::logits).
+    pub async fn timed_logits_async(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Vec<(Vec<f32>, Duration)>> {
         let mut timed = Vec::with_capacity(images.len());
         for images in images.chunks(self.network.max_images().min(batch)) {
             let count = images.len();
             if self.timed != Some(count) {
-                self.logits_by(count, images)?;
+                self.logits_by_async(count, images).await?;
                 self.timed = Some(count);
             }
             let start = Instant::now();
-            let logits = self.logits_by(count, images)?;
+            let logits = self.logits_by_async(count, images).await?;
             let share = start.elapsed() / count as u32;
             timed.extend(logits.into_iter().map(|logits| (logits, share)));
         }
@@ -216,13 +236,26 @@ impl Model {
     /// # Errors
     /// As [`logits`](Self::logits).
     pub fn kernel_times(&mut self, images: &[Vec<f32>]) -> Result<Vec<(&'static str, Duration)>> {
+        self.device().clone().wait(self.kernel_times_async(images))
+    }
+
+    /// Finds the [`kernel_times`](Self::kernel_times) without blocking the caller, as a browser demands. On a native target
+    /// it waits for the device all the same.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub async fn kernel_times_async(
+        &mut self,
+        images: &[Vec<f32>],
+    ) -> Result<Vec<(&'static str, Duration)>> {
         let device = self.device().clone();
-        Commands::profile(&device, |commands| {
+        Commands::profile_async(&device, async |commands: &mut Commands| {
             for batch in images.chunks(self.network.max_images()) {
-                device.wait(self.run(commands, batch.len(), &batch.concat()))?;
+                self.run(commands, batch.len(), &batch.concat()).await?;
             }
             Ok(())
         })
+        .await
     }
 
     /// Computes logits `[images, classes]` from pixels `[images, 3, S, S]`.

@@ -1,7 +1,7 @@
 //! What a device can do at most, by kernels that do nothing else.
 
 use super::timing::{Timing, time};
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
     PeakF32, PeakInt8, peak_cooperative, peak_cooperative_multiply_adds, peak_copy, peak_f32,
@@ -90,11 +90,20 @@ impl Ceilings {
     /// # Errors
     /// Those of the device.
     pub fn measure(device: &Device) -> Result<Self> {
+        device.wait(Self::measure_async(device))
+    }
+
+    /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn measure_async(device: &Device) -> Result<Self> {
         Ok(Self {
-            f32: f32(device)?,
-            int8: int8(device)?,
-            cooperative: cooperative(device)?,
-            copy: copy(device)?,
+            f32: f32(device).await?,
+            int8: int8(device).await?,
+            cooperative: cooperative(device).await?,
+            copy: copy(device).await?,
         })
     }
 
@@ -107,7 +116,7 @@ impl Ceilings {
     }
 }
 
-fn f32(device: &Device) -> Result<Ceiling> {
+async fn f32(device: &Device) -> Result<Ceiling> {
     let out = device.zeros(INVOCATIONS);
     // x · -1 + 1 stays within its bounds however often it is repeated.
     let work = |rounds| PeakF32 {
@@ -116,51 +125,60 @@ fn f32(device: &Device) -> Result<Ceiling> {
         term: 1.0,
     };
     computing(
+        device,
         "peak_f32",
         &|rounds| work(rounds).multiply_adds(INVOCATIONS),
-        &|rounds| time(device, &|commands| peak_f32(commands, &work(rounds), &out)),
+        &|commands, rounds| peak_f32(commands, &work(rounds), &out),
     )
+    .await
 }
 
-fn int8(device: &Device) -> Result<Ceiling> {
+async fn int8(device: &Device) -> Result<Ceiling> {
     let out = device.zeros(INVOCATIONS);
     let work = |rounds| PeakInt8 {
         rounds,
         operand: 0x7f81_03fd,
     };
     computing(
+        device,
         "peak_int8",
         &|rounds| work(rounds).multiply_adds(INVOCATIONS),
-        &|rounds| time(device, &|commands| peak_int8(commands, &work(rounds), &out)),
+        &|commands, rounds| peak_int8(commands, &work(rounds), &out),
     )
+    .await
 }
 
-fn cooperative(device: &Device) -> Result<Option<Ceiling>> {
+async fn cooperative(device: &Device) -> Result<Option<Ceiling>> {
     let Some(units) = device.cooperative_units() else {
         return Ok(None);
     };
     let subgroups = INVOCATIONS / units.subgroup as usize;
     let out = device.zeros(subgroups);
     computing(
+        device,
         "peak_cooperative",
         &|rounds| peak_cooperative_multiply_adds(subgroups, rounds, units.side),
-        &|rounds| time(device, &|commands| peak_cooperative(commands, rounds, &out)),
+        &|commands, rounds| peak_cooperative(commands, rounds, &out),
     )
+    .await
     .map(Some)
 }
 
-/// Measures a kernel that computes, doubling its rounds until they take long enough.
-fn computing(
+/// Measures a kernel that computes in as many rounds as it is told, doubling them until they take long enough.
+async fn computing(
+    device: &Device,
     kernel: &'static str,
     multiply_adds: &dyn Fn(usize) -> u64,
-    time: &dyn Fn(usize) -> Result<Timing>,
+    run: &dyn Fn(&mut Commands, usize),
 ) -> Result<Ceiling> {
     let mut rounds = 16;
-    let mut timing = time(rounds)?;
-    while timing.median_seconds < LONG_ENOUGH {
+    let timing = loop {
+        let timing = time(device, &|commands| run(commands, rounds)).await?;
+        if timing.median_seconds >= LONG_ENOUGH {
+            break timing;
+        }
         rounds *= 2;
-        timing = time(rounds)?;
-    }
+    };
     let operations = 2.0 * multiply_adds(rounds) as f64;
     Ok(Ceiling {
         kernel,
@@ -169,10 +187,10 @@ fn computing(
     })
 }
 
-fn copy(device: &Device) -> Result<Ceiling> {
+async fn copy(device: &Device) -> Result<Ceiling> {
     let words = COPIED_BYTES / size_of::<u32>();
     let (input, out) = (device.upload(&vec![1u32; words]), device.zeros(words));
-    let timing = time(device, &|commands| peak_copy(commands, &input, &out))?;
+    let timing = time(device, &|commands| peak_copy(commands, &input, &out)).await?;
     Ok(Ceiling {
         kernel: "peak_copy",
         rate: Rate::new(2.0 * COPIED_BYTES as f64, Unit::Bytes, &timing),

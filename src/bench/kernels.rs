@@ -355,8 +355,21 @@ impl Case {
     /// # Errors
     /// Operands that exceed the device's binding limit, and the device's errors.
     pub fn measure(&self, device: &Device, ceilings: &Ceilings) -> Result<KernelFigure> {
+        device.wait(self.measure_async(device, ceilings))
+    }
+
+    /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub async fn measure_async(
+        &self,
+        device: &Device,
+        ceilings: &Ceilings,
+    ) -> Result<KernelFigure> {
         let Prepared { run, jobs } = self.prepare(device)?;
-        let timing = time(device, &run)?;
+        let timing = time(device, &run).await?;
         let multiply_adds = self.site.product(self.images).multiply_adds() * jobs as u64;
         let rate = if self.is_product() {
             Rate::new(2.0 * multiply_adds as f64, Unit::Operations, &timing)
@@ -385,7 +398,7 @@ impl Case {
     /// # Errors
     /// As [`measure`](Self::measure).
     pub(super) fn time(&self, device: &Device) -> Result<Timing> {
-        time(device, &self.prepare(device)?.run)
+        device.wait(time(device, &self.prepare(device)?.run))
     }
 
     /// Makes the kernel with its operands, ready to run on `device`.

@@ -95,6 +95,15 @@ impl BenchNetwork {
     /// # Errors
     /// Weights or activations that are not finite, and the device's errors.
     pub fn model(&self, device: &Device, precision: Precision) -> Result<Model> {
+        device.wait(self.model_async(device, precision))
+    }
+
+    /// Does what [`model`](Self::model) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`model`](Self::model).
+    pub async fn model_async(&self, device: &Device, precision: Precision) -> Result<Model> {
         let Self { weights, resolved } = self;
         let Resolved {
             architecture,
@@ -115,7 +124,8 @@ impl BenchNetwork {
         let calibration = Calibration::builder(device, weights, architecture)
             .method(&method)
             .images(&random_images(architecture, 1))
-            .run()?;
+            .run_async()
+            .await?;
         let provenance = Provenance::new(weights, &resolved.name, Preset::Ptq4vit, None, &[])?;
         let model = QuantizedModel::new(weights, resolved, method, calibration, provenance)?;
         Model::quantized(device, &model)
@@ -132,16 +142,32 @@ impl BenchNetwork {
         precision: Precision,
         batch: usize,
     ) -> Result<NetworkFigure> {
+        device.wait(self.measure_async(device, model, precision, batch))
+    }
+
+    /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub async fn measure_async(
+        &self,
+        device: &Device,
+        model: &mut Model,
+        precision: Precision,
+        batch: usize,
+    ) -> Result<NetworkFigure> {
         let images = random_images(&self.resolved.architecture, batch);
         device.memory().reset_peak();
-        let logits = model.logits_by(batch, &images)?;
+        let logits = model.logits_by_async(batch, &images).await?;
         if logits.iter().flatten().any(|logit| !logit.is_finite()) {
             return Err(Error::Check("the logits are not finite".into()));
         }
-        let timing = time_whole(device, &mut || model.logits_by(batch, &images).map(drop))?;
+        let run = async || model.logits_by_async(batch, &images).await.map(drop);
+        let timing = time_whole(device, run).await?;
         let peak_device_bytes = device.memory().peak();
 
-        let dispatches = model.kernel_times(&images)?;
+        let dispatches = model.kernel_times_async(&images).await?;
         let mut kernel_seconds = BTreeMap::new();
         for (kernel, time) in dispatches {
             *kernel_seconds.entry(kernel).or_default() += time.as_secs_f64();

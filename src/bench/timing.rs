@@ -74,76 +74,90 @@ impl Timing {
 ///
 /// # Errors
 /// Those of the device; and something that takes no time by its clock.
-pub fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing> {
+pub async fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing> {
     let mut commands = Commands::new(device);
     run(&mut commands);
-    commands.synchronize()?;
-    let start = Instant::now();
-    run(&mut commands);
-    commands.synchronize()?;
-    let once = start.elapsed().max(Duration::from_nanos(1));
-    let together = SUBMISSION.div_duration_f64(once).ceil() as usize;
+    commands.synchronize_async().await?;
+    let once = submission(&mut commands, run).await?.max(1e-9);
+    let together = (SUBMISSION.as_secs_f64() / once).ceil() as usize;
     let together = together.clamp(1, PER_SUBMISSION);
     let repeated = |commands: &mut Commands| (0..together).for_each(|_| run(commands));
-    warm_up(device, &mut || {
+    warm_up(device, async || {
         repeated(&mut commands);
-        commands.synchronize()
-    })?;
+        commands.synchronize_async().await
+    })
+    .await?;
 
-    let sample: &mut dyn FnMut() -> Result<Vec<f64>> = match Clock::of(device) {
-        Clock::Device => &mut || {
-            let dispatches = Commands::profile(device, |commands| {
-                repeated(commands);
-                Ok(())
-            })?;
-            let repetitions = dispatches.chunks(dispatches.len() / together);
-            let seconds = |(_, time): &(_, Duration)| time.as_secs_f64();
-            Ok(repetitions
-                .map(|dispatches| dispatches.iter().map(seconds).sum())
-                .collect())
-        },
-        Clock::Host => &mut || {
-            let mut submission = |append: &dyn Fn(&mut Commands)| -> Result<f64> {
-                let start = Instant::now();
-                append(&mut commands);
-                commands.synchronize()?;
-                Ok(start.elapsed().as_secs_f64())
-            };
-            let empty = submission(&|_| {})?;
-            Ok(vec![(submission(&repeated)? - empty) / together as f64])
-        },
-    };
-    repeat(device, sample)
+    match Clock::of(device) {
+        Clock::Device => {
+            repeat(device, async || {
+                let append = async |commands: &mut Commands| {
+                    repeated(commands);
+                    Ok(())
+                };
+                let dispatches = Commands::profile_async(device, append).await?;
+                let repetitions = dispatches.chunks(dispatches.len() / together);
+                let seconds = |(_, time): &(_, Duration)| time.as_secs_f64();
+                Ok(repetitions
+                    .map(|dispatches| dispatches.iter().map(seconds).sum())
+                    .collect())
+            })
+            .await
+        }
+        Clock::Host => {
+            repeat(device, async || {
+                let empty = submission(&mut commands, &|_| {}).await?;
+                let all = submission(&mut commands, &repeated).await?;
+                Ok(vec![(all - empty) / together as f64])
+            })
+            .await
+        }
+    }
+}
+
+/// Measures the seconds until what `append` appends has been carried out, by the host's clock.
+async fn submission(commands: &mut Commands, append: &dyn Fn(&mut Commands)) -> Result<f64> {
+    let start = Instant::now();
+    append(commands);
+    commands.synchronize_async().await?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Times `run`, which waits for its result, by the host's clock, without anything taken off.
 ///
 /// # Errors
 /// Those of `run`; and something that takes no time.
-pub fn time_whole(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<Timing> {
-    warm_up(device, run)?;
-    repeat(device, &mut || {
+pub async fn time_whole(
+    device: &Device,
+    mut run: impl AsyncFnMut() -> Result<()>,
+) -> Result<Timing> {
+    warm_up(device, &mut run).await?;
+    repeat(device, async || {
         let start = Instant::now();
-        run()?;
+        run().await?;
         Ok(vec![start.elapsed().as_secs_f64()])
     })
+    .await
 }
 
 /// Runs `run` until a GPU is up to speed; not at all on the host's processor, which has been at work.
-fn warm_up(device: &Device, run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+async fn warm_up(device: &Device, mut run: impl AsyncFnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     while !device.is_software() && start.elapsed() < WARM_UP {
-        run()?;
+        run().await?;
     }
     Ok(())
 }
 
-fn repeat(device: &Device, mut sample: impl FnMut() -> Result<Vec<f64>>) -> Result<Timing> {
+async fn repeat(
+    device: &Device,
+    mut sample: impl AsyncFnMut() -> Result<Vec<f64>>,
+) -> Result<Timing> {
     let [fewest, most] = REPETITIONS;
     let start = Instant::now();
     let mut seconds = Vec::new();
     while seconds.len() < fewest || (seconds.len() < most && start.elapsed() < ENOUGH) {
-        seconds.extend(sample()?);
+        seconds.extend(sample().await?);
     }
     let timing = Timing::new(seconds);
     if timing.median_seconds <= 0.0 {

@@ -204,8 +204,17 @@ impl Commands {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn synchronize(&mut self) -> Result<()> {
+        self.device.clone().wait(self.synchronize_async())
+    }
+
+    /// Does what [`synchronize`](Self::synchronize) does, without waiting, as a browser needs it. On a native target it
+    /// blocks the thread.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn synchronize_async(&mut self) -> Result<()> {
         let nothing = self.device.zeros::<u32>(1);
-        self.read(&nothing).map(drop)
+        self.read_async(&nothing).await.map(drop)
     }
 
     /// Keeps what `append` appends, to be carried out again and again on the same buffers; `None` on the CPU, where it
@@ -237,6 +246,20 @@ impl Commands {
         device: &Device,
         append: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Vec<(&'static str, Duration)>> {
+        device.wait(Self::profile_async(device, async |commands: &mut Self| {
+            append(commands)
+        }))
+    }
+
+    /// Does what [`profile`](Self::profile) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`profile`](Self::profile).
+    pub async fn profile_async(
+        device: &Device,
+        append: impl AsyncFnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Vec<(&'static str, Duration)>> {
         let mut commands = Self::in_mode(device, Mode::Time(Vec::new()));
         let Some(clock) = commands
             .queued
@@ -246,8 +269,8 @@ impl Commands {
             return Ok(Vec::new());
         };
         let nanoseconds_per_tick = clock.nanoseconds_per_tick;
-        append(&mut commands)?;
-        commands.synchronize()?;
+        append(&mut commands).await?;
+        commands.synchronize_async().await?;
         let queued = commands.queued.as_mut();
         let mode = queued.map(|queued| std::mem::replace(&mut queued.mode, Mode::Submit));
         let Some(Mode::Time(submissions)) = mode else {
@@ -255,7 +278,7 @@ impl Commands {
         };
         let mut times = Vec::new();
         for Timed { kernels, ticks } in submissions {
-            let ticks = commands.read(&ticks)?;
+            let ticks = commands.read_async(&ticks).await?;
             for (kernel, ticks) in kernels.into_iter().zip(ticks.as_chunks::<2>().0) {
                 let [start, end] = *ticks;
                 if end < start {

@@ -71,6 +71,7 @@ impl Addition<'_> {
 }
 
 /// Holds what a product leaves.
+#[derive(Clone)]
 pub enum Output {
     /// Its results as floats.
     Values(Buffer<f32>),

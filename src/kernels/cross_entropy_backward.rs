@@ -1,6 +1,7 @@
 //! The gradient at the logits of the loss that weighs errors: cross-entropy against the network's own answer.
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
+use super::exponential::exp;
 use super::rows;
 use super::softmax::cases::{probabilities, relative_errors};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -69,7 +70,7 @@ fn cpu(classes: usize, logits: &[f32], out: &mut [f32]) {
             });
             let mut others = 0.0;
             for (i, out) in out.iter_mut().enumerate().filter(|&(i, _)| i != winner) {
-                *out = (logits[i] - logits[winner]).exp();
+                *out = exp(logits[i] - logits[winner]);
                 others += *out;
             }
             // The winner's own exponential is 1.

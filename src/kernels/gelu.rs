@@ -1,9 +1,11 @@
 //! GELU, the exact one.
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
+use super::exponential::exp;
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 use std::f64::consts::SQRT_2;
 
@@ -64,21 +66,31 @@ const FIT: [f32; 10] = [
 ];
 
 /// Computes Φ(x) and exp(-x² / 2), by the shader's formula.
+#[inline(always)]
 pub(super) fn normal(x: f32) -> (f32, f32) {
     // From 16 on, the tail is zero in f32.
     let y = x.abs().min(16.0);
     let t = 1.0 / (1.0 + 0.3 * y);
     let fit = FIT[1..].iter().fold(FIT[0], |p, c| p * t + c);
-    let exponential = (-0.5 * y * y).exp();
+    let exponential = exp(-0.5 * y * y);
     let tail = exponential * (fit * t);
     (if x < 0.0 { tail } else { 1.0 - tail }, exponential)
 }
 
+/// Replaces each value by its GELU; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+pub(super) fn apply(values: &mut [f32]) {
+    for x in values {
+        *x *= normal(*x).0;
+    }
+}
+
 fn cpu(input: &[f32], out: &mut [f32]) {
-    out.par_iter_mut()
-        .with_min_len(PER_TASK)
-        .zip(input)
-        .for_each(|(out, &x)| *out = x * normal(x).0);
+    let tasks = out.par_chunks_mut(PER_TASK).zip(input.par_chunks(PER_TASK));
+    tasks.for_each(|(out, input)| {
+        out.copy_from_slice(input);
+        apply(out);
+    });
 }
 
 /// Lists values from one tail to the other, and the awkward inputs: zeros, tiny ones that a device may take for zero,

@@ -6,6 +6,7 @@ use super::gelu::{cumulative, exponential_error, flushed, inputs};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 use std::f64::consts::PI;
 
@@ -64,14 +65,18 @@ pub fn gelu_backward(
 }
 
 fn cpu(input: &[f32], grad: &[f32], out: &mut [f32]) {
-    out.par_iter_mut()
-        .with_min_len(PER_TASK)
-        .zip(input)
-        .zip(grad)
-        .for_each(|((out, &x), grad)| {
-            let (cumulative, exponential) = normal(x);
-            *out = grad * (cumulative + x * (exponential * DENSITY));
-        });
+    let inputs = input.par_chunks(PER_TASK).zip(grad.par_chunks(PER_TASK));
+    let tasks = out.par_chunks_mut(PER_TASK).zip(inputs);
+    tasks.for_each(|(out, (input, grad))| slopes(input, grad, out));
+}
+
+/// Computes some of the gradients; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn slopes(input: &[f32], grad: &[f32], out: &mut [f32]) {
+    for ((out, &x), grad) in out.iter_mut().zip(input).zip(grad) {
+        let (cumulative, exponential) = normal(x);
+        *out = grad * (cumulative + x * (exponential * DENSITY));
+    }
 }
 
 /// Computes the derivative of x · Φ(x), and a bound on its error: the two terms cancel near -0.75, so each one's

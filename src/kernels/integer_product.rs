@@ -5,24 +5,20 @@
 //! twin's R2 sum is shifted left by m up to 11, which would not fit; [`combine`] never forms that sum in an `i32`.
 
 pub(super) mod cases;
+mod cpu;
 pub(super) use cases::{MISTAKE, cases};
 
 use super::WORKGROUP;
-use super::gelu::normal;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
 use super::permute_tokens::TokenOrder;
-use super::quantize::{fill, padded};
+use super::quantize::padded;
 use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
 use crate::device::{Binding, Buffer, Commands, Device, Gpu, Shader, Strategy};
 use crate::format::{Format, ProductRule, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2};
-use rayon::prelude::*;
-use std::ops::Range;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "integer_product",
@@ -46,12 +42,6 @@ const VECTOR: usize = 4;
 
 /// Limits the length of a sum so that its worst case, with both of a twin's accumulators added up, fits an `i32`.
 pub const MAX_K: usize = i32::MAX as usize / (2 * 128 * 128);
-
-/// Limits the products of 8-bit codes in a sum that f32 holds exactly, as it does all integers up to 2^24.
-const EXACT_K: usize = (1 << 24) / (128 * 128);
-
-/// Counts the rows of one task on the CPU: enough for the library's product, few enough that the cores share the work.
-const TASK_ROWS: usize = 128;
 
 /// Describes the shape of a batch of products `[m, k] · [k, n]` under several jobs (candidates).
 #[derive(Clone, Copy, Debug)]
@@ -254,31 +244,7 @@ pub fn integer_product(
     out: &Buffer<f32>,
 ) {
     match commands.device() {
-        Device::Cpu(_) => {
-            let blocks = cpu_blocks(product, operands, &|block| block);
-            let order = residual
-                .and_then(|residual| residual.order)
-                .map(|order| (order, order.from.host_slice()));
-            let residual = residual.map(|residual| residual.values.host_slice());
-            let mut out = out.host_slice_mut();
-            for block in &blocks {
-                block.for_each_row(product, |row, values| {
-                    let row = match &order {
-                        Some((order, from)) => order.input_row(from, row),
-                        None => Some(row),
-                    };
-                    let Some(row) = row else {
-                        return;
-                    };
-                    let start = product.out.at(block.matrix, row, 0);
-                    for (column, value) in values.iter().enumerate() {
-                        let at = start + column * product.out.column as usize;
-                        let added = residual.as_ref().map_or(0.0, |residual| residual[at]);
-                        out[block.job * product.job_stride + at] = value + added;
-                    }
-                });
-            }
-        }
+        Device::Cpu(_) => cpu::values(product, operands, residual, &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
             let out = Binding::F32(out);
             let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Values(residual));
@@ -299,28 +265,7 @@ pub fn integer_product_codes(
 ) {
     assert_eq!(product.jobs, 1, "codes are for one set of scales");
     match commands.device() {
-        Device::Cpu(_) => {
-            let (q, encoder) = (half_range(next.bits), next.encoder.host_slice());
-            let blocks = cpu_blocks(product, operands, &|mut block| {
-                if next.gelu {
-                    block.values.iter_mut().for_each(|x| *x *= normal(*x).0);
-                }
-                let mut codes = vec![0; block.values.len()];
-                fill(next.format, q, &block.values, &encoder, &mut codes);
-                (block, codes)
-            });
-            let mut out = out.host_slice_mut();
-            for (block, codes) in &blocks {
-                for (row, codes) in block.rows.clone().zip(codes.chunks_exact(product.n)) {
-                    let start = product.out.at(block.matrix, row, 0);
-                    for (word, lanes) in codes.chunks(4).enumerate() {
-                        let mut bytes = [0; 4];
-                        bytes[..lanes.len()].copy_from_slice(lanes);
-                        out[start + word * product.out.column as usize] = u32::from_le_bytes(bytes);
-                    }
-                }
-            }
-        }
+        Device::Cpu(_) => cpu::codes(product, operands, next, &mut out.host_slice_mut()),
         Device::Gpu(gpu) => {
             let out = Binding::U32(out);
             let (strategy, epilogue) = (product.strategy(gpu), Epilogue::Codes(*next));
@@ -343,16 +288,7 @@ pub fn integer_product_error(
     match commands.device() {
         Device::Cpu(_) => {
             let (reference, weight) = (reference.host_slice(), weight.map(Buffer::host_slice));
-            let errors = cpu_blocks(product, operands, &|block| {
-                block.errors(product, operands, &reference, weight.as_deref())
-            });
-            let mut sums = vec![0.0; product.jobs * operands.groups];
-            for (job, first, errors) in errors {
-                for (group, error) in errors.into_iter().enumerate() {
-                    sums[job * operands.groups + first + group] += error;
-                }
-            }
-            let sums: Vec<f32> = sums.into_iter().map(|sum: f64| sum as f32).collect();
+            let sums = cpu::error(product, operands, &reference, weight.as_deref());
             commands.device().upload(&sums)
         }
         Device::Gpu(gpu) => {
@@ -487,226 +423,6 @@ fn combine(r1: i32, r2: i32, shift: u32) -> f32 {
     let upper = r2 + (r1 >> shift);
     let lower = r1 & ((1 << shift) - 1);
     upper as f32 * (1u32 << shift) as f32 + lower as f32
-}
-
-/// Holds the values of some rows of one matrix under one job.
-struct Block {
-    job: usize,
-    /// The matrix's outer and inner index.
-    matrix: [usize; 2],
-    rows: Range<usize>,
-    /// `[rows][n]`
-    values: Vec<f32>,
-}
-
-impl Block {
-    fn for_each_row(&self, product: &IntegerProduct, mut visit: impl FnMut(usize, &[f32])) {
-        let values = self.values.chunks_exact(product.n);
-        for (row, values) in self.rows.clone().zip(values) {
-            visit(row, values);
-        }
-    }
-
-    /// Returns the job, the block's first group, and the errors of its groups.
-    fn errors(
-        &self,
-        product: &IntegerProduct,
-        operands: &Operands,
-        reference: &[f32],
-        weight: Option<&[f32]>,
-    ) -> (usize, usize, Vec<f64>) {
-        let mut errors = vec![0.0; product.n.div_ceil(operands.group_columns)];
-        let step = product.out.column as usize;
-        let first_group = self.matrix[1] * operands.inner_groups;
-        if operands.group_columns == 1 {
-            self.for_each_row(product, |row, values| {
-                let start = product.out.at(self.matrix, row, 0);
-                for (column, (value, error)) in values.iter().zip(&mut errors).enumerate() {
-                    let at = start + column * step;
-                    let weight = weight.map_or(1.0, |weight| weight[at]);
-                    *error += f64::from((weight * (value - reference[at])).powi(2));
-                }
-            });
-            return (self.job, first_group, errors);
-        }
-        self.for_each_row(product, |row, values| {
-            let start = product.out.at(self.matrix, row, 0);
-            let groups = values.chunks(operands.group_columns).enumerate();
-            for ((group, values), error) in groups.zip(&mut errors) {
-                let at = start + group * operands.group_columns * step;
-                let differences = values.iter().zip(reference[at..].iter().step_by(step));
-                let differences = differences.map(|(value, reference)| value - reference);
-                let squares: f32 = match weight {
-                    None => differences.map(|difference| difference * difference).sum(),
-                    Some(weight) => differences
-                        .zip(weight[at..].iter().step_by(step))
-                        .map(|(difference, weight)| (weight * difference).powi(2))
-                        .sum(),
-                };
-                *error += f64::from(squares);
-            }
-        });
-        (self.job, first_group, errors)
-    }
-}
-
-/// Computes the values of every job and matrix in blocks of rows, shared out over the cores, and what `finish` makes of
-/// each, in order.
-fn cpu_blocks<T: Send>(
-    product: &IntegerProduct,
-    operands: &Operands,
-    finish: &(impl Fn(Block) -> T + Sync),
-) -> Vec<T> {
-    check_length(product);
-    let (problems, words) = (product.problems(), product.words());
-    let (a, b) = (operands.a.host_slice(), operands.b.host_slice());
-    let scales = operands.scales.host_slice();
-    let affine = operands.affine.map(|affine| {
-        let affine = affine.host_slice();
-        let pairs = affine.as_chunks::<2>().0.iter();
-        let (factors, biases): (Vec<f32>, Vec<f32>) = pairs.map(|&[f, b]| (f, b)).unzip();
-        (factors, biases)
-    });
-    let columns = padded(product.n);
-    let stored_words = product.b_width.stored(words) * columns;
-    let matrices = problems * if product.b_per_job { product.jobs } else { 1 };
-    let b_values: Vec<Vec<f32>> = b[..matrices * stored_words]
-        .par_chunks_exact(stored_words)
-        .map(|stored| {
-            let codes = product.b_width.unpack(stored, words, columns);
-            unpacked(&codes, columns, 0..product.n, |code| f32::from(code as i8))
-        })
-        .collect();
-
-    let blocks_down = product.m.div_ceil(TASK_ROWS);
-    (0..product.jobs * problems * blocks_down)
-        .into_par_iter()
-        .map(|task| {
-            let (job, problem) = (
-                task / (blocks_down * problems),
-                task / blocks_down % problems,
-            );
-            let first = task % blocks_down * TASK_ROWS;
-            let rows = first..(first + TASK_ROWS).min(product.m);
-            let matrix = [problem / product.batch[1], problem % product.batch[1]];
-            let of = |per_job: bool| usize::from(per_job) * job * problems + problem;
-            let a_words = words * padded(product.m);
-            let scales = &scales[2 * job * operands.groups..][..2 * operands.groups];
-            let group =
-                |column| matrix[1] * operands.inner_groups + column / operands.group_columns;
-            let mut values = integers(
-                product,
-                &a[of(product.a_per_job) * a_words..][..a_words],
-                rows.clone(),
-                &b_values[of(product.b_per_job)],
-                scales[2 * group(0) + 1] as u32,
-            );
-            // As on GPUs a column's factor joins its scale: no value is rounded once more.
-            let column_scales: Vec<f32> = (0..product.n)
-                .map(|column| {
-                    let factor = affine.as_ref().map_or(1.0, |(factors, _)| factors[column]);
-                    scales[2 * group(column)] * factor
-                })
-                .collect();
-            for row in values.chunks_exact_mut(product.n) {
-                for (value, scale) in row.iter_mut().zip(&column_scales) {
-                    *value *= scale;
-                }
-                if let Some((_, biases)) = &affine {
-                    row.iter_mut().zip(biases).for_each(|(v, b)| *v += b);
-                }
-            }
-            finish(Block {
-                job,
-                matrix,
-                rows,
-                values,
-            })
-        })
-        .collect()
-}
-
-/// Unpacks some rows of an operand `[word][padded_rows]` to floats `[4 · words][rows]`, each code being worth `value`.
-fn unpacked(
-    codes: &[u32],
-    padded_rows: usize,
-    rows: Range<usize>,
-    value: impl Fn(u8) -> f32,
-) -> Vec<f32> {
-    let words = codes.len() / padded_rows;
-    let mut values = vec![0.0; 4 * words * rows.len()];
-    let lines = values.chunks_exact_mut(4 * rows.len());
-    for (codes, lines) in codes.chunks_exact(padded_rows).zip(lines) {
-        for (lane, line) in lines.chunks_exact_mut(rows.len()).enumerate() {
-            for (line, code) in line.iter_mut().zip(&codes[rows.clone()]) {
-                *line = value((code >> (8 * lane)) as u8);
-            }
-        }
-    }
-    values
-}
-
-/// Computes the exact integers of some `rows` of `a`, each as the float that it converts to; `b` is `[4 · words][n]`.
-fn integers(
-    product: &IntegerProduct,
-    a: &[u32],
-    rows: Range<usize>,
-    b: &[f32],
-    shift: u32,
-) -> Vec<f32> {
-    let shape = [rows.len(), 4 * product.words(), product.n];
-    let padded_rows = padded(product.m);
-    if !product.a_format.is_twin() {
-        let a = unpacked(a, padded_rows, rows, |code| f32::from(code as i8));
-        return if shape[1] <= EXACT_K {
-            exact(shape, &a, b)
-        } else {
-            let sums = exact_long(shape, &a, b);
-            sums.into_iter().map(|sum| sum as f32).collect()
-        };
-    }
-    let magnitude = |code: u8| f32::from(code & 0x7f);
-    let in_r2 = |code: u8| f32::from(code >> 7);
-    let r1 = unpacked(a, padded_rows, rows.clone(), |code| {
-        magnitude(code) * (1.0 - in_r2(code))
-    });
-    let r2 = unpacked(a, padded_rows, rows, |code| magnitude(code) * in_r2(code));
-    let sign = product.r1_sign();
-    if shape[1] <= EXACT_K {
-        let mut combined = exact(shape, &r1, b);
-        for (r1, r2) in combined.iter_mut().zip(exact(shape, &r2, b)) {
-            *r1 = combine(sign * *r1 as i32, r2 as i32, shift);
-        }
-        combined
-    } else {
-        let sums = exact_long(shape, &r1, b).into_iter();
-        let sums = sums.zip(exact_long(shape, &r2, b));
-        sums.map(|(r1, r2)| combine(sign * r1, r2, shift)).collect()
-    }
-}
-
-/// Computes a library's product of `a` `[k, m]`, transposed, and `b` `[k, n]`: exact for sums of up to [`EXACT_K`]
-/// products.
-fn exact([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<f32> {
-    let mut sums = vec![0.0; m * n];
-    let a = ArrayView2::from_shape((k, m), a).expect("the left operand holds k lines of rows");
-    let b = ArrayView2::from_shape((k, n), b).expect("the right operand holds k lines of columns");
-    let mut out = ArrayViewMut2::from_shape((m, n), &mut sums).expect("the sums hold m rows");
-    general_mat_mul(1.0, &a.t(), &b, 0.0, &mut out);
-    sums
-}
-
-/// Computes what [`exact`] does for a long `k`: stretches short enough to be exact, added up as integers.
-fn exact_long([m, k, n]: [usize; 3], a: &[f32], b: &[f32]) -> Vec<i32> {
-    let mut sums = vec![0; m * n];
-    for start in (0..k).step_by(EXACT_K) {
-        let end = (start + EXACT_K).min(k);
-        let (a, b) = (&a[start * m..end * m], &b[start * n..end * n]);
-        for (sum, part) in sums.iter_mut().zip(exact([m, end - start, n], a, b)) {
-            *sum += part as i32;
-        }
-    }
-    sums
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
+    "exponential",
     "geometry",
     "layout_test",
     "loop_variables_test",

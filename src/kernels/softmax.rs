@@ -3,11 +3,13 @@
 pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
+use super::exponential::exp;
 use super::quantize::RowCodes;
 use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
@@ -122,14 +124,38 @@ fn parameters(rows: usize, width: usize, factor: f32, codes: Option<&RowCodes>) 
 
 /// Computes one row of the result.
 fn probabilities(factor: f32, scores: &[f32], out: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
+    let largest = largest(scores);
     for (out, score) in out.iter_mut().zip(scores) {
-        *out = (factor * (score - largest)).exp();
-        sum += *out;
+        *out = factor * (score - largest);
     }
-    let inverse = 1.0 / sum;
-    for out in out {
-        *out *= inverse;
+    normalise(out);
+}
+
+/// Finds the largest of a row's values; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+pub(super) fn largest(row: &[f32]) -> f32 {
+    let (vectors, rest) = row.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for vector in vectors {
+        for (lane, &x) in lanes.iter_mut().zip(vector) {
+            *lane = lane.max(x);
+        }
+    }
+    lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Replaces a row's exponents by their exponentials, divided by the sum of these; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+pub(super) fn normalise(row: &mut [f32]) {
+    for x in row.iter_mut() {
+        *x = exp(*x);
+    }
+    let inverse = 1.0 / row.iter().sum::<f32>();
+    for x in row {
+        *x *= inverse;
     }
 }

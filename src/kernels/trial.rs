@@ -22,18 +22,27 @@ pub const STRATEGY_NAMES: [&str; 3] = [
 /// # Errors
 /// Other bits, or the device's own errors. The products then go on as before.
 pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
+    device.wait(adopt_async(device, name, strategy))
+}
+
+/// Does what [`adopt`] does, without waiting, as a browser needs it. On a native target it blocks the thread.
+///
+/// # Errors
+/// Those of [`adopt`].
+pub async fn adopt_async(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
     let Some(before) = device.strategy(name) else {
         return Ok(());
     };
     let expected = if name == super::float_product::SHADER.name {
         device.set_strategy(name, Strategy::Registers);
-        probe(device, name)
+        probe(device, name).await
     } else {
-        probe(&Device::cpu(), name)
+        probe(&Device::cpu(), name).await
     };
     device.set_strategy(name, strategy);
+    let found = probe(device, name).await;
     let agrees = expected.and_then(|expected| {
-        if probe(device, name)? == expected {
+        if found? == expected {
             return Ok(());
         }
         let problem = format!("{name} by {strategy} gives wrong results");
@@ -47,7 +56,7 @@ pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<
 
 /// Computes the bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the
 /// first column hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
-fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
+async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
     let [m, n, k] = [67, 70, 2048];
     // A linear congruential generator, of which the upper bits are good enough.
     let mut state = 1u32;
@@ -108,6 +117,6 @@ fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
         };
         integer_product(&mut commands, &product, &operands, None, &out);
     }
-    let values = commands.read(&out)?;
+    let values = commands.read_async(&out).await?;
     Ok(values.into_iter().map(f32::to_bits).collect())
 }

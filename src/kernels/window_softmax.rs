@@ -5,6 +5,7 @@ pub(super) use cases::{MISTAKE, cases};
 
 use super::quantize::RowCodes;
 use super::rows;
+use super::softmax::{largest, normalise};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
@@ -175,14 +176,7 @@ fn probabilities(
     for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
         *out = shape.factor * score + (bias + mask);
     }
-    let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for out in out.iter_mut() {
-        *out = (*out - largest).exp();
-        sum += *out;
-    }
-    let inverse = 1.0 / sum;
-    for out in out {
-        *out *= inverse;
-    }
+    let largest = largest(out);
+    out.iter_mut().for_each(|out| *out -= largest);
+    normalise(out);
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// Those of the device.
-pub(super) fn correct_bias(
+pub(super) async fn correct_bias(
     commands: &mut Commands,
     plan: &SitePlan,
     batches: &[Batch],
@@ -33,8 +33,8 @@ pub(super) fn correct_bias(
     let mut rows = 0;
     for batch in batches {
         let estimate = estimator.estimate(commands, batch);
-        let estimate = commands.read(&estimate)?;
-        let out = commands.read(&batch.record.out)?;
+        let estimate = commands.read_async(&estimate).await?;
+        let out = commands.read_async(&batch.record.out).await?;
         let image = sizes.rows * sizes.outputs;
         let of_images: Vec<Vec<f64>> = (estimate.par_chunks_exact(image))
             .zip(out.par_chunks_exact(image))

@@ -248,7 +248,10 @@ impl Chosen<'_> {
     ///
     /// # Errors
     /// Those of the device, and sums that are not finite.
-    pub fn evidence(&self, commands: &mut Commands) -> Result<(SiteEvidence, Option<Histograms>)> {
+    pub async fn evidence(
+        &self,
+        commands: &mut Commands,
+    ) -> Result<(SiteEvidence, Option<Histograms>)> {
         let (plan, scales) = (self.plan, &self.quantized.scales);
         let histograms = Histograms::new(plan, scales, self.largest_a);
         let estimator = Estimator::new(commands.device(), plan, self.quantized);
@@ -263,19 +266,19 @@ impl Chosen<'_> {
             let needs_gradient = self.metric.needs_gradient();
             let grad = record.grad.as_ref().filter(|_| needs_gradient);
             let of_images = similarity(commands, *images, &record.out, &estimate, grad);
-            sums.add(&commands.read(&of_images)?);
-            let values = commands.read(&record.a)?;
+            sums.add(&commands.read_async(&of_images).await?);
+            let values = commands.read_async(&record.a).await?;
             a += usage(plan, Side::A, scales, &values, *images, &histograms);
             // A weight is the same for all batches, so it is counted once.
             if let Some(activation) = &record.b {
                 // Q and k lie in one buffer.
                 let values = match activation.allocation() == record.a.allocation() {
                     true => values,
-                    false => commands.read(activation)?,
+                    false => commands.read_async(activation).await?,
                 };
                 b += usage(plan, Side::B, scales, &values, *images, &None);
             } else if let (0, Some(linear)) = (index, self.linear) {
-                let values = commands.read(&linear.weight)?;
+                let values = commands.read_async(&linear.weight).await?;
                 b += usage(plan, Side::B, scales, &values, 1, &None);
             }
         }

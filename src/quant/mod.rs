@@ -32,6 +32,6 @@ pub use plan::{
     SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
-pub use rounding::nearest_codes;
+pub use rounding::{nearest_codes, nearest_codes_async};
 pub use search::{Batch, CandidateScore, Found, Scan, ScoreCurve, SiteSearch, Work};
 pub use settings::{Metric, Preset, Sequence, Settings, Transform};

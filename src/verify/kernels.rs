@@ -47,21 +47,34 @@ impl Suite {
 
     /// Runs every kernel on `device`, and tells of each before it does. What goes wrong on the device is a failure of the
     /// kernel that it happens with.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, device: &Device, on_kernel: &mut dyn FnMut(&str)) -> Vec<KernelReport> {
-        let reports = self.kernels.iter().map(|(kernel, prepared)| {
+        let reports = device.wait(async { Ok(self.run_async(device, on_kernel).await) });
+        reports.expect("what goes wrong is part of the reports")
+    }
+
+    /// Does what [`run`](Self::run) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    pub async fn run_async(
+        &self,
+        device: &Device,
+        on_kernel: &mut dyn FnMut(&str),
+    ) -> Vec<KernelReport> {
+        let mut reports = Vec::new();
+        for (kernel, prepared) in &self.kernels {
             on_kernel(kernel.name);
             let mut cases = Vec::new();
             for prepared in prepared {
-                prepared.case.run(device, &mut |strategy, found| {
+                let each = &mut |strategy, found| {
                     cases.push(prepared.check(device, strategy, found));
-                });
+                };
+                prepared.case.run_async(device, each).await;
             }
-            KernelReport {
+            reports.push(KernelReport {
                 kernel: kernel.name.to_owned(),
                 cases,
-            }
-        });
-        reports.collect()
+            });
+        }
+        reports
     }
 }
 

@@ -71,20 +71,27 @@ impl Verification {
     }
 
     /// Computes everything on `device` and compares. What goes wrong there is part of the report.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, device: &Device, on_step: &mut dyn FnMut(Step)) -> DeviceReport {
-        let kernels = self
-            .suite
-            .run(device, &mut |kernel| on_step(Step::Kernel(kernel)));
-        let models = self.models.iter().map(|model| {
+        let report = device.wait(async { Ok(self.run_async(device, on_step).await) });
+        report.expect("what goes wrong is part of the report")
+    }
+
+    /// Does what [`run`](Self::run) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    pub async fn run_async(&self, device: &Device, on_step: &mut dyn FnMut(Step)) -> DeviceReport {
+        let on_kernel = &mut |kernel: &str| on_step(Step::Kernel(kernel));
+        let kernels = self.suite.run_async(device, on_kernel).await;
+        let mut models = Vec::new();
+        for model in &self.models {
             on_step(Step::Model(&model.subject.name));
-            model.check(device)
-        });
+            models.push(model.check(device).await);
+        }
         DeviceReport {
             name: device.name().to_owned(),
             backend: device.backend().to_owned(),
             driver: device.driver().to_owned(),
             strategies: models::strategy_names(device),
-            models: models.collect(),
+            models,
             kernels,
         }
     }

@@ -54,34 +54,39 @@ impl Reference {
     pub fn new(subject: Subject) -> Result<Self> {
         let cpu = Device::cpu();
         Ok(Self {
-            float: float_results(&cpu, &subject)?,
-            integer: integer_results(&cpu, &subject, None)?,
+            float: cpu.wait(float_results(&cpu, &subject))?,
+            integer: cpu.wait(integer_results(&cpu, &subject, None))?,
             subject,
         })
     }
 
     /// Computes everything on `device` and compares.
-    pub fn check(&self, device: &Device) -> ModelReport {
+    pub async fn check(&self, device: &Device) -> ModelReport {
         let mut report = ModelReport {
             name: self.subject.name.clone(),
             float: None,
             integer: None,
             failure: None,
         };
-        let checked = self.check_float(device).and_then(|float| {
-            report.float = float;
-            report.integer = self.check_integer(device)?;
-            Ok(())
-        });
-        report.failure = checked.err().map(Failure::of);
+        match self.check_float(device).await {
+            Ok(float) => report.float = float,
+            Err(error) => {
+                report.failure = Some(Failure::of(error));
+                return report;
+            }
+        }
+        match self.check_integer(device).await {
+            Ok(integer) => report.integer = integer,
+            Err(error) => report.failure = Some(Failure::of(error)),
+        }
         report
     }
 
-    fn check_float(&self, device: &Device) -> Result<Option<FloatReport>> {
+    async fn check_float(&self, device: &Device) -> Result<Option<FloatReport>> {
         let (Some(expected), Some((_, resolved))) = (&self.float, &self.subject.float) else {
             return Ok(None);
         };
-        let Some(found) = float_results(device, &self.subject)? else {
+        let Some(found) = float_results(device, &self.subject).await? else {
             return Ok(None);
         };
         let logit_bound = logit_bound(resolved);
@@ -114,11 +119,12 @@ impl Reference {
         }))
     }
 
-    fn check_integer(&self, device: &Device) -> Result<Option<IntegerReport>> {
+    async fn check_integer(&self, device: &Device) -> Result<Option<IntegerReport>> {
         let (Some(expected), Some(model)) = (&self.integer, &self.subject.quantized) else {
             return Ok(None);
         };
-        let Some(found) = integer_results(device, &self.subject, Some(&expected.trace))? else {
+        let Some(found) = integer_results(device, &self.subject, Some(&expected.trace)).await?
+        else {
             return Ok(None);
         };
         // No more than if a step of a code, beside the largest one, were added at every site, at random.
@@ -214,31 +220,32 @@ impl Choice {
     }
 }
 
-fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResults>> {
+async fn float_results(device: &Device, subject: &Subject) -> Result<Option<FloatResults>> {
     let Some((weights, resolved)) = &subject.float else {
         return Ok(None);
     };
     let architecture = &resolved.architecture;
     let mut model = Model::float(device, weights, architecture, &resolved.preprocessing)?;
-    let logits = model.logits(&subject.images)?;
+    let logits = model.logits_async(&subject.images).await?;
     let traced = &subject.images[..subject.images.len().min(TRACED)];
     let calibration = Calibration::builder(device, weights, architecture)
         .method(&method(architecture))
         .images(traced)
-        .run()?;
+        .run_async()
+        .await?;
     let choices = calibration.reports.iter().map(|report| {
         let scales = &calibration.sites[&report.site].scales;
         (report.site.clone(), Choice::new(scales, report.score))
     });
     Ok(Some(FloatResults {
         logits,
-        gradients: gradients(device, weights, resolved, traced)?,
+        gradients: gradients(device, weights, resolved, traced).await?,
         choices: choices.collect(),
     }))
 }
 
 /// Computes ∂L/∂O of every site, first to last.
-fn gradients(
+async fn gradients(
     device: &Device,
     weights: &Weights,
     resolved: &Resolved,
@@ -263,7 +270,7 @@ fn gradients(
         for site in segment.sites().iter().rev() {
             let of_site = records[&site.name].grad.as_ref();
             let of_site = of_site.expect("the backward pass goes through every site");
-            gradients.push((site.name.clone(), commands.read(of_site)?));
+            gradients.push((site.name.clone(), commands.read_async(of_site).await?));
         }
         if let Some(before) = before {
             grad = before;
@@ -273,7 +280,7 @@ fn gradients(
     Ok(gradients)
 }
 
-fn integer_results(
+async fn integer_results(
     device: &Device,
     subject: &Subject,
     given: Option<&Trace>,
@@ -282,9 +289,10 @@ fn integer_results(
         return Ok(None);
     };
     let traced = &subject.images[..subject.images.len().min(TRACED)];
+    let mut network = Model::quantized(device, model)?;
     Ok(Some(IntegerResults {
-        logits: Model::quantized(device, model)?.logits(&subject.images)?,
-        trace: trace::record(device, model, traced, given)?,
+        logits: network.logits_async(&subject.images).await?,
+        trace: trace::record(device, model, traced, given).await?,
     }))
 }
 

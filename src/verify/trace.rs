@@ -6,7 +6,7 @@ use super::kernels::sha256;
 use super::report::{Codes, Failure, SiteIntegers};
 use super::step::{levels_apart, step};
 use crate::device::{Buffer, Commands, Device};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Activation, Network, Output, Products, Site, Then};
 use crate::kernels::Format;
 use crate::kernels::catalogue::Random;
@@ -52,26 +52,63 @@ enum Out {
     Codes(Vec<u32>, String),
 }
 
-/// Computes an integer network's products, and keeps what each site computed.
-struct Traced<'a> {
+/// Computes an integer network's products, and keeps what each site computes.
+struct Tracer<'a> {
     device: &'a Device,
-    products: IntegerProducts,
-    given: Option<&'a Trace>,
-    sites: Vec<SiteTrace>,
-    /// The first thing that went wrong.
-    error: Option<Error>,
+    products: &'a mut IntegerProducts,
+    /// What the sites of this segment are given.
+    given: Option<&'a [SiteTrace]>,
+    sites: Vec<Kept>,
 }
 
-impl Traced<'_> {
-    fn read<T: bytemuck::Pod>(&mut self, commands: &mut Commands, buffer: &Buffer<T>) -> Vec<T> {
-        commands.read(buffer).unwrap_or_else(|error| {
-            self.error.get_or_insert(error);
-            Vec::new()
+/// Holds what is computed at a site, on the device.
+struct Kept {
+    site: Site,
+    images: usize,
+    integers: Option<KeptIntegers>,
+    out: Output,
+    /// The site that codes are for.
+    next: Option<String>,
+}
+
+/// Holds a product of integers, on the device.
+struct KeptIntegers {
+    codes: OperandCodes,
+    integers: Buffer<f32>,
+    of_random: Buffer<f32>,
+}
+
+impl Kept {
+    async fn read(self, commands: &mut Commands) -> Result<SiteTrace> {
+        let integers = match self.integers {
+            Some(kept) => Some(IntegerTrace {
+                a: commands.read_async(&kept.codes.a.words).await?,
+                b: match kept.codes.b {
+                    Some(b) => Some(commands.read_async(&b.words).await?),
+                    None => None,
+                },
+                integers: commands.read_async(&kept.integers).await?,
+                of_random: commands.read_async(&kept.of_random).await?,
+            }),
+            None => None,
+        };
+        let out = match self.out {
+            Output::Values(values) => Out::Values(commands.read_async(&values).await?),
+            Output::Codes(words) => {
+                let next = self.next.expect("codes are for a site");
+                Out::Codes(commands.read_async(&words).await?, next)
+            }
+        };
+        Ok(SiteTrace {
+            site: self.site,
+            images: self.images,
+            integers,
+            out,
         })
     }
 }
 
-impl Products for Traced<'_> {
+impl Products for Tracer<'_> {
     fn product(
         &mut self,
         commands: &mut Commands,
@@ -82,55 +119,40 @@ impl Products for Traced<'_> {
         then: Then,
     ) -> Output {
         let device = self.device;
-        let given = self.given.map(|given| &given.0[self.sites.len()]);
-        if !self.products.is_integer(site) {
-            let out = self.products.product(commands, site, images, a, b, then);
-            let found = self.read(commands, out.values());
-            self.sites.push(SiteTrace {
-                site: site.clone(),
-                images,
-                integers: None,
-                out: Out::Values(found),
-            });
-            return match given.map(|given| &given.out) {
-                Some(Out::Values(values)) => Output::Values(device.upload(values)),
-                _ => out,
-            };
-        }
-        let given_codes = given.and_then(|given| given.integers.as_ref());
-        let codes = self.products.codes(commands, site, images, a, b);
-        let found_a = self.read(commands, &codes.a.words);
-        let found_b = codes.b.as_ref().map(|b| self.read(commands, &b.words));
-        let codes = match given_codes {
-            Some(given) => OperandCodes {
+        let given = self.given.map(|given| &given[self.sites.len()]);
+        let (integers, out) = if self.products.is_integer(site) {
+            let codes = self.products.codes(commands, site, images, a, b);
+            let given_codes = given.and_then(|given| given.integers.as_ref());
+            let given_codes = given_codes.map(|given| OperandCodes {
                 a: Packed::shared(device.upload(&given.a)),
                 b: given.b.as_ref().map(|b| Packed::shared(device.upload(b))),
-            },
-            None => codes,
-        };
-        let integers = self.products.integers(commands, site, images, &codes);
-        let integers = self.read(commands, &integers);
-        let random = random_codes(device, site, images, &codes);
-        let of_random = self.products.integers(commands, site, images, &random);
-        let of_random = self.read(commands, &of_random);
-        let out = self.products.multiply(commands, site, images, &codes, then);
-        let found = match (&out, then) {
-            (Output::Codes(words), Then::Gelu(next) | Then::Feed(next)) => {
-                Out::Codes(self.read(commands, words), next.name.clone())
-            }
-            (Output::Codes(_), _) => unreachable!("codes are for a site"),
-            (Output::Values(values), _) => Out::Values(self.read(commands, values)),
-        };
-        self.sites.push(SiteTrace {
-            site: site.clone(),
-            images,
-            integers: Some(IntegerTrace {
-                a: found_a,
-                b: found_b,
+            });
+            let operands = given_codes.as_ref().unwrap_or(&codes);
+            let random = random_codes(device, site, images, operands);
+            let integers = self.products.integers(commands, site, images, operands);
+            let of_random = self.products.integers(commands, site, images, &random);
+            let out = self
+                .products
+                .multiply(commands, site, images, operands, then);
+            let kept = KeptIntegers {
+                codes,
                 integers,
                 of_random,
-            }),
-            out: found,
+            };
+            (Some(kept), out)
+        } else {
+            let out = self.products.product(commands, site, images, a, b, then);
+            (None, out)
+        };
+        self.sites.push(Kept {
+            site: site.clone(),
+            images,
+            integers,
+            out: out.clone(),
+            next: match then {
+                Then::Gelu(next) | Then::Feed(next) => Some(next.name.clone()),
+                Then::Keep | Then::Add(_) => None,
+            },
         });
         match given.map(|given| &given.out) {
             Some(Out::Values(values)) => Output::Values(device.upload(values)),
@@ -171,29 +193,31 @@ fn random_codes(device: &Device, site: &Site, images: usize, like: &OperandCodes
     }
 }
 
-/// Runs `model` on `images`; where a trace is `given`, each site on what that trace had there.
-pub(super) fn record(
+/// Runs `model` on `images`; where a trace is `given`, each site on what that trace had there. What a segment's sites
+/// compute stays on the device until the whole segment has been computed.
+pub(super) async fn record(
     device: &Device,
     model: &QuantizedModel,
     images: &[Vec<f32>],
     given: Option<&Trace>,
 ) -> Result<Trace> {
-    let (network, products): (Network, _) = model.load(device)?;
-    let mut traced = Traced {
-        device,
-        products,
-        given,
-        sites: Vec::new(),
-        error: None,
-    };
-    let pixels = device.upload(&images.concat());
+    let (network, mut products): (Network, _) = model.load(device)?;
     let commands = &mut Commands::new(device);
-    network.logits(commands, &mut traced, images.len(), &pixels);
-    commands.synchronize()?;
-    match traced.error {
-        Some(error) => Err(error),
-        None => Ok(Trace(traced.sites)),
+    let mut values = device.upload(&images.concat());
+    let mut sites = Vec::new();
+    for segment in network.segments() {
+        let mut tracer = Tracer {
+            device,
+            products: &mut products,
+            given: given.map(|given| &given.0[sites.len()..]),
+            sites: Vec::new(),
+        };
+        values = segment.forward(commands, &mut tracer, images.len(), &values);
+        for kept in tracer.sites {
+            sites.push(kept.read(commands).await?);
+        }
     }
+    Ok(Trace(sites))
 }
 
 /// Compares a device's trace with the CPU's, which it was given.

@@ -118,7 +118,7 @@ impl Display for Difference {
     }
 }
 
-type Run = Arc<dyn Fn(&Device) -> Result<Values> + Send + Sync>;
+type Run = Arc<dyn Fn(&mut Commands, &Device) -> Outcome + Send + Sync>;
 type Formula<T> = Arc<dyn Fn() -> T + Send + Sync>;
 
 #[derive(Clone)]
@@ -196,30 +196,45 @@ impl Case {
     /// # Errors
     /// None that a CPU has.
     pub fn cpu(&self) -> Result<Values> {
-        (self.run)(&Device::cpu())
+        let cpu = Device::cpu();
+        cpu.wait(values(&self.run, &cpu))
     }
 
     /// Runs it on `device` under each of the strategies that are to be tried and that the device offers, or once where
     /// there is nothing to choose; not at all where the device lacks what it needs. Hands over each result.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self, device: &Device, each: &mut dyn FnMut(Option<Strategy>, Result<Values>)) {
+        let run = device.wait(async {
+            self.run_async(device, each).await;
+            Ok(())
+        });
+        run.expect("errors are handed over");
+    }
+
+    /// Does what [`run`](Self::run) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    pub async fn run_async(
+        &self,
+        device: &Device,
+        each: &mut dyn FnMut(Option<Strategy>, Result<Values>),
+    ) {
         if self.needs_f16 && !device.has_f16()
             || self.needs_cooperative_matrices && device.cooperative_units().is_none()
         {
             return;
         }
         let Some(Divided { name, strategies }) = self.divided else {
-            return each(None, self.with_rows_divided(device, &self.run));
+            return each(None, self.with_rows_divided(device, &self.run).await);
         };
         let Some(usual) = device.strategy(name) else {
             // The CPU divides nothing, and has no units for matrices.
             if strategies != [Strategy::Cooperative] {
-                each(None, (self.run)(device));
+                each(None, values(&self.run, device).await);
             }
             return;
         };
         for &strategy in strategies.iter().filter(|&&it| device.offers(it)) {
             device.set_strategy(name, strategy);
-            each(Some(strategy), (self.run)(device));
+            each(Some(strategy), values(&self.run, device).await);
         }
         device.set_strategy(name, usual);
     }
@@ -227,13 +242,13 @@ impl Case {
     /// Computes what must have the same bits on the same device: the kernels that it stands for, one after the other.
     pub fn unfused(&self, device: &Device) -> Option<Result<Values>> {
         let run = self.unfused.as_ref()?;
-        Some(self.with_rows_divided(device, run))
+        Some(device.wait(self.with_rows_divided(device, run)))
     }
 
-    fn with_rows_divided(&self, device: &Device, run: &Run) -> Result<Values> {
+    async fn with_rows_divided(&self, device: &Device, run: &Run) -> Result<Values> {
         let usual = device.shares_rows();
         device.set_shares_rows(self.shares_rows.unwrap_or(usual));
-        let found = run(device);
+        let found = values(run, device).await;
         device.set_shares_rows(usual);
         found
     }
@@ -308,7 +323,7 @@ pub(super) struct Draft<D> {
 type Inputs<D> = Arc<LazyLock<D, Box<dyn FnOnce() -> D + Send>>>;
 
 /// Drafts a case of what `run` does with `inputs`.
-pub(super) fn case<D: Send + Sync + 'static, R: Readable>(
+pub(super) fn case<D: Send + Sync + 'static, R: Into<Outcome>>(
     name: impl Into<String>,
     inputs: impl FnOnce() -> D + Send + 'static,
     run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
@@ -316,32 +331,35 @@ pub(super) fn case<D: Send + Sync + 'static, R: Readable>(
     let inputs: Inputs<D> = Arc::new(LazyLock::new(Box::new(inputs)));
     Draft {
         name: name.into(),
-        run: reading(&inputs, run),
+        run: given(&inputs, run),
         inputs,
         unfused: None,
     }
 }
 
-fn reading<D: Send + Sync + 'static, R: Readable>(
+fn given<D: Send + Sync + 'static, R: Into<Outcome>>(
     inputs: &Inputs<D>,
     run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
 ) -> Run {
     let inputs = inputs.clone();
-    Arc::new(move |device| {
-        let mut commands = Commands::new(device);
-        let result = run(&mut commands, device, &inputs);
-        result.values(&mut commands)
-    })
+    Arc::new(move |commands, device| run(commands, device, &inputs).into())
+}
+
+/// Computes what `run` leaves on `device`.
+async fn values(run: &Run, device: &Device) -> Result<Values> {
+    let mut commands = Commands::new(device);
+    let outcome = run(&mut commands, device);
+    outcome.values(&mut commands).await
 }
 
 impl<D: Send + Sync + 'static> Draft<D> {
     /// Demands the same bits as `run` gives, on the same device.
-    pub(super) fn unfused<R: Readable>(
+    pub(super) fn unfused<R: Into<Outcome>>(
         self,
         run: impl Fn(&mut Commands, &Device, &D) -> R + Send + Sync + 'static,
     ) -> Self {
         Self {
-            unfused: Some(reading(&self.inputs, run)),
+            unfused: Some(given(&self.inputs, run)),
             ..self
         }
     }
@@ -390,28 +408,12 @@ impl<D: Send + Sync + 'static> Draft<D> {
     }
 }
 
-/// Reads a result that can be compared.
-pub(super) trait Readable {
-    fn values(self, commands: &mut Commands) -> Result<Values>;
-}
-
-impl Readable for Buffer<f32> {
-    fn values(self, commands: &mut Commands) -> Result<Values> {
-        Ok(commands.read(&self)?.into())
-    }
-}
-
-impl Readable for Buffer<f16> {
-    fn values(self, commands: &mut Commands) -> Result<Values> {
-        let halves = commands.read(&self)?.into_iter();
-        Ok(Values::Floats(halves.map(f16::to_f32).collect()))
-    }
-}
-
-impl Readable for Buffer<u32> {
-    fn values(self, commands: &mut Commands) -> Result<Values> {
-        Ok(commands.read(&self)?.into())
-    }
+/// Holds what a kernel wrote, on its device.
+pub(super) enum Outcome {
+    Floats(Buffer<f32>),
+    Halves(Buffer<f16>),
+    Words(Buffer<u32>),
+    Codes(Unpadded),
 }
 
 /// Holds words of codes, of which those of the rows that pad a matrix don't count: `rows` are a matrix.
@@ -420,13 +422,47 @@ pub(super) struct Unpadded {
     pub rows: usize,
 }
 
-impl Readable for Unpadded {
-    /// Returns the words, with zero where they don't count.
-    fn values(self, commands: &mut Commands) -> Result<Values> {
-        let padded = self.rows.next_multiple_of(4);
-        let words = commands.read(&self.codes)?.into_iter().enumerate();
-        let counted = words.map(|(at, word)| if at % padded < self.rows { word } else { 0 });
-        Ok(Values::Words(counted.collect()))
+impl Outcome {
+    /// Reads it back, with zero for words of codes that don't count.
+    async fn values(self, commands: &mut Commands) -> Result<Values> {
+        Ok(match self {
+            Self::Floats(floats) => commands.read_async(&floats).await?.into(),
+            Self::Halves(halves) => {
+                let halves = commands.read_async(&halves).await?.into_iter();
+                Values::Floats(halves.map(f16::to_f32).collect())
+            }
+            Self::Words(words) => commands.read_async(&words).await?.into(),
+            Self::Codes(Unpadded { codes, rows }) => {
+                let padded = rows.next_multiple_of(4);
+                let words = commands.read_async(&codes).await?.into_iter().enumerate();
+                let counted = words.map(|(at, word)| if at % padded < rows { word } else { 0 });
+                Values::Words(counted.collect())
+            }
+        })
+    }
+}
+
+impl From<Buffer<f32>> for Outcome {
+    fn from(floats: Buffer<f32>) -> Self {
+        Self::Floats(floats)
+    }
+}
+
+impl From<Buffer<f16>> for Outcome {
+    fn from(halves: Buffer<f16>) -> Self {
+        Self::Halves(halves)
+    }
+}
+
+impl From<Buffer<u32>> for Outcome {
+    fn from(words: Buffer<u32>) -> Self {
+        Self::Words(words)
+    }
+}
+
+impl From<Unpadded> for Outcome {
+    fn from(codes: Unpadded) -> Self {
+        Self::Codes(codes)
     }
 }
 

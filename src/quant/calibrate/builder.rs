@@ -115,6 +115,14 @@ impl<'a> CalibrationBuilder<'a> {
     /// loss whose gradient is zero for every image (`hessian` only), the device's errors (of one that is to be
     /// reopened: that it is lost twice, or that another would take its place), and those of `on_event`.
     pub fn run(self) -> Result<Calibration> {
+        self.device.clone().wait(self.run_async())
+    }
+
+    /// Does what [`run`](Self::run) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub async fn run_async(self) -> Result<Calibration> {
         let default;
         let method = match self.method {
             Some(method) => method,
@@ -135,7 +143,7 @@ impl<'a> CalibrationBuilder<'a> {
         let mut ignored = |_: Event| Ok(());
         let on_event = self.on_event.unwrap_or(&mut ignored);
         let mut device = self.device;
-        let outcome = calibrator.run(&mut device, self.findings, on_event);
+        let outcome = calibrator.run(&mut device, self.findings, on_event).await;
         if let Some(reopen) = self.reopen {
             *reopen.replaced = device;
         }

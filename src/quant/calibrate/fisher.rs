@@ -40,7 +40,7 @@ impl Probes {
     ///
     /// # Errors
     /// A network that is certain of every image, and the device's errors.
-    pub fn new(
+    pub async fn new(
         commands: &mut Commands,
         segments: &[Segment],
         weights: &Weights,
@@ -80,7 +80,7 @@ impl Probes {
                     let grad = device.upload(&gradients[chunk.start * len..chunk.end * len]);
                     let at_input = tape.backward(commands, grad);
                     let at_input = at_input.expect("only the first segment takes pixels");
-                    append(before, commands.read(&at_input)?);
+                    append(before, commands.read_async(&at_input).await?);
                 }
             }
             gradients = before;
@@ -105,7 +105,7 @@ impl SegmentFisher {
     ///
     /// # Errors
     /// Those of the device.
-    pub fn new(
+    pub async fn new(
         commands: &mut Commands,
         segment: &Segment,
         products: &FloatProducts,
@@ -135,7 +135,7 @@ impl SegmentFisher {
             }
             fisher.sums.resize_with(squares.sums.len(), Vec::new);
             for (sum, of_chunk) in fisher.sums.iter_mut().zip(&squares.sums) {
-                append(sum, commands.read(of_chunk)?);
+                append(sum, commands.read_async(of_chunk).await?);
             }
             fisher.sites = squares.sites;
         }
@@ -254,8 +254,11 @@ mod tests {
             let pixels = answers.float("fisher/images").unwrap();
             let images = pixels.chunks(segments[0].input_len());
             let images: Vec<Vec<f32>> = images.map(<[f32]>::to_vec).collect();
-            let checkpoints =
-                forward(commands, segments, &weights, &images, 1, None, on_event).unwrap();
+            let checkpoints = device
+                .wait(forward(
+                    commands, segments, &weights, &images, 1, None, on_event,
+                ))
+                .unwrap();
 
             let expected = answers.integers("fisher/labels").unwrap();
             let count = expected.len() / images.len();
@@ -272,14 +275,14 @@ mod tests {
                 draws,
                 all,
                 on_event,
-            )
-            .unwrap();
+            );
+            let probes = device.wait(probes).unwrap();
             let mut compared = 0;
             for (index, segment) in segments.iter().enumerate() {
                 let products = FloatProducts::load(&device, &weights, segment.sites()).unwrap();
                 let (inputs, of) = (&checkpoints.inputs[index], (&probes, index));
-                let fisher =
-                    SegmentFisher::new(commands, segment, &products, inputs, of, 1).unwrap();
+                let fisher = SegmentFisher::new(commands, segment, &products, inputs, of, 1);
+                let fisher = device.wait(fisher).unwrap();
                 for site in segment.sites() {
                     let [a, _, out] = fisher.of(&site.name);
                     for (part, found) in [("a", a), ("out", out)] {

@@ -68,7 +68,7 @@ impl<'a> Memory<'a> {
     ///
     /// # Errors
     /// A budget that is too small, and those of the device and the weights.
-    pub fn new(
+    pub async fn new(
         network: &'a Network,
         weights: &Weights,
         method: &'a Method,
@@ -83,7 +83,7 @@ impl<'a> Memory<'a> {
             let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
             needs.push(match alike {
                 Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
-                None => Needs::measure(network, weights, &method.settings, index)?,
+                None => Needs::measure(network, weights, &method.settings, index).await?,
             });
         }
         let mut memory = Self {
@@ -248,7 +248,7 @@ impl<'a> Memory<'a> {
 }
 
 impl Needs {
-    fn measure(
+    async fn measure(
         network: &Network,
         weights: &Weights,
         settings: &Settings,
@@ -275,7 +275,7 @@ impl Needs {
         } else if settings.metric.needs_gradient() {
             tape.backward(&mut commands, grad());
         }
-        commands.synchronize()?;
+        commands.synchronize_async().await?;
         let records = tape.into_records().into_iter();
         Ok(Self {
             weights: loaded - before,

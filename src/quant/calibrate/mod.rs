@@ -25,7 +25,7 @@ use super::evidence::{Chosen, Histograms, SiteEvidence};
 use super::method::Method;
 use super::plan::SitePlan;
 use super::quantized_site::QuantizedSite;
-use super::rounding::nearest_codes;
+use super::rounding::nearest_codes_async;
 use super::search::{Batch, ScoreCurve, SiteSearch, Work};
 use super::settings::Settings;
 use crate::device::Commands;
@@ -148,10 +148,10 @@ impl Calibration {
     }
 
     /// Chooses the scales of a site and computes how well they do; adds the time to the phases'.
-    fn search_site(
+    async fn search_site(
         &mut self,
         commands: &mut Commands,
-        task: &SiteTask,
+        task: &SiteTask<'_>,
     ) -> Result<(SiteReport, QuantizedSite)> {
         let start = Instant::now();
         let linear = task
@@ -159,17 +159,20 @@ impl Calibration {
             .site
             .has_weight()
             .then(|| task.products.linear(&task.plan.site));
-        let search = SiteSearch::new(
+        let search = SiteSearch::new_async(
             commands,
             task.plan,
             task.settings,
             linear,
             task.batches,
             task.step_bytes,
-        )?;
-        let mut found = search.run(commands)?;
+        )
+        .await?;
+        let mut found = search.run_async(commands).await?;
         let weight = match linear {
-            Some(linear) => Some(nearest_codes(commands, task.plan, linear, &found.scales)?),
+            Some(linear) => {
+                Some(nearest_codes_async(commands, task.plan, linear, &found.scales).await?)
+            }
             None => None,
         };
         let mut quantized = QuantizedSite {
@@ -177,7 +180,7 @@ impl Calibration {
             weight,
         };
         if task.settings.bias_correction {
-            correct_bias(commands, task.plan, task.batches, &mut quantized)?;
+            correct_bias(commands, task.plan, task.batches, &mut quantized).await?;
         }
         let searching = start.elapsed();
         let chosen = Chosen {
@@ -189,7 +192,7 @@ impl Calibration {
             largest_a: found.largest_a,
             score_unit: task.score_unit,
         };
-        let (evidence, histograms) = chosen.evidence(commands)?;
+        let (evidence, histograms) = chosen.evidence(commands).await?;
         self.search += searching;
         self.evidence += start.elapsed() - searching;
         for curve in &mut found.curves {
@@ -224,7 +227,7 @@ pub(super) struct Checkpoints {
 /// # Errors
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose
 /// gradient is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
-pub(super) fn calibrate(
+pub(super) async fn calibrate(
     network: &Network,
     weights: &Weights,
     method: &Method,
@@ -264,16 +267,16 @@ pub(super) fn calibrate(
     };
 
     let device = network.device();
-    let memory = Memory::new(network, weights, method, images.len(), budget, wanted)?;
+    let memory = Memory::new(network, weights, method, images.len(), budget, wanted).await?;
     device.memory().reset_peak();
     let commands = &mut Commands::new(device);
     let start = Instant::now();
     let at_once = memory.forward_images();
-    let checkpoints = forward(commands, needed, weights, images, at_once, None, on_event)?;
+    let checkpoints = forward(commands, needed, weights, images, at_once, None, on_event).await?;
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(commands, network.answer_len(), &checkpoints.outputs)?
+        loss_gradients(commands, network.answer_len(), &checkpoints.outputs).await?
     } else {
         (Vec::new(), 0)
     };
@@ -303,7 +306,8 @@ pub(super) fn calibrate(
             }))?;
             let grads = needs_gradients.then_some(&gradients[..]);
             let mut batches;
-            (batches, gradients_before) = run(commands, segment, &products, &pass, inputs, grads)?;
+            (batches, gradients_before) =
+                run(commands, segment, &products, &pass, inputs, grads).await?;
             calibration.backward += start.elapsed();
 
             for site in &pass.sites {
@@ -322,7 +326,7 @@ pub(super) fn calibrate(
                     score_unit,
                     step_bytes: pass.step_bytes,
                 };
-                let (report, quantized) = calibration.search_site(commands, &task)?;
+                let (report, quantized) = calibration.search_site(commands, &task).await?;
                 on_event(Event::Found(&report, &quantized))?;
                 calibration.reports.push(report);
                 calibration.sites.insert(site.name.clone(), quantized);
@@ -352,7 +356,7 @@ fn take_batches(batches: &mut [BatchRecords], site: &Site) -> Vec<Batch> {
 
 /// Sends all images forward through a segment and, if the loss's `gradients` at its output are given, back. Returns the
 /// records of the pass's sites, batch by batch, and the gradients at the segment's input, if it has any.
-fn run(
+async fn run(
     commands: &mut Commands,
     segment: &Segment,
     products: &FloatProducts,
@@ -375,14 +379,14 @@ fn run(
         if let Some(gradients) = gradients {
             let gradients = batch(gradients);
             if let Some(before) = tape.backward(commands, gradients) {
-                append(&mut gradients_before, commands.read(&before)?);
+                append(&mut gradients_before, commands.read_async(&before).await?);
             }
         }
         let mut records = tape.into_records();
         records.retain(|name, _| pass.sites.iter().any(|site| site.name == *name));
         batches.push((count, records));
         // What only this batch needed is freed before the next one comes.
-        commands.synchronize()?;
+        commands.synchronize_async().await?;
     }
     Ok((batches, gradients_before))
 }
@@ -409,7 +413,7 @@ pub(super) trait Observer {
 
 /// Sends all images forward through the first segments of the FP network, one segment after the other, so that only one
 /// segment's weights are on the device at a time.
-pub(super) fn forward(
+pub(super) async fn forward(
     commands: &mut Commands,
     segments: &[Segment],
     weights: &Weights,
@@ -435,21 +439,21 @@ pub(super) fn forward(
             let input = device.upload(chunk);
             let Some(observer) = &observer else {
                 let output = segment.forward(commands, &mut products, count, &input);
-                append(&mut outputs, commands.read(&output)?);
+                append(&mut outputs, commands.read_async(&output).await?);
                 continue;
             };
             let tape = segment.record(commands, &products, count, &input);
-            append(&mut outputs, commands.read(tape.output())?);
+            append(&mut outputs, commands.read_async(tape.output()).await?);
             let records = tape.into_records();
             for site in segment.sites().iter().filter(|site| observer.wants(site)) {
-                let values = commands.read(&records[&site.name].a)?;
+                let values = commands.read_async(&records[&site.name].a).await?;
                 append(operands.entry(site.name.clone()).or_default(), values);
             }
         }
         if let Some(at) = outputs.iter().position(|value| !value.is_finite()) {
             let image = at / (outputs.len() / images.len());
             let input = &values[image * segment.input_len()..][..segment.input_len()];
-            let place = first_not_finite(commands, segment, &products, input)?;
+            let place = first_not_finite(commands, segment, &products, input).await?;
             return Err(Error::NotFinite {
                 image,
                 problem: format!(
@@ -471,7 +475,7 @@ pub(super) fn forward(
 }
 
 /// Finds where in a segment one image's values cease to be finite, and tells it in words.
-fn first_not_finite(
+async fn first_not_finite(
     commands: &mut Commands,
     segment: &Segment,
     products: &FloatProducts,
@@ -482,7 +486,7 @@ fn first_not_finite(
     for site in segment.sites() {
         let record = &records[&site.name];
         for (what, values) in [("is given", &record.a), ("gives", &record.out)] {
-            let values = commands.read(values)?;
+            let values = commands.read_async(values).await?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Ok(format!("{} {what} {value}", site.name));
             }
@@ -495,7 +499,7 @@ fn first_not_finite(
 /// Computes ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and returns it
 /// with that exponent. The factor brings the largest gradient to about 1: confident images have gradients whose squares
 /// would leave f32's range, and a common factor doesn't change which candidate is best.
-fn loss_gradients(
+async fn loss_gradients(
     commands: &mut Commands,
     classes: usize,
     logits: &[f32],
@@ -503,7 +507,7 @@ fn loss_gradients(
     let logits_buffer = commands.device().upload(logits);
     let gradients =
         cross_entropy_backward(commands, logits.len() / classes, classes, &logits_buffer);
-    let mut gradients = commands.read(&gradients)?;
+    let mut gradients = commands.read_async(&gradients).await?;
     let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
     if largest == 0.0 {
         return Err(Error::setting(

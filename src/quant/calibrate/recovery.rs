@@ -7,7 +7,7 @@
 use super::memory::{Budget, Memory};
 use super::sequence::InSequence;
 use super::{Calibration, Event, SiteReport, calibrate};
-use crate::device::Device;
+use crate::device::{Commands, Device};
 use crate::error::{Error, Result};
 use crate::families::graphs;
 use crate::file::weights::Weights;
@@ -51,7 +51,7 @@ impl Calibrator<'_> {
     /// # Errors
     /// Those of [`calibrate`]; a device that is lost twice or can't be opened again; memory that doesn't suffice for
     /// one image at a time.
-    pub fn run(
+    pub async fn run(
         &self,
         device: &mut Device,
         mut findings: Vec<Finding>,
@@ -67,7 +67,9 @@ impl Calibrator<'_> {
             if let Some(bytes) = self.budget {
                 device.memory().set_limit(bytes);
             }
-            let outcome = self.attempt(device, budget, &mut prepared, &mut findings, on_event);
+            let outcome = self
+                .attempt(device, budget, &mut prepared, &mut findings, on_event)
+                .await;
             if self.budget.is_some() {
                 device.memory().set_limit(u64::MAX);
             }
@@ -82,13 +84,14 @@ impl Calibrator<'_> {
                 }
                 (Error::OutOfMemory { .. }, reopen) => {
                     // Some drivers lose the device with the memory.
-                    if let Err(lost @ Error::DeviceLost { .. }) = device.synchronize() {
+                    let synchronized = Commands::new(device).synchronize_async().await;
+                    if let Err(lost @ Error::DeviceLost { .. }) = synchronized {
                         let Some(reopen) = reopen else {
                             return Err(lost);
                         };
                         replace(device, reopen, &lost, &mut replaced)?;
                     }
-                    self.check_divisible(device, budget, &error)?;
+                    self.check_divisible(device, budget, &error).await?;
                     budget.halvings += 1;
                     "half as many images and sites at once"
                 }
@@ -99,7 +102,7 @@ impl Calibrator<'_> {
     }
 
     /// Runs once, to the end or to the first fault. What it finds is among the `findings` either way.
-    fn attempt(
+    async fn attempt(
         &self,
         device: &Device,
         budget: Budget,
@@ -118,7 +121,8 @@ impl Calibrator<'_> {
                 images,
                 budget,
                 on_event,
-            )?
+            )
+            .await?
             .map(Arc::new);
         }
         let weights = prepared.as_deref().unwrap_or(self.weights);
@@ -139,7 +143,7 @@ impl Calibrator<'_> {
                     |site: &Site| known.iter().any(|found| found.report.site == site.name);
                 let wanted = &|site: &Site| (self.wanted)(site) && !is_known(site);
                 let (method, images) = (self.method, self.images);
-                calibrate(&network, weights, method, images, budget, wanted, on_event)?
+                calibrate(&network, weights, method, images, budget, wanted, on_event).await?
             }
             Some(sequence) => {
                 let known = known.iter();
@@ -154,7 +158,7 @@ impl Calibrator<'_> {
                     wanted: self.wanted,
                     known: &known.collect(),
                 };
-                in_sequence.run(on_event)?
+                in_sequence.run(on_event).await?
             }
         };
         calibration.prepared.clone_from(prepared);
@@ -180,11 +184,11 @@ impl Calibrator<'_> {
     ///
     /// # Errors
     /// Where they can't: what `error` says.
-    fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
+    async fn check_divisible(&self, device: &Device, budget: Budget, error: &Error) -> Result<()> {
         let network = self.network(device, self.weights)?;
         let images = self.images.len();
         let all = |site: &Site| (self.wanted)(site) && self.method.plan.of(site).is_some();
-        let memory = Memory::new(&network, self.weights, self.method, images, budget, &all)?;
+        let memory = Memory::new(&network, self.weights, self.method, images, budget, &all).await?;
         if memory.is_divisible(&all) {
             return Ok(());
         }

@@ -57,7 +57,7 @@ impl InSequence<'_> {
     ///
     /// # Errors
     /// Those of [`calibrate`](super::calibrate()).
-    pub fn run(&self, on_event: &mut dyn FnMut(Event) -> Result<()>) -> Result<Calibration> {
+    pub async fn run(&self, on_event: &mut dyn FnMut(Event) -> Result<()>) -> Result<Calibration> {
         self.method.settings.validate()?;
         if self.images.is_empty() {
             return Err(Error::setting(
@@ -84,13 +84,15 @@ impl InSequence<'_> {
             count,
             self.budget,
             &is_wanted,
-        )?;
+        )
+        .await?;
         let at_once = memory.forward_images();
         device.memory().reset_peak();
         let commands = &mut Commands::new(device);
         let start = Instant::now();
         let (weights, images) = (self.weights, self.images);
-        let checkpoints = forward(commands, segments, weights, images, at_once, None, on_event)?;
+        let checkpoints =
+            forward(commands, segments, weights, images, at_once, None, on_event).await?;
         calibration.forward = start.elapsed();
         let start = Instant::now();
         let probes = Probes::new(
@@ -101,7 +103,8 @@ impl InSequence<'_> {
             (self.sequence.probes, self.network.answer_len()),
             (first, at_once),
             on_event,
-        )?;
+        )
+        .await?;
         calibration.backward = start.elapsed();
 
         let work = |site: &Site| site.product(count).multiply_adds();
@@ -114,14 +117,17 @@ impl InSequence<'_> {
             let inputs = &checkpoints.inputs[index];
             let start = Instant::now();
             let fisher = match open[index] {
-                true => Some(SegmentFisher::new(
-                    commands,
-                    segment,
-                    &float,
-                    inputs,
-                    (&probes, index - first),
-                    at_once,
-                )?),
+                true => Some(
+                    SegmentFisher::new(
+                        commands,
+                        segment,
+                        &float,
+                        inputs,
+                        (&probes, index - first),
+                        at_once,
+                    )
+                    .await?,
+                ),
                 false => None,
             };
             calibration.backward += start.elapsed();
@@ -142,8 +148,9 @@ impl InSequence<'_> {
                         site: &site.name,
                         done: done as f64 / total as f64,
                     }))?;
-                    let through =
-                        self.operands(commands, segment, &mut products, site, &values, at_once)?;
+                    let through = self
+                        .operands(commands, segment, &mut products, site, &values, at_once)
+                        .await?;
                     let found = self.decide(plan.clone(), fisher, &through)?;
                     insert(&mut products, commands, &plan, &found.quantized);
                     decided.push(found);
@@ -152,7 +159,7 @@ impl InSequence<'_> {
                     insert(&mut products, commands, &plan, known);
                 }
             }
-            values = through(commands, segment, &mut products, &values, at_once)?;
+            values = through(commands, segment, &mut products, &values, at_once).await?;
             calibration.search += start.elapsed();
 
             let start = Instant::now();
@@ -168,7 +175,8 @@ impl InSequence<'_> {
                 (inputs, &gradients, probes.exponent),
                 decided,
                 on_event,
-            )?;
+            )
+            .await?;
             calibration.evidence += start.elapsed();
         }
         calibration.peak_device_bytes = device.memory().peak();
@@ -185,7 +193,7 @@ impl InSequence<'_> {
     }
 
     /// Computes the operands of a site for all images.
-    fn operands(
+    async fn operands(
         &self,
         commands: &mut Commands,
         segment: &Segment,
@@ -199,9 +207,9 @@ impl InSequence<'_> {
             let images = chunk.len() / segment.input_len();
             let input = commands.device().upload(chunk);
             let (a, b) = segment.operands(commands, products, images, &input, site);
-            append(&mut operands[0], commands.read(&a)?);
+            append(&mut operands[0], commands.read_async(&a).await?);
             if let Some(b) = b {
-                append(&mut operands[1], commands.read(&b)?);
+                append(&mut operands[1], commands.read_async(&b).await?);
             }
         }
         Ok(operands)
@@ -265,12 +273,12 @@ impl InSequence<'_> {
 
     /// Reports how well the sites of a segment do on the FP network's values, which `inputs` lead to.
     #[expect(clippy::too_many_arguments)]
-    fn report(
+    async fn report(
         &self,
         commands: &mut Commands,
         calibration: &mut Calibration,
         (segment, float): (&Segment, &FloatProducts),
-        (memory, index): (&Memory, usize),
+        (memory, index): (&Memory<'_>, usize),
         (inputs, gradients, exponent): (&[f32], &[f32], i32),
         decided: Vec<Decided>,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
@@ -284,7 +292,8 @@ impl InSequence<'_> {
         }
         let mut evidence = HashMap::new();
         for pass in memory.passes(index, &is_decided) {
-            let (mut batches, _) = run(commands, segment, float, &pass, inputs, Some(gradients))?;
+            let (mut batches, _) =
+                run(commands, segment, float, &pass, inputs, Some(gradients)).await?;
             for site in &pass.sites {
                 let records = take_batches(&mut batches, site);
                 let mut all = decided.iter();
@@ -299,7 +308,7 @@ impl InSequence<'_> {
                     largest_a: found.largest_a,
                     score_unit: 4f64.powi(-exponent),
                 };
-                evidence.insert(site.name.clone(), chosen.evidence(commands)?);
+                evidence.insert(site.name.clone(), chosen.evidence(commands).await?);
             }
         }
         for found in decided {
@@ -346,7 +355,7 @@ fn insert(
 }
 
 /// Sends all images through a segment in integers.
-fn through(
+async fn through(
     commands: &mut Commands,
     segment: &Segment,
     products: &mut IntegerProducts,
@@ -358,7 +367,7 @@ fn through(
         let images = chunk.len() / segment.input_len();
         let input = commands.device().upload(chunk);
         let output = segment.forward(commands, products, images, &input);
-        append(&mut outputs, commands.read(&output)?);
+        append(&mut outputs, commands.read_async(&output).await?);
     }
     Ok(outputs)
 }

@@ -5,5 +5,5 @@
 mod nearest;
 mod successive;
 
-pub use nearest::nearest_codes;
+pub use nearest::{nearest_codes, nearest_codes_async};
 pub(super) use successive::{AT_ONCE, CovarianceFactor};

@@ -18,12 +18,26 @@ pub fn nearest_codes(
     linear: &LinearWeights,
     scales: &SiteScales,
 ) -> Result<QuantizedWeight> {
+    let device = commands.device().clone();
+    device.wait(nearest_codes_async(commands, plan, linear, scales))
+}
+
+/// Does what [`nearest_codes`] does, without waiting, as a browser needs it. On a native target it blocks the thread.
+///
+/// # Errors
+/// Those of the device.
+pub async fn nearest_codes_async(
+    commands: &mut Commands,
+    plan: &SitePlan,
+    linear: &LinearWeights,
+    scales: &SiteScales,
+) -> Result<QuantizedWeight> {
     let quantizer = plan.quantizer(Side::B, 1, 1);
     let (scales, tables) = scales.operand(Side::B);
     let encoders = quantizer.format.encoders(scales, tables);
     let encoders = commands.device().upload(&encoders);
     let words = quantize(commands, &quantizer, &linear.weight, &encoders);
-    let words = commands.read(&words)?;
+    let words = commands.read_async(&words).await?;
     let outputs = words.len() / quantizer.words();
     let code = |(output, input): (usize, usize)| {
         let word = words[input / 4 * outputs + output];
@@ -33,12 +47,9 @@ pub fn nearest_codes(
         .flat_map(|output| (0..quantizer.k).map(move |input| (output, input)))
         .map(code)
         .collect();
-    Ok(QuantizedWeight {
-        codes,
-        bias: linear
-            .bias
-            .as_ref()
-            .map(|bias| commands.read(bias))
-            .transpose()?,
-    })
+    let bias = match &linear.bias {
+        Some(bias) => Some(commands.read_async(bias).await?),
+        None => None,
+    };
+    Ok(QuantizedWeight { codes, bias })
 }

@@ -109,9 +109,27 @@ impl<'a> SiteSearch<'a> {
         batches: &[Batch],
         step_bytes: usize,
     ) -> Result<Self> {
+        let device = commands.device().clone();
+        device.wait(Self::new_async(
+            commands, plan, settings, linear, batches, step_bytes,
+        ))
+    }
+
+    /// Does what [`new`](Self::new) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub async fn new_async(
+        commands: &mut Commands,
+        plan: &'a SitePlan,
+        settings: &'a Settings,
+        linear: Option<&'a LinearWeights>,
+        batches: &[Batch],
+        step_bytes: usize,
+    ) -> Result<Self> {
         let maxima = [
-            maxima(commands, plan, Side::A, linear, batches)?,
-            maxima(commands, plan, Side::B, linear, batches)?,
+            maxima(commands, plan, Side::A, linear, batches).await?,
+            maxima(commands, plan, Side::B, linear, batches).await?,
         ];
         let cutter = Cutter {
             plan,
@@ -119,7 +137,7 @@ impl<'a> SiteSearch<'a> {
             linear,
             maxima: &maxima,
         };
-        let (parts, done) = cutter.cut(commands, batches)?;
+        let (parts, done) = cutter.cut(commands, batches).await?;
         let images = batches.iter().map(|batch| batch.images).sum();
         let count = |side| candidates(plan.operand(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
@@ -143,6 +161,14 @@ impl<'a> SiteSearch<'a> {
     /// # Errors
     /// Those of the device; and a gradient or score that is not a number.
     pub fn run(&self, commands: &mut Commands) -> Result<Found> {
+        commands.device().clone().wait(self.run_async(commands))
+    }
+
+    /// Does what [`run`](Self::run) does, without waiting, as a browser needs it. On a native target it blocks the thread.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub async fn run_async(&self, commands: &mut Commands) -> Result<Found> {
         let bits = self.plan.b.bits;
         let [maxima_a, maxima_b] = &self.maxima;
         let mut found = Found {
@@ -168,7 +194,7 @@ impl<'a> SiteSearch<'a> {
                     .map(|question| self.contest(question))
                     .collect();
                 if !contests.is_empty() {
-                    self.play(commands, &mut contests, &mut found.work)?;
+                    self.play(commands, &mut contests, &mut found.work).await?;
                     found.rounds = round;
                 }
                 known.extend(contests.into_iter().map(|contest| {
@@ -263,7 +289,7 @@ impl<'a> SiteSearch<'a> {
     }
 
     /// Takes every contest to its end, all step by step together. They are of one side.
-    fn play(
+    async fn play(
         &self,
         commands: &mut Commands,
         contests: &mut [Contest],
@@ -335,7 +361,8 @@ impl<'a> SiteSearch<'a> {
                         found.collect()
                     }
                 };
-                for (task, found) in tasks.iter().zip(commands.read_all(&found)?) {
+                let found = commands.read_all_async(&found).await?;
+                for (task, found) in tasks.iter().zip(found) {
                     let sums = &mut scores[task.request][task.step][task.products.clone()];
                     let groups = found.len() / sums.len();
                     for (lanes, found) in sums.iter_mut().zip(found.chunks_exact(groups)) {
@@ -435,7 +462,7 @@ impl<'a> SiteSearch<'a> {
 }
 
 /// Finds the largest value or magnitude of each group of one operand.
-fn maxima(
+async fn maxima(
     commands: &mut Commands,
     plan: &SitePlan,
     side: Side,
@@ -457,7 +484,7 @@ fn maxima(
             }
         };
         let rows = row_maximum(commands, &plan.product(batch.images).maximum(side), source);
-        for (index, max) in commands.read(&rows)?.into_iter().enumerate() {
+        for (index, max) in commands.read_async(&rows).await?.into_iter().enumerate() {
             let inner = index / quantizer.rows % quantizer.batch[1];
             let group =
                 inner * quantizer.inner_groups + index % quantizer.rows / quantizer.group_rows;

@@ -83,14 +83,18 @@ impl Cutter<'_> {
     }
 
     /// Returns the site's parts, and the multiply-adds that it took to put their units in order.
-    pub fn cut(&self, commands: &mut Commands, batches: &[Batch]) -> Result<(Vec<Part>, u64)> {
+    pub async fn cut(
+        &self,
+        commands: &mut Commands,
+        batches: &[Batch],
+    ) -> Result<(Vec<Part>, u64)> {
         let problem = self.problem();
         let mut parts: Vec<Vec<Unit>> = (0..problem.parts()).map(|_| Vec::new()).collect();
         let mut work = 0;
         for (number, batch) in batches.iter().enumerate() {
             let product = self.plan.site.product(batch.images);
             work += PILOTS.len() as u64 * product.multiply_adds();
-            let rows = self.rows(commands, batch)?;
+            let rows = self.rows(commands, batch).await?;
             for (part, units) in parts.iter_mut().enumerate() {
                 for index in 0..batch.images * problem.units_of_an_image() {
                     let rows_of_unit = problem.line_rows(part, index, batch.images);
@@ -116,7 +120,7 @@ impl Cutter<'_> {
     }
 
     /// Computes what each row contributes to the pilots' scores, and its largest gradient where the metric needs that.
-    fn rows(&self, commands: &mut Commands, batch: &Batch) -> Result<Rows> {
+    async fn rows(&self, commands: &mut Commands, batch: &Batch) -> Result<Rows> {
         let Batch { images, record } = batch;
         let plan = self.plan;
         let product = plan.product(*images);
@@ -146,7 +150,7 @@ impl Cutter<'_> {
             let a = scan.codes(commands, Side::A, std::slice::from_ref(&scales.a));
             let b = scan.codes(commands, Side::B, std::slice::from_ref(&scales.b));
             let errors = scan.scores(commands, &lines, &a, &b, &[scales]);
-            shares.push(commands.read(&errors)?);
+            shares.push(commands.read_async(&errors).await?);
         }
         let gradients = match &record.grad {
             Some(grad) if self.settings.metric.needs_gradient() => {
@@ -158,7 +162,7 @@ impl Cutter<'_> {
                     absolute: true,
                 };
                 let maxima = row_maximum(commands, &what, grad);
-                Some(commands.read(&maxima)?)
+                Some(commands.read_async(&maxima).await?)
             }
             _ => None,
         };

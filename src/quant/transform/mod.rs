@@ -19,7 +19,7 @@ use crate::model::config::Architecture;
 ///
 /// # Errors
 /// Those of [`calibrate`](super::calibrate()).
-pub(super) fn prepare(
+pub(super) async fn prepare(
     device: &Device,
     architecture: &Architecture,
     weights: &Weights,
@@ -35,7 +35,8 @@ pub(super) fn prepare(
         let network = Network::load(device, &graphs, |name| before.float(name))?;
         let memory = Memory::new(&network, before, method, images.len(), budget, &|site| {
             method.plan.of(site).is_some()
-        })?;
+        })
+        .await?;
         let at_once = memory.forward_images();
         let commands = &mut Commands::new(device);
         let mut after = before.clone();
@@ -51,7 +52,8 @@ pub(super) fn prepare(
             at_once,
             Some(observer),
             on_event,
-        )?;
+        )
+        .await?;
         prepared = Some(after);
     }
     Ok(prepared)
