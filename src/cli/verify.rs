@@ -392,9 +392,16 @@ fn print_figure(what: &str, figure: &Figure, more: &str) -> Result<()> {
     print_line!("  {what:<16} {found:<62}  {}", verdict(!figure.holds()))
 }
 
+/// Words how many images are of another class, where there are classes.
+fn flips(flips: Option<usize>, images: usize) -> String {
+    flips.map_or_else(String::new, |flips| {
+        format!(", top-1 flips: {flips} of {images}")
+    })
+}
+
 fn print_float(float: &FloatReport) -> Result<()> {
-    let flips = |flips: usize| format!(", top-1 flips: {flips} of {}", float.logits.len());
-    print_figure("FP32 logits", &float.logits_error, &flips(float.top1_flips))?;
+    let flips = flips(float.top1_flips, float.logits.len());
+    print_figure("FP32 logits", &float.logits_error, &flips)?;
     let gradients = float.gradients.iter();
     let worst = gradients.max_by(|one, other| one.figure.error.total_cmp(&other.figure.error));
     if let Some(worst) = worst {
@@ -428,11 +435,7 @@ fn print_integer(integer: &IntegerReport) -> Result<()> {
         count_codes(&next)
     );
     print_line!("  {:<16} {found:<62}  {}", "integers", verdict(wrong))?;
-    let flips = format!(
-        ", top-1 flips: {} of {}",
-        integer.top1_flips,
-        integer.logits.len()
-    );
+    let flips = flips(integer.top1_flips, integer.logits.len());
     print_figure("integer logits", &integer.logits_error, &flips)
 }
 

@@ -69,6 +69,24 @@ pub enum Answer {
     Features(usize),
 }
 
+impl Answer {
+    /// Counts the values.
+    pub fn values(self) -> usize {
+        match self {
+            Self::Logits(values) | Self::Features(values) => values,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Logits(classes) => write!(formatter, "the logits of {classes} classes"),
+            Self::Features(features) => write!(formatter, "{features} features"),
+        }
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(match self {

@@ -168,10 +168,9 @@ impl Description {
         let class_names = labels::class_names(weights, found, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
-        if let Answer::Features(features) = architecture.answer() {
-            source.push(format!(
-                "without a classifier: it answers with {features} features"
-            ));
+        let answer = architecture.answer();
+        if let Answer::Features(_) = answer {
+            source.push(format!("without a classifier, it answers with {answer}"));
         }
         Ok(Resolved {
             name: self.name,

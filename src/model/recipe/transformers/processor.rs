@@ -106,7 +106,13 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
             };
             (image_size, Ok(share(kept, size)), mode)
         }
-        Err(problem) => (Ok(told), Err(problem), CropMode::Squash),
+        Err(problem) => {
+            let mode = match processor.keeps_aspect {
+                true => CropMode::Floor,
+                false => CropMode::Squash,
+            };
+            (Ok(told), Err(problem), mode)
+        }
     };
     let says = |problem: String| format!("has {PREPROCESSOR_FILE} beside it, which {problem}");
     let normalizes = fields
