@@ -299,7 +299,7 @@ fn quantized_features_are_close_to_the_fp_models() {
         ("best", "8", 0.999),
         ("best", "4", 0.97),
         ("ptq4vit", "8", 0.999),
-        ("base-ptq", "8", 0.99),
+        ("base-ptq", "8", 0.98),
     ] {
         let quantized = headless.calibrated(preset, bits);
         let report = program("eval")
@@ -318,7 +318,7 @@ fn quantized_features_are_close_to_the_fp_models() {
             (&report["images"], &report["gallery"]),
             (&500.into(), &500.into())
         );
-        // Measured: 0.99993, 0.987, 0.9997, 0.998. A network that is computed wrong is far off.
+        // Measured: 0.9998, 0.990, 0.9998, 0.994. A network that is computed wrong is far off.
         assert!(figure("cosine") > least, "{report}");
         assert!(figure("cosine_min") <= figure("cosine"));
         let sqnr = -20.0 * figure("relative_error").log10();
