@@ -4,8 +4,8 @@ use super::timing::{Timing, time};
 use crate::device::{Commands, Device};
 use crate::error::Result;
 use crate::kernels::{
-    PeakF32, PeakInt8, peak_cooperative, peak_cooperative_multiply_adds, peak_copy, peak_f32,
-    peak_int8,
+    Format, IntegerProduct, Operands, PeakF32, PeakInt8, View, Width, integer_product,
+    peak_cooperative, peak_cooperative_multiply_adds, peak_copy, peak_f32, peak_int8,
 };
 use serde::Serialize;
 
@@ -14,6 +14,8 @@ const INVOCATIONS: usize = 1 << 18;
 /// Says what a measurement should take at least, in seconds: a large GPU is through the first rounds before it is up to
 /// speed.
 const LONG_ENOUGH: f64 = 5e-3;
+/// Sets rows, columns and length of the CPU's large product.
+const SIDE: usize = 1024;
 /// Counts the bytes that are copied: beyond caches, within every adapter's binding limit.
 const COPIED_BYTES: usize = 64 << 20;
 
@@ -75,7 +77,7 @@ pub struct Ceiling {
 pub struct Ceilings {
     /// Multiply-adds in f32.
     pub f32: Ceiling,
-    /// Multiply-adds of packed 8-bit integers.
+    /// Multiply-adds of packed 8-bit integers; on the CPU within a large product.
     pub int8: Ceiling,
     /// Multiply-adds of cooperative matrices, f16 with sums in f32, on a device that has them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,9 @@ async fn f32(device: &Device) -> Result<Ceiling> {
 }
 
 async fn int8(device: &Device) -> Result<Ceiling> {
+    if let Device::Cpu(_) = device {
+        return large_product(device).await;
+    }
     let out = device.zeros(INVOCATIONS);
     let work = |rounds| PeakInt8 {
         rounds,
@@ -146,6 +151,45 @@ async fn int8(device: &Device) -> Result<Ceiling> {
         &|commands, rounds| peak_int8(commands, &work(rounds), &out),
     )
     .await
+}
+
+/// Measures the CPU's multiply-adds of bytes by a product so large that bringing its operands in order is a small part of
+/// it: the instructions are a library's, out of reach of a kernel that does nothing else.
+async fn large_product(device: &Device) -> Result<Ceiling> {
+    let product = IntegerProduct {
+        batch: [1, 1],
+        m: SIDE,
+        n: SIDE,
+        k: SIDE,
+        out: View::rows(SIDE),
+        jobs: 1,
+        a_per_job: false,
+        b_per_job: false,
+        job_stride: SIDE * SIDE,
+        a_format: Format::Uniform,
+        b_width: Width::Eight,
+    };
+    let [a, b] = [0, 1].map(|_| device.zeros(SIDE * SIDE / 4));
+    let scales = device.upload(&[1.0, 0.0]);
+    let operands = Operands {
+        a: &a,
+        b: &b,
+        scales: &scales,
+        groups: 1,
+        inner_groups: 0,
+        group_columns: SIDE,
+        affine: None,
+    };
+    let out = device.zeros(SIDE * SIDE);
+    let timing = time(device, &|commands| {
+        integer_product(commands, &product, &operands, None, &out);
+    })
+    .await?;
+    Ok(Ceiling {
+        kernel: "integer_product",
+        rate: Rate::new(2.0 * (SIDE as f64).powi(3), Unit::Operations, &timing),
+        timing,
+    })
 }
 
 async fn cooperative(device: &Device) -> Result<Option<Ceiling>> {

@@ -425,9 +425,7 @@ impl Case {
         match (self.kernel, device) {
             // Products of values in f16 are summed in f32.
             (Kernel::FloatProduct | Kernel::HalfProduct, _) => &ceilings.f32,
-            // The CPU's integer products are computed in f32, which is exact there and faster.
-            (Kernel::IntegerProduct | Kernel::Scan, Device::Cpu(_)) => &ceilings.f32,
-            (Kernel::IntegerProduct | Kernel::Scan, Device::Gpu(_)) => {
+            (Kernel::IntegerProduct | Kernel::Scan, _) => {
                 let is_twin = self.format.is_some_and(Format::is_twin);
                 let cooperative = ceilings.cooperative.as_ref();
                 cooperative

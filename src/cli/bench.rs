@@ -26,7 +26,7 @@ const MAX_SIDE: usize = 1 << 15;
 /// Measures the device's ceilings, its kernels against them, and whole networks.
 ///
 /// The ceilings are what three small kernels reach that do nothing but multiply-adds in f32, dot products of packed 8-bit
-/// integers, and copies. Kernels are timed at 8 images, the scan (candidates of one scale, quantized, multiplied and
+/// integers (on the CPU a large product of them), and copies. Kernels are timed at 8 images, the scan (candidates of one scale, quantized, multiplied and
 /// compared with the FP network's output) at 2, by the device's own clock where it has one. Otherwise the host's clock is
 /// read around repetitions that are submitted together; what an empty submission takes is taken off, what allocating the
 /// results takes is not. The output says which. A multiply-add is two operations.

@@ -3,12 +3,15 @@
 use super::memory::MemoryUse;
 use super::pool::Allocation;
 use bytemuck::Pod;
+use std::any::Any;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Holds values in host memory.
 struct HostAllocation<T> {
     values: RwLock<Vec<T>>,
+    /// What a kernel made of the values, until they are written to.
+    derived: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     memory: Arc<MemoryUse>,
     bytes: u64,
 }
@@ -40,6 +43,7 @@ impl<T: Pod> Buffer<T> {
             len: data.len(),
             storage: Storage::Host(Arc::new(HostAllocation {
                 values: RwLock::new(data),
+                derived: Mutex::new(None),
                 memory,
                 bytes,
             })),
@@ -86,17 +90,49 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
+    /// Returns what `derive` makes of the values for a kernel's CPU version. It is kept for the next call that it `fits`,
+    /// until the values are written to, and doesn't count as the device's memory.
+    ///
+    /// # Panics
+    /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
+    pub(crate) fn derived<D: Send + Sync + 'static>(
+        &self,
+        fits: impl Fn(&D) -> bool,
+        derive: impl FnOnce(&[T]) -> D,
+    ) -> Arc<D> {
+        // Nobody writes while this is read.
+        let values = self.host_slice();
+        let Storage::Host(host) = &self.storage else {
+            unreachable!("its values are in host memory");
+        };
+        let kept = || {
+            host.derived
+                .lock()
+                .expect("nothing panics with the lock held")
+        };
+        let last = kept().clone().and_then(|any| any.downcast().ok());
+        if let Some(derived) = last.filter(|derived| fits(derived)) {
+            return derived;
+        }
+        // Deriving may put this thread to other work, so the lock isn't held.
+        let derived = Arc::new(derive(&values));
+        *kept() = Some(derived.clone());
+        derived
+    }
+
     /// Gives a kernel's CPU version the values to write.
     ///
     /// # Panics
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
     pub(crate) fn host_slice_mut(&self) -> HostSliceMut<'_, T> {
         match &self.storage {
-            Storage::Host(data) => HostSliceMut(
-                data.values
-                    .write()
-                    .expect("a kernel panicked while writing"),
-            ),
+            Storage::Host(data) => {
+                let values = data.values.write();
+                let values = values.expect("a kernel panicked while writing");
+                let derived = data.derived.lock();
+                *derived.expect("nothing panics with the lock held") = None;
+                HostSliceMut(values)
+            }
             Storage::Gpu(_) => panic!("a GPU's buffer was handed to a kernel on the CPU"),
         }
     }

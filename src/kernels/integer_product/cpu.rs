@@ -4,6 +4,7 @@ use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine
 use crate::format::{ProductRule, half_range};
 use crate::kernels::gelu;
 use crate::kernels::quantize::{fill, padded};
+use crate::kernels::width::Width;
 use multiversion::multiversion;
 use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
@@ -115,8 +116,49 @@ struct Problem<'a> {
     /// Factors and biases of the columns.
     affine: Option<(Vec<f32>, Vec<f32>)>,
     a: &'a [u32],
-    /// `[job or 1][problem]`
-    b: Vec<PackedBMatrix<i8>>,
+    b: &'a [PackedBMatrix<i8>],
+}
+
+/// Holds a right operand's codes as the library wants them.
+struct RightOperand {
+    width: Width,
+    /// `[job or 1][problem]`, each `[4 · words, n]`
+    matrices: Vec<PackedBMatrix<i8>>,
+}
+
+impl RightOperand {
+    /// Brings the codes of `product`'s right operand into the library's order.
+    fn new(product: &IntegerProduct, library: &Library, stored: &[u32]) -> Self {
+        let (width, words, columns) = (product.b_width, product.words(), padded(product.n));
+        let stored_words = width.stored(words) * columns;
+        let matrices = stored[..right_matrices(product) * stored_words]
+            .par_chunks_exact(stored_words)
+            .map(|stored| {
+                let codes = width.unpack(stored, words, columns);
+                let codes = row_major(&codes, columns, &(0..product.n), |lanes| lanes);
+                let shape = [product.n, 4 * words];
+                let codes = NdTensorView::from_data(shape, bytemuck::cast_slice(&codes));
+                library.prepack_b(codes.transposed())
+            })
+            .collect();
+        Self { width, matrices }
+    }
+
+    /// Says whether this is the right operand of such a product.
+    fn fits(&self, product: &IntegerProduct) -> bool {
+        let shape = (4 * product.words(), product.n);
+        self.width == product.b_width
+            && self.matrices.len() == right_matrices(product)
+            && self
+                .matrices
+                .iter()
+                .all(|it| (it.rows(), it.cols()) == shape)
+    }
+}
+
+/// Counts the matrices of a product's right operand.
+fn right_matrices(product: &IntegerProduct) -> usize {
+    product.problems() * if product.b_per_job { product.jobs } else { 1 }
 }
 
 impl<'a> Problem<'a> {
@@ -128,19 +170,10 @@ impl<'a> Problem<'a> {
     ) -> T {
         check_length(product);
         let library = Library::default();
-        let (words, columns) = (product.words(), padded(product.n));
-        let stored_words = product.b_width.stored(words) * columns;
-        let matrices = product.problems() * if product.b_per_job { product.jobs } else { 1 };
-        let b = operands.b.host_slice()[..matrices * stored_words]
-            .par_chunks_exact(stored_words)
-            .map(|stored| {
-                let codes = product.b_width.unpack(stored, words, columns);
-                let codes = row_major(&codes, columns, &(0..product.n), |lanes| lanes);
-                let shape = [product.n, 4 * words];
-                let codes = NdTensorView::from_data(shape, bytemuck::cast_slice(&codes));
-                library.prepack_b(codes.transposed())
-            })
-            .collect();
+        let b = operands.b.derived(
+            |b: &RightOperand| b.fits(product),
+            |stored| RightOperand::new(product, &library, stored),
+        );
         let affine = operands.affine.map(|affine| {
             let affine = affine.host_slice();
             let pairs = affine.as_chunks::<2>().0.iter();
@@ -154,7 +187,7 @@ impl<'a> Problem<'a> {
             scales: &operands.scales.host_slice(),
             affine,
             a: &operands.a.host_slice(),
-            b,
+            b: &b.matrices,
         })
     }
 
@@ -192,7 +225,9 @@ impl<'a> Problem<'a> {
         let a = &self.a[of(product.a_per_job) * a_words..][..a_words];
         let b = &self.b[of(product.b_per_job)];
         let parts = self.parts.split(a, padded_rows, &block.rows);
-        let sums_of = |parts: &[Vec<u32>]| self.sums(parts, block.rows.len(), b);
+        let shape = [block.rows.len(), 4 * product.words()];
+        let zero_point = self.parts.zero_point();
+        let sums_of = |parts: &[Vec<u32>]| sums(&self.library, zero_point, parts, shape, b);
 
         let scales = &self.scales[2 * block.job * self.operands.groups..];
         let first_group = block.matrix(product)[1] * self.operands.inner_groups;
@@ -233,32 +268,37 @@ impl<'a> Problem<'a> {
             }
         }
     }
+}
 
-    /// Computes `[rows][n]`: the products of `parts` with `b`, added up.
-    fn sums(&self, parts: &[Vec<u32>], rows: usize, b: &PackedBMatrix<i8>) -> Vec<i32> {
-        let zero_points = vec![self.parts.zero_point(); rows];
-        let mut sums = vec![0; rows * self.product.n];
-        for (index, part) in parts.iter().enumerate() {
-            let shape = [rows, 4 * self.product.words()];
-            let a = NdTensorView::from_data(shape, bytemuck::cast_slice(part));
-            let options = GemmOptions {
-                beta: i32::from(index > 0),
-                a_quant: Some(QuantParams {
-                    zero_point: &zero_points,
-                }),
-                ..GemmOptions::default()
-            };
-            self.library
-                .gemm(
-                    &mut sums,
-                    GemmInputA::Unpacked(a),
-                    GemmInputB::Packed(b),
-                    options,
-                )
-                .expect("the operands' shapes are those of the product");
-        }
-        sums
+/// Computes `[rows][n]`: the products of `parts`, each `[rows, k]`, with `b`, added up.
+fn sums(
+    library: &Library,
+    zero_point: u8,
+    parts: &[Vec<u32>],
+    [rows, k]: [usize; 2],
+    b: &PackedBMatrix<i8>,
+) -> Vec<i32> {
+    let zero_points = vec![zero_point; rows];
+    let mut sums = vec![0; rows * b.cols()];
+    for (index, part) in parts.iter().enumerate() {
+        let a = NdTensorView::from_data([rows, k], bytemuck::cast_slice(part));
+        let options = GemmOptions {
+            beta: i32::from(index > 0),
+            a_quant: Some(QuantParams {
+                zero_point: &zero_points,
+            }),
+            ..GemmOptions::default()
+        };
+        library
+            .gemm(
+                &mut sums,
+                GemmInputA::Unpacked(a),
+                GemmInputB::Packed(b),
+                options,
+            )
+            .expect("the operands' shapes are those of the product");
     }
+    sums
 }
 
 /// Names some rows of one matrix under one job.
@@ -517,4 +557,56 @@ fn write_apart<I: Sync + Send, K: Ord, T: Send>(
         }
     }
     unreachable!("the last key puts together whatever lies between other items' places");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_the_sum_of_its_parts() {
+        for code in 0..=u8::MAX {
+            let lanes = u32::from_le_bytes([code, !code, 0, code]);
+            for (lane, code) in lanes.to_le_bytes().into_iter().enumerate() {
+                let [whole, lower, upper, r1, r2] = [shifted, lower_half, upper_half, r1, r2]
+                    .map(|part| part(lanes).to_le_bytes()[lane]);
+                assert_eq!(i32::from(whole) - 128, i32::from(code as i8));
+                assert_eq!(
+                    i32::from(lower) + i32::from(upper) - 2 * 64,
+                    i32::from(code as i8)
+                );
+                // Two products by -128 are the largest sum that 16 bits must hold.
+                assert!(lower.max(upper) <= 128);
+                let expected = if code < 128 {
+                    [code, 0]
+                } else {
+                    [0, code - 128]
+                };
+                assert_eq!([r1, r2], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn halves_give_the_same_sums() {
+        let [rows, columns, words] = [5, 3, 9];
+        let codes: Vec<u32> = (0..padded(rows) * words)
+            .map(|word| (word as u32).wrapping_mul(0x9e37_79b9))
+            .collect();
+        let right: Vec<i8> = (0..columns * 4 * words).map(|at| (at * 37) as i8).collect();
+        let library = Library::default();
+        let right = NdTensorView::from_data([columns, 4 * words], &right[..]);
+        let right = library.prepack_b(right.transposed());
+        let [whole, halves] = [Parts::Whole, Parts::Halves].map(|parts| {
+            let split = parts.split(&codes, padded(rows), &(0..rows));
+            sums(
+                &library,
+                parts.zero_point(),
+                &split,
+                [rows, 4 * words],
+                &right,
+            )
+        });
+        assert_eq!(whole, halves);
+    }
 }
