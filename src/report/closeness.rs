@@ -86,6 +86,7 @@ mod tests {
     fn zero_has_no_direction() {
         assert_eq!(cosine(&[0.0], &[1.0]), 0.0);
         assert_eq!(cosine(&[0.0], &[0.0]), 1.0);
-        assert_eq!(cosine(&[1e30; 2], &[-1e30; 2]), -1.0);
+        // A length is rounded.
+        assert!((cosine(&[1e30; 2], &[-1e30; 2]) + 1.0).abs() < 1e-15);
     }
 }
