@@ -15,7 +15,7 @@ pub const ARCHITECTURES: [&str; 5] = [
     r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"layer_scale":true,"no_embed_class":true}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":0,"reg_tokens":1}"#,
-    r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":2,"global_pool":"token_avg","fc_norm":true}"#,
+    r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":2,"global_pool":"token_avg"}"#,
 ];
 
 /// An FP checkpoint with random-looking values.

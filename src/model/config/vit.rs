@@ -210,7 +210,7 @@ impl VitConfig {
         }
         match self.fc_norm {
             false => pair("norm".into(), vec![dim]),
-            true => pair("fc_norm".into(), vec![self.pooled_dim()]),
+            true => pair("fc_norm".into(), vec![dim]),
         }
         if classes > 0 {
             pair("head".into(), vec![classes, self.pooled_dim()]);
@@ -332,6 +332,9 @@ impl VitConfig {
                 "distilled goes with the class token's pooling and without fc_norm, as in timm"
                     .into(),
             );
+        }
+        if self.global_pool == GlobalPool::TokenAvg && self.fc_norm {
+            return Err("token_avg goes without fc_norm, as in transformers".into());
         }
         block_within("", 1, self.tokens(), [self.heads, self.dim, self.mlp_dim])?;
         positive_eps(self.layer_norm_eps)
@@ -582,6 +585,11 @@ mod tests {
                 r#""classes""#,
                 r#""distilled":true,"global_pool":"avg","classes""#,
                 "distilled goes with the class token's pooling",
+            ),
+            (
+                r#""classes""#,
+                r#""global_pool":"token_avg","fc_norm":true,"classes""#,
+                "token_avg goes without fc_norm",
             ),
             (
                 r#""classes""#,
