@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::families::graphs;
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, HalfProducts, Network, Products};
-use crate::model::config::Architecture;
+use crate::model::config::{Answer, Architecture};
 use crate::quant::QuantizedModel;
 use std::path::Path;
 use web_time::{Duration, Instant};
@@ -17,6 +17,7 @@ const BATCH: usize = 8;
 /// Holds a network on a device, with everything that its products need.
 pub struct Model {
     network: Network,
+    answer: Answer,
     products: Box<dyn Products>,
     preprocessing: Preprocessing,
     program: Option<Program>,
@@ -39,7 +40,7 @@ struct Program {
     images: usize,
     /// `[images, 3, S, S]`
     pixels: Buffer<f32>,
-    /// `[images, classes]`
+    /// `[images, answer_len]`
     logits: Buffer<f32>,
     recording: Recording,
 }
@@ -59,6 +60,7 @@ impl Model {
         let products = FloatProducts::load(device, weights, network.sites())?;
         Ok(Self {
             network,
+            answer: architecture.answer(),
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
@@ -81,6 +83,7 @@ impl Model {
         let products = HalfProducts::load(device, weights, network.sites())?;
         Ok(Self {
             network,
+            answer: architecture.answer(),
             products: Box::new(products),
             preprocessing: preprocessing.clone(),
             program: None,
@@ -97,6 +100,7 @@ impl Model {
         let (network, products) = model.load(device)?;
         Ok(Self {
             network,
+            answer: model.architecture.answer(),
             products: Box::new(products),
             preprocessing: model.preprocessing.clone(),
             program: None,
@@ -115,12 +119,21 @@ impl Model {
         &self.preprocessing
     }
 
-    /// Returns the number of logits.
-    pub fn classes(&self) -> usize {
-        self.network.classes()
+    /// Says what the model answers for an image.
+    pub fn answer(&self) -> Answer {
+        self.answer
     }
 
-    /// Returns the logits of each of `images`, preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer
+    /// Returns the number of logits: 0 of a model that answers with features.
+    pub fn classes(&self) -> usize {
+        match self.answer {
+            Answer::Logits(classes) => classes,
+            Answer::Features(_) => 0,
+        }
+    }
+
+    /// Returns the logits of each of `images`, or its features where the model [answers](Self::answer) with these; they are
+    /// preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer
     /// images are run at once from then on: an image's logits don't depend on the others.
     ///
     /// # Errors
@@ -182,7 +195,7 @@ impl Model {
                 .await?;
             logits.extend(
                 values
-                    .chunks_exact(self.network.classes())
+                    .chunks_exact(self.network.answer_len())
                     .map(<[f32]>::to_vec),
             );
         }
@@ -258,7 +271,7 @@ impl Model {
         .await
     }
 
-    /// Computes logits `[images, classes]` from pixels `[images, 3, S, S]`.
+    /// Computes logits or features `[images, answer_len]` from pixels `[images, 3, S, S]`.
     async fn run(
         &mut self,
         commands: &mut Commands,

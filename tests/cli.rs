@@ -121,6 +121,10 @@ fn every_subcommand_helps() {
         ("merge", &["--max-skipped", "--json"]),
         ("sweep", &["--plan", "--task", "--redo", "--count"]),
         ("classify", &["--quantized", "--classes", "--top", "--json"]),
+        (
+            "embed",
+            &["--quantized", "--out", "--names", "--normalize", "--json"],
+        ),
         ("demo", &["--device", "--export", "--json"]),
         ("verify", &["--device", "--kernel", "--shader", "--against"]),
         ("completions", &["bash", "zsh", "fish"]),

@@ -12,7 +12,7 @@ use html5ever::tendril::TendrilSink;
 use markup5ever_rcdom::{Handle, NodeData, RcDom};
 use program::{Program, here, program};
 use ptq4vit_gpu::quant::{QuantizedModel, SiteReport};
-use ptq4vit_gpu::report::{Accuracy, Inspection, Page};
+use ptq4vit_gpu::report::{Accuracy, Agreement, Inspection, Page};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -354,14 +354,14 @@ fn names_are_text() {
         device: wicked,
         driver: "a driver",
         seconds: 0.0,
-        calibration: Accuracy {
+        calibration: Agreement::Logits(Accuracy {
             images: 1,
             top1: 1.0,
             top5: 1.0,
             agreement: Some(1.0),
             kl: Some(0.0),
             logit_sqnr_db: None,
-        },
+        }),
         labelled: None,
     };
     let (elements, text) = parse(&page.html());

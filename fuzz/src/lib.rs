@@ -71,7 +71,7 @@ pub fn weights(input: &[u8]) {
 
 /// Edits of FP checkpoints.
 pub fn checkpoint(input: &[u8]) {
-    static FILES: LazyLock<[Container; 3]> =
+    static FILES: LazyLock<[Container; 5]> =
         LazyLock::new(|| tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::checkpoint(told))));
     let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
     let accepted = weights.is_ok_and(use_checkpoint);
@@ -150,7 +150,7 @@ fn use_quantized(weights: &Weights) -> bool {
         let logits = model
             .logits(&[vec![0.5; 3 * size * size]])
             .expect("a CPU computes");
-        assert_eq!(logits[0].len(), model.classes());
+        assert_eq!(logits[0].len(), model.answer().values());
     }
     true
 }
@@ -158,7 +158,7 @@ fn use_quantized(weights: &Weights) -> bool {
 /// A recipe in TOML, timm's config.json, and what files' metadata have in JSON.
 pub fn recipe(input: &[u8]) {
     /// Files that don't say themselves what they are.
-    static FILES: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
+    static FILES: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
         tiny::ARCHITECTURES.map(|told| {
             let mut file = Container::parse(&tiny::checkpoint(told));
             file.metadata.clear();

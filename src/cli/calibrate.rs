@@ -138,7 +138,8 @@ pub struct Calibrate {
         default_missing_value = "true"
     )]
     bias_correction: Option<bool>,
-    /// Labels to draw for each image from the network's own probabilities, by which `best` weighs errors.
+    /// Labels to draw for each image from the network's own probabilities, or directions to project its features onto, by
+    /// which `best` weighs errors.
     #[arg(long, value_name = "N")]
     probes: Option<usize>,
     /// Number of calibration images.
@@ -278,7 +279,7 @@ impl Calibrate {
                     weight_scales: self.weight_scales.unwrap_or(preset.weight_scales),
                     softmax_twin: self.softmax_twin.unwrap_or(preset.softmax_twin),
                     gelu_twin: self.gelu_twin.unwrap_or(preset.gelu_twin),
-                    rules: [&preset.rules[..], &self.site_rules, &self.keep_float].concat(),
+                    rules: [&self.site_rules[..], &self.keep_float].concat(),
                     ..preset
                 };
                 let usage = |problem| Error::usage("--site, --keep-float", problem);

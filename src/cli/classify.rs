@@ -3,17 +3,18 @@
 use super::error::{Error, Result};
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::source::ModelSource;
-use super::{open_float, open_quantized, print_json, progress};
+use super::{images_at, open_float, open_quantized, print_json, progress};
 use crate::data::class_names::{ClassName, ClassNames};
-use crate::data::samples::{Sample, flat_folder, load_all};
+use crate::data::samples::{Sample, load_all};
 use crate::device::Device;
 use crate::error;
 use crate::inference::{Model, check_finite};
+use crate::model::config::{Answer, Architecture};
 use crate::report::{Class, Classified, Guess, Outcome, TOP};
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Counts the images that are decoded at once.
 const DECODED: usize = 64;
@@ -77,7 +78,7 @@ struct Classifications {
 
 impl Classify {
     pub fn run(&self) -> Result<()> {
-        let samples = self.samples()?;
+        let samples = images_at(&self.images)?;
         let device = self.device.open()?;
         let (mut model, names) = self.open(&device)?;
         let top = self.top(model.classes())?;
@@ -112,25 +113,12 @@ impl Classify {
         Err(last)
     }
 
-    /// Returns the images, in the order of the command line.
-    fn samples(&self) -> Result<Vec<Sample>> {
-        let mut samples = Vec::new();
-        for path in &self.images {
-            if path.is_dir() {
-                samples.extend(flat_folder(path)?);
-            } else {
-                let path = path.clone();
-                samples.push(Sample { path, label: None });
-            }
-        }
-        Ok(samples)
-    }
-
     /// Opens the model, with what its classes are called.
     fn open(&self, device: &Device) -> Result<(Model, Option<ClassNames>)> {
         let (image_size, preprocessing) = (&self.image_size, &self.preprocessing);
         if let Some(path) = &self.quantized {
             let (_, mut model) = open_quantized(path)?;
+            expect_classes(&model.architecture, path)?;
             image_size.check_quantized(&model.architecture)?;
             model.preprocessing = preprocessing.apply(&model.preprocessing)?;
             let names = self.names(model.architecture.classes(), model.class_names.take())?;
@@ -140,6 +128,7 @@ impl Classify {
         let source = source.expect("clap asks for one of the models");
         let (weights, resolved) =
             open_float(source, self.recipe.as_deref(), image_size, preprocessing)?;
+        expect_classes(&resolved.architecture, weights.path())?;
         let names = self.names(resolved.architecture.classes(), resolved.class_names)?;
         let model = Model::float(
             device,
@@ -215,6 +204,17 @@ impl Classify {
             });
         }
         Ok(rows)
+    }
+}
+
+/// Finds out that the model at `path` has classes.
+fn expect_classes(architecture: &Architecture, path: &Path) -> Result<()> {
+    match architecture.answer() {
+        Answer::Logits(_) => Ok(()),
+        answer => Err(Error::input(
+            path,
+            format!("answers with {answer} and has no classes; `embed` writes its features"),
+        )),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::error::Result;
 use super::print_json;
 use crate::data::class_names::ClassNames;
+use crate::model::config::Answer;
 use crate::report::{Inspection, SiteInspection};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -82,15 +83,17 @@ fn print_header(inspection: &Inspection) -> Result<()> {
         mebibytes(inspection.fp32_bytes),
         100.0 * inspection.bytes as f64 / inspection.fp32_bytes as f64,
     )?;
-    print_line!(
-        "classes      {}, {}",
-        inspection.architecture.classes(),
-        match &inspection.class_names {
-            Some(names) if *names == ClassNames::imagenet() => "ImageNet-1k's",
-            Some(_) => "with names",
-            None => "without names",
-        }
-    )?;
+    match inspection.architecture.answer() {
+        Answer::Features(features) => print_line!("features     {features}")?,
+        Answer::Logits(classes) => print_line!(
+            "classes      {classes}, {}",
+            match &inspection.class_names {
+                Some(names) if *names == ClassNames::imagenet() => "ImageNet-1k's",
+                Some(_) => "with names",
+                None => "without names",
+            }
+        )?,
+    }
     print_line!("bits         {}", inspection.bits)?;
     print_line!(
         "preset       {}: {}",

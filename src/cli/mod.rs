@@ -17,6 +17,7 @@ mod completions;
 mod conventions;
 mod demo;
 mod devices;
+mod embed;
 mod error;
 mod eval;
 mod figures;
@@ -33,6 +34,7 @@ mod source;
 mod sweep;
 mod verify;
 
+use crate::data::samples::{Sample, flat_folder};
 use crate::file::interrupt;
 use crate::file::weights::Weights;
 use crate::model;
@@ -47,7 +49,7 @@ use options::{ImageSizeOptions, PreprocessingOptions};
 use serde::Serialize;
 use source::ModelSource;
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Holds the program's name.
@@ -71,6 +73,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Eval(eval::Eval),
     Classify(classify::Classify),
+    Embed(embed::Embed),
     Merge(merge::Merge),
     Sweep(sweep::Sweep),
     Bench(bench::Bench),
@@ -127,6 +130,7 @@ impl Command {
             Self::Inspect(command) => command.run(),
             Self::Eval(command) => command.run(),
             Self::Classify(command) => command.run(),
+            Self::Embed(command) => command.run(),
             Self::Merge(command) => command.run(),
             Self::Sweep(command) => command.run(),
             Self::Bench(command) => command.run(),
@@ -161,6 +165,20 @@ fn write_stdout(text: &str) -> Result<()> {
     })
 }
 
+/// Returns the images that `paths` name, or that lie in the folders that they name, in this order.
+fn images_at(paths: &[PathBuf]) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            samples.extend(flat_folder(path)?);
+        } else {
+            let path = path.clone();
+            samples.push(Sample { path, label: None });
+        }
+    }
+    Ok(samples)
+}
+
 /// Opens an FP checkpoint.
 fn open_checkpoint(source: &ModelSource) -> Result<Weights> {
     let path = source.locate()?;
@@ -168,7 +186,7 @@ fn open_checkpoint(source: &ModelSource) -> Result<Weights> {
     if is_quantized(&weights) {
         return Err(Error::input(
             path,
-            "is a quantized model, where an FP checkpoint is expected; `eval` and `classify` take it as --quantized",
+            "is a quantized model, where an FP checkpoint is expected; `eval`, `classify` and `embed` take it as --quantized",
         ));
     }
     Ok(weights)

@@ -114,7 +114,8 @@ pub struct PreprocessingOptions {
     /// Share of the resized image that the centre crop keeps.
     #[arg(long, value_name = "FRACTION")]
     crop_pct: Option<f64>,
-    /// Whether the resize before the crop keeps an image's aspect (center) or makes it a square (squash).
+    /// Whether the resize before the crop keeps an image's aspect (center; floor, where the crop can't be in the middle,
+    /// begins before it) or makes it a square (squash).
     #[arg(long, value_name = "MODE", value_enum)]
     crop_mode: Option<CropMode>,
     /// Mean of each channel.

@@ -33,7 +33,7 @@ pub struct Preprocessing {
     pub exif_orientation: bool,
 }
 
-/// Says what the resize before the crop makes of an image's aspect, by timm's names.
+/// Says what the resize before the crop makes of an image's aspect, by timm's names where it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +44,8 @@ pub enum CropMode {
     Center,
     /// The image becomes a square, as in transformers' processors of ViT, DeiT and Swin.
     Squash,
+    /// It is kept, and a crop that can't be in the middle begins a pixel before it, as in transformers' processor of DINOv2.
+    Floor,
 }
 
 /// Says whether a field has its default, which is not written: files from before it stay as they are.
@@ -145,8 +147,12 @@ impl Preprocessing {
     fn resize_and_crop(&self, image: &RgbImage) -> Vec<u8> {
         let (width, height) = self.resized(image.width() as usize, image.height() as usize);
         let centre = |length: usize| {
-            // torchvision's `int(round((length - crop) / 2.0))`; Python rounds halves to even.
-            let start = ((length - self.image_size) as f64 / 2.0).round_ties_even() as usize;
+            let margin = (length - self.image_size) as f64 / 2.0;
+            let start = match self.crop_mode {
+                CropMode::Floor => margin.floor(),
+                // torchvision's `int(round((length - crop) / 2.0))`; Python rounds halves to even.
+                CropMode::Center | CropMode::Squash => margin.round_ties_even(),
+            } as usize;
             start..start + self.image_size
         };
         resize_window(
@@ -166,8 +172,8 @@ impl Preprocessing {
             |long_in: usize, short_in: usize| ((short * long_in) as f64 / short_in as f64) as usize;
         match self.crop_mode {
             CropMode::Squash => (short, short),
-            CropMode::Center if width <= height => (short, long(height, width)),
-            CropMode::Center => (long(width, height), short),
+            _ if width <= height => (short, long(height, width)),
+            _ => (long(width, height), short),
         }
     }
 }

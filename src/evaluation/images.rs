@@ -46,8 +46,14 @@ impl LabelledImages {
     /// Makes the labels those of a model with so many `classes`, which it may call by `names`.
     ///
     /// # Errors
-    /// A label that is no class, and those of [`classes_of`] about class folders.
+    /// A model without classes, a label that is no class, and those of [`classes_of`] about class folders.
     pub fn label(&mut self, classes: usize, names: Option<&ClassNames>) -> Result<()> {
+        if classes == 0 {
+            let place = self.labels.as_ref().unwrap_or(&self.folder);
+            let problem =
+                "tells the classes of images, but the model has none: it answers with features";
+            return Err(Error::input(place, problem));
+        }
         let Some(labels) = &self.labels else {
             return self
                 .label_folders(classes, names)

@@ -1,25 +1,30 @@
-//! Evaluation: models on labelled images, all of them or one machine's share, and the file that keeps the outcome.
+//! Evaluation: models on labelled images, all of them or one machine's share, and the file that keeps the outcome; models
+//! that answer with features on any images, and these features themselves.
 
+mod embeddings;
+mod features;
 mod images;
 mod part;
 mod shard;
 pub mod sweep;
 
+pub use embeddings::Embeddings;
+pub use features::{FeatureSummary, ImageSet, Neighbours};
 pub use images::{ImagesRecord, LabelledImages};
 pub use part::{EvaluationSubject, Part, check_complete, summarize};
 pub use shard::Shard;
 
 use crate::data::class_names::ClassNames;
 use crate::data::preprocess::Preprocessing;
-use crate::data::samples::load_all;
+use crate::data::samples::{Sample, load_all};
 use crate::device::Device;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::inference::{Model, check_finite};
-use crate::model::config::Architecture;
+use crate::model::config::{Answer, Architecture};
 use crate::model::recipe::Resolved;
 use crate::quant::{Plan, Provenance, QuantizedModel, Settings};
-use crate::report::{Accuracy, Tally};
+use crate::report::{Accuracy, Agreement, Closeness, Tally};
 use serde::{Deserialize, Serialize};
 use shard::IMAGES_AT_ONCE;
 use std::path::Path;
@@ -62,6 +67,20 @@ pub struct QuantizedRecord {
     pub settings: Settings,
     /// Where the model comes from.
     pub provenance: Provenance,
+}
+
+/// Holds what the models answered for some images.
+struct Answers {
+    /// The places of the images that could be read.
+    shown: Vec<usize>,
+    /// The places of those that couldn't.
+    skipped: Vec<usize>,
+    /// The evaluated model's logits or features of each image that is shown.
+    evaluated: Vec<Vec<f32>>,
+    /// The FP model's, where there are both.
+    reference: Option<Vec<Vec<f32>>>,
+    /// Time of the evaluated network.
+    inference: Duration,
 }
 
 /// Tells what happens while an evaluation runs.
@@ -128,15 +147,15 @@ impl Models {
         let float = |weights: &Weights| {
             let architecture = model.architecture.fitted(weights, "the quantized model")?;
             let float = Model::float(device, weights, &architecture, &model.preprocessing)?;
-            if float.classes() == evaluated.classes() {
+            if float.answer() == evaluated.answer() {
                 return Ok(float);
             }
             Err(Error::setting(
                 Setting::Model,
                 format!(
-                    "has {} classes, the quantized model {}",
-                    float.classes(),
-                    evaluated.classes()
+                    "answers with {}, the quantized model with {}",
+                    float.answer(),
+                    evaluated.answer()
                 ),
             ))
         };
@@ -166,18 +185,26 @@ impl Models {
     ///
     /// # Panics
     /// Without an FP model, or without images.
-    pub fn agreement(&mut self, images: &[Vec<f32>]) -> Result<Accuracy> {
+    pub fn agreement(&mut self, images: &[Vec<f32>]) -> Result<Agreement> {
         let float = self.reference.as_mut().expect("there is an FP model");
         let reference = float.logits(images)?;
         let logits = self.evaluated.logits(images)?;
         for logits in logits.iter().chain(&reference) {
             check_finite(logits, Path::new("a calibration image"), &self.device)?;
         }
-        let tally = Tally::unlabelled(&logits, &reference);
-        Ok(tally.accuracy().expect("there are images"))
+        Ok(match self.evaluated.answer() {
+            Answer::Logits(_) => {
+                let tally = Tally::unlabelled(&logits, &reference);
+                Agreement::Logits(tally.accuracy().expect("there are images"))
+            }
+            Answer::Features(_) => {
+                let closeness = Closeness::of(&logits, &reference);
+                Agreement::Features(closeness.expect("there are images"), images.len())
+            }
+        })
     }
 
-    /// Returns the number of logits.
+    /// Returns the number of logits: 0 of models that answer with features.
     pub fn classes(&self) -> usize {
         self.evaluated.classes()
     }
@@ -213,41 +240,56 @@ impl Models {
         let mut inference = Duration::ZERO;
         let samples = &images.samples()[shard.range(images.samples().len())];
         for samples in samples.chunks(IMAGES_AT_ONCE) {
-            let mut inputs = Vec::new();
-            let mut shown = Vec::new();
-            for (loaded, sample) in load_all(samples, &self.record.preprocessing)
-                .into_iter()
-                .zip(samples)
-            {
-                match loaded {
-                    Ok(input) => {
-                        inputs.push(input);
-                        shown.push(sample);
-                    }
-                    Err(error) => {
-                        let name = images.name(sample).to_string_lossy().into_owned();
-                        part.skipped.push(name);
-                        on_event(Event::Skipped(&error));
-                    }
-                }
-            }
-            let start = Instant::now();
-            let logits = self.evaluated.logits(&inputs)?;
-            inference += start.elapsed();
-            let reference = match &mut self.reference {
-                Some(float) => Some(float.logits(&inputs)?),
-                None => None,
-            };
-            let all = logits.iter().chain(reference.iter().flatten());
-            for (logits, sample) in all.zip(shown.iter().cycle()) {
-                check_finite(logits, &sample.path, &self.device)?;
-            }
-            let labels: Vec<usize> = shown.iter().filter_map(|sample| sample.label).collect();
+            let answers = self.answers(samples, on_event)?;
+            inference += answers.inference;
+            let skipped = answers.skipped.iter();
+            let name = |place: &usize| images.name(&samples[*place]).to_string_lossy();
+            part.skipped
+                .extend(skipped.map(|place| name(place).into_owned()));
+            let shown = answers.shown.iter();
+            let labels: Vec<usize> = shown.filter_map(|&place| samples[place].label).collect();
+            let reference = answers.reference.as_deref();
             part.tally
-                .merge(&Tally::of(&labels, &logits, reference.as_deref()));
-            on_event(Event::Done(samples.len()));
+                .merge(&Tally::of(&labels, &answers.evaluated, reference));
         }
         part.inference_seconds = inference.as_secs_f64();
         Ok(part)
+    }
+
+    /// Runs the models on those of `samples` that can be read, at once.
+    fn answers(&mut self, samples: &[Sample], on_event: &mut dyn FnMut(Event)) -> Result<Answers> {
+        let (mut inputs, mut shown, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        let loaded = load_all(samples, &self.record.preprocessing);
+        for (place, loaded) in loaded.into_iter().enumerate() {
+            match loaded {
+                Ok(input) => {
+                    inputs.push(input);
+                    shown.push(place);
+                }
+                Err(error) => {
+                    skipped.push(place);
+                    on_event(Event::Skipped(&error));
+                }
+            }
+        }
+        let start = Instant::now();
+        let evaluated = self.evaluated.logits(&inputs)?;
+        let inference = start.elapsed();
+        let reference = match &mut self.reference {
+            Some(float) => Some(float.logits(&inputs)?),
+            None => None,
+        };
+        let all = evaluated.iter().chain(reference.iter().flatten());
+        for (values, &place) in all.zip(shown.iter().cycle()) {
+            check_finite(values, &samples[place].path, &self.device)?;
+        }
+        on_event(Event::Done(samples.len()));
+        Ok(Answers {
+            shown,
+            skipped,
+            evaluated,
+            reference,
+            inference,
+        })
     }
 }

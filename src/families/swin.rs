@@ -8,7 +8,8 @@ use std::sync::Arc;
 /// Adds to the score of two tokens that only a shift brought together (timm's value).
 const APART: f32 = -100.0;
 
-/// Describes the patch embedding, each stage's merging (but the first's) and blocks, the head.
+/// Describes the patch embedding, each stage's merging (but the first's) and blocks, the head. Without one the mean of the
+/// tokens is the last block's part: every graph has products.
 pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
     let stages = config.stages();
     let pixels = Shape {
@@ -28,11 +29,19 @@ pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
         graphs.extend((0..stage.depth).map(|number| {
             let block = block(config, stage, format!("layers.{index}.blocks.{number}"));
             let windows = windows(config, stage, stage.shift(number), &block.name);
-            Graph::of(tokens(stage), |x| block.of(x, Some(windows)))
+            let is_last = index + 1 == stages.len() && number + 1 == stage.depth;
+            Graph::of(tokens(stage), |x| match block.of(x, Some(windows)) {
+                x if is_last && config.classes == 0 => features(config, x),
+                x => x,
+            })
         }));
     }
-    let last = stages[stages.len() - 1];
-    graphs.push(Graph::of(tokens(&last), |x| head(config, x)));
+    if config.classes > 0 {
+        let last = stages[stages.len() - 1];
+        graphs.push(Graph::of(tokens(&last), |x| {
+            features(config, x).linear("head.fc", config.classes)
+        }));
+    }
     graphs
 }
 
@@ -80,10 +89,9 @@ fn merging<'g>(config: &SwinConfig, name: &str, resolution: usize, x: Value<'g>)
     normed.linear_without_bias(&format!("{name}.reduction"), 2 * dim)
 }
 
-/// Describes the logits of the mean of the normalised tokens.
-fn head<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
-    let mean = x.layer_norm("norm", config.layer_norm_eps).mean();
-    mean.linear("head.fc", config.classes)
+/// Describes the mean of the normalised tokens: what a head reads, or the answer.
+fn features<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
+    x.layer_norm("norm", config.layer_norm_eps).mean()
 }
 
 /// Describes the windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative

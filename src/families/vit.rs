@@ -1,11 +1,13 @@
 //! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, with LayerScale and register tokens or
-//! without, and `VisionTransformerDistilled`.
+//! without, and `VisionTransformerDistilled`. Their heads read the class token, or the mean of the patches.
 
 use super::block::Block;
-use crate::graph::{Attention, Graph, Parameter, PatchGrid, Shape, Value};
-use crate::model::config::{CHANNELS, VitConfig};
+use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
+use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
+use std::sync::Arc;
 
-/// Describes the patch embedding, the blocks, the head.
+/// Describes the patch embedding, the blocks, the head. What is pooled for a head that there isn't is the last block's
+/// part: every graph has products.
 pub fn graphs(config: &VitConfig) -> Vec<Graph> {
     let pixels = Shape {
         rows: CHANNELS * config.image_size,
@@ -15,9 +17,10 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
         rows: config.tokens(),
         width: config.dim,
     };
-    let blocks = (0..config.depth).map(|block| {
+    let mut graphs = vec![Graph::of(pixels, |pixels| embedding(config, pixels))];
+    graphs.extend((0..config.depth).map(|number| {
         let block = Block {
-            name: format!("blocks.{block}"),
+            name: format!("blocks.{number}"),
             attention: Attention {
                 windows: 1,
                 heads: config.heads,
@@ -28,12 +31,16 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             eps: config.layer_norm_eps,
             has_layer_scale: config.layer_scale,
         };
-        Graph::of(tokens, |x| block.of(x, None))
-    });
-    std::iter::once(Graph::of(pixels, |pixels| embedding(config, pixels)))
-        .chain(blocks)
-        .chain([Graph::of(tokens, |x| head(config, x))])
-        .collect()
+        let is_last = number + 1 == config.depth;
+        Graph::of(tokens, |x| match block.of(x, None) {
+            x if is_last && config.classes == 0 => features(config, x),
+            x => x,
+        })
+    }));
+    if config.classes > 0 {
+        graphs.push(Graph::of(tokens, |x| head(config, x)));
+    }
+    graphs
 }
 
 /// Describes the patches' embeddings after the class token (and the distillation token), with positions.
@@ -58,16 +65,49 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     patches.embed(prefix, config.prefix(), positions)
 }
 
-/// Describes the class token's logits; of a distilled network their average with the distillation token's, as timm
-/// evaluates it.
+/// Describes the logits of what is pooled; of a distilled network the average of both tokens' logits, as timm evaluates it.
 fn head<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
-    // The heads look at no other token, so no other is normalised.
-    let logits = |token, head| {
-        let normed = x.token(token).layer_norm("norm", config.layer_norm_eps);
-        normed.linear(head, config.classes)
-    };
     match config.distilled {
-        false => logits(0, "head"),
-        true => logits(0, "head").average(logits(1, "head_dist")),
+        false => pooled(config, x).linear("head", config.classes),
+        true => {
+            let logits = |token, head| normed(config, x, token).linear(head, config.classes);
+            logits(0, "head").average(logits(1, "head_dist"))
+        }
     }
+}
+
+/// Describes what a network without a classifier answers.
+fn features<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+    match config.distilled {
+        false => pooled(config, x),
+        true => normed(config, x, 0).average(normed(config, x, 1)),
+    }
+}
+
+/// Describes what is made of the tokens for a head: normalised before they are pooled, or after.
+fn pooled<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+    let pool = |x: Value<'g>| match config.global_pool {
+        GlobalPool::Token => x.token(0),
+        GlobalPool::Avg => mean_of_patches(config, x),
+        GlobalPool::TokenAvg => x.token(0).beside(mean_of_patches(config, x)),
+    };
+    match (config.fc_norm, config.global_pool) {
+        (true, _) => pool(x).layer_norm("fc_norm", config.layer_norm_eps),
+        (false, GlobalPool::Token) => normed(config, x, 0),
+        (false, _) => pool(x.layer_norm("norm", config.layer_norm_eps)),
+    }
+}
+
+/// Describes one token, normalised. No other is read, so no other is normalised.
+fn normed<'g>(config: &VitConfig, x: Value<'g>, token: usize) -> Value<'g> {
+    x.token(token).layer_norm("norm", config.layer_norm_eps)
+}
+
+/// Describes the mean of the patches alone.
+fn mean_of_patches<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+    let patches = Arrangement {
+        tokens: config.tokens(),
+        from: (config.prefix()..config.tokens()).map(Some).collect(),
+    };
+    x.arrange(&Arc::new(patches)).mean()
 }

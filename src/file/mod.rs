@@ -5,6 +5,8 @@ pub(crate) mod input;
 #[cfg(feature = "files")]
 pub mod interrupt;
 #[cfg(feature = "files")]
+pub(crate) mod npy;
+#[cfg(feature = "files")]
 pub mod output;
 pub mod shards;
 mod unique;

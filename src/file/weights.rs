@@ -730,7 +730,7 @@ pub fn save(
 /// Returns the bytes of the file that `save` writes.
 ///
 /// # Errors
-/// A name that occurs twice or is reserved, a shape that its data disagree with.
+/// A name that occurs twice or is reserved, a shape that its data disagree with, a header longer than readers take.
 pub fn to_bytes(
     tensors: Vec<(String, TensorData)>,
     metadata: BTreeMap<String, String>,
@@ -802,7 +802,13 @@ fn header_bytes(
         .serialize(&mut serde_json::Serializer::new(&mut bytes))
         .map_err(|error| error.to_string())?;
     bytes.resize(bytes.len().next_multiple_of(LENGTH_BYTES), b' ');
-    let length = (bytes.len() - LENGTH_BYTES) as u64;
+    let header = bytes.len() - LENGTH_BYTES;
+    if header > MAX_HEADER {
+        return Err(format!(
+            "the header would have {header} bytes, where readers take at most {MAX_HEADER}"
+        ));
+    }
+    let length = header as u64;
     bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
 }

@@ -276,6 +276,17 @@ impl<'g> Value<'g> {
         self.operation(Operation::Mean, Shape { rows: 1, width })
     }
 
+    /// Puts the features of another row behind those of this one.
+    pub fn beside(self, other: Self) -> Self {
+        let row = |place: usize| {
+            let mut from = vec![None; 2];
+            from[place] = Some(0);
+            Arc::new(Arrangement::new(from))
+        };
+        // Each beside zeros.
+        (self.arrange(&row(0)) + other.arrange(&row(1))).join_rows(2)
+    }
+
     fn joined_with(self, other: Self, operation: Operation<Described>) -> Self {
         let inputs = vec![self.node, other.node];
         self.push(Node::Operation { operation, inputs }, self.shape())

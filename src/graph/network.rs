@@ -8,8 +8,8 @@ use super::site::Site;
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 
-/// Holds a network as a chain of segments. The first takes pixels `[images, 3, S, S]`, the last gives logits
-/// `[images, classes]`; what passes between the others depends on the architecture.
+/// Holds a network as a chain of segments. The first takes pixels `[images, 3, S, S]`, the last gives the answers
+/// `[images, answer_len]`, logits or features; what passes between the others depends on the architecture.
 pub struct Network {
     device: Device,
     segments: Vec<Segment>,
@@ -47,8 +47,8 @@ impl Network {
         &self.segments
     }
 
-    /// Counts the logits.
-    pub fn classes(&self) -> usize {
+    /// Counts the values of an answer: logits or features.
+    pub fn answer_len(&self) -> usize {
         self.segments.last().map_or(0, Segment::output_len)
     }
 
@@ -57,7 +57,7 @@ impl Network {
         self.segments.iter().flat_map(Segment::sites)
     }
 
-    /// Computes the logits `[images, classes]` of `pixels` `[images, 3, S, S]`.
+    /// Computes the answers `[images, answer_len]`, logits or features, for `pixels` `[images, 3, S, S]`.
     pub fn logits(
         &self,
         commands: &mut Commands,

@@ -71,6 +71,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             let (block, scale) = name.strip_prefix("blocks.")?.split_once(".gamma_")?;
             Some(format!("blocks.{block}.ls{scale}.gamma"))
         })?;
+        registers_without_positions(&mut weights)?;
     } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
@@ -89,6 +90,34 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
         })?;
     }
     Ok(weights)
+}
+
+/// Makes register tokens timm's, which have no positions where the class token has none. In DINOv2's files and transformers'
+/// it has one, and they have none: it is added to the class token, once and for all, as timm does it.
+fn registers_without_positions(weights: &mut Weights) -> Result<()> {
+    const REGISTERS: &str = "register_tokens";
+    const CLASS: &str = "cls_token";
+    const POSITIONS: &str = "pos_embed";
+    let shapes = [REGISTERS, CLASS, POSITIONS].map(|name| weights.shape(name));
+    let [Some(_), Some([1, 1, dim]), Some([1, positions, width])] = shapes else {
+        return Ok(());
+    };
+    let (dim, positions) = (*dim, *positions);
+    if dim != *width || positions == 0 {
+        return Ok(());
+    }
+    let mut class = weights.float(CLASS)?;
+    let mut of_class = weights.float(POSITIONS)?;
+    let of_patches = of_class.split_off(dim);
+    for (value, position) in class.iter_mut().zip(of_class) {
+        *value += position;
+    }
+    weights.replace(CLASS, vec![1, 1, dim], &class);
+    weights.replace(POSITIONS, vec![1, positions - 1, dim], &of_patches);
+    log::info!(
+        "tensors: the class token has its position in it, as timm has it with register tokens"
+    );
+    weights.rename(|name| (name == REGISTERS).then(|| "reg_token".to_owned()))
 }
 
 /// Leaves out the words that PyTorch's wrappers put into names.

@@ -70,7 +70,7 @@ fn filtered(values: &[f64], old: usize, inner: usize, taps: &[Taps<f64>]) -> Vec
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::config::zeros;
+    use crate::model::config::{GlobalPool, zeros};
     use serde::Deserialize;
 
     /// What timm makes of positions: `tests/data/timm_positions.py` asked it.
@@ -98,6 +98,8 @@ mod tests {
             layer_scale: false,
             no_embed_class: case.prefix == 0,
             reg_tokens: 0,
+            global_pool: GlobalPool::Token,
+            fc_norm: false,
         })
     }
 

@@ -507,6 +507,7 @@ fn read_method(file: &Weights, version: &str, sites: &[Site]) -> Result<Method> 
             gelu_twin: all.gelu_twin,
             tables: false,
             weight_scales: WeightScales::Tensor,
+            wide_ends: false,
             rules: Vec::new(),
         };
         let plan = policy.plan(sites).map_err(|problem| {

@@ -1,9 +1,11 @@
 //! The page of a calibration: one HTML file with everything in it, for people who would rather look.
 
 use super::accuracy::Accuracy;
+use super::agreement::Agreement;
 use super::charts::{
     Ink, KINDS, dark_style, error_shares, ink, ratios, score_curves, value_histograms,
 };
+use super::closeness::Closeness;
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::families::sites;
 use crate::quant::{QuantizedModel, Scale, SiteReport};
@@ -25,7 +27,7 @@ pub struct Page<'a> {
     /// Seconds that the calibration took.
     pub seconds: f64,
     /// How well the quantized network agrees with the FP network on the calibration images.
-    pub calibration: Accuracy,
+    pub calibration: Agreement,
     /// How well the FP network and the quantized one do on labelled images.
     pub labelled: Option<[Accuracy; 2]>,
 }
@@ -126,19 +128,22 @@ impl Page<'_> {
                         }
                     }
                 }
-                table {
-                    thead {
-                        tr {
-                            th { "the quantized network's answers, compared with FP32's" }
-                            th { "images" } th { "agreement" } th { "KL" } th { "logit SQNR" }
+                @match &self.calibration {
+                    Agreement::Features(closeness, images) => (features(closeness, *images)),
+                    Agreement::Logits(calibration) => table {
+                        thead {
+                            tr {
+                                th { "the quantized network's answers, compared with FP32's" }
+                                th { "images" } th { "agreement" } th { "KL" } th { "logit SQNR" }
+                            }
                         }
-                    }
-                    tbody {
-                        (rows("on the calibration images", &self.calibration))
-                        @if let Some([_, after]) = &self.labelled {
-                            (rows("on the labelled images", after))
+                        tbody {
+                            (rows("on the calibration images", calibration))
+                            @if let Some([_, after]) = &self.labelled {
+                                (rows("on the labelled images", after))
+                            }
                         }
-                    }
+                    },
                 }
             }
         }
@@ -262,6 +267,31 @@ fn errors(sites: &[SiteInspection]) -> Markup {
                         "."
                     }
                     (error_shares(sites))
+                }
+            }
+        }
+    }
+}
+
+/// Tells how close features are.
+fn features(closeness: &Closeness, images: usize) -> Markup {
+    let sqnr = closeness.feature_sqnr_db;
+    html! {
+        table {
+            thead {
+                tr {
+                    th { "the quantized network's features, compared with FP32's" }
+                    th { "images" } th { "cosine" } th { "least cosine" } th { "relative error" } th { "SQNR" }
+                }
+            }
+            tbody {
+                tr {
+                    th scope="row" { "on the calibration images" }
+                    td { (images) }
+                    td { (format!("{:.5}", closeness.cosine)) }
+                    td { (format!("{:.5}", closeness.cosine_min)) }
+                    td { (percent(closeness.relative_error, 2)) }
+                    td { (sqnr.map_or("–".to_owned(), |sqnr| format!("{sqnr:.1} dB"))) }
                 }
             }
         }

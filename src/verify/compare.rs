@@ -126,9 +126,9 @@ impl Differences {
         let bound = first.logits_error.bound + other.logits_error.bound;
         self.logits(
             &format!("{model}, FP32 logits"),
-            &first.logits,
-            &other.logits,
+            (&first.logits, &other.logits),
             bound,
+            first.top1_flips.is_some(),
         );
         for report in [first, other] {
             for site in report.gradients.iter().filter(|site| !site.figure.holds()) {
@@ -188,13 +188,19 @@ impl Differences {
         let bound = first.logits_error.bound + other.logits_error.bound;
         self.logits(
             &format!("{model}, integer logits"),
-            &first.logits,
-            &other.logits,
+            (&first.logits, &other.logits),
             bound,
+            first.top1_flips.is_some(),
         );
     }
 
-    fn logits(&mut self, place: &str, first: &[Vec<f32>], other: &[Vec<f32>], bound: f64) {
+    fn logits(
+        &mut self,
+        place: &str,
+        (first, other): (&[Vec<f32>], &[Vec<f32>]),
+        bound: f64,
+        has_classes: bool,
+    ) {
         if first.len() != other.len() || first.first().map(Vec::len) != other.first().map(Vec::len)
         {
             return self.push(
@@ -207,16 +213,16 @@ impl Differences {
         if distance == 0.0 {
             return;
         }
-        let flips = top1_flips(other, first);
         let level = if distance <= bound {
             Level::Allowed
         } else {
             Level::Failure
         };
-        let what = format!(
-            "are {distance:.1e} apart, where {bound:.1e} is allowed; {flips} of {} top-1 flip",
-            first.len()
-        );
+        let mut what = format!("are {distance:.1e} apart, where {bound:.1e} is allowed");
+        if has_classes {
+            let (flips, images) = (top1_flips(other, first), first.len());
+            what.push_str(&format!("; {flips} of {images} top-1 flip"));
+        }
         self.push(level, place, what);
     }
 }

@@ -13,6 +13,7 @@ use crate::file::weights::Weights;
 use crate::graph::FloatProducts;
 use crate::inference::{Model, build};
 use crate::kernels::cross_entropy_backward;
+use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::quant::{Calibration, Scale, SiteScales};
 
@@ -112,7 +113,8 @@ impl Reference {
         });
         Ok(Some(FloatReport {
             logits_error: logits_figure(&found.logits, &expected.logits, logit_bound),
-            top1_flips: top1_flips(&found.logits, &expected.logits),
+            top1_flips: has_classes(&resolved.architecture)
+                .then(|| top1_flips(&found.logits, &expected.logits)),
             gradients: gradients.collect(),
             scales: scales.collect(),
             logits: finite(found.logits),
@@ -134,7 +136,8 @@ impl Reference {
         Ok(Some(IntegerReport {
             sites: trace::compare(model, &found.trace, &expected.trace),
             logits_error: logits_figure(&found.logits, &expected.logits, bound),
-            top1_flips: top1_flips(&found.logits, &expected.logits),
+            top1_flips: has_classes(&model.architecture)
+                .then(|| top1_flips(&found.logits, &expected.logits)),
             logits: finite(found.logits),
         }))
     }
@@ -168,6 +171,10 @@ fn logits_figure(found: &[Vec<f32>], expected: &[Vec<f32>], bound: f64) -> Figur
         error: if error.is_finite() { error } else { f64::MAX },
         bound,
     }
+}
+
+fn has_classes(architecture: &Architecture) -> bool {
+    architecture.classes() > 0
 }
 
 /// Counts the images whose largest logit is another.
@@ -261,7 +268,8 @@ async fn gradients(
         let output = segment.forward(commands, &mut products, count, &values);
         inputs.push(std::mem::replace(&mut values, output));
     }
-    let mut grad = cross_entropy_backward(commands, count, network.classes(), &values);
+    // Features serve as logits here: any loss shows the same of a device.
+    let mut grad = cross_entropy_backward(commands, count, network.answer_len(), &values);
     let mut gradients = Vec::new();
     for (segment, input) in network.segments().iter().zip(&inputs).rev() {
         let mut tape = segment.record(commands, &products, count, input);

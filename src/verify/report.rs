@@ -174,8 +174,8 @@ pub struct FloatReport {
     pub logits: Vec<Vec<f32>>,
     /// All logits against the CPU's.
     pub logits_error: Figure,
-    /// Images whose largest logit is another than on the CPU.
-    pub top1_flips: usize,
+    /// Images whose largest logit is another than on the CPU; absent where the network answers with features.
+    pub top1_flips: Option<usize>,
     /// The loss's gradient at each site against the CPU's.
     pub gradients: Vec<SiteFigure>,
     /// The scales that a search with few candidates chooses.
@@ -236,8 +236,8 @@ pub struct IntegerReport {
     pub logits: Vec<Vec<f32>>,
     /// These logits against the CPU's.
     pub logits_error: Figure,
-    /// Images whose largest logit is another than on the CPU.
-    pub top1_flips: usize,
+    /// Images whose largest logit is another than on the CPU; absent where the network answers with features.
+    pub top1_flips: Option<usize>,
 }
 
 /// Describes one site of the integer network, given what the CPU gave it.

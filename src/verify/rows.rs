@@ -143,13 +143,16 @@ fn figure(name: &str, figure: &Figure, more: &str) -> Row {
     row(name, detail, !figure.holds())
 }
 
+/// Words how many images are of another class, where there are classes.
+fn flips(flips: Option<usize>, images: usize) -> String {
+    flips.map_or_else(String::new, |flips| {
+        format!(", top-1 flips: {flips} of {images}")
+    })
+}
+
 impl FloatReport {
     fn rows(&self) -> Vec<Row> {
-        let flips = format!(
-            ", top-1 flips: {} of {}",
-            self.top1_flips,
-            self.logits.len()
-        );
+        let flips = flips(self.top1_flips, self.logits.len());
         let mut rows = vec![figure("FP32 logits", &self.logits_error, &flips)];
         let gradients = self.gradients.iter();
         let worst = gradients.max_by(|one, other| one.figure.error.total_cmp(&other.figure.error));
@@ -181,11 +184,7 @@ impl IntegerReport {
             operands.in_words(),
             next.in_words()
         );
-        let flips = format!(
-            ", top-1 flips: {} of {}",
-            self.top1_flips,
-            self.logits.len()
-        );
+        let flips = flips(self.top1_flips, self.logits.len());
         vec![
             row("integers", found, wrong),
             figure("integer logits", &self.logits_error, &flips),

@@ -12,10 +12,13 @@ from timm.models import get_arch_pretrained_cfgs
 
 
 def preprocessing(cfg):
-    assert cfg.input_size[0] == 3 and cfg.input_size[1] == cfg.input_size[2] and cfg.crop_mode == "center"
+    assert cfg.input_size[0] == 3 and cfg.input_size[1] == cfg.input_size[2]
+    # What is the default isn't told.
+    mode = {} if cfg.crop_mode == "center" else dict(crop_mode=cfg.crop_mode)
     return dict(
-        image_size=cfg.input_size[1], crop_pct=cfg.crop_pct, interpolation=cfg.interpolation, mean=cfg.mean, std=cfg.std
-    )
+        image_size=cfg.input_size[1], crop_pct=cfg.crop_pct, **mode, interpolation=cfg.interpolation, mean=cfg.mean,
+        std=cfg.std,
+    )  # fmt: skip
 
 
 def folded(tensors):
@@ -36,12 +39,13 @@ def folded(tensors):
 # Arguments that size a network or give it a part that is supported, or that say how it takes images of another size.
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
-    "init_values", "no_embed_class", "reg_tokens",
+    "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm",
 }
 
 
 def only_sized(arguments):
-    return set(arguments) <= SIZES and not isinstance(arguments.get("window_size"), list)
+    pools = arguments.get("global_pool", "token") in ("token", "avg")
+    return set(arguments) <= SIZES and pools and not isinstance(arguments.get("window_size"), list)
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())
@@ -51,19 +55,21 @@ facts = []
 for name in sorted(names):
     cfgs = get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
+    classes = 1000 if default.num_classes else 0
     with torch.device("meta"):
-        model = timm.create_model(name, num_classes=1000)
+        model = timm.create_model(name, num_classes=classes)
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
     fact = dict(
         hub_id=default.hf_hub_id,
-        # The pretrained tags with a classifier and the default's preprocessing.
+        # The pretrained tags with a classifier, or without one like the default, and the default's preprocessing.
         tags=[
             cfg.hf_hub_id.split(".")[1]
             for cfg in cfgs.values()
-            if cfg.hf_hub_id and cfg.num_classes and preprocessing(cfg) == preprocessing(default)
+            if cfg.hf_hub_id and bool(cfg.num_classes) == bool(classes) and preprocessing(cfg) == preprocessing(default)
         ],
         preprocessing=preprocessing(default),
+        classes=classes,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
         layer_norm_eps=eps,

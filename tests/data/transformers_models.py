@@ -1,5 +1,5 @@
 """Writes small random models of Hugging Face transformers into `transformers/`, each as a folder with what its repository
-would have, and `answers.safetensors`: pixels and logits of two images, in float64 rounded to float32, and as metadata what
+would have, and `answers.safetensors`: pixels and logits, or pooled features, of two images, in float64 rounded to float32, and as metadata what
 the classes' own modules call their tensors: `python transformers_models.py`."""
 
 import json
@@ -14,6 +14,12 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersForImageClassification,
+    Dinov2WithRegistersModel,
     SwinConfig,
     SwinForImageClassification,
     ViTConfig,
@@ -27,6 +33,9 @@ IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225
 VIT = dict(
     hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=16, patch_size=8,
     id2label=DIGITS,
+)  # fmt: skip
+DINOV2 = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2, image_size=16, patch_size=8,
 )  # fmt: skip
 # Windows that pad the first stage, an odd side to merge, and a stage of whole windows.
 SWIN = dict(
@@ -67,6 +76,31 @@ MODELS = {
         processor("ViTImageProcessorFast", 30, resample=3, **IMAGENET),
         torch.float16,
     ),
+    "dinov2": (
+        Dinov2Model(Dinov2Config(**DINOV2)),
+        processor(
+            "BitImageProcessor", 19, resample=3, do_center_crop=True, crop_size=dict(height=16, width=16), **IMAGENET
+        )
+        | dict(size=dict(shortest_edge=19)),
+        torch.float32,
+    ),
+    "dinov2_classes": (
+        Dinov2ForImageClassification(Dinov2Config(**DINOV2, id2label=DIGITS)),
+        processor("BitImageProcessorFast", 16, resample=3, do_center_crop=False, **IMAGENET),
+        torch.float16,
+    ),
+    "dinov2_registers": (
+        Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINOV2, num_register_tokens=2)),
+        dict(image_processor_type="BitImageProcessor", size=16, crop_size=16),
+        torch.float32,
+    ),
+    "dinov2_registers_classes": (
+        Dinov2WithRegistersForImageClassification(
+            Dinov2WithRegistersConfig(**DINOV2, num_register_tokens=2, id2label=DIGITS)
+        ),
+        dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=17), crop_size=16, resample=2, **IMAGENET),
+        torch.float32,
+    ),
 }
 
 
@@ -74,7 +108,10 @@ def lively(model):
     """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs."""
     for name, parameter in model.named_parameters():
         values = torch.randn(parameter.shape)
-        if name.endswith(("table", "embeddings", "token")):
+        if name.endswith("lambda1"):
+            # LayerScale: over an order of magnitude, of either sign.
+            values = 10 ** (torch.rand(parameter.shape) - 0.7) * values.sign()
+        elif name.endswith(("table", "embeddings", "token", "tokens")):
             values *= 0.5
         elif parameter.dim() == 1:
             values = values * 0.3 + ("norm" in name and name.endswith("weight"))
@@ -94,6 +131,7 @@ for name, (model, prepares, dtype) in MODELS.items():
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(IMAGES, return_tensors="pt").pixel_values
     model = type(model).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
-        logits = model(pixels.double()).logits
+        output = model(pixels.double())
+        logits = output.logits if "logits" in output else output.pooler_output
     metadata = dict(modules=json.dumps(sorted(model.state_dict())))
     save_file(dict(pixels=pixels, logits=logits.float()), folder / "answers.safetensors", metadata=metadata)

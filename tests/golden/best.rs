@@ -47,7 +47,7 @@ pub fn written_files_give_the_oracles_logits(golden: &Golden) {
             let pixels = device.upload(&pixels);
             let logits = network.logits(commands, &mut products, images.len(), &pixels);
             let logits = commands.read(&logits).unwrap();
-            let classes = network.classes();
+            let classes = network.answer_len();
             for (index, image) in images.iter().enumerate() {
                 let row = |logits: &[f32]| logits[index * classes..][..classes].to_vec();
                 let error = relative_error(&row(&logits), &row(&expected));

@@ -46,9 +46,10 @@ pub fn quantized_inference_from_the_golden_scales(golden: &Golden) {
                     let logits =
                         network.logits(commands, products.as_mut(), unmatched.len(), &pixels);
                     let logits = commands.read(&logits).unwrap();
-                    let mut rows = logits.chunks_exact(network.classes());
+                    let mut rows = logits.chunks_exact(network.answer_len());
                     unmatched.retain(|&image| {
-                        let expected = &expected[image * network.classes()..][..network.classes()];
+                        let expected =
+                            &expected[image * network.answer_len()..][..network.answer_len()];
                         relative_error(rows.next().unwrap(), expected) >= 1e-4
                     });
                     if attempt == 0 {
@@ -100,7 +101,7 @@ pub fn integers_give_what_rounded_floats_give(golden: &Golden) {
                 let rounded = logits(&mut FakeQuantizedProducts::new(float, sites(attempt)));
                 unmatched.retain(|&image| {
                     let row = |logits: &[f32]| {
-                        logits[image * network.classes()..][..network.classes()].to_vec()
+                        logits[image * network.answer_len()..][..network.answer_len()].to_vec()
                     };
                     relative_error(&row(&integer), &row(&rounded)) >= 1e-4
                 });

@@ -101,7 +101,8 @@ impl Golden {
             inputs.push(segment.forward(commands, &mut products, images.len(), input));
         }
         let logits = inputs.pop().expect("the last segment's output");
-        let mut grad = cross_entropy_backward(commands, images.len(), network.classes(), &logits);
+        let mut grad =
+            cross_entropy_backward(commands, images.len(), network.answer_len(), &logits);
         let mut records = HashMap::new();
         for (segment, input) in network.segments().iter().zip(&inputs).rev() {
             let mut tape = segment.record(commands, &products, images.len(), input);

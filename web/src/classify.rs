@@ -10,6 +10,7 @@ use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::{Model, check_finite};
+use ptq4vit_gpu::model::config::Answer;
 use ptq4vit_gpu::quant::QuantizedModel;
 use ptq4vit_gpu::report::{Classified, Outcome, TOP};
 use serde::Serialize;
@@ -83,6 +84,10 @@ impl Slots {
             "integers" => quantized(device, name, bytes)?,
             _ => float(device, name, bytes, beside)?,
         };
+        if let answer @ Answer::Features(_) = loaded.model.answer() {
+            let problem = format!("answers with {answer} and has no classes");
+            return Err(Error::input(name, problem).into());
+        }
         place.0.set(Some(loaded));
         Ok(json(&description))
     }

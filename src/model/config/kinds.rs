@@ -13,7 +13,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT or Swin with classes",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin or DINOv2",
     ),
     (
         "conv_proj.",
@@ -35,7 +35,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rope", "a ViT with rotary positions"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
-    ("register_tokens", "a ViT with register tokens"),
     ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
     (
         "norm_pre.",
@@ -52,7 +51,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     ("mlp.fc1_g.", "a ViT with gated MLPs"),
     ("mlp.w12.", "a ViT with gated MLPs"),
-    ("fc_norm.", "a ViT that averages its tokens"),
+    ("mlp.weights_in.", "a ViT with gated MLPs"),
 ];
 
 /// Lists what keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the
@@ -87,7 +86,8 @@ const NEEDED_IN_SWIN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Checks that `weights` is of no kind that is known and not supported, such as a network without classifier.
+/// Checks that `weights` is of no kind that is known and not supported, such as a network with another classifier than
+/// timm's.
 ///
 /// # Errors
 /// [`Error::Input`] that names the kind.
@@ -105,7 +105,8 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
                 .iter()
                 .find(|(present, absent, _)| has(present) && !has(absent));
             // A file without the last norm is no trunk of a ViT either.
-            let classifier = has("norm.weight").then_some("head.weight");
+            let is_trunk = has("norm.weight") || has("fc_norm.weight");
+            let classifier = is_trunk.then_some("head.weight");
             (incomplete.map(|(_, _, kind)| *kind), classifier)
         }
         Family::Swin => {
@@ -113,18 +114,20 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
             (incomplete.map(|(_, kind)| *kind), Some("head.fc.weight"))
         }
     };
-    let problem = if let Some(kind) = other.map(|(_, kind)| *kind).or(kind) {
-        format!("is {kind}, which is not supported")
-    } else if let Some(classifier) = classifier.filter(|name| !has(name)) {
-        without_classifier(weights, family, classifier)
-    } else {
-        return Ok(());
+    let problem = match other.map(|(_, kind)| *kind).or(kind) {
+        Some(kind) => Some(format!("is {kind}, which is not supported")),
+        None => classifier
+            .filter(|name| !has(name))
+            .and_then(|classifier| in_place_of(classifier, weights, family)),
     };
-    Err(Error::input(weights.path(), problem))
+    match problem {
+        Some(problem) => Err(Error::input(weights.path(), problem)),
+        None => Ok(()),
+    }
 }
 
-/// Says what is wrong with a file that lacks `classifier`: what it has in its place, if it has anything.
-fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> String {
+/// Says what is wrong with a file that has something else in the place of `classifier`, if it has anything.
+fn in_place_of(classifier: &str, weights: &Weights, family: Family) -> Option<String> {
     /// Lists what the trunk's tensors begin with.
     const TRUNK: [&str; 6] = [
         "patch_embed.",
@@ -145,13 +148,12 @@ fn without_classifier(weights: &Weights, family: Family, classifier: &str) -> St
         .take(LISTED)
         .map(|(name, shape)| format!("`{name}` {shape:?}"))
         .collect();
-    if in_its_place.is_empty() {
-        return format!("is a {family} without classifier, which is not supported");
-    }
-    format!(
-        "is a {family} whose classifier is not timm's: expected `{classifier}`, found {}",
-        in_its_place.join(", ")
-    )
+    (!in_its_place.is_empty()).then(|| {
+        format!(
+            "is a {family} whose classifier is not timm's: expected `{classifier}`, found {}",
+            in_its_place.join(", ")
+        )
+    })
 }
 
 /// Says whether a tensor's name has `part` at the start of one of its dot-separated words.
@@ -190,10 +192,9 @@ mod tests {
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
             (
-                refusal(VIT, whole, &["register_tokens", "blocks.0.ls1.gamma"]),
-                "register tokens",
+                refusal(VIT, whole, &["norm_pre.weight", "blocks.0.ls1.gamma"]),
+                "like CLIP's",
             ),
-            (refusal(VIT, whole, &["norm_pre.weight"]), "like CLIP's"),
             (
                 refusal(VIT, |name| name != "cls_token", &["attn_pool.latent"]),
                 "like SigLIP's",
@@ -222,10 +223,6 @@ mod tests {
                     &["blocks.0.attn.q_proj.weight", "blocks.0.mlp.fc1_g.weight"],
                 ),
                 "is an EVA",
-            ),
-            (
-                refusal(VIT, whole, &["fc_norm.weight"]),
-                "averages its tokens",
             ),
             (
                 refusal(
@@ -295,23 +292,19 @@ mod tests {
                 "found `head.0.weight` [10, 48], `head.3.weight` [10, 48]",
             ),
             (
-                VIT,
-                &[],
-                "is a ViT without classifier, which is not supported",
-            ),
-            (
                 SWIN,
                 &["head.fc.1.weight"],
                 "is a Swin transformer whose classifier is not timm's: expected `head.fc.weight`, found `head.fc.1.weight` [10, 48]",
             ),
-            (
-                SWIN,
-                &[],
-                "is a Swin transformer without classifier, which is not supported",
-            ),
         ] {
             let message = refusal(architecture, headless, others);
             assert!(message.ends_with(expected), "{message}\nlacks {expected}");
+        }
+        for architecture in [VIT, SWIN] {
+            let told: Architecture = serde_json::from_str(architecture).unwrap();
+            let tensors = told.expected_tensors().into_iter();
+            let tensors = tensors.filter(|(name, _)| headless(name));
+            check_kind(&zeros(tensors)).unwrap();
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::text::abridged;
 
 pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
-pub use vit::VitConfig;
+pub use vit::{GlobalPool, VitConfig};
 
 /// Limits a size (pixels, heads, classes): products of three of them can't overflow.
 const MAX_SIZE: usize = 1 << 20;
@@ -56,6 +56,33 @@ impl Family {
             Self::Swin
         } else {
             Self::Vit
+        }
+    }
+}
+
+/// Says what a network answers for an image, and of how many values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A logit for each class.
+    Logits(usize),
+    /// Features, of a network without a classifier.
+    Features(usize),
+}
+
+impl Answer {
+    /// Counts the values.
+    pub fn values(self) -> usize {
+        match self {
+            Self::Logits(values) | Self::Features(values) => values,
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Logits(classes) => write!(formatter, "the logits of {classes} classes"),
+            Self::Features(features) => write!(formatter, "{features} features"),
         }
     }
 }
@@ -103,11 +130,20 @@ impl Architecture {
         }
     }
 
-    /// Returns the number of logits.
+    /// Counts the classes: 0 of a network without a classifier.
     pub fn classes(&self) -> usize {
         match self {
             Self::Vit(config) => config.classes,
             Self::Swin(config) => config.classes,
+        }
+    }
+
+    /// Says what the network answers for an image.
+    pub fn answer(&self) -> Answer {
+        match (self.classes(), self) {
+            (0, Self::Vit(config)) => Answer::Features(config.pooled_dim()),
+            (0, Self::Swin(config)) => Answer::Features(config.last_dim()),
+            (classes, _) => Answer::Logits(classes),
         }
     }
 
@@ -180,6 +216,16 @@ fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
             Err(format!("{what} is {size}, where 1 to {limit} is expected"))
         }
         None => Ok(()),
+    }
+}
+
+/// Checks the number of classes, which is 0 of a network without a classifier.
+fn classes_within(classes: usize) -> std::result::Result<(), String> {
+    match classes {
+        0..=MAX_SIZE => Ok(()),
+        _ => Err(format!(
+            "classes is {classes}, where 0 to {MAX_SIZE} is expected"
+        )),
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible, is_absent,
-    patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
+    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, classes_within,
+    divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
@@ -33,7 +33,7 @@ pub struct SwinConfig {
     pub heads: Vec<usize>,
     /// Hidden features of a block's MLP, as a multiple of its features.
     pub mlp_ratio: f64,
-    /// Number of logits.
+    /// Number of logits; 0 without a classifier, where the mean of the tokens is the answer.
     pub classes: usize,
     /// What LayerNorm adds to the variance.
     pub layer_norm_eps: f32,
@@ -205,12 +205,15 @@ impl SwinConfig {
         }
         let (first, last) = (self.dim, self.last_dim());
         let patch = vec![first, super::CHANNELS, self.patch_size, self.patch_size];
-        for (name, weight) in [
+        let mut around = vec![
             ("patch_embed.proj", patch),
             ("patch_embed.norm", vec![first]),
             ("norm", vec![last]),
-            ("head.fc", vec![self.classes, last]),
-        ] {
+        ];
+        if self.classes > 0 {
+            around.push(("head.fc", vec![self.classes, last]));
+        }
+        for (name, weight) in around {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
             tensors.push((format!("{name}.weight"), weight));
         }
@@ -233,7 +236,10 @@ impl SwinConfig {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
-        let [classes, _] = sizes(weights, "head.fc.weight")?;
+        let [classes, _] = match weights.shape("head.fc.weight") {
+            Some(_) => sizes(weights, "head.fc.weight")?,
+            None => [0, 0],
+        };
         let [features] = sizes(weights, "layers.0.blocks.0.norm1.weight")?;
         let [hidden, _] = sizes(weights, "layers.0.blocks.0.mlp.fc1.weight")?;
         let has_block = |stage: usize, block: usize| {
@@ -289,8 +295,8 @@ impl SwinConfig {
             ("window", self.window, MAX_SIZE),
             ("dim", self.dim, MAX_SIZE >> MAX_STAGES),
             ("the number of stages", stages, MAX_STAGES),
-            ("classes", self.classes, MAX_SIZE),
         ])?;
+        classes_within(self.classes)?;
         divisible(&[("image_size", self.image_size, "patch_size", self.patch_size)])?;
         for (index, stage) in self.stages().iter().enumerate() {
             let what = |size: &str| format!("{size} of stage {index}");
@@ -548,7 +554,7 @@ mod tests {
         }
         for (name, kind) in [
             ("patch_embed.norm.weight", "without norm after"),
-            ("head.fc.weight", "without classifier"),
+            ("head.fc.weight", "1 unexpected: `head.fc.bias`"),
             ("layers.0.blocks.0.attn.qkv.bias", "without qkv bias"),
             (
                 "layers.0.blocks.0.norm1.weight",

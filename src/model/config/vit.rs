@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, divisible,
-    is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
+    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind,
+    classes_within, divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes,
+    within,
 };
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
@@ -14,7 +15,8 @@ use crate::file::weights::Weights;
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
 /// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
-/// tokens that no head reads.
+/// tokens that no head reads. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
+/// instead of the class token; without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
@@ -30,7 +32,7 @@ pub struct VitConfig {
     pub heads: usize,
     /// Hidden features of a block's MLP.
     pub mlp_dim: usize,
-    /// Number of logits.
+    /// Number of logits; 0 without a classifier.
     pub classes: usize,
     /// What LayerNorm adds to the variance.
     pub layer_norm_eps: f32,
@@ -47,6 +49,25 @@ pub struct VitConfig {
     /// class token has one. transformers' `DeiTForImageClassification` has one, a distillation token without a head.
     #[serde(skip_serializing_if = "is_absent")]
     pub reg_tokens: usize,
+    /// Which tokens the answer is made of: timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub global_pool: GlobalPool,
+    /// Whether what is pooled is normalised, instead of the tokens: timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub fc_norm: bool,
+}
+
+/// Says which of the last block's tokens an answer is made of, by timm's names but for the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GlobalPool {
+    /// The class token; of a distilled network also the distillation token.
+    #[default]
+    Token,
+    /// The mean of the patches.
+    Avg,
+    /// The class token and the mean of the patches, one after the other: transformers' `Dinov2ForImageClassification`.
+    TokenAvg,
 }
 
 /// Holds a [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden oracle
@@ -71,6 +92,10 @@ struct VitForm {
     no_embed_class: bool,
     #[serde(default)]
     reg_tokens: usize,
+    #[serde(default)]
+    global_pool: GlobalPool,
+    #[serde(default)]
+    fc_norm: bool,
 }
 
 impl TryFrom<VitForm> for VitConfig {
@@ -96,6 +121,8 @@ impl TryFrom<VitForm> for VitConfig {
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
             reg_tokens: form.reg_tokens,
+            global_pool: form.global_pool,
+            fc_norm: form.fc_norm,
         };
         config.validate()?;
         Ok(config)
@@ -140,6 +167,14 @@ impl VitConfig {
         self.dim / self.heads
     }
 
+    /// Counts the features that are pooled of an image: what a head reads, or the answer.
+    pub fn pooled_dim(&self) -> usize {
+        match self.global_pool {
+            GlobalPool::Token | GlobalPool::Avg => self.dim,
+            GlobalPool::TokenAvg => 2 * self.dim,
+        }
+    }
+
     /// Lists every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let Self {
@@ -173,10 +208,17 @@ impl VitConfig {
             pair(name("mlp.fc1"), vec![mlp_dim, dim]);
             pair(name("mlp.fc2"), vec![dim, mlp_dim]);
         }
-        pair("norm".into(), vec![dim]);
-        pair("head".into(), vec![classes, dim]);
-        if self.distilled {
+        match self.fc_norm {
+            false => pair("norm".into(), vec![dim]),
+            true => pair("fc_norm".into(), vec![dim]),
+        }
+        if classes > 0 {
+            pair("head".into(), vec![classes, self.pooled_dim()]);
+        }
+        if classes > 0 && self.distilled {
             pair("head_dist".into(), vec![classes, dim]);
+        }
+        if self.distilled {
             tensors.push(("dist_token".to_owned(), vec![1, 1, dim]));
         }
         if self.reg_tokens > 0 {
@@ -193,7 +235,8 @@ impl VitConfig {
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other.
     /// The number of heads shows in no shape. The image size is the grid of positions times the patch
-    /// size, and the epsilon timm's.
+    /// size, and the epsilon timm's. Where pooled tokens are normalised, they are taken to be averaged, as in timm, and
+    /// where a head reads twice the features, the class token and the mean; else the answer is the class token's.
     ///
     /// # Errors
     /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes
@@ -222,7 +265,11 @@ impl VitConfig {
             )));
         }
         let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
-        let [classes, _] = sizes(weights, "head.weight")?;
+        let [classes, pooled] = match weights.shape("head.weight") {
+            Some(_) => sizes(weights, "head.weight")?,
+            None => [0, dim],
+        };
+        let fc_norm = weights.shape("fc_norm.weight").is_some();
         let has_block = |block: &usize| {
             weights
                 .shape(&format!("blocks.{block}.norm1.weight"))
@@ -241,6 +288,12 @@ impl VitConfig {
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
             reg_tokens,
+            global_pool: match fc_norm {
+                true => GlobalPool::Avg,
+                false if pooled == dim.saturating_mul(2) => GlobalPool::TokenAvg,
+                false => GlobalPool::Token,
+            },
+            fc_norm,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], |_| false)?;
@@ -256,8 +309,8 @@ impl VitConfig {
             ("depth", self.depth, MAX_DEPTH),
             ("heads", self.heads, MAX_SIZE),
             ("mlp_dim", self.mlp_dim, MAX_FEATURES),
-            ("classes", self.classes, MAX_SIZE),
         ])?;
+        classes_within(self.classes)?;
         divisible(&[
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
@@ -273,6 +326,15 @@ impl VitConfig {
         }
         if self.distilled && self.no_embed_class {
             return Err("distilled and no_embed_class exclude each other, as in timm".into());
+        }
+        if self.distilled && (self.global_pool != GlobalPool::Token || self.fc_norm) {
+            return Err(
+                "distilled goes with the class token's pooling and without fc_norm, as in timm"
+                    .into(),
+            );
+        }
+        if self.global_pool == GlobalPool::TokenAvg && self.fc_norm {
+            return Err("token_avg goes without fc_norm, as in transformers".into());
         }
         block_within("", 1, self.tokens(), [self.heads, self.dim, self.mlp_dim])?;
         positive_eps(self.layer_norm_eps)
@@ -299,8 +361,21 @@ impl VitConfig {
                 ("distilled", file.distilled, self.distilled),
                 ("layer_scale", file.layer_scale, self.layer_scale),
                 ("no_embed_class", file.no_embed_class, self.no_embed_class),
+                ("fc_norm", file.fc_norm, self.fc_norm),
             ],
         )?;
+        if file.classes > 0 {
+            let pooled = [&file, self].map(Self::pooled_dim);
+            same_sizes(
+                weights,
+                told_by,
+                &[(
+                    "the number of features that a head reads",
+                    pooled[0],
+                    pooled[1],
+                )],
+            )?;
+        }
         if file.image_size != self.image_size {
             let problem = format!(
                 "doesn't fit {told_by}: its positions are for images of {} pixels, not {}",
@@ -322,7 +397,7 @@ impl VitConfig {
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::config::{Architecture, zeros};
+    use crate::model::config::{Answer, Architecture, zeros};
     use std::collections::BTreeMap;
 
     /// The golden oracle's ViT.
@@ -407,6 +482,24 @@ mod tests {
                 reg_tokens: 1,
                 ..micro()
             },
+            VitConfig {
+                global_pool: GlobalPool::Avg,
+                fc_norm: true,
+                ..micro()
+            },
+            VitConfig {
+                global_pool: GlobalPool::TokenAvg,
+                ..micro()
+            },
+            VitConfig {
+                classes: 0,
+                ..deit_3.clone()
+            },
+            VitConfig {
+                classes: 0,
+                distilled: true,
+                ..micro()
+            },
         ] {
             let file = zeros(one_part.expected_tensors());
             assert_eq!(VitConfig::from_shapes(&file, 3).unwrap(), one_part);
@@ -488,6 +581,21 @@ mod tests {
                 r#""distilled":true,"no_embed_class":true,"classes""#,
                 "distilled and no_embed_class exclude each other",
             ),
+            (
+                r#""classes""#,
+                r#""distilled":true,"global_pool":"avg","classes""#,
+                "distilled goes with the class token's pooling",
+            ),
+            (
+                r#""classes""#,
+                r#""global_pool":"token_avg","fc_norm":true,"classes""#,
+                "token_avg goes without fc_norm",
+            ),
+            (
+                r#""classes""#,
+                r#""global_pool":"max","classes""#,
+                "unknown variant `max`",
+            ),
             (r#""vit""#, r#""pit""#, "unknown variant `pit`"),
         ] {
             assert!(MICRO.contains(from), "{from}");
@@ -516,7 +624,6 @@ mod tests {
         for (name, kind) in [
             ("vit.embeddings.cls_token", "Hugging Face"),
             ("visual.trunk.cls_token", "CLIP"),
-            ("fc_norm.weight", "averages its tokens"),
             ("blocks.1.attn.q_norm.weight", "normalises queries and keys"),
         ] {
             let message = refusal(|tensors| {
@@ -528,7 +635,6 @@ mod tests {
         for (name, kind) in [
             ("blocks.0.attn.qkv.bias", "without qkv bias"),
             ("cls_token", "without class token"),
-            ("head.weight", "without classifier"),
         ] {
             let message = refusal(|tensors| {
                 tensors.remove(name);
@@ -647,6 +753,24 @@ mod tests {
             .fitted(&zeros(smaller.expected_tensors()), "the test")
             .unwrap_err();
         let expected = "doesn't fit the test: its positions are for images of 16 pixels, not 32; `interpolate_positions` resamples them";
+        assert!(error.to_string().ends_with(expected), "{error}");
+
+        let headless = VitConfig {
+            classes: 0,
+            ..micro()
+        };
+        let fitted = told.fitted(&zeros(headless.expected_tensors()), "the test");
+        assert_eq!(fitted.unwrap().answer(), Answer::Features(48));
+
+        let both = VitConfig {
+            global_pool: GlobalPool::TokenAvg,
+            ..micro()
+        };
+        let error = told
+            .fitted(&zeros(both.expected_tensors()), "the test")
+            .unwrap_err();
+        let expected =
+            "doesn't fit the test: the number of features that a head reads is 96, not 48";
         assert!(error.to_string().ends_with(expected), "{error}");
 
         let distilled = VitConfig {

@@ -1,5 +1,6 @@
 //! The names that Hugging Face transformers gives tensors, and timm's for them: a file with tables for each kind of network.
 
+mod dinov2;
 mod swin;
 mod table;
 mod vit;
@@ -17,27 +18,36 @@ const FIRST_LAYER: &str = "embeddings.patch_embeddings.projection.weight";
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 2] = [vit::NAMES, swin::NAMES];
+static KINDS: [Names; 3] = [vit::NAMES, swin::NAMES, dinov2::NAMES];
 
 /// Says where in a file a network of transformers' is.
 struct Network {
     /// What all of the model's names begin with.
     prefix: String,
-    /// What the network's names begin with: the prefix and its own word.
+    /// What the network's names begin with: the prefix and its own word, if it has one.
     inner: String,
     names: &'static Names,
 }
 
 impl Network {
-    /// Returns the network whose first layer has this name, if it is one with classes.
-    fn of(first_layer: &str) -> Option<Self> {
+    /// Returns the network whose first layer has this name among those of `weights`, if its kind is known: by its word, or
+    /// by a tensor that tells it.
+    fn of(first_layer: &str, weights: &Weights) -> Option<Self> {
         let inner = first_layer.strip_suffix(FIRST_LAYER)?;
-        let before = inner.strip_suffix('.')?;
+        let before = inner.strip_suffix('.').unwrap_or(inner);
         let (prefix, word) = match before.rsplit_once('.') {
             Some((prefix, word)) => (format!("{prefix}."), word),
             None => (String::new(), before),
         };
-        let names = KINDS.iter().find(|names| names.networks.contains(&word))?;
+        let by_word = KINDS.iter().find(|names| names.networks.contains(&word));
+        let tells = |names: &&Names| {
+            let telling = names.telling.map(|name| format!("{inner}{name}"));
+            telling.is_some_and(|name| weights.shape(&name).is_some())
+        };
+        let (prefix, names) = match by_word {
+            Some(names) => (prefix, names),
+            None => (inner.to_owned(), KINDS.iter().find(tells)?),
+        };
         Some(Self {
             prefix,
             inner: inner.to_owned(),
@@ -82,7 +92,8 @@ impl Network {
 /// # Errors
 /// Two tensors for one of timm's; queries, keys and values that don't fit together.
 pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
-    let networks: Vec<Network> = weights.names().filter_map(Network::of).collect();
+    let network = |name| Network::of(name, weights);
+    let networks: Vec<Network> = weights.names().filter_map(network).collect();
     for network in &networks {
         let unread = |name: &str| network.leaves_out(name);
         let left_out: Vec<String> = weights
@@ -95,10 +106,10 @@ pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
             log::info!("tensors: {count} that no class is computed from are left out: {names}");
             weights.retain(|name| !unread(name));
         }
-        log::info!(
-            "tensors: named as in transformers (`{}`), here as in timm",
-            network.inner
-        );
+        match &*network.inner {
+            "" => log::info!("tensors: named as in transformers, here as in timm"),
+            inner => log::info!("tensors: named as in transformers (`{inner}`), here as in timm"),
+        }
         weights.rename(|name| network.timms(name))?;
         distillation_without_head(weights, &network.prefix)?;
     }
@@ -181,6 +192,28 @@ mod tests {
             ];
             let expected = expected.map(|name| format!("{prefix}{name}"));
             assert_eq!(renamed(&[&first, &cls, &query, &head]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_network_without_a_word_is_told_by_a_tensor() {
+        for prefix in ["", "module.", "backbone."] {
+            let names = [
+                "embeddings.patch_embeddings.projection.weight",
+                "encoder.layer.0.layer_scale1.lambda1",
+                "encoder.layer.0.attention.attention.query.bias",
+                "embeddings.register_tokens",
+            ]
+            .map(|name| format!("{prefix}{name}"));
+            let expected = [
+                "blocks.0.attn.q.bias",
+                "blocks.0.ls1.gamma",
+                "patch_embed.proj.weight",
+                "register_tokens",
+            ]
+            .map(|name| format!("{prefix}{name}"));
+            let names = names.each_ref().map(String::as_str);
+            assert_eq!(renamed(&names).unwrap(), expected);
         }
     }
 

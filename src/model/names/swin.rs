@@ -4,6 +4,7 @@ use super::table::Names;
 
 pub const NAMES: Names = Names {
     networks: &["swin"],
+    telling: None,
     around: &[
         ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
         ("embeddings.norm", "patch_embed.norm"),

@@ -7,6 +7,9 @@ pub type Table = &'static [(&'static str, &'static str)];
 pub struct Names {
     /// What the network is called within a model that has classes: the word before its names.
     pub networks: &'static [&'static str],
+    /// A tensor of the network that none of another kind has, where there is one: it tells a network that is saved without
+    /// such a word.
+    pub telling: Option<&'static str>,
     /// The network but for its blocks.
     pub around: Table,
     /// The blocks themselves. transformers 5 names modules otherwise than its files do.

@@ -4,6 +4,7 @@ use super::table::Names;
 
 pub const NAMES: Names = Names {
     networks: &["vit", "deit"],
+    telling: None,
     around: &[
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.distillation_token", "dist_token"),

@@ -55,7 +55,7 @@ fn table() -> &'static Table {
 mod tests {
     use super::*;
     use crate::model::recipe::arguments::Arguments;
-    use crate::model::recipe::fixtures::facts;
+    use crate::model::recipe::fixtures::{facts, with_classes};
 
     #[test]
     fn what_can_be_run_is_as_timm_builds_it() {
@@ -72,6 +72,7 @@ mod tests {
             let arguments = Arguments {
                 entry_point: Some(entry_point),
                 model_args: &empty,
+                pretrained_pool: None,
             };
             let architecture = arguments.check(class).and_then(|()| {
                 let size = facts.get(name).map(|fact| fact.preprocessing.image_size);
@@ -79,7 +80,9 @@ mod tests {
             });
             // timm's facts are of all that have nothing but sizes.
             match (architecture, facts.remove(name)) {
-                (Ok(architecture), Some(fact)) => fact.check(name, &architecture),
+                (Ok(architecture), Some(fact)) => {
+                    fact.check(name, &with_classes(architecture, fact.classes));
+                }
                 (Err(_), None) => {}
                 (Ok(_), None) => panic!("{name} can be run, but timm wasn't asked of it"),
                 (Err(problem), Some(_)) => panic!("{name}: {problem}"),

@@ -6,7 +6,10 @@
 use serde_json::{Map, Value};
 
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig, scaled};
+use crate::model::config::{
+    Architecture, CHANNELS, Family, GlobalPool, SwinConfig, VitConfig, scaled,
+};
+use serde::Deserialize;
 
 /// Names a class of timm's whose networks can be run here, if its arguments are right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,12 @@ enum Effect {
     /// It chooses a kind of network. The first value is the default, and the only kind that is supported; the others mean
     /// the same.
     Kind(&'static [&'static str]),
+    /// It chooses one of these kinds of networks; no other is supported.
+    Choice(&'static [&'static str]),
 }
+
+/// Names the argument that timm's `pretrained_cfg` may give, too.
+const GLOBAL_POOL: &str = "global_pool";
 
 /// Lists the arguments of `create_model` and what it calls, and those that all classes have.
 const ALL: &[(&str, Effect)] = &[
@@ -68,7 +76,7 @@ const ALL: &[(&str, Effect)] = &[
 
 const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("depth", Effect::Size),
-    ("global_pool", Effect::Kind(&["token"])),
+    ("global_pool", Effect::Choice(&["token", "avg"])),
     ("qk_norm", Effect::Kind(&["false"])),
     ("scale_attn_norm", Effect::Kind(&["false"])),
     ("scale_mlp_norm", Effect::Kind(&["false"])),
@@ -80,7 +88,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("reg_tokens", Effect::Size),
     ("pre_norm", Effect::Kind(&["false"])),
     ("final_norm", Effect::Kind(&["true"])),
-    ("fc_norm", Effect::Kind(&["false"])),
+    ("fc_norm", Effect::Size),
     ("pool_include_prefix", Effect::Kind(&["false"])),
     ("dynamic_img_pad", Effect::Nothing),
     ("pos_drop_rate", Effect::Nothing),
@@ -151,6 +159,8 @@ impl Class {
                 layer_scale: false,
                 no_embed_class: false,
                 reg_tokens: 0,
+                global_pool: GlobalPool::Token,
+                fc_norm: false,
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
                 image_size: 224,
@@ -184,13 +194,16 @@ impl Class {
         value: &Value,
         has: &str,
     ) -> std::result::Result<(), String> {
+        let among = |kinds: &[&str]| kinds.iter().any(|kind| is(value, kind));
+        let only = |supported: &str| {
+            let (value, family) = (shown(value), self.family());
+            Err(format!(
+                "{has} {value}, where only {supported} is supported for a {family}"
+            ))
+        };
         match self.effect(argument) {
-            Some(Effect::Kind(kinds)) if !kinds.iter().any(|kind| is(value, kind)) => Err(format!(
-                "{has} {}, where only {} is supported for a {}",
-                shown(value),
-                kinds[0],
-                self.family()
-            )),
+            Some(Effect::Kind(kinds)) if !among(kinds) => only(kinds[0]),
+            Some(Effect::Choice(kinds)) if !among(kinds) => only(&kinds.join(" or ")),
             Some(_) => Ok(()),
             None => Err(format!(
                 "{has} {}, which isn't known for a {}",
@@ -234,6 +247,8 @@ pub(super) struct Arguments<'a> {
     pub entry_point: Option<&'a Map<String, Value>>,
     /// The arguments of `model_args`, over those. As in `create_model`, what is null isn't given.
     pub model_args: &'a Map<String, Value>,
+    /// How `pretrained_cfg` says that the network pools: it holds where neither of those says it.
+    pub pretrained_pool: Option<&'a Value>,
 }
 
 impl Arguments<'_> {
@@ -244,11 +259,14 @@ impl Arguments<'_> {
         if given(self.model_args) {
             return Some((&self.model_args[name], format!("has `model_args.{name}`")));
         }
-        let entry_point = self.entry_point.filter(|map| given(map))?;
-        Some((
-            &entry_point[name],
-            format!("names an architecture with `{name}`"),
-        ))
+        if let Some(entry_point) = self.entry_point.filter(|map| given(map)) {
+            return Some((
+                &entry_point[name],
+                format!("names an architecture with `{name}`"),
+            ));
+        }
+        let pool = self.pretrained_pool.filter(|_| name == GLOBAL_POOL)?;
+        Some((pool, format!("has pretrained_cfg.{name}")))
     }
 
     /// Says whether timm's network takes images of other sizes than `img_size` too.
@@ -264,7 +282,7 @@ impl Arguments<'_> {
             .model_args
             .keys()
             .chain(self.entry_point.into_iter().flat_map(Map::keys));
-        for name in names {
+        for name in names.map(String::as_str).chain([GLOBAL_POOL]) {
             if let Some((value, has)) = self.get(name) {
                 class.check(name, value, &has)?;
             }
@@ -303,6 +321,7 @@ impl Arguments<'_> {
             Some(ratio) => scaled(dim, ratio),
             None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
         };
+        let global_pool = self.pool()?.unwrap_or(sizes.global_pool);
         Ok(VitConfig {
             image_size: image_size.unwrap_or(sizes.image_size),
             patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
@@ -315,6 +334,11 @@ impl Arguments<'_> {
                 .truth("no_embed_class")?
                 .unwrap_or(sizes.no_embed_class),
             reg_tokens: self.number("reg_tokens")?.unwrap_or(sizes.reg_tokens),
+            global_pool,
+            // timm moves the norm behind a mean, unless it is told otherwise.
+            fc_norm: self
+                .truth("fc_norm")?
+                .unwrap_or(global_pool == GlobalPool::Avg),
             ..sizes
         })
     }
@@ -370,6 +394,13 @@ impl Arguments<'_> {
                 })
             },
         )
+    }
+
+    /// Reads how a ViT pools.
+    fn pool(&self) -> std::result::Result<Option<GlobalPool>, String> {
+        self.read(GLOBAL_POOL, "`token` or `avg`", |value| {
+            GlobalPool::deserialize(value).ok()
+        })
     }
 
     /// Says whether Python takes the argument for true, as timm's constructors ask.

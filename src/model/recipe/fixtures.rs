@@ -15,10 +15,14 @@ use crate::model::open_checkpoint;
 
 /// Returns the architecture of recipe `name`, with one class.
 pub fn one_class(name: &str) -> Architecture {
-    let mut architecture = recipe_named(name).unwrap().architecture.clone();
+    with_classes(recipe_named(name).unwrap().architecture.clone(), 1)
+}
+
+/// Returns this architecture with so many classes.
+pub fn with_classes(mut architecture: Architecture, classes: usize) -> Architecture {
     match &mut architecture {
-        Architecture::Vit(sizes) => sizes.classes = 1,
-        Architecture::Swin(sizes) => sizes.classes = 1,
+        Architecture::Vit(sizes) => sizes.classes = classes,
+        Architecture::Swin(sizes) => sizes.classes = classes,
     }
     architecture
 }
@@ -123,6 +127,8 @@ pub struct Fact {
     pub hub_id: Option<String>,
     pub tags: Vec<String>,
     pub preprocessing: Preprocessing,
+    /// 0 of a network that timm's default weights have no classifier for.
+    pub classes: usize,
     pub parameters: usize,
     /// Of each stage.
     pub heads: Vec<usize>,

@@ -14,6 +14,9 @@ pub(super) fn class_names(
     classes: usize,
     tag: Option<&str>,
 ) -> Option<ClassNames> {
+    if classes == 0 {
+        return None;
+    }
     let Some((path, text)) = config else {
         return tag.and_then(|tag| names_by_tag(tag, classes));
     };

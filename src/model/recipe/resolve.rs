@@ -13,7 +13,7 @@ use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, check_kind};
+use crate::model::config::{Answer, Architecture, CHANNELS, check_kind};
 
 /// Holds what the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,6 +175,10 @@ impl Description {
         let class_names = labels::class_names(self.config, found, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
+        let answer = architecture.answer();
+        if let Answer::Features(_) = answer {
+            source.push(format!("without a classifier, it answers with {answer}"));
+        }
         Ok(Resolved {
             name: self.name,
             architecture,
@@ -557,7 +561,7 @@ mod tests {
             (with("/global_pool", json!("avg")), "has global_pool `avg`"),
             (
                 with("/model_args/fc_norm", json!(true)),
-                "`model_args.fc_norm` true",
+                "fc_norm is absent by recipe `deit_tiny_patch16_224` (the user's choice), true by config.json",
             ),
             (
                 with("/model_args/act_layer", json!("quick_gelu")),

@@ -100,20 +100,25 @@ impl TimmConfig {
             Some((class, arguments)) => (class, Some(arguments)),
             None => (Class::of(weights), None),
         };
+        let input = self.pretrained_cfg.as_ref().unwrap_or(&self.top);
+        let default_pool = Value::from("token");
         let arguments = Arguments {
             entry_point,
             model_args: self.model_args.as_ref().unwrap_or(&empty),
+            pretrained_pool: input.global_pool.as_ref(),
         };
         arguments.check(class)?;
-        // timm's exporter writes how the network pools; where `pretrained_cfg` says it, the network is built so.
-        let input = self.pretrained_cfg.as_ref().unwrap_or(&self.top);
-        let pools = [
-            (&self.global_pool, "has global_pool"),
-            (&input.global_pool, "has pretrained_cfg.global_pool"),
-        ];
-        for (pool, has) in pools {
-            if let Some(pool) = pool {
-                class.check("global_pool", pool, has)?;
+        // timm's exporter writes how the network pools, and doesn't read it.
+        if let Some(pool) = &self.global_pool {
+            class.check("global_pool", pool, "has global_pool")?;
+            let built = arguments.get("global_pool");
+            let built = built.map_or(&default_pool, |(value, _)| value);
+            if class.family() == Family::Vit && pool != built {
+                return Err(Refusal::Config(format!(
+                    "has global_pool {}, but describes a network with {}",
+                    shown(pool),
+                    shown(built)
+                )));
             }
         }
 
@@ -205,7 +210,8 @@ impl PretrainedCfg {
     fn crop_mode(&self) -> Said<CropMode> {
         let expected = "`center` or `squash`";
         let told = said("crop_mode", &self.crop_mode, expected, |value| {
-            CropMode::deserialize(value).ok()
+            let mode = CropMode::deserialize(value).ok();
+            mode.filter(|mode| *mode != CropMode::Floor)
         });
         told.or(Some(Ok(CropMode::Center)))
     }

@@ -1,22 +1,19 @@
 //! How much an error at each value matters: the diagonal of the Fisher matrix, E (∂L/∂x)².
 //!
-//! The loss is the cross-entropy against labels that are drawn from the network's own probabilities, several times for
-//! each image; each draw is a probe. E over probes of the squared gradients is what a small error at a value costs in
-//! KL divergence. No image needs a label.
+//! The loss is the cross-entropy against labels that are drawn from the network's own probabilities, or a random projection of
+//! its features (`loss.rs`), several times for each image; each draw is a probe. E over probes of the squared gradients is what
+//! a small error at a value costs in KL divergence, or in squared error of the features.
 
 use super::gradient_squares::GradientSquares;
+use super::loss::probed_gradients;
 use super::{Checkpoints, Event, Phase, Progress, append};
 use crate::device::Commands;
-use crate::error::{Error, Result, Setting};
+use crate::error::Result;
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Segment};
+use crate::model::config::Answer;
 use half::bf16;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
-
-/// Seeds the draws of labels.
-const SEED: u64 = 0;
 
 /// Holds the loss's gradients at each segment's output, all images' for one probe after the other. Three digits are
 /// enough for weights, and there are many.
@@ -35,8 +32,8 @@ pub(super) struct SegmentFisher {
 }
 
 impl Probes {
-    /// Draws `count` labels for each image whose logits `checkpoints` end with, and back-propagates each loss from the
-    /// last of `segments` to the output of segment number `first`.
+    /// Draws `count` probes for each image whose answer, a network's of this kind, `checkpoints` end with, and back-propagates
+    /// each loss from the last of `segments` to the output of segment number `first`.
     ///
     /// # Errors
     /// A network that is certain of every image, and the device's errors.
@@ -45,11 +42,11 @@ impl Probes {
         segments: &[Segment],
         weights: &Weights,
         checkpoints: &Checkpoints,
-        (count, classes): (usize, usize),
+        (count, answer): (usize, Answer),
         (first, at_once): (usize, usize),
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Self> {
-        let (mut gradients, exponent) = sampled_gradients(&checkpoints.outputs, classes, count)?;
+        let (mut gradients, exponent) = probed_gradients(answer, &checkpoints.outputs, count)?;
         let device = commands.device().clone();
         let mut outputs = Vec::new();
         for index in (first..segments.len()).rev() {
@@ -148,61 +145,13 @@ impl SegmentFisher {
     }
 }
 
-/// Computes the gradients at the logits `[images, classes]` of the cross-entropy against `count` labels an image, drawn
-/// from the network's probabilities: p, less one at the label. They are multiplied by a power of two, which is returned
-/// with them, so that the largest is about 1.
-fn sampled_gradients(logits: &[f32], classes: usize, count: usize) -> Result<(Vec<Vec<f32>>, i32)> {
-    let mut random = ChaCha8Rng::seed_from_u64(SEED);
-    let mut gradients: Vec<Vec<f64>> = vec![Vec::with_capacity(logits.len()); count];
-    for logits in logits.chunks_exact(classes) {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exponentials = logits
-            .iter()
-            .map(|&x| libm::exp(f64::from(x) - f64::from(largest)));
-        let exponentials: Vec<f64> = exponentials.collect();
-        let total: f64 = exponentials.iter().sum();
-        for gradients in &mut gradients {
-            let mut left = random.random::<f64>() * total;
-            let drawn = exponentials.iter().position(|x| {
-                left -= x;
-                left < 0.0
-            });
-            let label = drawn.unwrap_or(classes - 1);
-            // p - 1 would be rounded away where the network is nearly certain.
-            let others = [&exponentials[..label], &exponentials[label + 1..]];
-            let others: f64 = others.into_iter().flatten().sum();
-            gradients.extend(exponentials.iter().enumerate().map(|(class, x)| {
-                match class == label {
-                    true => -others / total,
-                    false => x / total,
-                }
-            }));
-        }
-    }
-    let largest = gradients
-        .iter()
-        .flatten()
-        .fold(0.0f64, |largest, x| largest.max(x.abs()));
-    if largest < f64::from(f32::MIN_POSITIVE) {
-        return Err(Error::setting(
-            Setting::Count,
-            "the network is certain of every calibration image, so that no error matters; pass other images",
-        ));
-    }
-    let exponent = -libm::log2(largest).floor() as i32;
-    let unit = libm::exp2(f64::from(exponent));
-    let scaled = gradients
-        .iter()
-        .map(|of_probe| of_probe.iter().map(|x| (x * unit) as f32).collect());
-    Ok((scaled.collect(), exponent))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::Device;
     use crate::families::graphs;
     use crate::graph::Network;
+    use crate::model::config::Architecture;
     use crate::model::recipe::resolve;
     use crate::quant::calibrate::forward;
 
@@ -249,7 +198,7 @@ mod tests {
             let device = Device::cpu();
             let float = |name: &str| weights.float(name);
             let network = Network::load(&device, &graphs(&architecture), float).unwrap();
-            let (segments, classes) = (network.segments(), network.classes());
+            let (segments, answer) = (network.segments(), architecture.answer());
             let commands = &mut Commands::new(&device);
             let pixels = answers.float("fisher/images").unwrap();
             let images = pixels.chunks(segments[0].input_len());
@@ -263,10 +212,10 @@ mod tests {
             let expected = answers.integers("fisher/labels").unwrap();
             let count = expected.len() / images.len();
             let outputs = &checkpoints.outputs;
-            let (gradients, exponent) = sampled_gradients(outputs, classes, count).unwrap();
-            assert_eq!(labels(&gradients, classes), expected);
+            let (gradients, exponent) = probed_gradients(answer, outputs, count).unwrap();
+            assert_eq!(labels(&gradients, architecture.classes()), expected);
 
-            let (draws, all) = ((count, classes), (0, 1));
+            let (draws, all) = ((count, answer), (0, 1));
             let probes = Probes::new(
                 commands,
                 segments,
@@ -301,39 +250,70 @@ mod tests {
             assert_eq!(compared, 6);
         }
     }
-
+    /// The mean of the squared gradients of projections is the diagonal of Jᵀ J, which follows from the gradients of the
+    /// features one by one.
     #[test]
-    fn labels_are_drawn_as_the_network_believes() {
-        // Probabilities 1/2, 1/4, 1/4; then 1, 0, 0, all but 2e-30.
-        let logits = [2f32.ln(), 0.0, 0.0, 69.0, 0.0, 0.0];
-        let probes = 4000;
-        let (gradients, exponent) = sampled_gradients(&logits, 3, probes).unwrap();
-        // The largest is 3/4.
-        assert_eq!(exponent, 1);
-        let drawn = |class: usize| {
-            gradients
-                .iter()
-                .filter(|of_probe| of_probe[class] < 0.0)
-                .count()
-        };
-        // Within four standard deviations.
-        assert!(drawn(0).abs_diff(2000) < 127 && drawn(1).abs_diff(1000) < 110);
-        assert_eq!(drawn(0) + drawn(1) + drawn(2), probes);
-        assert_eq!(drawn(3), probes);
-        for of_probe in &gradients {
-            assert!((of_probe[..3].iter().sum::<f32>()).abs() < 1e-6);
-            assert!(
-                (of_probe[3] / -4.32e-30 - 1.0).abs() < 0.01,
-                "{}",
-                of_probe[3]
-            );
+    fn projections_find_the_jacobians_squares() {
+        const PROBES: usize = 400;
+        let bytes = include_bytes!("../../../tests/data/best/vit_tiny.safetensors");
+        let answers = Weights::from_bytes("tiny.safetensors", bytes).unwrap();
+        let mut weights = answers.clone();
+        weights.retain(|name| !name.starts_with("fisher/"));
+        let mut architecture = resolve(&weights, None).unwrap().architecture;
+        match &mut architecture {
+            Architecture::Vit(sizes) => sizes.classes = 0,
+            Architecture::Swin(_) => panic!("a ViT"),
         }
-    }
+        let answer = architecture.answer();
+        let device = Device::cpu();
+        let float = |name: &str| weights.float(name);
+        let network = Network::load(&device, &graphs(&architecture), float).unwrap();
+        let segments = network.segments();
+        let commands = &mut Commands::new(&device);
+        let pixels = answers.float("fisher/images").unwrap();
+        let image = vec![pixels[..segments[0].input_len()].to_vec()];
+        let on_event: &mut dyn FnMut(Event) -> Result<()> = &mut |_| Ok(());
+        let checkpoints = forward(commands, segments, &weights, &image, 1, None, on_event);
+        let checkpoints = device.wait(checkpoints).unwrap();
 
-    #[test]
-    fn small_gradients_are_brought_to_one() {
-        let (gradients, exponent) = sampled_gradients(&[60.0, 0.0], 2, 1).unwrap();
-        assert!(exponent > 80);
-        assert!((0.5..=2.0).contains(&gradients[0][1]));
+        let last = segments.len() - 1;
+        let (draws, from) = ((PROBES, answer), (last, 1));
+        let probes = Probes::new(
+            commands,
+            segments,
+            &weights,
+            &checkpoints,
+            draws,
+            from,
+            on_event,
+        );
+        let probes = device.wait(probes).unwrap();
+        let (segment, inputs) = (&segments[last], &checkpoints.inputs[last]);
+        let products = FloatProducts::load(&device, &weights, segment.sites()).unwrap();
+        let fisher = SegmentFisher::new(commands, segment, &products, inputs, (&probes, 0), 1);
+        let fisher = device.wait(fisher).unwrap();
+
+        let mut tape = segment.record(commands, &products, 1, &device.upload(inputs));
+        let mut squares = GradientSquares::default();
+        for feature in 0..answer.values() {
+            let mut grad = vec![0.0; answer.values()];
+            grad[feature] = 1.0;
+            let around = tape.site_gradients(commands, device.upload(&grad));
+            squares.add(commands, &around);
+        }
+        let unit = 4f64.powi(-probes.exponent) / PROBES as f64;
+        for site in segment.sites() {
+            for (part, slot) in squares.sites[&site.name].into_iter().enumerate() {
+                let Some(slot) = slot else { continue };
+                let expected = device.read(&squares.sums[slot]).unwrap();
+                let found = fisher.of(&site.name)[part].unwrap();
+                let error = relative_error(found, unit, &expected);
+                // The square of a normal number has twice the variance of its mean, so that each element is off by
+                // √(2 / probes) of itself, 7%, one deviation; elements share directions, so the sum may be as much.
+                let deviation = (2.0 / PROBES as f64).sqrt();
+                let what = format!("{}, operand {part}", site.name);
+                assert!(error < 4.0 * deviation, "{what} is {error} off");
+            }
+        }
     }
 }

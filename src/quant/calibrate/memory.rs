@@ -80,7 +80,7 @@ impl<'a> Memory<'a> {
         let mut needs: Vec<Needs> = Vec::new();
         let segments = network.segments();
         for (index, segment) in segments.iter().enumerate() {
-            let alike = (0..index).find(|&other| alike(segments[other].sites(), segment.sites()));
+            let alike = (0..index).find(|&other| alike(&segments[other], segment));
             needs.push(match alike {
                 Some(other) => needs[other].renamed(segments[other].sites(), segment.sites()),
                 None => Needs::measure(network, weights, &method.settings, index).await?,
@@ -308,14 +308,13 @@ impl Needs {
     }
 }
 
-fn alike(one: &[Site], other: &[Site]) -> bool {
-    let kinds = |sites: &[Site]| {
-        sites
-            .iter()
-            .map(|site| site.kind.clone())
-            .collect::<Vec<_>>()
+/// Says whether two segments have the same products, and what follows these: the last block may pool its tokens.
+fn alike(one: &Segment, other: &Segment) -> bool {
+    let kinds = |segment: &Segment| {
+        let sites = segment.sites().iter();
+        sites.map(|site| site.kind.clone()).collect::<Vec<_>>()
     };
-    kinds(one) == kinds(other)
+    kinds(one) == kinds(other) && one.output_len() == other.output_len()
 }
 
 fn buffers(record: &Record) -> HashMap<usize, u64> {

@@ -10,6 +10,7 @@ mod fisher;
 mod gradient_squares;
 #[cfg(feature = "files")]
 mod journal;
+mod loss;
 mod memory;
 mod recovery;
 mod sequence;
@@ -32,7 +33,7 @@ use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Record, Segment, Site};
-use crate::kernels::cross_entropy_backward;
+use crate::model::config::Answer;
 use memory::Pass;
 pub(super) use memory::{Budget, Memory};
 use serde::{Deserialize, Serialize};
@@ -220,7 +221,7 @@ pub(super) struct Checkpoints {
     outputs: Vec<f32>,
 }
 
-/// Chooses by `method` the scales of every site of the prepared `network` that is `wanted` and doesn't stay in floats,
+/// Chooses by `method` the scales of every site of the prepared `network`, which gives this `answer`, that is `wanted` and doesn't stay in floats,
 /// on the preprocessed `images`, `[3, S, S]` each. The network's matrix weights are in `weights`. A site's scales don't
 /// depend on which others are wanted. `budget` bounds the bytes that the device holds, without changing what is found.
 ///
@@ -228,7 +229,7 @@ pub(super) struct Checkpoints {
 /// Settings out of range, a budget that can't be kept to, weights or activations that are not finite, a loss whose
 /// gradient is zero for every image (`hessian` only), the device's errors, and those of `on_event`.
 pub(super) async fn calibrate(
-    network: &Network,
+    (network, answer): (&Network, Answer),
     weights: &Weights,
     method: &Method,
     images: &[Vec<f32>],
@@ -276,7 +277,7 @@ pub(super) async fn calibrate(
     calibration.forward = start.elapsed();
 
     let (loss_gradients, exponent) = if needs_gradients {
-        loss_gradients(commands, network.classes(), &checkpoints.outputs).await?
+        loss::gradients(commands, answer, &checkpoints.outputs).await?
     } else {
         (Vec::new(), 0)
     };
@@ -494,32 +495,4 @@ async fn first_not_finite(
     }
     let last = segment.sites().last().expect("a segment has sites");
     Ok(format!("what follows {} is not finite", last.name))
-}
-
-/// Computes ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and returns it
-/// with that exponent. The factor brings the largest gradient to about 1: confident images have gradients whose squares
-/// would leave f32's range, and a common factor doesn't change which candidate is best.
-async fn loss_gradients(
-    commands: &mut Commands,
-    classes: usize,
-    logits: &[f32],
-) -> Result<(Vec<f32>, i32)> {
-    let logits_buffer = commands.device().upload(logits);
-    let gradients =
-        cross_entropy_backward(commands, logits.len() / classes, classes, &logits_buffer);
-    let mut gradients = commands.read_async(&gradients).await?;
-    let largest = gradients.iter().fold(0.0f32, |max, g| max.max(g.abs()));
-    if largest == 0.0 {
-        return Err(Error::setting(
-            Setting::Metric,
-            "hessian needs a loss with a gradient, but the network is certain of every calibration image; pass \
-             other images, or choose `mse`",
-        ));
-    }
-    // In two steps, because the factor itself may exceed what an f32 holds.
-    let exponent = -largest.log2().floor() as i32;
-    for gradient in &mut gradients {
-        *gradient = *gradient * 2f32.powi(exponent / 2) * 2f32.powi(exponent - exponent / 2);
-    }
-    Ok((gradients, exponent))
 }

@@ -143,13 +143,15 @@ impl Calibrator<'_> {
                     |site: &Site| known.iter().any(|found| found.report.site == site.name);
                 let wanted = &|site: &Site| (self.wanted)(site) && !is_known(site);
                 let (method, images) = (self.method, self.images);
-                calibrate(&network, weights, method, images, budget, wanted, on_event).await?
+                let network = (&network, self.architecture.answer());
+                calibrate(network, weights, method, images, budget, wanted, on_event).await?
             }
             Some(sequence) => {
                 let known = known.iter();
                 let known = known.map(|found| (found.report.site.clone(), found.quantized.clone()));
                 let in_sequence = InSequence {
                     network: &network,
+                    answer: self.architecture.answer(),
                     weights,
                     method: self.method,
                     sequence,

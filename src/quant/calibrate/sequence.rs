@@ -16,6 +16,7 @@ use crate::device::Commands;
 use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Segment, Site};
+use crate::model::config::Answer;
 use crate::quant::execution::{IntegerProducts, LinearCodes};
 use crate::quant::plan::SitePlan;
 use crate::quant::search::{Work, not_finite};
@@ -31,6 +32,8 @@ const BLOCK: usize = 1 << 16;
 /// Holds what a calibration in sequence is of.
 pub(super) struct InSequence<'a> {
     pub network: &'a Network,
+    /// What the network answers for an image.
+    pub answer: Answer,
     pub weights: &'a Weights,
     pub method: &'a Method,
     pub sequence: &'a Sequence,
@@ -100,7 +103,7 @@ impl InSequence<'_> {
             segments,
             weights,
             &checkpoints,
-            (self.sequence.probes, self.network.classes()),
+            (self.sequence.probes, self.answer),
             (first, at_once),
             on_event,
         )

@@ -9,9 +9,6 @@ use std::str::FromStr;
 
 /// Counts the bits of what an integer product multiplies.
 const LANE_BITS: u32 = 8;
-/// Names the first products of a network and the last ones, which are few and matter much.
-const ENDS: [&str; 2] = ["patch_embed.proj", "head*"];
-
 /// Holds the choices that decide a plan, given the network's sites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -28,6 +25,9 @@ pub struct Policy {
     pub softmax_twin: bool,
     /// Whether GELU's output is quantized in two ranges.
     pub gelu_twin: bool,
+    /// Whether the first product of a network and its heads, which are few and matter much, have 8 bits where no rule says
+    /// otherwise.
+    pub wide_ends: bool,
     /// Rules for single sites. Of two rules for one site the later one holds.
     pub rules: Vec<Rule>,
 }
@@ -71,6 +71,7 @@ impl Policy {
             tables: false,
             softmax_twin: twins,
             gelu_twin: twins,
+            wide_ends: false,
             rules: Vec::new(),
         };
         match preset {
@@ -79,7 +80,7 @@ impl Policy {
             Preset::Best => Self {
                 weight_scales: WeightScales::Channel,
                 tables: true,
-                rules: ENDS.map(Rule::eight_bits).into(),
+                wide_ends: true,
                 ..paper(false)
             },
         }
@@ -110,8 +111,11 @@ impl Policy {
     }
 
     fn scheme(&self, site: &Site) -> SiteScheme {
-        let (mut weight, mut activation, mut float) =
-            (self.weight_bits, self.activation_bits, false);
+        let (mut weight, mut activation) = match self.wide_ends && is_end(site) {
+            true => (LANE_BITS, LANE_BITS),
+            false => (self.weight_bits, self.activation_bits),
+        };
+        let mut float = false;
         for rule in &self.rules {
             match rule {
                 Rule::Bits(pattern, widths) if pattern.matches(&site.name) => {
@@ -168,6 +172,11 @@ impl Policy {
         };
         SiteScheme::Integer { a, b }
     }
+}
+
+/// Says whether a site is the first product of a network, or one of its heads, of which it may have none.
+fn is_end(site: &Site) -> bool {
+    site.name == "patch_embed.proj" || site.name.starts_with("head")
 }
 
 impl Rule {
@@ -233,16 +242,6 @@ impl FromStr for Rule {
 }
 
 impl Rule {
-    /// Gives 8 bits to the sites that match a pattern.
-    fn eight_bits(pattern: &str) -> Self {
-        let pattern = Pattern::new(pattern).expect("the pattern is one");
-        let widths = Widths {
-            weight: Some(LANE_BITS),
-            activation: Some(LANE_BITS),
-        };
-        Self::Bits(pattern, widths)
-    }
-
     /// Reads the pattern of sites that stay in floats.
     ///
     /// # Errors
@@ -313,6 +312,22 @@ mod tests {
             plan.in_words(&deit_tiny()),
             "weights 3 to 8, activations 5 to 7; 11 products in floats, blocks.1.attn.qk to blocks.11.attn.qk"
         );
+    }
+
+    #[test]
+    fn ends_are_wide_unless_a_rule_says_otherwise() {
+        let policy = Policy {
+            rules: vec![rule("head=w4a4")],
+            ..Policy::preset(Preset::Best, 4, 4)
+        };
+        let plan = policy.plan(&deit_tiny()).unwrap();
+        assert_eq!(bits(&plan, "patch_embed.proj"), Some([8, 8]));
+        assert_eq!(bits(&plan, "blocks.0.mlp.fc1"), Some([4, 4]));
+        assert_eq!(bits(&plan, "head"), Some([4, 4]));
+        // A network that answers with features has no head.
+        let recipe = recipe_named("vit_small_patch14_dinov2").unwrap();
+        let policy = Policy::preset(Preset::Best, 4, 4);
+        assert!(policy.plan(&sites(&recipe.architecture)).is_ok());
     }
 
     #[test]

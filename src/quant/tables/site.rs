@@ -209,7 +209,7 @@ mod tests {
             };
             let site = Site::linear(name, sizes);
             let policy = Policy {
-                rules: Vec::new(),
+                wide_ends: false,
                 ..Policy::preset(Preset::Best, bits, bits)
             };
             let plan = policy.plan(std::slice::from_ref(&site)).unwrap();

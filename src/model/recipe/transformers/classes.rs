@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{swin, vit};
+use super::{dinov2, swin, vit};
 use crate::model::config::Architecture;
 use crate::model::recipe::arguments::shown;
 
@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 4] = [
+static CLASSES: [Class; 8] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -42,6 +42,30 @@ static CLASSES: [Class; 4] = [
         name: "SwinForImageClassification",
         architecture: swin::of_mean,
         processor: "ViTImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Dinov2Model",
+        architecture: dinov2::of_features,
+        processor: "BitImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Dinov2ForImageClassification",
+        architecture: dinov2::of_classes,
+        processor: "BitImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Dinov2WithRegistersModel",
+        architecture: dinov2::of_features_with_registers,
+        processor: "BitImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Dinov2WithRegistersForImageClassification",
+        architecture: dinov2::of_classes_with_registers,
+        processor: "BitImageProcessor",
         any_image_size: true,
     },
 ];

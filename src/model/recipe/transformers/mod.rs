@@ -2,6 +2,7 @@
 //! and one for what prepares images.
 
 mod classes;
+mod dinov2;
 mod fields;
 mod processor;
 mod swin;
@@ -16,6 +17,7 @@ use self::fields::Fields;
 use super::sources::{Otherwise, Source};
 use super::{Beside, PREPROCESSOR_FILE};
 use crate::error::{Error, Result};
+use crate::model::config::Answer;
 
 /// Returns the fields of a config.json, if it is transformers'. timm's may have a `model_type`, too, for transformers to
 /// read it.
@@ -41,7 +43,10 @@ pub(super) fn read(path: &Path, config: &Map<String, Value>, beside: &Beside) ->
             class.name
         ),
         path: path.to_owned(),
-        classes: classes(&fields).map_err(problem)?,
+        classes: match architecture.answer() {
+            Answer::Features(_) => Some(0),
+            Answer::Logits(_) => classes(&fields).map_err(problem)?,
+        },
         tag: None,
         image_size: Some(Ok(architecture.image_size())),
         architecture,

@@ -14,39 +14,69 @@ use crate::model::recipe::arguments::{side, whole};
 use crate::model::recipe::sources::{Said, Source};
 use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
 
-/// Holds what a processor does where its file doesn't say it. All of them make a square of the image, and crop its centre
-/// if they crop.
+/// Holds what a processor does where its file doesn't say it. All of them crop the centre if they crop.
 struct Processor {
     name: &'static str,
-    /// The side of the square.
+    /// Whether an image keeps its aspect when one number says its size, which is then that of its short side; otherwise it
+    /// becomes a square.
+    keeps_aspect: bool,
+    /// The side of the square, or the short side.
     size: usize,
     /// The side of what is cropped, and whether it is.
     crop_size: usize,
     crops: bool,
     /// The number that Pillow has for the filter.
     resample: usize,
+    /// The mean of each channel.
+    mean: [f32; CHANNELS],
+    /// The deviation of each channel.
+    std: [f32; CHANNELS],
 }
 
 /// Lists the processors.
-static PROCESSORS: [Processor; 2] = [
+static PROCESSORS: [Processor; 3] = [
     Processor {
         name: "ViTImageProcessor",
+        keeps_aspect: false,
         size: 224,
         crop_size: 224,
         crops: false,
         resample: 2,
+        mean: [0.5; CHANNELS],
+        std: [0.5; CHANNELS],
     },
     Processor {
         name: "DeiTImageProcessor",
+        keeps_aspect: false,
         size: 256,
         crop_size: 224,
         crops: true,
         resample: 3,
+        mean: [0.5; CHANNELS],
+        std: [0.5; CHANNELS],
+    },
+    // With CLIP's mean and deviation.
+    Processor {
+        name: "BitImageProcessor",
+        keeps_aspect: true,
+        size: 224,
+        crop_size: 224,
+        crops: true,
+        resample: 3,
+        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
     },
 ];
 
-/// Holds mean and deviation where a file has none.
-const HALF: [f32; CHANNELS] = [0.5; CHANNELS];
+/// Says what of an image a processor makes the network's input.
+#[derive(Debug, PartialEq)]
+struct Crop {
+    mode: CropMode,
+    /// The side of the square, or the short side, that the image is resized to.
+    size: usize,
+    /// The side of what is kept.
+    kept: usize,
+}
 
 /// Adds to a source what `text`, the preprocessor_config.json at `path`, says of the images for a network of `class`.
 ///
@@ -64,39 +94,47 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
     fields.only("rescale_factor", &scales).map_err(problem)?;
 
     let told = source.architecture.image_size();
-    let squares = processor.squares(&fields);
-    let (image_size, crop_pct) = match squares {
-        Ok((size, kept)) if kept != told && !class.any_image_size => {
-            let problem = format!(
-                "has image_size {told}, but {} makes images of {kept} pixels",
-                path.display()
-            );
-            (Err(problem), Ok(share(kept, size)))
+    let crop = processor.crop(&fields);
+    let (image_size, crop_pct, crop_mode) = match crop {
+        Ok(Crop { mode, size, kept }) => {
+            let image_size = match kept == told || class.any_image_size {
+                true => Ok(kept),
+                false => Err(format!(
+                    "has image_size {told}, but {} makes images of {kept} pixels",
+                    path.display()
+                )),
+            };
+            (image_size, Ok(share(kept, size)), mode)
         }
-        Ok((size, kept)) => (Ok(kept), Ok(share(kept, size))),
-        Err(problem) => (Ok(told), Err(problem)),
+        Err(problem) => {
+            let mode = match processor.keeps_aspect {
+                true => CropMode::Floor,
+                false => CropMode::Squash,
+            };
+            (Ok(told), Err(problem), mode)
+        }
     };
     let says = |problem: String| format!("has {PREPROCESSOR_FILE} beside it, which {problem}");
     let normalizes = fields
         .truth("do_normalize")
         .map_err(problem)?
         .unwrap_or(true);
-    let channels = |name: &str, without: f32| -> Said<[f32; CHANNELS]> {
+    let channels = |name: &str, without: f32, untold| -> Said<[f32; CHANNELS]> {
         if !normalizes {
             return Some(Ok([without; CHANNELS]));
         }
         let read = fields.read(name, "a list of three numbers", |value| {
             <[f32; CHANNELS]>::deserialize(value).ok()
         });
-        Some(read.map(|read| read.unwrap_or(HALF)).map_err(says))
+        Some(read.map(|read| read.unwrap_or(untold)).map_err(says))
     };
     Ok(Source {
         image_size: Some(image_size),
         crop_pct: Some(crop_pct.map_err(says)),
-        crop_mode: Some(Ok(CropMode::Squash)),
+        crop_mode: Some(Ok(crop_mode)),
         interpolation: Some(processor.interpolation(&fields).map_err(says)),
-        mean: channels("image_mean", 0.0),
-        std: channels("image_std", 1.0),
+        mean: channels("image_mean", 0.0, processor.mean),
+        std: channels("image_std", 1.0, processor.std),
         ..source
     })
 }
@@ -125,36 +163,63 @@ fn processor(fields: &Fields, class: &Class) -> std::result::Result<&'static Pro
 }
 
 impl Processor {
-    /// Returns the side of the square that an image becomes, and of what is kept of it.
-    fn squares(&self, fields: &Fields) -> std::result::Result<(usize, usize), String> {
-        let square = |name: &str| {
-            let expected = "a number, or height and width of a square";
-            fields.read(name, expected, |value| match value.as_object() {
-                Some(sides) if sides.len() == 2 => {
-                    let height = whole(sides.get("height")?)?;
-                    (whole(sides.get("width")?)? == height).then_some(height)
-                }
-                Some(_) => None,
-                None => side(value),
-            })
-        };
-        let size = square("size")?.unwrap_or(self.size);
+    /// Returns what an image becomes, and what is kept of it.
+    fn crop(&self, fields: &Fields) -> std::result::Result<Crop, String> {
+        match self.short_side(fields)? {
+            Some(size) => self.crop_of_short_side(fields, size),
+            None => self.crop_of_square(fields),
+        }
+    }
+
+    /// Returns the length of the short side, where the image keeps its aspect.
+    fn short_side(&self, fields: &Fields) -> std::result::Result<Option<usize>, String> {
+        if !self.keeps_aspect {
+            return Ok(None);
+        }
+        let told = fields.read("size", "a number, or shortest_edge", |value| {
+            match value.as_object() {
+                Some(sides) if sides.len() == 1 => whole(sides.get("shortest_edge")?).map(Some),
+                Some(sides) => sides.contains_key("height").then_some(None),
+                None => whole(value).map(Some),
+            }
+        })?;
+        Ok(told.unwrap_or(Some(self.size)))
+    }
+
+    /// Returns the crop of an image that keeps its aspect.
+    fn crop_of_short_side(
+        &self,
+        fields: &Fields,
+        size: usize,
+    ) -> std::result::Result<Crop, String> {
         if !fields.truth("do_center_crop")?.unwrap_or(self.crops) {
-            return Ok((size, size));
+            return Err(
+                "keeps an image's aspect and crops nothing, where a square is expected".into(),
+            );
         }
-        let kept = square("crop_size")?.unwrap_or(self.crop_size);
-        if kept > size {
-            return Err(format!(
-                "crops {kept} pixels out of {size}, where no more than there are is expected"
-            ));
+        let kept = square(fields, "crop_size")?.unwrap_or(self.crop_size);
+        check_crop(kept, size)?;
+        let mode = CropMode::Floor;
+        Ok(Crop { mode, size, kept })
+    }
+
+    /// Returns the crop of an image that becomes a square.
+    fn crop_of_square(&self, fields: &Fields) -> std::result::Result<Crop, String> {
+        let mode = CropMode::Squash;
+        let size = square(fields, "size")?.unwrap_or(self.size);
+        if !fields.truth("do_center_crop")?.unwrap_or(self.crops) {
+            let kept = size;
+            return Ok(Crop { mode, size, kept });
         }
+        let kept = square(fields, "crop_size")?.unwrap_or(self.crop_size);
+        check_crop(kept, size)?;
         // The halves of what is left over are rounded down there, and to even here, as timm does.
         if (size - kept) % 4 == 3 {
             return Err(format!(
                 "crops {kept} pixels out of {size}, whose middle timm has one pixel further on"
             ));
         }
-        Ok((size, kept))
+        Ok(Crop { mode, size, kept })
     }
 
     /// Returns the filter, which is written as Pillow numbers it.
@@ -168,6 +233,28 @@ impl Processor {
         let expected = "1 (lanczos), 2 (bilinear) or 3 (bicubic)";
         let told = fields.read("resample", expected, |value| number(whole(value)?))?;
         Ok(told.unwrap_or_else(|| number(self.resample).expect("a filter that is known")))
+    }
+}
+
+/// Reads the side of a square.
+fn square(fields: &Fields, name: &str) -> std::result::Result<Option<usize>, String> {
+    let expected = "a number, or height and width of a square";
+    fields.read(name, expected, |value| match value.as_object() {
+        Some(sides) if sides.len() == 2 => {
+            let height = whole(sides.get("height")?)?;
+            (whole(sides.get("width")?)? == height).then_some(height)
+        }
+        Some(_) => None,
+        None => side(value),
+    })
+}
+
+fn check_crop(kept: usize, size: usize) -> std::result::Result<(), String> {
+    match kept <= size {
+        true => Ok(()),
+        false => Err(format!(
+            "crops {kept} pixels out of {size}, where no more than there are is expected"
+        )),
     }
 }
 
@@ -188,7 +275,35 @@ mod tests {
 
     /// What a DeiT's processor makes squares of.
     fn squares(told: Value) -> std::result::Result<(usize, usize), String> {
-        PROCESSORS[1].squares(&Fields::of(told.as_object().unwrap()))
+        let crop = PROCESSORS[1].crop(&Fields::of(told.as_object().unwrap()))?;
+        assert_eq!(crop.mode, CropMode::Squash);
+        Ok((crop.size, crop.kept))
+    }
+
+    #[test]
+    fn a_short_side_is_written_in_every_way() {
+        let crop = |told: Value| PROCESSORS[2].crop(&Fields::of(told.as_object().unwrap()));
+        let (mode, kept) = (CropMode::Floor, 224);
+        let of = |size| Crop { mode, size, kept };
+        assert_eq!(crop(json!({})), Ok(of(224)));
+        for size in [json!(256), json!({"shortest_edge": 256})] {
+            assert_eq!(crop(json!({"size": size})), Ok(of(256)));
+        }
+        let square = Crop {
+            mode: CropMode::Squash,
+            size: 256,
+            kept: 256,
+        };
+        let told = json!({"size": {"height": 256, "width": 256}, "do_center_crop": false});
+        assert_eq!(crop(told), Ok(square));
+        for (told, says) in [
+            (json!({"size": {"longest_edge": 256}}), "has size {"),
+            (json!({"size": 200}), "crops 224 pixels out of 200"),
+            (json!({"do_center_crop": false}), "crops nothing"),
+        ] {
+            let problem = crop(told).unwrap_err();
+            assert!(problem.contains(says), "{problem}\nlacks {says}");
+        }
     }
 
     #[test]

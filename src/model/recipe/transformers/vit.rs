@@ -1,7 +1,7 @@
 //! transformers' `ViTConfig` and `DeiTConfig`, which have the same fields.
 
 use super::fields::Fields;
-use crate::model::config::{Architecture, VitConfig};
+use crate::model::config::{Architecture, GlobalPool, VitConfig};
 
 /// Holds the epsilon where a configuration has none.
 const LAYER_NORM_EPS: f64 = 1e-12;
@@ -54,6 +54,8 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         layer_scale: false,
         no_embed_class: false,
         reg_tokens: 0,
+        global_pool: GlobalPool::Token,
+        fc_norm: false,
     })
 }
 
