@@ -1383,7 +1383,10 @@ fn models_that_do_not_belong_together() {
         }
         edit(model, "config", |config| config["classes"] = json!(4));
     });
-    let says = ["--model", "has 4 classes, the quantized model 10"];
+    let says = [
+        "--model",
+        "the logits of 4 classes, the quantized model with the logits of 10",
+    ];
     scene.fails(both(), USAGE, &says);
 
     scene.model(|model| {
