@@ -174,3 +174,27 @@ impl<T> DerefMut for HostSliceMut<'_, T> {
         &mut self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::device::Device;
+
+    #[test]
+    fn what_was_derived_is_kept_until_the_values_are_written_or_it_fits_no_more() {
+        let device = Device::cpu();
+        let buffer = device.upload(&[1u32, 2, 3]);
+        let sum = |factor: u32| {
+            let derived = buffer.derived(
+                |&(of, _): &(u32, u32)| of == factor,
+                |values| (factor, factor * values.iter().sum::<u32>()),
+            );
+            derived.1
+        };
+        let unwanted = |_: &[u32]| -> (u32, u32) { panic!("it is kept") };
+        assert_eq!(sum(1), 6);
+        assert_eq!(buffer.derived(|_| true, unwanted).1, 6);
+        assert_eq!(sum(10), 60);
+        device.write(&buffer, &[4, 5, 6]);
+        assert_eq!(sum(10), 150);
+    }
+}

@@ -104,7 +104,7 @@ impl Width {
 }
 
 /// Repeats a byte that it is multiplied by in every lane.
-const EVERY_LANE: u32 = 0x0101_0101;
+pub(super) const EVERY_LANE: u32 = 0x0101_0101;
 
 #[cfg(test)]
 mod tests {

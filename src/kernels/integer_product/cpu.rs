@@ -4,7 +4,7 @@ use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine
 use crate::format::{ProductRule, half_range};
 use crate::kernels::gelu;
 use crate::kernels::quantize::{fill, padded};
-use crate::kernels::width::Width;
+use crate::kernels::width::{EVERY_LANE, Width};
 use multiversion::multiversion;
 use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
@@ -15,9 +15,6 @@ use std::ops::Range;
 const BLOCK_ROWS: usize = 128;
 /// Limits the rows of one block from below, where there are few for each core.
 const FEWEST_BLOCK_ROWS: usize = 32;
-/// Repeats a byte that it is multiplied by in every lane.
-const EVERY_LANE: u32 = 0x0101_0101;
-
 /// Multiplies unsigned bytes by signed ones, exactly.
 type Library = GemmExecutor<u8, i8, i32>;
 
