@@ -13,6 +13,7 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 const KNOTS: &[&[&str]] = &[&[
     "kernels::integer_product",
     "kernels::integer_product_cooperative",
+    "kernels::integer_product_cooperative_int8",
 ]];
 
 /// A module by the names that lead to it from the crate's root, which is empty.

@@ -142,11 +142,16 @@ struct Columns {
     bias: vec4<f32>,
     // A twin's m.
     shift: u32,
+    // What makes codes of the values, where they become codes.
+    encoder: Encoder,
 }
 
 fn columns_of(matrix: Matrix, first: u32) -> Columns {
     let p = parameters;
-    var columns = Columns(first, vec4(0.0), vec4(0.0), shift_of(matrix));
+    var columns = Columns(first, vec4(0.0), vec4(0.0), shift_of(matrix), Encoder());
+    if EPILOGUE == CODES || EPILOGUE == GELU_CODES {
+        columns.encoder = encoder_of(0u);
+    }
     for (var c = 0u; c < 4u; c++) {
         let column = min(first + c, p.n - 1u);
         let group = matrix.inner * p.inner_groups + column / p.group_columns;
@@ -172,11 +177,11 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
     }
     let values = integers * columns.scale + columns.bias;
     if EPILOGUE == CODES {
-        store_codes(matrix, columns.first, row, values);
+        store_codes(matrix, columns, row, values);
         return vec4(0.0);
     }
     if EPILOGUE == GELU_CODES {
-        store_codes(matrix, columns.first, row, gelu(values));
+        store_codes(matrix, columns, row, gelu(values));
         return vec4(0.0);
     }
     var out_row = row;
@@ -188,25 +193,32 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
         out_row = row / p.order_rows * p.image_rows + token;
     }
     var errors = vec4(0.0);
-    var at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
+    let first_at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
+    // All of them before anything is stored: one wait instead of four.
+    var operands = vec4(0.0);
+    if EPILOGUE != VALUES || p.has_residual != 0u {
+        for (var c = 0u; c < 4u; c++) {
+            operands[c] = operand[first_at + min(c, p.n - 1u - columns.first) * p.out.column];
+        }
+    }
     for (var c = 0u; c < 4u; c++) {
         if columns.first + c >= p.n {
             continue;
         }
-        var value = values[c];
+        let at = first_at + c * p.out.column;
         if EPILOGUE == VALUES {
+            var value = values[c];
             if p.has_residual != 0u {
-                value += operand[at];
+                value += operands[c];
             }
             out[matrix.job * p.job_stride + at] = bitcast<u32>(value);
         } else {
-            value -= operand[at];
+            var error = values[c] - operands[c];
             if p.has_weight != 0u {
-                value *= weight[at];
+                error *= weight[at];
             }
-            errors[c] = value * value;
+            errors[c] = error * error;
         }
-        at += p.out.column;
     }
     return errors;
 }
@@ -235,10 +247,10 @@ fn encoder_word(at: u32) -> u32 {
     return order_or_encoder[at];
 }
 
-fn store_codes(matrix: Matrix, column: u32, row: u32, values: vec4<f32>) {
+fn store_codes(matrix: Matrix, columns: Columns, row: u32, values: vec4<f32>) {
     let p = parameters;
-    let codes = quantize(values, encoder_of(0u), p.q);
-    out[matrix.out + row * p.out.row + column / 4u * p.out.column] = first_lanes(codes, p.n - column);
+    let codes = quantize(values, columns.encoder, p.q);
+    out[matrix.out + row * p.out.row + columns.first / 4u * p.out.column] = first_lanes(codes, p.n - columns.first);
 }
 
 // Stores the partial sums of a block of four rows by four columns, where it exists: [job][group][outer][vector of rows]

@@ -1,11 +1,12 @@
 //! What a device can do at most, by kernels that do nothing else.
 
 use super::timing::{Timing, time};
-use crate::device::{Commands, Device};
+use crate::device::{Buffer, Commands, CooperativeUnits, Device};
 use crate::error::Result;
 use crate::kernels::{
     Format, IntegerProduct, Operands, PeakF32, PeakInt8, View, Width, integer_product,
-    peak_cooperative, peak_cooperative_multiply_adds, peak_copy, peak_f32, peak_int8,
+    peak_cooperative, peak_cooperative_int8, peak_cooperative_multiply_adds, peak_copy, peak_f32,
+    peak_int8,
 };
 use serde::Serialize;
 
@@ -82,6 +83,9 @@ pub struct Ceilings {
     /// Multiply-adds of cooperative matrices, f16 with sums in f32, on a device that has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cooperative: Option<Ceiling>,
+    /// The same of int8 with sums in i32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cooperative_int8: Option<Ceiling>,
     /// Bytes read and written.
     pub copy: Ceiling,
 }
@@ -104,7 +108,20 @@ impl Ceilings {
         Ok(Self {
             f32: f32(device).await?,
             int8: int8(device).await?,
-            cooperative: cooperative(device).await?,
+            cooperative: cooperative(
+                device,
+                device.cooperative_units(),
+                "peak_cooperative",
+                peak_cooperative,
+            )
+            .await?,
+            cooperative_int8: cooperative(
+                device,
+                device.int8_units(),
+                "peak_cooperative_int8",
+                peak_cooperative_int8,
+            )
+            .await?,
             copy: copy(device).await?,
         })
     }
@@ -113,6 +130,7 @@ impl Ceilings {
     pub fn all(&self) -> Vec<&Ceiling> {
         let mut all = vec![&self.f32, &self.int8];
         all.extend(&self.cooperative);
+        all.extend(&self.cooperative_int8);
         all.push(&self.copy);
         all
     }
@@ -192,17 +210,23 @@ async fn large_product(device: &Device) -> Result<Ceiling> {
     })
 }
 
-async fn cooperative(device: &Device) -> Result<Option<Ceiling>> {
-    let Some(units) = device.cooperative_units() else {
+/// Measures a kernel of chains of cooperative matrices, where there are `units` for them.
+async fn cooperative(
+    device: &Device,
+    units: Option<CooperativeUnits>,
+    kernel: &'static str,
+    run: fn(&mut Commands, usize, &Buffer<f32>),
+) -> Result<Option<Ceiling>> {
+    let Some(units) = units else {
         return Ok(None);
     };
     let subgroups = INVOCATIONS / units.subgroup as usize;
     let out = device.zeros(subgroups);
     computing(
         device,
-        "peak_cooperative",
-        &|rounds| peak_cooperative_multiply_adds(subgroups, rounds, units.side),
-        &|commands, rounds| peak_cooperative(commands, rounds, &out),
+        kernel,
+        &|rounds| peak_cooperative_multiply_adds(subgroups, rounds, units),
+        &|commands, rounds| run(commands, rounds, &out),
     )
     .await
     .map(Some)

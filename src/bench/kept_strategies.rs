@@ -70,7 +70,7 @@ pub fn apply(device: &Device) -> Result<()> {
     let strategies = parse(&text, &key, offers).map_err(|problem| Error::input(&path, problem))?;
     for (name, strategy) in strategies {
         match strategy {
-            Strategy::Cooperative => {
+            Strategy::Cooperative | Strategy::CooperativeInt8 => {
                 adopt(device, name, strategy).map_err(|error| Error::input(&path, error))?;
             }
             _ => device.set_strategy(name, strategy),

@@ -427,10 +427,12 @@ impl Case {
             (Kernel::FloatProduct | Kernel::HalfProduct, _) => &ceilings.f32,
             (Kernel::IntegerProduct | Kernel::Scan, _) => {
                 let is_twin = self.format.is_some_and(Format::is_twin);
-                let cooperative = ceilings.cooperative.as_ref();
-                cooperative
-                    .filter(|_| integer_strategy(device, is_twin) == Some(Strategy::Cooperative))
-                    .unwrap_or(&ceilings.int8)
+                let of_matrices = match integer_strategy(device, is_twin) {
+                    Some(Strategy::Cooperative) => &ceilings.cooperative,
+                    Some(Strategy::CooperativeInt8) => &ceilings.cooperative_int8,
+                    _ => &None,
+                };
+                of_matrices.as_ref().unwrap_or(&ceilings.int8)
             }
             _ => &ceilings.copy,
         }

@@ -53,7 +53,7 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
         tile([16, 16], 2, 8),
     ];
     if product != "float_product" {
-        strategies.push(Strategy::Cooperative);
+        strategies.extend([Strategy::Cooperative, Strategy::CooperativeInt8]);
     }
     strategies.retain(|&strategy| device.offers(strategy));
     strategies

@@ -196,7 +196,7 @@ impl Bench {
             print_line!("device  {}, {}", device.name(), device.driver())?;
             print_line!("")?;
             print_line!(
-                "{:<22}{:<20}{:<18}{:<24}time",
+                "{:<22}{:<20}{:<18}{:<30}time",
                 "product",
                 "shape",
                 "at",
@@ -309,10 +309,10 @@ fn print_head(report: &Measurements) -> Result<()> {
     };
     print_line!("timing  {timing}; medians, (quartiles), repetitions")?;
     print_line!("")?;
-    print_line!("ceiling            rate              time")?;
+    print_line!("{:<22}{:>9}        time", "ceiling", "rate")?;
     for ceiling in report.ceilings.all() {
         print_line!(
-            "{:<16}{:>9.1} {:<5}  {}",
+            "{:<22}{:>9.1} {:<5}  {}",
             ceiling.kernel,
             ceiling.rate.rate,
             ceiling.rate.unit.name(),
@@ -324,7 +324,7 @@ fn print_head(report: &Measurements) -> Result<()> {
 
 fn print_kernel_head() -> Result<()> {
     print_line!(
-        "{:<16}{:<28}{:<18}{:<22}{:<37}{:>15}  of its ceiling",
+        "{:<16}{:<31}{:<18}{:<22}{:<37}{:>15}  of its ceiling",
         "kernel",
         "codes; weights; result",
         "shape",
@@ -340,7 +340,7 @@ fn print_kernel(figure: &KernelFigure) -> Result<()> {
         .candidates_per_second
         .map_or_else(String::new, |rate| format!(", {rate:.1} candidates/s"));
     print_line!(
-        "{:<16}{:<28}{:<18}{:<22}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
+        "{:<16}{:<31}{:<18}{:<22}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
         figure.kernel.name(),
         figure.variant(),
         shape.join("x"),
@@ -360,7 +360,7 @@ fn print_trial(trial: &Trial) -> Result<()> {
         None => trial.problem.clone().unwrap_or_default(),
     };
     print_line!(
-        "{:<22}{:<20}{:<18}{:<24}{outcome}",
+        "{:<22}{:<20}{:<18}{:<30}{outcome}",
         trial.product,
         shape.join("x"),
         trial.site,

@@ -1,6 +1,7 @@
 //! Which adapters there are, what they can do, and which one to use.
 
 use super::gpu::{CooperativeUnits, Traits};
+use super::int8_matrices;
 use super::self_test::self_test;
 use super::{Device, Gpu};
 use crate::error::{Error, Result};
@@ -119,8 +120,12 @@ async fn enumerate() -> Vec<Found> {
 const COOPERATIVE: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
     .union(wgpu::Features::SHADER_F16)
     .union(wgpu::Features::SUBGROUP);
-/// Sets the workgroup memory that they need, twice what WebGPU gives by default.
+/// Sets the workgroup memory that they need, and those of int8, twice what WebGPU gives by default.
 const COOPERATIVE_WORKGROUP_BYTES: u32 = 32 << 10;
+
+fn has_workgroup_memory(adapter: &wgpu::Adapter) -> bool {
+    adapter.limits().max_compute_workgroup_storage_size >= COOPERATIVE_WORKGROUP_BYTES
+}
 
 /// Finds the largest cooperative matrices with f16 operands and f32 sums.
 fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
@@ -135,11 +140,29 @@ fn cooperative_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
         .map(|matrices| matrices.m_size)
         .filter(|side| [8, 16].contains(side));
     let side = sides.max()?;
-    let has_workgroup_memory =
-        adapter.limits().max_compute_workgroup_storage_size >= COOPERATIVE_WORKGROUP_BYTES;
-    let usable = adapter.features().contains(COOPERATIVE) && has_workgroup_memory;
+    let usable = adapter.features().contains(COOPERATIVE) && has_workgroup_memory(adapter);
     usable.then(|| CooperativeUnits {
         side,
+        depth: side,
+        subgroup: adapter.get_info().subgroup_min_size,
+        workgroup_bytes: COOPERATIVE_WORKGROUP_BYTES,
+    })
+}
+
+/// Lists the features that kernels need for products of matrices of int8.
+const INT8: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::PASSTHROUGH_SHADERS)
+    .union(wgpu::Features::SUBGROUP);
+
+/// Finds the largest cooperative matrices with int8 operands and i32 sums.
+fn int8_units(adapter: &wgpu::Adapter) -> Option<CooperativeUnits> {
+    if !adapter.features().contains(INT8) || !has_workgroup_memory(adapter) {
+        return None;
+    }
+    let [side, depth] = int8_matrices::offered(adapter)?;
+    Some(CooperativeUnits {
+        side,
+        depth,
         subgroup: adapter.get_info().subgroup_min_size,
         workgroup_bytes: COOPERATIVE_WORKGROUP_BYTES,
     })
@@ -155,8 +178,11 @@ async fn connect(Found { adapter, info }: &Found) -> Result<Device> {
         name: info.name.clone(),
         software: info.device_type == wgpu::DeviceType::Cpu,
         cooperative_units: cooperative_units(adapter),
+        int8_units: int8_units(adapter),
     };
-    let request = async |cooperative: bool| {
+    let of = |units: Option<_>, features| units.map_or(wgpu::Features::empty(), |_| features);
+    let matrices = of(traits.cooperative_units, COOPERATIVE) | of(traits.int8_units, INT8);
+    let request = async |matrices: wgpu::Features| {
         // The default limits, and no features that the quantized network could depend on: what runs here runs on every
         // adapter, and is tested as such everywhere. f16 is for comparison (`Device::has_f16`); cooperative matrices give
         // the same results as what runs everywhere.
@@ -170,8 +196,8 @@ async fn connect(Found { adapter, info }: &Found) -> Result<Device> {
             },
             ..Default::default()
         };
-        if cooperative {
-            descriptor.required_features |= COOPERATIVE;
+        if !matrices.is_empty() {
+            descriptor.required_features |= matrices;
             descriptor
                 .required_limits
                 .max_compute_workgroup_storage_size = COOPERATIVE_WORKGROUP_BYTES;
@@ -181,17 +207,12 @@ async fn connect(Found { adapter, info }: &Found) -> Result<Device> {
         }
         adapter.request_device(&descriptor).await
     };
-    let opened = match traits.cooperative_units {
-        Some(_) => match request(true).await {
-            Ok(opened) => Ok(opened),
-            // A driver that offers what it can't give is still good for everything else.
-            Err(_) => {
-                traits.cooperative_units = None;
-                request(false).await
-            }
-        },
-        None => request(false).await,
-    };
+    let mut opened = request(matrices).await;
+    if opened.is_err() && !matrices.is_empty() {
+        // A driver that offers what it can't give is still good for everything else.
+        (traits.cooperative_units, traits.int8_units) = (None, None);
+        opened = request(wgpu::Features::empty()).await;
+    }
     let (device, queue) = opened.map_err(|error| Error::device(&traits.name, error))?;
     Ok(Device::Gpu(Arc::new(Gpu::new(traits, device, queue))))
 }

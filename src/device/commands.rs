@@ -407,7 +407,7 @@ fn encode_timed(
     for (index, dispatch) in dispatches.iter().enumerate() {
         let first = 2 * index as u32;
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(dispatch.kernel),
+            label: Some(dispatch.kernel()),
             timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
                 query_set: &clock.queries,
                 beginning_of_pass_write_index: Some(first),
@@ -420,7 +420,7 @@ fn encode_timed(
     let buffer = gpu.ticks(readings);
     encoder.resolve_query_set(&clock.queries, 0..readings as u32, &buffer, 0);
     Timed {
-        kernels: dispatches.iter().map(|dispatch| dispatch.kernel).collect(),
+        kernels: dispatches.iter().map(Dispatch::kernel).collect(),
         ticks: Buffer::gpu(readings, Allocation::single(gpu.memory().clone(), buffer)),
     }
 }

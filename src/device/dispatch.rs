@@ -1,24 +1,70 @@
 //! A kernel with its bindings, ready to run.
 
+use super::pipeline::Pipeline;
+use std::num::NonZeroU64;
+use std::sync::{Arc, OnceLock};
+
 /// Limits the dispatches in one submission: enough that submission costs nothing beside the work, few enough that
 /// buffers which only these commands still hold are freed soon.
 pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
 
 /// Holds a dispatch that waits to be submitted.
 #[derive(Clone)]
-pub(super) struct Dispatch {
-    pub(super) kernel: &'static str,
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) bind_group: wgpu::BindGroup,
-    pub(super) grid: [u32; 3],
+pub(super) struct Dispatch(Arc<Parts>);
+
+struct Parts {
+    pipeline: Arc<Pipeline>,
+    /// What is bound, in the order of the bindings.
+    bound: Vec<Bound>,
+    /// The same as the pipeline wants it, once that is compiled.
+    bind_group: OnceLock<wgpu::BindGroup>,
+    grid: [u32; 3],
+}
+
+/// Holds the part of a buffer that is bound.
+pub(super) struct Bound {
+    pub(super) buffer: wgpu::Buffer,
+    pub(super) offset: u64,
+    /// Its bytes; `None` for all that follow.
+    pub(super) size: Option<NonZeroU64>,
+}
+
+impl From<&wgpu::Buffer> for Bound {
+    fn from(whole: &wgpu::Buffer) -> Self {
+        Self {
+            buffer: whole.clone(),
+            offset: 0,
+            size: None,
+        }
+    }
 }
 
 impl Dispatch {
-    /// Appends it to a pass.
+    pub(super) fn new(pipeline: Arc<Pipeline>, bound: Vec<Bound>, grid: [u32; 3]) -> Self {
+        Self(Arc::new(Parts {
+            pipeline,
+            bound,
+            bind_group: OnceLock::new(),
+            grid,
+        }))
+    }
+
+    /// Returns the kernel's name.
+    pub(super) fn kernel(&self) -> &'static str {
+        self.0.pipeline.kernel()
+    }
+
+    /// Appends it to a pass, once its kernel is compiled.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        let [x, y, z] = self.grid;
-        pass.dispatch_workgroups(x, y, z);
+        let Parts {
+            pipeline,
+            bound,
+            bind_group,
+            grid: [x, y, z],
+        } = &*self.0;
+        pass.set_pipeline(pipeline.compiled());
+        let bind_group = bind_group.get_or_init(|| pipeline.bind_group(bound));
+        pass.set_bind_group(0, bind_group, &[]);
+        pass.dispatch_workgroups(*x, *y, *z);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::buffer::Buffer;
 use super::byte_len;
-use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::dispatch::{Bound, DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::memory::MemoryUse;
+use super::pipeline::{Pipeline, Recipe};
 use super::pool::Allocation;
 use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
@@ -30,15 +31,28 @@ pub struct Shader {
 impl Shader {
     /// Names another entry point than `main`.
     pub const fn entry_point(&'static self, name: &'static str) -> EntryPoint {
-        EntryPoint { shader: self, name }
+        EntryPoint {
+            shader: self,
+            name,
+            has_int8_matrices: false,
+        }
+    }
+
+    /// Names `main` of a shader whose matrices of floats stand for such of int8, on a device that has them.
+    pub const fn on_int8_matrices(&'static self) -> EntryPoint {
+        EntryPoint {
+            has_int8_matrices: true,
+            ..self.entry_point("main")
+        }
     }
 }
 
 /// Names what a dispatch runs.
 #[derive(Clone, Copy)]
 pub struct EntryPoint {
-    shader: &'static Shader,
-    name: &'static str,
+    pub(super) shader: &'static Shader,
+    pub(super) name: &'static str,
+    pub(super) has_int8_matrices: bool,
 }
 
 impl From<&'static Shader> for EntryPoint {
@@ -92,22 +106,17 @@ impl Clock {
 /// bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 
-/// Describes an adapter's cooperative matrices with f16 operands and f32 sums.
+/// Describes an adapter's cooperative matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CooperativeUnits {
-    /// Rows and columns of a matrix, 8 or 16.
+    /// Rows of a left matrix and columns of a right one, 8 or 16.
     pub side: u32,
+    /// Columns of a left matrix and rows of a right one.
+    pub depth: u32,
     /// Invocations of the smallest subgroup, which has one matrix in common.
     pub subgroup: u32,
     /// Workgroup memory that kernels may use, in bytes.
     pub workgroup_bytes: u32,
-}
-
-/// Holds a compiled kernel, and how its buffers are bound.
-#[derive(Clone)]
-struct Pipeline {
-    pipeline: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
 }
 
 /// Holds what is known of an adapter.
@@ -119,8 +128,9 @@ pub(super) struct Traits {
     pub(super) driver: String,
     /// Whether the adapter is a driver that computes on the CPU.
     pub(super) software: bool,
-    /// The cooperative matrices that were asked for with the device.
+    /// The cooperative matrices that were asked for with the device: of f16 with f32 sums, and of int8 with i32 sums.
     pub(super) cooperative_units: Option<CooperativeUnits>,
+    pub(super) int8_units: Option<CooperativeUnits>,
 }
 
 /// Runs kernels on a GPU.
@@ -132,7 +142,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
     staging: Staging,
-    pipelines: Mutex<HashMap<PipelineKey, Pipeline>>,
+    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
     clock: Option<Clock>,
@@ -212,6 +222,11 @@ impl Gpu {
     /// Describes the cooperative matrices, where there are some with f16 operands and f32 sums.
     pub fn cooperative_units(&self) -> Option<CooperativeUnits> {
         self.traits.cooperative_units
+    }
+
+    /// Describes the cooperative matrices of int8 with i32 sums, where there are some.
+    pub fn int8_units(&self) -> Option<CooperativeUnits> {
+        self.traits.int8_units
     }
 
     pub(super) fn set_strategy(&self, kernel: &'static str, strategy: Strategy) {
@@ -412,89 +427,37 @@ impl Gpu {
             ));
             return None;
         }
-        let Pipeline { pipeline, layout } = self.pipeline(entry_point, constants);
-        let buffers = bindings.iter().map(Binding::buffer);
-        let buffers = buffers.map(wgpu::Buffer::as_entire_binding);
-        let uniform = wgpu::BindingResource::Buffer(uniforms.push(parameters));
-        let entries: Vec<_> = std::iter::once(uniform)
-            .chain(buffers)
-            .enumerate()
-            .map(|(binding, resource)| wgpu::BindGroupEntry {
-                binding: binding as u32,
-                resource,
-            })
-            .collect();
-        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(shader.name),
-            layout: &layout,
-            entries: &entries,
-        });
-        Some(Dispatch {
-            kernel: shader.name,
-            pipeline,
-            bind_group,
-            grid: [x as u32, y as u32, 1],
-        })
+        let buffers = bindings.iter().map(|binding| Bound::from(binding.buffer()));
+        let bound = std::iter::once(uniforms.push(parameters)).chain(buffers);
+        Some(Dispatch::new(
+            self.pipeline(entry_point, constants),
+            bound.collect(),
+            [x as u32, y as u32, 1],
+        ))
     }
 
+    /// Finds the pipeline of an entry point, or begins to compile it.
     fn pipeline(
         &self,
-        EntryPoint { shader, name }: EntryPoint,
+        entry_point: EntryPoint,
         constants: &[(&'static str, f64)],
-    ) -> Pipeline {
+    ) -> Arc<Pipeline> {
+        let bits = |&(name, value): &(_, f64)| (name, value.to_bits());
         let key = (
-            shader.name,
-            name,
-            constants
-                .iter()
-                .map(|&(name, value)| (name, value.to_bits()))
-                .collect(),
+            entry_point.shader.name,
+            entry_point.name,
+            constants.iter().map(bits).collect(),
         );
         let mut pipelines = self.pipelines.lock().expect("the pipeline cache's lock");
-        pipelines
-            .entry(key)
-            .or_insert_with(|| {
-                let module = self.module(shader);
-                let pipeline =
-                    self.device
-                        .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                            label: Some(shader.name),
-                            layout: None,
-                            module: &module,
-                            entry_point: Some(name),
-                            compilation_options: wgpu::PipelineCompilationOptions {
-                                constants,
-                                // No kernel reads workgroup memory that it hasn't written.
-                                zero_initialize_workgroup_memory: false,
-                            },
-                            cache: None,
-                        });
-                Pipeline {
-                    layout: pipeline.get_bind_group_layout(0),
-                    pipeline,
-                }
-            })
-            .clone()
-    }
-
-    fn module(&self, shader: &Shader) -> wgpu::ShaderModule {
-        let source = self.source(shader);
-        let is_own = matches!(source, Cow::Borrowed(_));
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(source),
+        let begin = || {
+            let recipe = Recipe {
+                source: self.source(entry_point.shader),
+                constants: constants.into(),
+                int8_units: self.int8_units().filter(|_| entry_point.has_int8_matrices),
+            };
+            Pipeline::begin(&self.device, entry_point, recipe)
         };
-        if !is_own {
-            return self.device.create_shader_module(descriptor);
-        }
-        let checks = wgpu::ShaderRuntimeChecks {
-            force_loop_bounding: false,
-            ..wgpu::ShaderRuntimeChecks::checked()
-        };
-        // SAFETY: every loop of the kernels counts towards a bound that doesn't change meanwhile, by steps above zero, so all
-        // of them end. Indices are still checked. A counter in each loop keeps drivers from unrolling it and sums from
-        // staying in registers: an NVIDIA H200 took 2.3 times as long for products of cooperative matrices.
-        unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
+        pipelines.entry(key).or_insert_with(begin).clone()
     }
 
     /// Creates a buffer for the parameters of dispatches.

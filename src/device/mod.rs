@@ -10,7 +10,9 @@ mod buffer;
 mod commands;
 mod dispatch;
 mod gpu;
+mod int8_matrices;
 mod memory;
+mod pipeline;
 mod pool;
 mod self_test;
 mod staging;
@@ -159,6 +161,7 @@ impl Device {
             (Self::Gpu(_), Strategy::Registers) => true,
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
             (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_units().is_some(),
+            (Self::Gpu(gpu), Strategy::CooperativeInt8) => gpu.int8_units().is_some(),
         }
     }
 
@@ -167,6 +170,14 @@ impl Device {
         match self {
             Self::Cpu(_) => None,
             Self::Gpu(gpu) => gpu.cooperative_units(),
+        }
+    }
+
+    /// Describes the cooperative matrices of int8 with i32 sums, where there are some.
+    pub fn int8_units(&self) -> Option<CooperativeUnits> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(gpu) => gpu.int8_units(),
         }
     }
 

@@ -14,15 +14,18 @@ pub enum Strategy {
     Registers,
     /// A workgroup brings what its invocations share to workgroup memory.
     Tiled(Tile),
-    /// Subgroups multiply small matrices as a whole: codes only, on devices with such units.
+    /// Subgroups multiply small matrices of f16 as a whole: codes only, on devices with such units.
     Cooperative,
+    /// The same with matrices of int8.
+    CooperativeInt8,
 }
 
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Registers => write!(f, "registers"),
-            Self::Cooperative => write!(f, "cooperative matrices"),
+            Self::Cooperative => write!(f, "cooperative matrices of f16"),
+            Self::CooperativeInt8 => write!(f, "cooperative matrices of int8"),
             Self::Tiled(Tile {
                 lanes: [down, across],
                 column_vectors,

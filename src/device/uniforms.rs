@@ -2,6 +2,7 @@
 //!
 //! A buffer for each would take the host longer to create and fill than all the rest of a dispatch.
 
+use super::dispatch::Bound;
 use std::num::NonZeroU64;
 
 /// Sets the bytes of one buffer: as many parameters as there are dispatches in a submission.
@@ -36,13 +37,13 @@ impl Uniforms {
     }
 
     /// Appends `parameters`, which fit, and returns where they will be.
-    pub(super) fn push(&mut self, parameters: &[u8]) -> wgpu::BufferBinding<'_> {
+    pub(super) fn push(&mut self, parameters: &[u8]) -> Bound {
         let offset = self.bytes.len();
         self.bytes.extend(parameters);
         let end = self.bytes.len().next_multiple_of(self.alignment);
         self.bytes.resize(end, 0);
-        wgpu::BufferBinding {
-            buffer: &self.buffer,
+        Bound {
+            buffer: self.buffer.clone(),
             offset: offset as u64,
             // Uniforms are whole vectors.
             size: NonZeroU64::new(parameters.len().next_multiple_of(16) as u64),

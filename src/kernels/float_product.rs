@@ -108,7 +108,7 @@ fn append(
     ];
     match strategy {
         // Matrices of f16 would round the operands.
-        Strategy::Registers | Strategy::Cooperative => {
+        Strategy::Registers | Strategy::Cooperative | Strategy::CooperativeInt8 => {
             let tiles = product.m.div_ceil(PackQuads::SIDE) * product.n.div_ceil(PackQuads::SIDE);
             let workgroups = (tiles * product.problems()).div_ceil(WORKGROUP);
             commands.dispatch(&SHADER, &[], &parameters, &bindings, workgroups);

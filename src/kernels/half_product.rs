@@ -160,7 +160,8 @@ pub(super) fn cases() -> Vec<Case> {
                 out
             },
         );
-        case.close(move |operands| shape.exact(operands)).in_f16()
+        case.close(move |operands| shape.exact(operands))
+            .on(Device::has_f16)
     });
     cases.collect()
 }

@@ -11,6 +11,7 @@ pub(super) use cases::{MISTAKE, cases};
 use super::WORKGROUP;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
+use super::integer_product_cooperative_int8 as cooperative_int8;
 use super::permute_tokens::TokenOrder;
 use super::quantize::padded;
 use super::strategy;
@@ -395,9 +396,13 @@ fn dispatch(
             let tiled = SHADER.entry_point("tiled");
             commands.dispatch(tiled, &constants, &parameters, &bindings, workgroups);
         }
-        Strategy::Cooperative => {
+        Strategy::Cooperative | Strategy::CooperativeInt8 => {
+            let dispatch = match strategy {
+                Strategy::Cooperative => cooperative::dispatch,
+                _ => cooperative_int8::dispatch,
+            };
             let is_twin = product.a_format.is_twin();
-            cooperative::dispatch(
+            dispatch(
                 commands,
                 &constants,
                 is_twin,

@@ -1,9 +1,9 @@
-//! Exact integer products by units for matrices of floats. The CPU version is that of
+//! Exact integer products by units for matrices of f16. The CPU version is that of
 //! [`integer_product`](super::integer_product()), which chooses between them.
 
 use super::catalogue::{Case, Mistake};
 use super::integer_product::{self, Parameters};
-use crate::device::{Binding, Commands, Shader};
+use crate::device::{Binding, Commands, Shader, Strategy};
 use crate::format::formats_wgsl;
 use std::sync::LazyLock;
 
@@ -121,7 +121,9 @@ pub(super) const MISTAKE: Option<Mistake> = None;
 /// Lists cases of the same products, computed by units for matrices.
 pub(super) fn cases() -> Vec<Case> {
     let cases = integer_product::cases().into_iter();
-    cases.map(Case::by_cooperative_matrices).collect()
+    cases
+        .map(|case| case.by(&[Strategy::Cooperative]))
+        .collect()
 }
 
 #[cfg(test)]

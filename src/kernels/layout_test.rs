@@ -38,7 +38,12 @@ const OTHERS: [&str; 9] = [
 ];
 
 /// Lists the kernels that may use what not every adapter has.
-const COOPERATIVE: [&str; 2] = ["integer_product_cooperative", "peak_cooperative"];
+const COOPERATIVE: [&str; 4] = [
+    "integer_product_cooperative",
+    "integer_product_cooperative_int8",
+    "peak_cooperative",
+    "peak_cooperative_int8",
+];
 
 /// Lists the members of a uniform structure: names and offsets.
 type Members<'a> = Vec<(&'a str, usize)>;

@@ -21,6 +21,7 @@ mod geometry;
 mod half_product;
 mod integer_product;
 mod integer_product_cooperative;
+mod integer_product_cooperative_int8;
 mod layer_norm;
 mod layer_norm_backward;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod mean_tokens_backward;
 mod pack_quads;
 mod patches;
 mod peak_cooperative;
+mod peak_cooperative_int8;
 mod peak_copy;
 mod peak_f32;
 mod peak_int8;
@@ -78,6 +80,7 @@ pub use mean_tokens_backward::mean_tokens_backward;
 pub use pack_quads::{PackQuads, pack_quads};
 pub use patches::{Patches, patches};
 pub use peak_cooperative::{peak_cooperative, peak_cooperative_multiply_adds};
+pub use peak_cooperative_int8::peak_cooperative_int8;
 pub use peak_copy::peak_copy;
 pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
@@ -132,6 +135,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     half_product
     integer_product
     integer_product_cooperative
+    integer_product_cooperative_int8
     layer_norm
     layer_norm_backward
     mean_tokens
@@ -139,6 +143,7 @@ pub static KERNELS: &[Kernel] = kernels! {
     pack_quads
     patches
     peak_cooperative
+    peak_cooperative_int8
     peak_copy
     peak_f32
     peak_int8

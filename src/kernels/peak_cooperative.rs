@@ -2,7 +2,7 @@
 
 use super::catalogue::{Case, Mistake, case};
 use super::integer_product_cooperative::with_side_16;
-use crate::device::{Binding, Buffer, Commands, Shader};
+use crate::device::{Binding, Buffer, Commands, CooperativeUnits, Shader};
 use bytemuck::{Pod, Zeroable};
 use std::sync::LazyLock;
 
@@ -25,9 +25,14 @@ const STEPS: usize = 2;
 /// Gives what a step adds to the chains, per row of a right matrix: (1 + 2) · (1 + 3).
 const STEP: f32 = 12.0;
 
-/// Counts the multiply-adds of so many subgroups, with matrices of `side` rows and columns.
-pub fn peak_cooperative_multiply_adds(subgroups: usize, rounds: usize, side: u32) -> u64 {
-    (subgroups * CHAINS * STEPS * rounds) as u64 * u64::from(side).pow(3)
+/// Counts the multiply-adds of so many subgroups, with matrices of these `units`.
+pub fn peak_cooperative_multiply_adds(
+    subgroups: usize,
+    rounds: usize,
+    units: CooperativeUnits,
+) -> u64 {
+    let of_a_product = u64::from(units.side).pow(2) * u64::from(units.depth);
+    (subgroups * CHAINS * STEPS * rounds) as u64 * of_a_product
 }
 
 #[repr(C)]
@@ -44,9 +49,7 @@ super::layout_test::uniform!(Parameters { count, rounds });
 /// of a right matrix.
 pub fn peak_cooperative(commands: &mut Commands, rounds: usize, out: &Buffer<f32>) {
     let Some(units) = commands.device().cooperative_units() else {
-        let steps = (STEPS * rounds) as f32;
-        out.host_slice_mut().fill(STEP * steps);
-        return;
+        return on_cpu(rounds, out);
     };
     let parameters = Parameters {
         count: out.len() as u32,
@@ -61,18 +64,32 @@ pub fn peak_cooperative(commands: &mut Commands, rounds: usize, out: &Buffer<f32
     commands.dispatch(shader, &lanes, &parameters, &[Binding::F32(out)], out.len());
 }
 
+/// Computes the same on the CPU, whatever the matrices are of.
+pub(super) fn on_cpu(rounds: usize, out: &Buffer<f32>) {
+    let steps = (STEPS * rounds) as f32;
+    out.host_slice_mut().fill(STEP * steps);
+}
+
 /// Plants no mistake, because no adapter at hand may have cooperative matrices.
 pub(super) const MISTAKE: Option<Mistake> = None;
 
 /// Lists cases of one subgroup and of several.
 pub(super) fn cases() -> Vec<Case> {
-    let cases = [(1, 1), (3, 70)].map(|(subgroups, rounds)| {
+    let cases = chain_cases(peak_cooperative).into_iter();
+    cases
+        .map(|case| case.on(|device| device.cooperative_units().is_some()))
+        .collect()
+}
+
+/// Lists such cases of a kernel with these chains.
+pub(super) fn chain_cases(kernel: fn(&mut Commands, usize, &Buffer<f32>)) -> [Case; 2] {
+    [(1, 1), (3, 70)].map(|(subgroups, rounds)| {
         case(
             format!("{subgroups} subgroups, {rounds} rounds"),
             || (),
             move |commands, device, ()| {
                 let out = device.zeros(subgroups);
-                peak_cooperative(commands, rounds, &out);
+                kernel(commands, rounds, &out);
                 out
             },
         )
@@ -86,7 +103,5 @@ pub(super) fn cases() -> Vec<Case> {
             ];
             vec![2.0 * rounds as f32 * chains.iter().sum::<f32>(); subgroups]
         })
-        .on_cooperative_matrices()
-    });
-    cases.into()
+    })
 }

@@ -185,7 +185,7 @@ pub(super) fn cases() -> Vec<Case> {
             });
             places.collect()
         });
-        case.in_f16()
+        case.on(Device::has_f16)
     });
     cases.into()
 }

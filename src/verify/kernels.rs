@@ -64,6 +64,9 @@ impl Suite {
             on_kernel(kernel.name);
             let mut cases = Vec::new();
             for prepared in prepared {
+                prepared.case.compile(device);
+            }
+            for prepared in prepared {
                 let each = &mut |strategy, found| {
                     cases.push(prepared.check(device, strategy, found));
                 };

@@ -14,6 +14,8 @@ macro_rules! pieces {
 const PIECES: &[(&str, &str)] = pieces! {
     "shared/codes"
     "shared/gelu"
+    "shared/int8_matrices/side_16"
+    "shared/int8_matrices/side_8"
     "shared/integer_product"
     "shared/rows"
     "shared/view"

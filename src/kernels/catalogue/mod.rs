@@ -139,8 +139,7 @@ pub struct Case {
     divided: Option<Divided>,
     /// Whether invocations share rows; `None` where the kernel has no rows to share.
     shares_rows: Option<bool>,
-    needs_f16: bool,
-    needs_cooperative_matrices: bool,
+    runs_on: fn(&Device) -> bool,
 }
 
 /// Says how a product's work is divided in a case: the name that its strategies are set by, and which are tried.
@@ -217,40 +216,67 @@ impl Case {
         device: &Device,
         each: &mut dyn FnMut(Option<Strategy>, Result<Values>),
     ) {
-        if self.needs_f16 && !device.has_f16()
-            || self.needs_cooperative_matrices && device.cooperative_units().is_none()
-        {
-            return;
+        for strategy in self.strategies(device) {
+            let undivide = self.divide(device, strategy);
+            let found = values(&self.run, device).await;
+            undivide();
+            each(strategy, found);
         }
-        let Some(Divided { name, strategies }) = self.divided else {
-            return each(None, self.with_rows_divided(device, &self.run).await);
-        };
-        let Some(usual) = device.strategy(name) else {
+    }
+
+    /// Begins to compile everything that [`run`](Self::run) runs on `device`, so that it compiles side by side.
+    pub fn compile(&self, device: &Device) {
+        for strategy in self.strategies(device) {
+            let undivide = self.divide(device, strategy);
+            Commands::record(device, |commands| drop((self.run)(commands, device)));
+            undivide();
+        }
+    }
+
+    /// Lists the strategies to run it under on `device`: none of them where there is nothing to choose.
+    fn strategies(&self, device: &Device) -> Vec<Option<Strategy>> {
+        if !(self.runs_on)(device) {
+            return Vec::new();
+        }
+        match (self.divided, device) {
+            (None, _) => vec![None],
             // The CPU divides nothing, and has no units for matrices.
-            if strategies != [Strategy::Cooperative] {
-                each(None, values(&self.run, device).await);
+            (Some(divided), Device::Cpu(_)) if divided.strategies == STRATEGIES => vec![None],
+            (Some(divided), _) => {
+                let offered = divided.strategies.iter().filter(|&&it| device.offers(it));
+                offered.copied().map(Some).collect()
             }
-            return;
-        };
-        for &strategy in strategies.iter().filter(|&&it| device.offers(it)) {
-            device.set_strategy(name, strategy);
-            each(Some(strategy), values(&self.run, device).await);
         }
-        device.set_strategy(name, usual);
     }
 
     /// Computes what must have the same bits on the same device: the kernels that it stands for, one after the other.
     pub fn unfused(&self, device: &Device) -> Option<Result<Values>> {
         let run = self.unfused.as_ref()?;
-        Some(device.wait(self.with_rows_divided(device, run)))
+        let undivide = self.divide(device, None);
+        let found = device.wait(values(run, device));
+        undivide();
+        Some(found)
     }
 
-    async fn with_rows_divided(&self, device: &Device, run: &Run) -> Result<Values> {
-        let usual = device.shares_rows();
-        device.set_shares_rows(self.shares_rows.unwrap_or(usual));
-        let found = values(run, device).await;
-        device.set_shares_rows(usual);
-        found
+    /// Makes `device` divide work by `strategy`, if there is one, and share rows as the case wants it. Returns what undoes it.
+    fn divide<'d>(
+        &self,
+        device: &'d Device,
+        strategy: Option<Strategy>,
+    ) -> impl FnOnce() + use<'d> {
+        let shared = device.shares_rows();
+        device.set_shares_rows(self.shares_rows.unwrap_or(shared));
+        let usual = self.divided.zip(strategy).and_then(|(divided, strategy)| {
+            let usual = device.strategy(divided.name)?;
+            device.set_strategy(divided.name, strategy);
+            Some((divided.name, usual))
+        });
+        move || {
+            device.set_shares_rows(shared);
+            if let Some((name, usual)) = usual {
+                device.set_strategy(name, usual);
+            }
+        }
     }
 
     /// Demands the same bits of every device, though the formula leaves some of them open.
@@ -270,21 +296,18 @@ impl Case {
         Self { divided, ..self }
     }
 
-    /// Runs the case's product on units for matrices alone.
-    pub(super) fn by_cooperative_matrices(self) -> Self {
+    /// Runs the case's product by these strategies alone.
+    pub(super) fn by(self, strategies: &'static [Strategy]) -> Self {
         let divided = self.divided.map(|divided| Divided {
-            strategies: &[Strategy::Cooperative],
+            strategies,
             ..divided
         });
         Self { divided, ..self }
     }
 
-    /// Restricts the case to devices that have units for matrices.
-    pub(super) fn on_cooperative_matrices(self) -> Self {
-        Self {
-            needs_cooperative_matrices: true,
-            ..self
-        }
+    /// Restricts the case to devices that have what it needs.
+    pub(super) fn on(self, runs_on: fn(&Device) -> bool) -> Self {
+        Self { runs_on, ..self }
     }
 
     /// Makes two cases of one: with a row to an invocation, and with rows that several share. Whatever a device does by
@@ -300,14 +323,6 @@ impl Case {
             ..self
         };
         [alone, shared]
-    }
-
-    /// Restricts the case to devices that have f16.
-    pub(super) fn in_f16(self) -> Self {
-        Self {
-            needs_f16: true,
-            ..self
-        }
     }
 }
 
@@ -402,8 +417,7 @@ impl<D: Send + Sync + 'static> Draft<D> {
             bit_for_bit: false,
             divided: None,
             shares_rows: None,
-            needs_f16: false,
-            needs_cooperative_matrices: false,
+            runs_on: |_| true,
         }
     }
 }

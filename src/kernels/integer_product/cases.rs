@@ -526,6 +526,11 @@ fn ragged() -> Vec<Case> {
         ] {
             cases.push(Data::single(shape, format).exact(""));
         }
+        // Enough of them for the larger tiles of cooperative matrices, too.
+        for matrices in [8, 16] {
+            let data = Data::new([130, 70, 132], [1, matrices], 1, [false; 2], format);
+            cases.push(data.exact(""));
+        }
         for (per_job, what) in [
             ([false, false], "shared codes, "),
             ([false, true], "b per job, "),

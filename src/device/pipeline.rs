@@ -1,0 +1,159 @@
+//! A kernel, compiled for a device. That happens in the background: a driver may take a tenth of a second, and several compile
+//! side by side while the host goes on to append their dispatches.
+
+use super::dispatch::Bound;
+use super::gpu::{CooperativeUnits, EntryPoint};
+use super::int8_matrices;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+/// Holds a kernel that is compiled, or will be.
+pub(super) struct Pipeline {
+    device: wgpu::Device,
+    entry_point: EntryPoint,
+    compiled: OnceLock<Compiled>,
+}
+
+/// Holds a compiled kernel, and how its buffers are bound.
+pub(super) struct Compiled {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// Says what a kernel is compiled from.
+pub(super) struct Recipe {
+    /// The text of the entry point's shader.
+    pub(super) source: Cow<'static, str>,
+    /// The override constants.
+    pub(super) constants: Box<[(&'static str, f64)]>,
+    /// The matrices of int8 that the shader's stand for, where they do.
+    pub(super) int8_units: Option<CooperativeUnits>,
+}
+
+impl Pipeline {
+    /// Begins to compile an entry point.
+    pub(super) fn begin(
+        device: &wgpu::Device,
+        entry_point: EntryPoint,
+        recipe: Recipe,
+    ) -> Arc<Self> {
+        let pipeline = Arc::new(Self {
+            device: device.clone(),
+            entry_point,
+            compiled: OnceLock::new(),
+        });
+        let begun = pipeline.clone();
+        in_background(move || {
+            begun.compiled.get_or_init(|| begun.compile(&recipe));
+        });
+        pipeline
+    }
+
+    /// Returns the kernel's name.
+    pub(super) fn kernel(&self) -> &'static str {
+        self.entry_point.shader.name
+    }
+
+    /// Returns it compiled, for which it waits.
+    pub(super) fn compiled(&self) -> &wgpu::ComputePipeline {
+        &self.compiled.wait().pipeline
+    }
+
+    /// Makes a bind group of what is `bound`, in the order of the bindings. Waits until the kernel is compiled.
+    pub(super) fn bind_group(&self, bound: &[Bound]) -> wgpu::BindGroup {
+        let entries = bound.iter().enumerate();
+        let entries = entries.map(|(binding, bound)| wgpu::BindGroupEntry {
+            binding: binding as u32,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &bound.buffer,
+                offset: bound.offset,
+                size: bound.size,
+            }),
+        });
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(self.kernel()),
+            layout: &self.compiled.wait().layout,
+            entries: &entries.collect::<Vec<_>>(),
+        })
+    }
+
+    fn compile(&self, recipe: &Recipe) -> Compiled {
+        let Recipe {
+            source,
+            constants,
+            int8_units,
+        } = recipe;
+        let of_int8 = int8_units.and_then(|units| {
+            let kernel = int8_matrices::Kernel {
+                name: self.kernel(),
+                source,
+                loops_end: is_own(source),
+                constants,
+                depth: units.depth,
+            };
+            int8_matrices::compile(&self.device, &kernel)
+        });
+        if let Some(compiled) = of_int8 {
+            return compiled;
+        }
+        // Also what naga doesn't take above: here wgpu says why.
+        let pipeline = self
+            .device
+            .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(self.kernel()),
+                layout: None,
+                module: &self.module(source),
+                entry_point: Some(self.entry_point.name),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants,
+                    // No kernel reads workgroup memory that it hasn't written.
+                    zero_initialize_workgroup_memory: false,
+                },
+                cache: None,
+            });
+        Compiled {
+            layout: pipeline.get_bind_group_layout(0),
+            pipeline,
+        }
+    }
+
+    fn module(&self, source: &Cow<'static, str>) -> wgpu::ShaderModule {
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(self.kernel()),
+            source: wgpu::ShaderSource::Wgsl(source.clone()),
+        };
+        if !is_own(source) {
+            return self.device.create_shader_module(descriptor);
+        }
+        let checks = wgpu::ShaderRuntimeChecks {
+            force_loop_bounding: false,
+            ..wgpu::ShaderRuntimeChecks::checked()
+        };
+        // SAFETY: every loop of the kernels counts towards a bound that doesn't change meanwhile, by steps above zero, so all
+        // of them end. Indices are still checked. A counter in each loop keeps drivers from unrolling it and sums from
+        // staying in registers: an NVIDIA H200 took 2.3 times as long for products of cooperative matrices.
+        unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
+    }
+}
+
+/// Says whether a text is a kernel's own, and not one that the user put in its place.
+fn is_own(source: &Cow<str>) -> bool {
+    matches!(source, Cow::Borrowed(_))
+}
+
+/// Runs a task in threads that are for compiling alone: whoever waits for it may be a task of all others.
+#[cfg(not(target_arch = "wasm32"))]
+fn in_background(task: impl FnOnce() + Send + 'static) {
+    static COMPILERS: OnceLock<rayon::ThreadPool> = OnceLock::new();
+    let compilers = COMPILERS.get_or_init(|| {
+        let threads = rayon::ThreadPoolBuilder::new();
+        threads.build().expect("the system gives threads")
+    });
+    compilers.spawn(task);
+}
+
+/// Runs a task at once: a browser gives no threads, and compiles in the background by itself.
+#[cfg(target_arch = "wasm32")]
+fn in_background(task: impl FnOnce()) {
+    task();
+}
