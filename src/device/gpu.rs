@@ -9,6 +9,7 @@ use super::pool::Allocation;
 use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
 use super::uniforms::Uniforms;
+use super::uploads::Uploads;
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use half::f16;
@@ -142,6 +143,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     memory: Arc<MemoryUse>,
     staging: Staging,
+    uploads: Uploads,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
@@ -190,6 +192,7 @@ impl Gpu {
             queue,
             memory,
             staging: Staging::default(),
+            uploads: Uploads::default(),
             pipelines: Mutex::default(),
             replacements: RwLock::default(),
             faults,
@@ -385,7 +388,13 @@ impl Gpu {
     /// Replaces the contents of `buffer` before anything that is submitted from now on.
     pub(super) fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
         let bytes = bytemuck::cast_slice(data);
-        self.queue.write_buffer(buffer.gpu_buffer(), 0, bytes);
+        let destination = buffer.gpu_buffer();
+        let written = self
+            .uploads
+            .write(&self.device, &self.queue, destination, bytes);
+        if let Err(error) = written {
+            self.report_fault(format!("writing {} bytes: {error}", bytes.len()));
+        }
     }
 
     /// Prepares what [`Commands::dispatch`](super::Commands::dispatch) appends. That is nothing where there are no

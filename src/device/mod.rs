@@ -18,6 +18,7 @@ mod self_test;
 mod staging;
 mod strategy;
 mod uniforms;
+mod uploads;
 mod wait;
 
 pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_async};
