@@ -3,7 +3,7 @@
 
 use super::block::Block;
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
-use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
+use crate::model::config::{CHANNELS, Gelu, GlobalPool, VitConfig};
 use std::sync::Arc;
 
 /// Describes the patch embedding, the blocks, the head. What is pooled for a head that there isn't is the last block's
@@ -29,6 +29,7 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             },
             mlp_dim: config.mlp_dim,
             eps: config.layer_norm_eps,
+            gelu: Gelu::Exact,
             has_layer_scale: config.layer_scale,
         };
         let is_last = number + 1 == config.depth;

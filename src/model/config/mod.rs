@@ -12,6 +12,7 @@ use crate::file::weights::Weights;
 use crate::kernels::MAX_K;
 use crate::text::abridged;
 
+pub use crate::format::Gelu;
 pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
 pub use vit::{GlobalPool, VitConfig};
