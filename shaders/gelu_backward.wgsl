@@ -1,6 +1,7 @@
-// The gradient of gelu's input x: out = grad * (Phi(x) + x * phi(x)), phi the normal distribution's density.
+// The gradient of gelu's input x: out = grad * (Phi(x) + x * phi(x)), phi the normal distribution's density; of the forms
+// x * logistic(u), whose derivative is logistic * (1 - logistic), grad * (logistic(u) + x * u' * logistic'(u)).
 //
-// Phi by the fit of shared/gelu.wgsl.
+// Phi and the logistic function are those of shared/gelu.wgsl.
 //
 // One invocation computes STRIP vectors of four elements, 64 apart. Buffers are whole vectors long, so the last may hold
 // more than there is.
@@ -30,13 +31,20 @@ fn main(
     for (var step = 0u; step < STRIP; step++) {
         let at = start + step * 64u;
         if at < parameters.count {
-            let x = input[at];
-            // From 16 on, the tail is zero in f32.
-            let y = min(abs(x), vec4(16.0));
-            let exponential = exp(-0.5 * y * y);
-            let tail = exponential * scaled_tail(y);
-            let slope = select(1.0 - tail, tail, x < vec4(0.0)) + x * (exponential * DENSITY);
-            out[at] = grad[at] * slope;
+            out[at] = grad[at] * gelu_slope(input[at]);
         }
     }
+}
+
+fn gelu_slope(x: vec4<f32>) -> vec4<f32> {
+    if GELU_FORM != EXACT_FORM {
+        let share = logistic_share(x);
+        // Where x is beyond 64, the tail is zero.
+        return share.whole + x * (share.slope * (share.tail * (1.0 - share.tail)));
+    }
+    // From 16 on, the tail is zero in f32.
+    let y = min(abs(x), vec4(16.0));
+    let exponential = exp(-0.5 * y * y);
+    let tail = exponential * scaled_tail(y);
+    return select(1.0 - tail, tail, x < vec4(0.0)) + x * (exponential * DENSITY);
 }

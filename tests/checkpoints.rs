@@ -22,9 +22,10 @@ use tempfile::TempDir;
 const DEMO: &str = "models/demo/vit_mnist";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The demo's ViT, tensor by tensor.
-fn tensors() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
-    let weights = Weights::open(here(DEMO).join("model.safetensors")).unwrap();
+/// Shapes and values by name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+fn tensors_of(weights: &Weights) -> Tensors {
     let tensor = |name: &str| {
         let shape = weights.shape(name).unwrap().to_vec();
         (name.to_owned(), (shape, weights.float(name).unwrap()))
@@ -32,7 +33,12 @@ fn tensors() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     weights.names().map(tensor).collect()
 }
 
-fn write(path: &Path, tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>) {
+/// The demo's ViT, tensor by tensor.
+fn tensors() -> Tensors {
+    tensors_of(&Weights::open(here(DEMO).join("model.safetensors")).unwrap())
+}
+
+fn write(path: &Path, tensors: Tensors) {
     let tensor = |(name, (shape, data))| (name, TensorData::F32 { shape, data });
     save(
         path,
@@ -238,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 8] = [
+const TRANSFORMERS: [&str; 11] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -247,6 +253,9 @@ const TRANSFORMERS: [&str; 8] = [
     "dinov2_classes",
     "dinov2_registers",
     "dinov2_registers_classes",
+    "clip",
+    "clip_projection",
+    "clip_with_text",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -475,6 +484,94 @@ fn the_same_network_is_quantized_alike_from_timm_and_transformers() {
     assert!(theirs.evidence == timms.evidence);
 }
 
+/// The oracle's image tower of CLIP's, under timm's names.
+fn clip() -> Weights {
+    Weights::open(here("tests/golden/clip_micro.safetensors")).unwrap()
+}
+
+fn same_tensors(found: &Weights, expected: &Weights) {
+    assert_eq!(tensors_of(found), tensors_of(expected));
+}
+
+#[test]
+fn a_projections_bias_of_zeros_is_none() {
+    let expected = clip();
+    let mut tensors = tensors_of(&expected);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut with_bias = |bias: Vec<f32>| {
+        tensors.insert("head.bias".to_owned(), (vec![20], bias));
+        write(&path, tensors.clone());
+        open_checkpoint(&path).unwrap()
+    };
+    same_tensors(&with_bias(vec![0.0; 20]), &expected);
+    let mut bias = vec![0.0; 20];
+    bias[19] = 1e-9;
+    assert_eq!(with_bias(bias).shape("head.bias"), Some(&[20][..]));
+}
+
+#[test]
+fn an_image_tower_of_open_clip_is_timms() {
+    const NAMES: [(&str, &str); 14] = [
+        ("patch_embed.proj", "conv1"),
+        ("cls_token", "class_embedding"),
+        ("pos_embed", "positional_embedding"),
+        ("norm_pre", "ln_pre"),
+        ("blocks.", "transformer.resblocks."),
+        ("norm1", "ln_1"),
+        ("norm2", "ln_2"),
+        ("attn.qkv.", "attn.in_proj_"),
+        ("attn.proj", "attn.out_proj"),
+        ("mlp.fc1", "mlp.c_fc"),
+        ("mlp.fc2", "mlp.c_proj"),
+        ("head.weight", "proj"),
+        ("norm.weight", "ln_post.weight"),
+        ("norm.bias", "ln_post.bias"),
+    ];
+    let expected = clip();
+    let tower = tensors_of(&expected)
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            let theirs = NAMES.iter().fold(name.clone(), |name, (timms, theirs)| {
+                name.replace(timms, theirs)
+            });
+            let tensor = match (&*name, &shape[..]) {
+                ("head.weight", &[rows, columns]) => {
+                    let places = (0..rows * columns).map(|at| at % rows * columns + at / rows);
+                    (vec![columns, rows], places.map(|at| values[at]).collect())
+                }
+                ("cls_token" | "pos_embed", shape) => {
+                    let kept = shape.iter().copied().filter(|&size| size > 1).collect();
+                    (kept, values)
+                }
+                _ => (shape, values),
+            };
+            (theirs, tensor)
+        });
+    let tower: BTreeMap<_, _> = tower.collect();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("open_clip_model.safetensors");
+    for prefix in ["", "visual.", "module.visual."] {
+        let named =
+            |(name, tensor): (&String, &_)| (format!("{prefix}{name}"), Clone::clone(tensor));
+        let mut file: BTreeMap<_, _> = tower.iter().map(named).collect();
+        if let Some(prefix) = prefix.strip_suffix("visual.") {
+            for text in [
+                "transformer.resblocks.0.ln_1.weight",
+                "token_embedding.weight",
+                "positional_embedding",
+                "ln_final.bias",
+                "text_projection",
+                "logit_scale",
+            ] {
+                file.insert(format!("{prefix}{text}"), (vec![1], vec![0.0]));
+            }
+        }
+        write(&path, file);
+        same_tensors(&open_checkpoint(&path).unwrap(), &expected);
+    }
+}
+
 #[test]
 fn what_of_transformers_is_not_supported_is_named() {
     let model = Transformers::open("vit");
@@ -511,8 +608,8 @@ fn what_of_transformers_is_not_supported_is_named() {
         ("architectures", json!(null), "don't name one class"),
         (
             "hidden_act",
-            json!("quick_gelu"),
-            "hidden_act `quick_gelu`, where only `gelu`",
+            json!("relu"),
+            "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu`",
         ),
         ("qkv_bias", json!(false), "has qkv_bias false"),
         ("num_channels", json!(1), "has num_channels 1"),
@@ -540,8 +637,8 @@ fn what_of_transformers_is_not_supported_is_named() {
     for (key, value, says) in [
         (
             "image_processor_type",
-            json!("CLIPImageProcessor"),
-            "`CLIPImageProcessor` prepares",
+            json!("SiglipImageProcessor"),
+            "`SiglipImageProcessor` prepares",
         ),
         (
             "size",

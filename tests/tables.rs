@@ -49,7 +49,7 @@ fn plan(sites: &[Site]) -> Plan {
             let head = operand(Format::Table, Granularity::Head);
             let (a, b) = match site.kind {
                 SiteKind::Linear(linear) => {
-                    let format = match linear.after_gelu {
+                    let format = match linear.after_gelu.is_some() {
                         true => Format::TwinTable,
                         false => Format::Table,
                     };

@@ -71,7 +71,7 @@ pub fn weights(input: &[u8]) {
 
 /// Edits of FP checkpoints.
 pub fn checkpoint(input: &[u8]) {
-    static FILES: LazyLock<[Container; 5]> =
+    static FILES: LazyLock<[Container; tiny::ARCHITECTURES.len()]> =
         LazyLock::new(|| tiny::ARCHITECTURES.map(|told| Container::parse(&tiny::checkpoint(told))));
     let weights = Weights::from_bytes(nowhere(), &edited(&*FILES, input));
     let accepted = weights.is_ok_and(use_checkpoint);
@@ -158,7 +158,7 @@ fn use_quantized(weights: &Weights) -> bool {
 /// A recipe in TOML, timm's config.json, and what files' metadata have in JSON.
 pub fn recipe(input: &[u8]) {
     /// Files that don't say themselves what they are.
-    static FILES: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
+    static FILES: LazyLock<[Vec<u8>; tiny::ARCHITECTURES.len()]> = LazyLock::new(|| {
         tiny::ARCHITECTURES.map(|told| {
             let mut file = Container::parse(&tiny::checkpoint(told));
             file.metadata.clear();

@@ -6,6 +6,7 @@ use super::timing::{Timing, time};
 use crate::device::{Buffer, Commands, Device, Strategy};
 use crate::error::{Error, Result};
 use crate::families::sites;
+use crate::format::Gelu;
 use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
     Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
@@ -224,7 +225,7 @@ pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
 fn epilogue(site: &Site) -> Epilogue {
     match site.kind {
         SiteKind::Context(_) => Epilogue::Codes,
-        SiteKind::Linear(linear) if linear.after_gelu => Epilogue::Residual,
+        SiteKind::Linear(linear) if linear.after_gelu.is_some() => Epilogue::Residual,
         _ if site.name.ends_with("attn.proj") => Epilogue::Residual,
         _ if site.name.ends_with("mlp.fc1") => Epilogue::GeluCodes,
         _ => Epilogue::Values,
@@ -235,7 +236,7 @@ fn epilogue(site: &Site) -> Epilogue {
 fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
     let twin = match site.kind {
         SiteKind::Context(_) => Some(Format::SoftmaxTwin),
-        SiteKind::Linear(linear) if linear.after_gelu => Some(Format::GeluTwin),
+        SiteKind::Linear(linear) if linear.after_gelu.is_some() => Some(Format::GeluTwin),
         _ => None,
     };
     let here = |meets: bool| if meets { vec![None] } else { Vec::new() };
@@ -509,7 +510,7 @@ impl Case {
         let commands = &mut Commands::new(device);
         let a = match self.format {
             Some(Format::SoftmaxTwin) => softmax(commands, a.len() / product.k, product.k, 1.0, &a),
-            Some(Format::GeluTwin) => gelu(commands, &a),
+            Some(Format::GeluTwin) => gelu(commands, Gelu::Exact, &a),
             _ => a,
         };
         let b = match self.site.kind {
@@ -581,7 +582,7 @@ impl Case {
             _ => Format::Uniform,
         };
         let encoder = encoder(&device, next_format, 1.0 / 16.0);
-        let gelu = self.epilogue == Epilogue::GeluCodes;
+        let gelu = (self.epilogue == Epilogue::GeluCodes).then_some(Gelu::Exact);
         let next_codes = device.zeros(words.map_or(1, |(_, len)| len));
         let adds = self.epilogue == Epilogue::Residual;
         let affine = affine(None, bias.as_deref()).map(|affine| device.upload(&affine));
@@ -684,7 +685,7 @@ impl Case {
                     },
                 )
             }
-            (Kernel::Gelu, _) => Box::new(move |commands| drop(gelu(commands, &a))),
+            (Kernel::Gelu, _) => Box::new(move |commands| drop(gelu(commands, Gelu::Exact, &a))),
             (kernel, kind) => unreachable!("{kernel:?} at {kind:?}"),
         }
     }

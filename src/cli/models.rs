@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::print_json;
-use crate::model::config::Architecture;
+use crate::model::config::{Architecture, Gelu};
 use crate::model::recipe::{Recipe, recipes};
 use clap::{Args, ValueEnum};
 
@@ -57,7 +57,7 @@ fn print(recipe: &Recipe) -> Result<()> {
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}",
+            "{} blocks of {} features, {} heads{}{}{}{}",
             sizes.depth,
             sizes.dim,
             sizes.heads,
@@ -67,10 +67,14 @@ fn blocks(architecture: &Architecture) -> String {
             } else {
                 ""
             },
-            if sizes.classes == 0 {
-                ", no classifier"
-            } else {
-                ""
+            match sizes.act_layer {
+                Gelu::Exact => String::new(),
+                other => format!(", {}", other.name()),
+            },
+            match (sizes.classes, sizes.projection) {
+                (0, 0) => ", no classifier".to_owned(),
+                (0, features) => format!(", projected to {features}"),
+                _ => String::new(),
             },
         ),
         Architecture::Swin(sizes) => {

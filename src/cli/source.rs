@@ -84,11 +84,8 @@ impl ModelSource {
                 hub::PREFIX
             ))
         })?;
-        let Some(tag) = tag else {
-            return repository(&recipe.hub_id);
-        };
         // Of other tags it isn't known whether there are such weights.
-        if !recipe.tags.iter().any(|known| known == tag) {
+        if tag.is_some_and(|tag| recipe.tags.iter().all(|known| known != tag)) {
             return Err(refused(format!(
                 "there is no such file, and of {} only these tags are known: {}; {}OWNER/NAME is any model of the hub",
                 recipe.name,
@@ -96,11 +93,17 @@ impl ModelSource {
                 hub::PREFIX
             )));
         }
-        let (owner, _) = recipe
-            .hub_id
-            .split_once('/')
-            .expect("a test parses every hub id");
-        repository(&format!("{owner}/{name}"))
+        let (stored, default) = recipe.hub_id.split_once('.').expect("a test has every tag");
+        let id = format!("{stored}.{}", tag.unwrap_or(default));
+        if !stored.ends_with(&format!("/{}", recipe.name)) {
+            return Err(refused(format!(
+                "there is no such file, and timm has weights of {} under another name, whose config.json describes another network: pass `--model {}{id} --recipe {}`",
+                recipe.name,
+                hub::PREFIX,
+                recipe.name
+            )));
+        }
+        repository(&id)
     }
 }
 
@@ -173,8 +176,19 @@ mod tests {
     fn every_recipe_and_tag_names_a_repository() {
         for recipe in recipes() {
             let default = format!("hf-hub:{}", recipe.hub_id);
-            assert_eq!(meaning(&recipe.name), default);
             let tagged = |tag: &String| meaning(format!("{}.{tag}", recipe.name));
+            if recipe.name.contains("quickgelu") {
+                let stored = recipe.name.replace("_quickgelu", "");
+                for tag in &recipe.tags {
+                    let says = format!(
+                        "pass `--model hf-hub:timm/{stored}.{tag} --recipe {}`",
+                        recipe.name
+                    );
+                    assert!(tagged(tag).ends_with(&says), "{}", tagged(tag));
+                }
+                continue;
+            }
+            assert_eq!(meaning(&recipe.name), default);
             assert_eq!(tagged(&recipe.tags[0]), default);
             for tag in &recipe.tags {
                 assert_eq!(tagged(tag), format!("hf-hub:timm/{}.{tag}", recipe.name));

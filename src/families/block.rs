@@ -1,6 +1,7 @@
 //! The block that ViT and Swin are made of (timm's `Block` and `SwinTransformerBlock`).
 
 use crate::graph::{Arrangement, Attention, Parameter, Value, WindowBias};
+use crate::model::config::Gelu;
 use std::sync::Arc;
 
 /// Describes a block.
@@ -13,6 +14,8 @@ pub struct Block {
     pub mlp_dim: usize,
     /// The ε of both LayerNorms.
     pub eps: f32,
+    /// The form of the MLP's GELU.
+    pub gelu: Gelu,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
 }
@@ -58,7 +61,8 @@ impl Block {
 
     /// Describes fc2(gelu(fc1(x))).
     fn mlp<'g>(&self, x: Value<'g>) -> Value<'g> {
-        let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim).gelu();
+        let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim);
+        let hidden = hidden.gelu(self.gelu);
         hidden.linear(&self.layer("mlp.fc2"), x.shape().width)
     }
 

@@ -2,7 +2,7 @@
 
 use super::block::{Block, Windows};
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
-use crate::model::config::{CHANNELS, Stage, SwinConfig};
+use crate::model::config::{CHANNELS, Gelu, Stage, SwinConfig};
 use std::sync::Arc;
 
 /// Adds to the score of two tokens that only a shift brought together (timm's value).
@@ -75,6 +75,7 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
         },
         mlp_dim: stage.mlp_dim,
         eps: config.layer_norm_eps,
+        gelu: Gelu::Exact,
         has_layer_scale: false,
     }
 }

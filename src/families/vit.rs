@@ -1,5 +1,6 @@
-//! ViT and DeiT: timm's `VisionTransformer` with a class token and learned positions, with LayerScale and register tokens or
-//! without, and `VisionTransformerDistilled`. Their heads read the class token, or the mean of the patches.
+//! ViT, DeiT and CLIP's image tower: timm's `VisionTransformer` with a class token and learned positions, with LayerScale,
+//! register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`. Their heads read the class
+//! token, or the mean of the patches.
 
 use super::block::Block;
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
@@ -29,21 +30,23 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             },
             mlp_dim: config.mlp_dim,
             eps: config.layer_norm_eps,
+            gelu: config.act_layer,
             has_layer_scale: config.layer_scale,
         };
         let is_last = number + 1 == config.depth;
         Graph::of(tokens, |x| match block.of(x, None) {
-            x if is_last && config.classes == 0 => features(config, x),
+            x if is_last && config.head_outputs() == 0 => features(config, x),
             x => x,
         })
     }));
-    if config.classes > 0 {
+    if config.head_outputs() > 0 {
         graphs.push(Graph::of(tokens, |x| head(config, x)));
     }
     graphs
 }
 
-/// Describes the patches' embeddings after the class token (and the distillation token), with positions.
+/// Describes the patches' embeddings after the class token (and the distillation token), with positions; normalised before
+/// the blocks where CLIP does that.
 fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     let mut prefix = Parameter::tensor("cls_token");
     if config.distilled {
@@ -61,13 +64,25 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
         image_size: config.image_size,
         patch_size: config.patch_size,
     };
-    let patches = pixels.patches(grid).linear("patch_embed.proj", config.dim);
-    patches.embed(prefix, config.prefix(), positions)
+    let (patches, layer) = (pixels.patches(grid), "patch_embed.proj");
+    match config.pre_norm {
+        false => patches
+            .linear(layer, config.dim)
+            .embed(prefix, config.prefix(), positions),
+        true => patches
+            .linear_without_bias(layer, config.dim)
+            .embed(prefix, config.prefix(), positions)
+            .layer_norm("norm_pre", config.layer_norm_eps),
+    }
 }
 
-/// Describes the logits of what is pooled; of a distilled network the average of both tokens' logits, as timm evaluates it.
+/// Describes the logits of what is pooled, or its projection; of a distilled network the average of both tokens' logits, as
+/// timm evaluates it.
 fn head<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
     match config.distilled {
+        false if config.projection > 0 => {
+            pooled(config, x).linear_without_bias("head", config.projection)
+        }
         false => pooled(config, x).linear("head", config.classes),
         true => {
             let logits = |token, head| normed(config, x, token).linear(head, config.classes);

@@ -5,19 +5,19 @@ use super::{
     second_range,
 };
 
-/// Negates the smallest value of GELU: what R1 has to reach.
-pub const GELU_MINIMUM: f64 = 0.169_971_242_547_035_22;
-
 /// Lets magnitude `u` in `0..q` stand for `-u · scale_1` in R1 and for `u · scale_2` in R2.
 pub(crate) struct GeluTwin;
 
 impl CodeFormat for GeluTwin {
     const NAME: &'static str = "gelu_twin";
     const IN_WORDS: &'static str = "gelu twin";
-    const FOR: Values = Values::AfterGelu;
     const RULE: ProductRule = ProductRule::Ranges { r1_sign: -1 };
     /// Negative values have R1, whose range doesn't depend on them.
     const REACHES_NEGATIVE: bool = false;
+
+    fn is_for(values: Values) -> bool {
+        matches!(values, Values::AfterGelu(_))
+    }
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
@@ -50,39 +50,40 @@ impl CodeFormat for GeluTwin {
         vec![first, second_range(q)]
     }
 
-    fn candidates(bits: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+    fn candidates(bits: u32, values: Values, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         spread
-            .map(|scale_2| Scale::twin(scale_2, shift(scale_2, bits)))
+            .map(|scale_2| Scale::twin(scale_2, shift(scale_2, bits, values)))
             .collect()
     }
 }
 
-/// Finds the largest m for which R1, with Δ1 = Δ2 / 2^m, still reaches GELU's minimum; 0 if none does.
-fn shift(scale_2: f64, bits: u32) -> u32 {
+/// Finds the largest m for which R1, with Δ1 = Δ2 / 2^m, still reaches the smallest of the values; 0 if none does.
+fn shift(scale_2: f64, bits: u32, values: Values) -> u32 {
     let largest = f64::from((1u32 << (bits - 1)) - 1);
-    let reaches = |shift: u32| scale_2 / f64::from(1u32 << shift) * largest >= GELU_MINIMUM;
+    let reach = -values.minimum();
+    let reaches = |shift: u32| scale_2 / f64::from(1u32 << shift) * largest >= reach;
     (0..=MAX_SHIFT).rev().find(|&m| reaches(m)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Gelu;
 
     #[test]
     fn r1_just_reaches_the_minimum() {
-        for bits in [4, 6, 8] {
+        let cases = Gelu::ALL.map(|gelu| [4, 6, 8].map(|bits| (gelu, bits)));
+        for (gelu, bits) in cases.concat() {
             for scale_2 in [1e-4, 0.003, 0.02, 0.5] {
-                let m = shift(scale_2, bits);
+                let m = shift(scale_2, bits, Values::AfterGelu(gelu));
                 let r1 =
                     |m: u32| scale_2 / 2f64.powi(m as i32) * (f64::from(1u32 << (bits - 1)) - 1.0);
+                let what = format!("{gelu:?}, {bits} bits, scale {scale_2}, m {m}");
                 if m > 0 {
-                    assert!(r1(m) >= GELU_MINIMUM, "{bits} bits, scale {scale_2}, m {m}");
+                    assert!(r1(m) >= -gelu.minimum(), "{what}");
                 }
                 if m < MAX_SHIFT {
-                    assert!(
-                        r1(m + 1) < GELU_MINIMUM,
-                        "{bits} bits, scale {scale_2}, m {m}"
-                    );
+                    assert!(r1(m + 1) < -gelu.minimum(), "{what}");
                 }
             }
         }

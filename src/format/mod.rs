@@ -6,6 +6,7 @@
 //! plan knows by it which operands it is for. What is left to do for a new one is to list it in this file.
 
 mod encoder;
+mod gelu;
 mod gelu_twin;
 mod scale;
 mod signed_table;
@@ -15,7 +16,7 @@ mod twin_table;
 mod uniform;
 
 pub use encoder::Decoder;
-pub use gelu_twin::GELU_MINIMUM;
+pub use gelu::Gelu;
 pub use scale::{MAX_SHIFT, Scale};
 pub use table::{Lanes, Table};
 
@@ -150,8 +151,19 @@ pub enum Values {
     Any,
     /// Probabilities, which a softmax gives.
     Probabilities,
-    /// The results of GELU.
-    AfterGelu,
+    /// The results of a form of GELU.
+    AfterGelu(Gelu),
+}
+
+impl Values {
+    /// Returns the smallest value that there can be.
+    pub fn minimum(self) -> f64 {
+        match self {
+            Self::Any => f64::NEG_INFINITY,
+            Self::Probabilities => 0.0,
+            Self::AfterGelu(gelu) => gelu.minimum(),
+        }
+    }
 }
 
 /// Describes codes that stand for multiples of one scale.
@@ -193,8 +205,6 @@ pub(crate) trait CodeFormat {
     const NAME: &'static str;
     /// The format's name in text.
     const IN_WORDS: &'static str;
-    /// The values that the format is for.
-    const FOR: Values;
     /// How the format's codes are multiplied.
     const RULE: ProductRule;
     /// Whether the format's scale has to reach negative values too.
@@ -213,6 +223,9 @@ pub(crate) trait CodeFormat {
         Some(lanes) => encoder::HEAD + (lanes.grids() as usize * lanes.cells()).div_ceil(4),
     };
 
+    /// Says whether the format is for these values.
+    fn is_for(values: Values) -> bool;
+
     /// Encodes a value as an 8-bit lane. Clamping to integers before rounding gives what clamping after it gives.
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8;
 
@@ -223,9 +236,9 @@ pub(crate) trait CodeFormat {
     /// Lists what the codes stand for, in a table's format those of `lanes`.
     fn ranges(q: i32, lanes: &[u8]) -> Vec<CodeRange>;
 
-    /// Lists the scales that a search chooses from, where `spread` are fractions of the scale that reaches the largest
-    /// value. Tables are not searched: they have none.
-    fn candidates(bits: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale>;
+    /// Lists the scales that a search chooses from for these values, where `spread` are fractions of the scale that reaches
+    /// the largest one. Tables are not searched: they have none.
+    fn candidates(bits: u32, values: Values, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale>;
 }
 
 impl Format {
@@ -277,10 +290,9 @@ impl Format {
         by_format!(self, F => F::RULE)
     }
 
-    /// Says whether the format is for these values; one that is for any values is for all.
+    /// Says whether the format is for these values.
     pub fn is_for(self, values: Values) -> bool {
-        let made_for = by_format!(self, F => F::FOR);
-        made_for == Values::Any || made_for == values
+        by_format!(self, F => F::is_for(values))
     }
 
     /// Says whether the format's scale has to reach negative values too.
@@ -293,10 +305,15 @@ impl Format {
         by_format!(self, F => F::ranges(1 << (bits - 1), lanes))
     }
 
-    /// Lists the scales that a search chooses from for codes of `bits` bits, where `spread` are fractions of the scale
-    /// that reaches the largest value.
-    pub fn candidates(self, bits: u32, mut spread: impl Iterator<Item = f64>) -> Vec<Scale> {
-        by_format!(self, F => F::candidates(bits, &mut spread))
+    /// Lists the scales that a search chooses from for codes of `bits` bits of these values, where `spread` are fractions
+    /// of the scale that reaches the largest one.
+    pub fn candidates(
+        self,
+        bits: u32,
+        values: Values,
+        mut spread: impl Iterator<Item = f64>,
+    ) -> Vec<Scale> {
+        by_format!(self, F => F::candidates(bits, values, &mut spread))
     }
 }
 

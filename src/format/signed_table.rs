@@ -8,10 +8,13 @@ pub(crate) struct SignedTable;
 impl CodeFormat for SignedTable {
     const NAME: &'static str = "table";
     const IN_WORDS: &'static str = "table";
-    const FOR: Values = Values::Any;
     const RULE: ProductRule = ProductRule::Signed;
     const REACHES_NEGATIVE: bool = true;
     const LANES: Option<Lanes> = Some(Lanes::Signed);
+
+    fn is_for(_: Values) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
@@ -34,7 +37,7 @@ impl CodeFormat for SignedTable {
         }]
     }
 
-    fn candidates(_: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+    fn candidates(_: u32, _: Values, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         Vec::new()
     }
 }

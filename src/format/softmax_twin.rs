@@ -12,9 +12,12 @@ pub(crate) struct SoftmaxTwin;
 impl CodeFormat for SoftmaxTwin {
     const NAME: &'static str = "softmax_twin";
     const IN_WORDS: &'static str = "softmax twin";
-    const FOR: Values = Values::Probabilities;
     const RULE: ProductRule = ProductRule::Ranges { r1_sign: 1 };
     const REACHES_NEGATIVE: bool = true;
+
+    fn is_for(values: Values) -> bool {
+        values == Values::Probabilities
+    }
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
@@ -52,7 +55,7 @@ impl CodeFormat for SoftmaxTwin {
     }
 
     /// Lists the scales with Δ2 = 1/q and m from 1 to 11, whatever the values are.
-    fn candidates(bits: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+    fn candidates(bits: u32, _: Values, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         let q = f64::from(1u32 << (bits - 1));
         (1..=MAX_SHIFT)
             .map(|shift| Scale::twin(1.0 / q, shift))

@@ -8,10 +8,13 @@ pub(crate) struct TwinTable;
 impl CodeFormat for TwinTable {
     const NAME: &'static str = "twin_table";
     const IN_WORDS: &'static str = "twin table";
-    const FOR: Values = Values::Any;
     const RULE: ProductRule = ProductRule::Ranges { r1_sign: 1 };
     const REACHES_NEGATIVE: bool = true;
     const LANES: Option<Lanes> = Some(Lanes::Ranges);
+
+    fn is_for(_: Values) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, _: f32) -> u8 {
@@ -39,7 +42,7 @@ impl CodeFormat for TwinTable {
             .into()
     }
 
-    fn candidates(_: u32, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+    fn candidates(_: u32, _: Values, _: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         Vec::new()
     }
 }

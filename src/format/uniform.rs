@@ -8,9 +8,12 @@ pub(crate) struct Uniform;
 impl CodeFormat for Uniform {
     const NAME: &'static str = "uniform";
     const IN_WORDS: &'static str = "uniform";
-    const FOR: Values = Values::Any;
     const RULE: ProductRule = ProductRule::Signed;
     const REACHES_NEGATIVE: bool = true;
+
+    fn is_for(_: Values) -> bool {
+        true
+    }
 
     #[inline(always)]
     fn encode(x: f32, encoder: Encoder, q: f32) -> u8 {
@@ -37,7 +40,7 @@ impl CodeFormat for Uniform {
         }]
     }
 
-    fn candidates(_: u32, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
+    fn candidates(_: u32, _: Values, spread: &mut dyn Iterator<Item = f64>) -> Vec<Scale> {
         spread.map(|scale| Scale::uniform(scale as f32)).collect()
     }
 }

@@ -6,6 +6,7 @@ use super::order::Order;
 use super::site::Site;
 use super::softmax::Probabilities;
 use crate::device::{Buffer, Commands};
+use crate::format::Gelu;
 use crate::kernels::add;
 
 /// Describes the left operand of a product. Products in integers make codes of it at once.
@@ -40,8 +41,8 @@ pub enum Then<'a> {
     Keep,
     /// It is added to the residual stream.
     Add(Addition<'a>),
-    /// Its GELU is the left operand of this site, and of nothing else.
-    Gelu(&'a Site),
+    /// Its GELU, in this form, is the left operand of this site, and of nothing else.
+    Gelu(Gelu, &'a Site),
     /// It is the left operand of this site, and of nothing else.
     Feed(&'a Site),
 }

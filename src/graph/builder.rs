@@ -7,6 +7,7 @@ use super::parameter::Parameter;
 use super::shape::Shape;
 use super::site::{Attention, Linear, Site, SiteKind};
 use super::softmax::WindowBias;
+use crate::format::Gelu;
 use std::cell::RefCell;
 use std::ops::Add;
 use std::sync::Arc;
@@ -144,13 +145,13 @@ impl<'g> Value<'g> {
 
     fn weighted(self, name: &str, outputs: usize, has_bias: bool) -> Self {
         let Shape { rows, width } = self.shape();
-        let after_gelu = matches!(
-            self.graph.borrow().nodes[self.node],
+        let after_gelu = match self.graph.borrow().nodes[self.node] {
             Node::Operation {
-                operation: Operation::Gelu,
+                operation: Operation::Gelu(form),
                 ..
-            }
-        );
+            } => Some(form),
+            _ => None,
+        };
         let linear = Linear {
             has_bias,
             after_gelu,
@@ -226,9 +227,9 @@ impl<'g> Value<'g> {
         self.operation(Operation::LayerNorm(norm), self.shape())
     }
 
-    /// Takes GELU of each element.
-    pub fn gelu(self) -> Self {
-        self.operation(Operation::Gelu, self.shape())
+    /// Takes GELU, in this form, of each element.
+    pub fn gelu(self, form: Gelu) -> Self {
+        self.operation(Operation::Gelu(form), self.shape())
     }
 
     /// Multiplies each feature by its factor in `NAME.gamma`: timm's `LayerScale`.

@@ -9,6 +9,7 @@ use super::order::Order;
 use super::site::{Attention, Site};
 use super::softmax::WindowBias;
 use crate::device::Buffer;
+use crate::format::Gelu;
 use std::sync::Arc;
 
 /// Computes one value of a graph from those before it.
@@ -53,8 +54,8 @@ pub(super) enum Left {
 /// Says what becomes of the result.
 pub(super) enum After {
     Keep,
-    /// GELU, for the product at this site alone.
-    Gelu(Site),
+    /// GELU in this form, for the product at this site alone.
+    Gelu(Gelu, Site),
     /// The left operand of the product at this site alone.
     Feed(Site),
     Add {
@@ -77,7 +78,7 @@ impl Step {
                 };
                 let stream = match fused.after {
                     After::Add { stream, .. } => Some(stream),
-                    After::Keep | After::Gelu(_) | After::Feed(_) => None,
+                    After::Keep | After::Gelu(..) | After::Feed(_) => None,
                 };
                 let others = fused.b.into_iter().chain(stream);
                 std::iter::once(left).chain(others).collect()
@@ -219,12 +220,12 @@ impl<'a> Fusion<'a> {
         if let Some(site) = self.product_of(product, reader) {
             return (After::Feed(site), product);
         }
-        if let Some((Operation::Gelu, _)) = self.operation(reader)
+        if let Some((Operation::Gelu(form), _)) = self.operation(reader)
             && let Some(next) = self.sole_reader(reader)
             && let Some(site) = self.product_of(reader, next)
         {
             self.has_joined[reader] = true;
-            return (After::Gelu(site), reader);
+            return (After::Gelu(*form, site), reader);
         }
         self.addition(product).unwrap_or((After::Keep, product))
     }
@@ -304,7 +305,7 @@ mod tests {
                 };
                 let after = match &fused.after {
                     After::Keep => String::new(),
-                    After::Gelu(site) => format!(", gelu for {}", site.name),
+                    After::Gelu(form, site) => format!(", {} for {}", form.name(), site.name),
                     After::Feed(site) => format!(", for {}", site.name),
                     After::Add { scale, .. } => {
                         format!(
@@ -332,7 +333,8 @@ mod tests {
             let scores = qkv.scores("qk".into(), attention).softmax(attention, None);
             let context = scores.context("pv".into(), attention, qkv);
             let x = x + context.linear("proj", 4).layer_scale("ls");
-            let hidden = x.layer_norm("norm", 1e-6).linear("fc1", 8).gelu();
+            let hidden = x.layer_norm("norm", 1e-6).linear("fc1", 8);
+            let hidden = hidden.gelu(Gelu::Quick);
             x + hidden.linear("fc2", 4)
         });
         let expected = [
@@ -340,7 +342,7 @@ mod tests {
             "value: qk",
             "softmax: pv, for proj",
             "value: proj, scaled and added",
-            "norm: fc1, gelu for fc2",
+            "norm: fc1, quick_gelu for fc2",
             "value: fc2, added",
         ];
         assert_eq!(found, expected);
@@ -350,10 +352,10 @@ mod tests {
     fn a_value_that_something_else_reads_is_computed_by_itself() {
         // The first GELU and the LayerNorm are read twice, the other two by no product.
         let found = steps_of(|x| {
-            let hidden = x.linear("a", 4).gelu();
+            let hidden = x.linear("a", 4).gelu(Gelu::Exact);
             let normed = (hidden.linear("b", 4) + hidden).layer_norm("norm", 1e-6);
             let (c, d) = (normed.linear("c", 4), normed.linear("d", 4));
-            c.gelu() + d.gelu()
+            c.gelu(Gelu::Exact) + d.gelu(Gelu::Exact)
         });
         let expected = [
             "value: a",

@@ -9,6 +9,7 @@ use super::site::Attention;
 use super::softmax::{Probabilities, WindowBias};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
+use crate::format::Gelu;
 use crate::kernels::{
     Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
     mean_tokens, mean_tokens_backward, patches,
@@ -105,8 +106,8 @@ pub enum Operation<S: Stage> {
     LayerNorm(S::Norm),
     /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
-    /// Computes x Φ(x) of each element.
-    Gelu,
+    /// Computes GELU, in this form, of each element.
+    Gelu(Gelu),
     /// Multiplies each column by a factor.
     Scale(S::Factors),
     /// Brings rows into another order, with rows of zeros for padding.
@@ -179,7 +180,7 @@ impl Operation<Described> {
                 };
                 Operation::Softmax(*attention, Some(Arc::new(bias)))
             }
-            Self::Gelu => Operation::Gelu,
+            Self::Gelu(form) => Operation::Gelu(*form),
             Self::Scale(factors) => {
                 let factors = factors.values(loader.float)?;
                 Operation::Scale(Arc::new(LayerScale::new(loader.device, factors)))
@@ -236,7 +237,7 @@ impl Operation<Loaded> {
             Self::Softmax(attention, bias) => {
                 Probabilities::new(*attention, bias.as_deref(), x).values(commands, images)
             }
-            Self::Gelu => gelu(commands, x),
+            Self::Gelu(form) => gelu(commands, *form, x),
             Self::Scale(factors) => factors.apply(commands, x),
             Self::Arrange(order) => order.apply(commands, shape.width, x),
             Self::Restore(order) => order.undo(commands, shape.width, x),
@@ -250,7 +251,7 @@ impl Operation<Loaded> {
     /// Tells what [`gradients`](Self::gradients) reads.
     pub(super) fn gradient_reads(&self) -> Reads {
         match self {
-            Self::LayerNorm(_) | Self::Gelu => Reads::Inputs,
+            Self::LayerNorm(_) | Self::Gelu(_) => Reads::Inputs,
             Self::Softmax(..) => Reads::Output,
             Self::Patches(_)
             | Self::Embed(_)
@@ -286,7 +287,7 @@ impl Operation<Loaded> {
                 let output = output.expect("a result that the gradient reads is kept");
                 vec![attention.softmax_backward(commands, images, output, grad)]
             }
-            Self::Gelu => vec![gelu_backward(commands, input(), grad)],
+            Self::Gelu(form) => vec![gelu_backward(commands, *form, input(), grad)],
             Self::Scale(factors) => vec![factors.apply(commands, grad)],
             Self::Arrange(order) => vec![order.undo(commands, shape.width, grad)],
             Self::Restore(order) => vec![order.apply(commands, shape.width, grad)],

@@ -51,7 +51,7 @@ impl<P: FloatingProducts> Products for P {
         let out = self.multiply(commands, site, images, &a, b.map(Output::values));
         Output::Values(match then {
             Then::Keep | Then::Feed(_) => out,
-            Then::Gelu(_) => gelu(commands, &out),
+            Then::Gelu(form, _) => gelu(commands, form, &out),
             Then::Add(addition) => addition.sum(commands, site.product(images).n, out),
         })
     }

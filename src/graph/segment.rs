@@ -212,7 +212,7 @@ impl Fused {
         let a = self.left(values);
         let then = match &self.after {
             After::Keep => Then::Keep,
-            After::Gelu(next) => Then::Gelu(next),
+            After::Gelu(form, next) => Then::Gelu(*form, next),
             After::Feed(next) => Then::Feed(next),
             After::Add {
                 stream,

@@ -1,5 +1,6 @@
 //! The matrix products of a network, O = A · B: the places that get quantized.
 
+use crate::format::Gelu;
 use crate::kernels::{Product, View};
 
 /// Names and describes one matrix product of a network. The name is timm's for the layer (`blocks.0.attn.qkv`), or made
@@ -36,8 +37,8 @@ pub struct Linear {
     pub outputs: usize,
     /// Whether the outputs are q, k and v, a third each.
     pub is_qkv: bool,
-    /// Whether the activation is a GELU's output.
-    pub after_gelu: bool,
+    /// The form of GELU whose output the activation is, if it is one's.
+    pub after_gelu: Option<Gelu>,
     /// Whether a bias `[outputs]` is added.
     pub has_bias: bool,
 }
@@ -50,7 +51,7 @@ impl Linear {
             inputs,
             outputs,
             is_qkv: false,
-            after_gelu: false,
+            after_gelu: None,
             has_bias: true,
         }
     }

@@ -270,6 +270,7 @@ impl Gradients {
 mod tests {
     use super::*;
     use crate::device::Device;
+    use crate::format::Gelu;
     use crate::graph::operation::Loader;
     use crate::graph::{
         Arrangement, Attention, Graph, LinearWeights, Parameter, Value, WindowBias,
@@ -297,7 +298,9 @@ mod tests {
         let context = probabilities
             .context("pv".into(), attention, qkv)
             .layer_scale("ls");
-        let x = x.average(x + context.restore(&order) + normed).gelu();
+        let x = x
+            .average(x + context.restore(&order) + normed)
+            .gelu(Gelu::Quick);
         let prefix = Parameter::constant(|| vec![0.5; 4]);
         let positions = Parameter::constant(|| (0..24).map(|at| 0.1 * at as f32).collect());
         let x = x.embed(prefix, 1, positions);

@@ -1,13 +1,14 @@
-//! GELU, the exact one.
+//! GELU, in each of its forms.
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
 use super::exponential::exp;
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::Gelu;
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
-use std::f64::consts::SQRT_2;
+use std::f64::consts::{FRAC_2_PI, SQRT_2};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu",
@@ -29,11 +30,16 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count });
 
-/// Computes `x · Φ(x)` of each element, Φ the normal distribution's cumulative function.
-pub fn gelu(commands: &mut Commands, input: &Buffer<f32>) -> Buffer<f32> {
+/// Returns the constant by which shaders know the form.
+pub(super) fn form(form: Gelu) -> (&'static str, f64) {
+    ("GELU_FORM", f64::from(form as u32))
+}
+
+/// Computes GELU of each element.
+pub fn gelu(commands: &mut Commands, form: Gelu, input: &Buffer<f32>) -> Buffer<f32> {
     let out = commands.uninitialized(input.len());
     match commands.device() {
-        Device::Cpu(_) => cpu(&input.host_slice(), &mut out.host_slice_mut()),
+        Device::Cpu(_) => cpu(form, &input.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(_) => {
             let vectors = input.len().div_ceil(VECTOR);
             let parameters = Parameters {
@@ -41,7 +47,7 @@ pub fn gelu(commands: &mut Commands, input: &Buffer<f32>) -> Buffer<f32> {
             };
             commands.dispatch(
                 &SHADER,
-                &[],
+                &[self::form(form)],
                 &parameters,
                 &[Binding::F32(input), Binding::F32(&out)],
                 vectors.div_ceil(STRIP * WORKGROUP),
@@ -77,19 +83,65 @@ pub(super) fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { tail } else { 1.0 - tail }, exponential)
 }
 
-/// Replaces each value by its GELU; compiled for each instruction set.
-#[multiversion(targets = "simd")]
-pub(super) fn apply(values: &mut [f32]) {
-    for x in values {
-        *x *= normal(*x).0;
+/// Holds the share of x that the forms of the logistic function take.
+pub(super) struct Share {
+    /// σ(u)
+    pub whole: f32,
+    /// σ(-|u|)
+    pub tail: f32,
+    /// The derivative of u by x.
+    pub slope: f32,
+}
+
+/// Equals 2 √(2/π).
+const TANH_FACTOR: f32 = 1.595_769_2;
+const TANH_CUBIC: f32 = 0.044_715;
+const QUICK_FACTOR: f32 = 1.702;
+
+/// Computes the share for u and its derivative.
+#[inline(always)]
+fn logistic(u: f32, slope: f32) -> Share {
+    let exponential = exp(-u.abs());
+    let whole = 1.0 / (1.0 + exponential);
+    let tail = exponential * whole;
+    Share {
+        whole: if u < 0.0 { tail } else { whole },
+        tail,
+        slope,
     }
 }
 
-fn cpu(input: &[f32], out: &mut [f32]) {
+/// Computes the share of [`Gelu::Tanh`], by the shader's formula.
+#[inline(always)]
+pub(super) fn tanh_share(x: f32) -> Share {
+    // From 64 on, the tail is zero in f32.
+    let y = x.clamp(-64.0, 64.0);
+    let cubic = TANH_CUBIC * y * y;
+    let slope = TANH_FACTOR * (1.0 + 3.0 * cubic);
+    logistic(TANH_FACTOR * y * (1.0 + cubic), slope)
+}
+
+/// Computes the share of [`Gelu::Quick`], by the shader's formula.
+#[inline(always)]
+pub(super) fn quick_share(x: f32) -> Share {
+    logistic(QUICK_FACTOR * x.clamp(-64.0, 64.0), QUICK_FACTOR)
+}
+
+/// Replaces each value by its GELU; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+pub(super) fn apply(form: Gelu, values: &mut [f32]) {
+    match form {
+        Gelu::Exact => values.iter_mut().for_each(|x| *x *= normal(*x).0),
+        Gelu::Tanh => values.iter_mut().for_each(|x| *x *= tanh_share(*x).whole),
+        Gelu::Quick => values.iter_mut().for_each(|x| *x *= quick_share(*x).whole),
+    }
+}
+
+fn cpu(form: Gelu, input: &[f32], out: &mut [f32]) {
     let tasks = out.par_chunks_mut(PER_TASK).zip(input.par_chunks(PER_TASK));
     tasks.for_each(|(out, input)| {
         out.copy_from_slice(input);
-        apply(out);
+        apply(form, out);
     });
 }
 
@@ -104,29 +156,45 @@ pub(super) fn inputs() -> Vec<f32> {
     inputs
 }
 
-/// Computes Φ(x).
-pub(super) fn cumulative(x: f64) -> f64 {
-    0.5 * libm::erfc(-x / SQRT_2)
+/// Computes the share of x that is its GELU: Φ(x), or what the form has in its place.
+pub(super) fn share(form: Gelu, x: f64) -> f64 {
+    match form {
+        Gelu::Exact => 0.5 * libm::erfc(-x / SQRT_2),
+        // (1 + tanh z) / 2, without a difference where z is far below zero.
+        Gelu::Tanh => {
+            let z = FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3));
+            1.0 / (1.0 + (-2.0 * z).exp())
+        }
+        Gelu::Quick => 1.0 / (1.0 + (-1.702 * x).exp()),
+    }
 }
 
-/// Bounds the error of exp(-x² / 2) in proportion to it. WGSL allows exp(z) an error of 3 + 2 |z| epsilons, here
-/// z = x² / 2; the fit's steps are worth 4 more.
-pub(super) fn exponential_error(x: f64) -> f64 {
-    (7.0 + x * x) * EPSILON
+/// Bounds the error of the tail, the share that a negative value has, in proportion to it. WGSL allows exp(z) an error of
+/// 3 + 2 |z| epsilons, here z = x² / 2; the fit's steps are worth 4 more. A logistic function's z is the rounded product of
+/// up to five factors, and its own division is worth 3 epsilons, a sum 1 and a product 1.
+pub(super) fn tail_error(form: Gelu, x: f64) -> f64 {
+    let z = match form {
+        Gelu::Exact => return (7.0 + x * x) * EPSILON,
+        Gelu::Tanh => 1.6 * (x + 0.044715 * x.powi(3)).abs(),
+        Gelu::Quick => 1.702 * x.abs(),
+    };
+    (8.0 + (2.0 + 5.0) * z) * EPSILON
 }
 
-/// Bounds what a device's taking numbers for zero does to Φ(x) and x · Φ(x).
+/// Bounds what a device's taking numbers for zero does to the share of x and to its GELU; beyond 64 there is no tail.
 pub(super) fn flushed(x: f64) -> f64 {
-    (1.0 + x.abs().min(20.0)) * SMALLEST
+    (1.0 + x.abs().min(64.0)) * SMALLEST
 }
 
-/// Computes GELU of `x` and a bound on its error. Where the tail is subtracted from 1, only its absolute error counts.
-pub(super) fn exact(x: f64) -> (f64, f64) {
-    let value = x * cumulative(x);
-    let tail = x.abs() * cumulative(-x.abs());
+/// Computes GELU of `x` and a bound on its error. Where the tail is subtracted from 1, or added to it and divided by, only
+/// its absolute error counts; the division is worth 3 epsilons, a sum and a product one each.
+pub(super) fn exact(form: Gelu, x: f64) -> (f64, f64) {
+    let value = x * share(form, x);
+    let tail = x.abs() * share(form, -x.abs());
+    let of_value = if form == Gelu::Exact { 1.0 } else { 5.0 };
     (
         value,
-        tail * exponential_error(x) + EPSILON * value.abs() + flushed(x),
+        tail * tail_error(form, x) + of_value * EPSILON * value.abs() + flushed(x),
     )
 }
 
@@ -137,10 +205,14 @@ pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
 });
 
 pub(super) fn cases() -> Vec<Case> {
-    let both_tails = case("both tails", inputs, |commands, device, inputs| {
-        gelu(commands, &device.upload(inputs))
-    });
-    vec![both_tails.close(|inputs| inputs.iter().map(|&x| exact(x.into())).collect())]
+    let of_form = |form: Gelu| {
+        let name = format!("both tails of {}", form.name());
+        let both_tails = case(name, inputs, move |commands, device, inputs| {
+            gelu(commands, form, &device.upload(inputs))
+        });
+        both_tails.close(move |inputs| inputs.iter().map(|&x| exact(form, x.into())).collect())
+    };
+    Gelu::ALL.map(of_form).into()
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! The gradient of GELU's input.
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
-use super::gelu::normal;
-use super::gelu::{cumulative, exponential_error, flushed, inputs};
+use super::gelu::{
+    Share, flushed, form, inputs, normal, quick_share, share, tail_error, tanh_share,
+};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
+use crate::format::Gelu;
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
-use std::f64::consts::PI;
+use std::f64::consts::{FRAC_2_PI, PI};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "gelu_backward",
@@ -33,9 +35,11 @@ struct Parameters {
 #[cfg(test)]
 super::layout_test::uniform!(Parameters { count });
 
-/// Computes `grad · (Φ(x) + x · φ(x))` of each element x of `input`, φ the normal distribution's density.
+/// Computes `grad · GELU'(x)` of each element x of `input`; of the exact form `grad · (Φ(x) + x · φ(x))`, φ the normal
+/// distribution's density.
 pub fn gelu_backward(
     commands: &mut Commands,
+    of: Gelu,
     input: &Buffer<f32>,
     grad: &Buffer<f32>,
 ) -> Buffer<f32> {
@@ -43,6 +47,7 @@ pub fn gelu_backward(
     let out = commands.uninitialized(input.len());
     match commands.device() {
         Device::Cpu(_) => cpu(
+            of,
             &input.host_slice(),
             &grad.host_slice(),
             &mut out.host_slice_mut(),
@@ -54,7 +59,7 @@ pub fn gelu_backward(
             };
             commands.dispatch(
                 &SHADER,
-                &[],
+                &[form(of)],
                 &parameters,
                 &[Binding::F32(input), Binding::F32(grad), Binding::F32(&out)],
                 vectors.div_ceil(STRIP * WORKGROUP),
@@ -64,28 +69,55 @@ pub fn gelu_backward(
     out
 }
 
-fn cpu(input: &[f32], grad: &[f32], out: &mut [f32]) {
+fn cpu(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
     let inputs = input.par_chunks(PER_TASK).zip(grad.par_chunks(PER_TASK));
     let tasks = out.par_chunks_mut(PER_TASK).zip(inputs);
-    tasks.for_each(|(out, (input, grad))| slopes(input, grad, out));
+    tasks.for_each(|(out, (input, grad))| slopes(of, input, grad, out));
 }
 
 /// Computes some of the gradients; compiled for each instruction set.
 #[multiversion(targets = "simd")]
-fn slopes(input: &[f32], grad: &[f32], out: &mut [f32]) {
-    for ((out, &x), grad) in out.iter_mut().zip(input).zip(grad) {
-        let (cumulative, exponential) = normal(x);
-        *out = grad * (cumulative + x * (exponential * DENSITY));
+fn slopes(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
+    let values = out.iter_mut().zip(input).zip(grad);
+    match of {
+        Gelu::Exact => values.for_each(|((out, &x), grad)| {
+            let (cumulative, exponential) = normal(x);
+            *out = grad * (cumulative + x * (exponential * DENSITY));
+        }),
+        Gelu::Tanh => values.for_each(|((out, &x), grad)| *out = grad * slope(x, tanh_share(x))),
+        Gelu::Quick => values.for_each(|((out, &x), grad)| *out = grad * slope(x, quick_share(x))),
     }
 }
 
-/// Computes the derivative of x · Φ(x), and a bound on its error: the two terms cancel near -0.75, so each one's
-/// counts.
-fn exact(x: f64) -> (f64, f64) {
-    let density = (-0.5 * x * x).exp() / (2.0 * PI).sqrt();
-    let inexact = cumulative(-x.abs()) + x.abs() * density;
-    let bound = inexact * exponential_error(x) + 2.0 * EPSILON * cumulative(x) + flushed(x);
-    (cumulative(x) + x * density, bound)
+/// Computes the derivative of x · σ(u), by the shader's formula.
+#[inline(always)]
+fn slope(x: f32, share: Share) -> f32 {
+    let Share { whole, tail, slope } = share;
+    whole + x * (slope * (tail * (1.0 - tail)))
+}
+
+/// Computes the derivative of GELU, and a bound on its error: the two terms cancel near -0.75, so each one's counts. The
+/// second one's factors beside the tail err by 6 epsilons.
+fn exact(of: Gelu, x: f64) -> (f64, f64) {
+    // The derivative of what the logistic function is taken of.
+    let inner = match of {
+        Gelu::Exact => 1.0,
+        Gelu::Tanh => 2.0 * FRAC_2_PI.sqrt() * (1.0 + 3.0 * 0.044715 * x * x),
+        Gelu::Quick => 1.702,
+    };
+    let density = match of {
+        Gelu::Exact => (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
+        Gelu::Tanh | Gelu::Quick => inner * share(of, x) * share(of, -x),
+    };
+    let inexact = share(of, -x.abs()) + x.abs() * density;
+    let (of_factors, of_share) = match of {
+        Gelu::Exact => (0.0, 2.0),
+        Gelu::Tanh | Gelu::Quick => (6.0, 6.0),
+    };
+    let bound = inexact * (tail_error(of, x) + of_factors * EPSILON)
+        + of_share * EPSILON * share(of, x)
+        + flushed(x) * inner.min(1e3);
+    (share(of, x) + x * density, bound)
 }
 
 /// Describes a mistake in the shader that the cases find.
@@ -95,27 +127,30 @@ pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
 });
 
 pub(super) fn cases() -> Vec<Case> {
+    Gelu::ALL.map(case_of).into()
+}
+
+fn case_of(of: Gelu) -> Case {
     let both_tails = case(
-        "both tails",
+        format!("both tails of {}", of.name()),
         || {
             let inputs = inputs();
             let grad = Random::new(6).bell(inputs.len(), 0.0, 1.0);
             [inputs, grad]
         },
-        |commands, device, [inputs, grad]| {
-            gelu_backward(commands, &device.upload(inputs), &device.upload(grad))
+        move |commands, device, [inputs, grad]| {
+            gelu_backward(commands, of, &device.upload(inputs), &device.upload(grad))
         },
     );
-    let case = both_tails.close(|[inputs, grad]| {
+    both_tails.close(move |[inputs, grad]| {
         let pairs = wide(inputs).into_iter().zip(wide(grad));
         pairs
             .map(|(x, grad)| {
-                let (slope, bound) = exact(x);
+                let (slope, bound) = exact(of, x);
                 (grad * slope, grad.abs() * bound + SMALLEST)
             })
             .collect()
-    });
-    vec![case]
+    })
 }
 
 #[cfg(test)]
@@ -126,10 +161,12 @@ mod tests {
     #[test]
     fn the_formula_is_the_derivative() {
         let x: Vec<f64> = (-60..60).map(|step| f64::from(step) / 10.0).collect();
-        let gelu = |x: &[f64]| x.iter().map(|&x| x * cumulative(x)).collect();
-        let slopes = gradient(gelu, &x, &vec![1.0; x.len()]);
-        for (x, slope) in x.iter().zip(slopes) {
-            assert!((exact(*x).0 - slope).abs() < 1e-8, "{x}");
+        for of in Gelu::ALL {
+            let gelu = |x: &[f64]| x.iter().map(|&x| x * share(of, x)).collect();
+            let slopes = gradient(gelu, &x, &vec![1.0; x.len()]);
+            for (x, slope) in x.iter().zip(slopes) {
+                assert!((exact(of, *x).0 - slope).abs() < 1e-8, "{of:?}: {x}");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod cpu;
 pub(super) use cases::{MISTAKE, cases};
 
 use super::WORKGROUP;
+use super::gelu;
 use super::geometry::View;
 use super::integer_product_cooperative as cooperative;
 use super::integer_product_cooperative_int8 as cooperative_int8;
@@ -18,7 +19,7 @@ use super::strategy;
 use super::sum_rows::sum_rows;
 use super::width::Width;
 use crate::device::{Binding, Buffer, Commands, Device, Gpu, Shader, Strategy};
-use crate::format::{Format, ProductRule, formats_wgsl, half_range};
+use crate::format::{Format, Gelu, ProductRule, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 
 pub(crate) static SHADER: Shader = Shader {
@@ -113,8 +114,8 @@ pub struct Residual<'a> {
 /// Describes the codes that values become: the left operand of the product that follows.
 #[derive(Clone, Copy)]
 pub struct NextCodes<'a> {
-    /// Whether GELU comes before the quantizer.
-    pub gelu: bool,
+    /// The form of GELU that comes before the quantizer, if one does.
+    pub gelu: Option<Gelu>,
     /// The codes' format.
     pub format: Format,
     /// Bit width, 2 to 8.
@@ -340,6 +341,7 @@ fn dispatch(
         unused: 0,
     };
     let (mut operand, mut order_or_encoder, mut weight) = (None, None, None);
+    let mut gelu = Gelu::default();
     let (number, format) = match epilogue {
         Epilogue::Values(residual) => {
             operand = residual.map(|residual| residual.values);
@@ -353,7 +355,8 @@ fn dispatch(
         Epilogue::Codes(next) => {
             order_or_encoder = Some(next.encoder);
             parameters.q = half_range(next.bits);
-            (if next.gelu { 2 } else { 1 }, next.format)
+            gelu = next.gelu.unwrap_or_default();
+            (if next.gelu.is_some() { 2 } else { 1 }, next.format)
         }
         Epilogue::Error {
             reference,
@@ -371,6 +374,7 @@ fn dispatch(
         ("BITS", product.b_width.bits().into()),
         ("EPILOGUE", f64::from(number)),
         ("FORMAT", f64::from(format as u32)),
+        gelu::form(gelu),
     ];
     let bindings = [
         Binding::U32(operands.a),

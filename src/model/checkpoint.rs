@@ -72,6 +72,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             Some(format!("blocks.{block}.ls{scale}.gamma"))
         })?;
         registers_without_positions(&mut weights)?;
+        projection_without_bias(&mut weights)?;
     } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
@@ -118,6 +119,21 @@ fn registers_without_positions(weights: &mut Weights) -> Result<()> {
         "tensors: the class token has its position in it, as timm has it with register tokens"
     );
     weights.rename(|name| (name == REGISTERS).then(|| "reg_token".to_owned()))
+}
+
+/// Leaves out the bias of CLIP's projection, which has none: timm has it as a classifier, whose bias it sets to zero. That of
+/// a classifier that was trained isn't.
+fn projection_without_bias(weights: &mut Weights) -> Result<()> {
+    const BIAS: &str = "head.bias";
+    let is_clip = ["norm_pre.weight", BIAS].map(|name| weights.shape(name).is_some());
+    if is_clip != [true; 2] || weights.float(BIAS)?.iter().any(|&bias| bias != 0.0) {
+        return Ok(());
+    }
+    log::info!(
+        "tensors: `{BIAS}` is zero, so the head is a projection, and what it gives are features"
+    );
+    weights.retain(|name| name != BIAS);
+    Ok(())
 }
 
 /// Leaves out the words that PyTorch's wrappers put into names.

@@ -70,7 +70,7 @@ fn filtered(values: &[f64], old: usize, inner: usize, taps: &[Taps<f64>]) -> Vec
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::config::{GlobalPool, zeros};
+    use crate::model::config::zeros;
     use serde::Deserialize;
 
     /// What timm makes of positions: `tests/data/timm_positions.py` asked it.
@@ -93,13 +93,9 @@ mod tests {
             heads: 1,
             mlp_dim: case.dim,
             classes: 2,
-            layer_norm_eps: 1e-6,
             distilled: case.prefix == 2,
-            layer_scale: false,
             no_embed_class: case.prefix == 0,
-            reg_tokens: 0,
-            global_pool: GlobalPool::Token,
-            fc_norm: false,
+            ..VitConfig::default()
         })
     }
 

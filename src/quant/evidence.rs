@@ -25,9 +25,6 @@ const BLOCK: usize = 1 << 14;
 /// Counts the bars of a histogram.
 const BARS: usize = 96;
 
-/// Lies below every value of GELU, however it is rounded.
-const GELU_LOW: f64 = -0.17;
-
 /// Says how well a site's chosen scales do on the calibration images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteEvidence {
@@ -153,11 +150,15 @@ impl Histograms {
                 whole: Histogram::new(0.0, 1.0),
                 near_zero: Histogram::new(0.0, reach.min(1.0)),
             }),
-            SiteKind::Linear(linear) if linear.after_gelu => Some(Self {
-                whole: Histogram::new(GELU_LOW, f64::from(max).max(-GELU_LOW)),
-                near_zero: Histogram::new(GELU_LOW, -2.0 * GELU_LOW),
+            SiteKind::Linear(linear) => linear.after_gelu.map(|gelu| {
+                // In thousandths, below every value however it is rounded.
+                let low = (gelu.minimum() * 1e3).floor() / 1e3;
+                Self {
+                    whole: Histogram::new(low, f64::from(max).max(-low)),
+                    near_zero: Histogram::new(low, -2.0 * low),
+                }
             }),
-            _ => None,
+            SiteKind::Scores(_) => None,
         }
     }
 

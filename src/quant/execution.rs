@@ -2,7 +2,7 @@
 
 use super::plan::{Codes, OperandScheme, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Commands, Device};
-use crate::format::Scale;
+use crate::format::{Gelu, Scale};
 use crate::graph::{
     Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
     Order, Output, Products, Site, Then,
@@ -106,7 +106,7 @@ impl IntegerSite {
     }
 
     /// Describes A's codes as another product's epilogue can write them; `None` unless one encoder serves all of A.
-    fn next_codes(&self, gelu: bool) -> Option<NextCodes<'_>> {
+    fn next_codes(&self, gelu: Option<Gelu>) -> Option<NextCodes<'_>> {
         (self.scales.a.len() == 1).then_some(NextCodes {
             gelu,
             format: self.plan.a.format,
@@ -192,7 +192,7 @@ impl IntegerProducts {
     }
 
     /// Describes the codes of A of `next`, where they are integers that a product's epilogue can write.
-    fn next_codes(&self, next: &Site, gelu: bool) -> Option<NextCodes<'_>> {
+    fn next_codes(&self, next: &Site, gelu: Option<Gelu>) -> Option<NextCodes<'_>> {
         self.sites.get(&next.name)?.next_codes(gelu)
     }
 
@@ -244,8 +244,8 @@ impl IntegerProducts {
         let operands = product.operands(&codes.a, b, &site.output_scales, affine);
 
         let next = match then {
-            Then::Gelu(next) => self.next_codes(next, true),
-            Then::Feed(next) => self.next_codes(next, false),
+            Then::Gelu(form, next) => self.next_codes(next, Some(form)),
+            Then::Feed(next) => self.next_codes(next, None),
             Then::Keep | Then::Add(_) => None,
         };
         if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
@@ -269,7 +269,7 @@ impl IntegerProducts {
         };
         integer_product(commands, &shape, &operands, residual, &out);
         Output::Values(match then {
-            Then::Gelu(_) => gelu(commands, &out),
+            Then::Gelu(form, _) => gelu(commands, form, &out),
             _ => out,
         })
     }

@@ -16,7 +16,7 @@ mod settings;
 mod tables;
 mod transform;
 
-pub use crate::format::{GELU_MINIMUM, Lanes, MAX_SHIFT, Scale, Table};
+pub use crate::format::{Gelu, Lanes, MAX_SHIFT, Scale, Table};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
     Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,

@@ -150,7 +150,7 @@ impl Products for Tracer<'_> {
             integers,
             out: out.clone(),
             next: match then {
-                Then::Gelu(next) | Then::Feed(next) => Some(next.name.clone()),
+                Then::Gelu(_, next) | Then::Feed(next) => Some(next.name.clone()),
                 Then::Keep | Then::Add(_) => None,
             },
         });

@@ -60,6 +60,10 @@ SUPPORTED = [
     ("vit_small_patch14_dinov2", SMALL | dict(num_classes=0, img_size=224)),
     ("vit_small_patch14_reg4_dinov2", SMALL | dict(num_classes=0)),
     ("deit_tiny_distilled_patch16_224", SMALL | dict(num_classes=0)),
+    (VIT, SMALL | dict(act_layer="gelu_tanh")),
+    (VIT, SMALL | dict(act_layer="quick_gelu", pre_norm=True, num_classes=0)),
+    ("vit_base_patch16_clip_224", SMALL | dict(num_classes=0)),
+    ("vit_base_patch16_clip_quickgelu_224", SMALL),
     (SWIN, SMALL_SWIN | dict(num_classes=0)),
     (SWIN, defaults(SwinTransformer) | SMALL_SWIN),
     (SWIN, SMALL_SWIN | TRAINING | dict(weight_init="moco", strict_img_size=False)),
@@ -67,6 +71,7 @@ SUPPORTED = [
     (SWIN, SMALL_SWIN | dict(dynamic_img_size=True)),
     ("swin_s3_tiny_224", SMALL_SWIN | dict(window_size=((7, 7), (7, 7)))),
 ]
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 # Networks that can't, and what of them the program must name.
 REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
@@ -80,16 +85,13 @@ REFUSED = [
     (VIT, dict(proj_bias=False), "proj_bias"),
     (VIT, dict(class_token=False, global_pool="avg"), "class_token"),
     (VIT, dict(pos_embed="none"), "pos_embed"),
-    (VIT, dict(pre_norm=True), "pre_norm"),
     (VIT, dict(final_norm=False), "final_norm"),
     (VIT, dict(pool_include_prefix=True), "pool_include_prefix"),
     (VIT, dict(norm_layer="rmsnorm"), "norm_layer"),
     (VIT, dict(act_layer="relu"), "act_layer"),
-    (VIT, dict(act_layer="quick_gelu"), "act_layer"),
-    (VIT, dict(act_layer="gelu_tanh"), "act_layer"),
+    (VIT, dict(act_layer="silu"), "act_layer"),
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
-    ("vit_base_patch16_clip_quickgelu_224", {}, "act_layer"),
     ("vit_base_patch16_siglip_224", {}, "global_pool"),
     (SWIN, dict(global_pool="max"), "global_pool"),
     (SWIN, dict(head_dim=16), "head_dim"),
@@ -105,6 +107,9 @@ REFUSED = [
 def case(name, arguments, refused=None):
     model = timm.create_model(name, **arguments)
     stages = model.layers if hasattr(model, "layers") else [model]
+    if name.startswith("vit_base_patch16_clip"):
+        # CLIP's projection, to which timm gives a bias of zeros.
+        model.head.bias = None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         save_config_for_hf(model, path)
@@ -112,6 +117,8 @@ def case(name, arguments, refused=None):
     return dict(
         config=config,
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
+        layer_norm_eps=getattr(stages[0].blocks[0].norm1, "eps", None),
+        act_layer=FORMS.get(type(stages[0].blocks[0].mlp.act).__name__),
         tensors={key: list(tensor.shape) for key, tensor in model.state_dict().items()},
         refused=refused,
     )

@@ -39,13 +39,21 @@ def folded(tensors):
 # Arguments that size a network or give it a part that is supported, or that say how it takes images of another size.
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
-    "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm",
+    "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
 }
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+
+
+def trained_with(cfg, form):
+    """timm notes which weights were trained with another form of GELU than their network has by its name."""
+    return form == "quick_gelu" or not any("QuickGELU" in note for note in cfg.notes or ())
 
 
 def only_sized(arguments):
     pools = arguments.get("global_pool", "token") in ("token", "avg")
-    return set(arguments) <= SIZES and pools and not isinstance(arguments.get("window_size"), list)
+    norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
+    acts = arguments.get("act_layer", "gelu") in FORMS.values()
+    return set(arguments) <= SIZES and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())
@@ -55,24 +63,32 @@ facts = []
 for name in sorted(names):
     cfgs = get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
-    classes = 1000 if default.num_classes else 0
+    # CLIP's own weights have a projection for features in the place of a classifier, which timm gives a bias of zeros.
+    projects = "_clip_" in name and "_ft_" not in default.tag
+    classes = 1000 if default.num_classes and not projects else 0
     with torch.device("meta"):
-        model = timm.create_model(name, num_classes=classes)
+        model = timm.create_model(name, num_classes=default.num_classes if projects else classes)
+        if projects:
+            model.head.bias = None
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
+    (form,) = {FORMS[type(module.act).__name__] for module in model.modules() if isinstance(module, timm.layers.Mlp)}
     fact = dict(
         hub_id=default.hf_hub_id,
         # The pretrained tags with a classifier, or without one like the default, and the default's preprocessing.
         tags=[
             cfg.hf_hub_id.split(".")[1]
             for cfg in cfgs.values()
-            if cfg.hf_hub_id and bool(cfg.num_classes) == bool(classes) and preprocessing(cfg) == preprocessing(default)
+            if cfg.hf_hub_id and bool(cfg.num_classes) == bool(classes or projects)
+            and preprocessing(cfg) == preprocessing(default) and trained_with(cfg, form)
         ],
         preprocessing=preprocessing(default),
         classes=classes,
+        projection=default.num_classes if projects else 0,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
         layer_norm_eps=eps,
+        act_layer=form,
     )
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fact.items()]
     tensors = [f"   {json.dumps(tensor)}: {list(shape)}" for tensor, shape in sorted(folded(model.state_dict()))]

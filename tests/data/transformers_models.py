@@ -11,6 +11,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import (
     AutoImageProcessor,
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
@@ -36,6 +41,13 @@ VIT = dict(
 )  # fmt: skip
 DINOV2 = dict(
     hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2, image_size=16, patch_size=8,
+)  # fmt: skip
+CLIP = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=16, patch_size=8,
+)  # fmt: skip
+TEXT = dict(
+    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=10, max_position_embeddings=4,
+    bos_token_id=0, eos_token_id=1,
 )  # fmt: skip
 # Windows that pad the first stage, an odd side to merge, and a stage of whole windows.
 SWIN = dict(
@@ -101,6 +113,23 @@ MODELS = {
         dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=17), crop_size=16, resample=2, **IMAGENET),
         torch.float32,
     ),
+    # By an older name of the processor, and with another form of GELU than CLIP's.
+    "clip": (
+        CLIPVisionModel(CLIPVisionConfig(**CLIP, hidden_act="gelu_pytorch_tanh")),
+        dict(feature_extractor_type="CLIPFeatureExtractor", size=18, crop_size=16),
+        torch.float32,
+    ),
+    "clip_projection": (
+        CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP, projection_dim=20)),
+        processor("CLIPImageProcessorFast", 19, resample=3, do_center_crop=True, crop_size=dict(height=16, width=16))
+        | dict(size=dict(shortest_edge=19)),
+        torch.float32,
+    ),
+    "clip_with_text": (
+        CLIPModel(CLIPConfig(vision_config=CLIP, text_config=TEXT, projection_dim=20)),
+        dict(image_processor_type="CLIPImageProcessor", size=dict(shortest_edge=16), crop_size=16),
+        torch.float16,
+    ),
 }
 
 
@@ -113,7 +142,7 @@ def lively(model):
             values = 10 ** (torch.rand(parameter.shape) - 0.7) * values.sign()
         elif name.endswith(("table", "embeddings", "token", "tokens")):
             values *= 0.5
-        elif parameter.dim() == 1:
+        elif parameter.dim() <= 1:
             values = values * 0.3 + ("norm" in name and name.endswith("weight"))
         else:
             peaky = "q_proj" in name or "k_proj" in name
@@ -131,7 +160,9 @@ for name, (model, prepares, dtype) in MODELS.items():
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(IMAGES, return_tensors="pt").pixel_values
     model = type(model).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
-        output = model(pixels.double())
-        logits = output.logits if "logits" in output else output.pooler_output
+        answer = model.get_image_features if hasattr(model, "get_image_features") else model
+        output = answer(pixels.double())
+        (key,) = {"logits", "image_embeds", "pooler_output"} & set(output)
+        logits = output[key]
     metadata = dict(modules=json.dumps(sorted(model.state_dict())))
     save_file(dict(pixels=pixels, logits=logits.float()), folder / "answers.safetensors", metadata=metadata)

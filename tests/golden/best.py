@@ -17,7 +17,7 @@ from timm.models import SwinTransformer, VisionTransformer
 import tables
 from network import Network, lively, weights
 
-NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro"]
+NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro"]
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
 
@@ -34,18 +34,23 @@ def build(config):
         patch_size=config["patch_size"],
         embed_dim=config["dim"],
         mlp_ratio=config["mlp_ratio"],
-        num_classes=config["classes"],
+        num_classes=config["classes"] or config.get("projection", 0),
     )
     if config["family"] == "swin":
         heads = dict(depths=config["depths"], num_heads=config["heads"], window_size=config["window"])
         return SwinTransformer(**common, **heads)
-    return VisionTransformer(
+    model = VisionTransformer(
         **common,
         depth=config["depth"],
         num_heads=config["heads"],
         init_values=1e-6 if config.get("layer_scale") else None,
         no_embed_class=config.get("no_embed_class", False),
+        pre_norm=config.get("pre_norm", False),
+        act_layer=config.get("act_layer"),
     )
+    if "projection" in config:
+        model.head.bias = None
+    return model
 
 
 def noise(numbers, side):
@@ -178,7 +183,7 @@ def layer_norms(network, config):
     swin = config["family"] == "swin"
     for name, norm in modules.items():
         # The last LayerNorm gives the head one row an image and remains as it is, as does that which no product reads.
-        if not isinstance(norm, torch.nn.LayerNorm) or name in ("patch_embed.norm", "norm"):
+        if not isinstance(norm, torch.nn.LayerNorm) or name in ("patch_embed.norm", "norm_pre", "norm"):
             continue
         stem, _, leaf = name.rpartition(".")
         if stem.endswith("downsample"):

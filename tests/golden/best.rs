@@ -69,6 +69,7 @@ fn write_the_quantized_files() {
         "swin_micro",
         "ragged_micro",
         "layer_scale_micro",
+        "clip_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();

@@ -6,7 +6,7 @@ use super::{
     integer_product_codes, integer_product_error,
 };
 use crate::device::{Buffer, Commands, Device};
-use crate::format::Scale;
+use crate::format::{Gelu, Scale};
 use crate::kernels::catalogue::{
     Case, CodeRange, EPSILON, FORMATS, Group, Mistake, Random, TABLES, UNTOUCHED, Unpadded, case,
     format_name, packed, place,
@@ -312,7 +312,7 @@ impl Data {
     }
 
     /// Makes a case of the codes of the next product, all heads side by side.
-    fn codes(self, what: &str, gelu: bool, next: Group) -> Case {
+    fn codes(self, what: &str, gelu: Option<Gelu>, next: Group) -> Case {
         let name = format!(
             "{what}{} to {} of {} bits",
             self.name(),
@@ -320,7 +320,7 @@ impl Data {
             next.bits
         );
         let strategies = self.strategies();
-        let is_exact = !gelu && self.bias.is_none();
+        let is_exact = gelu.is_none() && self.bias.is_none();
         let record = next.record();
         let (format, bits) = (next.format, next.bits);
         let draft = case(
@@ -371,7 +371,7 @@ impl Data {
     }
 
     /// Packs the codes that `code` makes of the values, or of their GELU, and their bounds.
-    fn packed_codes(&self, gelu: bool, code: impl Fn((f64, f64)) -> u8) -> Vec<u32> {
+    fn packed_codes(&self, gelu: Option<Gelu>, code: impl Fn((f64, f64)) -> u8) -> Vec<u32> {
         let IntegerProduct { batch, m, n, .. } = self.product;
         let outputs = self.outputs();
         packed([batch[0] * m, batch[1] * n], |row, column| {
@@ -383,10 +383,10 @@ impl Data {
                 None => (output.value().0, 0.0),
                 Some(_) => output.value(),
             };
-            if gelu {
+            if let Some(form) = gelu {
                 let of_input = bound;
-                (value, bound) = gelu::exact(value);
-                // GELU is no steeper than 1.13.
+                (value, bound) = gelu::exact(form, value);
+                // GELU is no steeper than 1.13, in any form.
                 bound += 1.13 * of_input;
             }
             code((value, bound))
@@ -669,12 +669,14 @@ fn next_codes() -> Vec<Case> {
     let mut cases = Vec::new();
     for format in FORMATS {
         for (gelu, next_format, bits, scale) in [
-            (false, Format::Uniform, 8, 32.0),
-            (false, Format::Uniform, 6, 128.0),
-            (true, Format::GeluTwin, 8, 0.0625),
-            (true, Format::Uniform, 4, 0.5),
-            (false, Format::Table, 6, 128.0),
-            (true, Format::TwinTable, 8, 0.0625),
+            (None, Format::Uniform, 8, 32.0),
+            (None, Format::Uniform, 6, 128.0),
+            (Some(Gelu::Exact), Format::GeluTwin, 8, 0.0625),
+            (Some(Gelu::Exact), Format::Uniform, 4, 0.5),
+            (None, Format::Table, 6, 128.0),
+            (Some(Gelu::Exact), Format::TwinTable, 8, 0.0625),
+            (Some(Gelu::Tanh), Format::GeluTwin, 8, 0.0625),
+            (Some(Gelu::Quick), Format::GeluTwin, 8, 0.0625),
         ] {
             let next = match TABLES.contains(&next_format) {
                 false => {
@@ -693,8 +695,13 @@ fn next_codes() -> Vec<Case> {
             biased.bias = Some(Random::new(4).bell(7, 0.0, 0.5));
             for (what, mut data) in [("", side_by_side), ("", single), ("bias, ", biased)] {
                 // GELU bends between -4 and 4; the integers reach some thousands.
-                data.scales = vec![if gelu { 1.0 / 1024.0 } else { 1.0 }];
-                let of_gelu = if gelu { "GELU, " } else { "" };
+                data.scales = vec![if gelu.is_some() { 1.0 / 1024.0 } else { 1.0 }];
+                let of_gelu = match gelu {
+                    None => "",
+                    Some(Gelu::Exact) => "GELU, ",
+                    Some(Gelu::Tanh) => "GELU by tanh, ",
+                    Some(Gelu::Quick) => "quick GELU, ",
+                };
                 cases.push(data.codes(&format!("{of_gelu}{what}"), gelu, next.clone()));
             }
         }

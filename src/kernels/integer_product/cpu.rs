@@ -401,8 +401,8 @@ pub(super) fn codes(
             .map(|block| {
                 let mut codes = vec![0; block.rows.len() * words];
                 problem.for_each_row(block, |row, values| {
-                    if next.gelu {
-                        gelu::apply(values);
+                    if let Some(form) = next.gelu {
+                        gelu::apply(form, values);
                     }
                     let codes = &mut codes[(row - block.rows.start) * words..][..words];
                     fill(

@@ -9,17 +9,17 @@ use crate::file::weights::Weights;
 const NO_VIT: &[(&str, &str)] = &[
     (
         "vision_model.",
-        "a CLIP or SigLIP model with Hugging Face transformers' tensor names instead of timm's",
+        "a model of Hugging Face transformers' whose image tower is no CLIP's, like SigLIP's",
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin or DINOv2",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2 or CLIP",
     ),
     (
         "conv_proj.",
         "a model with torchvision's tensor names instead of timm's",
     ),
-    ("visual.", "a CLIP model"),
+    ("visual.", "a CLIP model whose image tower is no ViT's"),
     ("layer1.0.conv1.", "a ResNet"),
     ("conv_stem.", "an EfficientNet or a MobileNet"),
     ("blocks.0.conv_dw.", "a ConvNeXt"),
@@ -36,10 +36,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
     ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
-    (
-        "norm_pre.",
-        "a ViT that normalises before its blocks, like CLIP's",
-    ),
     (
         "pre_logits.",
         "a ViT with a representation layer before its head",
@@ -192,10 +188,6 @@ mod tests {
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
             (
-                refusal(VIT, whole, &["norm_pre.weight", "blocks.0.ls1.gamma"]),
-                "like CLIP's",
-            ),
-            (
                 refusal(VIT, |name| name != "cls_token", &["attn_pool.latent"]),
                 "like SigLIP's",
             ),
@@ -246,7 +238,7 @@ mod tests {
             ),
             (
                 refusal(VIT, nothing, &["vision_model.embeddings.class_embedding"]),
-                "CLIP or SigLIP model with Hugging Face",
+                "no CLIP's, like SigLIP's",
             ),
             (
                 refusal(VIT, nothing, &["vit.embeddings.cls_token"]),

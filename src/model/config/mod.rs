@@ -12,6 +12,7 @@ use crate::file::weights::Weights;
 use crate::kernels::MAX_K;
 use crate::text::abridged;
 
+pub use crate::format::Gelu;
 pub use kinds::check_kind;
 pub use swin::{Stage, SwinConfig};
 pub use vit::{GlobalPool, VitConfig};
@@ -138,9 +139,18 @@ impl Architecture {
         }
     }
 
+    /// Counts what the head gives: logits, or features of a projection; 0 without a head.
+    pub fn head_outputs(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.head_outputs(),
+            Self::Swin(config) => config.classes,
+        }
+    }
+
     /// Says what the network answers for an image.
     pub fn answer(&self) -> Answer {
         match (self.classes(), self) {
+            (0, Self::Vit(config)) if config.projection > 0 => Answer::Features(config.projection),
             (0, Self::Vit(config)) => Answer::Features(config.pooled_dim()),
             (0, Self::Swin(config)) => Answer::Features(config.last_dim()),
             (classes, _) => Answer::Logits(classes),
@@ -173,7 +183,7 @@ impl Architecture {
         }
     }
 
-    /// Returns this architecture with as many classes as `weights` has, once everything else is found to be the same in
+    /// Returns this architecture with as many classes as `weights` has, or its projection, once everything else is found to be the same in
     /// both. `told_by` says for the error where this architecture comes from.
     ///
     /// # Errors

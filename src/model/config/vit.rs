@@ -9,13 +9,15 @@ use super::{
 };
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
+use crate::format::Gelu;
 
 /// Holds the sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class
 /// token, learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU,
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
 /// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
-/// tokens that no head reads. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
+/// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and a
+/// [`projection`](Self::projection), it is CLIP's image tower. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
 /// instead of the class token; without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
@@ -55,6 +57,17 @@ pub struct VitConfig {
     /// Whether what is pooled is normalised, instead of the tokens: timm's argument of this name.
     #[serde(skip_serializing_if = "is_absent")]
     pub fc_norm: bool,
+    /// Whether tokens are normalised before the blocks, too, and the patch embedding has no bias: timm's argument of this
+    /// name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub pre_norm: bool,
+    /// The form of GELU in the MLPs: timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub act_layer: Gelu,
+    /// Number of features that a head without a bias makes of what is pooled, which are then the answer; 0 without one:
+    /// CLIP's projection. timm has it as a classifier whose bias is zero.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub projection: usize,
 }
 
 /// Says which of the last block's tokens an answer is made of, by timm's names but for the last.
@@ -96,6 +109,12 @@ struct VitForm {
     global_pool: GlobalPool,
     #[serde(default)]
     fc_norm: bool,
+    #[serde(default)]
+    pre_norm: bool,
+    #[serde(default)]
+    act_layer: Gelu,
+    #[serde(default)]
+    projection: usize,
 }
 
 impl TryFrom<VitForm> for VitConfig {
@@ -123,9 +142,37 @@ impl TryFrom<VitForm> for VitConfig {
             reg_tokens: form.reg_tokens,
             global_pool: form.global_pool,
             fc_norm: form.fc_norm,
+            pre_norm: form.pre_norm,
+            act_layer: form.act_layer,
+            projection: form.projection,
         };
         config.validate()?;
         Ok(config)
+    }
+}
+
+impl Default for VitConfig {
+    /// Returns the network that timm's `VisionTransformer` is where no argument says otherwise: a ViT-B/16.
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            patch_size: 16,
+            dim: 768,
+            depth: 12,
+            heads: 12,
+            mlp_dim: 4 * 768,
+            classes: 1000,
+            layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
+            distilled: false,
+            layer_scale: false,
+            no_embed_class: false,
+            reg_tokens: 0,
+            global_pool: GlobalPool::Token,
+            fc_norm: false,
+            pre_norm: false,
+            act_layer: Gelu::Exact,
+            projection: 0,
+        }
     }
 }
 
@@ -175,13 +222,20 @@ impl VitConfig {
         }
     }
 
-    /// Lists every tensor of timm's `state_dict`, with its shape. Weights are [outputs, inputs].
+    /// Counts what the head gives: logits, or features of a projection.
+    pub fn head_outputs(&self) -> usize {
+        self.classes.max(self.projection)
+    }
+
+    /// Lists every tensor of timm's `state_dict`, with its shape, but for the zeros that are the bias of a projection.
+    /// Weights are [outputs, inputs].
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let Self {
             dim,
             mlp_dim,
             patch_size,
             classes,
+            projection,
             ..
         } = *self;
         let mut tensors = vec![
@@ -195,10 +249,11 @@ impl VitConfig {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
             tensors.push((format!("{name}.weight"), weight));
         };
-        pair(
-            "patch_embed.proj".into(),
-            vec![dim, CHANNELS, patch_size, patch_size],
-        );
+        let kernel = vec![dim, CHANNELS, patch_size, patch_size];
+        match self.pre_norm {
+            false => pair("patch_embed.proj".into(), kernel.clone()),
+            true => pair("norm_pre".into(), vec![dim]),
+        }
         for block in 0..self.depth {
             let name = |layer: &str| format!("blocks.{block}.{layer}");
             pair(name("norm1"), vec![dim]);
@@ -218,6 +273,13 @@ impl VitConfig {
         if classes > 0 && self.distilled {
             pair("head_dist".into(), vec![classes, dim]);
         }
+        if self.pre_norm {
+            tensors.push(("patch_embed.proj.weight".to_owned(), kernel));
+        }
+        if projection > 0 {
+            let shape = vec![projection, self.pooled_dim()];
+            tensors.push(("head.weight".to_owned(), shape));
+        }
         if self.distilled {
             tensors.push(("dist_token".to_owned(), vec![1, 1, dim]));
         }
@@ -234,9 +296,10 @@ impl VitConfig {
     }
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other.
-    /// The number of heads shows in no shape. The image size is the grid of positions times the patch
-    /// size, and the epsilon timm's. Where pooled tokens are normalised, they are taken to be averaged, as in timm, and
-    /// where a head reads twice the features, the class token and the mean; else the answer is the class token's.
+    /// The number of heads shows in no shape, nor does the form of GELU, which is taken to be the exact one. The image size
+    /// is the grid of positions times the patch size, and the epsilon timm's. Where pooled tokens are normalised, they are
+    /// taken to be averaged, as in timm, and where a head reads twice the features, the class token and the mean; else the
+    /// answer is the class token's. Behind blocks with a norm before them, a head without a bias is a projection.
     ///
     /// # Errors
     /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes
@@ -265,9 +328,14 @@ impl VitConfig {
             )));
         }
         let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
-        let [classes, pooled] = match weights.shape("head.weight") {
+        let pre_norm = weights.shape("norm_pre.weight").is_some();
+        let [outputs, pooled] = match weights.shape("head.weight") {
             Some(_) => sizes(weights, "head.weight")?,
             None => [0, dim],
+        };
+        let (classes, projection) = match weights.shape("head.bias") {
+            None if pre_norm => (0, outputs),
+            _ => (outputs, 0),
         };
         let fc_norm = weights.shape("fc_norm.weight").is_some();
         let has_block = |block: &usize| {
@@ -294,6 +362,9 @@ impl VitConfig {
                 false => GlobalPool::Token,
             },
             fc_norm,
+            pre_norm,
+            act_layer: Gelu::default(),
+            projection,
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], |_| false)?;
@@ -311,6 +382,12 @@ impl VitConfig {
             ("mlp_dim", self.mlp_dim, MAX_FEATURES),
         ])?;
         classes_within(self.classes)?;
+        if self.projection > MAX_FEATURES {
+            return Err(format!(
+                "projection is {}, where at most {MAX_FEATURES} is expected",
+                self.projection
+            ));
+        }
         divisible(&[
             ("image_size", self.image_size, "patch_size", self.patch_size),
             ("dim", self.dim, "heads", self.heads),
@@ -320,6 +397,12 @@ impl VitConfig {
                 "reg_tokens is {}, where at most {MAX_SIZE} are expected",
                 self.reg_tokens
             ));
+        }
+        if self.projection > 0 && (self.classes > 0 || !self.pre_norm || self.distilled) {
+            return Err(
+                "projection goes with pre_norm, and without classes and distilled, as in CLIP"
+                    .into(),
+            );
         }
         if self.distilled && self.reg_tokens > 0 {
             return Err("distilled and reg_tokens exclude each other, as in timm".into());
@@ -362,9 +445,10 @@ impl VitConfig {
                 ("layer_scale", file.layer_scale, self.layer_scale),
                 ("no_embed_class", file.no_embed_class, self.no_embed_class),
                 ("fc_norm", file.fc_norm, self.fc_norm),
+                ("pre_norm", file.pre_norm, self.pre_norm),
             ],
         )?;
-        if file.classes > 0 {
+        if file.head_outputs() > 0 {
             let pooled = [&file, self].map(Self::pooled_dim);
             same_sizes(
                 weights,
@@ -389,6 +473,7 @@ impl VitConfig {
         }
         Ok(Self {
             classes: file.classes,
+            projection: file.projection,
             ..self.clone()
         })
     }
@@ -492,6 +577,16 @@ mod tests {
                 ..micro()
             },
             VitConfig {
+                pre_norm: true,
+                ..micro()
+            },
+            VitConfig {
+                pre_norm: true,
+                classes: 0,
+                projection: 20,
+                ..micro()
+            },
+            VitConfig {
                 classes: 0,
                 ..deit_3.clone()
             },
@@ -590,6 +685,26 @@ mod tests {
                 r#""classes""#,
                 r#""global_pool":"token_avg","fc_norm":true,"classes""#,
                 "token_avg goes without fc_norm",
+            ),
+            (
+                r#""classes":10"#,
+                r#""projection":20,"classes":0"#,
+                "projection goes with pre_norm, and without classes",
+            ),
+            (
+                r#""classes":10"#,
+                r#""projection":20,"pre_norm":true,"classes":10"#,
+                "projection goes with pre_norm, and without classes",
+            ),
+            (
+                r#""classes":10"#,
+                r#""projection":65538,"pre_norm":true,"classes":0"#,
+                "projection is 65538, where at most 65535",
+            ),
+            (
+                r#""classes""#,
+                r#""act_layer":"relu","classes""#,
+                "unknown variant `relu`, expected one of `gelu`, `gelu_tanh`, `quick_gelu`",
             ),
             (
                 r#""classes""#,
@@ -761,6 +876,24 @@ mod tests {
         };
         let fitted = told.fitted(&zeros(headless.expected_tensors()), "the test");
         assert_eq!(fitted.unwrap().answer(), Answer::Features(48));
+
+        // What the head gives is the file's, the form of GELU is what was told.
+        let clip = VitConfig {
+            pre_norm: true,
+            act_layer: Gelu::Quick,
+            ..micro()
+        };
+        let projected = VitConfig {
+            classes: 0,
+            projection: 20,
+            ..clip.clone()
+        };
+        let file = zeros(projected.expected_tensors());
+        let fitted = Architecture::Vit(clip).fitted(&file, "the test").unwrap();
+        assert_eq!(fitted.answer(), Answer::Features(20));
+        assert_eq!(fitted, Architecture::Vit(projected));
+        let error = told.fitted(&file, "the test").unwrap_err().to_string();
+        assert!(error.ends_with("pre_norm is true, not false"), "{error}");
 
         let both = VitConfig {
             global_pool: GlobalPool::TokenAvg,

@@ -1,9 +1,11 @@
 //! transformers' `Dinov2Model` and `Dinov2WithRegistersModel`.
 
-use super::table::Names;
+use super::table::{FIRST_LAYER, Names};
 
 pub const NAMES: Names = Names {
+    origin: "transformers",
     networks: &["dinov2", "dinov2_with_registers"],
+    first_layer: FIRST_LAYER,
     telling: Some("encoder.layer.0.layer_scale1.lambda1"),
     around: &[
         ("embeddings.cls_token", "cls_token"),
@@ -33,4 +35,6 @@ pub const NAMES: Names = Names {
     ],
     heads: &[("classifier", "head")],
     unread: &[],
+    beside: &[],
+    transposed: &[],
 };

@@ -1,6 +1,9 @@
-//! The names that Hugging Face transformers gives tensors, and timm's for them: a file with tables for each kind of network.
+//! The names that Hugging Face transformers, and OpenCLIP, give tensors, and timm's for them: a file with tables for each
+//! kind of network.
 
+mod clip;
 mod dinov2;
+mod open_clip;
 mod swin;
 mod table;
 mod vit;
@@ -12,15 +15,19 @@ use crate::error::Result;
 use crate::file::weights::Weights;
 use crate::text::abridged;
 
-/// Names the tensor that every network here begins with, within the network.
-const FIRST_LAYER: &str = "embeddings.patch_embeddings.projection.weight";
 /// Lists the parts of timm's `attn.qkv`, in its order, which are tensors of their own in transformers' files.
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 3] = [vit::NAMES, swin::NAMES, dinov2::NAMES];
+static KINDS: [Names; 5] = [
+    vit::NAMES,
+    swin::NAMES,
+    dinov2::NAMES,
+    clip::NAMES,
+    open_clip::NAMES,
+];
 
-/// Says where in a file a network of transformers' is.
+/// Says where in a file a network is.
 struct Network {
     /// What all of the model's names begin with.
     prefix: String,
@@ -30,26 +37,27 @@ struct Network {
 }
 
 impl Network {
-    /// Returns the network whose first layer has this name among those of `weights`, if its kind is known: by its word, or
-    /// by a tensor that tells it.
+    /// Returns the network whose first layer has this name among those of `weights`, if its kind is known.
     fn of(first_layer: &str, weights: &Weights) -> Option<Self> {
-        let inner = first_layer.strip_suffix(FIRST_LAYER)?;
+        let mut kinds = KINDS.iter();
+        kinds.find_map(|names| Self::of_kind(names, first_layer, weights))
+    }
+
+    /// Returns that network if it is of this kind: by its word, and by a tensor that tells it where the kind has one.
+    fn of_kind(names: &'static Names, first_layer: &str, weights: &Weights) -> Option<Self> {
+        let inner = first_layer.strip_suffix(names.first_layer)?;
         let before = inner.strip_suffix('.').unwrap_or(inner);
         let (prefix, word) = match before.rsplit_once('.') {
             Some((prefix, word)) => (format!("{prefix}."), word),
             None => (String::new(), before),
         };
-        let by_word = KINDS.iter().find(|names| names.networks.contains(&word));
-        let tells = |names: &&Names| {
-            let telling = names.telling.map(|name| format!("{inner}{name}"));
-            telling.is_some_and(|name| weights.shape(&name).is_some())
-        };
-        let (prefix, names) = match by_word {
-            Some(names) => (prefix, names),
-            None => (inner.to_owned(), KINDS.iter().find(tells)?),
-        };
-        Some(Self {
-            prefix,
+        let has_word = names.networks.contains(&word);
+        let is_told = names.telling.map(|name| {
+            let telling = format!("{inner}{name}");
+            weights.shape(&telling).is_some()
+        });
+        is_told.unwrap_or(has_word).then(|| Self {
+            prefix: if has_word { prefix } else { inner.to_owned() },
             inner: inner.to_owned(),
             names,
         })
@@ -76,21 +84,52 @@ impl Network {
         Some(format!("{}{}", self.prefix, timms?))
     }
 
-    /// Says whether a tensor is one that no class is computed from.
+    /// Says whether a tensor is one that the answer isn't computed from.
     fn leaves_out(&self, name: &str) -> bool {
-        let inner = name.strip_prefix(&self.inner);
-        inner.is_some_and(|name| {
-            let mut unread = self.names.unread.iter();
-            unread.any(|part| name.starts_with(part))
-        })
+        let begins = |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
+        match (
+            name.strip_prefix(&self.inner),
+            name.strip_prefix(&self.prefix),
+        ) {
+            (Some(within), _) => begins(within, self.names.unread),
+            (None, Some(beside)) => begins(beside, self.names.beside),
+            (None, None) => false,
+        }
+    }
+
+    /// Gives tensors that timm has in other shapes theirs, once all have its names: tokens and positions have a dimension
+    /// for the image, and matrices may be transposed.
+    fn reshape(&self, weights: &mut Weights) -> Result<()> {
+        for name in ["cls_token", "pos_embed"] {
+            let name = format!("{}{name}", self.prefix);
+            let Some(shape) = weights.shape(&name).filter(|shape| shape.len() < 3) else {
+                continue;
+            };
+            let whole = [&vec![1; 3 - shape.len()], shape].concat();
+            let values = weights.float(&name)?;
+            weights.replace(&name, whole, &values);
+        }
+        for name in self.names.transposed {
+            let name = format!("{}{name}", self.prefix);
+            let Some(&[rows, columns]) = weights.shape(&name) else {
+                continue;
+            };
+            let values = weights.float(&name)?;
+            let places = (0..columns).flat_map(|column| (0..rows).map(move |row| (row, column)));
+            let transposed: Vec<f32> = places
+                .map(|(row, column)| values[row * columns + column])
+                .collect();
+            weights.replace(&name, vec![columns, rows], &transposed);
+        }
+        Ok(())
     }
 }
 
-/// Gives the tensors of a file of transformers' timm's names, and joins queries, keys and values as timm has them. Any other
-/// file stays as it is.
+/// Gives the tensors of a file of transformers', or of OpenCLIP's, timm's names and shapes, and joins queries, keys and values
+/// as timm has them. Any other file stays as it is.
 ///
 /// # Errors
-/// Two tensors for one of timm's; queries, keys and values that don't fit together.
+/// Two tensors for one of timm's; queries, keys and values that don't fit together; positions that are no floats.
 pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
     let network = |name| Network::of(name, weights);
     let networks: Vec<Network> = weights.names().filter_map(network).collect();
@@ -103,14 +142,18 @@ pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
             .collect();
         if !left_out.is_empty() {
             let (count, names) = (left_out.len(), abridged(&left_out));
-            log::info!("tensors: {count} that no class is computed from are left out: {names}");
+            log::info!(
+                "tensors: {count} that the image's answer isn't computed from are left out: {names}"
+            );
             weights.retain(|name| !unread(name));
         }
+        let origin = network.names.origin;
         match &*network.inner {
-            "" => log::info!("tensors: named as in transformers, here as in timm"),
-            inner => log::info!("tensors: named as in transformers (`{inner}`), here as in timm"),
+            "" => log::info!("tensors: named as in {origin}, here as in timm"),
+            inner => log::info!("tensors: named as in {origin} (`{inner}`), here as in timm"),
         }
         weights.rename(|name| network.timms(name))?;
+        network.reshape(weights)?;
         distillation_without_head(weights, &network.prefix)?;
     }
     match networks.is_empty() {

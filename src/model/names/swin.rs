@@ -1,9 +1,11 @@
 //! transformers' `SwinModel`. A merging belongs to the stage before it, as in older timm.
 
-use super::table::Names;
+use super::table::{FIRST_LAYER, Names};
 
 pub const NAMES: Names = Names {
+    origin: "transformers",
     networks: &["swin"],
+    first_layer: FIRST_LAYER,
     telling: None,
     around: &[
         ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
@@ -56,4 +58,6 @@ pub const NAMES: Names = Names {
     ],
     heads: &[("classifier", "head.fc")],
     unread: &[],
+    beside: &[],
+    transposed: &[],
 };

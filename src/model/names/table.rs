@@ -3,12 +3,19 @@
 /// Maps names of modules or of parameters, transformers' first, timm's second. A `*` stands for the same number in both.
 pub type Table = &'static [(&'static str, &'static str)];
 
+/// Names the first layer of most networks of transformers'.
+pub const FIRST_LAYER: &str = "embeddings.patch_embeddings.projection.weight";
+
 /// Holds what one kind of network's tensors are called.
 pub struct Names {
+    /// Whose names they are.
+    pub origin: &'static str,
     /// What the network is called within a model that has classes: the word before its names.
     pub networks: &'static [&'static str],
+    /// The tensor that the network begins with.
+    pub first_layer: &'static str,
     /// A tensor of the network that none of another kind has, where there is one: it tells a network that is saved without
-    /// such a word.
+    /// such a word, or with one that others have too.
     pub telling: Option<&'static str>,
     /// The network but for its blocks.
     pub around: Table,
@@ -18,8 +25,12 @@ pub struct Names {
     pub block: Table,
     /// What is beside the network.
     pub heads: Table,
-    /// What is in the network and no class is computed from.
+    /// What is in the network and the answer isn't computed from.
     pub unread: &'static [&'static str],
+    /// What is beside the network and the answer isn't computed from: the text's part of a model.
+    pub beside: &'static [&'static str],
+    /// Weights that are `[inputs, outputs]`, by timm's names.
+    pub transposed: &'static [&'static str],
 }
 
 /// Returns the name that `table` has in place of `name`, which is a whole one, or a module's with its parameter.

@@ -1,9 +1,11 @@
 //! transformers' `ViTModel` and `DeiTModel`.
 
-use super::table::Names;
+use super::table::{FIRST_LAYER, Names};
 
 pub const NAMES: Names = Names {
+    origin: "transformers",
     networks: &["vit", "deit"],
+    first_layer: FIRST_LAYER,
     telling: None,
     around: &[
         ("embeddings.cls_token", "cls_token"),
@@ -37,4 +39,6 @@ pub const NAMES: Names = Names {
         ("distillation_classifier", "head_dist"),
     ],
     unread: &["pooler."],
+    beside: &[],
+    transposed: &[],
 };

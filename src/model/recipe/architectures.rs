@@ -55,7 +55,7 @@ fn table() -> &'static Table {
 mod tests {
     use super::*;
     use crate::model::recipe::arguments::Arguments;
-    use crate::model::recipe::fixtures::{facts, with_classes};
+    use crate::model::recipe::fixtures::facts;
 
     #[test]
     fn what_can_be_run_is_as_timm_builds_it() {
@@ -81,7 +81,7 @@ mod tests {
             // timm's facts are of all that have nothing but sizes.
             match (architecture, facts.remove(name)) {
                 (Ok(architecture), Some(fact)) => {
-                    fact.check(name, &with_classes(architecture, fact.classes));
+                    fact.check(name, &fact.headed(architecture));
                 }
                 (Err(_), None) => {}
                 (Ok(_), None) => panic!("{name} can be run, but timm wasn't asked of it"),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::file::weights::Weights;
 use crate::model::config::{
-    Architecture, CHANNELS, Family, GlobalPool, SwinConfig, VitConfig, scaled,
+    Architecture, CHANNELS, Family, Gelu, GlobalPool, SwinConfig, VitConfig, scaled,
 };
 use serde::Deserialize;
 
@@ -35,6 +35,9 @@ enum Effect {
     Choice(&'static [&'static str]),
 }
 
+/// Names the norm that entry points of CLIP's towers give, with its epsilon.
+const CLIPS_NORM: &str = "LayerNorm(eps=1e-05)";
+const CLIPS_LAYER_NORM_EPS: f32 = 1e-5;
 /// Names the argument that timm's `pretrained_cfg` may give, too.
 const GLOBAL_POOL: &str = "global_pool";
 
@@ -86,7 +89,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("pos_embed", Effect::Kind(&["learn"])),
     ("no_embed_class", Effect::Size),
     ("reg_tokens", Effect::Size),
-    ("pre_norm", Effect::Kind(&["false"])),
+    ("pre_norm", Effect::Size),
     ("final_norm", Effect::Kind(&["true"])),
     ("fc_norm", Effect::Size),
     ("pool_include_prefix", Effect::Kind(&["false"])),
@@ -95,11 +98,12 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("patch_drop_rate", Effect::Nothing),
     ("fix_init", Effect::Nothing),
     ("embed_norm_layer", Effect::Kind(&["null", ""])),
+    // They differ in the epsilon alone.
     (
         "norm_layer",
-        Effect::Kind(&["LayerNorm", "layernorm", "layer_norm", ""]),
+        Effect::Kind(&["LayerNorm", "layernorm", "layer_norm", "", CLIPS_NORM]),
     ),
-    ("act_layer", Effect::Kind(&["gelu", "GELU", ""])),
+    ("act_layer", Effect::Size),
     ("block_fn", Effect::Kind(&["Block"])),
     ("mlp_layer", Effect::Kind(&["Mlp"])),
     ("attn_layer", Effect::Kind(&["Attention", "attn", ""])),
@@ -147,20 +151,8 @@ impl Class {
     pub fn default_sizes(self) -> Architecture {
         match self.family() {
             Family::Vit => Architecture::Vit(VitConfig {
-                image_size: 224,
-                patch_size: 16,
-                dim: 768,
-                depth: 12,
-                heads: 12,
-                mlp_dim: 4 * 768,
-                classes: 1000,
-                layer_norm_eps: VitConfig::TIMM_LAYER_NORM_EPS,
                 distilled: self == Self::VisionTransformerDistilled,
-                layer_scale: false,
-                no_embed_class: false,
-                reg_tokens: 0,
-                global_pool: GlobalPool::Token,
-                fc_norm: false,
+                ..VitConfig::default()
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
                 image_size: 224,
@@ -335,6 +327,12 @@ impl Arguments<'_> {
                 .unwrap_or(sizes.no_embed_class),
             reg_tokens: self.number("reg_tokens")?.unwrap_or(sizes.reg_tokens),
             global_pool,
+            layer_norm_eps: match self.get("norm_layer") {
+                Some((norm, _)) if is(norm, CLIPS_NORM) => CLIPS_LAYER_NORM_EPS,
+                _ => sizes.layer_norm_eps,
+            },
+            pre_norm: self.truth("pre_norm")?.unwrap_or(sizes.pre_norm),
+            act_layer: self.gelu()?.unwrap_or(sizes.act_layer),
             // timm moves the norm behind a mean, unless it is told otherwise.
             fc_norm: self
                 .truth("fc_norm")?
@@ -401,6 +399,19 @@ impl Arguments<'_> {
         self.read(GLOBAL_POOL, "`token` or `avg`", |value| {
             GlobalPool::deserialize(value).ok()
         })
+    }
+
+    /// Reads the form of GELU in a ViT's MLPs, which timm reads in capitals too; empty is the default.
+    fn gelu(&self) -> std::result::Result<Option<Gelu>, String> {
+        self.read(
+            "act_layer",
+            "`gelu`, `gelu_tanh` or `quick_gelu`",
+            |value| {
+                let name = value.as_str()?.to_lowercase();
+                let form = Gelu::ALL.into_iter().find(|form| form.name() == name);
+                form.or(name.is_empty().then(Gelu::default))
+            },
+        )
     }
 
     /// Says whether Python takes the argument for true, as timm's constructors ask.

@@ -10,7 +10,7 @@ use super::{Request, Resolved, describe, recipe_named, resolve};
 use crate::data::preprocess::Preprocessing;
 use crate::error::{Error, Result};
 use crate::file::weights::{TensorData, Weights, save};
-use crate::model::config::Architecture;
+use crate::model::config::{Architecture, Gelu, VitConfig};
 use crate::model::open_checkpoint;
 
 /// Returns the architecture of recipe `name`, with one class.
@@ -128,24 +128,39 @@ pub struct Fact {
     pub tags: Vec<String>,
     pub preprocessing: Preprocessing,
     /// 0 of a network that timm's default weights have no classifier for.
-    pub classes: usize,
+    classes: usize,
+    /// Features of the projection that they have in its place.
+    projection: usize,
     pub parameters: usize,
     /// Of each stage.
     pub heads: Vec<usize>,
     pub layer_norm_eps: f32,
+    pub act_layer: Gelu,
     /// Shapes by name. What blocks 0 to 11 all have in one shape is named like `blocks.0-11.norm1.bias`.
     tensors: BTreeMap<String, Vec<usize>>,
 }
 
 impl Fact {
+    /// Returns this architecture with the head that timm's default weights have.
+    pub fn headed(&self, architecture: Architecture) -> Architecture {
+        match with_classes(architecture, self.classes) {
+            Architecture::Vit(sizes) => Architecture::Vit(VitConfig {
+                projection: self.projection,
+                ..sizes
+            }),
+            swin => swin,
+        }
+    }
+
     /// Checks that `architecture` is what timm says.
     pub fn check(&self, name: &str, architecture: &Architecture) {
-        let (heads, layer_norm_eps) = match architecture {
-            Architecture::Vit(sizes) => (vec![sizes.heads], sizes.layer_norm_eps),
-            Architecture::Swin(sizes) => (sizes.heads.clone(), sizes.layer_norm_eps),
+        let (heads, layer_norm_eps, act_layer) = match architecture {
+            Architecture::Vit(sizes) => (vec![sizes.heads], sizes.layer_norm_eps, sizes.act_layer),
+            Architecture::Swin(sizes) => (sizes.heads.clone(), sizes.layer_norm_eps, Gelu::Exact),
         };
         assert_eq!(heads, self.heads, "{name}");
         assert_eq!(layer_norm_eps, self.layer_norm_eps, "{name}");
+        assert_eq!(act_layer, self.act_layer, "{name}");
         assert_eq!(architecture.parameters(), self.parameters, "{name}");
         let image_size = self.preprocessing.image_size;
         assert_eq!(architecture.image_size(), image_size, "{name}");

@@ -13,7 +13,7 @@ use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::config::{Answer, Architecture, CHANNELS, check_kind};
+use crate::model::config::{Answer, Architecture, CHANNELS, Gelu, check_kind};
 
 /// Holds what the user says of a weights file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,8 +146,8 @@ pub struct Description {
     name: String,
     /// Family and sizes.
     pub architecture: Architecture,
-    /// The number of classes that the file must have, and who says so.
-    classes: Vec<(usize, String)>,
+    /// The number of classes, or of features of a projection, that the file must have, and who says so.
+    outputs: Vec<(usize, String)>,
     /// How images are prepared.
     preprocessing: Preprocessing,
     /// timm's tag of the weights, if it is told.
@@ -167,12 +167,16 @@ impl Description {
     /// [`Error::Input`] where they contradict each other.
     pub fn fitted(self, weights: &Weights) -> Result<Resolved> {
         let architecture = self.architecture.fitted(weights, &self.by)?;
-        let found = architecture.classes();
-        if let Some((told, by)) = self.classes.iter().find(|(told, _)| *told != found) {
-            let problem = format!("doesn't fit {by}: the number of classes is {found}, not {told}");
+        let (classes, found) = (architecture.classes(), architecture.head_outputs());
+        if let Some((told, by)) = self.outputs.iter().find(|(told, _)| *told != found) {
+            let what = match found == classes {
+                true => "classes",
+                false => "features of the projection",
+            };
+            let problem = format!("doesn't fit {by}: the number of {what} is {found}, not {told}");
             return Err(Error::input(weights.path(), problem));
         }
-        let class_names = labels::class_names(self.config, found, self.tag.as_deref());
+        let class_names = labels::class_names(self.config, classes, self.tag.as_deref());
         let mut source = vec![self.by];
         source.extend(self.remarks);
         let answer = architecture.answer();
@@ -328,11 +332,11 @@ impl<'a> Agreement<'a> {
                 self.assumed.join(", ")
             ));
         }
-        let classes = |source: &Source| Some((source.classes?, source.by.clone()));
+        let outputs = |source: &Source| Some((source.outputs?, source.by.clone()));
         Ok(Description {
             name: first.name.clone(),
             architecture,
-            classes: self.sources.iter().filter_map(classes).collect(),
+            outputs: self.sources.iter().filter_map(outputs).collect(),
             preprocessing,
             tag: self.sources.iter().find_map(|source| source.tag.clone()),
             config: None,
@@ -342,7 +346,8 @@ impl<'a> Agreement<'a> {
     }
 
     /// Compares the first source's architecture with the others', but for the image's size, which the user may decide,
-    /// and the number of classes, which is compared with the tensors.
+    /// and what the head gives, which is compared with the tensors. Of weights that were trained with another form of GELU
+    /// timm's config.json says the exact one: a recipe with the other form, which the user names, overrules that.
     fn compare_sizes(&mut self) {
         let [first, others @ ..] = self.sources else {
             return;
@@ -351,7 +356,8 @@ impl<'a> Agreement<'a> {
             serde_json::to_value(&source.architecture).expect("plain data is always JSON")
         };
         let told = sizes(first);
-        for other in others {
+        let by_recipe = self.request.recipe.is_some();
+        for (number, other) in others.iter().enumerate() {
             let other_told = sizes(other);
             let same_family = first.architecture.family() == other.architecture.family();
             // A part that a network lacks isn't told.
@@ -360,11 +366,17 @@ impl<'a> Agreement<'a> {
                 names.into_iter().flatten().map(|(name, _)| name).collect();
             for name in names {
                 let compared = match same_family {
-                    true => name != "image_size" && name != "classes",
+                    true => !["image_size", "classes", "projection"].contains(&&**name),
                     false => name == "family",
                 };
                 let (value, other_value) = (&told[name], &other_told[name]);
-                if compared && value != other_value {
+                if !compared || value == other_value {
+                    continue;
+                }
+                if name == "act_layer" && by_recipe && other_value.is_null() {
+                    let overruled = self.overruled.entry(number + 1).or_default();
+                    overruled.push(format!("{name} {}", Gelu::default().name()));
+                } else {
                     self.sizes.push(format!(
                         "{name} is {} by {}, {} by {}",
                         plain(value),
@@ -495,6 +507,7 @@ fn plain(value: &impl Serialize) -> String {
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
+    use crate::model::config::VitConfig;
     use crate::model::recipe::fixtures::{
         Blamed, Checkpoint, micro_swin, micro_vit, one_class, refusal,
     };
@@ -545,6 +558,38 @@ mod tests {
     }
 
     #[test]
+    fn a_recipe_tells_the_form_of_gelu_where_timms_config_has_the_exact_one() {
+        let (Architecture::Vit(micro), _) = micro_vit() else {
+            panic!("a ViT");
+        };
+        let tower = Architecture::Vit(VitConfig {
+            pre_norm: true,
+            ..micro
+        });
+        let file = Checkpoint::new("model.safetensors", &tower, &[]);
+        let described = |architecture: &str, request: &Request| {
+            file.write_config(&config(architecture, 224).to_string());
+            describe(&file.weights, request)
+        };
+        let [plain, quick] = [
+            "vit_base_patch32_clip_224",
+            "vit_base_patch32_clip_quickgelu_224",
+        ];
+        let told = described(plain, &recipe(quick)).unwrap();
+        assert_eq!(told.architecture, recipe_named(quick).unwrap().architecture);
+        let remark = &told.remarks[0];
+        assert!(remark.starts_with("not act_layer gelu, "), "{remark}");
+        let by = format!(" by config.json beside the file (architecture `{plain}`)");
+        assert!(remark.ends_with(&by), "{remark}");
+        // The other way round both name a form, and neither gives way.
+        let message = described(quick, &recipe(plain)).unwrap_err().to_string();
+        let says = format!(
+            "act_layer is absent by recipe `{plain}` (the user's choice), quick_gelu by config.json"
+        );
+        assert!(message.contains(&says), "{message}\nlacks {says}");
+    }
+
+    #[test]
     fn no_recipe_overrules_what_another_source_says_of_the_network() {
         let sizes = one_class("deit_tiny_patch16_224");
         let known = config("deit_tiny_patch16_224", 224);
@@ -565,7 +610,7 @@ mod tests {
             ),
             (
                 with("/model_args/act_layer", json!("quick_gelu")),
-                "`model_args.act_layer` `quick_gelu`",
+                "act_layer is absent by recipe `deit_tiny_patch16_224` (the user's choice), quick_gelu by config.json",
             ),
             (
                 with("/model_args/num_heads", json!(6)),
@@ -823,7 +868,7 @@ mod tests {
         for (config, expected) in [
             (
                 json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "relu"}),
-                "has hidden_act `relu`, where only `gelu` is supported",
+                "has hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu` is expected",
             ),
             (
                 json!({"model_args": {"act_layer": "relu"}}),

@@ -27,8 +27,8 @@ pub(super) struct Source {
     pub path: PathBuf,
     /// Family and sizes. The size of images may differ from `image_size` where that isn't told.
     pub architecture: Architecture,
-    /// The number of classes that the weights must have; `None` where they may have any.
-    pub classes: Option<usize>,
+    /// The number of classes, or of features of a projection, that the weights must have; `None` where they may have any.
+    pub outputs: Option<usize>,
     /// timm's tag of the weights, which tells their data set, if the recipe's name was given for them.
     pub tag: Option<String>,
     pub image_size: Said<usize>,
@@ -65,7 +65,7 @@ impl Source {
             by: format!("recipe `{}` ({how})", recipe.name),
             path: weights.path().to_owned(),
             architecture: recipe.architecture.clone(),
-            classes: None,
+            outputs: None,
             tag: tag.map(str::to_owned),
             image_size: None,
             crop_pct: None,
@@ -130,7 +130,7 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
         name: file_stem(weights).into_owned(),
         by: format!("the file's metadata key `{CONFIG_KEY}`"),
         path: weights.path().to_owned(),
-        classes: Some(architecture.classes()),
+        outputs: Some(architecture.head_outputs()),
         tag: None,
         image_size: Some(Ok(architecture.image_size())),
         architecture,
@@ -258,10 +258,15 @@ fn described(weights: &Weights) -> Result<String> {
             // One head divides every width.
             let sizes = VitConfig::from_shapes(weights, 1)?;
             format!(
-                "a{} ViT with{} {} features, {} blocks, {} hidden features, patches of {} and images of {} pixels, and heads and preprocessing",
+                "a{} ViT with{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {} pixels, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
+                } else {
+                    ""
+                },
+                if sizes.pre_norm {
+                    " a norm before its blocks,"
                 } else {
                     ""
                 },

@@ -11,7 +11,7 @@ use super::sources::{Otherwise, Said, Source};
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, CHANNELS, Family, Gelu, SwinConfig, VitConfig};
 
 /// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
 /// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
@@ -79,6 +79,9 @@ struct PretrainedCfg {
     interpolation: Option<Value>,
     mean: Option<Value>,
     std: Option<Value>,
+    /// What timm has the user know of the weights.
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 impl TimmConfig {
@@ -151,11 +154,21 @@ impl TimmConfig {
             }
         };
         let architecture = arguments.applied_to(sizes, built_for)?;
+        // What timm notes is of weights that were trained with another form of GELU than their network's name has.
+        if let Architecture::Vit(VitConfig {
+            act_layer: Gelu::Exact,
+            ..
+        }) = architecture
+        {
+            for note in &input.notes {
+                log::warn!("{}: timm notes of these weights: {note}", path.display());
+            }
+        }
         Ok(Source {
             name: name.to_owned(),
             by: format!("config.json beside the file (architecture `{name}`)"),
             path: path.to_owned(),
-            classes: self.classes(&arguments)?,
+            outputs: self.outputs(&arguments)?,
             tag: None,
             architecture,
             image_size,
@@ -169,8 +182,8 @@ impl TimmConfig {
         })
     }
 
-    /// Returns the number of classes, if it is told.
-    fn classes(&self, arguments: &Arguments) -> std::result::Result<Option<usize>, String> {
+    /// Returns the number of classes, or of features of a projection, if it is told.
+    fn outputs(&self, arguments: &Arguments) -> std::result::Result<Option<usize>, String> {
         let told = said("num_classes", &self.num_classes, "a whole number", whole).transpose()?;
         match (told, arguments.number("num_classes")?) {
             (Some(told), Some(argument)) if told != argument => Err(format!(
@@ -253,6 +266,8 @@ mod tests {
         config: Value,
         /// Of each stage.
         heads: Vec<usize>,
+        layer_norm_eps: Option<f32>,
+        act_layer: Option<Gelu>,
         tensors: BTreeMap<String, Vec<usize>>,
         /// What of the network isn't supported.
         refused: Option<String>,
@@ -269,11 +284,20 @@ mod tests {
             let Some(argument) = &case.refused else {
                 let resolved = own.unwrap_or_else(|error| panic!("{error}\n{config}"));
                 let architecture = resolved.architecture;
-                let heads = match &architecture {
-                    Architecture::Vit(sizes) => vec![sizes.heads],
-                    Architecture::Swin(sizes) => sizes.heads.clone(),
+                let (heads, eps, form) = match &architecture {
+                    Architecture::Vit(sizes) => {
+                        (vec![sizes.heads], sizes.layer_norm_eps, sizes.act_layer)
+                    }
+                    Architecture::Swin(sizes) => {
+                        (sizes.heads.clone(), sizes.layer_norm_eps, Gelu::Exact)
+                    }
                 };
                 assert_eq!(heads, case.heads, "{config}");
+                assert_eq!(
+                    (Some(eps), Some(form)),
+                    (case.layer_norm_eps, case.act_layer),
+                    "{config}"
+                );
                 let expected: BTreeMap<_, _> =
                     architecture.expected_tensors().into_iter().collect();
                 assert_eq!(expected, case.tensors, "{config}");
@@ -463,8 +487,8 @@ mod tests {
             ),
             (
                 "/model_args/act_layer",
-                json!("quick_gelu"),
-                "has `model_args.act_layer` `quick_gelu`, where only gelu is supported for a ViT",
+                json!("silu"),
+                "has `model_args.act_layer` `silu`, where `gelu`, `gelu_tanh` or `quick_gelu` is expected",
             ),
             ("/model_args/num_heads", json!(0), "heads is 0"),
             (

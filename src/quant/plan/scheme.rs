@@ -168,10 +168,12 @@ impl SiteScheme {
 }
 
 /// Says what kind of values one operand of `site` has.
-fn values(site: &Site, side: Side) -> Values {
+pub(super) fn values(site: &Site, side: Side) -> Values {
     match (side, &site.kind) {
         (Side::A, SiteKind::Context(_)) => Values::Probabilities,
-        (Side::A, SiteKind::Linear(linear)) if linear.after_gelu => Values::AfterGelu,
+        (Side::A, SiteKind::Linear(linear)) => {
+            linear.after_gelu.map_or(Values::Any, Values::AfterGelu)
+        }
         _ => Values::Any,
     }
 }

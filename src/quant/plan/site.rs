@@ -2,8 +2,9 @@
 
 use super::product::{CodedProduct, OperandGroups};
 use super::scales::{Side, SiteScales};
+use super::scheme::values;
 use super::{Granularity, OperandScheme};
-use crate::format::{Scale, Table};
+use crate::format::{Scale, Table, Values};
 use crate::graph::{Attention, Site, SiteKind};
 use crate::kernels::{Lines, Quantize};
 
@@ -127,6 +128,11 @@ impl SitePlan {
             Side::A => &self.a,
             Side::B => &self.b,
         }
+    }
+
+    /// Says what kind of values an operand has.
+    pub fn values(&self, side: Side) -> Values {
+        values(&self.site, side)
     }
 
     /// Counts the scales of one operand.

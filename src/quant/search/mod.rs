@@ -139,7 +139,7 @@ impl<'a> SiteSearch<'a> {
         };
         let (parts, done) = cutter.cut(commands, batches).await?;
         let images = batches.iter().map(|batch| batch.images).sum();
-        let count = |side| candidates(plan.operand(side), 1.0, settings).len();
+        let count = |side| candidates(plan.operand(side), plan.values(side), 1.0, settings).len();
         let evaluations = settings.rounds * (count(Side::A) + count(Side::B));
         let work = Work {
             done,
@@ -255,9 +255,10 @@ impl<'a> SiteSearch<'a> {
             Side::B => &self.maxima[1],
         };
         let maxima = &maxima[question.groups.clone()];
+        let (operand, values) = (plan.operand(side), plan.values(side));
         let candidates = maxima
             .iter()
-            .map(|&max| candidates(plan.operand(side), max, self.settings));
+            .map(|&max| candidates(operand, values, max, self.settings));
         let steps = self.steps(question.parts.clone());
         Contest::new(question.clone(), candidates.collect(), steps)
     }

@@ -133,7 +133,7 @@ impl Cutter<'_> {
         let mut shares = Vec::new();
         for pilot in PILOTS {
             let scale = |side: Side, max: &f32| {
-                let all = candidates(plan.operand(side), *max, self.settings);
+                let all = candidates(plan.operand(side), plan.values(side), *max, self.settings);
                 all[(pilot * all.len() as f64) as usize]
             };
             let [a, b] = self.maxima;

@@ -1,7 +1,7 @@
 //! From levels at any places to those that a product can have: integers, a scale and an offset.
 
 use super::histogram::Histogram;
-use crate::format::{Format, MAX_SHIFT, Scale, Table};
+use crate::format::{Format, MAX_SHIFT, Scale, Table, Values};
 use std::ops::RangeInclusive;
 
 /// Limits the integer of the level that lies farthest from the offset, in the narrowest grid that is tried.
@@ -194,7 +194,7 @@ pub(super) fn asymmetric(histogram: &Histogram, rows: usize) -> Fitted {
 }
 
 /// Finds the scale of a format without a table that fits best.
-pub(super) fn scaled(histogram: &Histogram, format: Format, bits: u32) -> Fitted {
+pub(super) fn scaled(histogram: &Histogram, format: Format, bits: u32, values: Values) -> Fitted {
     let [low, high] = histogram.ends();
     let reach = if format.reaches_negative() {
         high.max(-low)
@@ -203,31 +203,34 @@ pub(super) fn scaled(histogram: &Histogram, format: Format, bits: u32) -> Fitted
     };
     let covering = positive(reach / f64::from(1 << (bits - 1)));
     let spread = (1..=SCALES).map(|part| covering * WIDEST * part as f64 / SCALES as f64);
-    let fitted = format.candidates(bits, spread).into_iter().map(|scale| {
-        let unit = f64::from(scale.scale);
-        let mut levels: Vec<f64> = format
-            .ranges(bits, &[])
-            .iter()
-            .flat_map(|range| {
-                let unit = if range.second {
-                    f64::from(scale.scale_2())
-                } else {
-                    unit
-                };
-                range
-                    .multiples
-                    .clone()
-                    .into_iter()
-                    .map(move |multiple| f64::from(multiple) * unit)
-            })
-            .collect();
-        levels.sort_by(f64::total_cmp);
-        Fitted {
-            scale,
-            table: None,
-            error: histogram.error(&levels),
-        }
-    });
+    let fitted = format
+        .candidates(bits, values, spread)
+        .into_iter()
+        .map(|scale| {
+            let unit = f64::from(scale.scale);
+            let mut levels: Vec<f64> = format
+                .ranges(bits, &[])
+                .iter()
+                .flat_map(|range| {
+                    let unit = if range.second {
+                        f64::from(scale.scale_2())
+                    } else {
+                        unit
+                    };
+                    range
+                        .multiples
+                        .clone()
+                        .into_iter()
+                        .map(move |multiple| f64::from(multiple) * unit)
+                })
+                .collect();
+            levels.sort_by(f64::total_cmp);
+            Fitted {
+                scale,
+                table: None,
+                error: histogram.error(&levels),
+            }
+        });
     Fitted::best(fitted).expect("a format has candidates")
 }
 

@@ -3,7 +3,7 @@
 use super::fit::{Fitted, all_ranges, asymmetric, ranges, scaled, signed};
 use super::histogram::{Histogram, Power};
 use super::levels::optimal_levels;
-use crate::format::{Format, Scale, Table};
+use crate::format::{Format, Scale, Table, Values};
 use crate::quant::plan::{OperandScheme, Side, SitePlan};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -33,8 +33,8 @@ pub(super) struct Wanted<'a> {
     pub scheme: &'a OperandScheme,
     /// Whether the bias makes up for an offset.
     pub has_offset: bool,
-    /// Whether the values are probabilities.
-    pub is_probability: bool,
+    /// What kind of values they are.
+    pub values: Values,
     /// The rows that the values are of.
     pub rows: usize,
 }
@@ -98,7 +98,8 @@ impl<'a> Group<'a> {
         let OperandScheme { bits, format, .. } = *wanted.scheme;
         let values: &[f32] = &self.values;
         let importance = self.importance();
-        let power = if wanted.is_probability {
+        let is_probability = wanted.values == Values::Probabilities;
+        let power = if is_probability {
             Power::Third
         } else {
             Power::Half
@@ -109,7 +110,7 @@ impl<'a> Group<'a> {
                 asymmetric(&histogram(), wanted.rows)
             }
             Format::Table if bits == 8 => {
-                let fitted = scaled(&histogram(), Format::Uniform, bits);
+                let fitted = scaled(&histogram(), Format::Uniform, bits, wanted.values);
                 let lanes = (-128..=127).map(|lane: i8| lane as u8).collect();
                 Fitted {
                     table: Some(Table { offset: 0.0, lanes }),
@@ -123,7 +124,7 @@ impl<'a> Group<'a> {
             }
             Format::TwinTable => {
                 // GELU's many small values count for more in the sum than one by one.
-                let weighted = match wanted.is_probability {
+                let weighted = match is_probability {
                     true => histogram(),
                     false => Histogram::of(values, power, |at| importance(at).sqrt()),
                 };
@@ -131,13 +132,13 @@ impl<'a> Group<'a> {
                     return all_ranges(&weighted, wanted.has_offset);
                 }
                 let levels = optimal_levels(&weighted, 1 << bits);
-                let histogram = match wanted.is_probability {
+                let histogram = match is_probability {
                     true => weighted,
                     false => histogram(),
                 };
                 ranges(&histogram, &levels, wanted.has_offset)
             }
-            _ => scaled(&histogram(), format, bits),
+            _ => scaled(&histogram(), format, bits, wanted.values),
         }
     }
 }

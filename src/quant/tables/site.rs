@@ -81,7 +81,7 @@ fn fit_activation(plan: &SitePlan, side: Side, values: &SiteValues) -> FittedOpe
     let wanted = Wanted {
         scheme: plan.operand(side),
         has_offset: false,
-        is_probability: side == Side::A && matches!(plan.site.kind, SiteKind::Context(_)),
+        values: plan.values(side),
         rows: values.images,
     };
     let groups = Group::divide(plan, side, values.images, buffer, fisher);
@@ -101,7 +101,7 @@ fn quantize_linear(
     let wanted = Wanted {
         scheme: &plan.a,
         has_offset: linear.bias.is_some(),
-        is_probability: false,
+        values: plan.values(Side::A),
         rows: rows.len(),
     };
     let groups = Group::divide(plan, Side::A, values.images, values.a, values.a_fisher);
@@ -185,6 +185,7 @@ fn corrected_bias(
 mod tests {
     use super::*;
     use crate::file::weights::Weights;
+    use crate::format::Gelu;
     use crate::graph::Site;
     use crate::quant::{Policy, Preset};
 
@@ -195,9 +196,9 @@ mod tests {
         let file = include_bytes!("../../../tests/data/best/sites.safetensors");
         let file = Weights::from_bytes("sites.safetensors", file).unwrap();
         for (name, bits, after_gelu) in [
-            ("vit.proj", 4, false),
-            ("vit.fc2", 4, true),
-            ("swin.qkv", 6, false),
+            ("vit.proj", 4, None),
+            ("vit.fc2", 4, Some(Gelu::Exact)),
+            ("swin.qkv", 6, None),
         ] {
             let float = |part: &str| file.float(&format!("{name}/{part}")).unwrap();
             let lanes = |part: &str| file.bytes(&format!("{name}/{part}")).unwrap();

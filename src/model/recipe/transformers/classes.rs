@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{dinov2, swin, vit};
+use super::{clip, dinov2, swin, vit};
 use crate::model::config::Architecture;
 use crate::model::recipe::arguments::shown;
 
@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 8] = [
+static CLASSES: [Class; 11] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -67,6 +67,24 @@ static CLASSES: [Class; 8] = [
         architecture: dinov2::of_classes_with_registers,
         processor: "BitImageProcessor",
         any_image_size: true,
+    },
+    Class {
+        name: "CLIPVisionModel",
+        architecture: clip::of_features,
+        processor: "CLIPImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "CLIPVisionModelWithProjection",
+        architecture: clip::of_projection,
+        processor: "CLIPImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "CLIPModel",
+        architecture: clip::of_image_tower,
+        processor: "CLIPImageProcessor",
+        any_image_size: false,
     },
 ];
 

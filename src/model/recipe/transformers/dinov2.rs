@@ -54,12 +54,9 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         mlp_dim: scaled(dim, fields.fraction("mlp_ratio")?.unwrap_or(4.0)),
         classes: 0,
         layer_norm_eps: fields.fraction("layer_norm_eps")?.unwrap_or(1e-6) as f32,
-        distilled: false,
         layer_scale: true,
-        no_embed_class: false,
-        reg_tokens: 0,
-        global_pool: GlobalPool::Token,
-        fc_norm: false,
+        act_layer: fields.gelu()?.unwrap_or_default(),
+        ..VitConfig::default()
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::config::CHANNELS;
+use crate::model::config::{CHANNELS, Gelu};
 use crate::model::recipe::arguments::{shown, side, whole};
 
 /// Holds the fields of a configuration.
@@ -82,10 +82,20 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Checks what is supported of every class here: three channels, queries, keys and values with biases, GELU.
+    /// Reads the form of GELU in a network's MLPs, by any of the names that transformers has for it.
+    pub fn gelu(&self) -> Result<Option<Gelu>, String> {
+        let expected = "`gelu`, `gelu_pytorch_tanh` or `quick_gelu`";
+        self.read("hidden_act", expected, |value| match value.as_str()? {
+            "gelu" | "gelu_python" => Some(Gelu::Exact),
+            "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" => Some(Gelu::Tanh),
+            "quick_gelu" => Some(Gelu::Quick),
+            _ => None,
+        })
+    }
+
+    /// Checks what is supported of every class here: three channels, queries, keys and values with biases.
     pub fn check(&self) -> Result<(), String> {
         self.only("num_channels", &[CHANNELS.into()])?;
-        self.only("qkv_bias", &[true.into()])?;
-        self.only("hidden_act", &["gelu".into()])
+        self.only("qkv_bias", &[true.into()])
     }
 }

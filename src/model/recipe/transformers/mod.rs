@@ -2,6 +2,7 @@
 //! and one for what prepares images.
 
 mod classes;
+mod clip;
 mod dinov2;
 mod fields;
 mod processor;
@@ -43,8 +44,8 @@ pub(super) fn read(path: &Path, config: &Map<String, Value>, beside: &Beside) ->
             class.name
         ),
         path: path.to_owned(),
-        classes: match architecture.answer() {
-            Answer::Features(_) => Some(0),
+        outputs: match architecture.answer() {
+            Answer::Features(_) => Some(architecture.head_outputs()),
             Answer::Logits(_) => classes(&fields).map_err(problem)?,
         },
         tag: None,

@@ -34,7 +34,7 @@ struct Processor {
 }
 
 /// Lists the processors.
-static PROCESSORS: [Processor; 3] = [
+static PROCESSORS: [Processor; 4] = [
     Processor {
         name: "ViTImageProcessor",
         keeps_aspect: false,
@@ -55,18 +55,23 @@ static PROCESSORS: [Processor; 3] = [
         mean: [0.5; CHANNELS],
         std: [0.5; CHANNELS],
     },
-    // With CLIP's mean and deviation.
+    CLIP,
     Processor {
         name: "BitImageProcessor",
-        keeps_aspect: true,
-        size: 224,
-        crop_size: 224,
-        crops: true,
-        resample: 3,
-        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+        ..CLIP
     },
 ];
+
+const CLIP: Processor = Processor {
+    name: "CLIPImageProcessor",
+    keeps_aspect: true,
+    size: 224,
+    crop_size: 224,
+    crops: true,
+    resample: 3,
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+};
 
 /// Says what of an image a processor makes the network's input.
 #[derive(Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! transformers' `ViTConfig` and `DeiTConfig`, which have the same fields.
 
 use super::fields::Fields;
-use crate::model::config::{Architecture, GlobalPool, VitConfig};
+use crate::model::config::{Architecture, VitConfig};
 
 /// Holds the epsilon where a configuration has none.
 const LAYER_NORM_EPS: f64 = 1e-12;
@@ -50,12 +50,8 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         // The tensors tell it.
         classes: 1,
         layer_norm_eps: fields.fraction("layer_norm_eps")?.unwrap_or(LAYER_NORM_EPS) as f32,
-        distilled: false,
-        layer_scale: false,
-        no_embed_class: false,
-        reg_tokens: 0,
-        global_pool: GlobalPool::Token,
-        fc_norm: false,
+        act_layer: fields.gelu()?.unwrap_or_default(),
+        ..VitConfig::default()
     })
 }
 
