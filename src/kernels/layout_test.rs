@@ -25,7 +25,7 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "exponential",
     "geometry",
     "layout_test",
@@ -33,6 +33,7 @@ const OTHERS: [&str; 9] = [
     "mod",
     "rows",
     "strategy",
+    "tint_test",
     "trial",
     "width",
 ];
@@ -146,7 +147,8 @@ fn names(folder: &str, ending: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn text(folder: &str, name: &str, ending: &str) -> String {
+/// Reads `folder/name.ending`.
+pub(super) fn text(folder: &str, name: &str, ending: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(folder)
         .join(format!("{name}.{ending}"));
