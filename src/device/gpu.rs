@@ -459,8 +459,10 @@ impl Gpu {
         );
         let mut pipelines = self.pipelines.lock().expect("the pipeline cache's lock");
         let begin = || {
+            let source = self.source(entry_point.shader);
             let recipe = Recipe {
-                source: self.source(entry_point.shader),
+                is_own: matches!(source, Cow::Borrowed(_)),
+                source,
                 constants: constants.into(),
                 int8_units: self.int8_units().filter(|_| entry_point.has_int8_matrices),
             };

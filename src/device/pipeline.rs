@@ -24,6 +24,8 @@ pub(super) struct Compiled {
 pub(super) struct Recipe {
     /// The text of the entry point's shader.
     pub(super) source: Cow<'static, str>,
+    /// Whether that is the kernel's own, and not one that the user put in its place.
+    pub(super) is_own: bool,
     /// The override constants.
     pub(super) constants: Box<[(&'static str, f64)]>,
     /// The matrices of int8 that the shader's stand for, where they do.
@@ -80,6 +82,7 @@ impl Pipeline {
     fn compile(&self, recipe: &Recipe) -> Compiled {
         let Recipe {
             source,
+            is_own,
             constants,
             int8_units,
         } = recipe;
@@ -87,7 +90,7 @@ impl Pipeline {
             let kernel = int8_matrices::Kernel {
                 name: self.kernel(),
                 source,
-                loops_end: is_own(source),
+                loops_end: *is_own,
                 constants,
                 depth: units.depth,
             };
@@ -102,7 +105,7 @@ impl Pipeline {
             .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(self.kernel()),
                 layout: None,
-                module: &self.module(source),
+                module: &self.module(source, *is_own),
                 entry_point: Some(self.entry_point.name),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants,
@@ -117,12 +120,12 @@ impl Pipeline {
         }
     }
 
-    fn module(&self, source: &Cow<'static, str>) -> wgpu::ShaderModule {
+    fn module(&self, source: &str, is_own: bool) -> wgpu::ShaderModule {
         let descriptor = wgpu::ShaderModuleDescriptor {
             label: Some(self.kernel()),
-            source: wgpu::ShaderSource::Wgsl(source.clone()),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
         };
-        if !is_own(source) {
+        if !is_own {
             return self.device.create_shader_module(descriptor);
         }
         let checks = wgpu::ShaderRuntimeChecks {
@@ -134,11 +137,6 @@ impl Pipeline {
         // staying in registers: an NVIDIA H200 took 2.3 times as long for products of cooperative matrices.
         unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
     }
-}
-
-/// Says whether a text is a kernel's own, and not one that the user put in its place.
-fn is_own(source: &Cow<str>) -> bool {
-    matches!(source, Cow::Borrowed(_))
 }
 
 /// Runs a task in threads that are for compiling alone: whoever waits for it may be a task of all others.

@@ -7,7 +7,7 @@ use crate::device::{Binding, Commands, Shader, Strategy};
 use crate::format::formats_wgsl;
 use std::sync::LazyLock;
 
-static SHADER: Shader = Shader {
+pub(crate) static SHADER: Shader = Shader {
     name: "integer_product_cooperative",
     // What a text enables comes first.
     source: concat!(

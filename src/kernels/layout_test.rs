@@ -25,7 +25,7 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "exponential",
     "geometry",
     "layout_test",
@@ -33,16 +33,9 @@ const OTHERS: [&str; 9] = [
     "mod",
     "rows",
     "strategy",
+    "tint_test",
     "trial",
     "width",
-];
-
-/// Lists the kernels that may use what not every adapter has.
-const COOPERATIVE: [&str; 4] = [
-    "integer_product_cooperative",
-    "integer_product_cooperative_int8",
-    "peak_cooperative",
-    "peak_cooperative_int8",
 ];
 
 /// Lists the members of a uniform structure: names and offsets.
@@ -121,7 +114,7 @@ pub(super) fn parse(name: &str, source: &str) -> (naga::Module, naga::valid::Mod
         .unwrap_or_else(|error| panic!("{name}.wgsl: {}", error.emit_to_string(source)));
     // What is beyond the core of WGSL, in shaders that enable it.
     let mut capabilities = Capabilities::SHADER_FLOAT16;
-    if COOPERATIVE.contains(&name) {
+    if source.contains("enable wgpu_cooperative_matrix;") {
         capabilities |= Capabilities::COOPERATIVE_MATRIX
             | Capabilities::SUBGROUP
             | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -151,7 +144,8 @@ fn names(folder: &str, ending: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn text(folder: &str, name: &str, ending: &str) -> String {
+/// Reads `folder/name.ending`.
+pub(super) fn text(folder: &str, name: &str, ending: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(folder)
         .join(format!("{name}.{ending}"));

@@ -48,6 +48,8 @@ mod softmax;
 mod softmax_backward;
 mod strategy;
 mod sum_rows;
+#[cfg(test)]
+mod tint_test;
 mod to_half;
 mod trial;
 mod weighted_error;
@@ -110,17 +112,21 @@ const PER_TASK: usize = 4096;
 
 macro_rules! kernels {
     ($($name:ident)*) => {
-        &[$(Kernel {
+        /// Lists every kernel, in the order of their names.
+        pub static KERNELS: &[Kernel] = &[$(Kernel {
             name: stringify!($name),
             text: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
             mistake: $name::MISTAKE,
             cases: $name::cases,
-        }),*]
+        }),*];
+
+        /// Lists the kernels' shaders with all their pieces, in the same order.
+        #[cfg(test)]
+        static SHADERS: &[&crate::device::Shader] = &[$(&$name::SHADER),*];
     };
 }
 
-/// Lists every kernel, in the order of their names.
-pub static KERNELS: &[Kernel] = kernels! {
+kernels! {
     add
     add_squares
     average
@@ -159,4 +165,4 @@ pub static KERNELS: &[Kernel] = kernels! {
     to_half
     weighted_error
     window_softmax
-};
+}

@@ -19,7 +19,7 @@ macro_rules! source {
     };
 }
 
-static SHADER: Shader = Shader {
+pub(crate) static SHADER: Shader = Shader {
     name: "peak_cooperative_int8",
     source: source!("16"),
 };

@@ -18,6 +18,10 @@ pub(super) use elsewhere::{compile, offered};
 pub(super) use vulkan::{compile, offered};
 
 /// Describes a kernel with such matrices.
+#[cfg_attr(
+    any(target_arch = "wasm32", target_vendor = "apple"),
+    expect(dead_code, reason = "none is compiled there")
+)]
 pub(super) struct Kernel<'a> {
     pub(super) name: &'static str,
     pub(super) source: &'a str,
