@@ -4,7 +4,7 @@ use super::buffer::Buffer;
 use super::byte_len;
 use super::dispatch::{Bound, DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::memory::MemoryUse;
-use super::pipeline::{Pipeline, Recipe};
+use super::pipeline::{Compiler, Pipeline, Recipe};
 use super::pool::Allocation;
 use super::staging::Staging;
 use super::strategy::{Strategy, Tile};
@@ -144,6 +144,7 @@ pub struct Gpu {
     memory: Arc<MemoryUse>,
     staging: Staging,
     uploads: Uploads,
+    compiler: Compiler,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// Parts of shaders' texts, and what stands in their place.
     replacements: RwLock<Vec<(&'static str, String)>>,
@@ -188,6 +189,7 @@ impl Gpu {
             traits,
             strategies: RwLock::default(),
             clock: Clock::new(&device, &queue),
+            compiler: Compiler::new(&device),
             device,
             queue,
             memory,
@@ -466,7 +468,7 @@ impl Gpu {
                 constants: constants.into(),
                 int8_units: self.int8_units().filter(|_| entry_point.has_int8_matrices),
             };
-            Pipeline::begin(&self.device, entry_point, recipe)
+            self.compiler.begin(entry_point, recipe)
         };
         pipelines.entry(key).or_insert_with(begin).clone()
     }

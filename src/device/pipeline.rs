@@ -5,6 +5,7 @@ use super::dispatch::Bound;
 use super::gpu::{CooperativeUnits, EntryPoint};
 use super::int8_matrices;
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Holds a kernel that is compiled, or will be.
@@ -32,25 +33,47 @@ pub(super) struct Recipe {
     pub(super) int8_units: Option<CooperativeUnits>,
 }
 
-impl Pipeline {
-    /// Begins to compile an entry point.
-    pub(super) fn begin(
-        device: &wgpu::Device,
-        entry_point: EntryPoint,
-        recipe: Recipe,
-    ) -> Arc<Self> {
-        let pipeline = Arc::new(Self {
+/// Compiles the kernels of one device.
+pub(super) struct Compiler {
+    device: wgpu::Device,
+    /// Whether nobody waits any more.
+    is_abandoned: Arc<AtomicBool>,
+}
+
+impl Compiler {
+    pub(super) fn new(device: &wgpu::Device) -> Self {
+        Self {
             device: device.clone(),
+            is_abandoned: Arc::default(),
+        }
+    }
+
+    /// Begins to compile an entry point.
+    pub(super) fn begin(&self, entry_point: EntryPoint, recipe: Recipe) -> Arc<Pipeline> {
+        let pipeline = Arc::new(Pipeline {
+            device: self.device.clone(),
             entry_point,
             compiled: OnceLock::new(),
         });
-        let begun = pipeline.clone();
-        in_background(move || {
-            begun.compiled.get_or_init(|| begun.compile(&recipe));
+        let (begun, is_abandoned) = (pipeline.clone(), self.is_abandoned.clone());
+        background::run(move || {
+            if !is_abandoned.load(Ordering::Relaxed) {
+                begun.compiled.get_or_init(|| begun.compile(&recipe));
+            }
         });
         pipeline
     }
+}
 
+/// Leaves out what hasn't begun and waits for the rest: no driver likes to be unloaded while it compiles.
+impl Drop for Compiler {
+    fn drop(&mut self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        background::finish();
+    }
+}
+
+impl Pipeline {
     /// Returns the kernel's name.
     pub(super) fn kernel(&self) -> &'static str {
         self.entry_point.shader.name
@@ -139,19 +162,36 @@ impl Pipeline {
     }
 }
 
-/// Runs a task in threads that are for compiling alone: whoever waits for it may be a task of all others.
+/// Threads that are for compiling alone: whoever waits for what they do may be a task of all others.
 #[cfg(not(target_arch = "wasm32"))]
-fn in_background(task: impl FnOnce() + Send + 'static) {
-    static COMPILERS: OnceLock<rayon::ThreadPool> = OnceLock::new();
-    let compilers = COMPILERS.get_or_init(|| {
-        let threads = rayon::ThreadPoolBuilder::new();
-        threads.build().expect("the system gives threads")
-    });
-    compilers.spawn(task);
+mod background {
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+    use std::sync::OnceLock;
+
+    /// Holds the threads from the first task on, unless the system gives none.
+    static THREADS: OnceLock<Option<ThreadPool>> = OnceLock::new();
+
+    pub(super) fn run(task: impl FnOnce() + Send + 'static) {
+        match THREADS.get_or_init(|| ThreadPoolBuilder::new().build().ok()) {
+            Some(threads) => threads.spawn(task),
+            None => task(),
+        }
+    }
+
+    /// Waits for every task.
+    pub(super) fn finish() {
+        if let Some(Some(threads)) = THREADS.get() {
+            threads.broadcast(|_| ());
+        }
+    }
 }
 
-/// Runs a task at once: a browser gives no threads, and compiles in the background by itself.
+/// Does the same at once: a browser gives no threads, and compiles in the background by itself.
 #[cfg(target_arch = "wasm32")]
-fn in_background(task: impl FnOnce()) {
-    task();
+mod background {
+    pub(super) fn run(task: impl FnOnce()) {
+        task();
+    }
+
+    pub(super) fn finish() {}
 }
