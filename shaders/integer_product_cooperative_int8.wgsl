@@ -3,11 +3,10 @@
 //
 // A subgroup multiplies a block of matrices: TALL four, else two down, four across. A twin's R1 and R2 are rows of their own:
 // the upper half of a block is R1 of its rows, the lower half R2 of the same rows. A workgroup has BLOCKS_DOWN by
-// BLOCKS_ACROSS blocks, and SLICES subgroups, a power of two, to
-// a block, each for another slice of k: where there are few rows, more
-// subgroups have something to do. The workgroup stages STEP codes of all its rows, columns and slices, having fetched them
-// while the ones before were multiplied. How many subgroups there are is known only here: where there are fewer than asked
-// for, they take turns.
+// BLOCKS_ACROSS blocks, and SLICES subgroups, a power of two, to a block, each for another slice of k: where there are few
+// rows, more subgroups have something to do. The workgroup stages QUADS times sixteen codes of all its rows, columns and
+// slices, having fetched them while the ones before were multiplied. How many subgroups there are is known only here: where
+// there are fewer than asked for, they take turns.
 
 enable wgpu_cooperative_matrix;
 
@@ -24,7 +23,7 @@ override DOWN: u32 = select(2u, 4u, TALL);
 const ACROSS: u32 = 4u;
 override RANGES: u32 = select(1u, 2u, TWIN);
 
-// Codes that are staged at once of each slice: in quads of sixteen, and in words.
+// Codes of a line that are staged at once of each slice: in quads of sixteen, and in words.
 override QUADS: u32 = 4u;
 override WORDS: u32 = 4u * QUADS;
 // Quads from a line to the next; a line is a row of the left operand or a column of the right one. Lines that are read

@@ -1,8 +1,9 @@
 //! Which adapters there are, what they can do, and which one to use.
 
-use super::gpu::{CooperativeUnits, Traits};
+use super::gpu::Traits;
 use super::int8_matrices;
 use super::self_test::self_test;
+use super::strategy::CooperativeUnits;
 use super::{Device, Gpu};
 use crate::error::{Error, Result};
 use serde::Serialize;

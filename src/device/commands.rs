@@ -2,8 +2,9 @@
 
 use super::buffer::Buffer;
 use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
-use super::gpu::{Binding, Clock, EntryPoint, Gpu};
+use super::gpu::{Binding, Clock, Gpu};
 use super::pool::{Allocation, Pool};
+use super::shader::EntryPoint;
 use super::uniforms::Uniforms;
 use super::{Device, byte_len};
 use crate::error::{Error, Result};

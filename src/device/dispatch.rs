@@ -1,7 +1,7 @@
 //! A kernel with its bindings, ready to run.
 
+use super::bound::Bound;
 use super::pipeline::Pipeline;
-use std::num::NonZeroU64;
 use std::sync::{Arc, OnceLock};
 
 /// Limits the dispatches in one submission: enough that submission costs nothing beside the work, few enough that
@@ -19,24 +19,6 @@ struct Parts {
     /// The same as the pipeline wants it, once that is compiled.
     bind_group: OnceLock<wgpu::BindGroup>,
     grid: [u32; 3],
-}
-
-/// Holds the part of a buffer that is bound.
-pub(super) struct Bound {
-    pub(super) buffer: wgpu::Buffer,
-    pub(super) offset: u64,
-    /// Its bytes; `None` for all that follow.
-    pub(super) size: Option<NonZeroU64>,
-}
-
-impl From<&wgpu::Buffer> for Bound {
-    fn from(whole: &wgpu::Buffer) -> Self {
-        Self {
-            buffer: whole.clone(),
-            offset: 0,
-            size: None,
-        }
-    }
 }
 
 impl Dispatch {

@@ -1,13 +1,15 @@
 //! One opened wgpu device: pipelines, buffers, faults. Nothing in it is about work in flight.
 
+use super::bound::Bound;
 use super::buffer::Buffer;
 use super::byte_len;
-use super::dispatch::{Bound, DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::memory::MemoryUse;
 use super::pipeline::{Compiler, Pipeline, Recipe};
 use super::pool::Allocation;
+use super::shader::{EntryPoint, Shader};
 use super::staging::Staging;
-use super::strategy::{Strategy, Tile};
+use super::strategy::{CooperativeUnits, Strategy, Tile};
 use super::uniforms::Uniforms;
 use super::uploads::Uploads;
 use crate::error::{Error, Result};
@@ -19,48 +21,6 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-
-/// Holds a kernel's WGSL. Its entry point is `main`; a kernel that can divide its work in several ways has one for
-/// each, and all of them use the same bindings.
-pub struct Shader {
-    /// The file's name without its ending; names the kernel in errors.
-    pub name: &'static str,
-    /// The text of its own file and of the pieces in `shaders/shared` that it uses.
-    pub source: &'static str,
-}
-
-impl Shader {
-    /// Names another entry point than `main`.
-    pub const fn entry_point(&'static self, name: &'static str) -> EntryPoint {
-        EntryPoint {
-            shader: self,
-            name,
-            has_int8_matrices: false,
-        }
-    }
-
-    /// Names `main` of a shader whose matrices of floats stand for such of int8, on a device that has them.
-    pub const fn on_int8_matrices(&'static self) -> EntryPoint {
-        EntryPoint {
-            has_int8_matrices: true,
-            ..self.entry_point("main")
-        }
-    }
-}
-
-/// Names what a dispatch runs.
-#[derive(Clone, Copy)]
-pub struct EntryPoint {
-    pub(super) shader: &'static Shader,
-    pub(super) name: &'static str,
-    pub(super) has_int8_matrices: bool,
-}
-
-impl From<&'static Shader> for EntryPoint {
-    fn from(shader: &'static Shader) -> Self {
-        shader.entry_point("main")
-    }
-}
 
 /// Passes a buffer to a dispatch. The order of the arguments is the order of `@binding` in the shader, from 1.
 pub enum Binding<'a> {
@@ -106,19 +66,6 @@ impl Clock {
 /// Says what a pipeline was specialised for: the kernel's name, its entry point and its override constants, values as
 /// bits.
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
-
-/// Describes an adapter's cooperative matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CooperativeUnits {
-    /// Rows of a left matrix and columns of a right one, 8 or 16.
-    pub side: u32,
-    /// Columns of a left matrix and rows of a right one.
-    pub depth: u32,
-    /// Invocations of the smallest subgroup, which has one matrix in common.
-    pub subgroup: u32,
-    /// Workgroup memory that kernels may use, in bytes.
-    pub workgroup_bytes: u32,
-}
 
 /// Holds what is known of an adapter.
 pub(super) struct Traits {

@@ -4,6 +4,7 @@
 //! commands are carried out in order, at the latest when a result is read.
 
 mod adapter;
+mod bound;
 #[cfg(target_arch = "wasm32")]
 mod browser;
 mod buffer;
@@ -15,6 +16,7 @@ mod memory;
 mod pipeline;
 mod pool;
 mod self_test;
+mod shader;
 mod staging;
 mod strategy;
 mod uniforms;
@@ -26,9 +28,10 @@ pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_asy
 pub use adapter::{adapters, open};
 pub use buffer::Buffer;
 pub use commands::{Commands, Recording};
-pub use gpu::{Binding, CooperativeUnits, EntryPoint, Gpu, Shader};
+pub use gpu::{Binding, Gpu};
 pub use memory::MemoryUse;
-pub use strategy::{Strategy, Tile};
+pub use shader::{EntryPoint, Shader};
+pub use strategy::{CooperativeUnits, Strategy, Tile};
 
 #[cfg(doc)]
 use crate::error::Error;

@@ -1,9 +1,10 @@
 //! A kernel, compiled for a device. That happens in the background: a driver may take a tenth of a second, and several compile
 //! side by side while the host goes on to append their dispatches.
 
-use super::dispatch::Bound;
-use super::gpu::{CooperativeUnits, EntryPoint};
+use super::bound::Bound;
 use super::int8_matrices;
+use super::shader::EntryPoint;
+use super::strategy::CooperativeUnits;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,9 +17,9 @@ pub(super) struct Pipeline {
 }
 
 /// Holds a compiled kernel, and how its buffers are bound.
-pub(super) struct Compiled {
-    pub(super) pipeline: wgpu::ComputePipeline,
-    pub(super) layout: wgpu::BindGroupLayout,
+struct Compiled {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
 }
 
 /// Says what a kernel is compiled from.
@@ -119,8 +120,8 @@ impl Pipeline {
             };
             int8_matrices::compile(&self.device, &kernel)
         });
-        if let Some(compiled) = of_int8 {
-            return compiled;
+        if let Some((pipeline, layout)) = of_int8 {
+            return Compiled { pipeline, layout };
         }
         // Also what naga doesn't take above: here wgpu says why.
         let pipeline = self

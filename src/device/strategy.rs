@@ -56,6 +56,19 @@ fn one() -> u32 {
     1
 }
 
+/// Describes an adapter's cooperative matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CooperativeUnits {
+    /// Rows of a left matrix and columns of a right one, 8 or 16.
+    pub side: u32,
+    /// Columns of a left matrix and rows of a right one.
+    pub depth: u32,
+    /// Invocations of the smallest subgroup, which has one matrix in common.
+    pub subgroup: u32,
+    /// Workgroup memory that kernels may use, in bytes.
+    pub workgroup_bytes: u32,
+}
+
 /// Limits a workgroup's invocations, as WebGPU does by default.
 const MOST_INVOCATIONS: u64 = 256;
 const MOST_BYTES: u64 = 16 << 10;

@@ -2,7 +2,7 @@
 //!
 //! A buffer for each would take the host longer to create and fill than all the rest of a dispatch.
 
-use super::dispatch::Bound;
+use super::bound::Bound;
 use std::num::NonZeroU64;
 
 /// Sets the bytes of one buffer: as many parameters as there are dispatches in a submission.

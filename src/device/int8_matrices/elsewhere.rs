@@ -1,7 +1,6 @@
 //! Devices that have none.
 
 use super::Kernel;
-use crate::device::pipeline::Compiled;
 
 /// Finds none.
 pub(in crate::device) fn offered(_adapter: &wgpu::Adapter) -> Option<[u32; 2]> {
@@ -9,6 +8,9 @@ pub(in crate::device) fn offered(_adapter: &wgpu::Adapter) -> Option<[u32; 2]> {
 }
 
 /// Compiles nothing, and isn't asked, because none are offered.
-pub(in crate::device) fn compile(_device: &wgpu::Device, _kernel: &Kernel) -> Option<Compiled> {
+pub(in crate::device) fn compile(
+    _device: &wgpu::Device,
+    _kernel: &Kernel,
+) -> Option<(wgpu::ComputePipeline, wgpu::BindGroupLayout)> {
     None
 }

@@ -2,7 +2,6 @@
 
 use super::Kernel;
 use super::spirv::with_int8_matrices;
-use crate::device::pipeline::Compiled;
 use ash::vk;
 use std::borrow::Cow;
 use wgpu::naga;
@@ -39,8 +38,12 @@ pub(in crate::device) fn offered(adapter: &wgpu::Adapter) -> Option<[u32; 2]> {
         .max()
 }
 
-/// Compiles `main` of a kernel with matrices of int8; `None` if naga doesn't take its text.
-pub(in crate::device) fn compile(device: &wgpu::Device, kernel: &Kernel) -> Option<Compiled> {
+/// Compiles `main` of a kernel with matrices of int8, and says how its buffers are bound; `None` if naga doesn't take its
+/// text.
+pub(in crate::device) fn compile(
+    device: &wgpu::Device,
+    kernel: &Kernel,
+) -> Option<(wgpu::ComputePipeline, wgpu::BindGroupLayout)> {
     let (words, entries) = to_spirv(kernel)
         .inspect_err(|problem| log::debug!("kernel {}: {problem}", kernel.name))
         .ok()?;
@@ -77,7 +80,7 @@ pub(in crate::device) fn compile(device: &wgpu::Device, kernel: &Kernel) -> Opti
         compilation_options: Default::default(),
         cache: None,
     });
-    Some(Compiled { pipeline, layout })
+    Some((pipeline, layout))
 }
 
 /// Makes SPIR-V of a kernel's text, and lists what it binds.
