@@ -1,8 +1,8 @@
 //! Cooperative matrices of int8 with sums in i32, which WGSL and naga don't have, where Vulkan offers them.
 //!
 //! Kernels are written with matrices of f32 in their place, multiplied and moved and nothing else. Naga makes SPIR-V of them
-//! (with the usual checks of indices), in which three instructions tell the kinds apart: the types of the matrices, and
-//! the product, which has to say that its operands are signed. Those are changed, and the result is given to the driver as it
+//! (with the usual checks of indices), in which two kinds of instructions tell them apart: the matrices' types, and the
+//! product, which has to say that its operands are signed. Those are changed, and the result is given to the driver as it
 //! is. A matrix's bits are moved as they are, so what lies in memory as floats is read as codes.
 
 #[cfg(any(target_arch = "wasm32", target_vendor = "apple"))]
