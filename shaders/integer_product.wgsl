@@ -38,10 +38,8 @@ fn next_columns(stored: vec4<u32>, word: u32, missing: ptr<function, vec4<u32>>)
     }
     let part = word % GROUP;
     let last = part == GROUP - 1u;
-    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
-    let piece = (stored << vec4(BITS - SPARE * part)) & vec4(upper_bits >> (SPARE * part));
-    let columns = select(stored & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u), *missing, last);
-    *missing = select(*missing | piece, vec4(0u), last);
+    let columns = select(stored_lanes(stored), *missing, last);
+    *missing = select(*missing | missing_piece(stored, part), vec4(0u), last);
     return columns;
 }
 
@@ -155,7 +153,7 @@ fn main(
             var errors = vec4(0.0);
             for (var row = 0u; row < 4u; row++) {
                 let at = 4u * (v * ROW_VECTORS + r) + row;
-                errors = with_row(errors, store(matrix, columns, 4u * row_vector + row, upper[at], lower[at]));
+                errors = with_row(errors, store(matrix, columns, 4u * row_vector + row, combined(columns.shift, upper[at], lower[at])));
             }
             store_errors(matrix, row_vector, vector + v, errors);
         }
@@ -304,7 +302,7 @@ fn tiled(
             var errors = vec4(0.0);
             for (var row = 0u; row < 4u; row++) {
                 let at = 8u * v + 4u * r + row;
-                errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1_sums[at], r2_sums[at]));
+                errors = with_row(errors, store(matrix, columns, 4u * row_vector + row, combined_sums(columns.shift, r1_sums[at], r2_sums[at])));
             }
             store_errors(matrix, row_vector, vector, errors);
         }

@@ -150,7 +150,7 @@ fn finish(matrix: Matrix, row_vector: u32, vector: u32, at: u32) {
         if TWIN {
             r2 = exchanged(at + row * SIDE, 1u);
         }
-        errors = with_row(errors, store_sums(matrix, columns, 4u * row_vector + row, r1, r2));
+        errors = with_row(errors, store(matrix, columns, 4u * row_vector + row, combined_sums(columns.shift, r1, r2)));
     }
     store_errors(matrix, row_vector, vector, errors);
 }

@@ -44,6 +44,10 @@ override FETCHES: u32 = (CHUNKS + LANES - 1u) / LANES;
 // Sums are exchanged two matrices of each range at a time, which lie side by side.
 override SUMS_PITCH: u32 = RANGES * SIDE / 2u + 1u;
 override SLOT: u32 = SIDE * SUMS_PITCH;
+// What an invocation finishes at once: a column of values, a word of codes, or four by four sums whose errors are added up.
+override IS_CODES: bool = EPILOGUE == CODES || EPILOGUE == GELU_CODES;
+override PARTS: u32 = select(select(SIDE * SIDE / 8u, SIDE * SIDE / 2u, IS_CODES), 2u * SIDE, EPILOGUE == VALUES);
+const ROW_VECTORS: u32 = SIDE / 4u;
 // [slice][line][quad]; then, at the end, [block][slice][row][quad of sums].
 override TILE_LEN: u32 = PIECES_PER_QUAD * max(SLICES * LINES * PITCH, BLOCKS * SLICES * SLOT);
 var<workgroup> tile: array<Piece, TILE_LEN>;
@@ -77,12 +81,28 @@ fn rows_at(at: u32, word: u32) -> vec4<u32> {
     return a[at];
 }
 
-// One word of four columns, likewise.
-fn columns_or_zeros(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
-    if word >= parameters.words {
-        return vec4(0u);
+// Four words of four columns, of which the first is a multiple of four. What lies past the end may be anything, because rows
+// are zero there.
+fn columns_chunk(matrix_b: u32, word: u32, vector: u32) -> Chunk {
+    let vectors = (parameters.n + 3u) / 4u;
+    if SPARE == 0u {
+        let at = matrix_b + word * vectors + vector;
+        return Chunk(b[at], b[at + vectors], b[at + 2u * vectors], b[at + 3u * vectors]);
     }
-    return columns_at(matrix_b, word, vector);
+    // They are whole groups, so nothing stored is read twice: one of three words, or two of a word each.
+    let at = matrix_b + word / GROUP * (GROUP - 1u) * vectors + vector;
+    let first = b[at];
+    let second = b[at + vectors];
+    if GROUP == 2u {
+        return Chunk(stored_lanes(first), missing_piece(first, 0u), stored_lanes(second), missing_piece(second, 0u));
+    }
+    let third = b[at + 2u * vectors];
+    return Chunk(
+        stored_lanes(first),
+        stored_lanes(second),
+        stored_lanes(third),
+        missing_piece(first, 0u) | missing_piece(second, 1u) | missing_piece(third, 2u),
+    );
 }
 
 // Fetches chunk `number` of those that are staged next: of a slice rows first, then columns. Neighbours fetch the quads of
@@ -105,15 +125,10 @@ fn fetch(place: Place, first_word: u32, number: u32) -> Chunk {
         );
     }
     let across = place.first_across + vector - TILE_DOWN;
-    if across >= (parameters.n + 3u) / 4u {
+    if word >= parameters.words || across >= (parameters.n + 3u) / 4u {
         return Chunk();
     }
-    return Chunk(
-        columns_or_zeros(place.matrix.b, word, across),
-        columns_or_zeros(place.matrix.b, word + 1u, across),
-        columns_or_zeros(place.matrix.b, word + 2u, across),
-        columns_or_zeros(place.matrix.b, word + 3u, across),
-    );
+    return columns_chunk(place.matrix.b, word, across);
 }
 
 // Stages a chunk that was fetched as this `number`. Rows of a twin become two lines, R1's and R2's.
@@ -174,24 +189,104 @@ fn over_slices(at: u32, slices: u32) -> vec4<i32> {
     return sums;
 }
 
-// Finishes four by four sums in the tile's vectors `down` and `across`, of which the first row lies at `at`.
-fn finish(place: Place, down: u32, across: u32, at: u32, slices: u32) {
-    let row_vector = place.first_down + down;
-    let vector = place.first_across + across;
+// The integers of four neighbouring columns of a row, whose sums lie at `at`.
+fn row_at(at: u32, slices: u32, shift: u32) -> vec4<f32> {
+    var r2 = vec4(0i);
+    if TWIN {
+        r2 = over_slices(at + SIDE / 2u, slices);
+    }
+    return combined_sums(shift, over_slices(at, slices), r2);
+}
+
+// One sum of four neighbouring rows over all slices: the first is number `which` of the four at `at`.
+fn rows_over_slices(at: u32, which: u32, slices: u32) -> vec4<i32> {
+    var sums = vec4(0i);
+    for (var slice = 0u; slice < slices; slice++) {
+        let first = at + slice * SLOT;
+        sums += vec4(
+            taken_one(first, which),
+            taken_one(first + SUMS_PITCH, which),
+            taken_one(first + 2u * SUMS_PITCH, which),
+            taken_one(first + 3u * SUMS_PITCH, which),
+        );
+    }
+    return sums;
+}
+
+// The tile's columns of vector `across`.
+fn columns_of_tile(place: Place, across: u32) -> Columns {
     var columns = place.columns;
-    columns.first = 4u * vector;
+    columns.first = 4u * (place.first_across + across);
     columns.scale = column_scales[across];
     columns.bias = column_biases[across];
-    var errors = vec4(0.0);
-    for (var row = 0u; row < 4u; row++) {
-        let r1 = over_slices(at + row * SUMS_PITCH, slices);
+    return columns;
+}
+
+// Finishes codes: four neighbouring columns of the tile's row `row`, whose sums lie at `at`.
+fn finish_row(place: Place, row: u32, across: u32, at: u32, slices: u32) {
+    let columns = columns_of_tile(place, across);
+    store(place.matrix, columns, 4u * place.first_down + row, row_at(at, slices, columns.shift));
+}
+
+// Finishes values: all rows of a matrix in one column, number `which` of vector `across`. The first row's sums lie at `at`.
+fn finish_column(place: Place, down: u32, across: u32, which: u32, at: u32, slices: u32) {
+    let column = 4u * (place.first_across + across) + which;
+    let scale = column_scales[across][which];
+    let bias = column_biases[across][which];
+    // All residuals before anything is stored: one wait for them.
+    var to: array<vec4<u32>, ROW_VECTORS>;
+    var added: array<vec4<f32>, ROW_VECTORS>;
+    for (var r = 0u; r < ROW_VECTORS; r++) {
+        to[r] = values_at(place.matrix, 4u * (place.first_down + down + r), column);
+        added[r] = residuals(to[r]);
+    }
+    for (var r = 0u; r < ROW_VECTORS; r++) {
+        let first_at = at + 4u * r * SUMS_PITCH;
         var r2 = vec4(0i);
         if TWIN {
-            r2 = over_slices(at + row * SUMS_PITCH + SIDE / 2u, slices);
+            r2 = rows_over_slices(first_at + SIDE / 2u, which, slices);
         }
-        errors = with_row(errors, store_sums(place.matrix, columns, 4u * row_vector + row, r1, r2));
+        let integers = combined_sums(place.columns.shift, rows_over_slices(first_at, which, slices), r2);
+        var values = integers * scale + bias;
+        if parameters.has_residual != 0u {
+            values += added[r];
+        }
+        store_values(place.matrix, to[r], values);
     }
-    store_errors(place.matrix, row_vector, vector, errors);
+}
+
+// Finishes errors: four by four, whose first row's sums lie at `at`.
+fn finish_square(place: Place, down: u32, across: u32, at: u32, slices: u32) {
+    let columns = columns_of_tile(place, across);
+    let row_vector = place.first_down + down;
+    var errors = vec4(0.0);
+    for (var row = 0u; row < 4u; row++) {
+        let integers = row_at(at + row * SUMS_PITCH, slices, columns.shift);
+        errors = with_row(errors, store(place.matrix, columns, 4u * row_vector + row, integers));
+    }
+    store_errors(place.matrix, row_vector, columns.first / 4u, errors);
+}
+
+// Finishes part `within` of the two matrices that lie side by side at `at`; in the tile, their first row and column vectors
+// are `down` and `across`. Neighbours write what lies side by side: codes along a column, values along a row.
+fn finish(place: Place, down: u32, across: u32, within: u32, at: u32, slices: u32) {
+    switch EPILOGUE {
+        case VALUES: {
+            let vector = within / 4u;
+            finish_column(place, down, across + vector, within % 4u, at + vector, slices);
+        }
+        case CODES, GELU_CODES: {
+            let row = within % SIDE;
+            let vector = within / SIDE;
+            finish_row(place, 4u * down + row, across + vector, at + row * SUMS_PITCH + vector, slices);
+        }
+        default: {
+            let row_vector = within / (SIDE / 2u);
+            let vector = within % (SIDE / 2u);
+            let first_at = at + 4u * row_vector * SUMS_PITCH + vector;
+            finish_square(place, down + row_vector, across + vector, first_at, slices);
+        }
+    }
 }
 
 @compute @workgroup_size(LANES)
@@ -329,10 +424,9 @@ fn main(
         }
 
         // Two matrices of each block after the other (of a twin two of R1 and the same two of R2), through workgroup memory to
-        // whoever finishes them: an invocation for four by four sums, in a loop, because what becomes of them is long.
+        // whoever finishes them, in a loop, because what becomes of them is long.
         let slot = turn_block * slices + first_slice;
-        let across = SIDE / 2u;
-        let to_finish = min(blocks, BLOCKS - first_block) * (SIDE / 4u) * across;
+        let to_finish = min(blocks, BLOCKS - first_block) * PARTS;
         for (var turn = 0u; turn < 2u * DOWN / RANGES; turn++) {
             switch turn {
                 case 0u: {
@@ -381,26 +475,17 @@ fn main(
                 }
             }
             workgroupBarrier();
-            // The matrices' place in their block.
-            let matrix_down = turn / 2u;
-            let vector_across = turn % 2u * across;
-            for (var at = lane; at < to_finish; at += LANES) {
-                let within = at % (SIDE / 4u * across);
-                let finished = at / (SIDE / 4u * across);
-                // Neighbours write what lies side by side: values along a row, codes along a column.
-                var row_vector = within / across;
-                var vector = within % across;
-                if EPILOGUE == CODES || EPILOGUE == GELU_CODES {
-                    row_vector = within % (SIDE / 4u);
-                    vector = within / (SIDE / 4u);
-                }
+            for (var part = lane; part < to_finish; part += LANES) {
+                let finished = part / PARTS;
                 let finished_block = first_block + finished;
-                let block_down = finished_block / BLOCKS_ACROSS * (DOWN / RANGES) + matrix_down;
+                let matrix_down = finished_block / BLOCKS_ACROSS * (DOWN / RANGES) + turn / 2u;
+                let matrix_across = finished_block % BLOCKS_ACROSS * ACROSS + turn % 2u * 2u;
                 finish(
                     place,
-                    block_down * (SIDE / 4u) + row_vector,
-                    finished_block % BLOCKS_ACROSS * SIDE + vector_across + vector,
-                    finished * slices * SLOT + 4u * row_vector * SUMS_PITCH + vector,
+                    matrix_down * (SIDE / 4u),
+                    matrix_across * (SIDE / 4u),
+                    part % PARTS,
+                    finished * slices * SLOT,
                     slices,
                 );
             }

@@ -110,6 +110,18 @@ fn matrix_of(index: u32) -> Matrix {
     );
 }
 
+// What is stored of a word, without the pieces of another.
+fn stored_lanes(stored: vec4<u32>) -> vec4<u32> {
+    return stored & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u);
+}
+
+// The piece of the missing word that is stored in part `part` of its group, in its place.
+fn missing_piece(stored: vec4<u32>, part: u32) -> vec4<u32> {
+    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
+    let piece = SPARE * part;
+    return (stored << vec4(BITS - piece)) & vec4(upper_bits >> piece);
+}
+
 // One word of four columns of b, each code times 2^SPARE.
 fn columns_at(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
     let vectors = (parameters.n + 3u) / 4u;
@@ -119,13 +131,11 @@ fn columns_at(matrix_b: u32, word: u32, vector: u32) -> vec4<u32> {
     let part = word % GROUP;
     let group_at = matrix_b + word / GROUP * (GROUP - 1u) * vectors + vector;
     if part < GROUP - 1u {
-        return b[group_at + part * vectors] & vec4(((0xffu << SPARE) & 0xffu) * 0x01010101u);
+        return stored_lanes(b[group_at + part * vectors]);
     }
-    let upper_bits = ((0xffu << BITS) & 0xffu) * 0x01010101u;
     var missing = vec4(0u);
     for (var other = 0u; other < GROUP - 1u; other++) {
-        let piece = SPARE * other;
-        missing |= (b[group_at + other * vectors] << vec4(BITS - piece)) & vec4(upper_bits >> piece);
+        missing |= missing_piece(b[group_at + other * vectors], other);
     }
     return missing;
 }
@@ -164,16 +174,43 @@ fn columns_of(matrix: Matrix, first: u32) -> Columns {
     return columns;
 }
 
-// Finishes four neighbouring columns of one row, where they exist; the integers are `lower`, or a twin's `upper` and
-// `lower`. Returns their squared errors, zero but for ERROR and COLUMN_ERRORS.
-fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: vec4<i32>) -> vec4<f32> {
+// A product's integers, as floats; `upper` counts for a twin only.
+fn combined(shift: u32, upper: vec4<i32>, lower: vec4<i32>) -> vec4<f32> {
+    if !TWIN {
+        return vec4<f32>(lower);
+    }
+    return vec4<f32>(lower) + vec4<f32>(upper) * f32(1u << shift);
+}
+
+// The same of sums over the lanes of R1 and of R2, each 2^SPARE times too large; without TWIN, `r1` is over all lanes.
+fn combined_sums(shift: u32, r1: vec4<i32>, r2: vec4<i32>) -> vec4<f32> {
+    let sum = r1 >> vec4(SPARE);
+    if !TWIN {
+        return combined(shift, vec4(0i), sum);
+    }
+    // R1 is split at the shift, and its upper part joins R2: neither can wrap.
+    let r1_sum = parameters.r1_sign * sum;
+    let upper = (r2 >> vec4(SPARE)) + (r1_sum >> vec4(shift));
+    return combined(shift, upper, r1_sum & vec4((1i << shift) - 1i));
+}
+
+// The row of the output where a row's values go; padding goes to none.
+const NO_ROW: u32 = 0xffffffffu;
+fn out_row(row: u32) -> u32 {
+    let p = parameters;
+    if p.order_rows == 0u {
+        return row;
+    }
+    let token = order_or_encoder[row % p.order_rows];
+    return select(NO_ROW, row / p.order_rows * p.image_rows + token, token < p.image_rows);
+}
+
+// Finishes four neighbouring columns of one row, where they exist. Returns their squared errors, zero but for ERROR and
+// COLUMN_ERRORS.
+fn store(matrix: Matrix, columns: Columns, row: u32, integers: vec4<f32>) -> vec4<f32> {
     let p = parameters;
     if row >= p.m || columns.first >= p.n {
         return vec4(0.0);
-    }
-    var integers = vec4<f32>(lower);
-    if TWIN {
-        integers += vec4<f32>(upper) * f32(1u << columns.shift);
     }
     let values = integers * columns.scale + columns.bias;
     if EPILOGUE == CODES {
@@ -184,16 +221,15 @@ fn store(matrix: Matrix, columns: Columns, row: u32, upper: vec4<i32>, lower: ve
         store_codes(matrix, columns, row, gelu(values));
         return vec4(0.0);
     }
-    var out_row = row;
-    if EPILOGUE == VALUES && p.order_rows != 0u {
-        let token = order_or_encoder[row % p.order_rows];
-        if token >= p.image_rows {
+    var to_row = row;
+    if EPILOGUE == VALUES {
+        to_row = out_row(row);
+        if to_row == NO_ROW {
             return vec4(0.0);
         }
-        out_row = row / p.order_rows * p.image_rows + token;
     }
     var errors = vec4(0.0);
-    let first_at = matrix.out + out_row * p.out.row + columns.first * p.out.column;
+    let first_at = matrix.out + to_row * p.out.row + columns.first * p.out.column;
     // All of them before anything is stored: one wait instead of four.
     var operands = vec4(0.0);
     if EPILOGUE != VALUES || p.has_residual != 0u {
@@ -231,16 +267,42 @@ fn with_row(errors: vec4<f32>, row: vec4<f32>) -> vec4<f32> {
     return vec4(errors.x + (row.x + row.y + row.z + row.w), 0.0, 0.0, 0.0);
 }
 
-// The same for sums over the lanes of R1 and of R2, each 2^SPARE times too large; without TWIN, `r1` is over all lanes.
-fn store_sums(matrix: Matrix, columns: Columns, row: u32, r1: vec4<i32>, r2: vec4<i32>) -> vec4<f32> {
-    let sum = r1 >> vec4(SPARE);
-    if !TWIN {
-        return store(matrix, columns, row, vec4(0i), sum);
+// Where the values of a column's row go. What doesn't exist, and padding, goes nowhere.
+const NOWHERE: u32 = 0xffffffffu;
+fn value_at(matrix: Matrix, row: u32, column: u32) -> u32 {
+    let p = parameters;
+    if row >= p.m || column >= p.n {
+        return NOWHERE;
     }
-    // R1 is split at the shift, and its upper part joins R2: neither can wrap.
-    let r1_sum = parameters.r1_sign * sum;
-    let upper = (r2 >> vec4(SPARE)) + (r1_sum >> vec4(columns.shift));
-    return store(matrix, columns, row, upper, r1_sum & vec4((1i << columns.shift) - 1i));
+    let to_row = out_row(row);
+    return select(matrix.out + to_row * p.out.row + column * p.out.column, NOWHERE, to_row == NO_ROW);
+}
+
+fn values_at(matrix: Matrix, first_row: u32, column: u32) -> vec4<u32> {
+    return vec4(
+        value_at(matrix, first_row, column),
+        value_at(matrix, first_row + 1u, column),
+        value_at(matrix, first_row + 2u, column),
+        value_at(matrix, first_row + 3u, column),
+    );
+}
+
+// What is added to the values that go there.
+fn residuals(at: vec4<u32>) -> vec4<f32> {
+    if parameters.has_residual == 0u {
+        return vec4(0.0);
+    }
+    // Without branches, so that all are waited for at once.
+    let read_at = select(at, vec4(0u), at == vec4(NOWHERE));
+    return vec4(operand[read_at.x], operand[read_at.y], operand[read_at.z], operand[read_at.w]);
+}
+
+fn store_values(matrix: Matrix, at: vec4<u32>, values: vec4<f32>) {
+    for (var r = 0u; r < 4u; r++) {
+        if at[r] != NOWHERE {
+            out[matrix.job * parameters.job_stride + at[r]] = bitcast<u32>(values[r]);
+        }
+    }
 }
 
 fn encoder_word(at: u32) -> u32 {

@@ -45,33 +45,48 @@ struct Tile {
     slices: usize,
     /// Quads of codes that are staged at once of each row, column and slice.
     quads: usize,
+    /// The fewest workgroups that it is for: with fewer, a large device has nothing to do for most of its multiprocessors.
+    enough: usize,
+    /// The shortest sum that it is for: a shorter one is sooner computed than finished, and more workgroups finish sooner.
+    shortest: usize,
 }
 
 /// Lists tiles from the one that reads least for its sums to the one that occupies a device soonest. Little workgroup memory
 /// matters more than long stages, because more workgroups are resident then; with few of them, it is the other way round.
-const TILES: [Tile; 3] = [
+const TILES: [Tile; 4] = [
     Tile {
         blocks: [2, 2],
         down: 4,
         slices: 1,
         quads: 2,
+        enough: 128,
+        shortest: 129,
+    },
+    Tile {
+        blocks: [4, 1],
+        down: 2,
+        slices: 1,
+        quads: 4,
+        enough: 128,
+        shortest: 1,
     },
     Tile {
         blocks: [2, 1],
         down: 2,
         slices: 2,
         quads: 4,
+        enough: 64,
+        shortest: 1,
     },
     Tile {
         blocks: [1, 1],
         down: 2,
         slices: 4,
         quads: 4,
+        enough: 1,
+        shortest: 1,
     },
 ];
-
-/// Counts the workgroups that occupy a device, about half as many as a large one has multiprocessors.
-const ENOUGH_WORKGROUPS: usize = 64;
 
 /// Counts the matrices of a block across, as in the shader.
 const ACROSS: usize = 4;
@@ -117,11 +132,12 @@ pub(super) fn dispatch(
     let lanes = units.subgroup.clamp(LANES[0], LANES[1]) as usize;
     let ranges = if is_twin { 2 } else { 1 };
     let sides = [parameters.m as usize, parameters.n as usize];
+    let k = 4 * parameters.words as usize;
     let workgroups = |tile: &Tile| tile.workgroups(side, ranges, sides) * matrices;
     // Nor should half of a tile's columns be past the end.
     let suits = |tile: &&Tile| {
         let [_, across] = tile.lines(side);
-        workgroups(tile) >= ENOUGH_WORKGROUPS && across < 2 * sides[1]
+        workgroups(tile) >= tile.enough && k >= tile.shortest && across < 2 * sides[1]
     };
     let tile = TILES.iter().find(suits).unwrap_or(&TILES[TILES.len() - 1]);
     let mut constants = constants.to_vec();

@@ -19,3 +19,8 @@ fn put(at: u32, words: vec4<u32>) {
 fn taken(at: u32) -> vec4<i32> {
     return bitcast<vec4<i32>>(tile[at]);
 }
+
+// Takes one of them.
+fn taken_one(at: u32, which: u32) -> i32 {
+    return bitcast<i32>(tile[at][which]);
+}

@@ -20,3 +20,8 @@ fn put(at: u32, words: vec4<u32>) {
 fn taken(at: u32) -> vec4<i32> {
     return vec4(bitcast<vec2<i32>>(tile[2u * at]), bitcast<vec2<i32>>(tile[2u * at + 1u]));
 }
+
+// Takes one of them.
+fn taken_one(at: u32, which: u32) -> i32 {
+    return bitcast<i32>(tile[2u * at + which / 2u][which % 2u]);
+}

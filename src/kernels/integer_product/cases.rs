@@ -498,6 +498,7 @@ pub(in crate::kernels) const MISTAKE: Option<Mistake> = Some(Mistake {
 
 pub(in crate::kernels) fn cases() -> Vec<Case> {
     let mut cases = ragged();
+    cases.extend(many());
     cases.extend(narrow());
     cases.extend(longest_sums());
     cases.extend(groups());
@@ -526,11 +527,6 @@ fn ragged() -> Vec<Case> {
         ] {
             cases.push(Data::single(shape, format).exact(""));
         }
-        // Enough of them for the larger tiles of cooperative matrices, too.
-        for matrices in [8, 16] {
-            let data = Data::new([130, 70, 132], [1, matrices], 1, [false; 2], format);
-            cases.push(data.exact(""));
-        }
         for (per_job, what) in [
             ([false, false], "shared codes, "),
             ([false, true], "b per job, "),
@@ -540,6 +536,22 @@ fn ragged() -> Vec<Case> {
             let mut data = Data::new([19, 13, 5], [2, 3], 4, per_job, format);
             data.scales = vec![1.0, 0.5, 4.0, 0.125];
             cases.push(data.exact(what));
+        }
+    }
+    cases
+}
+
+/// Lists cases of so many matrices, and of such lengths, that each of the larger tiles of cooperative matrices is taken.
+fn many() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for format in FORMATS {
+        for (k, matrices) in [(132, 32), (70, 32), (70, 8)] {
+            let mut data = Data::new([130, k, 132], [matrices, 1], 1, [false; 2], format);
+            cases.push(data.clone().exact(""));
+            let next = Group::of_scales(Format::Uniform, 8, [1.0 / 64.0; 2]);
+            cases.push(data.clone().codes("", None, next));
+            data.scales = vec![0.375];
+            cases.push(data.errors(false));
         }
     }
     cases
