@@ -190,9 +190,7 @@ impl Model {
         let mut logits = Vec::with_capacity(images.len());
         for batch in images.chunks(self.network.max_images().min(batch)) {
             let mut commands = Commands::new(self.device());
-            let values = self
-                .run(&mut commands, batch.len(), &batch.concat())
-                .await?;
+            let values = self.run(&mut commands, batch).await?;
             logits.extend(
                 values
                     .chunks_exact(self.network.answer_len())
@@ -264,20 +262,16 @@ impl Model {
         let device = self.device().clone();
         Commands::profile_async(&device, async |commands: &mut Commands| {
             for batch in images.chunks(self.network.max_images()) {
-                self.run(commands, batch.len(), &batch.concat()).await?;
+                self.run(commands, batch).await?;
             }
             Ok(())
         })
         .await
     }
 
-    /// Computes logits or features `[images, answer_len]` from pixels `[images, 3, S, S]`.
-    async fn run(
-        &mut self,
-        commands: &mut Commands,
-        images: usize,
-        values: &[f32],
-    ) -> Result<Vec<f32>> {
+    /// Computes logits or features `[images, answer_len]` from the pixels of each image, `[3, S, S]`.
+    async fn run(&mut self, commands: &mut Commands, pixels: &[Vec<f32>]) -> Result<Vec<f32>> {
+        let images = pixels.len();
         let Self {
             network,
             products,
@@ -291,12 +285,13 @@ impl Model {
         {
             // What the last one holds is free for the new one.
             *program = None;
-            let pixels = device.upload(values);
+            let recorded = device.zeros(pixels.iter().map(Vec::len).sum());
             let mut append = |commands: &mut Commands| {
-                network.logits(commands, products.as_mut(), images, &pixels)
+                network.logits(commands, products.as_mut(), images, &recorded)
             };
             *program = match Commands::record(device, &mut append) {
                 None => {
+                    device.write(&recorded, pixels);
                     let logits = append(commands);
                     return commands.read_async(&logits).await;
                 }
@@ -304,7 +299,7 @@ impl Model {
                     log::debug!("recorded the network for {images} images at once");
                     Some(Program {
                         images,
-                        pixels,
+                        pixels: recorded,
                         logits,
                         recording,
                     })
@@ -312,7 +307,7 @@ impl Model {
             };
         }
         let recorded = program.as_ref().expect("it was recorded above");
-        device.write(&recorded.pixels, values);
+        device.write(&recorded.pixels, pixels);
         commands.replay(&recorded.recording);
         let logits = commands.read_async(&recorded.logits).await;
         if logits.is_err() {

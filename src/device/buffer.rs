@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(sum(1), 6);
         assert_eq!(buffer.derived(|_| true, unwanted).1, 6);
         assert_eq!(sum(10), 60);
-        device.write(&buffer, &[4, 5, 6]);
+        device.write(&buffer, &[[4], [5], [6]]);
         assert_eq!(sum(10), 150);
     }
 }

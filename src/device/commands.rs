@@ -1,7 +1,7 @@
 //! Work for a device, as a value: kernels append to it, and it runs in that order.
 
 use super::buffer::Buffer;
-use super::dispatch::{DISPATCHES_PER_SUBMISSION, Dispatch};
+use super::dispatch::{DISPATCHES_AT_FIRST, DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, Gpu};
 use super::pool::{Allocation, Pool};
 use super::shader::EntryPoint;
@@ -30,6 +30,8 @@ pub struct Commands {
 struct Queued {
     gpu: Arc<Gpu>,
     dispatches: Vec<Dispatch>,
+    /// How many dispatches are submitted at once.
+    limit: usize,
     /// The parameters of these dispatches, if there are any.
     uniforms: Option<Uniforms>,
     pool: Arc<Pool>,
@@ -76,6 +78,7 @@ impl Commands {
                 },
                 gpu: gpu.clone(),
                 dispatches: Vec::new(),
+                limit: DISPATCHES_AT_FIRST,
                 uniforms: None,
                 mode,
             }),
@@ -322,9 +325,9 @@ impl Queued {
     }
 
     fn submit_if_many(&mut self) {
-        let is_many = self.dispatches.len() >= DISPATCHES_PER_SUBMISSION;
-        if is_many && !matches!(self.mode, Mode::Record) {
+        if self.dispatches.len() >= self.limit && !matches!(self.mode, Mode::Record) {
             self.submit(None);
+            self.limit = DISPATCHES_PER_SUBMISSION.min(2 * self.limit);
         }
     }
 
@@ -369,6 +372,7 @@ impl Queued {
         let sources: Vec<_> = buffers.iter().map(Buffer::gpu_buffer).collect();
         let submission = self.submit(Some((&sources, &staging)));
         self.gpu.map(staging.slice(..bytes), submission).await;
+        self.limit = DISPATCHES_AT_FIRST;
         // A fault explains a failed mapping better than the mapping's own error does.
         self.gpu.check()?;
         let mapped = staging

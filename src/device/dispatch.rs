@@ -8,6 +8,10 @@ use std::sync::{Arc, OnceLock};
 /// buffers which only these commands still hold are freed soon.
 pub(super) const DISPATCHES_PER_SUBMISSION: usize = 128;
 
+/// Limits the dispatches in the first submission after a wait, when the device has nothing to do. Later ones are twice as
+/// long each time.
+pub(super) const DISPATCHES_AT_FIRST: usize = 16;
+
 /// Holds a dispatch that waits to be submitted.
 #[derive(Clone)]
 pub(super) struct Dispatch(Arc<Parts>);

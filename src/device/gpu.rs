@@ -334,15 +334,16 @@ impl Gpu {
         Buffer::gpu(data.len(), Allocation::single(self.memory.clone(), buffer))
     }
 
-    /// Replaces the contents of `buffer` before anything that is submitted from now on.
-    pub(super) fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
-        let bytes = bytemuck::cast_slice(data);
+    /// Replaces the contents of `buffer` by `parts` before anything that is submitted from now on.
+    pub(super) fn write<T: Pod>(&self, buffer: &Buffer<T>, parts: &[impl AsRef<[T]>]) {
+        let parts = parts.iter().map(|part| bytemuck::cast_slice(part.as_ref()));
         let destination = buffer.gpu_buffer();
+        let bytes = byte_len::<T>(buffer.len());
         let written = self
             .uploads
-            .write(&self.device, &self.queue, destination, bytes);
+            .write(&self.device, &self.queue, destination, bytes, parts);
         if let Err(error) = written {
-            self.report_fault(format!("writing {} bytes: {error}", bytes.len()));
+            self.report_fault(format!("writing {bytes} bytes: {error}"));
         }
     }
 

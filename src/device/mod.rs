@@ -100,13 +100,21 @@ impl Device {
         }
     }
 
-    /// Replaces the contents of `buffer`, which is as long as `data`, before anything that is submitted from now on.
-    /// What was submitted before must have been carried out.
-    pub fn write<T: Pod>(&self, buffer: &Buffer<T>, data: &[T]) {
-        assert_eq!(buffer.len(), data.len(), "a buffer is written whole");
+    /// Replaces the contents of `buffer` by `parts`, one after the other and together as long, before anything that is
+    /// submitted from now on. What was submitted before must have been carried out.
+    pub fn write<T: Pod>(&self, buffer: &Buffer<T>, parts: &[impl AsRef<[T]>]) {
+        let len: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+        assert_eq!(buffer.len(), len, "a buffer is written whole");
         match self {
-            Self::Cpu(_) => buffer.host_slice_mut().copy_from_slice(data),
-            Self::Gpu(gpu) => gpu.write(buffer, data),
+            Self::Cpu(_) => {
+                let mut rest = &mut buffer.host_slice_mut()[..];
+                for part in parts.iter().map(AsRef::as_ref) {
+                    let place;
+                    (place, rest) = rest.split_at_mut(part.len());
+                    place.copy_from_slice(part);
+                }
+            }
+            Self::Gpu(gpu) => gpu.write(buffer, parts),
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! A driver pins such memory and clears it, which takes longer than to carry the bytes over: so it's kept for later writes.
 
-use super::byte_len;
 use std::sync::{Arc, Mutex};
 
 /// Limits the bytes that are kept while nobody writes.
@@ -13,24 +12,33 @@ const MOST_KEPT: u64 = 256 << 20;
 pub(super) struct Uploads(Arc<Mutex<Vec<wgpu::Buffer>>>);
 
 impl Uploads {
-    /// Writes `bytes` to `destination`, which holds as many, before anything that is submitted from now on.
+    /// Writes `parts`, which together have `bytes` bytes, to `destination`, which holds as many, before anything that is
+    /// submitted from now on.
     ///
     /// # Errors
     /// Memory that can't be mapped.
-    pub(super) fn write(
+    pub(super) fn write<'a>(
         &self,
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         destination: &wgpu::Buffer,
-        bytes: &[u8],
+        bytes: u64,
+        parts: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), wgpu::MapRangeError> {
-        let buffer = self.take(device, byte_len::<u8>(bytes.len()).next_power_of_two());
+        let buffer = self.take(device, bytes.next_power_of_two());
         let mut mapped = buffer.get_mapped_range_mut(..)?;
-        mapped.slice(..bytes.len()).copy_from_slice(bytes);
+        let mut offset = 0;
+        for part in parts {
+            mapped
+                .slice(offset..)
+                .slice(..part.len())
+                .copy_from_slice(part);
+            offset += part.len();
+        }
         drop(mapped);
         buffer.unmap();
         let mut encoder = device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(&buffer, 0, destination, 0, bytes.len() as u64);
+        encoder.copy_buffer_to_buffer(&buffer, 0, destination, 0, bytes);
         queue.submit([encoder.finish()]);
         let free = self.0.clone();
         let written = buffer.clone();
