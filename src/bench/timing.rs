@@ -12,9 +12,9 @@ const ENOUGH: Duration = Duration::from_millis(200);
 /// Says what the repetitions of one submission should take together: much more than a submission, so that it doesn't
 /// count.
 const SUBMISSION: Duration = Duration::from_millis(5);
-/// Says how long a GPU works before it is timed. On an NVIDIA H200 kernels took up to 3.7 times as long after the host had
-/// compiled for a while, and some changed from slow to fast while they were timed: most likely it had lowered its clock.
-const WARM_UP: Duration = Duration::from_millis(100);
+/// Says how long a GPU works before it is timed. On an NVIDIA H100 that had been idle, networks took 3.9 times as long in the
+/// first 0.2 s, and then suddenly not: most likely it raises its clock so late.
+const WARM_UP: Duration = Duration::from_millis(400);
 /// Limits the repetitions in one submission: each holds its results in memory until it has been carried out.
 const PER_SUBMISSION: usize = 16;
 
