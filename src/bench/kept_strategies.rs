@@ -4,7 +4,7 @@ use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
 use crate::file::input;
 use crate::file::output;
-use crate::kernels::{STRATEGY_NAMES, adopt};
+use crate::kernels::{Elsewhere, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt, adopt_carefully};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -52,31 +52,49 @@ struct File {
     strategies: BTreeMap<String, Strategy>,
 }
 
-/// Makes `device` use the strategies that were kept for it. Without any it keeps those that suit adapters of its kind.
+/// Makes `device` use the strategies that were kept for it. Without any, those that are usually the fastest are tried, at
+/// first `elsewhere`, and what was right is kept.
 ///
 /// # Errors
-/// [`Error::Input`] for a file that can't be read or isn't right, and for cooperative matrices that compute wrong, which
-/// is tried each time because what offers them is experimental.
-pub fn apply(device: &Device) -> Result<()> {
+/// [`Error::Input`] for a file that can't be read or isn't right, or can't be written; and for kept strategies that compute
+/// wrong, of which the experimental ones are tried each time.
+pub fn apply(device: &Device, elsewhere: Elsewhere) -> Result<()> {
     let key = Key::of(device);
     let Some(path) = cache().map(|folder| folder.join(key.file_name())) else {
         return Ok(());
     };
     let Some(text) = input::text_if_any(&path)? else {
-        return Ok(());
+        return apply_usual(device, elsewhere);
     };
     log::debug!("tuning: as {} says", path.display());
     let offers = |strategy| device.offers(strategy);
     let strategies = parse(&text, &key, offers).map_err(|problem| Error::input(&path, problem))?;
     for (name, strategy) in strategies {
-        match strategy {
-            Strategy::Cooperative | Strategy::CooperativeInt8 => {
-                adopt(device, name, strategy).map_err(|error| Error::input(&path, error))?;
-            }
-            _ => device.set_strategy(name, strategy),
+        if strategy.is_experimental() {
+            adopt(device, name, strategy).map_err(|error| Error::input(&path, error))?;
+        } else {
+            device.set_strategy(name, strategy);
         }
     }
     Ok(())
+}
+
+/// Adopts matrices of int8 where a GPU has some: wherever they were measured, integer products were the fastest by far.
+fn apply_usual(device: &Device, elsewhere: Elsewhere) -> Result<()> {
+    let usual = Strategy::CooperativeInt8;
+    if device.is_software() || !device.offers(usual) {
+        return Ok(());
+    }
+    let path = file_for(device)?;
+    log::info!("tuning: {usual} are tried, once");
+    let mut strategies = Vec::new();
+    for name in INTEGER_STRATEGY_NAMES {
+        match adopt_carefully(device, name, usual, elsewhere) {
+            Ok(()) => strategies.push((name, usual)),
+            Err(error) => log::warn!("tuning: not used: {error}"),
+        }
+    }
+    keep(&path, device, &strategies)
 }
 
 /// Reads the strategies in a file, each checked.

@@ -5,7 +5,7 @@ use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
 use crate::error::Error;
 use crate::families::sites;
-use crate::kernels::{Format, STRATEGY_NAMES, adopt};
+use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
 
@@ -98,20 +98,22 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
 }
 
 /// Times every strategy that works for every kind of product, and makes `device` use the fastest ones. `shape` is M, N,
-/// K; by default it is several shapes of a network. Calls `tried` after each trial, and returns what was chosen.
+/// K; by default it is several shapes of a network. What might crash is tried `elsewhere` before. Calls `tried` after each
+/// trial, and returns what was chosen.
 ///
 /// # Errors
 /// Those of the device, and of `tried`.
 pub fn tune<E: From<Error>>(
     device: &Device,
     shape: Option<[usize; 3]>,
+    elsewhere: Elsewhere,
     tried: &mut dyn FnMut(&Trial) -> std::result::Result<(), E>,
 ) -> std::result::Result<Vec<(&'static str, Strategy)>, E> {
     let mut chosen = Vec::new();
     for product in STRATEGY_NAMES {
         let mut costs = Vec::new();
         for strategy in strategies(device, product) {
-            let adopted = adopt(device, product, strategy);
+            let adopted = adopt_carefully(device, product, strategy, elsewhere);
             // Products of times, so that every shape counts alike however large it is.
             let mut cost = 1.0;
             for case in cases(product, shape) {

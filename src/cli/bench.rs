@@ -204,7 +204,8 @@ impl Bench {
             )
         })?;
         let mut trials = Vec::new();
-        let chosen = tune(&device, self.shape, &mut |trial| {
+        let elsewhere = |product, strategy| self.device.try_elsewhere(product, strategy);
+        let chosen = tune(&device, self.shape, &elsewhere, &mut |trial| {
             trials.push(trial.clone());
             self.show(|| print_trial(trial))
         })?;

@@ -35,7 +35,8 @@ impl Man {
         let mut program = Cli::command().disable_help_subcommand(true);
         program.build();
         // None is written unless all can be.
-        let commands = [&program].into_iter().chain(program.get_subcommands());
+        let shown = program.get_subcommands().filter(|c| !c.is_hide_set());
+        let commands = [&program].into_iter().chain(shown);
         let pages = commands.map(|command| {
             let page = clap_mangen::Man::new(command.clone())
                 .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))

@@ -17,6 +17,7 @@ mod completions;
 mod conventions;
 mod demo;
 mod devices;
+mod elsewhere;
 mod embed;
 mod error;
 mod eval;
@@ -32,6 +33,7 @@ mod progress;
 mod report;
 mod source;
 mod sweep;
+mod trial;
 mod verify;
 
 use crate::data::samples::{Sample, flat_folder};
@@ -81,6 +83,8 @@ enum Command {
     Verify(verify::Verify),
     Completions(completions::Completions),
     Man(man::Man),
+    #[command(hide = true)]
+    Trial(trial::Trial),
 }
 
 /// Parses the command line, carries it out, and says on stderr what went wrong. Returns the exit code. Ctrl-C and SIGTERM
@@ -138,6 +142,7 @@ impl Command {
             Self::Verify(command) => command.run(),
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(),
+            Self::Trial(command) => command.run(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Options that several subcommands share.
 
+use super::elsewhere::in_child;
 use super::error::{Error, Result};
 use crate::bench::kept_strategies;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
-use crate::device::{Device, open};
+use crate::device::{Device, Strategy, open};
 use crate::error;
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
@@ -21,23 +22,42 @@ pub struct DeviceOption {
 }
 
 impl DeviceOption {
-    /// Opens the device, tuned as `bench --tune` left it, and says on stderr which one it is.
+    /// Opens the device, tuned as `bench --tune` left it or with the strategies that are usually the fastest, and says on
+    /// stderr which one it is.
     ///
     /// # Errors
     /// Those of [`open`].
     pub fn open(&self) -> error::Result<Device> {
         open_tuned(self.device.as_deref())
     }
+
+    /// Opens the device as suits adapters of its kind.
+    ///
+    /// # Errors
+    /// Those of [`open`].
+    pub fn open_untuned(&self) -> error::Result<Device> {
+        Ok(open(self.device.as_deref())?.device)
+    }
+
+    /// Has another process try a strategy on this device.
+    ///
+    /// # Errors
+    /// Those of [`in_child`].
+    pub fn try_elsewhere(&self, product: &'static str, strategy: Strategy) -> error::Result<()> {
+        in_child(self.device.as_deref(), product, strategy)
+    }
 }
 
-/// Opens the device that `request` names, tuned as `bench --tune` left it, and says on stderr which one it is.
+/// Opens the device that `request` names, tuned as `bench --tune` left it or with the strategies that are usually the
+/// fastest, and says on stderr which one it is.
 ///
 /// # Errors
 /// Those of [`open`].
 pub fn open_tuned(request: Option<&str>) -> error::Result<Device> {
     let selection = open(request)?;
     log::info!("device: {}", selection.notice);
-    if let Err(error) = kept_strategies::apply(&selection.device) {
+    let elsewhere = |product, strategy| in_child(request, product, strategy);
+    if let Err(error) = kept_strategies::apply(&selection.device, &elsewhere) {
         // The results are the same without it.
         log::warn!("tuning: not used: {error}; bench --tune makes it anew");
     }

@@ -20,6 +20,16 @@ pub enum Strategy {
     CooperativeInt8,
 }
 
+impl Strategy {
+    /// Says whether what offers it is experimental, so that it is to be tried each time before it is used.
+    pub fn is_experimental(self) -> bool {
+        match self {
+            Self::Registers | Self::Tiled(_) => false,
+            Self::Cooperative | Self::CooperativeInt8 => true,
+        }
+    }
+}
+
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {

@@ -96,7 +96,9 @@ pub use softmax::{softmax, softmax_codes};
 pub use softmax_backward::softmax_backward;
 pub use sum_rows::sum_rows;
 pub use to_half::{ToHalf, to_half};
-pub use trial::{STRATEGY_NAMES, adopt, adopt_async};
+pub use trial::{
+    Elsewhere, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt, adopt_async, adopt_carefully,
+};
 pub use weighted_error::weighted_error;
 pub use width::Width;
 pub use window_softmax::{WindowSoftmax, window_softmax, window_softmax_codes};

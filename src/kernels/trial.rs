@@ -9,12 +9,37 @@ use crate::device::{Commands, Device, Strategy};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
-/// Lists the products that a device can have a strategy of its own for.
-pub const STRATEGY_NAMES: [&str; 3] = [
-    super::float_product::SHADER.name,
+/// Lists the products of codes that a device can have a strategy of its own for.
+pub const INTEGER_STRATEGY_NAMES: [&str; 2] = [
     super::integer_product::SHADER.name,
     super::integer_product::TWIN,
 ];
+
+/// Lists all products that a device can have a strategy of its own for.
+pub const STRATEGY_NAMES: [&str; 3] = [
+    super::float_product::SHADER.name,
+    INTEGER_STRATEGY_NAMES[0],
+    INTEGER_STRATEGY_NAMES[1],
+];
+
+/// Tries a strategy for the products of a name where a crash does no harm, as in another process.
+pub type Elsewhere<'a> = &'a dyn Fn(&'static str, Strategy) -> Result<()>;
+
+/// [`adopt`]s a strategy that, if what offers it is experimental, was right `elsewhere` before.
+///
+/// # Errors
+/// Those of [`adopt`], and of `elsewhere`.
+pub fn adopt_carefully(
+    device: &Device,
+    name: &'static str,
+    strategy: Strategy,
+    elsewhere: Elsewhere,
+) -> Result<()> {
+    if strategy.is_experimental() {
+        elsewhere(name, strategy)?;
+    }
+    adopt(device, name, strategy)
+}
 
 /// Sets `strategy` for the products of this name on `device`, after a product that shows it to be right: its bits are
 /// those that integers must have, or of floats those that come out without workgroup memory.
@@ -54,10 +79,13 @@ pub async fn adopt_async(device: &Device, name: &'static str, strategy: Strategy
     agrees
 }
 
-/// Computes the bits of a product that fills no tile. A twin's codes are of either range. The first two rows and the
-/// first column hold codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
+/// Lists the products of a trial: how many matrices, and M, N, K. None fills its tiles; there are enough of the second for
+/// the largest.
+const PRODUCTS: [(usize, [usize; 3]); 2] = [(1, [67, 70, 2048]), (32, [130, 132, 132])];
+
+/// Computes the bits of these products. A twin's codes are of either range. The first two rows and the first column hold
+/// codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
 async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
-    let [m, n, k] = [67, 70, 2048];
     // A linear congruential generator, of which the upper bits are good enough.
     let mut state = 1u32;
     let mut random = || {
@@ -65,58 +93,62 @@ async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
         state >> 8
     };
     let mut commands = Commands::new(device);
-    let out = device.zeros::<f32>(m * n);
-    if name == super::float_product::SHADER.name {
-        let mut floats = |len: usize| {
-            let values: Vec<f32> = (0..len).map(|_| random() as f32 * 1e-7 - 0.8).collect();
-            device.upload(&values)
-        };
-        let (a, b) = (floats(m * k), floats(n * k));
-        float_product(&mut commands, &Product::linear(m, k, n), &a, &b, None, &out);
-    } else {
-        let twin = name == super::integer_product::TWIN;
-        let words = k / 4;
-        let mut operand = |lines: usize| -> Vec<u32> {
-            let len = words * padded(lines);
-            (0..len).map(|_| random() ^ random() << 16).collect()
-        };
-        let (mut a, mut b) = (operand(m), operand(n));
-        let near_the_largest = |word: &mut u32| *word = *word & 0x0707_0707 | 0x7878_7878;
-        for rows in a.chunks_exact_mut(padded(m)) {
-            rows[..2].iter_mut().for_each(near_the_largest);
-            if twin {
-                rows[1] |= 0x8080_8080;
+    let mut results = Vec::new();
+    for (matrices, [m, n, k]) in PRODUCTS {
+        let out = device.zeros::<f32>(matrices * m * n);
+        if name == super::float_product::SHADER.name {
+            let mut floats = |len: usize| {
+                let values: Vec<f32> = (0..len).map(|_| random() as f32 * 1e-7 - 0.8).collect();
+                device.upload(&values)
+            };
+            let (a, b) = (floats(m * k), floats(n * k));
+            float_product(&mut commands, &Product::linear(m, k, n), &a, &b, None, &out);
+        } else {
+            let twin = name == super::integer_product::TWIN;
+            let words = k / 4;
+            let mut operand = |lines: usize| -> Vec<u32> {
+                let len = matrices * words * padded(lines);
+                (0..len).map(|_| random() ^ random() << 16).collect()
+            };
+            let (mut a, mut b) = (operand(m), operand(n));
+            let near_the_largest = |word: &mut u32| *word = *word & 0x0707_0707 | 0x7878_7878;
+            for rows in a.chunks_exact_mut(padded(m)) {
+                rows[..2].iter_mut().for_each(near_the_largest);
+                if twin {
+                    rows[1] |= 0x8080_8080;
+                }
             }
+            b.iter_mut().step_by(padded(n)).for_each(near_the_largest);
+            let product = IntegerProduct {
+                batch: [matrices, 1],
+                m,
+                n,
+                k,
+                out: View::new(0, [m * n, 0], n, 1),
+                jobs: 1,
+                a_per_job: false,
+                b_per_job: false,
+                job_stride: matrices * m * n,
+                a_format: if twin {
+                    Format::GeluTwin
+                } else {
+                    Format::Uniform
+                },
+                b_width: Width::Eight,
+            };
+            let operands = Operands {
+                a: &device.upload(&a),
+                b: &device.upload(&b),
+                scales: &device.upload(&[1.0, 3.0]),
+                groups: 1,
+                inner_groups: 0,
+                group_columns: n,
+                affine: None,
+            };
+            integer_product(&mut commands, &product, &operands, None, &out);
         }
-        b.iter_mut().step_by(padded(n)).for_each(near_the_largest);
-        let product = IntegerProduct {
-            batch: [1, 1],
-            m,
-            n,
-            k,
-            out: View::rows(n),
-            jobs: 1,
-            a_per_job: false,
-            b_per_job: false,
-            job_stride: m * n,
-            a_format: if twin {
-                Format::GeluTwin
-            } else {
-                Format::Uniform
-            },
-            b_width: Width::Eight,
-        };
-        let operands = Operands {
-            a: &device.upload(&a),
-            b: &device.upload(&b),
-            scales: &device.upload(&[1.0, 3.0]),
-            groups: 1,
-            inner_groups: 0,
-            group_columns: n,
-            affine: None,
-        };
-        integer_product(&mut commands, &product, &operands, None, &out);
+        results.push(out);
     }
-    let values = commands.read_async(&out).await?;
+    let values = commands.read_all_async(&results).await?.concat();
     Ok(values.into_iter().map(f32::to_bits).collect())
 }
