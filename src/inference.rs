@@ -1,7 +1,7 @@
 //! A model that is ready to run: a network with its products, in f32, f16 or integers.
 
 use crate::data::preprocess::Preprocessing;
-use crate::device::{Buffer, Commands, Device, Recording};
+use crate::device::{Buffer, Commands, Device, Recording, Workload};
 use crate::error::{Error, Result};
 use crate::families::graphs;
 use crate::file::weights::Weights;
@@ -269,6 +269,28 @@ impl Model {
             Ok(())
         })
         .await
+    }
+
+    /// Counts what computing the logits of `images`, with `batch` images at once, asks of the device; `None` on the CPU,
+    /// which launches no kernels.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub async fn workload_async(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Option<Workload>> {
+        let mut workload = None;
+        for images in images.chunks(self.network.max_images().min(batch)) {
+            let mut commands = Commands::new(self.device());
+            self.run(&mut commands, images.len(), &images.concat())
+                .await?;
+            if let Some(program) = &self.program {
+                *workload.get_or_insert(Workload::default()) += program.recording.workload();
+            }
+        }
+        Ok(workload)
     }
 
     /// Computes logits or features `[images, answer_len]` from pixels `[images, 3, S, S]`.

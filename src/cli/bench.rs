@@ -10,7 +10,7 @@ use crate::bench::{
     KernelFigures, Measurements, NetworkFigure, NetworkFigures, Precision, Timing, Trial, cases_of,
     cases_of_shape, tune,
 };
-use crate::device::{Device, Strategy};
+use crate::device::{Device, Strategy, Workload};
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
@@ -170,7 +170,7 @@ impl Bench {
             Vec::new()
         };
         for source in whole {
-            networks.push(self.network(&device, source)?);
+            networks.push(self.network(&device, source, &report.ceilings)?);
         }
         if self.json {
             let report = Measurements {
@@ -265,7 +265,12 @@ impl Bench {
         }
     }
 
-    fn network(&self, device: &Device, source: Source) -> Result<NetworkFigures> {
+    fn network(
+        &self,
+        device: &Device,
+        source: Source,
+        ceilings: &Ceilings,
+    ) -> Result<NetworkFigures> {
         let (model, weights) = (source.name().to_owned(), source.weights());
         self.show(|| {
             print_line!("")?;
@@ -281,7 +286,7 @@ impl Bench {
             }
             let mut model = subject.model(device, precision)?;
             for batch in BATCHES {
-                let figure = subject.measure(device, &mut model, precision, batch)?;
+                let figure = subject.measure(device, &mut model, precision, batch, ceilings)?;
                 self.show(|| print_network(&figure))?;
                 figures.push(figure);
             }
@@ -318,6 +323,9 @@ fn print_head(report: &Measurements) -> Result<()> {
             ceiling.rate.unit.name(),
             time(&ceiling.timing)
         )?;
+    }
+    if let Some(seconds) = report.ceilings.launch_seconds {
+        print_line!("{:<22}{:>9.1} us", "a launch", 1e6 * seconds)?;
     }
     Ok(())
 }
@@ -370,12 +378,15 @@ fn print_trial(trial: &Trial) -> Result<()> {
 
 fn print_network_head() -> Result<()> {
     print_line!(
-        "{:<7}{:>6}  {:>9}  {:<37}{:>12}  time of kernels",
+        "{:<7}{:>6}  {:>9}  {:<37}{:>12}{:>10}{:>10}  {:<26}time of kernels",
         "",
         "batch",
         "images/s",
         "time",
-        "memory"
+        "memory",
+        "launches",
+        "MB/image",
+        "floor, its share of time"
     )
 }
 
@@ -397,8 +408,22 @@ fn print_network(figure: &NetworkFigure) -> Result<()> {
         [] => "-".to_owned(),
         some => some.join(", "),
     };
+    let roofline = &figure.roofline;
+    let (launches, megabytes) = match roofline.workload {
+        Some(Workload { dispatches, bytes }) => (
+            dispatches.to_string(),
+            format!("{:.2}", 1e-6 * bytes as f64 / figure.batch as f64),
+        ),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
+    let floor = format!(
+        "{:.3} ms {}, {:.0}%",
+        1e3 * roofline.floor_seconds,
+        roofline.bound_by.name(),
+        100.0 * roofline.share
+    );
     print_line!(
-        "{:<7}{:>6}  {:>9.1}  {}{:>8} MiB  {kernels}",
+        "{:<7}{:>6}  {:>9.1}  {}{:>8} MiB{launches:>10}{megabytes:>10}  {floor:<26}{kernels}",
         figure.precision.name(),
         figure.batch,
         figure.images_per_second,

@@ -27,7 +27,7 @@ pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_asy
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::{adapters, open};
 pub use buffer::Buffer;
-pub use commands::{Commands, Recording};
+pub use commands::{Commands, Recording, Workload};
 pub use gpu::{Binding, Gpu};
 pub use memory::MemoryUse;
 pub use shader::{EntryPoint, Shader};
