@@ -276,6 +276,17 @@ impl Model {
     ///
     /// # Errors
     /// As [`logits`](Self::logits).
+    pub fn workload(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Option<Workload>> {
+        self.device()
+            .clone()
+            .wait(self.workload_async(batch, images))
+    }
+
+    /// Counts the [`workload`](Self::workload) without blocking the caller, as a browser demands. On a native target it waits
+    /// for the device all the same.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
     pub async fn workload_async(
         &mut self,
         batch: usize,

@@ -53,10 +53,12 @@ pub struct Bench {
     #[arg(long, value_name = "MODEL")]
     model: Vec<ModelSource>,
     /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
+    /// Attention is M heads of N tokens with K features each, and measured if --kernel names it.
     #[arg(long, value_name = "M,N,K", value_parser = shape, conflicts_with = "model")]
     shape: Option<[usize; 3]>,
-    /// Find the fastest way to divide each kind of product's work on this device, and keep it in the user's cache for
-    /// later runs with this adapter and driver. Results don't depend on it. At shapes of DeiT-Small, or at --shape.
+    /// Find the fastest way to divide each kind of product's work on this device, and whether attention is one kernel, and
+    /// keep it in the user's cache for later runs with this adapter and driver. Results don't depend on it. At shapes of
+    /// DeiT-Small, or products at --shape.
     #[arg(long, conflicts_with_all = ["kernel", "model"])]
     tune: bool,
     /// Print JSON.
@@ -237,10 +239,13 @@ impl Bench {
 
     /// Returns what is measured at which shapes.
     fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
-        let kernels = match &self.kernel[..] {
-            [] => Kernel::value_variants(),
-            some => some,
-        };
+        let mut kernels = self.kernel.clone();
+        if kernels.is_empty() {
+            kernels.extend(Kernel::value_variants());
+            // A product's shape is too large for heads, tokens and features.
+            kernels.retain(|kernel| self.shape.is_none() || *kernel != Kernel::FusedAttention);
+        }
+        let kernels = &kernels[..];
         let at = |name: &str, architecture| (name.to_owned(), cases_of(architecture, kernels));
         let sets = match (self.shape, named) {
             (Some(shape), _) => {

@@ -166,6 +166,10 @@ impl Device {
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
             (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_units().is_some(),
             (Self::Gpu(gpu), Strategy::CooperativeInt8) => gpu.int8_units().is_some(),
+            (Self::Gpu(_), Strategy::Separate) => true,
+            (Self::Gpu(_), Strategy::Fused { queries }) => {
+                queries.is_power_of_two() && (4..=32).contains(&queries)
+            }
         }
     }
 
