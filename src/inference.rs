@@ -1,7 +1,7 @@
 //! A model that is ready to run: a network with its products, in f32, f16 or integers.
 
 use crate::data::preprocess::Preprocessing;
-use crate::device::{Buffer, Commands, Device, Recording};
+use crate::device::{Buffer, Commands, Device, Recording, Workload};
 use crate::error::{Error, Result};
 use crate::families::graphs;
 use crate::file::weights::Weights;
@@ -267,6 +267,38 @@ impl Model {
             Ok(())
         })
         .await
+    }
+
+    /// Counts what computing the logits of `images`, with `batch` images at once, asks of the device; `None` on the CPU,
+    /// which launches no kernels.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub fn workload(&mut self, batch: usize, images: &[Vec<f32>]) -> Result<Option<Workload>> {
+        self.device()
+            .clone()
+            .wait(self.workload_async(batch, images))
+    }
+
+    /// Counts the [`workload`](Self::workload) without blocking the caller, as a browser demands. On a native target it waits
+    /// for the device all the same.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub async fn workload_async(
+        &mut self,
+        batch: usize,
+        images: &[Vec<f32>],
+    ) -> Result<Option<Workload>> {
+        let mut workload = None;
+        for images in images.chunks(self.network.max_images().min(batch)) {
+            let mut commands = Commands::new(self.device());
+            self.run(&mut commands, images).await?;
+            if let Some(program) = &self.program {
+                *workload.get_or_insert(Workload::default()) += program.recording.workload();
+            }
+        }
+        Ok(workload)
     }
 
     /// Computes logits or features `[images, answer_len]` from the pixels of each image, `[3, S, S]`.

@@ -897,7 +897,12 @@ fn bench_tunes_a_device_for_later_runs() {
         .json();
     let strategies = report["strategies"].as_object().unwrap();
     let trials = report["trials"].as_array().unwrap();
-    for product in ["float_product", "integer_product", "integer_product_twin"] {
+    for product in [
+        "float_product",
+        "integer_product",
+        "integer_product_twin",
+        "fused_attention",
+    ] {
         let of_product = trials.iter().filter(|trial| trial["product"] == product);
         // A tile cannot be the only choice, and what was chosen was tried.
         let tried: Vec<_> = of_product.map(|trial| &trial["strategy"]).collect();

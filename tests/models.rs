@@ -8,8 +8,9 @@ mod common;
 mod program;
 
 use program::{here, program};
+use ptq4vit_gpu::bench::{BenchNetwork, Precision, random_images};
 use ptq4vit_gpu::data::samples::{Sample, flat_folder, labelled, load_all};
-use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::device::{Device, Strategy};
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::graph::Site;
@@ -160,6 +161,39 @@ fn in_f16_the_demos_networks_say_the_same() {
             for (found, expected) in found.iter().zip(&expected) {
                 assert_eq!(best(found), best(expected), "{name} on {}", device.name());
             }
+        }
+    }
+}
+
+#[test]
+fn attention_by_one_kernel_changes_no_logit() {
+    for name in ["vit_mnist", "swin_mnist"] {
+        let path = here("models/demo").join(name).join("model.safetensors");
+        let weights = Weights::open(path).unwrap();
+        let resolved = resolve(&weights, None).unwrap();
+        let images = random_images(&resolved.architecture, 3);
+        let network = BenchNetwork::new(weights, resolved);
+        for device in common::devices() {
+            let logits = |strategy| {
+                device.set_strategy("fused_attention", strategy);
+                let mut model = network.model(&device, Precision::W6A6).unwrap();
+                let workload = model.workload(3, &images).unwrap();
+                (model.logits(&images).unwrap(), workload)
+            };
+            let (expected, separate) = logits(Strategy::Separate);
+            for queries in [4, 16] {
+                let (found, fused) = logits(Strategy::Fused { queries });
+                assert!(
+                    found == expected,
+                    "{name} by {queries} on {}",
+                    device.name()
+                );
+                // Two kernels less for each block, and no scores.
+                if let (Some(separate), Some(fused)) = (separate, fused) {
+                    assert!(fused.dispatches < separate.dispatches && fused.bytes < separate.bytes);
+                }
+            }
+            device.set_strategy("fused_attention", Strategy::Separate);
         }
     }
 }

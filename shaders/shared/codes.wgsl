@@ -21,9 +21,17 @@ struct Encoder {
 // The words of an encoder that has no table.
 const INVERSES: u32 = 2u;
 
-// The encoder of a group. What a format doesn't use of it may be another's.
+// The words of an encoder of the shader's format.
+fn encoder_words() -> u32 {
+    return words_of_format(FORMAT);
+}
+
+// The encoder of a group, or the one that begins at a word. What a format doesn't use of it may be another's.
 fn encoder_of(group: u32) -> Encoder {
-    let at = group * encoder_words();
+    return encoder_at(group * encoder_words());
+}
+
+fn encoder_at(at: u32) -> Encoder {
     let head = vec4(encoder_word(at), encoder_word(at + 1u), encoder_word(at + 2u), encoder_word(at + 3u));
     return Encoder(bitcast<vec4<f32>>(head), at + 4u);
 }
@@ -31,7 +39,12 @@ fn encoder_of(group: u32) -> Encoder {
 // A format gives lanes in the low bits of words, often those of floats that ROUNDER was added to. Clamping to integers
 // before rounding gives what clamping after it gives.
 fn quantize(x: vec4<f32>, encoder: Encoder, q: f32) -> u32 {
-    let lanes = lanes_of(x, encoder, q) & vec4(0xffu);
+    return quantize_in(FORMAT, x, encoder, q);
+}
+
+// The same in another format than the shader's, which is a constant too.
+fn quantize_in(format: u32, x: vec4<f32>, encoder: Encoder, q: f32) -> u32 {
+    let lanes = lanes_in_format(format, x, encoder, q) & vec4(0xffu);
     return lanes.x | (lanes.y << 8u) | (lanes.z << 16u) | (lanes.w << 24u);
 }
 

@@ -1,6 +1,6 @@
 //! What a device can do at most, by kernels that do nothing else.
 
-use super::timing::{Timing, time};
+use super::timing::{Timing, time, time_whole};
 use crate::device::{Buffer, Commands, CooperativeUnits, Device};
 use crate::error::Result;
 use crate::kernels::{
@@ -19,6 +19,9 @@ const LONG_ENOUGH: f64 = 5e-3;
 const SIDE: usize = 1024;
 /// Counts the bytes that are copied: beyond caches, within every adapter's binding limit.
 const COPIED_BYTES: usize = 64 << 20;
+
+/// Counts the launches of which one's cost is found: many submissions' worth.
+const LAUNCHES: usize = 1024;
 
 /// Says what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,6 +91,10 @@ pub struct Ceilings {
     pub cooperative_int8: Option<Ceiling>,
     /// Bytes read and written.
     pub copy: Ceiling,
+    /// How long a launch takes, in seconds, of a kernel that does next to nothing and waits for the one before it, by the
+    /// host's clock; absent on the CPU, which launches none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_seconds: Option<f64>,
 }
 
 impl Ceilings {
@@ -123,6 +130,19 @@ impl Ceilings {
             )
             .await?,
             copy: copy(device).await?,
+            launch_seconds: launch_seconds(device).await?,
+        })
+    }
+
+    /// Returns the ceiling of integer operations: the highest, whatever instructions reach it.
+    pub fn integers(&self) -> &Ceiling {
+        let others = self.cooperative.iter().chain(&self.cooperative_int8);
+        others.fold(&self.int8, |highest, other| {
+            if other.rate.rate > highest.rate.rate {
+                other
+            } else {
+                highest
+            }
         })
     }
 
@@ -264,4 +284,28 @@ async fn copy(device: &Device) -> Result<Ceiling> {
         rate: Rate::new(2.0 * COPIED_BYTES as f64, Unit::Bytes, &timing),
         timing,
     })
+}
+
+/// Measures launches that are recorded and replayed, as a network's are.
+async fn launch_seconds(device: &Device) -> Result<Option<f64>> {
+    let words = 4;
+    let (input, out) = (device.upload(&vec![1u32; words]), device.zeros(words));
+    let recorded = Commands::record(device, |commands| {
+        (0..LAUNCHES).for_each(|_| peak_copy(commands, &input, &out));
+    });
+    let Some(((), recording)) = recorded else {
+        return Ok(None);
+    };
+    let mut seconds = Vec::new();
+    for launches in [false, true] {
+        let replay = async || {
+            let mut commands = Commands::new(device);
+            if launches {
+                commands.replay(&recording);
+            }
+            commands.synchronize_async().await
+        };
+        seconds.push(time_whole(device, replay).await?.median_seconds);
+    }
+    Ok(Some((seconds[1] - seconds[0]).max(0.0) / LAUNCHES as f64))
 }

@@ -4,7 +4,9 @@ use crate::device::{Device, Strategy};
 use crate::error::{Error, Result};
 use crate::file::input;
 use crate::file::output;
-use crate::kernels::{Elsewhere, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt, adopt_carefully};
+use crate::kernels::{
+    Elsewhere, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt, adopt_carefully, suits,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -115,7 +117,11 @@ fn parse(
     let known = |(name, strategy): (String, Strategy)| {
         let known = STRATEGY_NAMES.into_iter().find(|known| *known == name);
         let known = known.ok_or_else(|| format!("has a strategy for {name}, which is unknown"))?;
-        if offers(strategy) {
+        if !suits(known, strategy) {
+            Err(format!(
+                "has {strategy} for {name}, which isn't computed so"
+            ))
+        } else if offers(strategy) {
             Ok((known, strategy))
         } else {
             Err(format!(
@@ -247,6 +253,18 @@ mod tests {
         fails(&tile(r#""lanes":[64,64],"step":8"#), "64x64");
         fails(&tile(r#""lanes":[8,16],"step":8,"depth":1"#), "depth");
         fails(&tile(r#""lanes":[8],"step":8"#), "array of length 2");
+        let fused = r#"{"fused":{"queries":16}}"#;
+        fails(
+            &text(&format!(r#"{{"integer_product":{fused}}}"#)),
+            "computed so",
+        );
+        fails(&text(&format!(r#"{{"fused_attention":{fused}}}"#)), "offer");
+        fails(&text(r#"{"fused_attention":"registers"}"#), "computed so");
+        let deeper = r#"{"fused":{"queries":16,"depth":1}}"#;
+        fails(
+            &text(&format!(r#"{{"fused_attention":{deeper}}}"#)),
+            "depth",
+        );
     }
 
     #[test]

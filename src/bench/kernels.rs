@@ -9,10 +9,11 @@ use crate::families::sites;
 use crate::format::Gelu;
 use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
-    Format, IntegerProduct, LayerNorm, NextCodes, Residual, RowCodes, ToHalf, Width, WindowSoftmax,
-    affine, float_product, gelu, half_product, integer_product, integer_product_codes,
-    integer_strategy, layer_norm, layer_norm_codes, quantize, softmax, softmax_codes, to_half,
-    window_softmax, window_softmax_codes,
+    CodedAttention, Destination, Encoding, Format, IntegerProduct, LayerNorm, NextCodes, Residual,
+    RowCodes, ToHalf, Width, WindowSoftmax, WindowTerms, affine, attention, attention_by,
+    float_product, gelu, half_product, integer_product, integer_product_codes, integer_strategy,
+    layer_norm, layer_norm_codes, quantize, softmax, softmax_codes, to_half, window_softmax,
+    window_softmax_codes,
 };
 use crate::model::config::{Architecture, Family};
 use crate::quant::{
@@ -20,7 +21,7 @@ use crate::quant::{
     SitePlan, SiteScales, Table,
 };
 use half::f16;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
@@ -34,6 +35,15 @@ const CANDIDATES: usize = 100;
 const BITS: u32 = 8;
 /// Counts the bits of weights that are packed.
 const PACKED_BITS: u32 = 6;
+
+/// Lists the ways to compute attention that are timed.
+pub(super) const ATTENTION_STRATEGIES: [Strategy; 5] = [
+    Strategy::Separate,
+    Strategy::Fused { queries: 4 },
+    Strategy::Fused { queries: 8 },
+    Strategy::Fused { queries: 16 },
+    Strategy::Fused { queries: 32 },
+];
 
 /// Names what is timed: a kernel by the name of its file, or the search's `scan`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,6 +70,8 @@ pub enum Kernel {
     Softmax,
     /// Softmax of attention within windows.
     WindowSoftmax,
+    /// Attention from codes of q, k and v on, to codes: by separate kernels and by one.
+    FusedAttention,
     /// GELU.
     Gelu,
     /// Candidates of a scale: quantized, multiplied and compared with the FP network's output.
@@ -91,9 +103,13 @@ pub struct Case {
     epilogue: Epilogue,
     /// Bits that an integer product's right operand is stored in.
     weight_bits: u32,
+    /// Whether attention is within windows, where biases and masks are added to scores.
+    windowed: bool,
     /// The product whose shape it is; the kernels that are no products take its left operand.
     site: Site,
     images: usize,
+    /// How attention is computed; `None` for as the device does it, and of the other kernels.
+    strategy: Option<Strategy>,
 }
 
 /// Holds what was measured of a kernel at a shape.
@@ -107,15 +123,18 @@ pub struct KernelFigure {
     pub epilogue: Option<Epilogue>,
     /// Of an integer product: the bits that a code of its right operand is stored in.
     pub weight_bits: Option<u32>,
+    /// Of attention: how it is computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
     /// The first product of the network that has this shape.
     pub site: String,
-    /// Of a product `[matrices, M, N, K]`, else `[rows, columns]`.
+    /// Of a product `[matrices, M, N, K]`, of attention `[matrices, tokens, features]`, else `[rows, columns]`.
     pub shape: Vec<usize>,
     /// How long it takes.
     #[serde(flatten)]
     pub timing: Timing,
-    /// Of a product, what its M · N · K multiply-adds come to, whatever a kernel computes besides; otherwise the operands
-    /// and results, each read or written once.
+    /// Of a product, or of attention's two, what the M · N · K multiply-adds come to, whatever a kernel computes besides;
+    /// otherwise the operands and results, each read or written once.
     #[serde(flatten)]
     pub rate: Rate,
     /// The peak kernel that the rate is compared with.
@@ -137,14 +156,20 @@ impl Kernel {
 impl KernelFigure {
     /// Words what tells figures of one kernel at one shape apart; empty where nothing need.
     pub fn variant(&self) -> String {
-        variant(self.format, self.weight_bits, self.epilogue)
+        variant(self.format, self.weight_bits, self.epilogue, self.strategy)
     }
 }
 
-fn variant(format: Option<&str>, weight_bits: Option<u32>, epilogue: Option<Epilogue>) -> String {
+fn variant(
+    format: Option<&str>,
+    weight_bits: Option<u32>,
+    epilogue: Option<Epilogue>,
+    strategy: Option<Strategy>,
+) -> String {
     let weights = weight_bits.map(|bits| format!("{bits} bits"));
     let result = epilogue.map(|epilogue| epilogue.name().to_owned());
-    let parts = [format.map(str::to_owned), weights, result];
+    let strategy = strategy.map(|strategy| strategy.to_string());
+    let parts = [format.map(str::to_owned), weights, result, strategy];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -156,6 +181,7 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
         for site in sites(architecture) {
             for format in formats(kernel, &site, windowed) {
                 let mut case = Case::new(kernel, format, site.clone());
+                case.windowed = windowed;
                 if kernel == Kernel::Scan {
                     case.images = SCANNED_IMAGES;
                 }
@@ -167,7 +193,12 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
                     ..case.clone()
                 };
                 let packs = kernel == Kernel::IntegerProduct && site.has_weight();
-                for case in [Some(case), packs.then_some(packed)].into_iter().flatten() {
+                let variants = match kernel {
+                    Kernel::FusedAttention => case.by_strategy(),
+                    _ if packs => vec![case, packed],
+                    _ => vec![case],
+                };
+                for case in variants {
                     if !cases.iter().any(|other| other.is_like(&case)) {
                         cases.push(case);
                     }
@@ -178,8 +209,8 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
     cases
 }
 
-/// Lists every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K. A window's
-/// softmax has none of it.
+/// Lists every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K, attention M heads of
+/// N tokens with K features each. A window's softmax has none of it.
 pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
     let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
     let all = Format::ALL.map(Some);
@@ -195,13 +226,16 @@ pub fn cases_of_shape([m, n, k]: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
             Kernel::Scan => &searched,
             Kernel::LayerNorm => &[None, Some(Format::Uniform), Some(Format::Table)],
             Kernel::Softmax => &[None, Some(Format::SoftmaxTwin), Some(Format::TwinTable)],
-            Kernel::WindowSoftmax => &[],
+            Kernel::WindowSoftmax | Kernel::FusedAttention => &[],
             _ => &[None],
         };
         cases.extend(formats.iter().map(|&format| Case {
             images: 1,
             ..Case::new(kernel, format, site.clone())
         }));
+        if kernel == Kernel::FusedAttention {
+            cases.extend(Case::of_heads([m, n, k]).by_strategy());
+        }
         if kernel == Kernel::IntegerProduct {
             let plain = Case {
                 images: 1,
@@ -266,6 +300,10 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
             twin == Some(Format::SoftmaxTwin) && windowed,
             Format::SoftmaxTwin,
         ),
+        Kernel::FusedAttention => match twin {
+            Some(Format::SoftmaxTwin) => vec![twin],
+            _ => Vec::new(),
+        },
         Kernel::Gelu => here(twin == Some(Format::GeluTwin)),
     }
 }
@@ -302,14 +340,50 @@ impl Case {
             format,
             epilogue: Epilogue::Values,
             weight_bits: BITS,
+            windowed: false,
             site,
             images: IMAGES,
+            strategy: None,
         }
+    }
+
+    /// Makes the case of attention that has so many heads, of one image, tokens, and features of each.
+    fn of_heads([heads, tokens, head_dim]: [usize; 3]) -> Self {
+        let site = Site {
+            name: format!("{heads},{tokens},{head_dim}"),
+            kind: SiteKind::Context(Attention {
+                windows: 1,
+                heads,
+                tokens,
+                head_dim,
+            }),
+        };
+        Self {
+            images: 1,
+            ..Self::new(Kernel::FusedAttention, Some(Format::SoftmaxTwin), site)
+        }
+    }
+
+    /// Lists the case under each way to compute attention.
+    fn by_strategy(self) -> Vec<Self> {
+        let with = |strategy| Self {
+            strategy: Some(strategy),
+            ..self.clone()
+        };
+        ATTENTION_STRATEGIES.into_iter().map(with).collect()
     }
 
     /// Says whether both are one kernel at one shape.
     fn is_like(&self, other: &Self) -> bool {
-        let what = |case: &Self| (case.kernel, case.format, case.epilogue, case.weight_bits);
+        let what = |case: &Self| {
+            (
+                case.kernel,
+                case.format,
+                case.epilogue,
+                case.weight_bits,
+                case.strategy,
+            )
+        };
         what(self) == what(other) && self.shape() == other.shape()
     }
 
@@ -320,6 +394,7 @@ impl Case {
             self.format.map(Format::in_words),
             is_product.then_some(self.weight_bits),
             is_product.then_some(self.epilogue),
+            self.strategy,
         );
         format!("{} {variant}", self.kernel.name())
             .trim_end()
@@ -341,10 +416,13 @@ impl Case {
         )
     }
 
-    /// Returns `[matrices, M, N, K]` of a product, else `[rows, columns]` of its left operand.
+    /// Returns `[matrices, M, N, K]` of a product, `[matrices, tokens, features]` of attention, else `[rows, columns]` of
+    /// the left operand.
     pub(super) fn shape(&self) -> Vec<usize> {
         let product = self.site.product(self.images);
-        if self.is_product() {
+        if self.kernel == Kernel::FusedAttention {
+            vec![product.problems(), product.m, product.n]
+        } else if self.is_product() {
             vec![product.problems(), product.m, product.n, product.k]
         } else {
             vec![product.problems() * product.m, product.k]
@@ -371,8 +449,13 @@ impl Case {
     ) -> Result<KernelFigure> {
         let Prepared { run, jobs } = self.prepare(device)?;
         let timing = time(device, &run).await?;
-        let multiply_adds = self.site.product(self.images).multiply_adds() * jobs as u64;
-        let rate = if self.is_product() {
+        // q kᵀ has as many as p v.
+        let products = match self.kernel {
+            Kernel::FusedAttention => 2,
+            _ => jobs as u64,
+        };
+        let multiply_adds = self.site.product(self.images).multiply_adds() * products;
+        let rate = if self.is_product() || self.kernel == Kernel::FusedAttention {
             Rate::new(2.0 * multiply_adds as f64, Unit::Operations, &timing)
         } else {
             Rate::new(self.bytes() as f64, Unit::Bytes, &timing)
@@ -383,6 +466,7 @@ impl Case {
             format: self.format.map(Format::in_words),
             epilogue: (self.kernel == Kernel::IntegerProduct).then_some(self.epilogue),
             weight_bits: (self.kernel == Kernel::IntegerProduct).then_some(self.weight_bits),
+            strategy: self.strategy,
             site: self.site.name.clone(),
             shape: self.shape(),
             ceiling: ceiling.kernel,
@@ -416,6 +500,7 @@ impl Case {
             Kernel::IntegerProduct => self.integer_product(device, operands),
             Kernel::Quantize => self.quantize(device, operands),
             Kernel::ToHalf => self.to_half(operands),
+            Kernel::FusedAttention => self.attention(device, operands),
             Kernel::Scan => return Ok(self.scan(device, operands)),
             _ => self.row_kernel(device, operands),
         };
@@ -435,6 +520,7 @@ impl Case {
                 };
                 of_matrices.as_ref().unwrap_or(&ceilings.int8)
             }
+            (Kernel::FusedAttention, _) => &ceilings.int8,
             _ => &ceilings.copy,
         }
     }
@@ -688,6 +774,90 @@ impl Case {
             (Kernel::Gelu, _) => Box::new(move |commands| drop(gelu(commands, Gelu::Exact, &a))),
             (kernel, kind) => unreachable!("{kernel:?} at {kind:?}"),
         }
+    }
+
+    /// Makes attention from codes of q, k and v, in random order, to codes. Scores have a deviation of 1 after the factor.
+    fn attention(&self, device: Device, operands: Operands) -> Run {
+        let SiteKind::Context(sizes) = self.site.kind else {
+            unreachable!("attention at {:?}", self.site.kind)
+        };
+        let Attention {
+            windows,
+            heads,
+            tokens,
+            head_dim,
+        } = sizes;
+        let context = self.plan().product(self.images);
+        let unit = scales(&self.plan(), 1.0);
+        let one = std::slice::from_ref(&unit.b);
+        let commands = &mut Commands::new(&device);
+        let v = context.codes(commands, Side::B, &operands.b, one, &[]);
+        let shape = context.shape(1, &v, &v);
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let mut tokens_of_heads = || {
+            let len = shape.batch[0] * heads * head_dim.div_ceil(4) * tokens.next_multiple_of(4);
+            let words: Vec<u32> = (0..len).map(|_| random.random()).collect();
+            device.upload(&words)
+        };
+        let (q, k) = (tokens_of_heads(), tokens_of_heads());
+        let window = if self.windowed {
+            [heads, windows]
+        } else {
+            [0, 0]
+        };
+        let [bias, mask] = window.map(|matrices| device.zeros(matrices * tokens * tokens));
+        // A byte's deviation is 74.
+        let deviation = (head_dim as f32).sqrt() * 74.0 * 74.0;
+        let p = Scale {
+            scale: 1.0 / 2048.0,
+            shift: 4,
+        };
+        let encoder = |format: Format, scale| format.encoders(&[scale], &[]);
+        let p_encoder = encoder(Format::SoftmaxTwin, p);
+        let next_encoder = encoder(Format::Uniform, Scale::uniform(1.0 / 16.0));
+        let words = shape.words_of_rows();
+        let codes = device.zeros(words.map_or(1, |(_, len)| len));
+        let values = device.zeros(shape.job_stride);
+        let (windowed, strategy) = (self.windowed, self.strategy);
+        Box::new(move |commands| {
+            let what = CodedAttention {
+                batch: shape.batch,
+                tokens,
+                head_dim,
+                q: &q,
+                q_format: Format::Uniform,
+                k: &k,
+                v: &v.words,
+                score_units: &vec![Scale::uniform(1.0 / deviation); heads],
+                factor: 1.0,
+                windows: windowed.then_some(WindowTerms {
+                    bias: &bias,
+                    mask: &mask,
+                    masks: windows,
+                }),
+                p: Encoding {
+                    format: Format::SoftmaxTwin,
+                    bits: BITS,
+                    encoders: &p_encoder,
+                },
+                value_units: &vec![p; heads],
+                out: words.map_or(shape.out, |(out, _)| out),
+            };
+            let next = Encoding {
+                format: Format::Uniform,
+                bits: BITS,
+                encoders: &next_encoder,
+            };
+            // Where codes of two heads would share a word, the network keeps the values.
+            let to = match words {
+                Some(_) => Destination::Codes(next, &codes),
+                None => Destination::Values(&values),
+            };
+            match strategy {
+                Some(strategy) => attention_by(commands, strategy, &what, to),
+                None => attention(commands, &what, to),
+            }
+        })
     }
 
     /// Makes one step of a search for A's scale: as many candidates as it computes in one go.

@@ -9,6 +9,7 @@ mod kernels;
 mod measurements;
 mod networks;
 mod random;
+mod roofline;
 mod timing;
 mod tuning;
 
@@ -17,5 +18,6 @@ pub use kernels::{Case, Epilogue, Kernel, KernelFigure, Prepared, cases_of, case
 pub use measurements::{DEFAULT_MODEL, KernelFigures, Measurements, NetworkFigures};
 pub use networks::{BATCHES, BenchNetwork, NetworkFigure, Precision, covering};
 pub use random::{random_checkpoint, random_images};
+pub use roofline::{Limit, Operations, Roofline};
 pub use timing::{Clock, Timing};
 pub use tuning::{Trial, tune};

@@ -1,6 +1,8 @@
 //! Whole networks: images a second, memory, and where the time goes.
 
+use super::ceilings::Ceilings;
 use super::random::{random_checkpoint, random_images};
+use super::roofline::{Operations, Roofline};
 use super::timing::{Timing, time_whole};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -71,6 +73,8 @@ pub struct NetworkFigure {
     pub timing: Timing,
     /// The most bytes that device buffers held at once, weights included.
     pub peak_device_bytes: u64,
+    /// What the batch asks of the device, and the least time for it.
+    pub roofline: Roofline,
     /// Seconds of each kernel in one batch by the device's own clock, all its dispatches together; empty without one.
     pub kernel_seconds: BTreeMap<&'static str, f64>,
 }
@@ -131,7 +135,8 @@ impl BenchNetwork {
         Model::quantized(device, &model)
     }
 
-    /// Measures `model`, which is this network in `precision`, with `batch` images at once.
+    /// Measures `model`, which is this network in `precision`, with `batch` images at once, on a device whose `ceilings` are
+    /// known.
     ///
     /// # Errors
     /// Those of the device, and logits that are not finite.
@@ -141,8 +146,9 @@ impl BenchNetwork {
         model: &mut Model,
         precision: Precision,
         batch: usize,
+        ceilings: &Ceilings,
     ) -> Result<NetworkFigure> {
-        device.wait(self.measure_async(device, model, precision, batch))
+        device.wait(self.measure_async(device, model, precision, batch, ceilings))
     }
 
     /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it. On a native target it blocks the
@@ -156,6 +162,7 @@ impl BenchNetwork {
         model: &mut Model,
         precision: Precision,
         batch: usize,
+        ceilings: &Ceilings,
     ) -> Result<NetworkFigure> {
         let images = random_images(&self.resolved.architecture, batch);
         device.memory().reset_peak();
@@ -167,6 +174,13 @@ impl BenchNetwork {
         let timing = time_whole(device, run).await?;
         let peak_device_bytes = device.memory().peak();
 
+        let workload = model.workload_async(batch, &images).await?;
+        let roofline = Roofline::new(
+            workload,
+            self.operations(precision, batch),
+            ceilings,
+            timing.median_seconds,
+        );
         let dispatches = model.kernel_times_async(&images).await?;
         let mut kernel_seconds = BTreeMap::new();
         for (kernel, time) in dispatches {
@@ -178,8 +192,29 @@ impl BenchNetwork {
             images_per_second: batch as f64 / timing.median_seconds,
             timing,
             peak_device_bytes,
+            roofline,
             kernel_seconds,
         })
+    }
+
+    /// Counts the operations of the products of `images` images.
+    fn operations(&self, precision: Precision, images: usize) -> Operations {
+        let sites = sites(&self.resolved.architecture);
+        let multiply_adds = sites
+            .iter()
+            .map(|site| site.product(images).multiply_adds());
+        let operations = 2 * multiply_adds.sum::<u64>();
+        match precision {
+            Precision::Float | Precision::Half => Operations {
+                float_operations: operations,
+                ..Operations::default()
+            },
+            // The method of `covering` leaves no product in floats.
+            Precision::W8A8 | Precision::W6A6 => Operations {
+                integer_operations: operations,
+                ..Operations::default()
+            },
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which strategy is the fastest for each kind of product on a device.
 
-use super::kernels::{Case, Kernel, cases_of_shape};
+use super::kernels::{ATTENTION_STRATEGIES, Case, Kernel, cases_of_shape};
 use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
 use crate::error::Error;
@@ -11,6 +11,9 @@ use serde::Serialize;
 
 /// Names the network whose shapes are timed, of middling size, at as many images as kernels are timed with.
 const MODEL: &str = "deit_small_patch16_224";
+
+/// Names attention among the products.
+const ATTENTION: &str = "fused_attention";
 
 /// Describes one strategy at one shape.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +37,9 @@ pub struct Trial {
 /// Lists the strategies to try: besides the usual tile a deeper one, one of 32 by 32 for devices with few
 /// multiprocessors to a workgroup, and larger ones, of which some have eight columns to an invocation.
 fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
+    if product == ATTENTION {
+        return ATTENTION_STRATEGIES.to_vec();
+    }
     let tile = |lanes, column_vectors, step| {
         Strategy::Tiled(Tile {
             lanes,
@@ -75,12 +81,14 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
                 ("mlp.fc1", Some(Uniform)),
             ],
         ),
+        ATTENTION => (Kernel::FusedAttention, &[("attn.pv", Some(SoftmaxTwin))]),
         _ => (
             Kernel::IntegerProduct,
             &[("attn.pv", Some(SoftmaxTwin)), ("mlp.fc2", Some(GeluTwin))],
         ),
     };
-    if let Some(shape) = shape {
+    // Attention's shape isn't that of a product.
+    if let (Some(shape), true) = (shape, product != ATTENTION) {
         let mut cases = cases_of_shape(shape, &[kernel]);
         cases.retain(|case| places.iter().any(|(_, format)| *format == case.format()));
         return cases;

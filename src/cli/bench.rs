@@ -10,7 +10,7 @@ use crate::bench::{
     KernelFigures, Measurements, NetworkFigure, NetworkFigures, Precision, Timing, Trial, cases_of,
     cases_of_shape, tune,
 };
-use crate::device::{Device, Strategy};
+use crate::device::{Device, Strategy, Workload};
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
@@ -53,10 +53,12 @@ pub struct Bench {
     #[arg(long, value_name = "MODEL")]
     model: Vec<ModelSource>,
     /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
+    /// Attention is M heads of N tokens with K features each, and measured if --kernel names it.
     #[arg(long, value_name = "M,N,K", value_parser = shape, conflicts_with = "model")]
     shape: Option<[usize; 3]>,
-    /// Find the fastest way to divide each kind of product's work on this device, and keep it in the user's cache for
-    /// later runs with this adapter and driver. Results don't depend on it. At shapes of DeiT-Small, or at --shape.
+    /// Find the fastest way to divide each kind of product's work on this device, and whether attention is one kernel, and
+    /// keep it in the user's cache for later runs with this adapter and driver. Results don't depend on it. At shapes of
+    /// DeiT-Small, or products at --shape.
     #[arg(long, conflicts_with_all = ["kernel", "model"])]
     tune: bool,
     /// Print JSON.
@@ -170,7 +172,7 @@ impl Bench {
             Vec::new()
         };
         for source in whole {
-            networks.push(self.network(&device, source)?);
+            networks.push(self.network(&device, source, &report.ceilings)?);
         }
         if self.json {
             let report = Measurements {
@@ -238,10 +240,13 @@ impl Bench {
 
     /// Returns what is measured at which shapes.
     fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
-        let kernels = match &self.kernel[..] {
-            [] => Kernel::value_variants(),
-            some => some,
-        };
+        let mut kernels = self.kernel.clone();
+        if kernels.is_empty() {
+            kernels.extend(Kernel::value_variants());
+            // A product's shape is too large for heads, tokens and features.
+            kernels.retain(|kernel| self.shape.is_none() || *kernel != Kernel::FusedAttention);
+        }
+        let kernels = &kernels[..];
         let at = |name: &str, architecture| (name.to_owned(), cases_of(architecture, kernels));
         let sets = match (self.shape, named) {
             (Some(shape), _) => {
@@ -266,7 +271,12 @@ impl Bench {
         }
     }
 
-    fn network(&self, device: &Device, source: Source) -> Result<NetworkFigures> {
+    fn network(
+        &self,
+        device: &Device,
+        source: Source,
+        ceilings: &Ceilings,
+    ) -> Result<NetworkFigures> {
         let (model, weights) = (source.name().to_owned(), source.weights());
         self.show(|| {
             print_line!("")?;
@@ -282,7 +292,7 @@ impl Bench {
             }
             let mut model = subject.model(device, precision)?;
             for batch in BATCHES {
-                let figure = subject.measure(device, &mut model, precision, batch)?;
+                let figure = subject.measure(device, &mut model, precision, batch, ceilings)?;
                 self.show(|| print_network(&figure))?;
                 figures.push(figure);
             }
@@ -319,6 +329,9 @@ fn print_head(report: &Measurements) -> Result<()> {
             ceiling.rate.unit.name(),
             time(&ceiling.timing)
         )?;
+    }
+    if let Some(seconds) = report.ceilings.launch_seconds {
+        print_line!("{:<22}{:>9.1} us", "a launch", 1e6 * seconds)?;
     }
     Ok(())
 }
@@ -371,12 +384,15 @@ fn print_trial(trial: &Trial) -> Result<()> {
 
 fn print_network_head() -> Result<()> {
     print_line!(
-        "{:<7}{:>6}  {:>9}  {:<37}{:>12}  time of kernels",
+        "{:<7}{:>6}  {:>9}  {:<37}{:>12}{:>10}{:>10}  {:<26}time of kernels",
         "",
         "batch",
         "images/s",
         "time",
-        "memory"
+        "memory",
+        "launches",
+        "MB/image",
+        "floor, its share of time"
     )
 }
 
@@ -398,8 +414,22 @@ fn print_network(figure: &NetworkFigure) -> Result<()> {
         [] => "-".to_owned(),
         some => some.join(", "),
     };
+    let roofline = &figure.roofline;
+    let (launches, megabytes) = match roofline.workload {
+        Some(Workload { dispatches, bytes }) => (
+            dispatches.to_string(),
+            format!("{:.2}", 1e-6 * bytes as f64 / figure.batch as f64),
+        ),
+        None => ("-".to_owned(), "-".to_owned()),
+    };
+    let floor = format!(
+        "{:.3} ms {}, {:.0}%",
+        1e3 * roofline.floor_seconds,
+        roofline.bound_by.name(),
+        100.0 * roofline.share
+    );
     print_line!(
-        "{:<7}{:>6}  {:>9.1}  {}{:>8} MiB  {kernels}",
+        "{:<7}{:>6}  {:>9.1}  {}{:>8} MiB{launches:>10}{megabytes:>10}  {floor:<26}{kernels}",
         figure.precision.name(),
         figure.batch,
         figure.images_per_second,

@@ -10,6 +10,8 @@ use super::{Device, byte_len};
 use crate::error::{Error, Result};
 use bytemuck::Pod;
 use rayon::prelude::*;
+use serde::Serialize;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +55,32 @@ pub struct Recording {
     dispatches: Box<[Dispatch]>,
     /// The pool of the buffers between the dispatches: nothing else may write them while the recording lives.
     _pool: Arc<Pool>,
+}
+
+/// Counts what is asked of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Kernels that are launched.
+    pub dispatches: usize,
+    /// Bytes that they must read and write: of the buffers that each is given, once.
+    pub bytes: u64,
+}
+
+impl AddAssign for Workload {
+    fn add_assign(&mut self, other: Self) {
+        self.dispatches += other.dispatches;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Recording {
+    /// Counts what carrying it out once asks of the device.
+    pub fn workload(&self) -> Workload {
+        Workload {
+            dispatches: self.dispatches.len(),
+            bytes: self.dispatches.iter().map(Dispatch::bytes).sum(),
+        }
+    }
 }
 
 /// Holds a submission whose dispatches were timed.

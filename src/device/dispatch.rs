@@ -22,15 +22,23 @@ struct Parts {
     bound: Vec<Bound>,
     /// The same as the pipeline wants it, once that is compiled.
     bind_group: OnceLock<wgpu::BindGroup>,
+    bytes: u64,
     grid: [u32; 3],
 }
 
 impl Dispatch {
-    pub(super) fn new(pipeline: Arc<Pipeline>, bound: Vec<Bound>, grid: [u32; 3]) -> Self {
+    /// Makes one that must read and write `bytes`.
+    pub(super) fn new(
+        pipeline: Arc<Pipeline>,
+        bound: Vec<Bound>,
+        bytes: u64,
+        grid: [u32; 3],
+    ) -> Self {
         Self(Arc::new(Parts {
             pipeline,
             bound,
             bind_group: OnceLock::new(),
+            bytes,
             grid,
         }))
     }
@@ -40,6 +48,11 @@ impl Dispatch {
         self.0.pipeline.kernel()
     }
 
+    /// Counts the bytes of buffers that it must read or write.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
     /// Appends it to a pass, once its kernel is compiled.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
         let Parts {
@@ -47,6 +60,7 @@ impl Dispatch {
             bound,
             bind_group,
             grid: [x, y, z],
+            ..
         } = &*self.0;
         pass.set_pipeline(pipeline.compiled());
         let bind_group = bind_group.get_or_init(|| pipeline.bind_group(bound));

@@ -26,6 +26,8 @@ use std::sync::{Arc, Mutex, RwLock};
 pub enum Binding<'a> {
     /// A buffer of floats.
     F32(&'a Buffer<f32>),
+    /// The same, of which no more than so many are read.
+    PartOfF32(&'a Buffer<f32>, usize),
     /// A buffer of floats of half the width, on a device that has them.
     F16(&'a Buffer<f16>),
     /// A buffer of words, for example packed codes.
@@ -35,11 +37,34 @@ pub enum Binding<'a> {
 impl Binding<'_> {
     fn buffer(&self) -> &wgpu::Buffer {
         match self {
-            Self::F32(buffer) => buffer.gpu_buffer(),
+            Self::F32(buffer) | Self::PartOfF32(buffer, _) => buffer.gpu_buffer(),
             Self::F16(buffer) => buffer.gpu_buffer(),
             Self::U32(buffer) => buffer.gpu_buffer(),
         }
     }
+
+    /// Counts the bytes that are read or written, each once.
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::PartOfF32(_, values) => (values * size_of::<f32>()) as u64,
+            whole => whole.buffer().size(),
+        }
+    }
+}
+
+/// Counts the bytes of what is bound that a kernel must read or write: a buffer that is bound several times has each of its
+/// bytes counted once at most.
+fn bytes_of(bindings: &[Binding]) -> u64 {
+    let of_buffer = |(at, binding): (usize, &Binding)| {
+        let buffer = binding.buffer();
+        let same = |other: &&Binding| other.buffer() == buffer;
+        if bindings[..at].iter().any(|other| same(&other)) {
+            return 0;
+        }
+        let bytes: u64 = bindings.iter().filter(same).map(Binding::bytes).sum();
+        bytes.min(buffer.size())
+    };
+    bindings.iter().enumerate().map(of_buffer).sum()
 }
 
 /// Times dispatches by the device's own clock, on a device that has one.
@@ -391,6 +416,7 @@ impl Gpu {
         Some(Dispatch::new(
             self.pipeline(entry_point, constants),
             bound.collect(),
+            bytes_of(bindings),
             [x as u32, y as u32, 1],
         ))
     }

@@ -27,7 +27,7 @@ pub use adapter::{AdapterReport, Selection, adapters_async, cpu_report, open_asy
 #[cfg(not(target_arch = "wasm32"))]
 pub use adapter::{adapters, open};
 pub use buffer::Buffer;
-pub use commands::{Commands, Recording};
+pub use commands::{Commands, Recording, Workload};
 pub use gpu::{Binding, Gpu};
 pub use memory::MemoryUse;
 pub use shader::{EntryPoint, Shader};
@@ -174,6 +174,10 @@ impl Device {
             (Self::Gpu(_), Strategy::Tiled(tile)) => tile.is_valid(),
             (Self::Gpu(gpu), Strategy::Cooperative) => gpu.cooperative_units().is_some(),
             (Self::Gpu(gpu), Strategy::CooperativeInt8) => gpu.int8_units().is_some(),
+            (Self::Gpu(_), Strategy::Separate) => true,
+            (Self::Gpu(_), Strategy::Fused { queries }) => {
+                queries.is_power_of_two() && (4..=32).contains(&queries)
+            }
         }
     }
 

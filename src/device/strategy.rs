@@ -1,13 +1,13 @@
-//! How a kernel that can divide its work in several ways does it on one device.
+//! How a kernel that can divide its work in several ways does it on one device, or whether several kernels do.
 //!
 //! Every way gives the same results; they differ in speed, and which one is fastest depends on the device.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Names a way of dividing a product's work.
+/// Names a way of dividing the work of a product, or of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Strategy {
     /// Each invocation computes a tile in its registers from global memory.
@@ -18,13 +18,27 @@ pub enum Strategy {
     Cooperative,
     /// The same with matrices of int8.
     CooperativeInt8,
+    /// Of attention: a kernel for each product and for the softmax between them.
+    Separate,
+    /// Of attention: one kernel, which keeps the scores of some queries at a time in workgroup memory.
+    Fused {
+        /// How many queries, a power of two from 4 to 32; fewer where their scores don't fit.
+        queries: u32,
+    },
+}
+
+impl Strategy {
+    /// Says whether this is a way to compute attention, rather than one product.
+    pub fn is_of_attention(self) -> bool {
+        matches!(self, Self::Separate | Self::Fused { .. })
+    }
 }
 
 impl Strategy {
     /// Says whether what offers it is experimental, so that it is to be tried each time before it is used.
     pub fn is_experimental(self) -> bool {
         match self {
-            Self::Registers | Self::Tiled(_) => false,
+            Self::Registers | Self::Tiled(_) | Self::Separate | Self::Fused { .. } => false,
             Self::Cooperative | Self::CooperativeInt8 => true,
         }
     }
@@ -36,6 +50,8 @@ impl fmt::Display for Strategy {
             Self::Registers => write!(f, "registers"),
             Self::Cooperative => write!(f, "cooperative matrices of f16"),
             Self::CooperativeInt8 => write!(f, "cooperative matrices of int8"),
+            Self::Separate => write!(f, "separate kernels"),
+            Self::Fused { queries } => write!(f, "fused, {queries} queries"),
             Self::Tiled(Tile {
                 lanes: [down, across],
                 column_vectors,

@@ -76,7 +76,8 @@ pub(crate) use softmax_twin::SoftmaxTwin;
 pub(crate) use twin_table::TwinTable;
 pub(crate) use uniform::Uniform;
 
-/// Joins the shaders' text of all formats: `encoder_of` and `quantize`, of the format that the constant `FORMAT` says.
+/// Joins the shaders' text of all formats: `encoder_of` and `quantize`, of the format that the constant `FORMAT` says, and
+/// `encoder_at` and `quantize_in`, of any.
 /// They read the encoders by a function of the shader's own, `encoder_word`.
 macro_rules! formats_wgsl {
     () => {
@@ -108,11 +109,11 @@ pub(crate) use formats_wgsl;
 macro_rules! dispatch_wgsl {
     ($($number:literal, $name:literal),*) => {
         concat!(
-            "\nfn encoder_words() -> u32 {\n",
-            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_words;\n    }\n",)*
+            "\nfn words_of_format(format: u32) -> u32 {\n",
+            $("    if format == ", $number, "u {\n        return ", $name, "_words;\n    }\n",)*
             "    return 0u;\n}\n",
-            "\nfn lanes_of(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {\n",
-            $("    if FORMAT == ", $number, "u {\n        return ", $name, "_lanes(x, encoder, q);\n    }\n",)*
+            "\nfn lanes_in_format(format: u32, x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {\n",
+            $("    if format == ", $number, "u {\n        return ", $name, "_lanes(x, encoder, q);\n    }\n",)*
             "    return vec4(0u);\n}\n",
         )
     };

@@ -1,5 +1,5 @@
 //! Fusion: which operations join a matrix product. It takes the results of those just before it as codes, and its
-//! epilogue computes those just after it.
+//! epilogue computes those just after it. The two products of attention, with the softmax between them, are one step.
 
 use super::builder::{Graph, Node};
 use super::layer_scale::LayerScale;
@@ -18,6 +18,16 @@ pub(super) enum Step {
     Operation(usize),
     /// Computes a product and the operations that have joined it.
     Product(Box<Fused>),
+    /// Computes attention from q, k and v on.
+    Attention(Box<AttentionSteps>),
+}
+
+/// Describes q kᵀ and p v, where p is the softmax of the first and nothing else reads either: both can be one.
+pub(super) struct AttentionSteps {
+    /// q kᵀ.
+    pub scores: Fused,
+    /// p v, with p as what its left operand is made of.
+    pub context: Fused,
 }
 
 /// Describes a product with what has joined it.
@@ -66,23 +76,37 @@ pub(super) enum After {
 }
 
 impl Step {
+    /// Makes one of a product, and of the product of its scores where that joins it.
+    fn of(scores: Option<Self>, product: Fused) -> Self {
+        match scores {
+            Some(Self::Product(scores)) => Self::Attention(Box::new(AttentionSteps {
+                scores: *scores,
+                context: product,
+            })),
+            _ => Self::Product(Box::new(product)),
+        }
+    }
+
     /// Lists the values that are read.
     pub fn reads(&self, graph: &Graph<Loaded>) -> Vec<usize> {
         match self {
             Self::Operation(node) => graph.nodes[*node].inputs(),
-            Self::Product(fused) => {
-                let left = match fused.left {
-                    Left::Value(value) => value,
-                    Left::Norm { input, .. } => input,
-                    Left::Probabilities { scores, .. } => scores,
-                };
-                let stream = match fused.after {
-                    After::Add { stream, .. } => Some(stream),
-                    After::Keep | After::Gelu(..) | After::Feed(_) => None,
-                };
-                let others = fused.b.into_iter().chain(stream);
-                std::iter::once(left).chain(others).collect()
+            Self::Product(fused) => fused.reads(),
+            Self::Attention(both) => {
+                let AttentionSteps { scores, context } = &**both;
+                let of_context = context.reads().into_iter();
+                let others = of_context.filter(|&value| value != scores.leaves);
+                scores.reads().into_iter().chain(others).collect()
             }
+        }
+    }
+
+    /// Lists the products that are computed.
+    pub fn products(&self) -> Vec<&Fused> {
+        match self {
+            Self::Operation(_) => Vec::new(),
+            Self::Product(fused) => vec![fused],
+            Self::Attention(both) => vec![&both.scores, &both.context],
         }
     }
 
@@ -91,7 +115,24 @@ impl Step {
         match self {
             Self::Operation(node) => *node,
             Self::Product(fused) => fused.leaves,
+            Self::Attention(both) => both.context.leaves,
         }
+    }
+}
+
+impl Fused {
+    fn reads(&self) -> Vec<usize> {
+        let left = match self.left {
+            Left::Value(value) => value,
+            Left::Norm { input, .. } => input,
+            Left::Probabilities { scores, .. } => scores,
+        };
+        let stream = match self.after {
+            After::Add { stream, .. } => Some(stream),
+            After::Keep | After::Gelu(..) | After::Feed(_) => None,
+        };
+        let others = self.b.into_iter().chain(stream);
+        std::iter::once(left).chain(others).collect()
     }
 }
 
@@ -111,16 +152,20 @@ pub(super) fn steps(graph: &Graph<Loaded>) -> Vec<Step> {
     let products: Vec<Option<Fused>> = (0..graph.nodes.len())
         .map(|node| fusion.product(node))
         .collect();
-    let steps = products.into_iter().enumerate();
-    steps
-        .filter_map(|(node, product)| match (&graph.nodes[node], product) {
-            (_, Some(product)) => Some(Step::Product(Box::new(product))),
-            (Node::Operation { .. }, None) if !fusion.has_joined[node] => {
-                Some(Step::Operation(node))
+    let mut steps = Vec::new();
+    for (node, product) in products.into_iter().enumerate() {
+        match (&graph.nodes[node], product) {
+            (_, Some(product)) => {
+                let before = steps.pop_if(|step| fusion.joins_attention(step, &product));
+                steps.push(Step::of(before, product));
             }
-            _ => None,
-        })
-        .collect()
+            (Node::Operation { .. }, None) if !fusion.has_joined[node] => {
+                steps.push(Step::Operation(node));
+            }
+            _ => {}
+        }
+    }
+    steps
 }
 
 struct Fusion<'a> {
@@ -185,6 +230,16 @@ impl<'a> Fusion<'a> {
         };
         self.has_joined[a] |= left.is_some();
         left.unwrap_or(Left::Value(a))
+    }
+
+    /// Says whether `step` computes the scores whose softmax is the left operand of `context`, and nothing else reads them.
+    fn joins_attention(&self, step: &Step, context: &Fused) -> bool {
+        match (step, &context.left) {
+            (Step::Product(product), Left::Probabilities { scores, .. }) => {
+                product.leaves == *scores && self.sole_reader(*scores).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// Describes the LayerNorm of `input`. Where `input` is one token of each image, the norm reads it from among all
@@ -293,28 +348,32 @@ mod tests {
         let device = Device::cpu();
         let float = |_: &str| Ok(vec![1.0; 4]);
         let segment = Segment::load(&graph, &mut Loader::new(&device, &float)).unwrap();
+        let product = |fused: &Fused| {
+            let left = match &fused.left {
+                Left::Value(_) => "value",
+                Left::Norm { token: Some(_), .. } => "norm of a token",
+                Left::Norm { order: Some(_), .. } => "norm in order",
+                Left::Norm { .. } => "norm",
+                Left::Probabilities { .. } => "softmax",
+            };
+            let after = match &fused.after {
+                After::Keep => String::new(),
+                After::Gelu(form, site) => format!(", {} for {}", form.name(), site.name),
+                After::Feed(site) => format!(", for {}", site.name),
+                After::Add { scale, .. } => {
+                    format!(
+                        ", {}added",
+                        if scale.is_some() { "scaled and " } else { "" }
+                    )
+                }
+            };
+            format!("{left}: {}{after}", fused.site.name)
+        };
         let word = |step: &Step| match step {
             Step::Operation(node) => format!("operation {node}"),
-            Step::Product(fused) => {
-                let left = match &fused.left {
-                    Left::Value(_) => "value",
-                    Left::Norm { token: Some(_), .. } => "norm of a token",
-                    Left::Norm { order: Some(_), .. } => "norm in order",
-                    Left::Norm { .. } => "norm",
-                    Left::Probabilities { .. } => "softmax",
-                };
-                let after = match &fused.after {
-                    After::Keep => String::new(),
-                    After::Gelu(form, site) => format!(", {} for {}", form.name(), site.name),
-                    After::Feed(site) => format!(", for {}", site.name),
-                    After::Add { scale, .. } => {
-                        format!(
-                            ", {}added",
-                            if scale.is_some() { "scaled and " } else { "" }
-                        )
-                    }
-                };
-                format!("{left}: {}{after}", fused.site.name)
+            step => {
+                let products: Vec<String> = step.products().into_iter().map(product).collect();
+                products.join(" and ")
             }
         };
         steps(&segment.graph).iter().map(word).collect()
@@ -339,8 +398,7 @@ mod tests {
         });
         let expected = [
             "norm: qkv",
-            "value: qk",
-            "softmax: pv, for proj",
+            "value: qk and softmax: pv, for proj",
             "value: proj, scaled and added",
             "norm: fc1, quick_gelu for fc2",
             "value: fc2, added",
@@ -367,6 +425,31 @@ mod tests {
             "operation 8",
             "operation 9",
             "operation 10",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn scores_that_something_else_reads_are_left_to_it() {
+        let attention = Attention {
+            windows: 1,
+            heads: 1,
+            tokens: 4,
+            head_dim: 4,
+        };
+        let found = steps_of(|x| {
+            let qkv = x.linear("qkv", 12);
+            let scores = qkv.scores("qk".into(), attention);
+            let context = scores
+                .softmax(attention, None)
+                .context("pv".into(), attention, qkv);
+            context.linear("proj", 4) + scores
+        });
+        let expected = [
+            "value: qkv",
+            "value: qk",
+            "softmax: pv, for proj",
+            "value: proj, added",
         ];
         assert_eq!(found, expected);
     }

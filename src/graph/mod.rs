@@ -32,7 +32,7 @@ pub use norm_readers::NormReaders;
 pub use operation::{Described, PatchGrid};
 pub use order::{Arrangement, Order};
 pub use parameter::Parameter;
-pub use products::{FloatProducts, FloatingProducts, LinearWeights, Products};
+pub use products::{FloatProducts, FloatingProducts, LinearWeights, Products, SelfAttention};
 pub use segment::Segment;
 pub use shape::Shape;
 pub use site::{Attention, Linear, Site, SiteKind};

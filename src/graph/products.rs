@@ -1,7 +1,8 @@
 //! Says how a site's product is computed, which is where the float, the f16 and the integer network differ.
 
 use super::activation::{Activation, Output, Then};
-use super::site::Site;
+use super::site::{Attention, Site};
+use super::softmax::{Probabilities, WindowBias};
 use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::file::weights::Weights;
@@ -21,6 +22,54 @@ pub trait Products: Send + Sync {
         b: Option<&Output>,
         then: Then,
     ) -> Output;
+
+    /// Computes attention for `images` images and hands the result on as `then` says. By itself it computes the products
+    /// one after the other.
+    fn attention(
+        &mut self,
+        commands: &mut Commands,
+        what: &SelfAttention,
+        images: usize,
+        then: Then,
+    ) -> Output {
+        what.by_products(self, commands, images, then)
+    }
+}
+
+/// Describes attention from q, k and v on: two products, with a softmax between them that nothing else reads.
+#[derive(Clone, Copy)]
+pub struct SelfAttention<'a> {
+    /// The site of q kᵀ.
+    pub scores: &'a Site,
+    /// The site of p v.
+    pub context: &'a Site,
+    /// What holds q.
+    pub q: &'a Output,
+    /// What holds k.
+    pub k: &'a Output,
+    /// What holds v.
+    pub v: &'a Output,
+    /// The sizes.
+    pub attention: Attention,
+    /// What is added to the scores within windows.
+    pub bias: Option<&'a WindowBias<Buffer<f32>>>,
+}
+
+impl SelfAttention<'_> {
+    /// Computes it by two `products`, one after the other.
+    pub fn by_products<P: Products + ?Sized>(
+        &self,
+        products: &mut P,
+        commands: &mut Commands,
+        images: usize,
+        then: Then,
+    ) -> Output {
+        let q = Activation::Output(self.q);
+        let scores = products.product(commands, self.scores, images, q, Some(self.k), Then::Keep);
+        let p = Probabilities::new(self.attention, self.bias, scores.values());
+        let p = Activation::Probabilities(p);
+        products.product(commands, self.context, images, p, Some(self.v), then)
+    }
 }
 
 /// Computes products of floats with floats as results; other kernels compute what comes before and after them.

@@ -2,9 +2,9 @@
 
 use super::activation::{Activation, Addition, Output, Then};
 use super::builder::{Graph, Node, sites};
-use super::fusion::{After, Fused, Left, Step, steps};
+use super::fusion::{After, AttentionSteps, Fused, Left, Step, steps};
 use super::operation::{Described, Loaded, Loader, Operation, Reads};
-use super::products::Products;
+use super::products::{Products, SelfAttention};
 use super::shape::Shape;
 use super::site::Site;
 use super::softmax::Probabilities;
@@ -119,10 +119,8 @@ impl Segment {
     ) -> (Buffer<f32>, Option<Buffer<f32>>) {
         let is_it = |fused: &Fused| fused.site.name == site.name;
         let values = self.go(commands, products, images, input, &is_it);
-        let fused = self.steps.iter().find_map(|step| match step {
-            Step::Product(fused) if is_it(fused) => Some(fused),
-            _ => None,
-        });
+        let mut products = self.steps.iter().flat_map(Step::products);
+        let fused = products.find(|fused| is_it(fused));
         let fused = fused.expect("the site is one of the segment's");
         let a = fused.left(&values).values(commands, images);
         let b = fused.b.map(|b| is_there(&values, b).values().clone());
@@ -148,6 +146,13 @@ impl Segment {
                     Output::Values(self.graph.operate(commands, images, *node, value))
                 }
                 Step::Product(fused) => fused.compute(commands, products, images, &values),
+                Step::Attention(both) if wanted(&both.scores) => break,
+                Step::Attention(both) if wanted(&both.context) => {
+                    let scores = both.scores.compute(commands, products, images, &values);
+                    values[both.scores.leaves] = Some(scores);
+                    break;
+                }
+                Step::Attention(both) => both.compute(commands, products, images, &values),
             };
             values[step.leaves()] = Some(output);
             for &value in last_read {
@@ -210,7 +215,14 @@ impl Fused {
         values: &[Option<Output>],
     ) -> Output {
         let a = self.left(values);
-        let then = match &self.after {
+        let b = self.b.map(|b| is_there(values, b));
+        let then = self.then(values);
+        products.product(commands, &self.site, images, a, b, then)
+    }
+
+    /// Returns what becomes of the result, given what is there.
+    fn then<'a>(&'a self, values: &'a [Option<Output>]) -> Then<'a> {
+        match &self.after {
             After::Keep => Then::Keep,
             After::Gelu(form, next) => Then::Gelu(*form, next),
             After::Feed(next) => Then::Feed(next),
@@ -223,9 +235,42 @@ impl Fused {
                 order: order.as_deref(),
                 scale: scale.as_deref(),
             }),
+        }
+    }
+}
+
+impl AttentionSteps {
+    fn compute(
+        &self,
+        commands: &mut Commands,
+        products: &mut dyn Products,
+        images: usize,
+        values: &[Option<Output>],
+    ) -> Output {
+        let Self { scores, context } = self;
+        let (
+            Left::Value(q),
+            Left::Probabilities {
+                attention, bias, ..
+            },
+        ) = (&scores.left, &context.left)
+        else {
+            unreachable!("q is a value, and p a softmax");
         };
-        let b = self.b.map(|b| is_there(values, b));
-        products.product(commands, &self.site, images, a, b, then)
+        let right = |fused: &Fused| {
+            let value = fused.b.expect("k and v are values");
+            is_there(values, value)
+        };
+        let what = SelfAttention {
+            scores: &scores.site,
+            context: &context.site,
+            q: is_there(values, *q),
+            k: right(scores),
+            v: right(context),
+            attention: *attention,
+            bias: bias.as_deref(),
+        };
+        products.attention(commands, &what, images, context.then(values))
     }
 }
 

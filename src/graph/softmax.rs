@@ -15,6 +15,13 @@ pub struct WindowBias<T> {
     pub mask: T,
 }
 
+impl WindowBias<Buffer<f32>> {
+    /// Counts the masks of windows of `tokens` tokens, which take turns along the windows.
+    pub fn masks(&self, tokens: usize) -> usize {
+        self.mask.len() / (tokens * tokens)
+    }
+}
+
 /// Stands for softmax(q kᵀ / √d) of each head, with the windows' bias and mask, before it is computed.
 #[derive(Clone, Copy)]
 pub struct Probabilities<'a> {
@@ -87,7 +94,7 @@ impl<'a> Probabilities<'a> {
 
     fn in_windows(&self, windows: &WindowBias<Buffer<f32>>, images: usize) -> WindowSoftmax {
         let Attention { heads, tokens, .. } = self.attention;
-        let masks = windows.mask.len() / (tokens * tokens);
+        let masks = windows.masks(tokens);
         WindowSoftmax {
             images: images * self.attention.windows / masks,
             windows: masks,
@@ -100,7 +107,7 @@ impl<'a> Probabilities<'a> {
 
 impl Attention {
     /// Returns what the scores are multiplied by: 1/√d.
-    fn factor(&self) -> f32 {
+    pub fn factor(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 

@@ -120,6 +120,9 @@ fn append(
             &bindings,
             strategy::workgroups(tile, product.m, product.n) * product.problems(),
         ),
+        Strategy::Separate | Strategy::Fused { .. } => {
+            unreachable!("{strategy} is a way to compute attention")
+        }
     }
 }
 

@@ -415,6 +415,9 @@ fn dispatch(
                 matrices,
             );
         }
+        Strategy::Separate | Strategy::Fused { .. } => {
+            unreachable!("{strategy} is a way to compute attention")
+        }
     }
 }
 

@@ -91,12 +91,12 @@ pub fn layer_norm(
             &[],
             &parameters(norm, None, None),
             &[
-                Binding::F32(input),
+                Binding::PartOfF32(input, norm.rows * norm.width),
                 Binding::F32(weight),
                 Binding::F32(bias),
                 // The order and the encoders are never read here; a binding must be something.
-                Binding::F32(input),
-                Binding::F32(input),
+                Binding::PartOfF32(input, 0),
+                Binding::PartOfF32(input, 0),
                 Binding::F32(&out),
             ],
             norm.rows,
@@ -146,11 +146,13 @@ pub fn layer_norm_codes(
                 ..parameters(norm, order, Some(codes))
             },
             &[
-                Binding::F32(input),
+                Binding::PartOfF32(input, norm.rows * norm.width),
                 Binding::F32(weight),
                 Binding::F32(bias),
                 // Never read without an order; a binding must be something.
-                order.map_or(Binding::F32(input), |order| Binding::U32(order.from)),
+                order.map_or(Binding::PartOfF32(input, 0), |order| {
+                    Binding::U32(order.from)
+                }),
                 Binding::U32(codes.encoders),
                 Binding::U32(&out),
             ],

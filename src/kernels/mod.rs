@@ -14,6 +14,7 @@ mod embed_backward;
 mod exponential;
 mod fake_quantize;
 mod float_product;
+mod fused_attention;
 mod gather_rows;
 mod gelu;
 mod gelu_backward;
@@ -66,6 +67,10 @@ pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
 pub use fake_quantize::fake_quantize;
 pub use float_product::float_product;
+pub use fused_attention::{
+    CodedAttention, Destination, Encoding, WindowTerms, attention, attention_by,
+    attention_strategy, fuses_attention,
+};
 pub use gather_rows::gather_rows;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
@@ -98,6 +103,7 @@ pub use sum_rows::sum_rows;
 pub use to_half::{ToHalf, to_half};
 pub use trial::{
     Elsewhere, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt, adopt_async, adopt_carefully,
+    strategy_of, suits,
 };
 pub use weighted_error::weighted_error;
 pub use width::Width;
@@ -137,6 +143,7 @@ kernels! {
     embed_backward
     fake_quantize
     float_product
+    fused_attention
     gather_rows
     gelu
     gelu_backward

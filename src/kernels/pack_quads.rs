@@ -94,7 +94,10 @@ pub fn pack_quads(
                 &SHADER,
                 &[],
                 &parameters,
-                &[Binding::F32(input), Binding::F32(&out)],
+                &[
+                    Binding::PartOfF32(input, problems * operand.lines * operand.k),
+                    Binding::F32(&out),
+                ],
                 (problems * operand.k.div_ceil(STEPS) * quads).div_ceil(WORKGROUP),
             );
         }

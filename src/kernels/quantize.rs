@@ -60,6 +60,11 @@ impl Quantize {
         self.words() * padded(self.rows)
     }
 
+    /// Counts the values that become codes.
+    fn values(&self) -> usize {
+        self.batch[0] * self.batch[1] * self.rows * self.k
+    }
+
     /// Counts the words of the whole result.
     pub fn len(&self) -> usize {
         self.jobs * self.batch[0] * self.batch[1] * self.matrix_words()
@@ -209,7 +214,7 @@ pub fn quantize(
                 ],
                 &parameters,
                 &[
-                    Binding::F32(source),
+                    Binding::PartOfF32(source, what.values()),
                     Binding::U32(encoders),
                     Binding::U32(&codes),
                 ],

@@ -59,6 +59,10 @@ impl ToHalf {
         [self.rows, self.columns].map(|side| side.next_multiple_of(BLOCK))
     }
 
+    fn values(&self) -> usize {
+        self.batch[0] * self.batch[1] * self.rows * self.columns
+    }
+
     /// Counts the values of the whole result.
     pub fn len(&self) -> usize {
         let [rows, columns] = self.padded();
@@ -109,7 +113,10 @@ pub fn to_half(commands: &mut Commands, what: &ToHalf, source: &Buffer<f32>) -> 
                 &SHADER,
                 &[],
                 &parameters,
-                &[Binding::F32(source), Binding::F16(&out)],
+                &[
+                    Binding::PartOfF32(source, what.values()),
+                    Binding::F16(&out),
+                ],
                 (what.len() / (BLOCK * BLOCK)).div_ceil(WORKGROUP),
             );
         }

@@ -1,6 +1,7 @@
 //! Tries a strategy before a device uses it.
 
 use super::float_product::float_product;
+use super::fused_attention::attention_strategy;
 use super::geometry::{Product, View};
 use super::integer_product::{IntegerProduct, Operands, integer_product};
 use super::quantize::padded;
@@ -15,11 +16,12 @@ pub const INTEGER_STRATEGY_NAMES: [&str; 2] = [
     super::integer_product::TWIN,
 ];
 
-/// Lists all products that a device can have a strategy of its own for.
-pub const STRATEGY_NAMES: [&str; 3] = [
+/// Lists all that a device can have a strategy of its own for: products, and attention.
+pub const STRATEGY_NAMES: [&str; 4] = [
     super::float_product::SHADER.name,
     INTEGER_STRATEGY_NAMES[0],
     INTEGER_STRATEGY_NAMES[1],
+    super::fused_attention::SHADER.name,
 ];
 
 /// Tries a strategy for the products of a name where a crash does no harm, as in another process.
@@ -41,8 +43,22 @@ pub fn adopt_carefully(
     adopt(device, name, strategy)
 }
 
-/// Sets `strategy` for the products of this name on `device`, after a product that shows it to be right: its bits are
-/// those that integers must have, or of floats those that come out without workgroup memory.
+/// Says whether what this name stands for can be computed by `strategy`, on a device that offers it.
+pub fn suits(name: &str, strategy: Strategy) -> bool {
+    (name == super::fused_attention::SHADER.name) == strategy.is_of_attention()
+}
+
+/// Returns how `device` computes what this name stands for; `None` on the CPU.
+pub fn strategy_of(device: &Device, name: &'static str) -> Option<Strategy> {
+    if name == super::fused_attention::SHADER.name {
+        attention_strategy(device)
+    } else {
+        device.strategy(name)
+    }
+}
+
+/// Sets `strategy` for the products of this name on `device`, or for attention, after one that shows it to be right: its bits
+/// are those that integers must have, or of floats those that come out without workgroup memory or from separate kernels.
 ///
 /// # Errors
 /// Other bits, or the device's own errors. The products then go on as before.
@@ -55,14 +71,20 @@ pub fn adopt(device: &Device, name: &'static str, strategy: Strategy) -> Result<
 /// # Errors
 /// Those of [`adopt`].
 pub async fn adopt_async(device: &Device, name: &'static str, strategy: Strategy) -> Result<()> {
-    let Some(before) = device.strategy(name) else {
+    let Some(before) = strategy_of(device, name) else {
         return Ok(());
     };
-    let expected = if name == super::float_product::SHADER.name {
-        device.set_strategy(name, Strategy::Registers);
-        probe(device, name).await
-    } else {
-        probe(&Device::cpu(), name).await
+    let plainest = match name {
+        _ if name == super::float_product::SHADER.name => Some(Strategy::Registers),
+        _ if name == super::fused_attention::SHADER.name => Some(Strategy::Separate),
+        _ => None,
+    };
+    let expected = match plainest {
+        Some(plainest) => {
+            device.set_strategy(name, plainest);
+            probe(device, name).await
+        }
+        None => probe(&Device::cpu(), name).await,
     };
     device.set_strategy(name, strategy);
     let found = probe(device, name).await;
@@ -86,6 +108,12 @@ const PRODUCTS: [(usize, [usize; 3]); 2] = [(1, [67, 70, 2048]), (32, [130, 132,
 /// Computes the bits of these products. A twin's codes are of either range. The first two rows and the first column hold
 /// codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
 async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
+    if name == super::fused_attention::SHADER.name {
+        let mut commands = Commands::new(device);
+        let out = super::fused_attention::probe(&mut commands);
+        let values = commands.read_async(&out).await?;
+        return Ok(values.into_iter().map(f32::to_bits).collect());
+    }
     // A linear congruential generator, of which the upper bits are good enough.
     let mut state = 1u32;
     let mut random = || {

@@ -5,11 +5,12 @@ use crate::device::{Buffer, Commands, Device};
 use crate::format::{Gelu, Scale};
 use crate::graph::{
     Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
-    Order, Output, Products, Site, Then,
+    Order, Output, Products, SelfAttention, Site, Then,
 };
 use crate::kernels::{
-    IntegerProduct, NextCodes, Residual, View, affine, fake_quantize, float_product, gelu,
-    integer_product, integer_product_codes, quantize,
+    CodedAttention, Destination, Encoding, IntegerProduct, NextCodes, Residual, View, WindowTerms,
+    affine, attention, fake_quantize, float_product, fuses_attention, gelu, integer_product,
+    integer_product_codes, quantize,
 };
 use std::collections::HashMap;
 
@@ -45,8 +46,9 @@ impl LinearCodes {
 struct IntegerSite {
     plan: SitePlan,
     scales: SiteScales,
-    /// The records of A's encoders.
+    /// The records of A's encoders, on the device and on the host.
     left: Buffer<u32>,
+    left_records: Vec<u32>,
     /// The records of B's encoders, where B is an activation.
     right: Option<Buffer<u32>>,
     /// What one unit of the integers is worth, as [`CodedProduct::output_scales`](super::CodedProduct::output_scales)
@@ -74,6 +76,28 @@ impl IntegerSite {
             ),
         };
         Codes::shared(words)
+    }
+
+    /// Says how A's values become codes.
+    fn left_encoding(&self) -> Encoding<'_> {
+        Encoding {
+            format: self.plan.a.format,
+            bits: self.plan.a.bits,
+            encoders: &self.left_records,
+        }
+    }
+
+    /// Returns what one unit of the integers is worth in each group of O.
+    fn units(&self) -> Vec<Scale> {
+        let groups = 0..self.plan.output_groups();
+        let unit = |group| {
+            let [a, b] = self.scales.of(group);
+            Scale {
+                scale: a.scale * b.scale,
+                ..a
+            }
+        };
+        groups.map(unit).collect()
     }
 
     /// Computes B's codes, where B is an activation.
@@ -158,13 +182,15 @@ impl IntegerProducts {
     pub fn insert(&mut self, plan: SitePlan, scales: SiteScales, linear: Option<LinearCodes>) {
         let device = &self.device;
         let one_job = std::slice::from_ref(&scales);
-        let encoders = |side| {
+        let records = |side| {
             let (scales, tables) = scales.operand(side);
-            device.upload(&plan.operand(side).format.encoders(scales, tables))
+            plan.operand(side).format.encoders(scales, tables)
         };
+        let left_records = records(Side::A);
         let site = IntegerSite {
-            left: encoders(Side::A),
-            right: linear.is_none().then(|| encoders(Side::B)),
+            left: device.upload(&left_records),
+            left_records,
+            right: linear.is_none().then(|| device.upload(&records(Side::B))),
             output_scales: plan.product(1).output_scales(device, one_job),
             scales,
             linear,
@@ -275,6 +301,64 @@ impl IntegerProducts {
     }
 }
 
+impl IntegerProducts {
+    /// Computes attention by one kernel, where the device does so and both products are integers.
+    fn fused_attention(
+        &self,
+        commands: &mut Commands,
+        what: &SelfAttention,
+        images: usize,
+        then: Then,
+    ) -> Option<Output> {
+        let scores = self.sites.get(&what.scores.name)?;
+        let context = self.sites.get(&what.context.name)?;
+        let tokens = what.attention.tokens;
+        if !fuses_attention(&self.device, tokens, scores.plan.a.format) {
+            return None;
+        }
+        let next = match then {
+            Then::Keep => None,
+            Then::Feed(next) => self.sites.get(&next.name),
+            Then::Gelu(..) | Then::Add(_) => return None,
+        };
+        let q = scores.left(commands, images, Activation::Output(what.q));
+        let k = scores.right(commands, images, what.k);
+        let v = context.right(commands, images, what.v);
+        let shape = context.plan.product(images).shape(1, &q, &v);
+        let coded = CodedAttention {
+            batch: shape.batch,
+            tokens,
+            head_dim: what.attention.head_dim,
+            q: &q.words,
+            q_format: scores.plan.a.format,
+            k: &k.words,
+            v: &v.words,
+            score_units: &scores.units(),
+            factor: what.attention.factor(),
+            windows: what.bias.map(|windows| WindowTerms {
+                bias: &windows.bias,
+                mask: &windows.mask,
+                masks: windows.masks(tokens),
+            }),
+            p: context.left_encoding(),
+            value_units: &context.units(),
+            out: shape.out,
+        };
+        // One encoder must serve all of the next product's operand.
+        let next = next.filter(|next| next.scales.a.len() == 1);
+        if let (Some(next), Some((out, words))) = (next, shape.words_of_rows()) {
+            let codes = commands.uninitialized(words);
+            let coded = CodedAttention { out, ..coded };
+            let to = Destination::Codes(next.left_encoding(), &codes);
+            attention(commands, &coded, to);
+            return Some(Output::Codes(codes));
+        }
+        let values = commands.uninitialized(shape.job_stride);
+        attention(commands, &coded, Destination::Values(&values));
+        Some(Output::Values(values))
+    }
+}
+
 impl Products for IntegerProducts {
     fn product(
         &mut self,
@@ -290,6 +374,19 @@ impl Products for IntegerProducts {
         }
         let codes = self.codes(commands, site, images, a, b);
         self.multiply(commands, site, images, &codes, then)
+    }
+
+    fn attention(
+        &mut self,
+        commands: &mut Commands,
+        what: &SelfAttention,
+        images: usize,
+        then: Then,
+    ) -> Output {
+        match self.fused_attention(commands, what, images, then) {
+            Some(output) => output,
+            None => what.by_products(self, commands, images, then),
+        }
     }
 }
 

@@ -309,7 +309,7 @@ pub(super) fn strategy_names(device: &Device) -> std::collections::BTreeMap<Stri
     let strategies = crate::kernels::STRATEGY_NAMES.into_iter();
     strategies
         .filter_map(|name| {
-            let strategy: Strategy = device.strategy(name)?;
+            let strategy: Strategy = crate::kernels::strategy_of(device, name)?;
             Some((name.to_owned(), strategy.to_string()))
         })
         .collect()

@@ -96,7 +96,7 @@ pub async fn run(device: &Device, listener: &Function) -> Result<String> {
     }];
     let mut networks = Vec::new();
     for name in MODELS {
-        networks.push(network(device, name, &precisions, &mut teller).await?);
+        networks.push(network(device, name, &precisions, &ceilings, &mut teller).await?);
     }
     let measurements = Measurements {
         device: device.name().to_owned(),
@@ -113,6 +113,7 @@ async fn network(
     device: &Device,
     name: &str,
     precisions: &[Precision],
+    ceilings: &Ceilings,
     teller: &mut Teller<'_>,
 ) -> Result<NetworkFigures> {
     let (weights, resolved) = demo::open(name)?;
@@ -122,7 +123,7 @@ async fn network(
         let mut model = network.model_async(device, precision).await?;
         for batch in BATCHES {
             let figure = network
-                .measure_async(device, &mut model, precision, batch)
+                .measure_async(device, &mut model, precision, batch, ceilings)
                 .await?;
             teller.tell(&Row {
                 section: "networks",
