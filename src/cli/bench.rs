@@ -52,6 +52,9 @@ pub struct Bench {
     /// or a safetensors file.
     #[arg(long, value_name = "MODEL")]
     model: Vec<ModelSource>,
+    /// The whole models alone, without the kernels at their shapes.
+    #[arg(long, requires = "model", conflicts_with = "kernel")]
+    networks: bool,
     /// Kernels at this shape, a product of M rows, N columns and sums over K; those that are no products take M rows of K.
     /// Attention is M heads of N tokens with K features each, and measured if --kernel names it.
     #[arg(long, value_name = "M,N,K", value_parser = shape, conflicts_with = "model")]
@@ -257,6 +260,7 @@ impl Bench {
                 let recipe = recipe_named(DEFAULT_MODEL).expect("it is among the recipes");
                 vec![at(&recipe.name, &recipe.architecture)]
             }
+            (None, _) if self.networks => return Ok(Vec::new()),
             (None, named) => named
                 .iter()
                 .map(|source| at(source.name(), source.architecture()))
