@@ -28,6 +28,12 @@ pub struct Windows {
     pub bias: WindowBias<Parameter>,
 }
 
+/// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, with so many hidden features.
+pub fn mlp<'g>(x: Value<'g>, name: &str, hidden: usize, gelu: Gelu) -> Value<'g> {
+    let activated = x.linear(&format!("{name}.fc1"), hidden).gelu(gelu);
+    activated.linear(&format!("{name}.fc2"), x.shape().width)
+}
+
 impl Block {
     /// Describes x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a
     /// LayerScale.
@@ -46,24 +52,18 @@ impl Block {
         };
         let x = x + attended;
         let normed = x.layer_norm(&self.layer("norm2"), self.eps);
-        x + self.scaled(self.mlp(normed), "ls2")
+        let hidden = mlp(normed, &self.layer("mlp"), self.mlp_dim, self.gelu);
+        x + self.scaled(hidden, "ls2")
     }
 
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
     fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
         let (attention, dim) = (self.attention, x.shape().width);
         let qkv = x.linear(&self.layer("attn.qkv"), 3 * dim);
-        let scores = qkv.scores(self.layer("attn.qk"), attention);
+        let scores = qkv.scores(self.layer("attn.qk"), attention, qkv);
         let probabilities = scores.softmax(attention, bias);
         let context = probabilities.context(self.layer("attn.pv"), attention, qkv);
         context.linear(&self.layer("attn.proj"), dim)
-    }
-
-    /// Describes fc2(gelu(fc1(x))).
-    fn mlp<'g>(&self, x: Value<'g>) -> Value<'g> {
-        let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim);
-        let hidden = hidden.gelu(self.gelu);
-        hidden.linear(&self.layer("mlp.fc2"), x.shape().width)
     }
 
     fn scaled<'g>(&self, x: Value<'g>, scale: &str) -> Value<'g> {

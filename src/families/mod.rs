@@ -1,5 +1,6 @@
 //! The networks, as their papers and timm describe them: one file per family, forward only.
 
+mod attention_pool;
 mod block;
 mod swin;
 mod vit;

@@ -147,10 +147,10 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// Returns the operation at `node` and its first input, if there is an operation.
+    /// Returns the operation at `node` and its first input, if there is an operation that has one.
     fn operation(&self, node: usize) -> Option<(&'a Operation<Loaded>, usize)> {
         match &self.graph.nodes[node] {
-            Node::Operation { operation, inputs } => Some((operation, inputs[0])),
+            Node::Operation { operation, inputs } => Some((operation, *inputs.first()?)),
             Node::Input | Node::Product { .. } => None,
         }
     }
@@ -327,10 +327,13 @@ mod tests {
             heads: 2,
             tokens: 4,
             head_dim: 2,
+            is_pooling: false,
         };
         let found = steps_of(|x| {
             let qkv = x.layer_norm("norm", 1e-6).linear("qkv", 12);
-            let scores = qkv.scores("qk".into(), attention).softmax(attention, None);
+            let scores = qkv
+                .scores("qk".into(), attention, qkv)
+                .softmax(attention, None);
             let context = scores.context("pv".into(), attention, qkv);
             let x = x + context.linear("proj", 4).layer_scale("ls");
             let hidden = x.layer_norm("norm", 1e-6).linear("fc1", 8);

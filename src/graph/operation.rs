@@ -11,8 +11,8 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::format::Gelu;
 use crate::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
-    mean_tokens, mean_tokens_backward, patches,
+    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gather_rows, gelu,
+    gelu_backward, mean_tokens, mean_tokens_backward, patches,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub trait Stage {
     type Factors;
     /// Holds an order of tokens.
     type Order;
+    /// Holds values that are the same for every image.
+    type Constant;
 }
 
 /// Marks operations whose parameters are named only.
@@ -43,6 +45,7 @@ impl Stage for Described {
     type Bias = WindowBias<Parameter>;
     type Factors = Parameter;
     type Order = Arc<Arrangement>;
+    type Constant = Parameter;
 }
 
 impl Stage for Loaded {
@@ -51,6 +54,7 @@ impl Stage for Loaded {
     type Bias = Arc<WindowBias<Buffer<f32>>>;
     type Factors = Arc<LayerScale>;
     type Order = Arc<Order>;
+    type Constant = Buffer<f32>;
 }
 
 /// Describes how square images are cut into patches.
@@ -96,8 +100,10 @@ impl<T> Embedding<T> {
     }
 }
 
-/// Describes one operation on a value `[images, rows, width]`, or on two of them.
+/// Describes one operation on a value `[images, rows, width]`, on two of them, or on none.
 pub enum Operation<S: Stage> {
+    /// Gives each image the same values.
+    Constant(S::Constant),
     /// Makes a row of each patch's pixels (timm's `PatchEmbed`, without its projection).
     Patches(PatchGrid),
     /// Puts tokens before the patches and adds positions.
@@ -161,6 +167,7 @@ impl Operation<Described> {
     /// Those of the loader's tensors.
     pub(super) fn load(&self, loader: &mut Loader) -> Result<Operation<Loaded>> {
         Ok(match self {
+            Self::Constant(values) => Operation::Constant(loader.tensor(values)?),
             Self::Patches(grid) => Operation::Patches(*grid),
             Self::Embed(embedding) => Operation::Embed(Embedding {
                 prefix: loader.tensor(&embedding.prefix)?,
@@ -223,28 +230,28 @@ impl Operation<Loaded> {
         shapes: &[Shape],
         inputs: &[&Buffer<f32>],
     ) -> Buffer<f32> {
-        let (x, shape) = (inputs[0], shapes[0]);
         match self {
-            Self::Patches(grid) => patches(commands, &grid.of(images), x),
+            Self::Constant(values) => repeated(commands, images, values),
+            Self::Patches(grid) => patches(commands, &grid.of(images), inputs[0]),
             Self::Embed(embedding) => {
                 let Embedding {
                     prefix, positions, ..
                 } = embedding;
-                let shape = embedding.of(images, shape);
-                embed(commands, &shape, x, prefix, positions)
+                let shape = embedding.of(images, shapes[0]);
+                embed(commands, &shape, inputs[0], prefix, positions)
             }
-            Self::LayerNorm(norm) => norm.of(x).values(commands, images),
+            Self::LayerNorm(norm) => norm.of(inputs[0]).values(commands, images),
             Self::Softmax(attention, bias) => {
-                Probabilities::new(*attention, bias.as_deref(), x).values(commands, images)
+                Probabilities::new(*attention, bias.as_deref(), inputs[0]).values(commands, images)
             }
-            Self::Gelu(form) => gelu(commands, *form, x),
-            Self::Scale(factors) => factors.apply(commands, x),
-            Self::Arrange(order) => order.apply(commands, shape.width, x),
-            Self::Restore(order) => order.undo(commands, shape.width, x),
-            Self::Reshape => x.clone(),
-            Self::Mean => mean_tokens(commands, &mean(images, shape), x),
-            Self::Add => add(commands, x, inputs[1]),
-            Self::Average => average(commands, x, inputs[1]),
+            Self::Gelu(form) => gelu(commands, *form, inputs[0]),
+            Self::Scale(factors) => factors.apply(commands, inputs[0]),
+            Self::Arrange(order) => order.apply(commands, shapes[0].width, inputs[0]),
+            Self::Restore(order) => order.undo(commands, shapes[0].width, inputs[0]),
+            Self::Reshape => inputs[0].clone(),
+            Self::Mean => mean_tokens(commands, &mean(images, shapes[0]), inputs[0]),
+            Self::Add => add(commands, inputs[0], inputs[1]),
+            Self::Average => average(commands, inputs[0], inputs[1]),
         }
     }
 
@@ -253,7 +260,8 @@ impl Operation<Loaded> {
         match self {
             Self::LayerNorm(_) | Self::Gelu(_) => Reads::Inputs,
             Self::Softmax(..) => Reads::Output,
-            Self::Patches(_)
+            Self::Constant(_)
+            | Self::Patches(_)
             | Self::Embed(_)
             | Self::Scale(_)
             | Self::Arrange(_)
@@ -273,12 +281,12 @@ impl Operation<Loaded> {
         applied: &Applied,
         grad: &Buffer<f32>,
     ) -> Vec<Buffer<f32>> {
-        let (images, shape) = (applied.images, applied.shapes[0]);
+        let (images, shapes) = (applied.images, applied.shapes);
         let input = || applied.inputs[0].expect("an input that the gradient reads is kept");
         match self {
-            Self::Patches(_) => Vec::new(),
+            Self::Constant(_) | Self::Patches(_) => Vec::new(),
             Self::Embed(embedding) => {
-                let shape = embedding.of(images, shape);
+                let shape = embedding.of(images, shapes[0]);
                 vec![embed_backward(commands, &shape, grad)]
             }
             Self::LayerNorm(norm) => vec![norm.backward(commands, input(), grad)],
@@ -289,10 +297,14 @@ impl Operation<Loaded> {
             }
             Self::Gelu(form) => vec![gelu_backward(commands, *form, input(), grad)],
             Self::Scale(factors) => vec![factors.apply(commands, grad)],
-            Self::Arrange(order) => vec![order.undo(commands, shape.width, grad)],
-            Self::Restore(order) => vec![order.apply(commands, shape.width, grad)],
+            Self::Arrange(order) => vec![order.undo(commands, shapes[0].width, grad)],
+            Self::Restore(order) => vec![order.apply(commands, shapes[0].width, grad)],
             Self::Reshape => vec![grad.clone()],
-            Self::Mean => vec![mean_tokens_backward(commands, &mean(images, shape), grad)],
+            Self::Mean => vec![mean_tokens_backward(
+                commands,
+                &mean(images, shapes[0]),
+                grad,
+            )],
             Self::Add => vec![grad.clone(), grad.clone()],
             Self::Average => {
                 let nothing = commands.device().zeros(grad.len());
@@ -301,6 +313,13 @@ impl Operation<Loaded> {
             }
         }
     }
+}
+
+/// Gives each of the images these values.
+fn repeated(commands: &mut Commands, images: usize, values: &Buffer<f32>) -> Buffer<f32> {
+    let out = commands.uninitialized(images * values.len());
+    gather_rows(commands, values.len(), values, &vec![0; images], &out, 0);
+    out
 }
 
 fn mean(images: usize, shape: Shape) -> MeanTokens {

@@ -73,6 +73,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
         })?;
         registers_without_positions(&mut weights)?;
         projection_without_bias(&mut weights)?;
+        query_of_latent(&mut weights)?;
     } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
@@ -133,6 +134,43 @@ fn projection_without_bias(weights: &mut Weights) -> Result<()> {
         "tensors: `{BIAS}` is zero, so the head is a projection, and what it gives are features"
     );
     weights.retain(|name| name != BIAS);
+    Ok(())
+}
+
+/// Projects the latent of a pooling to its query, once and for all: it is the same for every image. In timm it is then the
+/// query as it is (`q_proj=False`). Sums in f64, rounds once.
+fn query_of_latent(weights: &mut Weights) -> Result<()> {
+    const LATENT: &str = "attn_pool.latent";
+    const WEIGHT: &str = "attn_pool.q.weight";
+    const BIAS: &str = "attn_pool.q.bias";
+    let shapes = [LATENT, WEIGHT, BIAS].map(|name| weights.shape(name));
+    let [
+        Some([1, 1, inputs]),
+        Some([outputs, columns]),
+        Some([biases]),
+    ] = shapes
+    else {
+        return Ok(());
+    };
+    let (inputs, outputs) = (*inputs, *outputs);
+    if inputs != *columns || outputs != *biases || inputs == 0 {
+        return Ok(());
+    }
+    let latent = weights.float(LATENT)?;
+    let (weight, bias) = (weights.float(WEIGHT)?, weights.float(BIAS)?);
+    let rows = weight.chunks_exact(inputs).zip(bias);
+    let query: Vec<f32> = rows
+        .map(|(row, bias)| {
+            let terms = row.iter().zip(&latent);
+            let product: f64 = terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            (product + f64::from(bias)) as f32
+        })
+        .collect();
+    weights.replace(LATENT, vec![1, 1, outputs], &query);
+    weights.retain(|name| ![WEIGHT, BIAS].contains(&name));
+    log::info!(
+        "tensors: the pooling's query is computed once, from `{LATENT}` and `{WEIGHT}`, for it is the same for every image"
+    );
     Ok(())
 }
 

@@ -29,7 +29,7 @@ pub fn interpolate_positions(
     }
     // One head divides every width.
     let file = VitConfig::from_shapes(weights, 1)?;
-    if wanted.image_size == file.image_size || wanted.patch_size != file.patch_size {
+    if wanted.grid() == file.grid() || wanted.patch_size != file.patch_size {
         return Ok(None);
     }
     let mut positions = weights.float(POSITIONS)?;

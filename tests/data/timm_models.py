@@ -40,6 +40,7 @@ def folded(tensors):
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
+    "class_token",
 }
 FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
@@ -50,7 +51,7 @@ def trained_with(cfg, form):
 
 
 def only_sized(arguments):
-    pools = arguments.get("global_pool", "token") in ("token", "avg")
+    pools = arguments.get("global_pool", "token") in ("token", "avg", "map")
     norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
     acts = arguments.get("act_layer", "gelu") in FORMS.values()
     return set(arguments) <= SIZES and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
@@ -70,6 +71,9 @@ for name in sorted(names):
         model = timm.create_model(name, num_classes=default.num_classes if projects else classes)
         if projects:
             model.head.bias = None
+        if getattr(model, "attn_pool", None):
+            # The program projects the latent once, when it opens a file.
+            model.attn_pool.q = torch.nn.Identity()
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
     (form,) = {FORMS[type(module.act).__name__] for module in model.modules() if isinstance(module, timm.layers.Mlp)}

@@ -9,7 +9,7 @@ from types import MethodType
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from timm.layers import Attention
+from timm.layers import Attention, AttentionPoolLatent
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
@@ -44,11 +44,14 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, nn.Linear) and name != "attn_pool.q":
                 self._replace(module, _linear, self._site(name, True))
             elif isinstance(module, (Attention, WindowAttention)):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _attend, *products)
+            elif isinstance(module, AttentionPoolLatent):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _pool, *products)
         torch.testing.assert_close(self.logits(images), expected)
 
     def _site(self, name, has_weight):
@@ -104,6 +107,16 @@ def _attend(self, x, mask=None, **_):
     return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
 
 
+def _pool(self, x):
+    scores, context = self.sites
+    # The same for every image, and no product of the network's: the program computes it once.
+    q = self.q(self.latent).detach().expand(len(x), -1, -1).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+    k, v = self.kv(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
+    x = self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+    return (x + self.mlp(self.norm(x)))[:, 0]
+
+
 def lively(model, generator=None):
     """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs, as trained
     networks have them."""
@@ -118,8 +131,10 @@ def lively(model, generator=None):
             parameter.data = values * 0.3 + ("norm" in name and name.endswith("weight"))
         elif name.endswith(("table", "pos_embed", "token")):
             parameter.data = values * 0.5
+        elif name.endswith("latent"):
+            parameter.data = values
         else:
-            parameter.data = values * ((2.2 if "qkv" in name else 1.2) / math.sqrt(parameter[0].numel()))
+            parameter.data = values * ((2.2 if "kv" in name else 1.2) / math.sqrt(parameter[0].numel()))
     return model
 
 

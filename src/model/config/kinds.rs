@@ -9,11 +9,11 @@ use crate::file::weights::Weights;
 const NO_VIT: &[(&str, &str)] = &[
     (
         "vision_model.",
-        "a model of Hugging Face transformers' whose image tower is no CLIP's, like SigLIP's",
+        "a model of Hugging Face transformers' whose image tower is no CLIP's and no SigLIP's with its head",
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2 or CLIP",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2, CLIP or SigLIP",
     ),
     (
         "conv_proj.",
@@ -35,7 +35,14 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rope", "a ViT with rotary positions"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
-    ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
+    (
+        "attn_pool.pos_embed",
+        "a ViT whose attention pooling has positions",
+    ),
+    (
+        "attn_pool.q_norm.",
+        "a ViT whose attention pooling normalises queries and keys",
+    ),
     (
         "pre_logits.",
         "a ViT with a representation layer before its head",
@@ -53,7 +60,6 @@ const NO_VIT: &[(&str, &str)] = &[
 /// Lists what keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the
 /// second.
 const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
-    ("pos_embed", "cls_token", "a ViT without class token"),
     ("cls_token", "pos_embed", "a ViT without learned positions"),
     (
         "blocks.0.attn.qkv.weight",
@@ -125,11 +131,12 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
 /// Says what is wrong with a file that has something else in the place of `classifier`, if it has anything.
 fn in_place_of(classifier: &str, weights: &Weights, family: Family) -> Option<String> {
     /// Lists what the trunk's tensors begin with.
-    const TRUNK: [&str; 6] = [
+    const TRUNK: [&str; 7] = [
         "patch_embed.",
         "blocks.",
         "layers.",
         "norm.",
+        "attn_pool.",
         "head_dist.",
         "pos_embed",
     ];
@@ -188,8 +195,8 @@ mod tests {
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
             (
-                refusal(VIT, |name| name != "cls_token", &["attn_pool.latent"]),
-                "like SigLIP's",
+                refusal(VIT, whole, &["attn_pool.latent", "attn_pool.pos_embed"]),
+                "whose attention pooling has positions",
             ),
             (
                 refusal(
@@ -238,7 +245,7 @@ mod tests {
             ),
             (
                 refusal(VIT, nothing, &["vision_model.embeddings.class_embedding"]),
-                "no CLIP's, like SigLIP's",
+                "no CLIP's and no SigLIP's",
             ),
             (
                 refusal(VIT, nothing, &["vit.embeddings.cls_token"]),

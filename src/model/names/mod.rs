@@ -4,6 +4,7 @@
 mod clip;
 mod dinov2;
 mod open_clip;
+mod siglip;
 mod swin;
 mod table;
 mod vit;
@@ -19,12 +20,14 @@ use crate::text::abridged;
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 5] = [
+static KINDS: [Names; 7] = [
     vit::NAMES,
     swin::NAMES,
     dinov2::NAMES,
     clip::NAMES,
+    siglip::NAMES,
     open_clip::NAMES,
+    open_clip::TRUNK,
 ];
 
 /// Says where in a file a network is.
@@ -33,6 +36,8 @@ struct Network {
     prefix: String,
     /// What the network's names begin with: the prefix and its own word, if it has one.
     inner: String,
+    /// Whether one of its heads is there.
+    has_head: bool,
     names: &'static Names,
 }
 
@@ -56,10 +61,18 @@ impl Network {
             let telling = format!("{inner}{name}");
             weights.shape(&telling).is_some()
         });
-        is_told.unwrap_or(has_word).then(|| Self {
-            prefix: if has_word { prefix } else { inner.to_owned() },
-            inner: inner.to_owned(),
-            names,
+        is_told.unwrap_or(has_word).then(|| {
+            let prefix = if has_word { prefix } else { inner.to_owned() };
+            let is_head = |(theirs, _): &(&str, &str)| {
+                let head = format!("{prefix}{theirs}.weight");
+                weights.shape(&head).is_some()
+            };
+            Self {
+                has_head: names.heads.iter().any(is_head),
+                prefix,
+                inner: inner.to_owned(),
+                names,
+            }
         })
     }
 
@@ -91,7 +104,10 @@ impl Network {
             name.strip_prefix(&self.inner),
             name.strip_prefix(&self.prefix),
         ) {
-            (Some(within), _) => begins(within, self.names.unread),
+            (Some(within), _) => {
+                begins(within, self.names.unread)
+                    || (self.has_head && begins(within, self.names.unread_with_head))
+            }
             (None, Some(beside)) => begins(beside, self.names.beside),
             (None, None) => false,
         }
@@ -154,6 +170,7 @@ pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
         }
         weights.rename(|name| network.timms(name))?;
         network.reshape(weights)?;
+        split_pooling(weights, &network.prefix)?;
         distillation_without_head(weights, &network.prefix)?;
     }
     match networks.is_empty() {
@@ -170,6 +187,19 @@ fn distillation_without_head(weights: &mut Weights, prefix: &str) -> Result<()> 
         return Ok(());
     }
     weights.rename(|name| (name == token).then(|| format!("{prefix}reg_token")))
+}
+
+/// Splits the queries of a pooling off its keys and values, as timm has them.
+fn split_pooling(weights: &mut Weights, prefix: &str) -> Result<()> {
+    for parameter in ["weight", "bias"] {
+        let named = |part: &str| format!("{prefix}attn_pool.{part}.{parameter}");
+        if weights.shape(&named("qkv")).is_some() {
+            let [q, k, v] = QKV.map(named);
+            weights.split(&named("qkv"), &[&q, &k, &v])?;
+            weights.join(&named("kv"), &[&k, &v])?;
+        }
+    }
+    Ok(())
 }
 
 /// Joins the parts of each `qkv`, where all three are there.

@@ -79,13 +79,13 @@ const ALL: &[(&str, Effect)] = &[
 
 const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("depth", Effect::Size),
-    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("global_pool", Effect::Choice(&["token", "avg", "map"])),
     ("qk_norm", Effect::Kind(&["false"])),
     ("scale_attn_norm", Effect::Kind(&["false"])),
     ("scale_mlp_norm", Effect::Kind(&["false"])),
     ("proj_bias", Effect::Kind(&["true"])),
     ("init_values", Effect::Size),
-    ("class_token", Effect::Kind(&["true"])),
+    ("class_token", Effect::Size),
     ("pos_embed", Effect::Kind(&["learn"])),
     ("no_embed_class", Effect::Size),
     ("reg_tokens", Effect::Size),
@@ -314,13 +314,28 @@ impl Arguments<'_> {
             None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
         };
         let global_pool = self.pool()?.unwrap_or(sizes.global_pool);
+        let image_size = image_size.unwrap_or(sizes.image_size);
+        let patch_size = self.side("patch_size")?.unwrap_or(sizes.patch_size);
+        // timm refuses what patches don't fill, or pads it. Otherwise it leaves it out.
+        for name in ["dynamic_img_size", "dynamic_img_pad"] {
+            if let Some((value, has)) = self.get(name)
+                && is(value, "true")
+                && patch_size > 0
+                && !image_size.is_multiple_of(patch_size)
+            {
+                return Err(format!(
+                    "{has} true and images of {image_size} pixels, which patches of {patch_size} don't fill"
+                ));
+            }
+        }
         Ok(VitConfig {
-            image_size: image_size.unwrap_or(sizes.image_size),
-            patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
+            image_size,
+            patch_size,
             dim,
             depth: self.number("depth")?.unwrap_or(sizes.depth),
             heads: self.number("num_heads")?.unwrap_or(sizes.heads),
             mlp_dim,
+            class_token: self.truth("class_token")?.unwrap_or(sizes.class_token),
             layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
             no_embed_class: self
                 .truth("no_embed_class")?
@@ -396,7 +411,7 @@ impl Arguments<'_> {
 
     /// Reads how a ViT pools.
     fn pool(&self) -> std::result::Result<Option<GlobalPool>, String> {
-        self.read(GLOBAL_POOL, "`token` or `avg`", |value| {
+        self.read(GLOBAL_POOL, "`token`, `avg` or `map`", |value| {
             GlobalPool::deserialize(value).ok()
         })
     }

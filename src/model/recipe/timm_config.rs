@@ -461,8 +461,8 @@ mod tests {
             ),
             (
                 "/model_args/global_pool",
-                json!("map"),
-                "has `model_args.global_pool` `map`",
+                json!("prr"),
+                "has `model_args.global_pool` `prr`",
             ),
             (
                 "/model_args/qkv_bias",

@@ -6,6 +6,7 @@ mod clip;
 mod dinov2;
 mod fields;
 mod processor;
+mod siglip;
 mod swin;
 mod vit;
 

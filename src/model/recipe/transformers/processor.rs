@@ -34,7 +34,7 @@ struct Processor {
 }
 
 /// Lists the processors.
-static PROCESSORS: [Processor; 4] = [
+static PROCESSORS: [Processor; 5] = [
     Processor {
         name: "ViTImageProcessor",
         keeps_aspect: false,
@@ -59,6 +59,16 @@ static PROCESSORS: [Processor; 4] = [
     Processor {
         name: "BitImageProcessor",
         ..CLIP
+    },
+    Processor {
+        name: "SiglipImageProcessor",
+        keeps_aspect: true,
+        size: 224,
+        crop_size: 224,
+        crops: false,
+        resample: 3,
+        mean: [0.5; CHANNELS],
+        std: [0.5; CHANNELS],
     },
 ];
 
@@ -188,7 +198,8 @@ impl Processor {
                 None => whole(value).map(Some),
             }
         })?;
-        Ok(told.unwrap_or(Some(self.size)))
+        // Without a crop a square is the default.
+        Ok(told.unwrap_or(self.crops.then_some(self.size)))
     }
 
     /// Returns the crop of an image that keeps its aspect.
