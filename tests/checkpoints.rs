@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 14] = [
+const TRANSFORMERS: [&str; 15] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -259,6 +259,7 @@ const TRANSFORMERS: [&str; 14] = [
     "siglip",
     "siglip_with_text",
     "siglip_classes",
+    "dinov3",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -673,7 +674,7 @@ fn what_of_transformers_is_not_supported_is_named() {
             json!("relu"),
             "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu`",
         ),
-        ("qkv_bias", json!(false), "has qkv_bias false"),
+        ("qkv_bias", json!(false), "qkv_bias is true, not false"),
         ("num_channels", json!(1), "has num_channels 1"),
         ("head_dim", json!(7), "has head_dim 7 for 3 heads"),
         (

@@ -57,11 +57,16 @@ fn print(recipe: &Recipe) -> Result<()> {
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}{}{}",
+            "{} blocks of {} features, {} heads{}{}{}{}{}{}",
             sizes.depth,
             sizes.dim,
             sizes.heads,
             if sizes.distilled { ", distilled" } else { "" },
+            if sizes.rotary {
+                ", rotary positions"
+            } else {
+                ""
+            },
             if sizes.layer_scale {
                 ", LayerScale"
             } else {

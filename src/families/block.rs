@@ -16,6 +16,10 @@ pub struct Block {
     pub eps: f32,
     /// The form of the MLP's GELU.
     pub gelu: Gelu,
+    /// Whether qkv has a bias.
+    pub has_qkv_bias: bool,
+    /// What queries and keys are turned by, where positions are rotary.
+    pub turns: Option<Parameter>,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
 }
@@ -59,7 +63,15 @@ impl Block {
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
     fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
         let (attention, dim) = (self.attention, x.shape().width);
-        let qkv = x.linear(&self.layer("attn.qkv"), 3 * dim);
+        let layer = self.layer("attn.qkv");
+        let qkv = match self.has_qkv_bias {
+            true => x.linear(&layer, 3 * dim),
+            false => x.linear_without_bias(&layer, 3 * dim),
+        };
+        let qkv = match &self.turns {
+            None => qkv,
+            Some(turns) => qkv.rotary(attention, turns.clone()),
+        };
         let scores = qkv.scores(self.layer("attn.qk"), attention, qkv);
         let probabilities = scores.softmax(attention, bias);
         let context = probabilities.context(self.layer("attn.pv"), attention, qkv);

@@ -2,6 +2,7 @@
 
 mod attention_pool;
 mod block;
+mod rotary;
 mod swin;
 mod vit;
 

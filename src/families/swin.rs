@@ -77,6 +77,8 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
         mlp_dim: stage.mlp_dim,
         eps: config.layer_norm_eps,
         gelu: Gelu::Exact,
+        has_qkv_bias: true,
+        turns: None,
         has_layer_scale: false,
     }
 }

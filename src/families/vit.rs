@@ -1,9 +1,10 @@
-//! ViT, DeiT and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, with a class token,
+//! ViT, DeiT and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, or rotary ones as DINOv3 (timm's `Eva`), with a class token,
 //! LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`. Their heads read
 //! the class token, the mean of the patches, or what attention makes of these.
 
 use super::attention_pool::attention_pool;
 use super::block::Block;
+use super::rotary::turns;
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
 use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
 use std::sync::Arc;
@@ -34,6 +35,10 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             mlp_dim: config.mlp_dim,
             eps: config.layer_norm_eps,
             gelu: config.act_layer,
+            has_qkv_bias: config.qkv_bias,
+            turns: config
+                .rotary
+                .then(|| turns(config.grid(), config.head_dim())),
             has_layer_scale: config.layer_scale,
         };
         let is_last = number + 1 == config.depth;
@@ -61,9 +66,16 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
         before.then(Parameter::tensor(name))
     });
     // Tokens without a position of their own have zeros for it.
-    let unembedded = (config.prefix() - config.embedded_prefix()) * config.dim;
-    let positions =
-        Parameter::constant(move || vec![0.0; unembedded]).then(Parameter::tensor("pos_embed"));
+    let zeros = |tokens: usize| {
+        let values = tokens * config.dim;
+        Parameter::constant(move || vec![0.0; values])
+    };
+    let positions = match config.rotary {
+        true => zeros(config.tokens()),
+        false => {
+            zeros(config.prefix() - config.embedded_prefix()).then(Parameter::tensor("pos_embed"))
+        }
+    };
     let grid = PatchGrid {
         channels: CHANNELS,
         image_size: config.image_size,

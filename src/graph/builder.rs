@@ -88,7 +88,14 @@ impl Graph {
             _ => None,
         };
         let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(keys).collect();
-        for (node, parts) in read {
+        for (mut node, parts) in read {
+            if let Node::Operation {
+                operation: Operation::Rotary(..),
+                inputs,
+            } = &self.nodes[node]
+            {
+                node = inputs[0];
+            }
             if let Node::Product { site, .. } = &mut self.nodes[node]
                 && let SiteKind::Linear(linear) = &mut site.kind
             {
@@ -211,6 +218,12 @@ impl<'g> Value<'g> {
             inputs: Vec::new(),
         };
         self.push(node, shape)
+    }
+
+    /// Turns the queries and keys of the patches, the last tokens of this value, which is qkv `[N, 3 · dim]`, by the angles
+    /// whose cosines and sines are `turns` `[patches, D / 2, 2]`.
+    pub fn rotary(self, attention: Attention, turns: Parameter) -> Self {
+        self.operation(Operation::Rotary(attention, turns), self.shape())
     }
 
     /// Takes softmax(scores / √d) of each row, after `bias` is added.

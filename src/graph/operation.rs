@@ -11,8 +11,8 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::format::Gelu;
 use crate::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gather_rows, gelu,
-    gelu_backward, mean_tokens, mean_tokens_backward, patches,
+    Direction, Embed, MeanTokens, Patches, Rotary, add, average, embed, embed_backward,
+    gather_rows, gelu, gelu_backward, mean_tokens, mean_tokens_backward, patches, rotary,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub trait Stage {
     type Factors;
     /// Holds an order of tokens.
     type Order;
-    /// Holds values that are the same for every image.
-    type Constant;
+    /// Holds values as they are.
+    type Values;
 }
 
 /// Marks operations whose parameters are named only.
@@ -45,7 +45,7 @@ impl Stage for Described {
     type Bias = WindowBias<Parameter>;
     type Factors = Parameter;
     type Order = Arc<Arrangement>;
-    type Constant = Parameter;
+    type Values = Parameter;
 }
 
 impl Stage for Loaded {
@@ -54,7 +54,7 @@ impl Stage for Loaded {
     type Bias = Arc<WindowBias<Buffer<f32>>>;
     type Factors = Arc<LayerScale>;
     type Order = Arc<Order>;
-    type Constant = Buffer<f32>;
+    type Values = Buffer<f32>;
 }
 
 /// Describes how square images are cut into patches.
@@ -103,13 +103,16 @@ impl<T> Embedding<T> {
 /// Describes one operation on a value `[images, rows, width]`, on two of them, or on none.
 pub enum Operation<S: Stage> {
     /// Gives each image the same values.
-    Constant(S::Constant),
+    Constant(S::Values),
     /// Makes a row of each patch's pixels (timm's `PatchEmbed`, without its projection).
     Patches(PatchGrid),
     /// Puts tokens before the patches and adds positions.
     Embed(S::Embedding),
     /// Normalises each row.
     LayerNorm(S::Norm),
+    /// Turns the queries and keys of the patches, which are an attention's last tokens, by the angles whose cosines and
+    /// sines these are, `[patches, D / 2, 2]`.
+    Rotary(Attention, S::Values),
     /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
     /// Computes GELU, in this form, of each element.
@@ -179,6 +182,7 @@ impl Operation<Described> {
                 bias: loader.tensor(&norm.bias)?,
                 eps: norm.eps,
             })),
+            Self::Rotary(attention, turns) => Operation::Rotary(*attention, loader.tensor(turns)?),
             Self::Softmax(attention, None) => Operation::Softmax(*attention, None),
             Self::Softmax(attention, Some(bias)) => {
                 let bias = WindowBias {
@@ -241,6 +245,10 @@ impl Operation<Loaded> {
                 embed(commands, &shape, inputs[0], prefix, positions)
             }
             Self::LayerNorm(norm) => norm.of(inputs[0]).values(commands, images),
+            Self::Rotary(attention, turns) => {
+                let shape = attention.rotary(turns);
+                rotary(commands, &shape, Direction::Forward, inputs[0], turns)
+            }
             Self::Softmax(attention, bias) => {
                 Probabilities::new(*attention, bias.as_deref(), inputs[0]).values(commands, images)
             }
@@ -263,6 +271,7 @@ impl Operation<Loaded> {
             Self::Constant(_)
             | Self::Patches(_)
             | Self::Embed(_)
+            | Self::Rotary(..)
             | Self::Scale(_)
             | Self::Arrange(_)
             | Self::Restore(_)
@@ -290,6 +299,10 @@ impl Operation<Loaded> {
                 vec![embed_backward(commands, &shape, grad)]
             }
             Self::LayerNorm(norm) => vec![norm.backward(commands, input(), grad)],
+            Self::Rotary(attention, turns) => {
+                let shape = attention.rotary(turns);
+                vec![rotary(commands, &shape, Direction::Back, grad, turns)]
+            }
             Self::Softmax(attention, _) => {
                 let output = applied.output;
                 let output = output.expect("a result that the gradient reads is kept");
@@ -320,6 +333,18 @@ fn repeated(commands: &mut Commands, images: usize, values: &Buffer<f32>) -> Buf
     let out = commands.uninitialized(images * values.len());
     gather_rows(commands, values.len(), values, &vec![0; images], &out, 0);
     out
+}
+
+impl Attention {
+    /// Describes the turning of queries and keys by `turns` `[patches, D / 2, 2]`.
+    fn rotary(&self, turns: &Buffer<f32>) -> Rotary {
+        Rotary {
+            tokens: self.tokens,
+            prefix: self.tokens - turns.len() / self.head_dim,
+            heads: self.heads,
+            head_dim: self.head_dim,
+        }
+    }
 }
 
 fn mean(images: usize, shape: Shape) -> MeanTokens {

@@ -293,7 +293,14 @@ mod tests {
             mask: Parameter::constant(|| vec![0.0; 9]),
         };
         let normed = x.layer_norm("norm", 1e-6);
+        let turns = Parameter::constant(|| (0..4).map(|at| (2.0 * at as f32).cos()).collect());
         let qkv = normed.arrange(&order).linear("qkv", 12);
+        let all = Attention {
+            windows: 1,
+            tokens: 6,
+            ..attention
+        };
+        let qkv = qkv.rotary(all, turns);
         let probabilities = qkv.scores("qk".into(), attention, qkv);
         let probabilities = probabilities.softmax(attention, Some(windows));
         let context = probabilities

@@ -72,6 +72,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             Some(format!("blocks.{block}.ls{scale}.gamma"))
         })?;
         registers_without_positions(&mut weights)?;
+        biases_without_keys(&mut weights)?;
         projection_without_bias(&mut weights)?;
         query_of_latent(&mut weights)?;
     } else {
@@ -134,6 +135,33 @@ fn projection_without_bias(weights: &mut Weights) -> Result<()> {
         "tensors: `{BIAS}` is zero, so the head is a projection, and what it gives are features"
     );
     weights.retain(|name| name != BIAS);
+    Ok(())
+}
+
+/// Gives queries, keys and values one bias, where those of queries and values are tensors of their own and keys have none,
+/// as in timm's `Eva`: that of keys is zero.
+fn biases_without_keys(weights: &mut Weights) -> Result<()> {
+    const OF_QUERIES: &str = ".attn.q_bias";
+    let blocks: Vec<String> = weights
+        .names()
+        .filter_map(|name| Some(name.strip_suffix(OF_QUERIES)?.to_owned()))
+        .collect();
+    for block in blocks {
+        let [queries, values, whole] =
+            ["q_bias", "v_bias", "qkv.bias"].map(|part| format!("{block}.attn.{part}"));
+        let sizes = [&queries, &values].map(|name| weights.shape(name).map(<[usize]>::to_vec));
+        let [Some(of_queries), Some(of_values)] = sizes else {
+            continue;
+        };
+        if of_queries.len() != 1 || of_queries != of_values || weights.shape(&whole).is_some() {
+            continue;
+        }
+        let zeros = vec![0.0; of_queries[0]];
+        let bias = [weights.float(&queries)?, zeros, weights.float(&values)?].concat();
+        weights.rename(|name| (name == queries).then(|| whole.clone()))?;
+        weights.retain(|name| name != values);
+        weights.replace(&whole, vec![bias.len()], &bias);
+    }
     Ok(())
 }
 

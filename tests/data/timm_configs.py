@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -72,6 +73,12 @@ SUPPORTED = [
     (VIT, SMALL | dict(class_token=False, no_embed_class=True, global_pool="map", num_classes=0)),
     (VIT, SMALL | dict(reg_tokens=4, global_pool="map")),
     (VIT, SMALL | dict(img_size=230)),
+    (VIT, SMALL | dict(qkv_bias=False)),
+    ("vit_small_patch16_dinov3", SMALL),
+    ("vit_small_patch16_dinov3_qkvb", SMALL | dict(global_pool="token", num_classes=5)),
+    ("vit_base_patch16_lingbot", SMALL | dict(img_size=256)),
+    ("eva_giant_patch14_224", SMALL | dict(mlp_ratio=4.0, qkv_bias=False)),
+    ("eva_giant_patch14_336", SMALL | dict(mlp_ratio=4.0, init_values=1e-5, num_reg_tokens=1)),
     (SWIN, SMALL_SWIN | dict(num_classes=0)),
     (SWIN, defaults(SwinTransformer) | SMALL_SWIN),
     (SWIN, SMALL_SWIN | TRAINING | dict(weight_init="moco", strict_img_size=False)),
@@ -85,7 +92,6 @@ REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
     (VIT, dict(global_pool="max"), "global_pool"),
     (VIT, dict(global_pool="", num_classes=0), "global_pool"),
-    (VIT, dict(qkv_bias=False), "qkv_bias"),
     (VIT, dict(qk_norm=True), "qk_norm"),
     (VIT, dict(scale_attn_norm=True), "scale_attn_norm"),
     (VIT, dict(scale_mlp_norm=True), "scale_mlp_norm"),
@@ -99,6 +105,10 @@ REFUSED = [
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
     (VIT, dict(global_pool="prr"), "global_pool"),
+    ("eva02_tiny_patch14_224", {}, "swiglu_mlp"),
+    ("vit_small_plus_patch16_dinov3", dict(depth=1), "swiglu_align_to"),
+    ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "rope_type"),
+    ("vit_small_patch16_dinov3", dict(depth=1, global_pool="map"), "global_pool"),
     (VIT, dict(img_size=230, dynamic_img_pad=True), "dynamic_img_pad"),
     (SWIN, dict(global_pool="max"), "global_pool"),
     (SWIN, dict(head_dim=16), "head_dim"),
@@ -109,6 +119,15 @@ REFUSED = [
     (SWIN, dict(mlp_ratio=(4, 3)), "mlp_ratio"),
     ("swin_s3_tiny_224", dict(depths=(1, 1, 1, 1), num_heads=(3, 6, 12, 24)), "window_size"),
 ]
+
+
+def as_here(tensors):
+    """The names that the program gives `Eva`'s tensors, and one bias for what has two."""
+    for name, tensor in tensors.items():
+        if name.endswith("attn.q_bias"):
+            yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
+        elif not name.endswith("attn.v_bias"):
+            yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
 
 
 def case(name, arguments, refused=None):
@@ -129,7 +148,7 @@ def case(name, arguments, refused=None):
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
         layer_norm_eps=getattr(stages[0].blocks[0].norm1, "eps", None),
         act_layer=FORMS.get(type(stages[0].blocks[0].mlp.act).__name__),
-        tensors={key: list(tensor.shape) for key, tensor in model.state_dict().items()},
+        tensors={key: list(tensor.shape) for key, tensor in as_here(model.state_dict())},
         refused=refused,
     )
 

@@ -25,6 +25,8 @@ from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SiglipConfig,
     SiglipForImageClassification,
     SiglipModel,
@@ -157,6 +159,12 @@ MODELS = {
     "siglip_classes": (
         SiglipForImageClassification(SiglipConfig(vision_config=SIGLIP, text_config=SIGLIP_TEXT, id2label=DIGITS)),
         processor("SiglipImageProcessor", 20, resample=2, **IMAGENET),
+        torch.float32,
+    ),
+    # Its own processor resizes floats, which the program doesn't.
+    "dinov3": (
+        DINOv3ViTModel(DINOv3ViTConfig(**CLIP, num_register_tokens=2)),
+        processor("ViTImageProcessor", 16, resample=2, **IMAGENET),
         torch.float32,
     ),
 }

@@ -4,6 +4,7 @@ weights, levels, products with a weight; ../data/best has them, where unit tests
 Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python best.py FOLDER"""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from safetensors.torch import save_file
 from timm.models import SwinTransformer, VisionTransformer
 
 import tables
+from make_dinov3 import eva
 from network import Network, lively, weights
 
-NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro"]
+NAMES = [
+    "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
+]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
 
@@ -29,6 +33,8 @@ def read(path):
 
 def build(config):
     """timm's model of a golden file's `config`."""
+    if config.get("rotary"):
+        return eva(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],
@@ -124,6 +130,9 @@ class Quantized:
     def __init__(self, path, config, images):
         metadata, tensors = read(path)
         model = build(config)
+        if config.get("rotary"):
+            # `Eva` calls it otherwise.
+            tensors = {re.sub(r"ls(\d)\.gamma$", r"gamma_\1", name): tensor for name, tensor in tensors.items()}
         self.network = Network(model, images)
         state = {name: value for name, value in tensors.items() if name in dict(model.named_parameters())}
         modules = dict(model.named_modules())

@@ -71,6 +71,7 @@ fn write_the_quantized_files() {
         "layer_scale_micro",
         "clip_micro",
         "siglip_micro",
+        "dinov3_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();

@@ -13,7 +13,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2, CLIP or SigLIP",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2, DINOv3, CLIP or SigLIP",
     ),
     (
         "conv_proj.",
@@ -32,7 +32,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rel_pos_bias.", "a BEiT"),
     ("attn.q_bias", "an EVA"),
     ("attn.q_proj.", "an EVA"),
-    ("rope", "a ViT with rotary positions"),
+    ("rope", "a ViT with learned rotary positions"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
     (
@@ -55,17 +55,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("mlp.fc1_g.", "a ViT with gated MLPs"),
     ("mlp.w12.", "a ViT with gated MLPs"),
     ("mlp.weights_in.", "a ViT with gated MLPs"),
-];
-
-/// Lists what keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the
-/// second.
-const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
-    ("cls_token", "pos_embed", "a ViT without learned positions"),
-    (
-        "blocks.0.attn.qkv.weight",
-        "blocks.0.attn.qkv.bias",
-        "a ViT without qkv bias",
-    ),
 ];
 
 /// Lists such parts of names with the kinds of Swin other than [`SwinConfig`](super::SwinConfig)'s that have them.
@@ -103,13 +92,10 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
     let other = others.iter().find(|(part, _)| has_part(weights, part));
     let (kind, classifier) = match family {
         Family::Vit => {
-            let incomplete = INCOMPLETE_VIT
-                .iter()
-                .find(|(present, absent, _)| has(present) && !has(absent));
             // A file without the last norm is no trunk of a ViT either.
             let is_trunk = has("norm.weight") || has("fc_norm.weight");
             let classifier = is_trunk.then_some("head.weight");
-            (incomplete.map(|(_, _, kind)| *kind), classifier)
+            (None, classifier)
         }
         Family::Swin => {
             let incomplete = NEEDED_IN_SWIN.iter().find(|(name, _)| !has(name));

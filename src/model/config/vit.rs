@@ -18,7 +18,7 @@ use crate::format::Gelu;
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
 /// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and a
 /// [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and pooled by
-/// attention, it is SigLIP's. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
+/// attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
 /// instead of the class token; without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
@@ -45,6 +45,12 @@ pub struct VitConfig {
     /// Whether there is a class token: timm's argument of this name.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub class_token: bool,
+    /// Whether qkv has a bias: timm's argument of this name.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub qkv_bias: bool,
+    /// Whether queries and keys of patches are turned by where the patches lie, as in DINOv3, instead of learned positions.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub rotary: bool,
     /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
     #[serde(skip_serializing_if = "is_absent")]
     pub layer_scale: bool,
@@ -108,6 +114,10 @@ struct VitForm {
     distilled: bool,
     #[serde(default = "present")]
     class_token: bool,
+    #[serde(default = "present")]
+    qkv_bias: bool,
+    #[serde(default)]
+    rotary: bool,
     #[serde(default)]
     layer_scale: bool,
     #[serde(default)]
@@ -151,6 +161,8 @@ impl TryFrom<VitForm> for VitConfig {
             layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
             distilled: form.distilled,
             class_token: form.class_token,
+            qkv_bias: form.qkv_bias,
+            rotary: form.rotary,
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
             reg_tokens: form.reg_tokens,
@@ -179,6 +191,8 @@ impl Default for VitConfig {
             layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
             distilled: false,
             class_token: true,
+            qkv_bias: true,
+            rotary: false,
             layer_scale: false,
             no_embed_class: false,
             reg_tokens: 0,
@@ -194,6 +208,8 @@ impl Default for VitConfig {
 impl VitConfig {
     /// Holds the epsilon of timm's ViTs, which a configuration may leave out.
     pub const TIMM_LAYER_NORM_EPS: f32 = 1e-6;
+    /// Holds the patches along one side of the images that DINOv3 was trained with in the main: what a file doesn't show.
+    pub const ROTARY_GRID: usize = 16;
 
     /// Counts the patches along one side of an image.
     pub fn grid(&self) -> usize {
@@ -217,7 +233,7 @@ impl VitConfig {
 
     /// Counts the tokens before the patches that have positions.
     pub fn embedded_prefix(&self) -> usize {
-        if self.no_embed_class {
+        if self.no_embed_class || self.rotary {
             0
         } else {
             self.prefix()
@@ -258,12 +274,14 @@ impl VitConfig {
             projection,
             ..
         } = *self;
-        let positions = self.embedded_prefix() + self.patches();
         let mut tensors = Vec::new();
         if self.class_token {
             tensors.push(("cls_token".to_owned(), vec![1, 1, dim]));
         }
-        tensors.push(("pos_embed".to_owned(), vec![1, positions, dim]));
+        if !self.rotary {
+            let positions = self.embedded_prefix() + self.patches();
+            tensors.push(("pos_embed".to_owned(), vec![1, positions, dim]));
+        }
         let mut pair = |name: String, weight: Vec<usize>| {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
             tensors.push((format!("{name}.weight"), weight));
@@ -276,7 +294,9 @@ impl VitConfig {
         for block in 0..self.depth {
             let name = |layer: &str| format!("blocks.{block}.{layer}");
             pair(name("norm1"), vec![dim]);
-            pair(name("attn.qkv"), vec![3 * dim, dim]);
+            if self.qkv_bias {
+                pair(name("attn.qkv"), vec![3 * dim, dim]);
+            }
             pair(name("attn.proj"), vec![dim, dim]);
             pair(name("norm2"), vec![dim]);
             pair(name("mlp.fc1"), vec![mlp_dim, dim]);
@@ -304,6 +324,10 @@ impl VitConfig {
         if self.pre_norm {
             tensors.push(("patch_embed.proj.weight".to_owned(), kernel));
         }
+        if !self.qkv_bias {
+            let name = |block| format!("blocks.{block}.attn.qkv.weight");
+            tensors.extend((0..self.depth).map(|block| (name(block), vec![3 * dim, dim])));
+        }
         if projection > 0 {
             let shape = vec![projection, self.pooled_dim()];
             tensors.push(("head.weight".to_owned(), shape));
@@ -323,9 +347,15 @@ impl VitConfig {
         tensors
     }
 
+    /// Says whether a file has no learned positions, as DINOv3's: those that are rotary are in no tensor.
+    pub fn is_rotary(weights: &Weights) -> bool {
+        weights.shape("pos_embed").is_none() && weights.shape("cls_token").is_some()
+    }
+
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other.
     /// The number of heads shows in no shape, nor does the form of GELU, which is taken to be the exact one. The image size
-    /// is the grid of positions times the patch size, and the epsilon timm's. Where pooled tokens are normalised, or there is
+    /// is the grid of positions times the patch size, or where positions are rotary, for images of any size,
+    /// [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
     /// no class token, they are taken to be averaged, as in timm, and where a head reads twice the features, the class token
     /// and the mean; else the answer is the class token's. Behind blocks with a norm before them, a head without a bias is a
     /// projection.
@@ -337,7 +367,11 @@ impl VitConfig {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
-        let [_, positions, _] = sizes(weights, "pos_embed")?;
+        let rotary = Self::is_rotary(weights);
+        let [_, positions, _] = match rotary {
+            true => [1, Self::ROTARY_GRID.pow(2), dim],
+            false => sizes(weights, "pos_embed")?,
+        };
         let distilled = weights.shape("dist_token").is_some();
         let [_, reg_tokens, _] = match weights.shape("reg_token") {
             Some(_) => sizes(weights, "reg_token")?,
@@ -349,8 +383,8 @@ impl VitConfig {
         let own = usize::from(class_token) + usize::from(distilled);
         let before = reg_tokens.saturating_add(own);
         let is_square = positions.isqrt().pow(2) == positions && positions > 0;
-        let no_embed_class = !distilled && before > 0 && is_square;
-        let embedded = if no_embed_class { 0 } else { before };
+        let no_embed_class = !distilled && !rotary && before > 0 && is_square;
+        let embedded = if no_embed_class || rotary { 0 } else { before };
         let patches = positions.saturating_sub(embedded);
         let grid = patches.isqrt();
         if positions < embedded || patches != grid * grid {
@@ -390,6 +424,8 @@ impl VitConfig {
             layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
             distilled,
             class_token,
+            qkv_bias: weights.shape("blocks.0.attn.qkv.bias").is_some(),
+            rotary,
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
             reg_tokens,
@@ -444,6 +480,16 @@ impl VitConfig {
                 "projection goes with pre_norm, and without classes and distilled, as in CLIP"
                     .into(),
             );
+        }
+        if self.rotary {
+            // Each of two coordinates turns half of the pairs.
+            divisible(&[("head_dim", self.head_dim(), "a rotation's", 4)])?;
+            if self.distilled || self.no_embed_class || !self.class_token {
+                return Err(
+                    "rotary goes with a class token, and without distilled and no_embed_class"
+                        .into(),
+                );
+            }
         }
         if self.distilled && self.reg_tokens > 0 {
             return Err("distilled and reg_tokens exclude each other, as in timm".into());
@@ -501,6 +547,8 @@ impl VitConfig {
             &[
                 ("distilled", file.distilled, self.distilled),
                 ("class_token", file.class_token, self.class_token),
+                ("qkv_bias", file.qkv_bias, self.qkv_bias),
+                ("rotary", file.rotary, self.rotary),
                 ("layer_scale", file.layer_scale, self.layer_scale),
                 (
                     "no_embed_class",
@@ -528,7 +576,7 @@ impl VitConfig {
                 )],
             )?;
         }
-        if file.grid() != self.grid() {
+        if !self.rotary && file.grid() != self.grid() {
             let problem = format!(
                 "doesn't fit {told_by}: its positions are for images of {} pixels, not {}",
                 file.image_size, self.image_size
@@ -599,6 +647,14 @@ mod tests {
         }
     }
 
+    /// That without the part about positions.
+    fn deit_3_with_positions() -> VitConfig {
+        VitConfig {
+            no_embed_class: false,
+            ..micro_deit_3()
+        }
+    }
+
     #[test]
     fn parts_that_a_network_lacks_are_not_told() {
         // As builds wrote it that knew of no such parts.
@@ -666,6 +722,16 @@ mod tests {
             VitConfig {
                 global_pool: GlobalPool::Map,
                 ..micro()
+            },
+            VitConfig {
+                qkv_bias: false,
+                ..micro()
+            },
+            VitConfig {
+                rotary: true,
+                reg_tokens: 4,
+                image_size: 128,
+                ..deit_3_with_positions()
             },
             VitConfig {
                 pre_norm: true,
@@ -843,10 +909,6 @@ mod tests {
             assert!(message.contains(kind), "{message}");
             assert!(message.ends_with("which is not supported"), "{message}");
         }
-        let message = refusal(|tensors| {
-            tensors.remove("blocks.0.attn.qkv.bias");
-        });
-        assert!(message.contains("without qkv bias"), "{message}");
     }
 
     #[test]

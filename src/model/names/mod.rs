@@ -3,6 +3,7 @@
 
 mod clip;
 mod dinov2;
+mod dinov3;
 mod open_clip;
 mod siglip;
 mod swin;
@@ -20,10 +21,11 @@ use crate::text::abridged;
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 7] = [
+static KINDS: [Names; 8] = [
     vit::NAMES,
     swin::NAMES,
     dinov2::NAMES,
+    dinov3::NAMES,
     clip::NAMES,
     siglip::NAMES,
     open_clip::NAMES,
@@ -202,7 +204,8 @@ fn split_pooling(weights: &mut Weights, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Joins the parts of each `qkv`, where all three are there.
+/// Joins the parts of each `qkv`, where all three are there. Biases of queries and values without one of keys get the names
+/// that timm has for them.
 fn join_qkv(weights: &mut Weights) -> Result<()> {
     let whole = |name: &str| {
         let (block, parameter) = name.split_once(".attn.q.")?;
@@ -214,6 +217,14 @@ fn join_qkv(weights: &mut Weights) -> Result<()> {
         if parts.iter().all(|part| weights.shape(part).is_some()) {
             let parts = [&*parts[0], &parts[1], &parts[2]];
             weights.join(&format!("{block}.attn.qkv.{parameter}"), &parts)?;
+        } else if parameter == "bias"
+            && weights.shape(&parts[1]).is_none()
+            && weights.shape(&parts[2]).is_some()
+        {
+            weights.rename(|name| {
+                let part = QKV.iter().zip(&parts).find(|(_, part)| *part == name)?.0;
+                Some(format!("{block}.attn.{part}_bias"))
+            })?;
         }
     }
     Ok(())

@@ -258,7 +258,7 @@ fn described(weights: &Weights) -> Result<String> {
             // One head divides every width.
             let sizes = VitConfig::from_shapes(weights, 1)?;
             format!(
-                "a{} ViT with{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {} pixels, and heads and preprocessing",
+                "a{} ViT with{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
@@ -284,7 +284,10 @@ fn described(weights: &Weights) -> Result<String> {
                 sizes.depth,
                 sizes.mlp_dim,
                 sizes.patch_size,
-                sizes.image_size,
+                match sizes.rotary {
+                    true => "any size".to_owned(),
+                    false => format!("{} pixels", sizes.image_size),
+                },
             )
         }
         Family::Swin => {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{clip, dinov2, siglip, swin, vit};
+use super::{clip, dinov2, dinov3, siglip, swin, vit};
 use crate::model::config::Architecture;
 use crate::model::recipe::arguments::shown;
 
@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 14] = [
+static CLASSES: [Class; 15] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -66,6 +66,12 @@ static CLASSES: [Class; 14] = [
         name: "Dinov2WithRegistersForImageClassification",
         architecture: dinov2::of_classes_with_registers,
         processor: "BitImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "DINOv3ViTModel",
+        architecture: dinov3::of_features,
+        processor: "DINOv3ViTImageProcessor",
         any_image_size: true,
     },
     Class {

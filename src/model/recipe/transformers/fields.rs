@@ -103,9 +103,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Checks what is supported of every class here: three channels, queries, keys and values with biases.
+    /// Checks what is supported of every class here: three channels.
     pub fn check(&self) -> Result<(), String> {
-        self.only("num_channels", &[CHANNELS.into()])?;
-        self.only("qkv_bias", &[true.into()])
+        self.only("num_channels", &[CHANNELS.into()])
     }
 }

@@ -4,6 +4,7 @@
 mod classes;
 mod clip;
 mod dinov2;
+mod dinov3;
 mod fields;
 mod processor;
 mod siglip;
