@@ -1,6 +1,7 @@
-//! ViT, DeiT and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, or rotary ones as DINOv3 (timm's `Eva`), with a class token,
-//! LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`. Their heads read
-//! the class token, the mean of the patches, or what attention makes of these.
+//! ViT, DeiT, DINOv2 and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, with a
+//! class token, LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`;
+//! DINOv3, which is timm's `Eva` with rotary positions. Their heads read the class token, the mean of the patches, or what
+//! attention makes of these.
 
 use super::attention_pool::attention_pool;
 use super::block::Block;

@@ -32,7 +32,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rel_pos_bias.", "a BEiT"),
     ("attn.q_bias", "an EVA"),
     ("attn.q_proj.", "an EVA"),
-    ("rope", "a ViT with learned rotary positions"),
+    ("rope", "a ViT with rotary positions of its own"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
     (

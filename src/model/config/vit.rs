@@ -1,4 +1,4 @@
-//! The sizes of ViT and what is made of it: DeiT, DINOv2, the image towers of CLIP and SigLIP.
+//! The sizes of ViT and what is made of it: DeiT, DINOv2 and DINOv3, the image towers of CLIP and SigLIP.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +16,11 @@ use crate::format::Gelu;
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
 /// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
-/// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and a
-/// [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and pooled by
-/// attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's. [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads
-/// instead of the class token; without classes there is none, and what it would read is the answer.
+/// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and
+/// a [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and
+/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's.
+/// [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads instead of the class token;
+/// without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
