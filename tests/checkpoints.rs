@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 11] = [
+const TRANSFORMERS: [&str; 15] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -256,6 +256,10 @@ const TRANSFORMERS: [&str; 11] = [
     "clip",
     "clip_projection",
     "clip_with_text",
+    "siglip",
+    "siglip_with_text",
+    "siglip_classes",
+    "dinov3",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -343,12 +347,20 @@ fn both_spellings_of_transformers_are_one() {
             serde_json::from_str(&model.answers.metadata()["modules"]).unwrap();
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("model.safetensors");
-        // Register tokens become timm's where tokens and positions have dimensions of their own.
-        let is_tokens =
-            |name: &str| name.contains("_token") || name.ends_with("position_embeddings");
+        // Register tokens become timm's where tokens and positions have dimensions of their own, and so does a pooling's
+        // query, whose weight lies with those of keys and values.
+        let is_tokens = |name: &str| {
+            let ends = ["position_embeddings", "probe"];
+            name.contains("_token") || ends.iter().any(|end| name.ends_with(end))
+        };
         let zero = |name: String| {
-            let dimensions = if is_tokens(&name) { 3 } else { 1 };
-            let (shape, data) = (vec![1; dimensions], vec![0.0]);
+            let shape = match () {
+                () if is_tokens(&name) => vec![1; 3],
+                () if name.ends_with("in_proj_weight") => vec![3, 1],
+                () if name.ends_with("in_proj_bias") => vec![3],
+                () => vec![1],
+            };
+            let data = vec![0.0; shape.iter().product()];
             (name, TensorData::F32 { shape, data })
         };
         let tensors = modules.into_iter().map(zero).collect();
@@ -510,6 +522,57 @@ fn a_projections_bias_of_zeros_is_none() {
     assert_eq!(with_bias(bias).shape("head.bias"), Some(&[20][..]));
 }
 
+/// The oracle's image tower of SigLIP's, as timm saves it.
+const SIGLIP: &str = "tests/golden/siglip_micro.safetensors";
+
+#[test]
+fn a_latent_becomes_the_query_that_it_is_projected_to() {
+    let [file, opened] = [
+        Weights::open(here(SIGLIP)).unwrap(),
+        open_checkpoint(here(SIGLIP)).unwrap(),
+    ];
+    let [mut before, after] = [tensors_of(&file), tensors_of(&opened)];
+    let [(_, weight), (_, bias)] =
+        ["attn_pool.q.weight", "attn_pool.q.bias"].map(|name| before.remove(name).unwrap());
+    let (shape, latent) = before
+        .insert(
+            "attn_pool.latent".to_owned(),
+            after["attn_pool.latent"].clone(),
+        )
+        .unwrap();
+    assert_eq!(shape, [1, 1, 24]);
+    assert_eq!(before, after);
+    let (_, query) = &after["attn_pool.latent"];
+    for (at, &found) in query.iter().enumerate() {
+        let terms = latent.iter().zip(&weight[at * 24..][..24]);
+        let product: f64 = terms.map(|(&x, &w)| f64::from(x) * f64::from(w)).sum();
+        assert_eq!(found, (product + f64::from(bias[at])) as f32);
+    }
+}
+
+#[test]
+fn a_trunk_of_timms_in_open_clip_is_timms() {
+    let expected = open_checkpoint(here(SIGLIP)).unwrap();
+    let tower = tensors_of(&Weights::open(here(SIGLIP)).unwrap());
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("open_clip_model.safetensors");
+    for prefix in ["visual.trunk.", "module.visual.trunk."] {
+        let named =
+            |(name, tensor): (&String, &_)| (format!("{prefix}{name}"), Clone::clone(tensor));
+        let mut file: BTreeMap<_, _> = tower.iter().map(named).collect();
+        let prefix = prefix.strip_suffix("visual.trunk.").unwrap();
+        for text in [
+            "text.ln_final.bias",
+            "text.transformer.resblocks.0.ln_1.bias",
+            "logit_bias",
+        ] {
+            file.insert(format!("{prefix}{text}"), (vec![1], vec![0.0]));
+        }
+        write(&path, file);
+        same_tensors(&open_checkpoint(&path).unwrap(), &expected);
+    }
+}
+
 #[test]
 fn an_image_tower_of_open_clip_is_timms() {
     const NAMES: [(&str, &str); 14] = [
@@ -611,7 +674,7 @@ fn what_of_transformers_is_not_supported_is_named() {
             json!("relu"),
             "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu`",
         ),
-        ("qkv_bias", json!(false), "has qkv_bias false"),
+        ("qkv_bias", json!(false), "qkv_bias is true, not false"),
         ("num_channels", json!(1), "has num_channels 1"),
         ("head_dim", json!(7), "has head_dim 7 for 3 heads"),
         (
@@ -637,8 +700,8 @@ fn what_of_transformers_is_not_supported_is_named() {
     for (key, value, says) in [
         (
             "image_processor_type",
-            json!("SiglipImageProcessor"),
-            "`SiglipImageProcessor` prepares",
+            json!("ConvNextImageProcessor"),
+            "`ConvNextImageProcessor` prepares",
         ),
         (
             "size",

@@ -289,7 +289,7 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
         Kernel::Scan => vec![Some(twin.unwrap_or(Format::Uniform))],
         // The norms of a block come before qkv and before fc1, of one shape.
         Kernel::LayerNorm => both(
-            matches!(site.kind, SiteKind::Linear(l) if l.is_qkv),
+            matches!(site.kind, SiteKind::Linear(l) if l.parts == 3),
             Format::Uniform,
         ),
         Kernel::Softmax => both(
@@ -300,8 +300,8 @@ fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
             twin == Some(Format::SoftmaxTwin) && windowed,
             Format::SoftmaxTwin,
         ),
-        Kernel::FusedAttention => match twin {
-            Some(Format::SoftmaxTwin) => vec![twin],
+        Kernel::FusedAttention => match site.kind {
+            SiteKind::Context(attention) if !attention.is_pooling => vec![twin],
             _ => Vec::new(),
         },
         Kernel::Gelu => here(twin == Some(Format::GeluTwin)),
@@ -356,6 +356,7 @@ impl Case {
                 heads,
                 tokens,
                 head_dim,
+                is_pooling: false,
             }),
         };
         Self {
@@ -560,15 +561,16 @@ impl Case {
 
     /// Counts the elements of the buffers that A and B lie in; they are one where both are parts of qkv.
     fn operand_lens(&self) -> [usize; 2] {
-        let qkv = |a: &Attention| self.images * a.image_tokens() * 3 * a.dim();
-        let square = |a: &Attention| self.images * a.windows * a.heads * a.tokens.pow(2);
+        let queries = |a: &Attention| self.images * a.image_queries() * a.query_parts() * a.dim();
+        let tokens = |a: &Attention| self.images * a.image_tokens() * a.parts() * a.dim();
+        let scores = |a: &Attention| self.images * a.image_queries() * a.heads * a.tokens;
         match &self.site.kind {
             SiteKind::Linear(sizes) => [
                 self.images * sizes.rows * sizes.inputs,
                 sizes.outputs * sizes.inputs,
             ],
-            SiteKind::Scores(attention) => [qkv(attention); 2],
-            SiteKind::Context(attention) => [square(attention), qkv(attention)],
+            SiteKind::Scores(attention) => [queries(attention), tokens(attention)],
+            SiteKind::Context(attention) => [scores(attention), tokens(attention)],
         }
     }
 
@@ -600,7 +602,7 @@ impl Case {
             _ => a,
         };
         let b = match self.site.kind {
-            SiteKind::Scores(_) => a.clone(),
+            SiteKind::Scores(attention) if !attention.is_pooling => a.clone(),
             _ => device.upload(&uniform(&mut random, b, 1.0)),
         };
         let with_bias = self.site.weight().is_some_and(|linear| linear.has_bias);
@@ -786,6 +788,7 @@ impl Case {
             heads,
             tokens,
             head_dim,
+            is_pooling: _,
         } = sizes;
         let context = self.plan().product(self.images);
         let unit = scales(&self.plan(), 1.0);

@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::print_json;
-use crate::model::config::{Architecture, Gelu};
+use crate::model::config::{Architecture, Gelu, GlobalPool};
 use crate::model::recipe::{Recipe, recipes};
 use clap::{Args, ValueEnum};
 
@@ -57,11 +57,16 @@ fn print(recipe: &Recipe) -> Result<()> {
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}{}",
+            "{} blocks of {} features, {} heads{}{}{}{}{}{}",
             sizes.depth,
             sizes.dim,
             sizes.heads,
             if sizes.distilled { ", distilled" } else { "" },
+            if sizes.rotary {
+                ", rotary positions"
+            } else {
+                ""
+            },
             if sizes.layer_scale {
                 ", LayerScale"
             } else {
@@ -70,6 +75,11 @@ fn blocks(architecture: &Architecture) -> String {
             match sizes.act_layer {
                 Gelu::Exact => String::new(),
                 other => format!(", {}", other.name()),
+            },
+            if sizes.global_pool == GlobalPool::Map {
+                ", pooled by attention"
+            } else {
+                ""
             },
             match (sizes.classes, sizes.projection) {
                 (0, 0) => ", no classifier".to_owned(),

@@ -16,6 +16,10 @@ pub struct Block {
     pub eps: f32,
     /// The form of the MLP's GELU.
     pub gelu: Gelu,
+    /// Whether qkv has a bias.
+    pub has_qkv_bias: bool,
+    /// What queries and keys are turned by, where positions are rotary.
+    pub turns: Option<Parameter>,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
 }
@@ -26,6 +30,12 @@ pub struct Windows {
     pub order: Arc<Arrangement>,
     /// The bias and the mask that are added to the scores.
     pub bias: WindowBias<Parameter>,
+}
+
+/// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, with so many hidden features.
+pub fn mlp<'g>(x: Value<'g>, name: &str, hidden: usize, gelu: Gelu) -> Value<'g> {
+    let activated = x.linear(&format!("{name}.fc1"), hidden).gelu(gelu);
+    activated.linear(&format!("{name}.fc2"), x.shape().width)
 }
 
 impl Block {
@@ -46,24 +56,26 @@ impl Block {
         };
         let x = x + attended;
         let normed = x.layer_norm(&self.layer("norm2"), self.eps);
-        x + self.scaled(self.mlp(normed), "ls2")
+        let hidden = mlp(normed, &self.layer("mlp"), self.mlp_dim, self.gelu);
+        x + self.scaled(hidden, "ls2")
     }
 
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
     fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
         let (attention, dim) = (self.attention, x.shape().width);
-        let qkv = x.linear(&self.layer("attn.qkv"), 3 * dim);
-        let scores = qkv.scores(self.layer("attn.qk"), attention);
+        let layer = self.layer("attn.qkv");
+        let qkv = match self.has_qkv_bias {
+            true => x.linear(&layer, 3 * dim),
+            false => x.linear_without_bias(&layer, 3 * dim),
+        };
+        let qkv = match &self.turns {
+            None => qkv,
+            Some(turns) => qkv.rotary(attention, turns.clone()),
+        };
+        let scores = qkv.scores(self.layer("attn.qk"), attention, qkv);
         let probabilities = scores.softmax(attention, bias);
         let context = probabilities.context(self.layer("attn.pv"), attention, qkv);
         context.linear(&self.layer("attn.proj"), dim)
-    }
-
-    /// Describes fc2(gelu(fc1(x))).
-    fn mlp<'g>(&self, x: Value<'g>) -> Value<'g> {
-        let hidden = x.linear(&self.layer("mlp.fc1"), self.mlp_dim);
-        let hidden = hidden.gelu(self.gelu);
-        hidden.linear(&self.layer("mlp.fc2"), x.shape().width)
     }
 
     fn scaled<'g>(&self, x: Value<'g>, scale: &str) -> Value<'g> {

@@ -1,6 +1,8 @@
 //! The networks, as their papers and timm describe them: one file per family, forward only.
 
+mod attention_pool;
 mod block;
+mod rotary;
 mod swin;
 mod vit;
 

@@ -72,10 +72,13 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
             heads: stage.heads,
             tokens: stage.window.pow(2),
             head_dim: stage.dim / stage.heads,
+            is_pooling: false,
         },
         mlp_dim: stage.mlp_dim,
         eps: config.layer_norm_eps,
         gelu: Gelu::Exact,
+        has_qkv_bias: true,
+        turns: None,
         has_layer_scale: false,
     }
 }

@@ -1,14 +1,17 @@
-//! ViT, DeiT and CLIP's image tower: timm's `VisionTransformer` with a class token and learned positions, with LayerScale,
-//! register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`. Their heads read the class
-//! token, or the mean of the patches.
+//! ViT, DeiT, DINOv2 and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, with a
+//! class token, LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`;
+//! DINOv3, which is timm's `Eva` with rotary positions. Their heads read the class token, the mean of the patches, or what
+//! attention makes of these.
 
+use super::attention_pool::attention_pool;
 use super::block::Block;
+use super::rotary::turns;
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
 use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
 use std::sync::Arc;
 
-/// Describes the patch embedding, the blocks, the head. What is pooled for a head that there isn't is the last block's
-/// part: every graph has products.
+/// Describes the patch embedding, the blocks, the head. What is pooled without products for a head that there isn't is the
+/// last block's part: every graph has products.
 pub fn graphs(config: &VitConfig) -> Vec<Graph> {
     let pixels = Shape {
         rows: CHANNELS * config.image_size,
@@ -18,6 +21,7 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
         rows: config.tokens(),
         width: config.dim,
     };
+    let has_products = config.head_outputs() > 0 || config.global_pool == GlobalPool::Map;
     let mut graphs = vec![Graph::of(pixels, |pixels| embedding(config, pixels))];
     graphs.extend((0..config.depth).map(|number| {
         let block = Block {
@@ -27,38 +31,52 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
                 heads: config.heads,
                 tokens: config.tokens(),
                 head_dim: config.head_dim(),
+                is_pooling: false,
             },
             mlp_dim: config.mlp_dim,
             eps: config.layer_norm_eps,
             gelu: config.act_layer,
+            has_qkv_bias: config.qkv_bias,
+            turns: config
+                .rotary
+                .then(|| turns(config.grid(), config.head_dim())),
             has_layer_scale: config.layer_scale,
         };
         let is_last = number + 1 == config.depth;
         Graph::of(tokens, |x| match block.of(x, None) {
-            x if is_last && config.head_outputs() == 0 => features(config, x),
+            x if is_last && !has_products => answer(config, x),
             x => x,
         })
     }));
-    if config.head_outputs() > 0 {
-        graphs.push(Graph::of(tokens, |x| head(config, x)));
+    if has_products {
+        graphs.push(Graph::of(tokens, |x| answer(config, x)));
     }
     graphs
 }
 
-/// Describes the patches' embeddings after the class token (and the distillation token), with positions; normalised before
-/// the blocks where CLIP does that.
+/// Describes the patches' embeddings after the tokens that come before them, with positions; normalised before the blocks
+/// where CLIP does that.
 fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
-    let mut prefix = Parameter::tensor("cls_token");
-    if config.distilled {
-        prefix = prefix.then(Parameter::tensor("dist_token"));
-    }
-    if config.reg_tokens > 0 {
-        prefix = prefix.then(Parameter::tensor("reg_token"));
-    }
+    let prefix = [
+        ("cls_token", config.class_token),
+        ("dist_token", config.distilled),
+        ("reg_token", config.reg_tokens > 0),
+    ];
+    let prefix = prefix.into_iter().filter(|(_, is_there)| *is_there);
+    let prefix = prefix.fold(Parameter::none(), |before, (name, _)| {
+        before.then(Parameter::tensor(name))
+    });
     // Tokens without a position of their own have zeros for it.
-    let unembedded = (config.prefix() - config.embedded_prefix()) * config.dim;
-    let positions =
-        Parameter::constant(move || vec![0.0; unembedded]).then(Parameter::tensor("pos_embed"));
+    let zeros = |tokens: usize| {
+        let values = tokens * config.dim;
+        Parameter::constant(move || vec![0.0; values])
+    };
+    let positions = match config.rotary {
+        true => zeros(config.tokens()),
+        false => {
+            zeros(config.prefix() - config.embedded_prefix()).then(Parameter::tensor("pos_embed"))
+        }
+    };
     let grid = PatchGrid {
         channels: CHANNELS,
         image_size: config.image_size,
@@ -76,26 +94,20 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     }
 }
 
-/// Describes the logits of what is pooled, or its projection; of a distilled network the average of both tokens' logits, as
-/// timm evaluates it.
-fn head<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+/// Describes the logits of what is pooled, its projection, or where there is no head what is pooled itself; of a distilled
+/// network the average of both tokens', as timm evaluates it.
+fn answer<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+    let head = |pooled: Value<'g>, name| match (config.classes, config.projection) {
+        (0, 0) => pooled,
+        (0, features) => pooled.linear_without_bias(name, features),
+        (classes, _) => pooled.linear(name, classes),
+    };
     match config.distilled {
-        false if config.projection > 0 => {
-            pooled(config, x).linear_without_bias("head", config.projection)
-        }
-        false => pooled(config, x).linear("head", config.classes),
+        false => head(pooled(config, x), "head"),
         true => {
-            let logits = |token, head| normed(config, x, token).linear(head, config.classes);
-            logits(0, "head").average(logits(1, "head_dist"))
+            let of = |token, name| head(normed(config, x, token), name);
+            of(0, "head").average(of(1, "head_dist"))
         }
-    }
-}
-
-/// Describes what a network without a classifier answers.
-fn features<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
-    match config.distilled {
-        false => pooled(config, x),
-        true => normed(config, x, 0).average(normed(config, x, 1)),
     }
 }
 
@@ -103,8 +115,9 @@ fn features<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
 fn pooled<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
     let pool = |x: Value<'g>| match config.global_pool {
         GlobalPool::Token => x.token(0),
-        GlobalPool::Avg => mean_of_patches(config, x),
-        GlobalPool::TokenAvg => x.token(0).beside(mean_of_patches(config, x)),
+        GlobalPool::Avg => patches(config, x).mean(),
+        GlobalPool::TokenAvg => x.token(0).beside(patches(config, x).mean()),
+        GlobalPool::Map => attention_pool(config, patches(config, x)),
     };
     match (config.fc_norm, config.global_pool) {
         (true, _) => pool(x).layer_norm("fc_norm", config.layer_norm_eps),
@@ -118,11 +131,14 @@ fn normed<'g>(config: &VitConfig, x: Value<'g>, token: usize) -> Value<'g> {
     x.token(token).layer_norm("norm", config.layer_norm_eps)
 }
 
-/// Describes the mean of the patches alone.
-fn mean_of_patches<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+/// Describes the patches without the tokens before them.
+fn patches<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
+    if config.prefix() == 0 {
+        return x;
+    }
     let patches = Arrangement {
         tokens: config.tokens(),
         from: (config.prefix()..config.tokens()).map(Some).collect(),
     };
-    x.arrange(&Arc::new(patches)).mean()
+    x.arrange(&Arc::new(patches))
 }

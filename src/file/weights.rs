@@ -220,6 +220,54 @@ impl Weights {
         Ok(())
     }
 
+    /// Puts as many equal parts of the tensor `whole`, cut along its first dimension, in its place as there are names in
+    /// `parts`: the inverse of [`join`](Self::join). No value is copied.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such tensor, if its first dimension has no such parts, or if there is a tensor of
+    /// a part's name.
+    ///
+    /// # Panics
+    /// If there are no parts.
+    pub fn split(&mut self, whole: &str, parts: &[&str]) -> Result<()> {
+        let Tensor {
+            dtype,
+            mut shape,
+            pieces,
+        } = self.tensor(whole)?.clone();
+        let count = parts.len();
+        if !shape.first().is_some_and(|rows| rows.is_multiple_of(count)) {
+            let problem = format!(
+                "tensor `{whole}` is of shape {shape:?}, where {count} equal parts are expected"
+            );
+            return Err(Error::input(&self.path, problem));
+        }
+        if let Some(part) = parts.iter().find(|part| self.tensors.contains_key(**part)) {
+            let problem = format!("has both `{whole}` and `{part}`, which is a part of it");
+            return Err(Error::input(&self.path, problem));
+        }
+        shape[0] /= count;
+        let bytes: usize = pieces.iter().map(|(start, end)| end - start).sum();
+        self.tensors.remove(whole);
+        for (place, part) in parts.iter().enumerate() {
+            let (first, last) = (bytes / count * place, bytes / count * (place + 1));
+            let mut passed = 0;
+            let within = |&(start, end): &(usize, usize)| {
+                let before = passed;
+                passed += end - start;
+                let (from, to) = (before.max(first), passed.min(last));
+                (from < to).then(|| (start + from - before, start + to - before))
+            };
+            let tensor = Tensor {
+                dtype,
+                shape: shape.clone(),
+                pieces: pieces.iter().filter_map(within).collect(),
+            };
+            self.tensors.insert((*part).to_owned(), tensor);
+        }
+        Ok(())
+    }
+
     /// Leaves out the tensors whose names aren't `kept`.
     pub fn retain(&mut self, kept: impl Fn(&str) -> bool) {
         self.tensors.retain(|name, _| kept(name));
@@ -1020,7 +1068,7 @@ mod tests {
     }
 
     #[test]
-    fn joined_tensors_are_one_where_they_lie() {
+    fn tensors_are_joined_and_split_where_they_lie() {
         // Three of F16, of which the second lies first; and what they can't be joined with.
         let header = r#"{"q":{"dtype":"F16","shape":[1,2],"data_offsets":[4,8]},
             "k":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]},
@@ -1059,6 +1107,21 @@ mod tests {
             message.contains("has both `qkv` and its parts"),
             "{message}"
         );
+
+        // In halves, one of which is of two pieces.
+        let mut refused = |whole: &str, parts: &[&str], says: &str| {
+            let message = weights.split(whole, parts).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}\nlacks {says}");
+        };
+        refused("qkv", &["a", "b", "c"], "where 3 equal parts are expected");
+        refused("one", &["a"], "of shape [], where 1 equal parts");
+        refused("qkv", &["a", "wide"], "has both `qkv` and `wide`");
+        refused("none", &["a"], "no tensor named `none`");
+        weights.split("qkv", &["a", "b"]).unwrap();
+        assert_eq!(weights.shape("qkv"), None);
+        assert_eq!(weights.shape("b"), Some(&[2, 2][..]));
+        assert_eq!(weights.float("a").unwrap(), [2.0, 3.0, 0.0, 1.0]);
+        assert_eq!(weights.float("b").unwrap(), [4.0, 5.0, 6.0, 7.0]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Graph {
         .node;
         let mut graph = graph.into_inner();
         assert_eq!(node + 1, graph.nodes.len(), "the output is the last value");
-        graph.tell_qkv();
+        graph.tell_parts();
         graph
     }
 
@@ -78,18 +78,28 @@ impl Graph {
         sites(&self.nodes)
     }
 
-    /// Marks the products whose outputs are queries, keys and values.
-    fn tell_qkv(&mut self) {
-        let is_scores = |node: &Node<Described>| match node {
-            Node::Product { site, a, .. } => matches!(site.kind, SiteKind::Scores(_)).then_some(*a),
+    /// Marks the products whose outputs are queries, keys and values, or keys and values.
+    fn tell_parts(&mut self) {
+        let keys = |node: &Node<Described>| match node {
+            Node::Product { site, b, .. } => match site.kind {
+                SiteKind::Scores(attention) => Some(((*b)?, attention.parts())),
+                _ => None,
+            },
             _ => None,
         };
-        let read: Vec<usize> = self.nodes.iter().filter_map(is_scores).collect();
-        for node in read {
+        let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(keys).collect();
+        for (mut node, parts) in read {
+            if let Node::Operation {
+                operation: Operation::Rotary(..),
+                inputs,
+            } = &self.nodes[node]
+            {
+                node = inputs[0];
+            }
             if let Node::Product { site, .. } = &mut self.nodes[node]
                 && let SiteKind::Linear(linear) = &mut site.kind
             {
-                linear.is_qkv = true;
+                linear.parts = parts;
             }
         }
     }
@@ -166,38 +176,54 @@ impl<'g> Value<'g> {
         self.push(node, Shape { rows, width })
     }
 
-    /// Multiplies the queries and the keys in this value, which is qkv `[W · N, 3 · dim]`: q kᵀ of each head.
-    pub fn scores(self, name: String, attention: Attention) -> Self {
+    /// Multiplies the queries in this value by the keys in `keys`: q kᵀ of each head. Both are one value, qkv
+    /// `[W · N, 3 · dim]`, or where the attention pools q `[1, dim]` and kv `[N, 2 · dim]`.
+    pub fn scores(self, name: String, attention: Attention, keys: Self) -> Self {
         let node = Node::Product {
             site: Site {
                 name,
                 kind: SiteKind::Scores(attention),
             },
             a: self.node,
-            b: Some(self.node),
+            b: Some(keys.node),
         };
         let shape = Shape {
-            rows: attention.image_tokens() * attention.heads,
+            rows: attention.image_queries() * attention.heads,
             width: attention.tokens,
         };
         self.push(node, shape)
     }
 
-    /// Multiplies these probabilities by the values in `qkv`: p v of each head, side by side.
-    pub fn context(self, name: String, attention: Attention, qkv: Self) -> Self {
+    /// Multiplies these probabilities by the values in `values`, qkv or kv: p v of each head, side by side.
+    pub fn context(self, name: String, attention: Attention, values: Self) -> Self {
         let node = Node::Product {
             site: Site {
                 name,
                 kind: SiteKind::Context(attention),
             },
             a: self.node,
-            b: Some(qkv.node),
+            b: Some(values.node),
         };
         let shape = Shape {
-            rows: attention.image_tokens(),
+            rows: attention.image_queries(),
             width: attention.dim(),
         };
         self.push(node, shape)
+    }
+
+    /// Makes a value that is the same for every image, beside this one.
+    pub fn constant(self, values: Parameter, shape: Shape) -> Self {
+        let node = Node::Operation {
+            operation: Operation::Constant(values),
+            inputs: Vec::new(),
+        };
+        self.push(node, shape)
+    }
+
+    /// Turns the queries and keys of the patches, the last tokens of this value, which is qkv `[N, 3 · dim]`, by the angles
+    /// whose cosines and sines are `turns` `[patches, D / 2, 2]`.
+    pub fn rotary(self, attention: Attention, turns: Parameter) -> Self {
+        self.operation(Operation::Rotary(attention, turns), self.shape())
     }
 
     /// Takes softmax(scores / √d) of each row, after `bias` is added.

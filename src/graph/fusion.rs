@@ -192,10 +192,10 @@ impl<'a> Fusion<'a> {
         })
     }
 
-    /// Returns the operation at `node` and its first input, if there is an operation.
+    /// Returns the operation at `node` and its first input, if there is an operation that has one.
     fn operation(&self, node: usize) -> Option<(&'a Operation<Loaded>, usize)> {
         match &self.graph.nodes[node] {
-            Node::Operation { operation, inputs } => Some((operation, inputs[0])),
+            Node::Operation { operation, inputs } => Some((operation, *inputs.first()?)),
             Node::Input | Node::Product { .. } => None,
         }
     }
@@ -232,11 +232,19 @@ impl<'a> Fusion<'a> {
         left.unwrap_or(Left::Value(a))
     }
 
-    /// Says whether `step` computes the scores whose softmax is the left operand of `context`, and nothing else reads them.
+    /// Says whether `step` computes the scores whose softmax is the left operand of `context`, of queries that are as many
+    /// as the keys, and nothing else reads them.
     fn joins_attention(&self, step: &Step, context: &Fused) -> bool {
         match (step, &context.left) {
-            (Step::Product(product), Left::Probabilities { scores, .. }) => {
-                product.leaves == *scores && self.sole_reader(*scores).is_some()
+            (
+                Step::Product(product),
+                Left::Probabilities {
+                    attention, scores, ..
+                },
+            ) => {
+                !attention.is_pooling
+                    && product.leaves == *scores
+                    && self.sole_reader(*scores).is_some()
             }
             _ => false,
         }
@@ -386,10 +394,13 @@ mod tests {
             heads: 2,
             tokens: 4,
             head_dim: 2,
+            is_pooling: false,
         };
         let found = steps_of(|x| {
             let qkv = x.layer_norm("norm", 1e-6).linear("qkv", 12);
-            let scores = qkv.scores("qk".into(), attention).softmax(attention, None);
+            let scores = qkv
+                .scores("qk".into(), attention, qkv)
+                .softmax(attention, None);
             let context = scores.context("pv".into(), attention, qkv);
             let x = x + context.linear("proj", 4).layer_scale("ls");
             let hidden = x.layer_norm("norm", 1e-6).linear("fc1", 8);
@@ -436,10 +447,11 @@ mod tests {
             heads: 1,
             tokens: 4,
             head_dim: 4,
+            is_pooling: false,
         };
         let found = steps_of(|x| {
             let qkv = x.linear("qkv", 12);
-            let scores = qkv.scores("qk".into(), attention);
+            let scores = qkv.scores("qk".into(), attention, qkv);
             let context = scores
                 .softmax(attention, None)
                 .context("pv".into(), attention, qkv);

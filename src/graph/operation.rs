@@ -11,8 +11,8 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::format::Gelu;
 use crate::kernels::{
-    Embed, MeanTokens, Patches, add, average, embed, embed_backward, gelu, gelu_backward,
-    mean_tokens, mean_tokens_backward, patches,
+    Direction, Embed, MeanTokens, Patches, Rotary, add, average, embed, embed_backward,
+    gather_rows, gelu, gelu_backward, mean_tokens, mean_tokens_backward, patches, rotary,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub trait Stage {
     type Factors;
     /// Holds an order of tokens.
     type Order;
+    /// Holds values as they are.
+    type Values;
 }
 
 /// Marks operations whose parameters are named only.
@@ -43,6 +45,7 @@ impl Stage for Described {
     type Bias = WindowBias<Parameter>;
     type Factors = Parameter;
     type Order = Arc<Arrangement>;
+    type Values = Parameter;
 }
 
 impl Stage for Loaded {
@@ -51,6 +54,7 @@ impl Stage for Loaded {
     type Bias = Arc<WindowBias<Buffer<f32>>>;
     type Factors = Arc<LayerScale>;
     type Order = Arc<Order>;
+    type Values = Buffer<f32>;
 }
 
 /// Describes how square images are cut into patches.
@@ -96,14 +100,19 @@ impl<T> Embedding<T> {
     }
 }
 
-/// Describes one operation on a value `[images, rows, width]`, or on two of them.
+/// Describes one operation on a value `[images, rows, width]`, on two of them, or on none.
 pub enum Operation<S: Stage> {
+    /// Gives each image the same values.
+    Constant(S::Values),
     /// Makes a row of each patch's pixels (timm's `PatchEmbed`, without its projection).
     Patches(PatchGrid),
     /// Puts tokens before the patches and adds positions.
     Embed(S::Embedding),
     /// Normalises each row.
     LayerNorm(S::Norm),
+    /// Turns the queries and keys of the patches, which are an attention's last tokens, by the angles whose cosines and
+    /// sines these are, `[patches, D / 2, 2]`.
+    Rotary(Attention, S::Values),
     /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
     /// Computes GELU, in this form, of each element.
@@ -161,6 +170,7 @@ impl Operation<Described> {
     /// Those of the loader's tensors.
     pub(super) fn load(&self, loader: &mut Loader) -> Result<Operation<Loaded>> {
         Ok(match self {
+            Self::Constant(values) => Operation::Constant(loader.tensor(values)?),
             Self::Patches(grid) => Operation::Patches(*grid),
             Self::Embed(embedding) => Operation::Embed(Embedding {
                 prefix: loader.tensor(&embedding.prefix)?,
@@ -172,6 +182,7 @@ impl Operation<Described> {
                 bias: loader.tensor(&norm.bias)?,
                 eps: norm.eps,
             })),
+            Self::Rotary(attention, turns) => Operation::Rotary(*attention, loader.tensor(turns)?),
             Self::Softmax(attention, None) => Operation::Softmax(*attention, None),
             Self::Softmax(attention, Some(bias)) => {
                 let bias = WindowBias {
@@ -223,28 +234,32 @@ impl Operation<Loaded> {
         shapes: &[Shape],
         inputs: &[&Buffer<f32>],
     ) -> Buffer<f32> {
-        let (x, shape) = (inputs[0], shapes[0]);
         match self {
-            Self::Patches(grid) => patches(commands, &grid.of(images), x),
+            Self::Constant(values) => repeated(commands, images, values),
+            Self::Patches(grid) => patches(commands, &grid.of(images), inputs[0]),
             Self::Embed(embedding) => {
                 let Embedding {
                     prefix, positions, ..
                 } = embedding;
-                let shape = embedding.of(images, shape);
-                embed(commands, &shape, x, prefix, positions)
+                let shape = embedding.of(images, shapes[0]);
+                embed(commands, &shape, inputs[0], prefix, positions)
             }
-            Self::LayerNorm(norm) => norm.of(x).values(commands, images),
+            Self::LayerNorm(norm) => norm.of(inputs[0]).values(commands, images),
+            Self::Rotary(attention, turns) => {
+                let shape = attention.rotary(turns);
+                rotary(commands, &shape, Direction::Forward, inputs[0], turns)
+            }
             Self::Softmax(attention, bias) => {
-                Probabilities::new(*attention, bias.as_deref(), x).values(commands, images)
+                Probabilities::new(*attention, bias.as_deref(), inputs[0]).values(commands, images)
             }
-            Self::Gelu(form) => gelu(commands, *form, x),
-            Self::Scale(factors) => factors.apply(commands, x),
-            Self::Arrange(order) => order.apply(commands, shape.width, x),
-            Self::Restore(order) => order.undo(commands, shape.width, x),
-            Self::Reshape => x.clone(),
-            Self::Mean => mean_tokens(commands, &mean(images, shape), x),
-            Self::Add => add(commands, x, inputs[1]),
-            Self::Average => average(commands, x, inputs[1]),
+            Self::Gelu(form) => gelu(commands, *form, inputs[0]),
+            Self::Scale(factors) => factors.apply(commands, inputs[0]),
+            Self::Arrange(order) => order.apply(commands, shapes[0].width, inputs[0]),
+            Self::Restore(order) => order.undo(commands, shapes[0].width, inputs[0]),
+            Self::Reshape => inputs[0].clone(),
+            Self::Mean => mean_tokens(commands, &mean(images, shapes[0]), inputs[0]),
+            Self::Add => add(commands, inputs[0], inputs[1]),
+            Self::Average => average(commands, inputs[0], inputs[1]),
         }
     }
 
@@ -253,8 +268,10 @@ impl Operation<Loaded> {
         match self {
             Self::LayerNorm(_) | Self::Gelu(_) => Reads::Inputs,
             Self::Softmax(..) => Reads::Output,
-            Self::Patches(_)
+            Self::Constant(_)
+            | Self::Patches(_)
             | Self::Embed(_)
+            | Self::Rotary(..)
             | Self::Scale(_)
             | Self::Arrange(_)
             | Self::Restore(_)
@@ -273,15 +290,19 @@ impl Operation<Loaded> {
         applied: &Applied,
         grad: &Buffer<f32>,
     ) -> Vec<Buffer<f32>> {
-        let (images, shape) = (applied.images, applied.shapes[0]);
+        let (images, shapes) = (applied.images, applied.shapes);
         let input = || applied.inputs[0].expect("an input that the gradient reads is kept");
         match self {
-            Self::Patches(_) => Vec::new(),
+            Self::Constant(_) | Self::Patches(_) => Vec::new(),
             Self::Embed(embedding) => {
-                let shape = embedding.of(images, shape);
+                let shape = embedding.of(images, shapes[0]);
                 vec![embed_backward(commands, &shape, grad)]
             }
             Self::LayerNorm(norm) => vec![norm.backward(commands, input(), grad)],
+            Self::Rotary(attention, turns) => {
+                let shape = attention.rotary(turns);
+                vec![rotary(commands, &shape, Direction::Back, grad, turns)]
+            }
             Self::Softmax(attention, _) => {
                 let output = applied.output;
                 let output = output.expect("a result that the gradient reads is kept");
@@ -289,16 +310,39 @@ impl Operation<Loaded> {
             }
             Self::Gelu(form) => vec![gelu_backward(commands, *form, input(), grad)],
             Self::Scale(factors) => vec![factors.apply(commands, grad)],
-            Self::Arrange(order) => vec![order.undo(commands, shape.width, grad)],
-            Self::Restore(order) => vec![order.apply(commands, shape.width, grad)],
+            Self::Arrange(order) => vec![order.undo(commands, shapes[0].width, grad)],
+            Self::Restore(order) => vec![order.apply(commands, shapes[0].width, grad)],
             Self::Reshape => vec![grad.clone()],
-            Self::Mean => vec![mean_tokens_backward(commands, &mean(images, shape), grad)],
+            Self::Mean => vec![mean_tokens_backward(
+                commands,
+                &mean(images, shapes[0]),
+                grad,
+            )],
             Self::Add => vec![grad.clone(), grad.clone()],
             Self::Average => {
                 let nothing = commands.device().zeros(grad.len());
                 let half = average(commands, grad, &nothing);
                 vec![half.clone(), half]
             }
+        }
+    }
+}
+
+/// Gives each of the images these values.
+fn repeated(commands: &mut Commands, images: usize, values: &Buffer<f32>) -> Buffer<f32> {
+    let out = commands.uninitialized(images * values.len());
+    gather_rows(commands, values.len(), values, &vec![0; images], &out, 0);
+    out
+}
+
+impl Attention {
+    /// Describes the turning of queries and keys by `turns` `[patches, D / 2, 2]`.
+    fn rotary(&self, turns: &Buffer<f32>) -> Rotary {
+        Rotary {
+            tokens: self.tokens,
+            prefix: self.tokens - turns.len() / self.head_dim,
+            heads: self.heads,
+            head_dim: self.head_dim,
         }
     }
 }

@@ -36,6 +36,11 @@ impl Parameter {
         Self(vec![Source::Constant(Arc::new(make))])
     }
 
+    /// Describes a parameter without values, for others to be appended.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Appends the values of `next` to these.
     pub fn then(mut self, next: Self) -> Self {
         self.0.extend(next.0);

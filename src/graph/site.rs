@@ -19,10 +19,10 @@ pub enum SiteKind {
     /// A is an activation `[images · rows, inputs]`, B is `weightᵀ` with `weight` `[outputs, inputs]`.
     Linear(Linear),
     /// Attention's scores per head, q · kᵀ before the factor 1/√d: A and B are parts of qkv `[images, W, N, 3, H, D]`,
-    /// O is `[images, W, H, N, N]`.
+    /// or of q and kv where it pools; O is `[images, W, H, M, N]`.
     Scores(Attention),
-    /// Attention's result per head, p · v: A is the softmax `[images, W, H, N, N]`, B is a part of qkv, O is
-    /// `[images, W, N, H, D]`.
+    /// Attention's result per head, p · v: A is the softmax `[images, W, H, M, N]`, B is a part of qkv, or of kv, O is
+    /// `[images, W, M, H, D]`.
     Context(Attention),
 }
 
@@ -35,8 +35,8 @@ pub struct Linear {
     pub inputs: usize,
     /// Columns of the result.
     pub outputs: usize,
-    /// Whether the outputs are q, k and v, a third each.
-    pub is_qkv: bool,
+    /// The number of equal parts that the outputs are: 3 of q, k and v, 2 of k and v, else 1.
+    pub parts: usize,
     /// The form of GELU whose output the activation is, if it is one's.
     pub after_gelu: Option<Gelu>,
     /// Whether a bias `[outputs]` is added.
@@ -44,13 +44,13 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Describes a product with a bias whose left operand isn't a GELU's output and whose outputs aren't q, k and v.
+    /// Describes a product with a bias whose left operand isn't a GELU's output and whose outputs are one part.
     pub fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
         Self {
             rows,
             inputs,
             outputs,
-            is_qkv: false,
+            parts: 1,
             after_gelu: None,
             has_bias: true,
         }
@@ -68,6 +68,9 @@ pub struct Attention {
     pub tokens: usize,
     /// D.
     pub head_dim: usize,
+    /// Whether it pools: a single query, `[images, 1, H, D]`, attends to the tokens, which have keys and values,
+    /// kv `[images, N, 2, H, D]`. Otherwise each token has all three, qkv `[images, W, N, 3, H, D]`.
+    pub is_pooling: bool,
 }
 
 impl Attention {
@@ -81,22 +84,68 @@ impl Attention {
         self.windows * self.tokens
     }
 
-    /// Returns one of q, k, v (`part` 0, 1, 2) inside qkv, as matrices `[N, D]` whose outer batch are the windows and
-    /// whose inner batch are the heads.
-    fn part(&self, part: usize) -> View {
-        let dim = self.dim();
-        View::new(
-            part * dim,
-            [self.tokens * 3 * dim, self.head_dim],
-            3 * dim,
-            1,
-        )
+    /// Counts M, the queries of one window.
+    pub fn queries(&self) -> usize {
+        match self.is_pooling {
+            true => 1,
+            false => self.tokens,
+        }
     }
 
-    /// Returns `[images · W, H, N, N]` as matrices `[N, N]`.
-    fn square(&self) -> View {
-        let matrix = self.tokens * self.tokens;
+    /// Counts the queries of one image in all windows, padding included.
+    pub fn image_queries(&self) -> usize {
+        self.windows * self.queries()
+    }
+
+    /// Counts the parts of the value that keys and values are in: k and v, or q, k and v.
+    pub fn parts(&self) -> usize {
+        match self.is_pooling {
+            true => 2,
+            false => 3,
+        }
+    }
+
+    /// Counts the parts of the value that queries are in.
+    pub fn query_parts(&self) -> usize {
+        match self.is_pooling {
+            true => 1,
+            false => 3,
+        }
+    }
+
+    /// Says which of these parts keys are; values are the next one.
+    pub fn key_part(&self) -> usize {
+        self.parts() - 2
+    }
+
+    /// Returns part number `part` of `parts` of a value with `tokens` rows for each window, as matrices `[tokens, D]`
+    /// whose outer batch are the windows and whose inner batch are the heads.
+    fn part(&self, part: usize, parts: usize, tokens: usize) -> View {
+        let (dim, row) = (self.dim(), parts * self.dim());
+        View::new(part * dim, [tokens * row, self.head_dim], row, 1)
+    }
+
+    fn queries_view(&self) -> View {
+        self.part(0, self.query_parts(), self.queries())
+    }
+
+    fn keys_view(&self) -> View {
+        self.part(self.key_part(), self.parts(), self.tokens)
+    }
+
+    fn values_view(&self) -> View {
+        self.part(self.key_part() + 1, self.parts(), self.tokens)
+    }
+
+    /// Returns `[images · W, H, M, N]` as matrices `[M, N]`.
+    fn scores_view(&self) -> View {
+        let matrix = self.queries() * self.tokens;
         View::new(0, [self.heads * matrix, matrix], self.tokens, 1)
+    }
+
+    /// Returns `[images · W, M, H, D]` as matrices `[M, D]`.
+    fn context_view(&self) -> View {
+        self.part(0, 1, self.queries())
     }
 }
 
@@ -117,25 +166,22 @@ impl Site {
             }
             SiteKind::Scores(attention) => Product {
                 batch: [images * attention.windows, attention.heads],
-                m: attention.tokens,
+                m: attention.queries(),
                 n: attention.tokens,
                 k: attention.head_dim,
-                a: attention.part(0),
-                b: attention.part(1).transposed(),
-                out: attention.square(),
+                a: attention.queries_view(),
+                b: attention.keys_view().transposed(),
+                out: attention.scores_view(),
             },
-            SiteKind::Context(attention) => {
-                let dim = attention.dim();
-                Product {
-                    batch: [images * attention.windows, attention.heads],
-                    m: attention.tokens,
-                    n: attention.head_dim,
-                    k: attention.tokens,
-                    a: attention.square(),
-                    b: attention.part(2),
-                    out: View::new(0, [attention.tokens * dim, attention.head_dim], dim, 1),
-                }
-            }
+            SiteKind::Context(attention) => Product {
+                batch: [images * attention.windows, attention.heads],
+                m: attention.queries(),
+                n: attention.head_dim,
+                k: attention.tokens,
+                a: attention.scores_view(),
+                b: attention.values_view(),
+                out: attention.context_view(),
+            },
         }
     }
 

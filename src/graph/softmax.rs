@@ -27,12 +27,12 @@ impl WindowBias<Buffer<f32>> {
 pub struct Probabilities<'a> {
     attention: Attention,
     bias: Option<&'a WindowBias<Buffer<f32>>>,
-    /// q kᵀ, `[images, W, H, N, N]`.
+    /// q kᵀ, `[images, W, H, M, N]`.
     scores: &'a Buffer<f32>,
 }
 
 impl<'a> Probabilities<'a> {
-    /// Takes the softmax of `scores` `[images, W, H, N, N]`.
+    /// Takes the softmax of `scores` `[images, W, H, M, N]`.
     pub(super) fn new(
         attention: Attention,
         bias: Option<&'a WindowBias<Buffer<f32>>>,
@@ -45,7 +45,7 @@ impl<'a> Probabilities<'a> {
         }
     }
 
-    /// Computes the probabilities in floats, `[images, W, H, N, N]`.
+    /// Computes the probabilities in floats, `[images, W, H, M, N]`.
     pub fn values(&self, commands: &mut Commands, images: usize) -> Buffer<f32> {
         match self.bias {
             None => {
@@ -75,7 +75,7 @@ impl<'a> Probabilities<'a> {
             format,
             bits,
             encoders,
-            matrix_rows: tokens,
+            matrix_rows: self.attention.queries(),
             groups: encoders.len() / format.encoder_words(),
         };
         match self.bias {
@@ -113,7 +113,7 @@ impl Attention {
 
     /// Counts the rows of the scores.
     fn score_rows(&self, images: usize) -> usize {
-        images * self.image_tokens() * self.heads
+        images * self.image_queries() * self.heads
     }
 
     /// Computes the gradient at the scores, given that at their softmax, which gave `probabilities`. What was added to

@@ -284,6 +284,7 @@ mod tests {
             heads: 2,
             tokens: 3,
             head_dim: 2,
+            is_pooling: false,
         };
         let order = [Some(4), Some(0), None, Some(2), Some(3), Some(1)];
         let order = Arc::new(Arrangement::new(order.to_vec()));
@@ -292,8 +293,15 @@ mod tests {
             mask: Parameter::constant(|| vec![0.0; 9]),
         };
         let normed = x.layer_norm("norm", 1e-6);
+        let turns = Parameter::constant(|| (0..4).map(|at| (2.0 * at as f32).cos()).collect());
         let qkv = normed.arrange(&order).linear("qkv", 12);
-        let probabilities = qkv.scores("qk".into(), attention);
+        let all = Attention {
+            windows: 1,
+            tokens: 6,
+            ..attention
+        };
+        let qkv = qkv.rotary(all, turns);
+        let probabilities = qkv.scores("qk".into(), attention, qkv);
         let probabilities = probabilities.softmax(attention, Some(windows));
         let context = probabilities
             .context("pv".into(), attention, qkv)
@@ -305,7 +313,25 @@ mod tests {
         let positions = Parameter::constant(|| (0..24).map(|at| 0.1 * at as f32).collect());
         let x = x.embed(prefix, 1, positions);
         let token = x.token(1).linear("token", 3);
-        x.join_rows(2).mean().linear_without_bias("mean", 3) + token
+        let pooled = pooled(x).linear("pooled", 3);
+        x.join_rows(2).mean().linear_without_bias("mean", 3) + token + pooled
+    }
+
+    /// Attention of one query, the same for every image, to all tokens.
+    fn pooled(x: Value<'_>) -> Value<'_> {
+        let attention = Attention {
+            windows: 1,
+            heads: 2,
+            tokens: x.shape().rows,
+            head_dim: 2,
+            is_pooling: true,
+        };
+        let query = Parameter::constant(|| vec![0.7, -0.4, 0.2, 0.9]);
+        let query = x.constant(query, Shape { rows: 1, width: 4 });
+        let kv = x.linear("kv", 8);
+        let probabilities = query.scores("pool.qk".into(), attention, kv);
+        let probabilities = probabilities.softmax(attention, None);
+        probabilities.context("pool.pv".into(), attention, kv)
     }
 
     /// A small pseudo-random value, the same for the same name and place.

@@ -18,7 +18,7 @@ pub struct Embed {
     pub batch: usize,
     /// Patches of one image.
     pub patches: usize,
-    /// Tokens that come before the patches: the class token, and a distilled DeiT's second one.
+    /// Tokens that come before the patches, if any: the class token, a distilled DeiT's second one, registers.
     pub prefix: usize,
     /// Elements of one token.
     pub dim: usize,
@@ -110,8 +110,14 @@ fn cpu(
 }
 
 /// Lists the shapes of the cases, with their names.
-pub(super) fn shapes() -> [(String, Embed); 4] {
-    let sizes = [(1, 1, 1, 1), (3, 7, 1, 65), (2, 196, 2, 3), (3, 5, 2, 7)];
+pub(super) fn shapes() -> [(String, Embed); 5] {
+    let sizes = [
+        (1, 1, 1, 1),
+        (3, 7, 1, 65),
+        (2, 196, 2, 3),
+        (3, 5, 2, 7),
+        (2, 9, 0, 5),
+    ];
     sizes.map(|(batch, patches, prefix, dim)| {
         let shape = Embed {
             batch,

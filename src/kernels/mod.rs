@@ -40,6 +40,7 @@ mod peak_f32;
 mod peak_int8;
 mod permute_tokens;
 mod quantize;
+mod rotary;
 mod row_error;
 mod row_maximum;
 mod rows;
@@ -93,6 +94,7 @@ pub use peak_f32::{PeakF32, peak_f32};
 pub use peak_int8::{PeakInt8, peak_int8};
 pub use permute_tokens::{TokenOrder, permute_tokens};
 pub use quantize::{Quantize, RowCodes, quantize};
+pub use rotary::{Direction, Rotary, rotary};
 pub use row_error::row_error;
 pub use row_maximum::{RowMaximum, row_maximum};
 pub use scale_columns::scale_columns;
@@ -164,6 +166,7 @@ kernels! {
     peak_int8
     permute_tokens
     quantize
+    rotary
     row_error
     row_maximum
     scale_columns

@@ -72,7 +72,9 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             Some(format!("blocks.{block}.ls{scale}.gamma"))
         })?;
         registers_without_positions(&mut weights)?;
+        biases_without_keys(&mut weights)?;
         projection_without_bias(&mut weights)?;
+        query_of_latent(&mut weights)?;
     } else {
         // A merging belonged to the stage before it, as in the paper's code, and so the first stage had one.
         let merges_after = weights
@@ -133,6 +135,70 @@ fn projection_without_bias(weights: &mut Weights) -> Result<()> {
         "tensors: `{BIAS}` is zero, so the head is a projection, and what it gives are features"
     );
     weights.retain(|name| name != BIAS);
+    Ok(())
+}
+
+/// Gives queries, keys and values one bias, where those of queries and values are tensors of their own and keys have none,
+/// as in timm's `Eva`: that of keys is zero.
+fn biases_without_keys(weights: &mut Weights) -> Result<()> {
+    const OF_QUERIES: &str = ".attn.q_bias";
+    let blocks: Vec<String> = weights
+        .names()
+        .filter_map(|name| Some(name.strip_suffix(OF_QUERIES)?.to_owned()))
+        .collect();
+    for block in blocks {
+        let [queries, values, whole] =
+            ["q_bias", "v_bias", "qkv.bias"].map(|part| format!("{block}.attn.{part}"));
+        let sizes = [&queries, &values].map(|name| weights.shape(name).map(<[usize]>::to_vec));
+        let [Some(of_queries), Some(of_values)] = sizes else {
+            continue;
+        };
+        if of_queries.len() != 1 || of_queries != of_values || weights.shape(&whole).is_some() {
+            continue;
+        }
+        let zeros = vec![0.0; of_queries[0]];
+        let bias = [weights.float(&queries)?, zeros, weights.float(&values)?].concat();
+        weights.rename(|name| (name == queries).then(|| whole.clone()))?;
+        weights.retain(|name| name != values);
+        weights.replace(&whole, vec![bias.len()], &bias);
+    }
+    Ok(())
+}
+
+/// Projects the latent of a pooling to its query, once and for all: it is the same for every image. In timm it is then the
+/// query as it is (`q_proj=False`). Sums in f64, rounds once.
+fn query_of_latent(weights: &mut Weights) -> Result<()> {
+    const LATENT: &str = "attn_pool.latent";
+    const WEIGHT: &str = "attn_pool.q.weight";
+    const BIAS: &str = "attn_pool.q.bias";
+    let shapes = [LATENT, WEIGHT, BIAS].map(|name| weights.shape(name));
+    let [
+        Some([1, 1, inputs]),
+        Some([outputs, columns]),
+        Some([biases]),
+    ] = shapes
+    else {
+        return Ok(());
+    };
+    let (inputs, outputs) = (*inputs, *outputs);
+    if inputs != *columns || outputs != *biases || inputs == 0 {
+        return Ok(());
+    }
+    let latent = weights.float(LATENT)?;
+    let (weight, bias) = (weights.float(WEIGHT)?, weights.float(BIAS)?);
+    let rows = weight.chunks_exact(inputs).zip(bias);
+    let query: Vec<f32> = rows
+        .map(|(row, bias)| {
+            let terms = row.iter().zip(&latent);
+            let product: f64 = terms.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            (product + f64::from(bias)) as f32
+        })
+        .collect();
+    weights.replace(LATENT, vec![1, 1, outputs], &query);
+    weights.retain(|name| ![WEIGHT, BIAS].contains(&name));
+    log::info!(
+        "tensors: the pooling's query is computed once, from `{LATENT}` and `{WEIGHT}`, for it is the same for every image"
+    );
     Ok(())
 }
 

@@ -2,10 +2,12 @@
 
 import inspect
 import json
+import re
 import tempfile
 from pathlib import Path
 
 import timm
+import torch
 from timm.models._hub import save_config_for_hf
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
@@ -64,6 +66,19 @@ SUPPORTED = [
     (VIT, SMALL | dict(act_layer="quick_gelu", pre_norm=True, num_classes=0)),
     ("vit_base_patch16_clip_224", SMALL | dict(num_classes=0)),
     ("vit_base_patch16_clip_quickgelu_224", SMALL),
+    ("vit_base_patch16_siglip_224", SMALL),
+    ("vit_base_patch16_siglip_gap_224", SMALL | dict(num_classes=5)),
+    ("vit_so400m_patch14_siglip_384", SMALL | dict(mlp_ratio=4.0, act_layer="gelu_tanh")),
+    (VIT, SMALL | dict(class_token=False, global_pool="avg")),
+    (VIT, SMALL | dict(class_token=False, no_embed_class=True, global_pool="map", num_classes=0)),
+    (VIT, SMALL | dict(reg_tokens=4, global_pool="map")),
+    (VIT, SMALL | dict(img_size=230)),
+    (VIT, SMALL | dict(qkv_bias=False)),
+    ("vit_small_patch16_dinov3", SMALL),
+    ("vit_small_patch16_dinov3_qkvb", SMALL | dict(global_pool="token", num_classes=5)),
+    ("vit_base_patch16_lingbot", SMALL | dict(img_size=256)),
+    ("eva_giant_patch14_224", SMALL | dict(mlp_ratio=4.0, qkv_bias=False)),
+    ("eva_giant_patch14_336", SMALL | dict(mlp_ratio=4.0, init_values=1e-5, num_reg_tokens=1)),
     (SWIN, SMALL_SWIN | dict(num_classes=0)),
     (SWIN, defaults(SwinTransformer) | SMALL_SWIN),
     (SWIN, SMALL_SWIN | TRAINING | dict(weight_init="moco", strict_img_size=False)),
@@ -77,13 +92,10 @@ REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
     (VIT, dict(global_pool="max"), "global_pool"),
     (VIT, dict(global_pool="", num_classes=0), "global_pool"),
-    (VIT, dict(global_pool="map"), "global_pool"),
-    (VIT, dict(qkv_bias=False), "qkv_bias"),
     (VIT, dict(qk_norm=True), "qk_norm"),
     (VIT, dict(scale_attn_norm=True), "scale_attn_norm"),
     (VIT, dict(scale_mlp_norm=True), "scale_mlp_norm"),
     (VIT, dict(proj_bias=False), "proj_bias"),
-    (VIT, dict(class_token=False, global_pool="avg"), "class_token"),
     (VIT, dict(pos_embed="none"), "pos_embed"),
     (VIT, dict(final_norm=False), "final_norm"),
     (VIT, dict(pool_include_prefix=True), "pool_include_prefix"),
@@ -92,7 +104,12 @@ REFUSED = [
     (VIT, dict(act_layer="silu"), "act_layer"),
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
-    ("vit_base_patch16_siglip_224", {}, "global_pool"),
+    (VIT, dict(global_pool="prr"), "global_pool"),
+    ("eva02_tiny_patch14_224", {}, "swiglu_mlp"),
+    ("vit_small_plus_patch16_dinov3", dict(depth=1), "swiglu_align_to"),
+    ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "rope_type"),
+    ("vit_small_patch16_dinov3", dict(depth=1, global_pool="map"), "global_pool"),
+    (VIT, dict(img_size=230, dynamic_img_pad=True), "dynamic_img_pad"),
     (SWIN, dict(global_pool="max"), "global_pool"),
     (SWIN, dict(head_dim=16), "head_dim"),
     (SWIN, dict(always_partition=True), "always_partition"),
@@ -104,12 +121,24 @@ REFUSED = [
 ]
 
 
+def as_here(tensors):
+    """The names that the program gives `Eva`'s tensors, and one bias for what has two."""
+    for name, tensor in tensors.items():
+        if name.endswith("attn.q_bias"):
+            yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
+        elif not name.endswith("attn.v_bias"):
+            yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
+
+
 def case(name, arguments, refused=None):
     model = timm.create_model(name, **arguments)
     stages = model.layers if hasattr(model, "layers") else [model]
     if name.startswith("vit_base_patch16_clip"):
         # CLIP's projection, to which timm gives a bias of zeros.
         model.head.bias = None
+    if refused is None and getattr(model, "attn_pool", None):
+        # The program projects the latent once, when it opens a file.
+        model.attn_pool.q = torch.nn.Identity()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         save_config_for_hf(model, path)
@@ -119,7 +148,7 @@ def case(name, arguments, refused=None):
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
         layer_norm_eps=getattr(stages[0].blocks[0].norm1, "eps", None),
         act_layer=FORMS.get(type(stages[0].blocks[0].mlp.act).__name__),
-        tensors={key: list(tensor.shape) for key, tensor in model.state_dict().items()},
+        tensors={key: list(tensor.shape) for key, tensor in as_here(model.state_dict())},
         refused=refused,
     )
 

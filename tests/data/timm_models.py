@@ -40,7 +40,11 @@ def folded(tensors):
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
+    "class_token", "qkv_bias",
 }
+# Those of DINOv3's class, whose positions have to be rotary of its kind, or learned.
+ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
+EVA_SIZES = SIZES | set(ROTARY) | {"num_reg_tokens", "use_fc_norm"}
 FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
 
@@ -49,11 +53,26 @@ def trained_with(cfg, form):
     return form == "quick_gelu" or not any("QuickGELU" in note for note in cfg.notes or ())
 
 
+def of_eva(arguments):
+    rotary = {name: arguments.get(name) for name in ROTARY}
+    learned = not arguments.get("use_rot_pos_emb") and arguments.get("use_abs_pos_emb", True)
+    return set(arguments) <= EVA_SIZES and (learned or rotary == ROTARY)
+
+
+def as_here(tensors):
+    """The names that the program gives `Eva`'s tensors, and one bias for what has two."""
+    for name, tensor in tensors.items():
+        if name.endswith("attn.q_bias"):
+            yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
+        elif not name.endswith("attn.v_bias"):
+            yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
+
+
 def only_sized(arguments):
-    pools = arguments.get("global_pool", "token") in ("token", "avg")
+    pools = arguments.get("global_pool", "token") in ("token", "avg", "map")
     norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
     acts = arguments.get("act_layer", "gelu") in FORMS.values()
-    return set(arguments) <= SIZES and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
+    return (set(arguments) <= SIZES or of_eva(arguments)) and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())
@@ -64,15 +83,19 @@ for name in sorted(names):
     cfgs = get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
     # CLIP's own weights have a projection for features in the place of a classifier, which timm gives a bias of zeros.
-    projects = "_clip_" in name and "_ft_" not in default.tag
+    projects = "_clip_" in name and "_ft_" not in default.tag and not name.startswith("eva")
     classes = 1000 if default.num_classes and not projects else 0
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=default.num_classes if projects else classes)
         if projects:
             model.head.bias = None
+        if getattr(model, "attn_pool", None):
+            # The program projects the latent once, when it opens a file.
+            model.attn_pool.q = torch.nn.Identity()
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
     (form,) = {FORMS[type(module.act).__name__] for module in model.modules() if isinstance(module, timm.layers.Mlp)}
+    state = dict(as_here(model.state_dict()))
     fact = dict(
         hub_id=default.hf_hub_id,
         # The pretrained tags with a classifier, or without one like the default, and the default's preprocessing.
@@ -85,13 +108,13 @@ for name in sorted(names):
         preprocessing=preprocessing(default),
         classes=classes,
         projection=default.num_classes if projects else 0,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(tensor.numel() for tensor in state.values()),
         heads=[stage.blocks[0].attn.num_heads for stage in stages],
         layer_norm_eps=eps,
         act_layer=form,
     )
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fact.items()]
-    tensors = [f"   {json.dumps(tensor)}: {list(shape)}" for tensor, shape in sorted(folded(model.state_dict()))]
+    tensors = [f"   {json.dumps(tensor)}: {list(shape)}" for tensor, shape in sorted(folded(state))]
     lines.append('  "tensors": {\n' + ",\n".join(tensors) + "\n  }")
     facts.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
 print("{\n" + ",\n".join(facts) + "\n}")

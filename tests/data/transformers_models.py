@@ -25,6 +25,13 @@ from transformers import (
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersForImageClassification,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     SwinConfig,
     SwinForImageClassification,
     ViTConfig,
@@ -48,6 +55,14 @@ CLIP = dict(
 TEXT = dict(
     hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=10, max_position_embeddings=4,
     bos_token_id=0, eos_token_id=1,
+)  # fmt: skip
+# Patches that don't fill the image.
+SIGLIP = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=20, patch_size=8,
+)  # fmt: skip
+SIGLIP_TEXT = dict(
+    hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=10, max_position_embeddings=4,
+    bos_token_id=0, eos_token_id=1, pad_token_id=2,
 )  # fmt: skip
 # Windows that pad the first stage, an odd side to merge, and a stage of whole windows.
 SWIN = dict(
@@ -130,6 +145,28 @@ MODELS = {
         dict(image_processor_type="CLIPImageProcessor", size=dict(shortest_edge=16), crop_size=16),
         torch.float16,
     ),
+    "siglip": (
+        SiglipVisionModel(SiglipVisionConfig(**SIGLIP)),
+        processor("SiglipImageProcessor", 20, resample=3, image_mean=[0.5] * 3, image_std=[0.5] * 3),
+        torch.float32,
+    ),
+    "siglip_with_text": (
+        SiglipModel(SiglipConfig(vision_config=SIGLIP | dict(hidden_act="gelu"), text_config=SIGLIP_TEXT)),
+        processor("SiglipImageProcessorFast", 20),
+        torch.bfloat16,
+    ),
+    # Its classifier reads the mean of the patches, and the pooling that is in its file isn't read.
+    "siglip_classes": (
+        SiglipForImageClassification(SiglipConfig(vision_config=SIGLIP, text_config=SIGLIP_TEXT, id2label=DIGITS)),
+        processor("SiglipImageProcessor", 20, resample=2, **IMAGENET),
+        torch.float32,
+    ),
+    # Its own processor resizes floats, which the program doesn't.
+    "dinov3": (
+        DINOv3ViTModel(DINOv3ViTConfig(**CLIP, num_register_tokens=2)),
+        processor("ViTImageProcessor", 16, resample=2, **IMAGENET),
+        torch.float32,
+    ),
 }
 
 
@@ -145,7 +182,7 @@ def lively(model):
         elif parameter.dim() <= 1:
             values = values * 0.3 + ("norm" in name and name.endswith("weight"))
         else:
-            peaky = "q_proj" in name or "k_proj" in name
+            peaky = any(part in name for part in ("q_proj", "k_proj", "in_proj"))
             values *= (2.2 if peaky else 1.2) / math.sqrt(parameter[0].numel())
         parameter.data = values
 

@@ -4,6 +4,7 @@ weights, levels, products with a weight; ../data/best has them, where unit tests
 Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python best.py FOLDER"""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from safetensors.torch import save_file
 from timm.models import SwinTransformer, VisionTransformer
 
 import tables
+from make_dinov3 import eva
 from network import Network, lively, weights
 
-NAMES = ["vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro"]
+NAMES = [
+    "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
+]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
 
@@ -29,6 +33,8 @@ def read(path):
 
 def build(config):
     """timm's model of a golden file's `config`."""
+    if config.get("rotary"):
+        return eva(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],
@@ -47,6 +53,8 @@ def build(config):
         no_embed_class=config.get("no_embed_class", False),
         pre_norm=config.get("pre_norm", False),
         act_layer=config.get("act_layer"),
+        class_token=config.get("class_token", True),
+        global_pool=config.get("global_pool", "token"),
     )
     if "projection" in config:
         model.head.bias = None
@@ -122,6 +130,9 @@ class Quantized:
     def __init__(self, path, config, images):
         metadata, tensors = read(path)
         model = build(config)
+        if config.get("rotary"):
+            # `Eva` calls it otherwise.
+            tensors = {re.sub(r"ls(\d)\.gamma$", r"gamma_\1", name): tensor for name, tensor in tensors.items()}
         self.network = Network(model, images)
         state = {name: value for name, value in tensors.items() if name in dict(model.named_parameters())}
         modules = dict(model.named_modules())
@@ -145,8 +156,11 @@ class Quantized:
             else:
                 b = Operand(tensors, f"{site.name}.b", scheme["b"])
                 site.quantize = self._attention(a, b, site.name.endswith(".pv"))
-        missing = {name for name, _ in model.named_parameters()} - set(state)
+        missing = {name for name, _ in model.named_parameters()} - set(state) - {"attn_pool.q.weight", "attn_pool.q.bias"}
         assert not missing, missing
+        if "attn_pool.latent" in state:
+            # The file has the query itself.
+            model.attn_pool.q = torch.nn.Identity()
         model.load_state_dict({name: value.double() for name, value in state.items()}, strict=False)
 
     def _note(self, margin):
@@ -182,11 +196,15 @@ def layer_norms(network, config):
     modules, sites, found = dict(network.model.named_modules()), {site.name: site for site in network.sites}, {}
     swin = config["family"] == "swin"
     for name, norm in modules.items():
-        # The last LayerNorm gives the head one row an image and remains as it is, as does that which no product reads.
-        if not isinstance(norm, torch.nn.LayerNorm) or name in ("patch_embed.norm", "norm_pre", "norm"):
+        # What gives one row an image remains as it is, mostly the last LayerNorm, as does that which no product reads.
+        pools = config.get("global_pool") == "map"
+        remain = ("patch_embed.norm", "norm_pre", "attn_pool.norm" if pools else "norm")
+        if not isinstance(norm, torch.nn.LayerNorm) or name in remain:
             continue
         stem, _, leaf = name.rpartition(".")
-        if stem.endswith("downsample"):
+        if name == "norm":
+            reader = "attn_pool.kv"
+        elif stem.endswith("downsample"):
             reader = f"{stem}.reduction"
         else:
             reader = {"norm1": f"{stem}.attn.qkv", "norm2": f"{stem}.mlp.fc1"}[leaf]

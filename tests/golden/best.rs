@@ -70,6 +70,8 @@ fn write_the_quantized_files() {
         "ragged_micro",
         "layer_scale_micro",
         "clip_micro",
+        "siglip_micro",
+        "dinov3_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();

@@ -93,6 +93,30 @@ tests! {
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // SigLIP's: no class token, pooling by attention; patches that don't fill the image, registers.
+    siglip_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    siglip_head_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    // DINOv3's: rotary positions, qkv without a bias and with one.
+    dinov3_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    dinov3_head_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
     mean_micro:
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;

@@ -9,7 +9,8 @@ from types import MethodType
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from timm.layers import Attention
+from timm.layers import Attention, AttentionPoolLatent, apply_rot_embed_cat
+from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
@@ -44,11 +45,17 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, nn.Linear) and name != "attn_pool.q":
                 self._replace(module, _linear, self._site(name, True))
             elif isinstance(module, (Attention, WindowAttention)):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _attend, *products)
+            elif isinstance(module, EvaAttention):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _attend_turned, *products)
+            elif isinstance(module, AttentionPoolLatent):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _pool, *products)
         torch.testing.assert_close(self.logits(images), expected)
 
     def _site(self, name, has_weight):
@@ -104,11 +111,34 @@ def _attend(self, x, mask=None, **_):
     return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
 
 
+def _attend_turned(self, x, rope, **_):
+    scores, context = self.sites
+    bias = None if self.q_bias is None else torch.cat((self.q_bias, self.k_bias, self.v_bias))
+    qkv = self.qkv.sites[0].multiply(x, self.qkv.weight, bias)
+    q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    before = self.num_prefix_tokens
+    q, k = (
+        torch.cat([part[:, :, :before], apply_rot_embed_cat(part[:, :, before:], rope, half=True)], 2) for part in (q, k)
+    )
+    attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
+    return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+
+
+def _pool(self, x):
+    scores, context = self.sites
+    # The same for every image, and no product of the network's: the program computes it once.
+    q = self.q(self.latent).detach().expand(len(x), -1, -1).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+    k, v = self.kv(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
+    x = self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+    return (x + self.mlp(self.norm(x)))[:, 0]
+
+
 def lively(model, generator=None):
     """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs, as trained
     networks have them."""
     for name, parameter in model.named_parameters():
-        if name.endswith("gamma"):
+        if name.endswith(("gamma", "gamma_1", "gamma_2")):
             # LayerScale: over two orders of magnitude, of either sign.
             magnitudes = 10 ** (torch.rand(parameter.shape, generator=generator) * 2 - 1.5)
             parameter.data = magnitudes * torch.randn(parameter.shape, generator=generator).sign()
@@ -118,8 +148,10 @@ def lively(model, generator=None):
             parameter.data = values * 0.3 + ("norm" in name and name.endswith("weight"))
         elif name.endswith(("table", "pos_embed", "token")):
             parameter.data = values * 0.5
+        elif name.endswith("latent"):
+            parameter.data = values
         else:
-            parameter.data = values * ((2.2 if "qkv" in name else 1.2) / math.sqrt(parameter[0].numel()))
+            parameter.data = values * ((2.2 if "kv" in name else 1.2) / math.sqrt(parameter[0].numel()))
     return model
 
 

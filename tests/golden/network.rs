@@ -6,6 +6,7 @@ use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::graph::{FloatProducts, Network, Record, Site};
 use ptq4vit_gpu::kernels::cross_entropy_backward;
 use ptq4vit_gpu::model::config::Architecture;
+use ptq4vit_gpu::model::open_checkpoint;
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::quant::{
     Calibration, Method, Policy, Preset, Settings, SitePlan, Transform, WeightScales,
@@ -24,7 +25,8 @@ impl Golden {
     pub fn open(name: &str) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
         let open = |file: String| Weights::open(format!("{folder}/{file}")).expect("a golden file");
-        let weights = open(format!("{name}.safetensors"));
+        let weights = open_checkpoint(format!("{folder}/{name}.safetensors"));
+        let weights = weights.expect("a golden file");
         let resolved = resolve(&weights, None).expect("the file describes itself");
         Self {
             name: name.to_owned(),

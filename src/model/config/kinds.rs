@@ -9,11 +9,11 @@ use crate::file::weights::Weights;
 const NO_VIT: &[(&str, &str)] = &[
     (
         "vision_model.",
-        "a model of Hugging Face transformers' whose image tower is no CLIP's, like SigLIP's",
+        "a model of Hugging Face transformers' whose image tower is no CLIP's and no SigLIP's with its head",
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2 or CLIP",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2, DINOv3, CLIP or SigLIP",
     ),
     (
         "conv_proj.",
@@ -32,10 +32,17 @@ const NO_VIT: &[(&str, &str)] = &[
     ("rel_pos_bias.", "a BEiT"),
     ("attn.q_bias", "an EVA"),
     ("attn.q_proj.", "an EVA"),
-    ("rope", "a ViT with rotary positions"),
+    ("rope", "a ViT with rotary positions of its own"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
-    ("attn_pool.", "a ViT with attention pooling, like SigLIP's"),
+    (
+        "attn_pool.pos_embed",
+        "a ViT whose attention pooling has positions",
+    ),
+    (
+        "attn_pool.q_norm.",
+        "a ViT whose attention pooling normalises queries and keys",
+    ),
     (
         "pre_logits.",
         "a ViT with a representation layer before its head",
@@ -48,18 +55,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("mlp.fc1_g.", "a ViT with gated MLPs"),
     ("mlp.w12.", "a ViT with gated MLPs"),
     ("mlp.weights_in.", "a ViT with gated MLPs"),
-];
-
-/// Lists what keeps a ViT from being [`VitConfig`](super::VitConfig)'s kind when it has the first tensor without the
-/// second.
-const INCOMPLETE_VIT: &[(&str, &str, &str)] = &[
-    ("pos_embed", "cls_token", "a ViT without class token"),
-    ("cls_token", "pos_embed", "a ViT without learned positions"),
-    (
-        "blocks.0.attn.qkv.weight",
-        "blocks.0.attn.qkv.bias",
-        "a ViT without qkv bias",
-    ),
 ];
 
 /// Lists such parts of names with the kinds of Swin other than [`SwinConfig`](super::SwinConfig)'s that have them.
@@ -97,13 +92,10 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
     let other = others.iter().find(|(part, _)| has_part(weights, part));
     let (kind, classifier) = match family {
         Family::Vit => {
-            let incomplete = INCOMPLETE_VIT
-                .iter()
-                .find(|(present, absent, _)| has(present) && !has(absent));
             // A file without the last norm is no trunk of a ViT either.
             let is_trunk = has("norm.weight") || has("fc_norm.weight");
             let classifier = is_trunk.then_some("head.weight");
-            (incomplete.map(|(_, _, kind)| *kind), classifier)
+            (None, classifier)
         }
         Family::Swin => {
             let incomplete = NEEDED_IN_SWIN.iter().find(|(name, _)| !has(name));
@@ -125,11 +117,12 @@ pub fn check_kind(weights: &Weights) -> Result<()> {
 /// Says what is wrong with a file that has something else in the place of `classifier`, if it has anything.
 fn in_place_of(classifier: &str, weights: &Weights, family: Family) -> Option<String> {
     /// Lists what the trunk's tensors begin with.
-    const TRUNK: [&str; 6] = [
+    const TRUNK: [&str; 7] = [
         "patch_embed.",
         "blocks.",
         "layers.",
         "norm.",
+        "attn_pool.",
         "head_dist.",
         "pos_embed",
     ];
@@ -188,8 +181,8 @@ mod tests {
         // Beside a ViT's tensors, and those of networks that have few of them or none.
         for (message, kind) in [
             (
-                refusal(VIT, |name| name != "cls_token", &["attn_pool.latent"]),
-                "like SigLIP's",
+                refusal(VIT, whole, &["attn_pool.latent", "attn_pool.pos_embed"]),
+                "whose attention pooling has positions",
             ),
             (
                 refusal(
@@ -238,7 +231,7 @@ mod tests {
             ),
             (
                 refusal(VIT, nothing, &["vision_model.embeddings.class_embedding"]),
-                "no CLIP's, like SigLIP's",
+                "no CLIP's and no SigLIP's",
             ),
             (
                 refusal(VIT, nothing, &["vit.embeddings.cls_token"]),

@@ -35,7 +35,7 @@ pub const CHANNELS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum Architecture {
-    /// ViT and DeiT.
+    /// ViT, DeiT, DINOv2, DINOv3, and the image towers of CLIP and SigLIP.
     Vit(VitConfig),
     /// Swin.
     Swin(SwinConfig),
@@ -106,7 +106,8 @@ impl Architecture {
         }
     }
 
-    /// Lists every tensor of timm's `state_dict`, with its shape.
+    /// Lists every tensor of timm's `state_dict`, with its shape, but for a projection's bias of zeros and a pooling's
+    /// projection of its query.
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Vit(config) => config.expected_tensors(),
@@ -114,7 +115,7 @@ impl Architecture {
         }
     }
 
-    /// Counts the parameters, as timm does.
+    /// Counts the parameters, as timm does but for those that [`expected_tensors`](Self::expected_tensors) leaves out.
     pub fn parameters(&self) -> usize {
         let tensors = self.expected_tensors();
         tensors
@@ -163,16 +164,11 @@ impl Architecture {
     /// What speaks against the size: that patches don't fill it, or that a Swin's windows would be others, since tables of
     /// relative positions are not resized.
     pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
-        let changed = match self {
-            _ if image_size == self.image_size() => return Ok(self.clone()),
-            Self::Vit(config) => Self::Vit(VitConfig {
-                image_size,
-                ..config.clone()
-            }),
-            Self::Swin(config) => return config.with_image_size(image_size).map(Self::Swin),
-        };
-        changed.validate()?;
-        Ok(changed)
+        match self {
+            _ if image_size == self.image_size() => Ok(self.clone()),
+            Self::Vit(config) => config.with_image_size(image_size).map(Self::Vit),
+            Self::Swin(config) => config.with_image_size(image_size).map(Self::Swin),
+        }
     }
 
     /// Checks the sizes, and says what speaks against them.

@@ -28,6 +28,7 @@ pub const NAMES: Names = Names {
     ],
     heads: &[("visual_projection", "head")],
     unread: &["embeddings.position_ids"],
+    unread_with_head: &[],
     beside: &["text_model.", "text_projection.", "logit_scale"],
     transposed: &[],
 };

@@ -35,6 +35,7 @@ pub const NAMES: Names = Names {
     ],
     heads: &[("classifier", "head")],
     unread: &[],
+    unread_with_head: &[],
     beside: &[],
     transposed: &[],
 };

@@ -3,7 +3,9 @@
 
 mod clip;
 mod dinov2;
+mod dinov3;
 mod open_clip;
+mod siglip;
 mod swin;
 mod table;
 mod vit;
@@ -19,12 +21,15 @@ use crate::text::abridged;
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 5] = [
+static KINDS: [Names; 8] = [
     vit::NAMES,
     swin::NAMES,
     dinov2::NAMES,
+    dinov3::NAMES,
     clip::NAMES,
+    siglip::NAMES,
     open_clip::NAMES,
+    open_clip::TRUNK,
 ];
 
 /// Says where in a file a network is.
@@ -33,6 +38,8 @@ struct Network {
     prefix: String,
     /// What the network's names begin with: the prefix and its own word, if it has one.
     inner: String,
+    /// Whether one of its heads is there.
+    has_head: bool,
     names: &'static Names,
 }
 
@@ -56,10 +63,18 @@ impl Network {
             let telling = format!("{inner}{name}");
             weights.shape(&telling).is_some()
         });
-        is_told.unwrap_or(has_word).then(|| Self {
-            prefix: if has_word { prefix } else { inner.to_owned() },
-            inner: inner.to_owned(),
-            names,
+        is_told.unwrap_or(has_word).then(|| {
+            let prefix = if has_word { prefix } else { inner.to_owned() };
+            let is_head = |(theirs, _): &(&str, &str)| {
+                let head = format!("{prefix}{theirs}.weight");
+                weights.shape(&head).is_some()
+            };
+            Self {
+                has_head: names.heads.iter().any(is_head),
+                prefix,
+                inner: inner.to_owned(),
+                names,
+            }
         })
     }
 
@@ -91,7 +106,10 @@ impl Network {
             name.strip_prefix(&self.inner),
             name.strip_prefix(&self.prefix),
         ) {
-            (Some(within), _) => begins(within, self.names.unread),
+            (Some(within), _) => {
+                begins(within, self.names.unread)
+                    || (self.has_head && begins(within, self.names.unread_with_head))
+            }
             (None, Some(beside)) => begins(beside, self.names.beside),
             (None, None) => false,
         }
@@ -154,6 +172,7 @@ pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
         }
         weights.rename(|name| network.timms(name))?;
         network.reshape(weights)?;
+        split_pooling(weights, &network.prefix)?;
         distillation_without_head(weights, &network.prefix)?;
     }
     match networks.is_empty() {
@@ -172,7 +191,21 @@ fn distillation_without_head(weights: &mut Weights, prefix: &str) -> Result<()> 
     weights.rename(|name| (name == token).then(|| format!("{prefix}reg_token")))
 }
 
-/// Joins the parts of each `qkv`, where all three are there.
+/// Splits the queries of a pooling off its keys and values, as timm has them.
+fn split_pooling(weights: &mut Weights, prefix: &str) -> Result<()> {
+    for parameter in ["weight", "bias"] {
+        let named = |part: &str| format!("{prefix}attn_pool.{part}.{parameter}");
+        if weights.shape(&named("qkv")).is_some() {
+            let [q, k, v] = QKV.map(named);
+            weights.split(&named("qkv"), &[&q, &k, &v])?;
+            weights.join(&named("kv"), &[&k, &v])?;
+        }
+    }
+    Ok(())
+}
+
+/// Joins the parts of each `qkv`, where all three are there. Biases of queries and values without one of keys get the names
+/// that timm has for them.
 fn join_qkv(weights: &mut Weights) -> Result<()> {
     let whole = |name: &str| {
         let (block, parameter) = name.split_once(".attn.q.")?;
@@ -184,6 +217,14 @@ fn join_qkv(weights: &mut Weights) -> Result<()> {
         if parts.iter().all(|part| weights.shape(part).is_some()) {
             let parts = [&*parts[0], &parts[1], &parts[2]];
             weights.join(&format!("{block}.attn.qkv.{parameter}"), &parts)?;
+        } else if parameter == "bias"
+            && weights.shape(&parts[1]).is_none()
+            && weights.shape(&parts[2]).is_some()
+        {
+            weights.rename(|name| {
+                let part = QKV.iter().zip(&parts).find(|(_, part)| *part == name)?.0;
+                Some(format!("{block}.attn.{part}_bias"))
+            })?;
         }
     }
     Ok(())

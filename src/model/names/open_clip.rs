@@ -1,4 +1,4 @@
-//! The image tower of OpenAI's and OpenCLIP's models, alone or with the text's beside it.
+//! The image towers of OpenAI's and OpenCLIP's models, alone or with the text's beside them.
 
 use super::table::Names;
 
@@ -27,15 +27,34 @@ pub const NAMES: Names = Names {
     ],
     heads: &[],
     unread: &[],
-    beside: &[
-        "transformer.",
-        "token_embedding.",
-        "positional_embedding",
-        "ln_final.",
-        "text_projection",
-        "text.",
-        "logit_scale",
-        "logit_bias",
-    ],
+    unread_with_head: &[],
+    beside: TEXT,
     transposed: &["head.weight"],
 };
+
+/// A tower that is timm's network, with its names.
+pub const TRUNK: Names = Names {
+    origin: "OpenCLIP",
+    networks: &["visual"],
+    first_layer: "trunk.patch_embed.proj.weight",
+    telling: None,
+    around: &[],
+    blocks: &[],
+    block: &[],
+    heads: &[],
+    unread: &[],
+    unread_with_head: &[],
+    beside: TEXT,
+    transposed: &[],
+};
+
+const TEXT: &[&str] = &[
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "text.",
+    "logit_scale",
+    "logit_bias",
+];

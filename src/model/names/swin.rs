@@ -58,6 +58,7 @@ pub const NAMES: Names = Names {
     ],
     heads: &[("classifier", "head.fc")],
     unread: &[],
+    unread_with_head: &[],
     beside: &[],
     transposed: &[],
 };

@@ -27,6 +27,8 @@ pub struct Names {
     pub heads: Table,
     /// What is in the network and the answer isn't computed from.
     pub unread: &'static [&'static str],
+    /// What is in the network and the answer isn't computed from where there is one of the `heads`.
+    pub unread_with_head: &'static [&'static str],
     /// What is beside the network and the answer isn't computed from: the text's part of a model.
     pub beside: &'static [&'static str],
     /// Weights that are `[inputs, outputs]`, by timm's names.

@@ -39,6 +39,7 @@ pub const NAMES: Names = Names {
         ("distillation_classifier", "head_dist"),
     ],
     unread: &["pooler."],
+    unread_with_head: &[],
     beside: &[],
     transposed: &[],
 };

@@ -17,6 +17,7 @@ const FILE: &str = include_str!("../../../models/timm/architectures.toml");
 struct Table {
     vision_transformer: BTreeMap<String, Map<String, Value>>,
     vision_transformer_distilled: BTreeMap<String, Map<String, Value>>,
+    eva: BTreeMap<String, Map<String, Value>>,
     swin_transformer: BTreeMap<String, Map<String, Value>>,
     /// Today's name by an earlier one.
     #[serde(rename = "renamed")]
@@ -37,6 +38,7 @@ pub(super) fn named(architecture: &str) -> Option<(Class, &'static Map<String, V
             Class::VisionTransformerDistilled,
             &table.vision_transformer_distilled,
         ),
+        (Class::Eva, &table.eva),
         (Class::SwinTransformer, &table.swin_transformer),
     ];
     classes
@@ -63,6 +65,7 @@ mod tests {
         let classes = [
             &table.vision_transformer,
             &table.vision_transformer_distilled,
+            &table.eva,
             &table.swin_transformer,
         ];
         let mut facts = facts();

@@ -17,6 +17,8 @@ pub(super) enum Class {
     VisionTransformer,
     /// DeiT's, with a second token and head for distillation.
     VisionTransformerDistilled,
+    /// DINOv3's, among others that aren't supported.
+    Eva,
     SwinTransformer,
 }
 
@@ -50,7 +52,6 @@ const ALL: &[(&str, Effect)] = &[
     ("embed_dim", Effect::Size),
     ("num_heads", Effect::Size),
     ("mlp_ratio", Effect::Size),
-    ("qkv_bias", Effect::Kind(&["true"])),
     ("embed_layer", Effect::Kind(&["PatchEmbed"])),
     ("dynamic_img_size", Effect::Nothing),
     ("drop_rate", Effect::Nothing),
@@ -78,14 +79,15 @@ const ALL: &[(&str, Effect)] = &[
 ];
 
 const VISION_TRANSFORMER: &[(&str, Effect)] = &[
+    ("qkv_bias", Effect::Size),
     ("depth", Effect::Size),
-    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("global_pool", Effect::Choice(&["token", "avg", "map"])),
     ("qk_norm", Effect::Kind(&["false"])),
     ("scale_attn_norm", Effect::Kind(&["false"])),
     ("scale_mlp_norm", Effect::Kind(&["false"])),
     ("proj_bias", Effect::Kind(&["true"])),
     ("init_values", Effect::Size),
-    ("class_token", Effect::Kind(&["true"])),
+    ("class_token", Effect::Size),
     ("pos_embed", Effect::Kind(&["learn"])),
     ("no_embed_class", Effect::Size),
     ("reg_tokens", Effect::Size),
@@ -113,7 +115,59 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("distilled", Effect::Kind(&["false"])),
 ];
 
+const EVA: &[(&str, Effect)] = &[
+    ("qkv_bias", Effect::Size),
+    ("depth", Effect::Size),
+    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("num_kv_heads", Effect::Kind(&["null"])),
+    ("qkv_fused", Effect::Kind(&["true"])),
+    ("qk_norm", Effect::Kind(&["false"])),
+    ("swiglu_mlp", Effect::Kind(&["false"])),
+    ("swiglu_align_to", Effect::Kind(&["0"])),
+    ("scale_mlp", Effect::Kind(&["false"])),
+    ("scale_attn_inner", Effect::Kind(&["false"])),
+    ("attn_type", Effect::Kind(&["eva"])),
+    ("attn_only_layer_scale", Effect::Kind(&["false"])),
+    ("norm_layer", Effect::Kind(&["LayerNorm", CLIPS_NORM])),
+    ("init_values", Effect::Size),
+    ("class_token", Effect::Size),
+    ("num_reg_tokens", Effect::Size),
+    ("no_embed_class", Effect::Size),
+    ("use_abs_pos_emb", Effect::Size),
+    ("use_rot_pos_emb", Effect::Size),
+    ("rope_type", Effect::Size),
+    ("rope_temperature", Effect::Size),
+    ("rope_rotate_half", Effect::Size),
+    ("rope_grid_offset", Effect::Kind(&["0"])),
+    ("rope_grid_indexing", Effect::Kind(&["ij"])),
+    ("rope_shift_coords", Effect::Nothing),
+    ("rope_jitter_coords", Effect::Nothing),
+    ("rope_rescale_coords", Effect::Nothing),
+    ("rope_mrope_section", Effect::Kind(&["null"])),
+    ("use_post_norm", Effect::Kind(&["false"])),
+    ("use_pre_transformer_norm", Effect::Kind(&["false"])),
+    ("use_post_transformer_norm", Effect::Kind(&["null"])),
+    ("use_fc_norm", Effect::Size),
+    ("attn_pool_num_heads", Effect::Kind(&["null"])),
+    ("attn_pool_mlp_ratio", Effect::Kind(&["null"])),
+    ("ref_feat_shape", Effect::Nothing),
+    ("head_init_scale", Effect::Nothing),
+    ("pos_drop_rate", Effect::Nothing),
+    ("patch_drop_rate", Effect::Nothing),
+    ("dynamic_img_pad", Effect::Nothing),
+];
+
+/// Lists what an `Eva` with rotary positions has to be given for them to be DINOv3's.
+const DINOV3: [(&str, &str); 5] = [
+    ("use_abs_pos_emb", "false"),
+    ("rope_type", "dinov3"),
+    ("rope_temperature", "100"),
+    ("rope_rotate_half", "true"),
+    ("class_token", "true"),
+];
+
 const SWIN_TRANSFORMER: &[(&str, Effect)] = &[
+    ("qkv_bias", Effect::Kind(&["true"])),
     ("depths", Effect::Size),
     ("window_size", Effect::Size),
     ("global_pool", Effect::Kind(&["avg"])),
@@ -135,6 +189,7 @@ impl Class {
             Family::Vit if weights.shape("dist_token").is_some() => {
                 Self::VisionTransformerDistilled
             }
+            Family::Vit if VitConfig::is_rotary(weights) => Self::Eva,
             Family::Vit => Self::VisionTransformer,
         }
     }
@@ -142,7 +197,7 @@ impl Class {
     /// Returns the family of the class's networks.
     pub fn family(self) -> Family {
         match self {
-            Self::VisionTransformer | Self::VisionTransformerDistilled => Family::Vit,
+            Self::VisionTransformer | Self::VisionTransformerDistilled | Self::Eva => Family::Vit,
             Self::SwinTransformer => Family::Swin,
         }
     }
@@ -152,6 +207,7 @@ impl Class {
         match self.family() {
             Family::Vit => Architecture::Vit(VitConfig {
                 distilled: self == Self::VisionTransformerDistilled,
+                global_pool: self.default_pool(),
                 ..VitConfig::default()
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
@@ -169,11 +225,20 @@ impl Class {
         }
     }
 
+    /// Returns how the class's networks pool where no argument says it.
+    pub fn default_pool(self) -> GlobalPool {
+        match self {
+            Self::VisionTransformer | Self::VisionTransformerDistilled => GlobalPool::Token,
+            Self::Eva | Self::SwinTransformer => GlobalPool::Avg,
+        }
+    }
+
     /// Says what the class's argument `name` does, if there is one.
     fn effect(self, name: &str) -> Option<Effect> {
-        let own = match self.family() {
-            Family::Vit => VISION_TRANSFORMER,
-            Family::Swin => SWIN_TRANSFORMER,
+        let own = match self {
+            Self::VisionTransformer | Self::VisionTransformerDistilled => VISION_TRANSFORMER,
+            Self::Eva => EVA,
+            Self::SwinTransformer => SWIN_TRANSFORMER,
         };
         let (_, effect) = ALL.iter().chain(own).find(|(known, _)| *known == name)?;
         Some(*effect)
@@ -213,7 +278,7 @@ fn is(value: &Value, written: &str) -> bool {
         Value::Number(number) => match written {
             "false" | "0" => number.as_f64() == Some(0.0),
             "true" => number.as_f64() == Some(1.0),
-            _ => false,
+            _ => number.as_f64() == written.parse().ok(),
         },
         Value::Bool(on) => written == if *on { "true" } else { "false" },
         Value::Null | Value::Array(_) | Value::Object(_) => false,
@@ -314,18 +379,39 @@ impl Arguments<'_> {
             None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
         };
         let global_pool = self.pool()?.unwrap_or(sizes.global_pool);
+        let image_size = image_size.unwrap_or(sizes.image_size);
+        let patch_size = self.side("patch_size")?.unwrap_or(sizes.patch_size);
+        // timm refuses what patches don't fill, or pads it. Otherwise it leaves it out.
+        for name in ["dynamic_img_size", "dynamic_img_pad"] {
+            if let Some((value, has)) = self.get(name)
+                && is(value, "true")
+                && patch_size > 0
+                && !image_size.is_multiple_of(patch_size)
+            {
+                return Err(format!(
+                    "{has} true and images of {image_size} pixels, which patches of {patch_size} don't fill"
+                ));
+            }
+        }
         Ok(VitConfig {
-            image_size: image_size.unwrap_or(sizes.image_size),
-            patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
+            image_size,
+            patch_size,
             dim,
             depth: self.number("depth")?.unwrap_or(sizes.depth),
             heads: self.number("num_heads")?.unwrap_or(sizes.heads),
             mlp_dim,
+            class_token: self.truth("class_token")?.unwrap_or(sizes.class_token),
+            qkv_bias: self.truth("qkv_bias")?.unwrap_or(sizes.qkv_bias),
+            rotary: self.rotary()?.unwrap_or(sizes.rotary),
             layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
             no_embed_class: self
                 .truth("no_embed_class")?
                 .unwrap_or(sizes.no_embed_class),
-            reg_tokens: self.number("reg_tokens")?.unwrap_or(sizes.reg_tokens),
+            // The class `Eva` calls it otherwise, and so it does what follows.
+            reg_tokens: self
+                .number("reg_tokens")?
+                .or(self.number("num_reg_tokens")?)
+                .unwrap_or(sizes.reg_tokens),
             global_pool,
             layer_norm_eps: match self.get("norm_layer") {
                 Some((norm, _)) if is(norm, CLIPS_NORM) => CLIPS_LAYER_NORM_EPS,
@@ -336,6 +422,7 @@ impl Arguments<'_> {
             // timm moves the norm behind a mean, unless it is told otherwise.
             fc_norm: self
                 .truth("fc_norm")?
+                .or(self.truth("use_fc_norm")?)
                 .unwrap_or(global_pool == GlobalPool::Avg),
             ..sizes
         })
@@ -394,9 +481,31 @@ impl Arguments<'_> {
         )
     }
 
+    /// Reads whether positions are rotary, of the one kind that is supported.
+    fn rotary(&self) -> std::result::Result<Option<bool>, String> {
+        // There is one unless it is denied.
+        let lacks = |(name, written): &&(&str, &str)| match self.get(name) {
+            Some((value, _)) => !is(value, written),
+            None => *name != "class_token",
+        };
+        match self.truth("use_rot_pos_emb")? {
+            Some(true) => match DINOV3.iter().find(lacks) {
+                Some((name, written)) => Err(format!(
+                    "has use_rot_pos_emb true, which only with {name} {written} is supported"
+                )),
+                None => Ok(Some(true)),
+            },
+            _ if self.truth("use_abs_pos_emb")? == Some(false) => Err(
+                "has use_abs_pos_emb false, which only with use_rot_pos_emb true is supported"
+                    .into(),
+            ),
+            other => Ok(other),
+        }
+    }
+
     /// Reads how a ViT pools.
     fn pool(&self) -> std::result::Result<Option<GlobalPool>, String> {
-        self.read(GLOBAL_POOL, "`token` or `avg`", |value| {
+        self.read(GLOBAL_POOL, "`token`, `avg` or `map`", |value| {
             GlobalPool::deserialize(value).ok()
         })
     }

@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 36] = [
+const FILES: [&str; 47] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -55,12 +55,23 @@ const FILES: [&str; 36] = [
     include_str!("../../../models/vit_small_patch14_reg4_dinov2.toml"),
     include_str!("../../../models/vit_base_patch14_reg4_dinov2.toml"),
     include_str!("../../../models/vit_large_patch14_reg4_dinov2.toml"),
+    include_str!("../../../models/vit_small_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_base_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_large_patch16_dinov3.toml"),
     include_str!("../../../models/vit_base_patch32_clip_224.toml"),
     include_str!("../../../models/vit_base_patch32_clip_quickgelu_224.toml"),
     include_str!("../../../models/vit_base_patch16_clip_224.toml"),
     include_str!("../../../models/vit_base_patch16_clip_quickgelu_224.toml"),
     include_str!("../../../models/vit_large_patch14_clip_224.toml"),
     include_str!("../../../models/vit_large_patch14_clip_quickgelu_224.toml"),
+    include_str!("../../../models/vit_base_patch16_siglip_224.toml"),
+    include_str!("../../../models/vit_base_patch16_siglip_256.toml"),
+    include_str!("../../../models/vit_base_patch16_siglip_384.toml"),
+    include_str!("../../../models/vit_large_patch16_siglip_256.toml"),
+    include_str!("../../../models/vit_large_patch16_siglip_384.toml"),
+    include_str!("../../../models/vit_so400m_patch14_siglip_224.toml"),
+    include_str!("../../../models/vit_so400m_patch14_siglip_378.toml"),
+    include_str!("../../../models/vit_so400m_patch14_siglip_384.toml"),
     include_str!("../../../models/swin_tiny_patch4_window7_224.toml"),
     include_str!("../../../models/swin_small_patch4_window7_224.toml"),
     include_str!("../../../models/swin_base_patch4_window7_224.toml"),

@@ -12,7 +12,7 @@ use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, CHANNELS, Family, GlobalPool, SwinConfig, VitConfig};
 
 /// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -258,7 +258,7 @@ fn described(weights: &Weights) -> Result<String> {
             // One head divides every width.
             let sizes = VitConfig::from_shapes(weights, 1)?;
             format!(
-                "a{} ViT with{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {} pixels, and heads and preprocessing",
+                "a{} ViT with{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
@@ -270,11 +270,24 @@ fn described(weights: &Weights) -> Result<String> {
                 } else {
                     ""
                 },
+                if sizes.class_token {
+                    ""
+                } else {
+                    " no class token,"
+                },
+                if sizes.global_pool == GlobalPool::Map {
+                    " pooling by attention,"
+                } else {
+                    ""
+                },
                 sizes.dim,
                 sizes.depth,
                 sizes.mlp_dim,
                 sizes.patch_size,
-                sizes.image_size,
+                match sizes.rotary {
+                    true => "any size".to_owned(),
+                    false => format!("{} pixels", sizes.image_size),
+                },
             )
         }
         Family::Swin => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::architectures::named;
 use super::arguments::{Arguments, Class, shown, side, whole};
@@ -104,7 +104,7 @@ impl TimmConfig {
             None => (Class::of(weights), None),
         };
         let input = self.pretrained_cfg.as_ref().unwrap_or(&self.top);
-        let default_pool = Value::from("token");
+        let default_pool = json!(class.default_pool());
         let arguments = Arguments {
             entry_point,
             model_args: self.model_args.as_ref().unwrap_or(&empty),
@@ -257,7 +257,6 @@ mod tests {
     use crate::model::recipe::fixtures::{
         Blamed, Checkpoint, micro_swin, micro_vit, one_class, refusal,
     };
-    use serde_json::json;
     use std::collections::BTreeMap;
 
     /// A config.json as timm saves it, and the network that it saves it of: `tests/data/timm_configs.py` asked it.
@@ -461,13 +460,13 @@ mod tests {
             ),
             (
                 "/model_args/global_pool",
-                json!("map"),
-                "has `model_args.global_pool` `map`",
+                json!("prr"),
+                "has `model_args.global_pool` `prr`",
             ),
             (
-                "/model_args/qkv_bias",
-                json!(false),
-                "has `model_args.qkv_bias` false, where only true is supported for a ViT",
+                "/model_args/qk_norm",
+                json!(true),
+                "has `model_args.qk_norm` true, where only false is supported for a ViT",
             ),
             ("/model_args/in_chans", json!(1), "has in_chans 1"),
             (

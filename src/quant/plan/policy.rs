@@ -152,8 +152,7 @@ impl Policy {
                 };
                 let granularity = match self.weight_scales {
                     WeightScales::Channel => Granularity::Channel,
-                    WeightScales::Tensor if linear.is_qkv => Granularity::Third,
-                    WeightScales::Tensor => Granularity::Tensor,
+                    WeightScales::Tensor => Granularity::of_parts(linear.parts),
                 };
                 (
                     operand(activation, format, Granularity::Tensor),

@@ -18,6 +18,8 @@ pub enum Granularity {
     Tensor,
     /// The values of each of q, k and v: a third of the outputs of `attn.qkv`.
     Third,
+    /// The values of each of k and v: a half of the outputs of `attn_pool.kv`.
+    Half,
     /// The values of each head of an attention.
     Head,
     /// The values of each row of a weight, which makes one column of the output.
@@ -113,11 +115,21 @@ impl Display for SiteScheme {
 }
 
 impl Granularity {
+    /// Returns that of a weight whose outputs are so many equal parts, a scale for each.
+    pub(super) fn of_parts(parts: usize) -> Self {
+        match parts {
+            3 => Self::Third,
+            2 => Self::Half,
+            _ => Self::Tensor,
+        }
+    }
+
     /// Returns its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tensor => "tensor",
             Self::Third => "third",
+            Self::Half => "half",
             Self::Head => "head",
             Self::Channel => "channel",
         }
@@ -181,12 +193,15 @@ pub(super) fn values(site: &Site, side: Side) -> Values {
 /// Lists the ways in which the values of one operand of `site` can share scales.
 fn granularities(site: &Site, side: Side, format: Format) -> &'static [Granularity] {
     match (side, &site.kind) {
-        (Side::B, SiteKind::Linear(linear)) if linear.is_qkv => &[
-            Granularity::Tensor,
-            Granularity::Third,
-            Granularity::Channel,
-        ],
-        (Side::B, SiteKind::Linear(_)) => &[Granularity::Tensor, Granularity::Channel],
+        (Side::B, SiteKind::Linear(linear)) => match Granularity::of_parts(linear.parts) {
+            Granularity::Third => &[
+                Granularity::Tensor,
+                Granularity::Third,
+                Granularity::Channel,
+            ],
+            Granularity::Half => &[Granularity::Tensor, Granularity::Half, Granularity::Channel],
+            _ => &[Granularity::Tensor, Granularity::Channel],
+        },
         (_, SiteKind::Scores(_) | SiteKind::Context(_))
             if !format.is_twin() || format.lanes().is_some() =>
         {

@@ -5,7 +5,7 @@ use super::scales::{Side, SiteScales};
 use super::scheme::values;
 use super::{Granularity, OperandScheme};
 use crate::format::{Scale, Table, Values};
-use crate::graph::{Attention, Site, SiteKind};
+use crate::graph::{Site, SiteKind};
 use crate::kernels::{Lines, Quantize};
 
 /// Describes a site whose product is computed in integers, and how its operands become codes.
@@ -140,6 +140,7 @@ impl SitePlan {
         match (self.operand(side).granularity, &self.site.kind) {
             (Granularity::Tensor, _) => 1,
             (Granularity::Third, _) => 3,
+            (Granularity::Half, _) => 2,
             (Granularity::Head, SiteKind::Scores(at) | SiteKind::Context(at)) => at.heads,
             (Granularity::Channel, SiteKind::Linear(linear)) => linear.outputs,
             (Granularity::Head | Granularity::Channel, _) => {
@@ -172,23 +173,18 @@ impl SitePlan {
                 group_rows: images * linear.rows,
                 row_groups: 1,
             },
-            SiteKind::Scores(Attention {
-                windows,
-                heads,
-                tokens,
-                ..
-            }) => Lines {
-                rows: images * windows * heads * tokens,
-                columns: tokens,
-                group_columns: tokens,
-                group_rows: tokens,
-                row_groups: heads,
+            SiteKind::Scores(attention) => Lines {
+                rows: images * attention.image_queries() * attention.heads,
+                columns: attention.tokens,
+                group_columns: attention.tokens,
+                group_rows: attention.queries(),
+                row_groups: attention.heads,
             },
             SiteKind::Context(attention) => Lines {
-                rows: images * attention.image_tokens(),
+                rows: images * attention.image_queries(),
                 columns: attention.dim(),
                 group_columns: attention.head_dim,
-                group_rows: images * attention.image_tokens(),
+                group_rows: images * attention.image_queries(),
                 row_groups: 1,
             },
         }

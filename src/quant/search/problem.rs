@@ -1,6 +1,6 @@
 //! What a search computes in a site's place: the products of its units.
 //!
-//! A site falls into *parts*, which have scales of B to themselves: the thirds of qkv, heads. Where every column of a
+//! A site falls into *parts*, which have scales of B to themselves: the parts of qkv or kv, heads. Where every column of a
 //! weight has a scale, they all are one part. A part falls into *units*, which are products by themselves: the rows of
 //! a linear site, the windows of attention.
 
@@ -63,7 +63,7 @@ impl Problem<'_> {
     pub fn unit_rows(&self) -> usize {
         match self.site().kind {
             SiteKind::Linear(_) => 1,
-            SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.tokens,
+            SiteKind::Scores(attention) | SiteKind::Context(attention) => attention.queries(),
         }
     }
 
@@ -153,23 +153,25 @@ impl Problem<'_> {
             }
             (SiteKind::Scores(at) | SiteKind::Context(at), _) => {
                 let live = || live.iter().copied();
-                // A head's features of a token in qkv, and its rows of the scores.
-                let qkv = |third: usize| {
-                    move |token| ((index * at.tokens + token) * 3 + third) * at.heads + part
+                // A head's features of a query, of a token in qkv or kv, and of what comes out; its rows of the scores.
+                let query = |row| (index * at.queries() + row) * at.query_parts() * at.heads + part;
+                let token = |third: usize| {
+                    move |token| {
+                        ((index * at.tokens + token) * at.parts() + third) * at.heads + part
+                    }
                 };
-                let square = |row| (index * at.heads + part) * at.tokens + row;
+                let context = |row| (index * at.queries() + row) * at.heads + part;
+                let scores = |row| (index * at.heads + part) * at.queries() + row;
+                let (keys, values) = (token(at.key_part()), token(at.key_part() + 1));
                 let in_scores = matches!(self.site().kind, SiteKind::Scores(_));
                 match (place, in_scores) {
-                    (Place::A, true) => of(at.head_dim, &mut live().map(qkv(0))),
-                    (Place::B, true) => of(at.head_dim, &mut (0..at.tokens).map(qkv(1))),
-                    (Place::B, false) => of(at.head_dim, &mut (0..at.tokens).map(qkv(2))),
+                    (Place::A, true) => of(at.head_dim, &mut live().map(query)),
+                    (Place::B, true) => of(at.head_dim, &mut (0..at.tokens).map(keys)),
+                    (Place::B, false) => of(at.head_dim, &mut (0..at.tokens).map(values)),
                     (Place::Out, true) | (Place::A, false) => {
-                        of(at.tokens, &mut live().map(square))
+                        of(at.tokens, &mut live().map(scores))
                     }
-                    (Place::Out, false) => {
-                        let context = |token| (index * at.tokens + token) * at.heads + part;
-                        of(at.head_dim, &mut live().map(context))
-                    }
+                    (Place::Out, false) => of(at.head_dim, &mut live().map(context)),
                 }
             }
         }

@@ -199,6 +199,7 @@ fn groups(sizes: &Linear, granularity: Granularity) -> usize {
     match granularity {
         Granularity::Channel => sizes.outputs,
         Granularity::Third => 3,
+        Granularity::Half => 2,
         Granularity::Tensor | Granularity::Head => 1,
     }
 }

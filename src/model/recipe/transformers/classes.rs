@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{clip, dinov2, swin, vit};
+use super::{clip, dinov2, dinov3, siglip, swin, vit};
 use crate::model::config::Architecture;
 use crate::model::recipe::arguments::shown;
 
@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 11] = [
+static CLASSES: [Class; 15] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -69,6 +69,12 @@ static CLASSES: [Class; 11] = [
         any_image_size: true,
     },
     Class {
+        name: "DINOv3ViTModel",
+        architecture: dinov3::of_features,
+        processor: "DINOv3ViTImageProcessor",
+        any_image_size: true,
+    },
+    Class {
         name: "CLIPVisionModel",
         architecture: clip::of_features,
         processor: "CLIPImageProcessor",
@@ -84,6 +90,24 @@ static CLASSES: [Class; 11] = [
         name: "CLIPModel",
         architecture: clip::of_image_tower,
         processor: "CLIPImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "SiglipVisionModel",
+        architecture: siglip::of_features,
+        processor: "SiglipImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "SiglipModel",
+        architecture: siglip::of_image_tower,
+        processor: "SiglipImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "SiglipForImageClassification",
+        architecture: siglip::of_classes,
+        processor: "SiglipImageProcessor",
         any_image_size: false,
     },
 ];

@@ -21,18 +21,11 @@ pub fn of_projection(fields: &Fields) -> Result<Architecture, String> {
     }))
 }
 
-/// Reads the image tower of `CLIPModel`, with its projection. As in transformers, an older file's `vision_config_dict` comes
-/// before `vision_config`.
+/// Reads the image tower of `CLIPModel`, with its projection.
 pub fn of_image_tower(fields: &Fields) -> Result<Architecture, String> {
-    let both = ["vision_config_dict", "vision_config"].map(|name| {
-        let expected = "the fields of a configuration";
-        fields.read(name, expected, |value| value.as_object().cloned())
-    });
-    let [older, today] = both;
-    let tower = older?.or(today?).unwrap_or_default();
     Ok(Architecture::Vit(VitConfig {
         projection: projection(fields)?,
-        ..sizes(&Fields::of(&tower))?
+        ..sizes(&Fields::of(&fields.tower()?))?
     }))
 }
 

@@ -56,6 +56,7 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         layer_norm_eps: fields.fraction("layer_norm_eps")?.unwrap_or(1e-6) as f32,
         layer_scale: true,
         act_layer: fields.gelu()?.unwrap_or_default(),
+        qkv_bias: fields.truth("qkv_bias")?.unwrap_or(true),
         ..VitConfig::default()
     })
 }

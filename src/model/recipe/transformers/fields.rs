@@ -82,6 +82,16 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Reads the fields of the image's tower of a model that has the text's, too. As in transformers, an older file's
+    /// `vision_config_dict` comes before `vision_config`.
+    pub fn tower(&self) -> Result<Map<String, Value>, String> {
+        let [older, today] = ["vision_config_dict", "vision_config"].map(|name| {
+            let expected = "the fields of a configuration";
+            self.read(name, expected, |value| value.as_object().cloned())
+        });
+        Ok(older?.or(today?).unwrap_or_default())
+    }
+
     /// Reads the form of GELU in a network's MLPs, by any of the names that transformers has for it.
     pub fn gelu(&self) -> Result<Option<Gelu>, String> {
         let expected = "`gelu`, `gelu_pytorch_tanh` or `quick_gelu`";
@@ -93,9 +103,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Checks what is supported of every class here: three channels, queries, keys and values with biases.
+    /// Checks what is supported of every class here: three channels.
     pub fn check(&self) -> Result<(), String> {
-        self.only("num_channels", &[CHANNELS.into()])?;
-        self.only("qkv_bias", &[true.into()])
+        self.only("num_channels", &[CHANNELS.into()])
     }
 }

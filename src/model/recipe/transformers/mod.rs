@@ -4,8 +4,10 @@
 mod classes;
 mod clip;
 mod dinov2;
+mod dinov3;
 mod fields;
 mod processor;
+mod siglip;
 mod swin;
 mod vit;
 

@@ -31,10 +31,12 @@ struct Processor {
     mean: [f32; CHANNELS],
     /// The deviation of each channel.
     std: [f32; CHANNELS],
+    /// In what its values differ from those that are made here, where they do.
+    differs: Option<&'static str>,
 }
 
 /// Lists the processors.
-static PROCESSORS: [Processor; 4] = [
+static PROCESSORS: [Processor; 6] = [
     Processor {
         name: "ViTImageProcessor",
         keeps_aspect: false,
@@ -44,6 +46,7 @@ static PROCESSORS: [Processor; 4] = [
         resample: 2,
         mean: [0.5; CHANNELS],
         std: [0.5; CHANNELS],
+        differs: None,
     },
     Processor {
         name: "DeiTImageProcessor",
@@ -54,11 +57,34 @@ static PROCESSORS: [Processor; 4] = [
         resample: 3,
         mean: [0.5; CHANNELS],
         std: [0.5; CHANNELS],
+        differs: None,
     },
     CLIP,
     Processor {
         name: "BitImageProcessor",
         ..CLIP
+    },
+    Processor {
+        name: "DINOv3ViTImageProcessor",
+        keeps_aspect: false,
+        size: 224,
+        crop_size: 224,
+        crops: false,
+        resample: 2,
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+        differs: Some("it resizes floats, where pixels are rounded here, as by Pillow"),
+    },
+    Processor {
+        name: "SiglipImageProcessor",
+        keeps_aspect: true,
+        size: 224,
+        crop_size: 224,
+        crops: false,
+        resample: 3,
+        mean: [0.5; CHANNELS],
+        std: [0.5; CHANNELS],
+        differs: None,
     },
 ];
 
@@ -71,6 +97,7 @@ const CLIP: Processor = Processor {
     resample: 3,
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
     std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+    differs: None,
 };
 
 /// Says what of an image a processor makes the network's input.
@@ -92,6 +119,10 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
     let json: Map<String, Value> = parsed(path, text)?;
     let fields = Fields::of(&json);
     let processor = processor(&fields, class).map_err(problem)?;
+    if let Some(differs) = processor.differs {
+        let (path, name) = (path.display(), processor.name);
+        log::info!("{path}: the images are not bit for bit those of `{name}`: {differs}");
+    }
     for (name, done) in [("do_resize", true), ("do_rescale", true), ("do_pad", false)] {
         fields.only(name, &[done.into()]).map_err(problem)?;
     }
@@ -188,7 +219,8 @@ impl Processor {
                 None => whole(value).map(Some),
             }
         })?;
-        Ok(told.unwrap_or(Some(self.size)))
+        // Without a crop a square is the default.
+        Ok(told.unwrap_or(self.crops.then_some(self.size)))
     }
 
     /// Returns the crop of an image that keeps its aspect.

@@ -10,6 +10,7 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// Reads the network of `SwinForImageClassification`.
 pub fn of_mean(fields: &Fields) -> Result<Architecture, String> {
     fields.check()?;
+    fields.only("qkv_bias", &[true.into()])?;
     fields.only("hidden_act", &["gelu".into()])?;
     fields.only("use_absolute_embeddings", &[false.into()])?;
     fields.only("layer_norm_eps", &[LAYER_NORM_EPS.into()])?;

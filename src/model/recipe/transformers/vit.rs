@@ -51,6 +51,7 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         classes: 1,
         layer_norm_eps: fields.fraction("layer_norm_eps")?.unwrap_or(LAYER_NORM_EPS) as f32,
         act_layer: fields.gelu()?.unwrap_or_default(),
+        qkv_bias: fields.truth("qkv_bias")?.unwrap_or(true),
         ..VitConfig::default()
     })
 }
