@@ -6,7 +6,8 @@
 // q and k lie as quantize.wgsl has them, [matrix][word of head_dim][token], and so does v, [matrix][word of tokens][column],
 // in vectors of four tokens or columns. QUERY_TWIN and TWIN: q and p hold range-flag codes (shared/integer_product.wgsl).
 //
-// An invocation computes four queries by ACROSS vectors of keys, then EACH queries by a vector of columns.
+// An invocation computes four queries by KEY_VECTORS vectors of keys, then QUERIES queries by COLUMN_VECTORS vectors of
+// columns.
 
 struct Parameters {
     // Where the values lie, in elements, [outer][head][query][column]; where the codes lie, in words (a step of `column`
@@ -44,9 +45,11 @@ override TILE: u32 = 16u;
 // Words of all scores of a tile, or more.
 override SCORES: u32 = 256u;
 // 1 or 3.
-override ACROSS: u32 = 1u;
+override KEY_VECTORS: u32 = 1u;
 // 1 or 4.
-override EACH: u32 = 1u;
+override QUERIES: u32 = 1u;
+// 1, or 2 where QUERIES is 4.
+override COLUMN_VECTORS: u32 = 1u;
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
 @group(0) @binding(1) var<storage, read> queries: array<vec4<u32>>;
@@ -62,7 +65,8 @@ override EACH: u32 = 1u;
 // Floats by their bits, or codes.
 @group(0) @binding(7) var<storage, read_write> out: array<u32>;
 
-// [query][key]: the scores by their bits, then in the place of the first of four of them their word of codes.
+// [query][key], by their bits: the scores, then their exponentials, then in the place of the first of four of these the word
+// of their codes.
 var<workgroup> scores: array<u32, SCORES>;
 
 // Where the queries of a workgroup are.
@@ -99,28 +103,39 @@ fn dot_columns(codes: u32, vector: vec4<u32>) -> vec4<i32> {
     );
 }
 
-// The sums of an invocation, over the lanes of R1 (without a twin, over all lanes) and of R2: four rows of each vector.
-struct Sums {
-    r1: array<vec4<i32>, 12>,
-    r2: array<vec4<i32>, 12>,
+// Sums of an invocation: four rows of its first vector, then of its second and third.
+const SUMS: u32 = 12u;
+
+// Adds a word of four rows by four columns. Indexed by anything but constants, the sums would not stay in registers.
+fn add_rows(sums: ptr<function, array<vec4<i32>, SUMS>>, first: u32, rows: vec4<u32>, vector: vec4<u32>) {
+    (*sums)[first] += dot_columns(rows.x, vector);
+    (*sums)[first + 1u] += dot_columns(rows.y, vector);
+    (*sums)[first + 2u] += dot_columns(rows.z, vector);
+    (*sums)[first + 3u] += dot_columns(rows.w, vector);
 }
 
-// Adds a word of a row by four columns. Indexed by anything but constants, the sums would not stay in registers.
-fn add_word(sums: ptr<function, Sums>, at: u32, is_twin: bool, codes: u32, vector: vec4<u32>) {
-    if is_twin {
-        let in_r2 = ((codes >> 7u) & 0x01010101u) * 0xffu;
-        (*sums).r1[at] += dot_columns(codes & ~in_r2, vector);
-        (*sums).r2[at] += dot_columns(codes & in_r2 & 0x7f7f7f7fu, vector);
+// The lanes of each word that hold R2 codes.
+fn in_r2(codes: vec4<u32>) -> vec4<u32> {
+    return ((codes >> vec4(7u)) & vec4(0x01010101u)) * 0xffu;
+}
+
+// The same for codes of both ranges. Codes of R1 are their own magnitudes, so words without R2 cost what they do without a
+// twin.
+fn add_ranges(
+    r1: ptr<function, array<vec4<i32>, SUMS>>,
+    r2: ptr<function, array<vec4<i32>, SUMS>>,
+    first: u32,
+    is_twin: bool,
+    rows: vec4<u32>,
+    vector: vec4<u32>,
+) {
+    if is_twin && any((rows & vec4(0x80808080u)) != vec4(0u)) {
+        let rows_r2 = in_r2(rows);
+        add_rows(r1, first, rows & ~rows_r2, vector);
+        add_rows(r2, first, rows & rows_r2 & vec4(0x7f7f7f7fu), vector);
     } else {
-        (*sums).r1[at] += dot_columns(codes, vector);
+        add_rows(r1, first, rows, vector);
     }
-}
-
-fn add_rows(sums: ptr<function, Sums>, first: u32, is_twin: bool, rows: vec4<u32>, vector: vec4<u32>) {
-    add_word(sums, first, is_twin, rows.x, vector);
-    add_word(sums, first + 1u, is_twin, rows.y, vector);
-    add_word(sums, first + 2u, is_twin, rows.z, vector);
-    add_word(sums, first + 3u, is_twin, rows.w, vector);
 }
 
 // A twin's R1 is split at the shift, and its upper part joins R2: neither can wrap.
@@ -141,27 +156,29 @@ fn compute_scores(tile: Tile, invocation: u32) {
     let vectors = (p.tokens + 3u) / 4u;
     let words = (p.head_dim + 3u) / 4u;
     let matrix_at = (tile.outer * p.heads + tile.head) * words * vectors;
-    let across = (vectors + ACROSS - 1u) / ACROSS;
+    let across = (vectors + KEY_VECTORS - 1u) / KEY_VECTORS;
     let tasks = (tile.queries + 3u) / 4u * across;
     for (var task = invocation; task < tasks; task += INVOCATIONS) {
         let down = task / across;
-        let vector = task % across * ACROSS;
-        var sums = Sums();
+        let vector = task % across * KEY_VECTORS;
+        var r1 = array<vec4<i32>, SUMS>();
+        var r2 = array<vec4<i32>, SUMS>();
         for (var word = 0u; word < words; word++) {
             let line = matrix_at + word * vectors;
             let rows = queries[line + tile.first_query / 4u + down];
-            add_rows(&sums, 0u, QUERY_TWIN, rows, keys[line + vector]);
-            if ACROSS == 3u {
-                add_rows(&sums, 4u, QUERY_TWIN, rows, keys[line + vector + 1u]);
-                add_rows(&sums, 8u, QUERY_TWIN, rows, keys[line + vector + 2u]);
+            add_ranges(&r1, &r2, 0u, QUERY_TWIN, rows, keys[line + vector]);
+            if KEY_VECTORS == 3u {
+                add_ranges(&r1, &r2, 4u, QUERY_TWIN, rows, keys[line + vector + 1u]);
+                add_ranges(&r1, &r2, 8u, QUERY_TWIN, rows, keys[line + vector + 2u]);
             }
         }
         // Copies may lie in memory, where a loop can index them.
-        var r1 = sums.r1;
-        var r2 = sums.r2;
-        for (var v = 0u; v < min(ACROSS, vectors - vector); v++) {
+        var r1_sums = r1;
+        var r2_sums = r2;
+        for (var v = 0u; v < min(KEY_VECTORS, vectors - vector); v++) {
             for (var row = 0u; row < 4u; row++) {
-                let values = bitcast<vec4<u32>>(values_of(r1[4u * v + row], r2[4u * v + row], QUERY_TWIN, unit));
+                let sum = 4u * v + row;
+                let values = bitcast<vec4<u32>>(values_of(r1_sums[sum], r2_sums[sum], QUERY_TWIN, unit));
                 let at = (4u * down + row) * p.stride + 4u * (vector + v);
                 scores[at] = values.x;
                 scores[at + 1u] = values.y;
@@ -172,11 +189,11 @@ fn compute_scores(tile: Tile, invocation: u32) {
     }
 }
 
-fn exponents(scores: vec4<f32>, largest: f32) -> vec4<f32> {
+fn exponent(score: f32, largest: f32) -> f32 {
     if WINDOWS {
-        return scores - largest;
+        return score - largest;
     }
-    return parameters.factor * (scores - largest);
+    return parameters.factor * (score - largest);
 }
 
 fn score(at: u32) -> f32 {
@@ -205,16 +222,17 @@ fn compute_codes(tile: Tile, row: u32, invocation: u32) {
     let largest = max_of_lanes(own_largest, invocation);
     var sum = 0.0;
     for (var key = lane; key < tokens; key += LANES) {
-        sum += exp(exponents(vec4(score(start + key)), largest).x);
+        let exponential = exp(exponent(score(start + key), largest));
+        scores[start + key] = bitcast<u32>(exponential);
+        sum += exponential;
     }
-    // Here every lane has read its scores.
+    // Bringing the sums together, every lane waits for the exponentials of all.
     let inverse = 1.0 / sum_of_lanes(sum, invocation);
     let encoder = encoder_at(p.p_encoders + tile.head % p.p_groups * encoder_words());
     for (var word = lane; 4u * word < tokens; word += LANES) {
         let at = start + 4u * word;
-        let x = vec4(score(at), score(at + 1u), score(at + 2u), score(at + 3u));
-        let values = exp(exponents(x, largest)) * inverse;
-        // What was computed beyond the row counts as nothing.
+        let values = vec4(score(at), score(at + 1u), score(at + 2u), score(at + 3u)) * inverse;
+        // What lies beyond the row counts as nothing.
         scores[at] = first_lanes(quantize(values, encoder, p.p_q), tokens - 4u * word);
     }
 }
@@ -228,36 +246,56 @@ fn compute_values(tile: Tile, invocation: u32) {
     let words = (p.tokens + 3u) / 4u;
     let matrix_at = (tile.outer * p.heads + tile.head) * words * vectors;
     let out_at = p.out.offset + tile.outer * p.out.outer + tile.head * p.out.inner;
-    let tasks = (tile.queries + EACH - 1u) / EACH * vectors;
+    let across = (vectors + COLUMN_VECTORS - 1u) / COLUMN_VECTORS;
+    let tasks = (tile.queries + QUERIES - 1u) / QUERIES * across;
     for (var task = invocation; task < tasks; task += INVOCATIONS) {
-        let first_row = task / vectors * EACH;
-        let vector = task % vectors;
-        var sums = Sums();
+        let first_row = task / across * QUERIES;
+        let vector = task % across * COLUMN_VECTORS;
+        var r1 = array<vec4<i32>, SUMS>();
+        var r2 = array<vec4<i32>, SUMS>();
         for (var word = 0u; word < words; word++) {
-            let line = columns[matrix_at + word * vectors + vector];
+            let line = matrix_at + word * vectors + vector;
             let at = first_row * p.stride + 4u * word;
-            if EACH == 4u {
+            if QUERIES == 4u {
                 let codes =
                     vec4(scores[at], scores[at + p.stride], scores[at + 2u * p.stride], scores[at + 3u * p.stride]);
-                add_rows(&sums, 0u, TWIN, codes, line);
+                add_ranges(&r1, &r2, 0u, TWIN, codes, columns[line]);
+                if COLUMN_VECTORS == 2u {
+                    add_ranges(&r1, &r2, 4u, TWIN, codes, columns[line + 1u]);
+                }
             } else {
-                add_word(&sums, 0u, TWIN, scores[at], line);
-            }
-        }
-        var r1 = sums.r1;
-        var r2 = sums.r2;
-        for (var row = 0u; row < min(EACH, tile.queries - first_row); row++) {
-            let values = values_of(r1[row], r2[row], TWIN, unit);
-            let at = out_at + (tile.first_query + first_row + row) * p.out.row;
-            if CODES {
-                let codes = quantize_in(NEXT_FORMAT, values, encoder, p.next_q);
-                out[at + vector * p.out.column] = first_lanes(codes, p.head_dim - 4u * vector);
-            } else {
-                for (var c = 0u; c < min(4u, p.head_dim - 4u * vector); c++) {
-                    out[at + (4u * vector + c) * p.out.column] = bitcast<u32>(values[c]);
+                let codes = scores[at];
+                if TWIN && (codes & 0x80808080u) != 0u {
+                    let codes_r2 = in_r2(vec4(codes)).x;
+                    r1[0] += dot_columns(codes & ~codes_r2, columns[line]);
+                    r2[0] += dot_columns(codes & codes_r2 & 0x7f7f7f7fu, columns[line]);
+                } else {
+                    r1[0] += dot_columns(codes, columns[line]);
                 }
             }
         }
+        var r1_sums = r1;
+        var r2_sums = r2;
+        for (var v = 0u; v < min(COLUMN_VECTORS, vectors - vector); v++) {
+            for (var row = 0u; row < min(QUERIES, tile.queries - first_row); row++) {
+                let values = values_of(r1_sums[4u * v + row], r2_sums[4u * v + row], TWIN, unit);
+                let at = out_at + (tile.first_query + first_row + row) * p.out.row;
+                store(at, 4u * (vector + v), values, encoder);
+            }
+        }
+    }
+}
+
+// Writes the values of four columns of one query, whose own begin at `at`, or their codes.
+fn store(at: u32, first_column: u32, values: vec4<f32>, encoder: Encoder) {
+    let p = parameters;
+    if CODES {
+        let codes = quantize_in(NEXT_FORMAT, values, encoder, p.next_q);
+        out[at + first_column / 4u * p.out.column] = first_lanes(codes, p.head_dim - first_column);
+        return;
+    }
+    for (var c = 0u; c < min(4u, p.head_dim - first_column); c++) {
+        out[at + (first_column + c) * p.out.column] = bitcast<u32>(values[c]);
     }
 }
 

@@ -101,10 +101,10 @@ struct Division {
     queries: usize,
     rows: usize,
     lanes: usize,
-    /// Vectors of keys of one invocation.
-    across: usize,
-    /// Queries of one invocation in p v.
-    each: usize,
+    /// Vectors of keys of one invocation, which has four queries.
+    key_vectors: usize,
+    /// Queries of one invocation in p v, and its vectors of columns.
+    values: [usize; 2],
 }
 
 impl Division {
@@ -125,8 +125,8 @@ impl Division {
                 queries,
                 rows,
                 lanes: rows::LANES,
-                across: 1,
-                each: 1,
+                key_vectors: 1,
+                values: [1, 1],
             }
         } else {
             // A software driver reads few words for many dots.
@@ -134,8 +134,8 @@ impl Division {
                 queries,
                 rows: queries,
                 lanes: 1,
-                across: 3,
-                each: 4,
+                key_vectors: 3,
+                values: [4, 2],
             }
         })
     }
@@ -302,8 +302,9 @@ pub(super) fn fused_attention(
         ("NEXT_FORMAT", next.map_or(0.0, |next| number(next.format))),
         ("TILE", division.queries as f64),
         ("SCORES", division.scores(what.tokens) as f64),
-        ("ACROSS", division.across as f64),
-        ("EACH", division.each as f64),
+        ("KEY_VECTORS", division.key_vectors as f64),
+        ("QUERIES", division.values[0] as f64),
+        ("COLUMN_VECTORS", division.values[1] as f64),
         ("ROWS", division.rows as f64),
         ("LANES", division.lanes as f64),
     ];
