@@ -40,7 +40,7 @@ override WINDOWS: bool = false;
 // Codes of the values are written, in the format NEXT_FORMAT; otherwise the values. FORMAT is that of p.
 override CODES: bool = false;
 override NEXT_FORMAT: u32 = 0u;
-// Queries of a workgroup, a multiple of four and of ROWS.
+// Queries of a workgroup, a multiple of four, and of ROWS unless these are more: some invocations have no row then.
 override TILE: u32 = 16u;
 // Words of all scores of a tile, or more.
 override SCORES: u32 = 256u;

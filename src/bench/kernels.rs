@@ -778,7 +778,7 @@ impl Case {
         }
     }
 
-    /// Makes attention from codes of q, k and v, in random order, to codes. Scores have a deviation of 1 after the factor.
+    /// Makes attention from random codes of q and k, whose scores have a deviation of 1, to the next product's codes.
     fn attention(&self, device: Device, operands: Operands) -> Run {
         let SiteKind::Context(sizes) = self.site.kind else {
             unreachable!("attention at {:?}", self.site.kind)

@@ -51,7 +51,7 @@ impl fmt::Display for Strategy {
             Self::Cooperative => write!(f, "cooperative matrices of f16"),
             Self::CooperativeInt8 => write!(f, "cooperative matrices of int8"),
             Self::Separate => write!(f, "separate kernels"),
-            Self::Fused { queries } => write!(f, "fused, {queries} queries"),
+            Self::Fused { queries } => write!(f, "fused by {queries}"),
             Self::Tiled(Tile {
                 lanes: [down, across],
                 column_vectors,

@@ -129,10 +129,11 @@ impl Division {
                 values: [1, 1],
             }
         } else {
-            // A software driver reads few words for many dots.
+            // A software driver reads few words for many dots. Its vectors have eight lanes or more, which products fill even
+            // where there are fewer rows.
             Self {
                 queries,
-                rows: queries,
+                rows: queries.max(8),
                 lanes: 1,
                 key_vectors: 3,
                 values: [4, 2],
