@@ -327,6 +327,16 @@ pub struct Prepared {
     pub jobs: usize,
 }
 
+impl Prepared {
+    /// Measures how long the kernel takes on `device`, which has its operands.
+    ///
+    /// # Errors
+    /// The device's errors.
+    pub(super) fn time(&self, device: &Device) -> Result<Timing> {
+        device.wait(time(device, &self.run))
+    }
+}
+
 impl Case {
     /// Says whether `device` has what the kernel computes in.
     pub fn runs_on(&self, device: &Device) -> bool {
@@ -477,14 +487,6 @@ impl Case {
                 .then(|| jobs as f64 / timing.median_seconds),
             timing,
         })
-    }
-
-    /// Measures how long the case takes on `device`.
-    ///
-    /// # Errors
-    /// As [`measure`](Self::measure).
-    pub(super) fn time(&self, device: &Device) -> Result<Timing> {
-        device.wait(time(device, &self.prepare(device)?.run))
     }
 
     /// Makes the kernel with its operands, ready to run on `device`.

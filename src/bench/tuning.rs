@@ -12,6 +12,9 @@ use serde::Serialize;
 /// Names the network whose shapes are timed, of middling size, at as many images as kernels are timed with.
 const MODEL: &str = "deit_small_patch16_224";
 
+/// Says how many times the least time of a shape a strategy may take and be timed at the next one.
+const FAR_BEHIND: f64 = 1.5;
+
 /// Names attention among the products.
 const ATTENTION: &str = "fused_attention";
 
@@ -105,9 +108,9 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
         .collect()
 }
 
-/// Times every strategy that works for every kind of product, and makes `device` use the fastest ones. `shape` is M, N,
-/// K; by default it is several shapes of a network. What might crash is tried `elsewhere` before. Calls `tried` after each
-/// trial, and returns what was chosen.
+/// Times the strategies that work for every kind of product, and makes `device` use the fastest ones. `shape` is M, N, K; by
+/// default it is several shapes of a network, of which the later ones are for the strategies that aren't far behind. What
+/// might crash is tried `elsewhere` before. Calls `tried` after each trial, and returns what was chosen.
 ///
 /// # Errors
 /// Those of the device, and of `tried`.
@@ -119,32 +122,42 @@ pub fn tune<E: From<Error>>(
 ) -> std::result::Result<Vec<(&'static str, Strategy)>, E> {
     let mut chosen = Vec::new();
     for product in STRATEGY_NAMES {
+        let cases = cases(product, shape);
+        let trial = |case: &Case, strategy, timing, problem| Trial {
+            product,
+            site: case.site_name().to_owned(),
+            shape: case.shape(),
+            strategy,
+            timing,
+            problem,
+        };
+        // Products of times, so that every shape counts alike however large it is.
         let mut costs = Vec::new();
         for strategy in strategies(device, product) {
-            let adopted = adopt_carefully(device, product, strategy, elsewhere);
-            // Products of times, so that every shape counts alike however large it is.
-            let mut cost = 1.0;
-            for case in cases(product, shape) {
-                let (timing, problem) = match &adopted {
-                    Ok(()) => (Some(case.time(device)?), None),
-                    Err(problem) => (None, Some(problem.to_string())),
-                };
-                cost *= timing.as_ref().map_or(f64::INFINITY, |t| t.median_seconds);
-                tried(&Trial {
-                    product,
-                    site: case.site_name().to_owned(),
-                    shape: case.shape(),
-                    strategy,
-                    timing,
-                    problem,
-                })?;
+            match adopt_carefully(device, product, strategy, elsewhere) {
+                Ok(()) => costs.push((1.0, strategy)),
+                Err(problem) => {
+                    let problem = Some(problem.to_string());
+                    tried(&trial(&cases[0], strategy, None, problem))?;
+                }
             }
-            costs.push((cost, strategy));
         }
-        costs.sort_by(|(left, _), (right, _)| left.total_cmp(right));
-        let (_, fastest) = costs[0];
-        device.set_strategy(product, fastest);
-        chosen.push((product, fastest));
+        for case in &cases {
+            let prepared = case.prepare(device)?;
+            for (cost, strategy) in &mut costs {
+                device.set_strategy(product, *strategy);
+                let timing = prepared.time(device)?;
+                *cost *= timing.median_seconds;
+                tried(&trial(case, *strategy, Some(timing), None))?;
+            }
+            costs.sort_by(|(left, _), (right, _)| left.total_cmp(right));
+            let least = costs.first().map_or(0.0, |(cost, _)| *cost);
+            costs.retain(|(cost, _)| *cost <= FAR_BEHIND * least);
+        }
+        if let Some(&(_, fastest)) = costs.first() {
+            device.set_strategy(product, fastest);
+            chosen.push((product, fastest));
+        }
     }
     Ok(chosen)
 }
