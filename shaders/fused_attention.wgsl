@@ -210,7 +210,7 @@ fn compute_codes(tile: Tile, row: u32, invocation: u32) {
     let bias_at = (tile.head * p.tokens + query) * p.tokens;
     let mask_at = (tile.outer % max(p.masks, 1u) * p.tokens + query) * p.tokens;
     // A lane may have no element of its own.
-    var own_largest = -3.40282347e38;
+    var own_largest = -3.40282346e38;
     for (var key = lane; key < tokens; key += LANES) {
         var x = score(start + key);
         if WINDOWS {

@@ -102,7 +102,7 @@ mod tests {
         let mut helps = vec![after_help()];
         for command in program
             .get_subcommands()
-            .filter(|found| found.get_name() != "help")
+            .filter(|found| found.get_name() != "help" && !found.is_hide_set())
         {
             let help = command.get_after_help().map(ToString::to_string);
             let help = help.unwrap_or_else(|| panic!("{} has none", command.get_name()));
