@@ -79,15 +79,19 @@ pub async fn adopt_async(device: &Device, name: &'static str, strategy: Strategy
         _ if name == super::fused_attention::SHADER.name => Some(Strategy::Separate),
         _ => None,
     };
+    let products = match strategy.is_experimental() {
+        true => &PRODUCTS[..],
+        false => &PRODUCTS[..1],
+    };
     let expected = match plainest {
         Some(plainest) => {
             device.set_strategy(name, plainest);
-            probe(device, name).await
+            probe(device, name, products).await
         }
-        None => probe(&Device::cpu(), name).await,
+        None => probe(&Device::cpu(), name, products).await,
     };
     device.set_strategy(name, strategy);
-    let found = probe(device, name).await;
+    let found = probe(device, name, products).await;
     let agrees = expected.and_then(|expected| {
         if found? == expected {
             return Ok(());
@@ -101,13 +105,16 @@ pub async fn adopt_async(device: &Device, name: &'static str, strategy: Strategy
     agrees
 }
 
-/// Lists the products of a trial: how many matrices, and M, N, K. None fills its tiles; there are enough of the second for
+/// Describes a product of a trial: how many matrices, and M, N, K.
+type Tried = (usize, [usize; 3]);
+
+/// Lists the products of a trial. None fills its tiles; there are enough of the second, which is for cooperative matrices, for
 /// the largest.
-const PRODUCTS: [(usize, [usize; 3]); 2] = [(1, [67, 70, 2048]), (32, [130, 132, 132])];
+const PRODUCTS: [Tried; 2] = [(1, [67, 70, 2048]), (32, [130, 132, 132])];
 
 /// Computes the bits of these products. A twin's codes are of either range. The first two rows and the first column hold
 /// codes near the largest, so that an f32 couldn't hold their sums; a twin's second row is all of R2.
-async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
+async fn probe(device: &Device, name: &str, products: &[Tried]) -> Result<Vec<u32>> {
     if name == super::fused_attention::SHADER.name {
         let mut commands = Commands::new(device);
         let out = super::fused_attention::probe(&mut commands);
@@ -122,7 +129,7 @@ async fn probe(device: &Device, name: &str) -> Result<Vec<u32>> {
     };
     let mut commands = Commands::new(device);
     let mut results = Vec::new();
-    for (matrices, [m, n, k]) in PRODUCTS {
+    for &(matrices, [m, n, k]) in products {
         let out = device.zeros::<f32>(matrices * m * n);
         if name == super::float_product::SHADER.name {
             let mut floats = |len: usize| {
