@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Bounds a trial. Drivers have compiled its kernels in three seconds at most.
+/// Bounds a trial. The longest that was seen, of matrices of f16 on Mesa 26.1.6, took 5 s.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Says how often it is looked whether a trial has ended.
 const INTERVAL: Duration = Duration::from_millis(5);
