@@ -5,10 +5,12 @@ pub(super) use cases::{MISTAKE, cases};
 
 use super::permute_tokens::TokenOrder;
 use super::quantize::RowCodes;
+use super::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
 use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 pub(crate) static SHADER: Shader = Shader {
@@ -80,9 +82,12 @@ pub fn layer_norm(
             let (input, weight, bias) =
                 (input.host_slice(), weight.host_slice(), bias.host_slice());
             out.host_slice_mut()
-                .par_chunks_mut(norm.width)
+                .par_chunks_mut(SIDE_BY_SIDE * norm.width)
                 .enumerate()
-                .for_each(|(row, out)| normalise(norm, &input, &weight, &bias, row, out));
+                .for_each(|(eight, out)| {
+                    let from = |row| Some(SIDE_BY_SIDE * eight + row);
+                    normalise(norm, &input, &weight, &bias, from, out);
+                });
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
@@ -125,15 +130,12 @@ pub fn layer_norm_codes(
             let (input, weight, bias) =
                 (input.host_slice(), weight.host_slice(), bias.host_slice());
             let order = order.map(|order| (order, order.from.host_slice()));
-            codes.fill(norm.width, &mut out.host_slice_mut(), |row, values| {
-                let from = match &order {
-                    Some((order, from)) => order.input_row(from, row),
-                    None => Some(row),
+            codes.fill(norm.width, &mut out.host_slice_mut(), |first, values| {
+                let from = |row| match &order {
+                    Some((order, from)) => order.input_row(from, first + row),
+                    None => Some(first + row),
                 };
-                // Padding is zeros, which is what `values` are.
-                if let Some(from) = from {
-                    normalise(norm, &input, &weight, &bias, from, values);
-                }
+                normalise(norm, &input, &weight, &bias, from, values);
             });
         }
         Device::Gpu(_) => rows::dispatch(
@@ -177,26 +179,48 @@ fn parameters(norm: &LayerNorm, order: Option<TokenOrder>, codes: Option<&RowCod
     }
 }
 
-/// Computes a row's mean and the inverse of its standard deviation.
-pub(super) fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
-    let width = x.len() as f32;
-    let mean = x.iter().sum::<f32>() / width;
-    let squares: f32 = x.iter().map(|x| (x - mean) * (x - mean)).sum();
-    (mean, 1.0 / (squares / width + eps).sqrt())
+/// Computes each row's mean and the inverse of its standard deviation.
+pub(super) fn statistics<const ROWS: usize>(rows: [&[f32]; ROWS], eps: f32) -> [(f32, f32); ROWS] {
+    let width = rows[0].len() as f32;
+    let means = row_sums(rows, |_, x| x).map(|sum| sum / width);
+    let squares = row_sums(rows, |row, x| (x - means[row]) * (x - means[row]));
+    std::array::from_fn(|row| (means[row], 1.0 / (squares[row] / width + eps).sqrt()))
 }
 
-/// Computes the result of one row of the input.
+/// Computes rows of the result from those of the input that `from` says: zeros where it says none.
 fn normalise(
     norm: &LayerNorm,
     input: &[f32],
     weight: &[f32],
     bias: &[f32],
-    row: usize,
+    from: impl Fn(usize) -> Option<usize>,
     out: &mut [f32],
 ) {
-    let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
-    let (mean, inverse_deviation) = statistics(x, norm.eps);
-    for (i, out) in out.iter_mut().enumerate() {
-        *out = (x[i] - mean) * inverse_deviation * weight[i] + bias[i];
+    let input = |row: usize| &input[norm.input_offset + row * norm.input_stride..][..norm.width];
+    for (eight, out) in out.chunks_mut(SIDE_BY_SIDE * norm.width).enumerate() {
+        let from = |row| from(SIDE_BY_SIDE * eight + row);
+        // What comes of the row that is taken where there is none is left out.
+        let rows = side_by_side(out.len() / norm.width, |row| input(from(row).unwrap_or(0)));
+        let statistics = statistics(rows, norm.eps);
+        for (row, out) in out.chunks_exact_mut(norm.width).enumerate() {
+            match from(row) {
+                Some(_) => scale_and_shift(rows[row], statistics[row], weight, bias, out),
+                None => out.fill(0.0),
+            }
+        }
+    }
+}
+
+/// Computes the result of one row; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn scale_and_shift(
+    x: &[f32],
+    (mean, inverse_deviation): (f32, f32),
+    weight: &[f32],
+    bias: &[f32],
+    out: &mut [f32],
+) {
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = (x - mean) * inverse_deviation * weight + bias;
     }
 }

@@ -88,7 +88,7 @@ fn cpu(norm: &LayerNorm, input: &[f32], weight: &[f32], grad: &[f32], out: &mut 
         .for_each(|(row, out)| {
             let x = &input[norm.input_offset + row * norm.input_stride..][..norm.width];
             let grad = &grad[row * norm.width..][..norm.width];
-            let (mean, inverse_deviation) = statistics(x, norm.eps);
+            let [(mean, inverse_deviation)] = statistics([x], norm.eps);
             let normalised = |i: usize| (x[i] - mean) * inverse_deviation;
             let (mut sum_h, mut sum_hn) = (0.0, 0.0);
             for i in 0..norm.width {

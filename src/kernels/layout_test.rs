@@ -25,17 +25,19 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 12] = [
     "exponential",
     "geometry",
     "layout_test",
     "loop_variables_test",
     "mod",
+    "row_sums",
     "rows",
     "strategy",
     "tint_test",
     "trial",
     "width",
+    "word_order",
 ];
 
 /// Lists the members of a uniform structure: names and offsets.

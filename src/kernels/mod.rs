@@ -43,6 +43,7 @@ mod quantize;
 mod rotary;
 mod row_error;
 mod row_maximum;
+mod row_sums;
 mod rows;
 mod scale_columns;
 mod similarity;
@@ -57,6 +58,7 @@ mod trial;
 mod weighted_error;
 mod width;
 mod window_softmax;
+mod word_order;
 
 pub use crate::format::Format;
 pub use add::add;

@@ -4,6 +4,8 @@ pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
 use super::geometry::View;
+use super::row_sums::SIDE_BY_SIDE;
+use super::word_order::{stretches, write_rows};
 use super::{PER_TASK, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{Encoder, Format, by_format, formats_wgsl, half_range};
@@ -108,38 +110,37 @@ impl RowCodes<'_> {
         [("CODES", 1.0), ("FORMAT", f64::from(self.format as u32))]
     }
 
-    /// Computes, on the CPU, the codes of rows of `width` values, which `compute` gives by their number.
+    /// Computes, on the CPU, the codes of rows of `width` values, some of which `compute` gives by the number of the first.
     pub(super) fn fill(
         &self,
         width: usize,
         codes: &mut [u32],
         compute: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        let words = width.div_ceil(4);
-        let padded_rows = padded(self.matrix_rows);
+        let (words, padded_rows) = (width.div_ceil(4), padded(self.matrix_rows));
+        let at_once = PER_TASK.div_ceil(width).next_multiple_of(SIDE_BY_SIDE);
         let encoders = self.encoders.host_slice();
         let record_words = self.format.encoder_words();
         let q = half_range(self.bits);
-        codes
-            .par_chunks_mut(words * padded_rows)
+        let tasks: Vec<(usize, usize, Vec<&mut [u32]>)> = codes
+            .chunks_mut(words * padded_rows)
             .enumerate()
-            .for_each(|(matrix, codes)| {
+            .flat_map(|(matrix, codes)| {
+                let stretches = stretches(codes, padded_rows, self.matrix_rows, at_once);
+                let first_rows = (matrix * self.matrix_rows..).step_by(at_once);
+                let tasks = first_rows.zip(stretches);
+                tasks.map(move |(first_row, stretch)| (matrix, first_row, stretch))
+            })
+            .collect();
+        tasks
+            .into_par_iter()
+            .for_each(|(matrix, first_row, mut stretch)| {
                 let record = &encoders[matrix % self.groups * record_words..][..record_words];
-                let rows: Vec<u32> = (0..self.matrix_rows)
-                    .into_par_iter()
-                    .with_min_len(PER_TASK.div_ceil(width))
-                    .flat_map_iter(|row| {
-                        let (mut values, mut row_codes) = (vec![0.0; width], vec![0; words]);
-                        compute(matrix * self.matrix_rows + row, &mut values);
-                        pack(self.format, q, &values, record, &mut row_codes);
-                        row_codes
-                    })
-                    .collect();
-                for (word, codes) in codes.chunks_exact_mut(padded_rows).enumerate() {
-                    for (code, row) in codes.iter_mut().zip(rows.chunks_exact(words)) {
-                        *code = row[word];
-                    }
-                }
+                let rows = stretch.first().map_or(0, |line| line.len());
+                let (mut values, mut codes) = (vec![0.0; rows * width], vec![0; rows * words]);
+                compute(first_row, &mut values);
+                fill_rows(self.format, q, width, &values, record, &mut codes);
+                write_rows(&codes, &mut stretch);
             });
     }
 }
@@ -240,6 +241,21 @@ pub(super) fn fill(format: Format, q: f32, x: &[f32], record: &[u32], lanes: &mu
     })
 }
 
+/// Encodes rows of `width` values that share an encoder, as `[row][word]`. Lanes that have no value keep what they hold.
+pub(super) fn fill_rows(
+    format: Format,
+    q: f32,
+    width: usize,
+    x: &[f32],
+    record: &[u32],
+    words: &mut [u32],
+) {
+    let words = words.chunks_exact_mut(width.div_ceil(4));
+    for (words, x) in words.zip(x.chunks_exact(width)) {
+        fill(format, q, x, record, bytemuck::cast_slice_mut(words));
+    }
+}
+
 /// Encodes words whose values have an encoder each word; compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn fill_words(format: Format, q: f32, x: &[[f32; 4]], records: &[u32], lanes: &mut [[u8; 4]]) {
@@ -313,12 +329,25 @@ fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
 
 /// Gathers the values of one word of every row, four to a row. Those that lie beyond `k` stay what they were.
 fn gather(what: &Quantize, source: &[f32], batch: [usize; 2], word: usize, values: &mut [f32]) {
-    let stride = what.source.column as usize;
     let lanes = (what.k - 4 * word).min(4);
-    for (row, values) in values.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let start = what.source.at(batch, row, 4 * word);
-        for (lane, value) in values[..lanes].iter_mut().enumerate() {
-            *value = source[start + lane * stride];
+    let values = values.as_chunks_mut::<4>().0;
+    if what.source.column == 1 {
+        for (row, values) in values.iter_mut().enumerate() {
+            let start = what.source.at(batch, row, 4 * word);
+            match source[start..].first_chunk() {
+                Some(word) if lanes == 4 => *values = *word,
+                _ => values[..lanes].copy_from_slice(&source[start..start + lanes]),
+            }
+        }
+    } else {
+        // A lane of neighbouring rows is side by side where the operand is transposed.
+        for lane in 0..lanes {
+            let line = &source[what.source.at(batch, 0, 4 * word + lane)..];
+            let line = line.iter().step_by(what.source.row as usize);
+            values
+                .iter_mut()
+                .zip(line)
+                .for_each(|(values, value)| values[lane] = *value);
         }
     }
 }

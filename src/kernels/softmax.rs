@@ -5,6 +5,7 @@ pub(super) use cases::{MISTAKE, cases};
 
 use super::exponential::exp;
 use super::quantize::RowCodes;
+use super::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
 use super::rows;
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::{formats_wgsl, half_range};
@@ -55,9 +56,9 @@ pub fn softmax(
         Device::Cpu(_) => {
             let scores = scores.host_slice();
             out.host_slice_mut()
-                .par_chunks_mut(width)
-                .zip(scores.par_chunks(width))
-                .for_each(|(out, scores)| probabilities(factor, scores, out));
+                .par_chunks_mut(SIDE_BY_SIDE * width)
+                .zip(scores.par_chunks(SIDE_BY_SIDE * width))
+                .for_each(|(out, scores)| probabilities(width, factor, scores, out));
         }
         Device::Gpu(_) => rows::dispatch(
             commands,
@@ -90,8 +91,9 @@ pub fn softmax_codes(
     match commands.device() {
         Device::Cpu(_) => {
             let scores = scores.host_slice();
-            codes.fill(width, &mut out.host_slice_mut(), |row, values| {
-                probabilities(factor, &scores[row * width..][..width], values);
+            codes.fill(width, &mut out.host_slice_mut(), |first, values| {
+                let scores = &scores[first * width..][..values.len()];
+                probabilities(width, factor, scores, values);
             });
         }
         Device::Gpu(_) => rows::dispatch(
@@ -122,13 +124,16 @@ fn parameters(rows: usize, width: usize, factor: f32, codes: Option<&RowCodes>) 
     }
 }
 
-/// Computes one row of the result.
-fn probabilities(factor: f32, scores: &[f32], out: &mut [f32]) {
-    let largest = largest(scores);
-    for (out, score) in out.iter_mut().zip(scores) {
-        *out = factor * (score - largest);
+/// Computes rows of the result.
+fn probabilities(width: usize, factor: f32, scores: &[f32], out: &mut [f32]) {
+    let rows = out.chunks_exact_mut(width).zip(scores.chunks_exact(width));
+    for (out, scores) in rows {
+        let largest = largest(scores);
+        for (out, score) in out.iter_mut().zip(scores) {
+            *out = factor * (score - largest);
+        }
     }
-    normalise(out);
+    normalise(width, out);
 }
 
 /// Finds the largest of a row's values; compiled for each instruction set.
@@ -148,14 +153,23 @@ pub(super) fn largest(row: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Replaces a row's exponents by their exponentials, divided by the sum of these; compiled for each instruction set.
-#[multiversion(targets = "simd")]
-pub(super) fn normalise(row: &mut [f32]) {
-    for x in row.iter_mut() {
-        *x = exp(*x);
+/// Replaces the exponents of rows by their exponentials, divided by the sum of their row.
+pub(super) fn normalise(width: usize, rows: &mut [f32]) {
+    exponentials(rows);
+    for rows in rows.chunks_mut(SIDE_BY_SIDE * width) {
+        let row = |row: usize| &rows[row * width..][..width];
+        let sums = row_sums(side_by_side(rows.len() / width, row), |_, x| x);
+        for (row, sum) in rows.chunks_exact_mut(width).zip(sums) {
+            let inverse = 1.0 / sum;
+            row.iter_mut().for_each(|x| *x *= inverse);
+        }
     }
-    let inverse = 1.0 / row.iter().sum::<f32>();
-    for x in row {
-        *x *= inverse;
+}
+
+/// Replaces exponents by their exponentials; compiled for each instruction set.
+#[multiversion(targets = "simd")]
+fn exponentials(exponents: &mut [f32]) {
+    for x in exponents {
+        *x = exp(*x);
     }
 }

@@ -4,6 +4,7 @@ pub(super) mod cases;
 pub(super) use cases::{MISTAKE, cases};
 
 use super::quantize::RowCodes;
+use super::row_sums::SIDE_BY_SIDE;
 use super::rows;
 use super::softmax::{largest, normalise};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -81,11 +82,10 @@ pub fn window_softmax(
         Device::Cpu(_) => {
             let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
             out.host_slice_mut()
-                .par_chunks_mut(shape.tokens)
-                .zip(scores.par_chunks(shape.tokens))
+                .par_chunks_mut(SIDE_BY_SIDE * shape.tokens)
                 .enumerate()
-                .for_each(|(row, (out, scores))| {
-                    probabilities(shape, row, scores, &bias, &mask, out);
+                .for_each(|(eight, out)| {
+                    probabilities(shape, SIDE_BY_SIDE * eight, &scores, &bias, &mask, out);
                 });
         }
         Device::Gpu(_) => rows::dispatch(
@@ -122,9 +122,8 @@ pub fn window_softmax_codes(
     match commands.device() {
         Device::Cpu(_) => {
             let (scores, bias, mask) = (scores.host_slice(), bias.host_slice(), mask.host_slice());
-            codes.fill(width, &mut out.host_slice_mut(), |row, values| {
-                let scores = &scores[row * width..][..width];
-                probabilities(shape, row, scores, &bias, &mask, values);
+            codes.fill(width, &mut out.host_slice_mut(), |first, values| {
+                probabilities(shape, first, &scores, &bias, &mask, values);
             });
         }
         Device::Gpu(_) => rows::dispatch(
@@ -159,24 +158,27 @@ fn parameters(shape: &WindowSoftmax, codes: Option<&RowCodes>) -> Parameters {
     }
 }
 
-/// Computes one row of the result.
+/// Computes rows of the result, from `first` on.
 fn probabilities(
     shape: &WindowSoftmax,
-    row: usize,
+    first: usize,
     scores: &[f32],
     bias: &[f32],
     mask: &[f32],
     out: &mut [f32],
 ) {
     let tokens = shape.tokens;
-    let head_rows = shape.heads * tokens;
-    let bias = &bias[row % head_rows * tokens..][..tokens];
-    let mask_row = row / head_rows % shape.windows * tokens + row % tokens;
-    let mask = &mask[mask_row * tokens..][..tokens];
-    for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
-        *out = shape.factor * score + (bias + mask);
+    for (row, out) in (first..).zip(out.chunks_exact_mut(tokens)) {
+        let scores = &scores[row * tokens..][..tokens];
+        let head_rows = shape.heads * tokens;
+        let bias = &bias[row % head_rows * tokens..][..tokens];
+        let mask_row = row / head_rows % shape.windows * tokens + row % tokens;
+        let mask = &mask[mask_row * tokens..][..tokens];
+        for (((out, score), bias), mask) in out.iter_mut().zip(scores).zip(bias).zip(mask) {
+            *out = shape.factor * score + (bias + mask);
+        }
+        let largest = largest(out);
+        out.iter_mut().for_each(|out| *out -= largest);
     }
-    let largest = largest(out);
-    out.iter_mut().for_each(|out| *out -= largest);
-    normalise(out);
+    normalise(tokens, out);
 }

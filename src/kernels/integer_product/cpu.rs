@@ -3,18 +3,24 @@
 use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine};
 use crate::format::{ProductRule, half_range};
 use crate::kernels::gelu;
-use crate::kernels::quantize::{fill, padded};
+use crate::kernels::quantize::{fill_rows, padded};
+use crate::kernels::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
 use crate::kernels::width::{EVERY_LANE, Width};
+use crate::kernels::word_order::{WORDS_AT_ONCE, read_rows};
 use multiversion::multiversion;
 use rayon::prelude::*;
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix, QuantParams};
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
+use std::cell::Cell;
 use std::ops::Range;
 
-/// Limits the rows of one block: enough for the library's product, few enough that the cores share the work.
+/// Limits the rows of one block: enough for the library's product, few enough that the cores share the work and what is
+/// made of them stays near.
 const BLOCK_ROWS: usize = 128;
 /// Limits the rows of one block from below, where there are few for each core.
 const FEWEST_BLOCK_ROWS: usize = 32;
+/// Divides the rows of one block: what the library multiplies at once has so many rows, or fewer.
+const TILE_ROWS: usize = 8;
 /// Multiplies unsigned bytes by signed ones, exactly.
 type Library = GemmExecutor<u8, i8, i32>;
 
@@ -39,22 +45,25 @@ impl Parts {
         }
     }
 
-    /// Returns the byte that a zero becomes, in each part.
-    fn zero_point(self) -> u8 {
+    /// Takes the codes of some rows apart, `[row][word]` for each part.
+    fn split(
+        self,
+        codes: &[u32],
+        padded_rows: usize,
+        rows: &Range<usize>,
+        parts: &mut [Vec<u32>; 2],
+    ) {
+        let [first, second] = parts;
         match self {
-            Self::Whole => 128,
-            Self::Halves => 64,
-            Self::Ranges => 0,
-        }
-    }
-
-    /// Takes the codes of some rows apart: `[rows][words]` for each part.
-    fn split(self, codes: &[u32], padded_rows: usize, rows: &Range<usize>) -> Vec<Vec<u32>> {
-        let part = |of: fn(u32) -> u32| row_major(codes, padded_rows, rows, of);
-        match self {
-            Self::Whole => vec![part(shifted)],
-            Self::Halves => vec![part(lower_half), part(upper_half)],
-            Self::Ranges => vec![part(r1), part(r2)],
+            Self::Whole => read_rows(codes, padded_rows, rows, shifted, first),
+            Self::Halves => {
+                read_rows(codes, padded_rows, rows, lower_half, first);
+                read_rows(codes, padded_rows, rows, upper_half, second);
+            }
+            Self::Ranges => {
+                read_rows(codes, padded_rows, rows, r1, first);
+                read_rows(codes, padded_rows, rows, r2, second);
+            }
         }
     }
 }
@@ -84,25 +93,6 @@ fn in_r2(lanes: u32) -> u32 {
     (lanes >> 7 & EVERY_LANE) * 0x7f
 }
 
-/// Brings some rows of an operand `[word][padded_rows]` into the order `[row][word]`, `part` of each word.
-fn row_major(
-    codes: &[u32],
-    padded_rows: usize,
-    rows: &Range<usize>,
-    part: impl Fn(u32) -> u32,
-) -> Vec<u32> {
-    let words = codes.len() / padded_rows;
-    let mut ordered = vec![0; rows.len() * words];
-    for (word, line) in codes.chunks_exact(padded_rows).enumerate() {
-        let places = ordered[word..].iter_mut().step_by(words);
-        for (place, &lanes) in places.zip(&line[rows.clone()]) {
-            // The first lane is the lowest byte, which on most machines it is already.
-            *place = part(lanes).to_le();
-        }
-    }
-    ordered
-}
-
 /// Holds a product's operands as the library takes them.
 struct Problem<'a> {
     product: &'a IntegerProduct,
@@ -113,14 +103,21 @@ struct Problem<'a> {
     /// Factors and biases of the columns.
     affine: Option<(Vec<f32>, Vec<f32>)>,
     a: &'a [u32],
-    b: &'a [PackedBMatrix<i8>],
+    b: &'a [RightMatrix],
 }
 
 /// Holds a right operand's codes as the library wants them.
 struct RightOperand {
     width: Width,
-    /// `[job or 1][problem]`, each `[4 · words, n]`
-    matrices: Vec<PackedBMatrix<i8>>,
+    /// `[job or 1][problem]`
+    matrices: Vec<RightMatrix>,
+}
+
+/// Holds one matrix of a right operand, `[4 · words, n]`.
+struct RightMatrix {
+    packed: PackedBMatrix<i8>,
+    /// The sum of each column's codes.
+    sums: Vec<i32>,
 }
 
 impl RightOperand {
@@ -131,11 +128,15 @@ impl RightOperand {
         let matrices = stored[..right_matrices(product) * stored_words]
             .par_chunks_exact(stored_words)
             .map(|stored| {
-                let codes = width.unpack(stored, words, columns);
-                let codes = row_major(&codes, columns, &(0..product.n), |lanes| lanes);
+                let lanes = width.unpack(stored, words, columns);
+                let mut codes = Vec::new();
+                read_rows(&lanes, columns, &(0..product.n), |lanes| lanes, &mut codes);
+                let codes: &[i8] = bytemuck::cast_slice(&codes);
                 let shape = [product.n, 4 * words];
-                let codes = NdTensorView::from_data(shape, bytemuck::cast_slice(&codes));
-                library.prepack_b(codes.transposed())
+                RightMatrix {
+                    packed: library.prepack_b(NdTensorView::from_data(shape, codes).transposed()),
+                    sums: codes.chunks_exact(4 * words).map(sum).collect(),
+                }
             })
             .collect();
         Self { width, matrices }
@@ -149,13 +150,28 @@ impl RightOperand {
             && self
                 .matrices
                 .iter()
-                .all(|it| (it.rows(), it.cols()) == shape)
+                .all(|it| (it.packed.rows(), it.packed.cols()) == shape)
     }
 }
 
 /// Counts the matrices of a product's right operand.
 fn right_matrices(product: &IntegerProduct) -> usize {
     product.problems() * if product.b_per_job { product.jobs } else { 1 }
+}
+
+/// Holds memory that one block after the other uses.
+#[derive(Default)]
+struct Scratch {
+    /// `[row][word]`
+    parts: [Vec<u32>; 2],
+    /// `[row][n]`; that of the first becomes the values.
+    sums: [Vec<i32>; 2],
+    column_scales: Vec<f32>,
+}
+
+thread_local! {
+    /// What the thread's last block has left.
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 impl<'a> Problem<'a> {
@@ -205,15 +221,26 @@ impl<'a> Problem<'a> {
         .collect()
     }
 
-    /// Counts the rows of a block where any number of them gives the same result.
+    /// Counts the rows of a block where any number of them gives the same result: such that blocks are nearly equal.
     fn block_rows(&self) -> usize {
         let rows = self.product.jobs * self.product.problems() * self.product.m;
         let share = rows.div_ceil(2 * rayon::current_num_threads());
-        share.clamp(FEWEST_BLOCK_ROWS, BLOCK_ROWS)
+        let most = share.clamp(FEWEST_BLOCK_ROWS, BLOCK_ROWS);
+        let blocks = self.product.m.div_ceil(most);
+        self.product.m.div_ceil(blocks).next_multiple_of(TILE_ROWS)
     }
 
-    /// Multiplies the rows of one block and hands the values of each to `visit`, with its number.
-    fn for_each_row(&self, block: &Block, mut visit: impl FnMut(usize, &mut [f32])) {
+    /// Multiplies the rows of one block and hands the values, `[row][n]`, to `visit`.
+    fn block<T>(&self, block: &Block, visit: impl FnOnce(&mut [f32]) -> T) -> T {
+        // The library may put this thread to another block while others finish its own, which then finds new memory.
+        let mut scratch = SCRATCH.take();
+        let result = visit(self.values(block, &mut scratch));
+        SCRATCH.set(scratch);
+        result
+    }
+
+    /// Multiplies the rows of one block and returns the values, `[row][n]`.
+    fn values<'s>(&self, block: &Block, scratch: &'s mut Scratch) -> &'s mut [f32] {
         let product = self.product;
         let of =
             |per_job: bool| usize::from(per_job) * block.job * product.problems() + block.problem;
@@ -221,81 +248,84 @@ impl<'a> Problem<'a> {
         let a_words = product.words() * padded_rows;
         let a = &self.a[of(product.a_per_job) * a_words..][..a_words];
         let b = &self.b[of(product.b_per_job)];
-        let parts = self.parts.split(a, padded_rows, &block.rows);
+        let Scratch {
+            parts,
+            sums: [sums, other_sums],
+            column_scales,
+        } = scratch;
+        self.parts.split(a, padded_rows, &block.rows, parts);
         let shape = [block.rows.len(), 4 * product.words()];
-        let zero_point = self.parts.zero_point();
-        let sums_of = |parts: &[Vec<u32>]| sums(&self.library, zero_point, parts, shape, b);
+        let multiply = |part: &[u32], beta, sums: &mut Vec<i32>| {
+            sums.resize(block.rows.len() * product.n, 0);
+            multiply(&self.library, part, shape, &b.packed, beta, sums);
+        };
 
-        let scales = &self.scales[2 * block.job * self.operands.groups..];
-        let first_group = block.matrix(product)[1] * self.operands.inner_groups;
-        let group = |column| first_group + column / self.operands.group_columns;
-        // As on GPUs a column's factor joins its scale: no value is rounded once more.
-        let column_scales: Vec<f32> = (0..product.n)
-            .map(|column| {
-                let factors = self.affine.as_ref().map(|(factors, _)| factors);
-                scales[2 * group(column)] * factors.map_or(1.0, |factors| factors[column])
-            })
-            .collect();
-        let finish = |values: &mut [f32]| {
-            scale(values, &column_scales);
+        let first_group = block.job * self.operands.groups
+            + block.matrix(product)[1] * self.operands.inner_groups;
+        let scales = self.scales[2 * first_group..].as_chunks::<2>().0;
+        let shift = scales[0][1] as u32;
+        column_scales.resize(product.n, 0.0);
+        let groups = column_scales.chunks_mut(self.operands.group_columns);
+        groups
+            .zip(scales)
+            .for_each(|(columns, [scale, _])| columns.fill(*scale));
+        if let Some((factors, _)) = &self.affine {
+            // As on GPUs a column's factor joins its scale: no value is rounded once more.
+            let scales = column_scales.iter_mut().zip(factors);
+            scales.for_each(|(scale, factor)| *scale *= factor);
+        }
+
+        let finish = |row: &mut [i32]| {
+            let values = bytemuck::cast_slice_mut(row);
+            scale(values, column_scales);
             if let Some((_, biases)) = &self.affine {
                 add(values, biases);
             }
         };
 
-        let mut values = vec![0.0; product.n];
+        multiply(&parts[0], 0, sums);
         match product.a_format.rule() {
             ProductRule::Signed => {
-                let sums = sums_of(&parts);
-                for (row, sums) in block.rows.clone().zip(sums.chunks_exact(product.n)) {
-                    to_floats(sums, &mut values);
-                    finish(&mut values);
-                    visit(row, &mut values);
+                if let Parts::Halves = self.parts {
+                    multiply(&parts[1], 1, sums);
+                }
+                for row in sums.chunks_exact_mut(product.n) {
+                    to_floats(row, &b.sums);
+                    finish(row);
                 }
             }
             ProductRule::Ranges { r1_sign } => {
-                let shift = scales[2 * first_group + 1] as u32;
-                let [r1, r2] = [0, 1].map(|part| sums_of(&parts[part..=part]));
-                let rows = r1.chunks_exact(product.n).zip(r2.chunks_exact(product.n));
-                for (row, (r1, r2)) in block.rows.clone().zip(rows) {
-                    combine_all(r1_sign, r1, r2, shift, &mut values);
-                    finish(&mut values);
-                    visit(row, &mut values);
+                multiply(&parts[1], 0, other_sums);
+                let rows = sums.chunks_exact_mut(product.n);
+                for (row, r2) in rows.zip(other_sums.chunks_exact(product.n)) {
+                    combine_all(r1_sign, row, r2, shift);
+                    finish(row);
                 }
             }
         }
+        bytemuck::cast_slice_mut(sums)
     }
 }
 
-/// Computes `[rows][n]`: the products of `parts`, each `[rows, k]`, with `b`, added up.
-fn sums(
+/// Computes `[rows][n]`: the product of a part of the codes, `[rows, k]`, with `b`, and `beta` times what `sums` held.
+fn multiply(
     library: &Library,
-    zero_point: u8,
-    parts: &[Vec<u32>],
-    [rows, k]: [usize; 2],
+    part: &[u32],
+    shape: [usize; 2],
     b: &PackedBMatrix<i8>,
-) -> Vec<i32> {
-    let zero_points = vec![zero_point; rows];
-    let mut sums = vec![0; rows * b.cols()];
-    for (index, part) in parts.iter().enumerate() {
-        let a = NdTensorView::from_data([rows, k], bytemuck::cast_slice(part));
-        let options = GemmOptions {
-            beta: i32::from(index > 0),
-            a_quant: Some(QuantParams {
-                zero_point: &zero_points,
-            }),
-            ..GemmOptions::default()
-        };
-        library
-            .gemm(
-                &mut sums,
-                GemmInputA::Unpacked(a),
-                GemmInputB::Packed(b),
-                options,
-            )
-            .expect("the operands' shapes are those of the product");
-    }
-    sums
+    beta: i32,
+    sums: &mut [i32],
+) {
+    let a = NdTensorView::from_data(shape, bytemuck::cast_slice(part));
+    // The library itself would pack the rows anew for each of its stretches of columns.
+    let a = library.prepack_a(a);
+    let options = GemmOptions {
+        beta,
+        ..GemmOptions::default()
+    };
+    library
+        .gemm(sums, GemmInputA::Packed(&a), GemmInputB::Packed(b), options)
+        .expect("the operands' shapes are those of the product");
 }
 
 /// Names some rows of one matrix under one job.
@@ -344,27 +374,25 @@ pub(super) fn values(
             start..last + (product.n - 1) * step + 1
         };
         let write = |block: &Block, start: usize, out: &mut [f32]| {
-            problem.for_each_row(block, |row, values| {
-                let row = match &order {
-                    Some((order, from)) => order.input_row(from, row),
-                    None => Some(row),
-                };
-                let Some(row) = row else {
-                    return;
-                };
-                let at = at(block, row);
-                if let Some(residual) = &residual {
-                    let added = residual[at..].iter().step_by(step);
-                    values
-                        .iter_mut()
-                        .zip(added)
-                        .for_each(|(value, added)| *value += added);
+            problem.block(block, |values| {
+                let rows = values.chunks_exact_mut(product.n).zip(block.rows.clone());
+                for (values, row) in rows {
+                    let row = match &order {
+                        Some((order, from)) => order.input_row(from, row),
+                        None => Some(row),
+                    };
+                    let Some(row) = row else {
+                        continue;
+                    };
+                    let at = at(block, row);
+                    if let Some(residual) = &residual {
+                        change_each(values, &residual[at..], step, |value, added| {
+                            *value += added
+                        });
+                    }
+                    let out = &mut out[block.job * product.job_stride + at - start..];
+                    write_each(values, out, step);
                 }
-                let places = out[block.job * product.job_stride + at - start..].iter_mut();
-                places
-                    .step_by(step)
-                    .zip(values)
-                    .for_each(|(place, value)| *place = *value);
             });
         };
         let outer = |block: &Block| block.matrix(product)[0];
@@ -394,78 +422,81 @@ pub(super) fn codes(
     let words = product.n.div_ceil(4);
     Problem::with(product, operands, |problem| {
         let rows = problem.block_rows();
+        let blocks = problem.blocks(rows);
         // `[block][row][word]`
-        let codes: Vec<Vec<u32>> = problem
-            .blocks(rows)
+        let codes: Vec<Vec<u32>> = blocks
             .par_iter()
             .map(|block| {
                 let mut codes = vec![0; block.rows.len() * words];
-                problem.for_each_row(block, |row, values| {
+                problem.block(block, |values| {
                     if let Some(form) = next.gelu {
                         gelu::apply(form, values);
                     }
-                    let codes = &mut codes[(row - block.rows.start) * words..][..words];
-                    fill(
-                        next.format,
-                        q,
-                        values,
-                        &encoder,
-                        bytemuck::cast_slice_mut(codes),
-                    );
+                    fill_rows(next.format, q, product.n, values, &encoder, &mut codes);
                 });
                 codes
             })
             .collect();
-        let lines: Vec<[usize; 2]> = (0..product.problems())
-            .flat_map(|problem| (0..words).map(move |word| [problem, word]))
-            .collect();
+        let blocks_down = product.m.div_ceil(rows);
         let matrix = |problem| [problem / product.batch[1], problem % product.batch[1]];
         let step = product.out.row as usize;
-        let span = |&[problem, word]: &[usize; 2]| {
-            let start = product.out.at(matrix(problem), 0, word);
-            start..start + (product.m - 1) * step + 1
+        let last = |first: usize| (first + WORDS_AT_ONCE).min(words) - 1;
+        let span = |&[problem, first]: &[usize; 2]| {
+            let start = product.out.at(matrix(problem), 0, first);
+            start..product.out.at(matrix(problem), product.m - 1, last(first)) + 1
         };
-        let blocks_down = product.m.div_ceil(rows);
-        let write = |&[problem, word]: &[usize; 2], start: usize, out: &mut [u32]| {
-            let first = product.out.at(matrix(problem), 0, word) - start;
-            let codes = codes[problem * blocks_down..][..blocks_down].iter();
-            let codes = codes.flat_map(|codes| codes[word..].iter().step_by(words));
-            let places = out[first..].iter_mut().step_by(step);
-            // The first lane is the lowest byte, which on most machines it is already.
-            places
-                .zip(codes)
-                .for_each(|(place, code)| *place = u32::from_le(*code));
+        let write = |&[problem, first]: &[usize; 2], start: usize, out: &mut [u32]| {
+            let of_problem = problem * blocks_down..(problem + 1) * blocks_down;
+            for (block, codes) in blocks[of_problem.clone()].iter().zip(&codes[of_problem]) {
+                for word in first..=last(first) {
+                    let at = product.out.at(matrix(problem), block.rows.start, word) - start;
+                    for (row, codes) in codes.chunks_exact(words).enumerate() {
+                        // The first lane is the lowest byte, which on most machines it is already.
+                        out[at + row * step] = u32::from_le(codes[word]);
+                    }
+                }
+            }
         };
-        write_apart(lines, &[&|&line| line, &|_| [0, 0]], span, write, out);
+        let parts = (0..product.problems()).flat_map(|problem| {
+            let firsts = (0..words).step_by(WORDS_AT_ONCE);
+            firsts.map(move |first| [problem, first])
+        });
+        write_apart(
+            parts.collect(),
+            &[
+                // Each on its own, or those of all images, which may lie side by side in a line of words.
+                &|&[problem, first]| [problem, first],
+                &|&[problem, first]| [problem % product.batch[1], first],
+                &|_| [0, 0],
+            ],
+            span,
+            write,
+            out,
+        );
     });
 }
 
 /// Computes [`integer_product_error`](super::integer_product_error).
-pub(super) fn error<'a>(
+pub(super) fn error(
     product: &IntegerProduct,
     operands: &Operands,
-    reference: &'a [f32],
-    weight: Option<&'a [f32]>,
+    reference: &[f32],
+    weight: Option<&[f32]>,
 ) -> Vec<f32> {
     let step = product.out.column as usize;
     let errors_of = |problem: &Problem, block: &Block| {
         let mut errors = vec![0.0; product.n.div_ceil(operands.group_columns)];
-        problem.for_each_row(block, |row, values| {
-            let at = product.out.at(block.matrix(product), row, 0);
-            let line = |values: &'a [f32]| values[at..].iter().step_by(step);
-            values
-                .iter_mut()
-                .zip(line(reference))
-                .for_each(|(value, reference)| *value -= reference);
-            if let Some(weight) = weight {
-                values
-                    .iter_mut()
-                    .zip(line(weight))
-                    .for_each(|(value, weight)| *value *= weight);
+        problem.block(block, |values| {
+            let rows = values.chunks_exact_mut(product.n).zip(block.rows.clone());
+            for (values, row) in rows {
+                let at = product.out.at(block.matrix(product), row, 0);
+                change_each(values, &reference[at..], step, |value, of| *value -= of);
+                if let Some(weight) = weight {
+                    change_each(values, &weight[at..], step, |value, by| *value *= by);
+                }
             }
-            let groups = values.chunks(operands.group_columns);
-            for (error, values) in errors.iter_mut().zip(groups) {
-                *error += f64::from(values.iter().map(|value| value * value).sum::<f32>());
+            for rows in values.chunks(SIDE_BY_SIDE * product.n) {
+                add_squares(rows, product.n, operands.group_columns, &mut errors);
             }
         });
         errors
@@ -488,17 +519,41 @@ pub(super) fn error<'a>(
     })
 }
 
-#[multiversion(targets = "simd")]
-fn to_floats(sums: &[i32], values: &mut [f32]) {
-    for (value, &sum) in values.iter_mut().zip(sums) {
-        *value = sum as f32;
+/// Adds the squares of at most [`SIDE_BY_SIDE`] rows of `n` values to the errors of their groups of columns, a row of a
+/// group at once.
+fn add_squares(rows: &[f32], n: usize, group_columns: usize, errors: &mut [f64]) {
+    let count = rows.len() / n;
+    for (group, error) in errors.iter_mut().enumerate() {
+        let first = group * group_columns;
+        let columns = first..(first + group_columns).min(n);
+        let row = |row: usize| &rows[row * n..][columns.clone()];
+        let sums = row_sums(side_by_side(count, row), |_, value| value * value);
+        sums[..count]
+            .iter()
+            .for_each(|&sum| *error += f64::from(sum));
     }
 }
 
+/// Adds up the codes of a column.
 #[multiversion(targets = "simd")]
-fn combine_all(r1_sign: i32, r1: &[i32], r2: &[i32], shift: u32, values: &mut [f32]) {
-    for ((value, r1), r2) in values.iter_mut().zip(r1).zip(r2) {
-        *value = combine(r1_sign * r1, *r2, shift);
+fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
+}
+
+/// Replaces the sums of a row by floats. Each code had 128 added, for which its column's codes are subtracted as often.
+#[multiversion(targets = "simd")]
+fn to_floats(sums: &mut [i32], column_sums: &[i32]) {
+    for (sum, column_sum) in sums.iter_mut().zip(column_sums) {
+        let exact = *sum - 128 * column_sum;
+        *sum = (exact as f32).to_bits() as i32;
+    }
+}
+
+/// Replaces the sums of R1 by floats: those of both ranges.
+#[multiversion(targets = "simd")]
+fn combine_all(r1_sign: i32, r1: &mut [i32], r2: &[i32], shift: u32) {
+    for (r1, r2) in r1.iter_mut().zip(r2) {
+        *r1 = combine(r1_sign * *r1, *r2, shift).to_bits() as i32;
     }
 }
 
@@ -513,6 +568,30 @@ fn scale(values: &mut [f32], by: &[f32]) {
 fn add(values: &mut [f32], others: &[f32]) {
     for (value, other) in values.iter_mut().zip(others) {
         *value += other;
+    }
+}
+
+/// Changes each value of a row with another's, those of which lie `step` apart.
+fn change_each(values: &mut [f32], others: &[f32], step: usize, change: impl Fn(&mut f32, f32)) {
+    // Side by side, as they nearly always are, they are read as vectors.
+    if step == 1 {
+        let pairs = values.iter_mut().zip(others);
+        pairs.for_each(|(value, &other)| change(value, other));
+    } else {
+        let pairs = values.iter_mut().zip(others.iter().step_by(step));
+        pairs.for_each(|(value, &other)| change(value, other));
+    }
+}
+
+/// Writes a row's values `step` apart.
+fn write_each(values: &[f32], out: &mut [f32], step: usize) {
+    if step == 1 {
+        out[..values.len()].copy_from_slice(values);
+    } else {
+        let places = out.iter_mut().step_by(step);
+        places
+            .zip(values)
+            .for_each(|(place, value)| *place = *value);
     }
 }
 
@@ -594,15 +673,15 @@ mod tests {
         let library = Library::default();
         let right = NdTensorView::from_data([columns, 4 * words], &right[..]);
         let right = library.prepack_b(right.transposed());
-        let [whole, halves] = [Parts::Whole, Parts::Halves].map(|parts| {
-            let split = parts.split(&codes, padded(rows), &(0..rows));
-            sums(
-                &library,
-                parts.zero_point(),
-                &split,
-                [rows, 4 * words],
-                &right,
-            )
+        let [whole, halves] = [Parts::Whole, Parts::Halves].map(|kind| {
+            let mut parts = [Vec::new(), Vec::new()];
+            kind.split(&codes, padded(rows), &(0..rows), &mut parts);
+            let mut sums = vec![0; rows * columns];
+            for (part, beta) in parts.iter().filter(|part| !part.is_empty()).zip([0, 1]) {
+                let shape = [rows, 4 * words];
+                multiply(&library, part, shape, &right, beta, &mut sums);
+            }
+            sums
         });
         assert_eq!(whole, halves);
     }
