@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 15] = [
+const TRANSFORMERS: [&str; 18] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -260,6 +260,9 @@ const TRANSFORMERS: [&str; 15] = [
     "siglip_with_text",
     "siglip_classes",
     "dinov3",
+    "beit",
+    "beit_class_token",
+    "data2vec",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -660,8 +663,8 @@ fn what_of_transformers_is_not_supported_is_named() {
     for (key, value, says) in [
         (
             "architectures",
-            json!(["BeitForImageClassification"]),
-            "class `BeitForImageClassification`, which is not supported; supported are ViTFor",
+            json!(["BeitForMaskedImageModeling"]),
+            "class `BeitForMaskedImageModeling`, which is not supported; supported are ViTFor",
         ),
         (
             "architectures",

@@ -57,13 +57,18 @@ fn print(recipe: &Recipe) -> Result<()> {
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}{}{}{}",
+            "{} blocks of {} features, {} heads{}{}{}{}{}{}{}",
             sizes.depth,
             sizes.dim,
             sizes.heads,
             if sizes.distilled { ", distilled" } else { "" },
             if sizes.rotary {
                 ", rotary positions"
+            } else {
+                ""
+            },
+            if sizes.rel_pos_bias {
+                ", relative positions"
             } else {
                 ""
             },

@@ -20,16 +20,12 @@ pub struct Block {
     pub has_qkv_bias: bool,
     /// What queries and keys are turned by, where positions are rotary.
     pub turns: Option<Parameter>,
+    /// What is added to the scores, where positions are relative.
+    pub bias: Option<WindowBias<Parameter>>,
+    /// The tokens, window by window, with padding where an image doesn't fill the windows; where attention keeps to them.
+    pub windows: Option<Arc<Arrangement>>,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
-}
-
-/// Keeps a block's attention to windows.
-pub struct Windows {
-    /// The tokens, window by window, with padding where an image doesn't fill the windows.
-    pub order: Arc<Arrangement>,
-    /// The bias and the mask that are added to the scores.
-    pub bias: WindowBias<Parameter>,
 }
 
 /// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, with so many hidden features.
@@ -42,16 +38,16 @@ impl Block {
     /// Describes x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a
     /// LayerScale.
     ///
-    /// A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time, with a bias.
-    pub fn of<'g>(&self, x: Value<'g>, windows: Option<Windows>) -> Value<'g> {
+    /// A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time.
+    pub fn of<'g>(&self, x: Value<'g>) -> Value<'g> {
         let normed = x.layer_norm(&self.layer("norm1"), self.eps);
-        let attended = match windows {
-            None => self.scaled(self.attention(normed, None), "ls1"),
-            Some(Windows { order, bias }) => {
+        let attended = match &self.windows {
+            None => self.scaled(self.attention(normed), "ls1"),
+            Some(order) => {
                 // Padding is in the windows only. What qkv makes of it, the biases, is attended to and belongs to the
                 // range of q, k and v, as in timm's tensors.
-                let attended = self.attention(normed.arrange(&order), Some(bias));
-                self.scaled(attended, "ls1").restore(&order)
+                let attended = self.attention(normed.arrange(order));
+                self.scaled(attended, "ls1").restore(order)
             }
         };
         let x = x + attended;
@@ -61,7 +57,7 @@ impl Block {
     }
 
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
-    fn attention<'g>(&self, x: Value<'g>, bias: Option<WindowBias<Parameter>>) -> Value<'g> {
+    fn attention<'g>(&self, x: Value<'g>) -> Value<'g> {
         let (attention, dim) = (self.attention, x.shape().width);
         let layer = self.layer("attn.qkv");
         let qkv = match self.has_qkv_bias {
@@ -73,7 +69,7 @@ impl Block {
             Some(turns) => qkv.rotary(attention, turns.clone()),
         };
         let scores = qkv.scores(self.layer("attn.qk"), attention, qkv);
-        let probabilities = scores.softmax(attention, bias);
+        let probabilities = scores.softmax(attention, self.bias.clone());
         let context = probabilities.context(self.layer("attn.pv"), attention, qkv);
         context.linear(&self.layer("attn.proj"), dim)
     }

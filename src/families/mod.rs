@@ -2,6 +2,7 @@
 
 mod attention_pool;
 mod block;
+mod relative_positions;
 mod rotary;
 mod swin;
 mod vit;

@@ -1,6 +1,7 @@
 //! Swin: timm's `SwinTransformer`. Attention within windows, which every other block shifts; stages that merge patches.
 
-use super::block::{Block, Windows};
+use super::block::Block;
+use super::relative_positions::{bias, pairs};
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
 use crate::model::config::{CHANNELS, Gelu, Stage, SwinConfig};
 use std::sync::Arc;
@@ -27,10 +28,10 @@ pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
             graphs.push(merging);
         }
         graphs.extend((0..stage.depth).map(|number| {
-            let block = block(config, stage, format!("layers.{index}.blocks.{number}"));
-            let windows = windows(config, stage, stage.shift(number), &block.name);
+            let name = format!("layers.{index}.blocks.{number}");
+            let block = block(config, stage, stage.shift(number), name);
             let is_last = index + 1 == stages.len() && number + 1 == stage.depth;
-            Graph::of(tokens(stage), |x| match block.of(x, Some(windows)) {
+            Graph::of(tokens(stage), |x| match block.of(x) {
                 x if is_last && config.classes == 0 => features(config, x),
                 x => x,
             })
@@ -64,9 +65,15 @@ fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
     patches.layer_norm("patch_embed.norm", config.layer_norm_eps)
 }
 
-fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
+/// Describes a block whose windows are shifted by so many tokens.
+fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Block {
+    let (padded, window) = (stage.padded(), stage.window);
+    let shifted = match config.shifts_padding {
+        true => padded,
+        false => stage.resolution,
+    };
+    let order = window_order(stage.resolution, window, shift, shifted);
     Block {
-        name,
         attention: Attention {
             windows: stage.windows(),
             heads: stage.heads,
@@ -79,7 +86,13 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
         gelu: Gelu::Exact,
         has_qkv_bias: true,
         turns: None,
+        bias: Some(WindowBias {
+            bias: bias(&name, window, 0, stage.heads),
+            mask: Parameter::constant(move || mask(padded, window, shift)),
+        }),
+        windows: Some(Arc::new(Arrangement::new(order))),
         has_layer_scale: false,
+        name,
     }
 }
 
@@ -98,30 +111,10 @@ fn features<'g>(config: &SwinConfig, x: Value<'g>) -> Value<'g> {
     x.layer_norm("norm", config.layer_norm_eps).mean()
 }
 
-/// Describes the windows of a block: timm's `window_partition` after its cyclic shift and its padding, its relative
-/// position bias, its mask.
-fn windows(config: &SwinConfig, stage: &Stage, shift: usize, block: &str) -> Windows {
-    let (padded, window, heads) = (stage.padded(), stage.window, stage.heads);
-    let shifted = match config.shifts_padding {
-        true => padded,
-        false => stage.resolution,
-    };
-    let order = window_order(stage.resolution, window, shift, shifted);
-    let table = format!("{block}.attn.relative_position_bias_table");
-    Windows {
-        order: Arc::new(Arrangement::new(order)),
-        bias: WindowBias {
-            bias: Parameter::derived(table, move |table| {
-                relative_position_bias(window, heads, table)
-            }),
-            mask: Parameter::constant(move || mask(padded, window, shift)),
-        },
-    }
-}
-
 /// Lists, in the order of the windows (row by row over the image, and within a window), which token of the image each
-/// is. A shift moves the first `side` tokens of each line up and left, around their edges: the image, or the image with its
-/// padding. Padding fills the last windows to the right and below.
+/// is: timm's `window_partition` after its cyclic shift and its padding. A shift moves the first `side` tokens of each line
+/// up and left, around their edges: the image, or the image with its padding. Padding fills the last windows to the right
+/// and below.
 fn window_order(resolution: usize, window: usize, shift: usize, side: usize) -> Vec<Option<usize>> {
     let shifted = |place: usize| {
         let from = (place < side).then_some((place + shift) % side);
@@ -136,22 +129,6 @@ fn window_order(resolution: usize, window: usize, shift: usize, side: usize) -> 
         }
     }
     order
-}
-
-/// Returns `[heads, tokens, tokens]`: what the table `[(2 window - 1)², heads]` has for each query's and key's
-/// distance, down and across.
-fn relative_position_bias(window: usize, heads: usize, table: &[f32]) -> Vec<f32> {
-    let mut bias = Vec::with_capacity(heads * window.pow(4));
-    for head in 0..heads {
-        for (query_y, query_x) in pairs(window) {
-            for (key_y, key_x) in pairs(window) {
-                let down = query_y + window - 1 - key_y;
-                let across = query_x + window - 1 - key_x;
-                bias.push(table[(down * (2 * window - 1) + across) * heads + head]);
-            }
-        }
-    }
-    bias
 }
 
 /// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those
@@ -195,11 +172,6 @@ fn merge_order(resolution: usize) -> Vec<Option<usize>> {
         }
     }
     order
-}
-
-/// Lists (0, 0), (0, 1), … (count - 1, count - 1).
-fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..count * count).map(move |at| (at / count, at % count))
 }
 
 #[cfg(test)]
@@ -253,22 +225,6 @@ mod tests {
         assert_eq!([apart(0), apart(1), apart(2), apart(3)], [0, 8, 8, 12]);
         // Window 1 holds the right edge (7, 11) and the left one (4, 8): 7 and 11 are neighbours, 7 and 4 are not.
         assert_eq!(mask[16..20], [0.0, APART, 0.0, APART]);
-    }
-
-    #[test]
-    fn biases_go_by_distance() {
-        // A window of 2 has distances -1, 0, 1 down and across; this table holds 10 · down + across, two heads.
-        let table: Vec<f32> = (0..9)
-            .flat_map(|at| {
-                let (down, across) = (at / 3 - 1, at % 3 - 1);
-                [(10 * down + across) as f32, 1000.0]
-            })
-            .collect();
-        let bias = relative_position_bias(2, 2, &table);
-        // From the first token to all four, then from the last one.
-        assert_eq!(bias[..4], [0.0, -1.0, -10.0, -11.0]);
-        assert_eq!(bias[12..16], [11.0, 10.0, 1.0, 0.0]);
-        assert_eq!(bias[16..], [1000.0; 16]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! ViT, DeiT, DINOv2 and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, with a
 //! class token, LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`;
-//! DINOv3, which is timm's `Eva` with rotary positions. Their heads read the class token, the mean of the patches, or what
+//! DINOv3, which is timm's `Eva` with rotary positions; BEiT, timm's `Beit`, with relative ones. Their heads read the class token, the mean of the patches, or what
 //! attention makes of these.
 
 use super::attention_pool::attention_pool;
 use super::block::Block;
+use super::relative_positions::bias;
 use super::rotary::turns;
-use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value};
+use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
 use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
 use std::sync::Arc;
 
@@ -24,8 +25,8 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
     let has_products = config.head_outputs() > 0 || config.global_pool == GlobalPool::Map;
     let mut graphs = vec![Graph::of(pixels, |pixels| embedding(config, pixels))];
     graphs.extend((0..config.depth).map(|number| {
+        let name = format!("blocks.{number}");
         let block = Block {
-            name: format!("blocks.{number}"),
             attention: Attention {
                 windows: 1,
                 heads: config.heads,
@@ -40,10 +41,15 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             turns: config
                 .rotary
                 .then(|| turns(config.grid(), config.head_dim())),
+            bias: config
+                .rel_pos_bias
+                .then(|| relative_positions(config, &name)),
+            windows: None,
             has_layer_scale: config.layer_scale,
+            name,
         };
         let is_last = number + 1 == config.depth;
-        Graph::of(tokens, |x| match block.of(x, None) {
+        Graph::of(tokens, |x| match block.of(x) {
             x if is_last && !has_products => answer(config, x),
             x => x,
         })
@@ -52,6 +58,15 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
         graphs.push(Graph::of(tokens, |x| answer(config, x)));
     }
     graphs
+}
+
+/// Describes what relative positions add to the scores of a block: all tokens are one window, and nothing keeps them apart.
+fn relative_positions(config: &VitConfig, block: &str) -> WindowBias<Parameter> {
+    let (grid, class_tokens, scores) = (config.grid(), config.prefix(), config.tokens().pow(2));
+    WindowBias {
+        bias: bias(block, grid, class_tokens, config.heads),
+        mask: Parameter::constant(move || vec![0.0; scores]),
+    }
 }
 
 /// Describes the patches' embeddings after the tokens that come before them, with positions; normalised before the blocks
@@ -71,9 +86,9 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
         let values = tokens * config.dim;
         Parameter::constant(move || vec![0.0; values])
     };
-    let positions = match config.rotary {
-        true => zeros(config.tokens()),
-        false => {
+    let positions = match config.has_pos_embed() {
+        false => zeros(config.tokens()),
+        true => {
             zeros(config.prefix() - config.embedded_prefix()).then(Parameter::tensor("pos_embed"))
         }
     };

@@ -1,4 +1,4 @@
-//! The softmax of attention's scores, with what Swin adds to them.
+//! The softmax of attention's scores, with what Swin and BEiT add to them.
 
 use super::site::Attention;
 use crate::device::{Buffer, Commands};
@@ -7,7 +7,8 @@ use crate::kernels::{
     window_softmax_codes,
 };
 
-/// Holds what is added to the scores of attention within windows before their softmax.
+/// Holds what is added to the scores of attention within windows, or within an image that is one, before their softmax.
+#[derive(Clone)]
 pub struct WindowBias<T> {
     /// Added to the scores of each head, `[heads, tokens, tokens]`.
     pub bias: T,

@@ -13,7 +13,7 @@ const POSITIONS: &str = "pos_embed";
 /// timm's `resample_abs_pos_embed` does: bicubic and antialiased; tokens before the patches keep theirs. Returns the size
 /// that they were for.
 ///
-/// A Swin has no such positions, nor a ViT that has rotary ones. Whatever else doesn't fit is left for [`Architecture::fitted`] to find.
+/// A Swin has no such positions, nor a ViT that has rotary or relative ones. Whatever else doesn't fit is left for [`Architecture::fitted`] to find.
 ///
 /// # Errors
 /// Those of [`VitConfig::from_shapes`], and positions that are not finite.
@@ -29,8 +29,8 @@ pub fn interpolate_positions(
     }
     // One head divides every width.
     let file = VitConfig::from_shapes(weights, 1)?;
-    if wanted.rotary
-        || file.rotary
+    if !wanted.has_pos_embed()
+        || !file.has_pos_embed()
         || wanted.grid() == file.grid()
         || wanted.patch_size != file.patch_size
     {

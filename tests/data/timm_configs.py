@@ -79,6 +79,9 @@ SUPPORTED = [
     ("vit_base_patch16_lingbot", SMALL | dict(img_size=256)),
     ("eva_giant_patch14_224", SMALL | dict(mlp_ratio=4.0, qkv_bias=False)),
     ("eva_giant_patch14_336", SMALL | dict(mlp_ratio=4.0, init_values=1e-5, num_reg_tokens=1)),
+    ("beit_base_patch16_224", SMALL | TRAINING),
+    ("beitv2_base_patch16_224", SMALL | dict(global_pool="token", qkv_bias=False, init_values=0, num_classes=5)),
+    ("beit_base_patch16_384", SMALL | dict(use_rel_pos_bias=False, use_abs_pos_emb=True, num_classes=0)),
     (SWIN, SMALL_SWIN | dict(num_classes=0)),
     (SWIN, defaults(SwinTransformer) | SMALL_SWIN),
     (SWIN, SMALL_SWIN | TRAINING | dict(weight_init="moco", strict_img_size=False)),
@@ -110,6 +113,10 @@ REFUSED = [
     ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "rope_type"),
     ("vit_small_patch16_dinov3", dict(depth=1, global_pool="map"), "global_pool"),
     (VIT, dict(img_size=230, dynamic_img_pad=True), "dynamic_img_pad"),
+    ("beit_base_patch16_224", dict(use_shared_rel_pos_bias=True), "use_shared_rel_pos_bias"),
+    ("beit_base_patch16_224", dict(use_abs_pos_emb=True), "use_abs_pos_emb"),
+    ("beit_base_patch16_224", dict(use_rel_pos_bias=False), "use_abs_pos_emb"),
+    ("beit_base_patch16_224", dict(swiglu_mlp=True), "swiglu_mlp"),
     (SWIN, dict(global_pool="max"), "global_pool"),
     (SWIN, dict(head_dim=16), "head_dim"),
     (SWIN, dict(always_partition=True), "always_partition"),
@@ -122,7 +129,7 @@ REFUSED = [
 
 
 def as_here(tensors):
-    """The names that the program gives `Eva`'s tensors, and one bias for what has two."""
+    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one bias for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)

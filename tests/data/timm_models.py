@@ -45,6 +45,8 @@ SIZES = {
 # Those of DINOv3's class, whose positions have to be rotary of its kind, or learned.
 ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
 EVA_SIZES = SIZES | set(ROTARY) | {"num_reg_tokens", "use_fc_norm"}
+# Those of BEiT's, whose positions are relative or learned.
+BEIT_SIZES = SIZES | {"use_rel_pos_bias", "use_abs_pos_emb", "use_fc_norm"}
 FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
 
@@ -59,8 +61,13 @@ def of_eva(arguments):
     return set(arguments) <= EVA_SIZES and (learned or rotary == ROTARY)
 
 
+def of_beit(arguments):
+    learned = arguments.get("use_abs_pos_emb", True)
+    return set(arguments) <= BEIT_SIZES and arguments.get("use_rel_pos_bias", False) != learned
+
+
 def as_here(tensors):
-    """The names that the program gives `Eva`'s tensors, and one bias for what has two."""
+    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one bias for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
@@ -72,7 +79,8 @@ def only_sized(arguments):
     pools = arguments.get("global_pool", "token") in ("token", "avg", "map")
     norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
     acts = arguments.get("act_layer", "gelu") in FORMS.values()
-    return (set(arguments) <= SIZES or of_eva(arguments)) and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
+    kinds = set(arguments) <= SIZES or of_eva(arguments) or of_beit(arguments)
+    return kinds and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())

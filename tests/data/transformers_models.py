@@ -11,11 +11,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import (
     AutoImageProcessor,
+    BeitConfig,
+    BeitForImageClassification,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
+    Data2VecVisionConfig,
+    Data2VecVisionForImageClassification,
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
@@ -167,6 +171,31 @@ MODELS = {
         processor("ViTImageProcessor", 16, resample=2, **IMAGENET),
         torch.float32,
     ),
+    "beit": (
+        BeitForImageClassification(BeitConfig(**VIT, use_relative_position_bias=True, use_mask_token=True)),
+        dict(
+            feature_extractor_type="BeitFeatureExtractor", size=16, crop_size=16, do_center_crop=False, resample=2,
+            image_mean=[0.5] * 3, image_std=[0.5] * 3,
+        ),
+        torch.float32,
+    ),
+    # With a crop, learned positions, a head on the class token and no LayerScale.
+    "beit_class_token": (
+        BeitForImageClassification(
+            BeitConfig(
+                **VIT, use_absolute_position_embeddings=True, use_mean_pooling=False, layer_scale_init_value=0.0
+            )
+        ),
+        processor(
+            "BeitImageProcessorFast", 20, do_center_crop=True, crop_size=dict(height=16, width=16), do_reduce_labels=False
+        ),
+        torch.float16,
+    ),
+    "data2vec": (
+        Data2VecVisionForImageClassification(Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
+        processor("BeitImageProcessor", 16),
+        torch.bfloat16,
+    ),
 }
 
 
@@ -174,7 +203,7 @@ def lively(model):
     """Gives `model` random weights with which softmax's rows are peaky and GELU's inputs have both signs."""
     for name, parameter in model.named_parameters():
         values = torch.randn(parameter.shape)
-        if name.endswith("lambda1"):
+        if name.endswith(("lambda1", "lambda_1", "lambda_2")):
             # LayerScale: over an order of magnitude, of either sign.
             values = 10 ** (torch.rand(parameter.shape) - 0.7) * values.sign()
         elif name.endswith(("table", "embeddings", "token", "tokens")):

@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from timm.models import SwinTransformer, VisionTransformer
 
 import tables
+from make_beit import beit
 from make_dinov3 import eva
 from network import Network, lively, weights
 
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
+    "beit_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -35,6 +37,8 @@ def build(config):
     """timm's model of a golden file's `config`."""
     if config.get("rotary"):
         return eva(config)
+    if config.get("rel_pos_bias"):
+        return beit(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],
@@ -58,6 +62,17 @@ def build(config):
     )
     if "projection" in config:
         model.head.bias = None
+    return model
+
+
+def with_one_bias(model):
+    """Gives queries, keys and values one bias where it is in tensors of their own: those of keys are zeros that are no
+    parameter, which a quantized file changes."""
+    for module in model.modules():
+        if getattr(module, "q_bias", None) is not None:
+            bias = torch.cat((module.q_bias, module.k_bias, module.v_bias)).detach()
+            module.qkv.bias = torch.nn.Parameter(bias)
+            module.q_bias = module.v_bias = None
     return model
 
 
@@ -129,9 +144,9 @@ class Quantized:
 
     def __init__(self, path, config, images):
         metadata, tensors = read(path)
-        model = build(config)
-        if config.get("rotary"):
-            # `Eva` calls it otherwise.
+        model = with_one_bias(build(config))
+        if config.get("rotary") or config.get("rel_pos_bias"):
+            # `Eva` and `Beit` call it otherwise.
             tensors = {re.sub(r"ls(\d)\.gamma$", r"gamma_\1", name): tensor for name, tensor in tensors.items()}
         self.network = Network(model, images)
         state = {name: value for name, value in tensors.items() if name in dict(model.named_parameters())}
@@ -198,7 +213,7 @@ def layer_norms(network, config):
     for name, norm in modules.items():
         # What gives one row an image remains as it is, mostly the last LayerNorm, as does that which no product reads.
         pools = config.get("global_pool") == "map"
-        remain = ("patch_embed.norm", "norm_pre", "attn_pool.norm" if pools else "norm")
+        remain = ("patch_embed.norm", "norm_pre", "fc_norm", "attn_pool.norm" if pools else "norm")
         if not isinstance(norm, torch.nn.LayerNorm) or name in remain:
             continue
         stem, _, leaf = name.rpartition(".")
@@ -362,7 +377,7 @@ def networks(folder):
         _, golden = read(folder / f"{name}.golden.safetensors")
         model = build(config)
         model.load_state_dict(weights, strict=False)
-        network = Network(model, golden["input"])
+        network = Network(with_one_bias(model), golden["input"])
         network.run(golden["input"])
         answers = {key: value.detach().float().contiguous() for key, value in layer_norms(network, config).items()}
         for bits in (4, 6):

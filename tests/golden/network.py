@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.layers import Attention, AttentionPoolLatent, apply_rot_embed_cat
+from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
@@ -47,7 +48,7 @@ class Network:
                 self._replace(module, _convolve, self._site(name, True))
             elif isinstance(module, nn.Linear) and name != "attn_pool.q":
                 self._replace(module, _linear, self._site(name, True))
-            elif isinstance(module, (Attention, WindowAttention)):
+            elif isinstance(module, (Attention, WindowAttention, BeitAttention)):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _attend, *products)
             elif isinstance(module, EvaAttention):
@@ -99,11 +100,21 @@ def _convolve(self, x):
     return out.transpose(1, 2).unflatten(2, (x.shape[2] // patch, x.shape[3] // patch))
 
 
+def _qkv(self, x):
+    """Queries, keys and values, whose biases may be tensors of their own."""
+    if getattr(self, "q_bias", None) is None:
+        qkv = self.qkv(x)
+    else:
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
+        qkv = self.qkv.sites[0].multiply(x, self.qkv.weight, bias)
+    return qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+
 def _attend(self, x, mask=None, **_):
     scores, context = self.sites
-    q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = _qkv(self, x)
     attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
-    if isinstance(self, WindowAttention):
+    if isinstance(self, (WindowAttention, BeitAttention)):
         attention = attention + self._get_rel_pos_bias()
     if mask is not None:
         # The masks of an image's windows, for each of the images.
@@ -113,9 +124,7 @@ def _attend(self, x, mask=None, **_):
 
 def _attend_turned(self, x, rope, **_):
     scores, context = self.sites
-    bias = None if self.q_bias is None else torch.cat((self.q_bias, self.k_bias, self.v_bias))
-    qkv = self.qkv.sites[0].multiply(x, self.qkv.weight, bias)
-    q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = _qkv(self, x)
     before = self.num_prefix_tokens
     q, k = (
         torch.cat([part[:, :, :before], apply_rot_embed_cat(part[:, :, before:], rope, half=True)], 2) for part in (q, k)

@@ -13,7 +13,7 @@ const NO_VIT: &[(&str, &str)] = &[
     ),
     (
         "embeddings.",
-        "a model of Hugging Face transformers' that is no ViT, DeiT, Swin, DINOv2, DINOv3, CLIP or SigLIP",
+        "a model of Hugging Face transformers' that is no ViT, DeiT, BEiT, Swin, DINOv2, DINOv3, CLIP or SigLIP",
     ),
     (
         "conv_proj.",
@@ -28,8 +28,10 @@ const NO_VIT: &[(&str, &str)] = &[
     ("blocks_token_only.", "a CaiT"),
     ("local_mp.", "an XCiT"),
     ("patch_embed.backbone.", "a hybrid of ViT and CNN"),
-    ("attn.relative_position_bias_table", "a BEiT"),
-    ("rel_pos_bias.", "a BEiT"),
+    (
+        "rel_pos_bias.",
+        "a BEiT whose blocks share their relative positions",
+    ),
     ("attn.q_bias", "an EVA"),
     ("attn.q_proj.", "an EVA"),
     ("rope", "a ViT with rotary positions of its own"),
@@ -185,17 +187,8 @@ mod tests {
                 "whose attention pooling has positions",
             ),
             (
-                refusal(
-                    VIT,
-                    whole,
-                    &[
-                        "blocks.0.gamma_1",
-                        "blocks.0.attn.relative_position_bias_table",
-                        "blocks.0.attn.q_bias",
-                        "fc_norm.weight",
-                    ],
-                ),
-                "is a BEiT",
+                refusal(VIT, whole, &["rel_pos_bias.relative_position_bias_table"]),
+                "is a BEiT whose blocks share",
             ),
             (
                 refusal(VIT, whole, &["blocks.0.attn.q_bias", "fc_norm.weight"]),

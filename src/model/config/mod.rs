@@ -35,7 +35,7 @@ pub const CHANNELS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum Architecture {
-    /// ViT, DeiT, DINOv2, DINOv3, and the image towers of CLIP and SigLIP.
+    /// ViT, DeiT, BEiT, DINOv2, DINOv3, and the image towers of CLIP and SigLIP.
     Vit(VitConfig),
     /// Swin.
     Swin(SwinConfig),
@@ -161,8 +161,8 @@ impl Architecture {
     /// Returns this architecture for images of another size.
     ///
     /// # Errors
-    /// What speaks against the size: that patches don't fill it, or that a Swin's windows would be others, since tables of
-    /// relative positions are not resized.
+    /// What speaks against the size: that patches don't fill it, or that a Swin's windows or a BEiT's patches would be
+    /// others, since tables of relative positions are not resized.
     pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
         match self {
             _ if image_size == self.image_size() => Ok(self.clone()),

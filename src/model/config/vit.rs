@@ -1,4 +1,4 @@
-//! The sizes of ViT and what is made of it: DeiT, DINOv2 and DINOv3, the image towers of CLIP and SigLIP.
+//! The sizes of ViT and what is made of it: DeiT, BEiT, DINOv2 and DINOv3, the image towers of CLIP and SigLIP.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,11 @@ use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
 use crate::format::Gelu;
 
+/// Names a block's table of relative positions, after its attention.
+const TABLE: &str = "relative_position_bias_table";
+/// Counts the rows of such a table that are the class token's: its scores of the patches, theirs of it, and its own.
+const OF_CLASS_TOKEN: usize = 3;
+
 /// Holds the sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class
 /// token, learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU,
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
@@ -18,7 +23,8 @@ use crate::format::Gelu;
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
 /// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and
 /// a [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and
-/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's.
+/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's, with relative ones
+/// ([`rel_pos_bias`](Self::rel_pos_bias)) BEiT's.
 /// [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads instead of the class token;
 /// without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +58,10 @@ pub struct VitConfig {
     /// Whether queries and keys of patches are turned by where the patches lie, as in DINOv3, instead of learned positions.
     #[serde(skip_serializing_if = "is_absent")]
     pub rotary: bool,
+    /// Whether each block adds a learned bias to the score of two tokens, by how far they are apart, instead of learned
+    /// positions: `use_rel_pos_bias` of timm's `Beit`.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub rel_pos_bias: bool,
     /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
     #[serde(skip_serializing_if = "is_absent")]
     pub layer_scale: bool,
@@ -120,6 +130,8 @@ struct VitForm {
     #[serde(default)]
     rotary: bool,
     #[serde(default)]
+    rel_pos_bias: bool,
+    #[serde(default)]
     layer_scale: bool,
     #[serde(default)]
     no_embed_class: bool,
@@ -164,6 +176,7 @@ impl TryFrom<VitForm> for VitConfig {
             class_token: form.class_token,
             qkv_bias: form.qkv_bias,
             rotary: form.rotary,
+            rel_pos_bias: form.rel_pos_bias,
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
             reg_tokens: form.reg_tokens,
@@ -194,6 +207,7 @@ impl Default for VitConfig {
             class_token: true,
             qkv_bias: true,
             rotary: false,
+            rel_pos_bias: false,
             layer_scale: false,
             no_embed_class: false,
             reg_tokens: 0,
@@ -232,12 +246,16 @@ impl VitConfig {
         self.prefix() + self.patches()
     }
 
-    /// Counts the tokens before the patches that have positions.
+    /// Says whether positions are learned and added to the tokens.
+    pub fn has_pos_embed(&self) -> bool {
+        !self.rotary && !self.rel_pos_bias
+    }
+
+    /// Counts the tokens before the patches that have learned positions.
     pub fn embedded_prefix(&self) -> usize {
-        if self.no_embed_class || self.rotary {
-            0
-        } else {
-            self.prefix()
+        match self.has_pos_embed() && !self.no_embed_class {
+            true => self.prefix(),
+            false => 0,
         }
     }
 
@@ -279,7 +297,7 @@ impl VitConfig {
         if self.class_token {
             tensors.push(("cls_token".to_owned(), vec![1, 1, dim]));
         }
-        if !self.rotary {
+        if self.has_pos_embed() {
             let positions = self.embedded_prefix() + self.patches();
             tensors.push(("pos_embed".to_owned(), vec![1, positions, dim]));
         }
@@ -329,6 +347,12 @@ impl VitConfig {
             let name = |block| format!("blocks.{block}.attn.qkv.weight");
             tensors.extend((0..self.depth).map(|block| (name(block), vec![3 * dim, dim])));
         }
+        if self.rel_pos_bias {
+            let table = |block| format!("blocks.{block}.attn.{TABLE}");
+            let distances = (2 * self.grid() - 1).pow(2);
+            let shape = vec![distances + OF_CLASS_TOKEN, self.heads];
+            tensors.extend((0..self.depth).map(|block| (table(block), shape.clone())));
+        }
         if projection > 0 {
             let shape = vec![projection, self.pooled_dim()];
             tensors.push(("head.weight".to_owned(), shape));
@@ -348,15 +372,44 @@ impl VitConfig {
         tensors
     }
 
-    /// Says whether a file has no learned positions, as DINOv3's: those that are rotary are in no tensor.
+    /// Says whether a file has no positions, as DINOv3's: those that are rotary are in no tensor.
     pub fn is_rotary(weights: &Weights) -> bool {
-        weights.shape("pos_embed").is_none() && weights.shape("cls_token").is_some()
+        weights.shape("pos_embed").is_none()
+            && weights.shape("cls_token").is_some()
+            && !Self::is_relative(weights)
     }
 
-    /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other.
-    /// The number of heads shows in no shape, nor does the form of GELU, which is taken to be the exact one. The image size
-    /// is the grid of positions times the patch size, or where positions are rotary, for images of any size,
-    /// [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
+    /// Says whether a file has BEiT's relative positions.
+    pub fn is_relative(weights: &Weights) -> bool {
+        weights.shape(&format!("blocks.0.attn.{TABLE}")).is_some()
+    }
+
+    /// Reads the patches along one side of an image, and the heads, off the first table of relative positions: it has
+    /// 2 n - 1 distances down and across, and the class token's rows.
+    fn relative_grid(weights: &Weights) -> Result<[usize; 2]> {
+        let problem = |problem: String| Error::input(weights.path(), problem);
+        let name = format!("blocks.0.attn.{TABLE}");
+        let [rows, heads] = sizes(weights, &name)?;
+        if weights.shape("pos_embed").is_some() {
+            let both =
+                "is a BEiT with learned positions beside its relative ones, which is not supported";
+            return Err(problem(both.to_owned()));
+        }
+        let distances = rows.saturating_sub(OF_CLASS_TOKEN);
+        let side = distances.isqrt();
+        if side.pow(2) == distances && side % 2 == 1 {
+            return Ok([side.div_ceil(2), heads]);
+        }
+        Err(problem(format!(
+            "`{name}` has {rows} rows, where (2 n - 1)² of the distances between n by n patches and {OF_CLASS_TOKEN} of the class token are expected"
+        )))
+    }
+
+    /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other but the index of
+    /// relative positions, which older files of BEiT store.
+    /// The number of heads shows in no shape but that of a table of relative positions, nor does the form of GELU, which is taken to be the
+    /// exact one. The image size is the grid of positions times the patch size, or where positions are rotary, for images of
+    /// any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
     /// no class token, they are taken to be averaged, as in timm, and where a head reads twice the features, the class token
     /// and the mean; else the answer is the class token's. Behind blocks with a norm before them, a head without a bias is a
     /// projection.
@@ -369,9 +422,15 @@ impl VitConfig {
         check_kind(weights)?;
         let (patch_size, dim) = patch_embedding(weights)?;
         let rotary = Self::is_rotary(weights);
-        let [_, positions, _] = match rotary {
-            true => [1, Self::ROTARY_GRID.pow(2), dim],
-            false => sizes(weights, "pos_embed")?,
+        let rel_pos_bias = Self::is_relative(weights);
+        let has_pos_embed = !rotary && !rel_pos_bias;
+        let [grid, heads] = match rel_pos_bias {
+            true => Self::relative_grid(weights)?,
+            false => [Self::ROTARY_GRID, heads],
+        };
+        let [_, positions, _] = match has_pos_embed {
+            true => sizes(weights, "pos_embed")?,
+            false => [1, grid.pow(2), dim],
         };
         let distilled = weights.shape("dist_token").is_some();
         let [_, reg_tokens, _] = match weights.shape("reg_token") {
@@ -384,8 +443,11 @@ impl VitConfig {
         let own = usize::from(class_token) + usize::from(distilled);
         let before = reg_tokens.saturating_add(own);
         let is_square = positions.isqrt().pow(2) == positions && positions > 0;
-        let no_embed_class = !distilled && !rotary && before > 0 && is_square;
-        let embedded = if no_embed_class || rotary { 0 } else { before };
+        let no_embed_class = !distilled && has_pos_embed && before > 0 && is_square;
+        let embedded = match has_pos_embed && !no_embed_class {
+            true => before,
+            false => 0,
+        };
         let patches = positions.saturating_sub(embedded);
         let grid = patches.isqrt();
         if positions < embedded || patches != grid * grid {
@@ -427,6 +489,7 @@ impl VitConfig {
             class_token,
             qkv_bias: weights.shape("blocks.0.attn.qkv.bias").is_some(),
             rotary,
+            rel_pos_bias,
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
             reg_tokens,
@@ -442,7 +505,7 @@ impl VitConfig {
             projection,
         };
         config.validate().map_err(problem)?;
-        weights.check(&config.expected_tensors(), &[], |_| false)?;
+        weights.check(&config.expected_tensors(), &[], is_derived)?;
         Ok(config)
     }
 
@@ -492,6 +555,14 @@ impl VitConfig {
                 );
             }
         }
+        if self.rel_pos_bias
+            && (self.rotary || self.prefix() != 1 || !self.class_token || self.no_embed_class)
+        {
+            return Err(
+                "rel_pos_bias goes with a class token, and without distilled, reg_tokens, no_embed_class and rotary, as in BEiT"
+                    .into(),
+            );
+        }
         if self.distilled && self.reg_tokens > 0 {
             return Err("distilled and reg_tokens exclude each other, as in timm".into());
         }
@@ -518,6 +589,10 @@ impl VitConfig {
     }
 
     /// Returns these sizes for images of another size, which patches have to fill.
+    ///
+    /// # Errors
+    /// A size that no ViT of these sizes has; another number of patches where positions are relative, whose tables wouldn't
+    /// fit.
     pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
         divisible(&[("image_size", image_size, "patch_size", self.patch_size)])?;
         let changed = Self {
@@ -525,6 +600,13 @@ impl VitConfig {
             ..self.clone()
         };
         changed.validate()?;
+        if self.rel_pos_bias && changed.grid() != self.grid() {
+            return Err(format!(
+                "images of {image_size} pixels have {} patches along a side, where this ViT has {}, and its tables of relative positions are not resized",
+                changed.grid(),
+                self.grid()
+            ));
+        }
         Ok(changed)
     }
 
@@ -538,6 +620,7 @@ impl VitConfig {
                 ("patch_size", file.patch_size, self.patch_size),
                 ("dim", file.dim, self.dim),
                 ("depth", file.depth, self.depth),
+                ("heads", file.heads, self.heads),
                 ("mlp_dim", file.mlp_dim, self.mlp_dim),
                 ("reg_tokens", file.reg_tokens, self.reg_tokens),
             ],
@@ -550,6 +633,7 @@ impl VitConfig {
                 ("class_token", file.class_token, self.class_token),
                 ("qkv_bias", file.qkv_bias, self.qkv_bias),
                 ("rotary", file.rotary, self.rotary),
+                ("rel_pos_bias", file.rel_pos_bias, self.rel_pos_bias),
                 ("layer_scale", file.layer_scale, self.layer_scale),
                 (
                     "no_embed_class",
@@ -582,11 +666,14 @@ impl VitConfig {
                 "doesn't fit {told_by}: its positions are for images of {} pixels, not {}",
                 file.image_size, self.image_size
             );
-            return Err(Error::remediable(
-                weights.path(),
-                problem,
-                Remedy::ResamplePositions,
-            ));
+            return Err(match self.rel_pos_bias {
+                true => {
+                    let problem =
+                        format!("{problem}, and tables of relative positions are not resized");
+                    Error::input(weights.path(), problem)
+                }
+                false => Error::remediable(weights.path(), problem, Remedy::ResamplePositions),
+            });
         }
         Ok(Self {
             classes: file.classes,
@@ -594,6 +681,11 @@ impl VitConfig {
             ..self.clone()
         })
     }
+}
+
+/// Says whether a tensor follows from the sizes: a buffer that timm no longer stores.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".attn.relative_position_index")
 }
 
 #[cfg(all(test, feature = "files"))]
@@ -653,6 +745,88 @@ mod tests {
         VitConfig {
             no_embed_class: false,
             ..micro_deit_3()
+        }
+    }
+
+    fn relative() -> VitConfig {
+        VitConfig {
+            rel_pos_bias: true,
+            ..micro()
+        }
+    }
+
+    #[test]
+    fn tables_of_relative_positions_tell_the_grid_and_the_heads() {
+        let mut tensors: BTreeMap<_, _> = relative().expected_tensors().into_iter().collect();
+        assert_eq!(
+            tensors["blocks.1.attn.relative_position_bias_table"],
+            [52, 3]
+        );
+        // A buffer that older files store.
+        let index = "blocks.0.attn.relative_position_index";
+        tensors.insert(index.to_owned(), vec![17, 17]);
+        let weights = zeros(tensors.clone());
+        assert_eq!(VitConfig::from_shapes(&weights, 1).unwrap(), relative());
+        let told = |config: VitConfig| Architecture::Vit(config).fitted(&weights, "the test");
+        assert_eq!(told(relative()).unwrap(), Architecture::Vit(relative()));
+        for (other, says) in [
+            (
+                VitConfig {
+                    heads: 6,
+                    ..relative()
+                },
+                "heads is 3, not 6",
+            ),
+            (micro(), "rel_pos_bias is true, not false"),
+            (
+                VitConfig {
+                    image_size: 40,
+                    ..relative()
+                },
+                "its positions are for images of 32 pixels, not 40, and tables of relative positions are not resized",
+            ),
+        ] {
+            let message = told(other).unwrap_err().to_string();
+            assert!(message.ends_with(says), "{message}\nlacks {says}");
+        }
+        let table = "blocks.0.attn.relative_position_bias_table";
+        let mut refused = |name: &str, shape: Vec<usize>, says: &str| {
+            let before = tensors.insert(name.to_owned(), shape);
+            let error = VitConfig::from_shapes(&zeros(tensors.clone()), 3).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}\nlacks {says}");
+            match before {
+                Some(shape) => tensors.insert(name.to_owned(), shape),
+                None => tensors.remove(name),
+            };
+        };
+        for rows in [2, 51, 67] {
+            refused(table, vec![rows, 3], "where (2 n - 1)² of the distances");
+        }
+        refused("pos_embed", vec![1, 17, 48], "learned positions beside");
+    }
+
+    #[test]
+    fn relative_positions_are_of_one_size_and_of_beits_tokens() {
+        let other = relative().with_image_size(40).unwrap_err();
+        let says = "images of 40 pixels have 5 patches along a side, where this ViT has 4";
+        assert!(other.starts_with(says), "{other}");
+        assert_eq!(relative().with_image_size(32), Ok(relative()));
+        for wrong in [
+            VitConfig {
+                distilled: true,
+                ..relative()
+            },
+            VitConfig {
+                reg_tokens: 1,
+                ..relative()
+            },
+            VitConfig {
+                rotary: true,
+                ..relative()
+            },
+        ] {
+            let problem = wrong.validate().unwrap_err();
+            assert!(problem.starts_with("rel_pos_bias goes with"), "{problem}");
         }
     }
 
@@ -732,6 +906,12 @@ mod tests {
                 rotary: true,
                 reg_tokens: 4,
                 image_size: 128,
+                ..deit_3_with_positions()
+            },
+            VitConfig {
+                rel_pos_bias: true,
+                global_pool: GlobalPool::Avg,
+                fc_norm: true,
                 ..deit_3_with_positions()
             },
             VitConfig {

@@ -1,6 +1,7 @@
 //! The names that Hugging Face transformers, and OpenCLIP, give tensors, and timm's for them: a file with tables for each
 //! kind of network.
 
+mod beit;
 mod clip;
 mod dinov2;
 mod dinov3;
@@ -21,8 +22,9 @@ use crate::text::abridged;
 const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 8] = [
+static KINDS: [Names; 9] = [
     vit::NAMES,
+    beit::NAMES,
     swin::NAMES,
     dinov2::NAMES,
     dinov3::NAMES,
@@ -361,8 +363,8 @@ mod tests {
                 "embeddings.patch_embeddings.projection.weight",
             ][..],
             &[
-                "beit.embeddings.patch_embeddings.projection.weight",
                 "classifier.weight",
+                "ijepa.embeddings.patch_embeddings.projection.weight",
             ],
             &["blocks.0.attn.q.weight", "patch_embed.proj.weight"],
         ] {

@@ -18,6 +18,7 @@ struct Table {
     vision_transformer: BTreeMap<String, Map<String, Value>>,
     vision_transformer_distilled: BTreeMap<String, Map<String, Value>>,
     eva: BTreeMap<String, Map<String, Value>>,
+    beit: BTreeMap<String, Map<String, Value>>,
     swin_transformer: BTreeMap<String, Map<String, Value>>,
     /// Today's name by an earlier one.
     #[serde(rename = "renamed")]
@@ -39,6 +40,7 @@ pub(super) fn named(architecture: &str) -> Option<(Class, &'static Map<String, V
             &table.vision_transformer_distilled,
         ),
         (Class::Eva, &table.eva),
+        (Class::Beit, &table.beit),
         (Class::SwinTransformer, &table.swin_transformer),
     ];
     classes
@@ -66,6 +68,7 @@ mod tests {
             &table.vision_transformer,
             &table.vision_transformer_distilled,
             &table.eva,
+            &table.beit,
             &table.swin_transformer,
         ];
         let mut facts = facts();

@@ -19,6 +19,8 @@ pub(super) enum Class {
     VisionTransformerDistilled,
     /// DINOv3's, among others that aren't supported.
     Eva,
+    /// BEiT's.
+    Beit,
     SwinTransformer,
 }
 
@@ -157,6 +159,22 @@ const EVA: &[(&str, Effect)] = &[
     ("dynamic_img_pad", Effect::Nothing),
 ];
 
+const BEIT: &[(&str, Effect)] = &[
+    ("qkv_bias", Effect::Size),
+    ("depth", Effect::Size),
+    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("swiglu_mlp", Effect::Kind(&["false"])),
+    ("scale_mlp", Effect::Kind(&["false"])),
+    ("norm_layer", Effect::Kind(&["LayerNorm"])),
+    ("init_values", Effect::Size),
+    ("use_abs_pos_emb", Effect::Size),
+    ("use_rel_pos_bias", Effect::Size),
+    ("use_shared_rel_pos_bias", Effect::Kind(&["false"])),
+    ("use_fc_norm", Effect::Size),
+    ("head_init_scale", Effect::Nothing),
+    ("pos_drop_rate", Effect::Nothing),
+];
+
 /// Lists what an `Eva` with rotary positions has to be given for them to be DINOv3's.
 const DINOV3: [(&str, &str); 5] = [
     ("use_abs_pos_emb", "false"),
@@ -190,6 +208,7 @@ impl Class {
                 Self::VisionTransformerDistilled
             }
             Family::Vit if VitConfig::is_rotary(weights) => Self::Eva,
+            Family::Vit if VitConfig::is_relative(weights) => Self::Beit,
             Family::Vit => Self::VisionTransformer,
         }
     }
@@ -197,7 +216,9 @@ impl Class {
     /// Returns the family of the class's networks.
     pub fn family(self) -> Family {
         match self {
-            Self::VisionTransformer | Self::VisionTransformerDistilled | Self::Eva => Family::Vit,
+            Self::VisionTransformer | Self::VisionTransformerDistilled | Self::Eva | Self::Beit => {
+                Family::Vit
+            }
             Self::SwinTransformer => Family::Swin,
         }
     }
@@ -229,7 +250,7 @@ impl Class {
     pub fn default_pool(self) -> GlobalPool {
         match self {
             Self::VisionTransformer | Self::VisionTransformerDistilled => GlobalPool::Token,
-            Self::Eva | Self::SwinTransformer => GlobalPool::Avg,
+            Self::Eva | Self::Beit | Self::SwinTransformer => GlobalPool::Avg,
         }
     }
 
@@ -238,6 +259,7 @@ impl Class {
         let own = match self {
             Self::VisionTransformer | Self::VisionTransformerDistilled => VISION_TRANSFORMER,
             Self::Eva => EVA,
+            Self::Beit => BEIT,
             Self::SwinTransformer => SWIN_TRANSFORMER,
         };
         let (_, effect) = ALL.iter().chain(own).find(|(known, _)| *known == name)?;
@@ -403,11 +425,12 @@ impl Arguments<'_> {
             class_token: self.truth("class_token")?.unwrap_or(sizes.class_token),
             qkv_bias: self.truth("qkv_bias")?.unwrap_or(sizes.qkv_bias),
             rotary: self.rotary()?.unwrap_or(sizes.rotary),
+            rel_pos_bias: self.relative()?.unwrap_or(sizes.rel_pos_bias),
             layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
             no_embed_class: self
                 .truth("no_embed_class")?
                 .unwrap_or(sizes.no_embed_class),
-            // The class `Eva` calls it otherwise, and so it does what follows.
+            // The class `Eva` calls it otherwise, and so it does what follows, as does `Beit`.
             reg_tokens: self
                 .number("reg_tokens")?
                 .or(self.number("num_reg_tokens")?)
@@ -495,8 +518,23 @@ impl Arguments<'_> {
                 )),
                 None => Ok(Some(true)),
             },
-            _ if self.truth("use_abs_pos_emb")? == Some(false) => Err(
-                "has use_abs_pos_emb false, which only with use_rot_pos_emb true is supported"
+            _ if self.truth("use_abs_pos_emb")? == Some(false)
+                && self.truth("use_rel_pos_bias")? != Some(true) =>
+            {
+                Err(
+                    "has use_abs_pos_emb false, which only with use_rot_pos_emb or use_rel_pos_bias true is supported"
+                        .into(),
+                )
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Reads whether positions are relative, which they are in the place of learned ones.
+    fn relative(&self) -> std::result::Result<Option<bool>, String> {
+        match self.truth("use_rel_pos_bias")? {
+            Some(true) if self.truth("use_abs_pos_emb")? != Some(false) => Err(
+                "has use_rel_pos_bias true, which only with use_abs_pos_emb false is supported"
                     .into(),
             ),
             other => Ok(other),

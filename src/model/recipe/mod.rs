@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 47] = [
+const FILES: [&str; 54] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -49,6 +49,13 @@ const FILES: [&str; 47] = [
     include_str!("../../../models/deit3_small_patch16_384.toml"),
     include_str!("../../../models/deit3_base_patch16_224.toml"),
     include_str!("../../../models/deit3_base_patch16_384.toml"),
+    include_str!("../../../models/beit_base_patch16_224.toml"),
+    include_str!("../../../models/beit_base_patch16_384.toml"),
+    include_str!("../../../models/beit_large_patch16_224.toml"),
+    include_str!("../../../models/beit_large_patch16_384.toml"),
+    include_str!("../../../models/beit_large_patch16_512.toml"),
+    include_str!("../../../models/beitv2_base_patch16_224.toml"),
+    include_str!("../../../models/beitv2_large_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch14_dinov2.toml"),
     include_str!("../../../models/vit_base_patch14_dinov2.toml"),
     include_str!("../../../models/vit_large_patch14_dinov2.toml"),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::{clip, dinov2, dinov3, siglip, swin, vit};
+use super::{beit, clip, dinov2, dinov3, siglip, swin, vit};
 use crate::model::config::Architecture;
 use crate::model::recipe::arguments::shown;
 
@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 15] = [
+static CLASSES: [Class; 17] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -36,6 +36,18 @@ static CLASSES: [Class; 15] = [
         name: "DeiTForImageClassificationWithTeacher",
         architecture: vit::with_distillation_head,
         processor: "DeiTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "BeitForImageClassification",
+        architecture: beit::of_classes,
+        processor: "BeitImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "Data2VecVisionForImageClassification",
+        architecture: beit::of_classes,
+        processor: "BeitImageProcessor",
         any_image_size: false,
     },
     Class {

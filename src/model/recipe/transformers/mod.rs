@@ -1,6 +1,7 @@
 //! Hugging Face transformers' `config.json`, and the `preprocessor_config.json` beside it: a file for each kind of network,
 //! and one for what prepares images.
 
+mod beit;
 mod classes;
 mod clip;
 mod dinov2;

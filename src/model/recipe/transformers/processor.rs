@@ -36,7 +36,7 @@ struct Processor {
 }
 
 /// Lists the processors.
-static PROCESSORS: [Processor; 6] = [
+static PROCESSORS: [Processor; 7] = [
     Processor {
         name: "ViTImageProcessor",
         keeps_aspect: false,
@@ -54,6 +54,17 @@ static PROCESSORS: [Processor; 6] = [
         size: 256,
         crop_size: 224,
         crops: true,
+        resample: 3,
+        mean: [0.5; CHANNELS],
+        std: [0.5; CHANNELS],
+        differs: None,
+    },
+    Processor {
+        name: "BeitImageProcessor",
+        keeps_aspect: false,
+        size: 224,
+        crop_size: 224,
+        crops: false,
         resample: 3,
         mean: [0.5; CHANNELS],
         std: [0.5; CHANNELS],
@@ -319,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_short_side_is_written_in_every_way() {
-        let crop = |told: Value| PROCESSORS[2].crop(&Fields::of(told.as_object().unwrap()));
+        let crop = |told: Value| PROCESSORS[3].crop(&Fields::of(told.as_object().unwrap()));
         let (mode, kept) = (CropMode::Floor, 224);
         let of = |size| Crop { mode, size, kept };
         assert_eq!(crop(json!({})), Ok(of(224)));
