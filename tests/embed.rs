@@ -46,6 +46,17 @@ impl Headless {
         Self { folder, model }
     }
 
+    /// Lets the model answer with the mean of its patches, normalised before they are pooled.
+    fn pool_patches(&self) {
+        let path = self.folder.path().join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["global_pool"] = "avg".into();
+        config["model_args"]["global_pool"] = "avg".into();
+        config["model_args"]["fc_norm"] = false.into();
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -182,6 +193,79 @@ fn files_hold_the_features_of_the_images() {
     assert_eq!(
         (&report["features"], &report["skipped"]),
         (&64.into(), &0.into())
+    );
+}
+
+#[test]
+fn tokens_are_what_is_pooled() {
+    const PATCHES: usize = 49;
+    let headless = Headless::new();
+    let paths = images();
+    // What `--tokens` writes of a model that is told by `flag`, `[2, PATCHES, DIM]`, and what is printed of it.
+    let tokens = |flag: &str, model: &Path| {
+        let out = headless.file("tokens.safetensors");
+        let run = program("embed").with(flag, model).with("--device", "cpu");
+        let run = run.with("--out", &out).flag("--tokens");
+        let add = |run: program::Program, path: &PathBuf| run.flag(path.to_str().unwrap());
+        let (stdout, _) = paths.iter().fold(run, add).run().success();
+        let says = format!("2 images, {DIM} features of each of {PATCHES} patches\n");
+        assert!(stdout.ends_with(&says), "{stdout}");
+        let written = Weights::open(&out).unwrap();
+        assert_eq!(written.shape("features").unwrap(), [2, PATCHES, DIM]);
+        written.float("features").unwrap()
+    };
+    // A head changes nothing: it isn't asked.
+    let with_head = here(DEMO).join("model.safetensors");
+    assert_eq!(
+        tokens("--model", &with_head),
+        tokens("--model", &headless.model)
+    );
+
+    headless.pool_patches();
+    let quantized = headless.calibrated("best", "6");
+    for (flag, model) in [("--model", &headless.model), ("--quantized", &quantized)] {
+        let out = headless.file("pooled.npy");
+        let run = program("embed").with(flag, model).with("--device", "cpu");
+        let run = run.with("--out", &out);
+        let add = |run: program::Program, path: &PathBuf| run.flag(path.to_str().unwrap());
+        paths.iter().fold(run, add).run().success();
+        let (_, pooled) = npy(&out);
+        let tokens = tokens(flag, model);
+        for (pooled, tokens) in pooled.chunks(DIM).zip(tokens.chunks(PATCHES * DIM)) {
+            for (feature, &pooled) in pooled.iter().enumerate() {
+                let values = tokens[feature..].iter().step_by(DIM).map(|&x| f64::from(x));
+                let largest = values
+                    .clone()
+                    .fold(0.0, |largest: f64, x| largest.max(x.abs()));
+                let mean = values.sum::<f64>() / PATCHES as f64;
+                // As many roundings as a sum has terms.
+                let bound = PATCHES as f64 * f64::from(f32::EPSILON) * largest;
+                assert!(
+                    (f64::from(pooled) - mean).abs() <= bound,
+                    "{flag}: {pooled}, {mean}"
+                );
+            }
+        }
+    }
+
+    let refusal = |flag: &str, model: &Path, says: &str| {
+        let run = program("embed").with(flag, model).with("--device", "cpu");
+        let run = run
+            .with("--out", headless.file("none.npy"))
+            .flag("--tokens");
+        refused(&run.flag(paths[0].to_str().unwrap()).run(), 3, says);
+    };
+    let swin = here("models/demo/swin_mnist/model.safetensors");
+    refusal(
+        "--model",
+        &swin,
+        "is a Swin transformer, whose tokens are not offered",
+    );
+    let siglip = here("tests/golden/siglip_micro.w6a6.safetensors");
+    refusal(
+        "--quantized",
+        &siglip,
+        "has taken over a part of the last LayerNorm",
     );
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 /// It writes one row of f32 for each image, in the order of the command line and, in a folder, of the paths. They are what
 /// the model answers: the class token or the mean of the patches, normalised by its last LayerNorm, or what SigLIP's attention
 /// pools, as timm's `num_classes=0` and the pooled output of transformers have it. With CLIP's projection they are what that
-/// makes of it.
+/// makes of it. With --tokens they are a row for each patch.
 #[derive(Args)]
 #[group(skip)]
 #[command(group = ArgGroup::new("either").required(true))]
@@ -33,7 +33,10 @@ Examples:
   ptq4vit-gpu embed --quantized dinov2_w8a8.safetensors photos --out photos.npy --names photos.txt
 
   # The FP model's, of length 1, with their names in the same file
-  ptq4vit-gpu embed --model vit_small_patch14_dinov2 photos --normalize --out photos.safetensors")]
+  ptq4vit-gpu embed --model vit_small_patch14_dinov2 photos --normalize --out photos.safetensors
+
+  # What the model knows of each patch, images x patches x features
+  ptq4vit-gpu embed --quantized dinov2_w8a8.safetensors photos --tokens --out patches.npy")]
 pub struct Embed {
     /// Images, and folders of images, which are searched to any depth.
     #[arg(required = true, value_name = "IMAGE")]
@@ -57,7 +60,12 @@ pub struct Embed {
     /// Also write the images' names, a line each.
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// Give the features of each image a length of 1.
+    /// Write the features of each patch, row by row over the image, `[images, patches, features]`, instead of what is
+    /// pooled of them: the last block's tokens, normalised, without the class token and registers. The model may have a
+    /// classifier, which isn't asked then.
+    #[arg(long)]
+    tokens: bool,
+    /// Give the features of each image, or with --tokens of each patch, a length of 1.
     #[arg(long)]
     normalize: bool,
     /// How many images may be left out because they can't be read.
@@ -92,9 +100,10 @@ impl Embed {
         let samples = images_at(&self.images)?;
         let (out, names) = self.outputs(&samples)?;
         let device = self.device.open()?;
-        let (mut model, metadata) = self.open(&device)?;
+        let (mut model, architecture, metadata) = self.open(&device)?;
         let bar = progress::evaluation(samples.len());
-        let mut found = Embeddings::of(&mut model, &samples, &mut |done| bar.inc(done as u64))?;
+        let mut on_done = |done| bar.inc(done as u64);
+        let mut found = Embeddings::of(&mut model, &architecture, &samples, &mut on_done)?;
         bar.finish_and_clear();
         for error in &found.unreadable {
             log::warn!("skipped: {error}");
@@ -124,20 +133,30 @@ impl Embed {
             })?;
         }
         out.write(|file| file.write_all(&bytes))?;
-        let (images, dim) = (found.images.len(), found.dim);
+        let (images, dim) = (found.images.len(), found.dim());
+        let patches = architecture
+            .patch_features()
+            .map(|(_, [patches, _])| patches);
         if self.json {
-            return print_json(&json!({
+            let mut report = json!({
                 "out": self.out.to_string_lossy(),
                 "images": images,
                 "features": dim,
                 "images_per_second": images as f64 / found.inference.as_secs_f64(),
                 "device": device.name(),
                 "skipped": skipped,
-            }));
+            });
+            if let Some(patches) = patches {
+                report["patches"] = patches.into();
+            }
+            return print_json(&report);
         }
+        let of_each = patches.map_or(String::new(), |patches| {
+            format!(" of each of {patches} patches")
+        });
         match out.file() {
             Some(_) => print_line!(
-                "wrote {}: {images} images, {dim} features",
+                "wrote {}: {images} images, {dim} features{of_each}",
                 self.out.display()
             ),
             // Nothing else belongs into a stream, which may be stdout.
@@ -189,8 +208,8 @@ impl Embed {
         }
     }
 
-    /// Opens the model, and says which one it is.
-    fn open(&self, device: &Device) -> Result<(Model, Metadata)> {
+    /// Opens the model, and says what it answers with and which one it is.
+    fn open(&self, device: &Device) -> Result<(Model, Architecture, Metadata)> {
         let (image_size, preprocessing) = (&self.image_size, &self.preprocessing);
         let metadata = |name: &str, sha256: String| {
             let normalized = self.normalize.to_string();
@@ -200,20 +219,32 @@ impl Embed {
         };
         if let Some(path) = &self.quantized {
             let (file, mut model) = open_quantized(path)?;
-            expect_features(&model.architecture, path)?;
             image_size.check_quantized(&model.architecture)?;
+            if self.tokens {
+                let unpooled = model.unpooled();
+                model = unpooled.map_err(|problem| Error::input(path, problem))?;
+            }
+            expect_features(&model.architecture, path)?;
             model.preprocessing = preprocessing.apply(&model.preprocessing)?;
             let metadata = metadata(&model.provenance.name, file.sha256());
-            return Ok((Model::quantized(device, &model)?, metadata));
+            let opened = Model::quantized(device, &model)?;
+            return Ok((opened, model.architecture, metadata));
         }
         let source = self.model.as_ref();
         let source = source.expect("clap asks for one of the models");
         let (weights, resolved) =
             open_float(source, self.recipe.as_deref(), image_size, preprocessing)?;
-        expect_features(&resolved.architecture, weights.path())?;
-        let (architecture, preprocessing) = (&resolved.architecture, &resolved.preprocessing);
-        let model = Model::float(device, &weights, architecture, preprocessing)?;
-        Ok((model, metadata(&resolved.name, weights.sha256())))
+        let architecture = match self.tokens {
+            false => resolved.architecture,
+            true => {
+                let unpooled = resolved.architecture.unpooled();
+                unpooled.map_err(|problem| Error::input(weights.path(), problem))?
+            }
+        };
+        expect_features(&architecture, weights.path())?;
+        let model = Model::float(device, &weights, &architecture, &resolved.preprocessing)?;
+        let metadata = metadata(&resolved.name, weights.sha256());
+        Ok((model, architecture, metadata))
     }
 }
 
@@ -224,7 +255,7 @@ fn expect_features(architecture: &Architecture, path: &Path) -> Result<()> {
         answer => Err(Error::input(
             path,
             format!(
-                "answers with {answer}, where features are expected: those of a model without a classifier, as timm's `num_classes=0` has it"
+                "answers with {answer}, where features are expected: those of a model without a classifier, as timm's `num_classes=0` has it, or its patches' by --tokens"
             ),
         )),
     }

@@ -117,7 +117,7 @@ fn answer<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
         (0, features) => pooled.linear_without_bias(name, features),
         (classes, _) => pooled.linear(name, classes),
     };
-    match config.distilled {
+    match config.distilled && config.global_pool == GlobalPool::Token {
         false => head(pooled(config, x), "head"),
         true => {
             let of = |token, name| head(normed(config, x, token), name);
@@ -133,6 +133,7 @@ fn pooled<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
         GlobalPool::Avg => patches(config, x).mean(),
         GlobalPool::TokenAvg => x.token(0).beside(patches(config, x).mean()),
         GlobalPool::Map => attention_pool(config, patches(config, x)),
+        GlobalPool::Unpooled => x,
     };
     match (config.fc_norm, config.global_pool) {
         (true, _) => pool(x).layer_norm("fc_norm", config.layer_norm_eps),

@@ -5,10 +5,11 @@ const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 /// Divides the place where the values begin.
 const ALIGNMENT: usize = 64;
 
-/// Returns a file of `values`, a matrix of this shape, row by row.
-pub fn bytes([rows, columns]: [usize; 2], values: &[f32]) -> Vec<u8> {
-    let told =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+/// Returns a file of `values`, an array of this shape, of two dimensions at least, in the order of the last one.
+pub fn bytes(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    let sizes = sizes.join(", ");
+    let told = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sizes}), }}");
     // The header's length comes before it, and a line feed ends it.
     let before = MAGIC.len() + size_of::<u16>();
     let end = (before + told.len() + 1).next_multiple_of(ALIGNMENT);
@@ -32,6 +33,6 @@ mod tests {
         let mut expected = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
         expected.extend(format!("{header:117}\n").as_bytes());
         expected.extend([0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64]);
-        assert_eq!(bytes([1, 3], &[1.0, 2.0, 3.0]), expected);
+        assert_eq!(bytes(&[1, 3], &[1.0, 2.0, 3.0]), expected);
     }
 }

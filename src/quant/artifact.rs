@@ -9,7 +9,7 @@ use super::method::Method;
 use super::packing::{is_padded_with_zeros, pack, packed_len, unpack};
 use super::plan::{Plan, Policy, Side, SitePlan, SiteScales, WeightScales};
 use super::quantized_site::{QuantizedSite, QuantizedWeight};
-use super::settings::{Preset, Settings};
+use super::settings::{Preset, Settings, Transform};
 use crate::data::class_names::ClassNames;
 #[cfg(feature = "files")]
 use crate::data::image_file::read;
@@ -22,7 +22,7 @@ use crate::families::{graphs, sites};
 use crate::file::weights::{self, TensorData, Weights};
 use crate::format::{Scale, Table};
 use crate::graph::{Linear, LinearWeights, Network, Site};
-use crate::model::config::Architecture;
+use crate::model::config::{Architecture, GlobalPool};
 use crate::model::recipe::Resolved;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -462,6 +462,32 @@ impl QuantizedModel {
             method,
             sites,
             floats,
+        })
+    }
+
+    /// Returns this model without its head and its pooling, as [`Architecture::unpooled`] has it.
+    ///
+    /// # Errors
+    /// An architecture whose tokens are not offered, or whose pooling has taken over a part of the last LayerNorm.
+    pub fn unpooled(self) -> std::result::Result<Self, String> {
+        let is_folded = self
+            .method
+            .settings
+            .transforms
+            .contains(&Transform::LayerNorm);
+        let pools_by_products = matches!(
+            &self.architecture,
+            Architecture::Vit(config) if config.global_pool == GlobalPool::Map
+        );
+        if is_folded && pools_by_products {
+            return Err(
+                "was calibrated with the transform `layer-norm`, by which its attention pooling has taken over a part of the last LayerNorm: the tokens without it are no longer the model's"
+                    .into(),
+            );
+        }
+        Ok(Self {
+            architecture: self.architecture.unpooled()?,
+            ..self
         })
     }
 

@@ -129,6 +129,10 @@ tests! {
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    tokens_micro:
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
     mean_micro:
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;

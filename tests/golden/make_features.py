@@ -1,5 +1,5 @@
-"""Writes small random ViTs and a Swin of timm that answer with features, and a ViT whose head reads the mean of its patches, with
-their answers.
+"""Writes small random ViTs and a Swin of timm that answer with features, one of them with every token's, and a ViT whose head
+reads the mean of its patches, with their answers.
 Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python make_features.py FOLDER"""
 
 import sys
@@ -14,6 +14,13 @@ from network import Network, lively, save, weights
 SIZES = dict(patch_size=8, depth=2, mlp_ratio=2)
 VIT = dict(family="vit", image_size=24, dim=24, heads=2, **SIZES)
 TIMMS_VIT = dict(img_size=24, embed_dim=24, num_heads=2, **SIZES)
+
+
+class Unpooled(VisionTransformer):
+    """Its tokens one after the other, so that the loss takes them like the logits of other networks."""
+
+    def forward(self, x):
+        return super().forward(x).flatten(1)
 
 
 def vit(told, arguments, model_cls=VisionTransformer):
@@ -44,6 +51,9 @@ NETWORKS = {
             img_size=32, patch_size=4, window_size=4, embed_dim=16, depths=(2, 1), num_heads=(2, 4), mlp_ratio=2,
             num_classes=0,
         ),
+    ),
+    "tokens_micro": vit(
+        dict(classes=0, global_pool="", reg_tokens=2), dict(num_classes=0, global_pool="", reg_tokens=2), Unpooled
     ),
 }  # fmt: skip
 

@@ -158,6 +158,33 @@ impl Architecture {
         }
     }
 
+    /// Returns this architecture without its head and its pooling, which answers with every token of the last block,
+    /// normalised; that has the tensors that this one has, but for theirs.
+    ///
+    /// # Errors
+    /// A Swin's tokens are not offered.
+    pub fn unpooled(&self) -> std::result::Result<Self, String> {
+        match self {
+            Self::Vit(config) => Ok(Self::Vit(config.unpooled())),
+            Self::Swin(_) => Err(format!(
+                "is a {}, whose tokens are not offered",
+                self.family()
+            )),
+        }
+    }
+
+    /// Says which of the values that an [unpooled](Self::unpooled) network answers with are the patches': after how many,
+    /// and of what shape, `[patches, dim]`. `None` where tokens are pooled.
+    pub fn patch_features(&self) -> Option<(usize, [usize; 2])> {
+        match self {
+            Self::Vit(config) if config.global_pool == GlobalPool::Unpooled => {
+                let before = config.prefix() * config.dim;
+                Some((before, [config.patches(), config.dim]))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns this architecture for images of another size.
     ///
     /// # Errors

@@ -105,6 +105,9 @@ pub enum GlobalPool {
     Map,
     /// The class token and the mean of the patches, one after the other: transformers' `Dinov2ForImageClassification`.
     TokenAvg,
+    /// Nothing is pooled: every token, those before the patches too. timm's name is empty.
+    #[serde(rename = "")]
+    Unpooled,
 }
 
 /// Holds a [`VitConfig`] as files may write it: with `mlp_ratio` in place of `mlp_dim`, as timm and the golden oracle
@@ -269,6 +272,17 @@ impl VitConfig {
         match self.global_pool {
             GlobalPool::Token | GlobalPool::Avg | GlobalPool::Map => self.dim,
             GlobalPool::TokenAvg => 2 * self.dim,
+            GlobalPool::Unpooled => self.tokens() * self.dim,
+        }
+    }
+
+    /// Returns these sizes without a head, and without anything pooled: the answer is every token, normalised.
+    pub(super) fn unpooled(&self) -> Self {
+        Self {
+            classes: 0,
+            projection: 0,
+            global_pool: GlobalPool::Unpooled,
+            ..self.clone()
         }
     }
 
@@ -575,7 +589,11 @@ impl VitConfig {
                     .into(),
             );
         }
-        if self.distilled && (self.global_pool != GlobalPool::Token || self.fc_norm) {
+        if self.global_pool == GlobalPool::Unpooled && self.head_outputs() > 0 {
+            return Err("a head needs something that is pooled, where global_pool is empty".into());
+        }
+        let is_pooled = self.global_pool != GlobalPool::Unpooled;
+        if self.distilled && (is_pooled && self.global_pool != GlobalPool::Token || self.fc_norm) {
             return Err(
                 "distilled goes with the class token's pooling and without fc_norm, as in timm"
                     .into(),

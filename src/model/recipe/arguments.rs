@@ -83,7 +83,7 @@ const ALL: &[(&str, Effect)] = &[
 const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("qkv_bias", Effect::Size),
     ("depth", Effect::Size),
-    ("global_pool", Effect::Choice(&["token", "avg", "map"])),
+    ("global_pool", Effect::Choice(&["token", "avg", "map", ""])),
     ("qk_norm", Effect::Kind(&["false"])),
     ("scale_attn_norm", Effect::Kind(&["false"])),
     ("scale_mlp_norm", Effect::Kind(&["false"])),
@@ -120,7 +120,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
 const EVA: &[(&str, Effect)] = &[
     ("qkv_bias", Effect::Size),
     ("depth", Effect::Size),
-    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("global_pool", Effect::Choice(&["token", "avg", ""])),
     ("num_kv_heads", Effect::Kind(&["null"])),
     ("qkv_fused", Effect::Kind(&["true"])),
     ("qk_norm", Effect::Kind(&["false"])),
@@ -162,7 +162,7 @@ const EVA: &[(&str, Effect)] = &[
 const BEIT: &[(&str, Effect)] = &[
     ("qkv_bias", Effect::Size),
     ("depth", Effect::Size),
-    ("global_pool", Effect::Choice(&["token", "avg"])),
+    ("global_pool", Effect::Choice(&["token", "avg", ""])),
     ("swiglu_mlp", Effect::Kind(&["false"])),
     ("scale_mlp", Effect::Kind(&["false"])),
     ("norm_layer", Effect::Kind(&["LayerNorm"])),
@@ -543,7 +543,7 @@ impl Arguments<'_> {
 
     /// Reads how a ViT pools.
     fn pool(&self) -> std::result::Result<Option<GlobalPool>, String> {
-        self.read(GLOBAL_POOL, "`token`, `avg` or `map`", |value| {
+        self.read(GLOBAL_POOL, "`token`, `avg`, `map` or nothing", |value| {
             GlobalPool::deserialize(value).ok()
         })
     }
