@@ -17,10 +17,12 @@ from timm.models import SwinTransformer, VisionTransformer
 
 import tables
 from make_dinov3 import eva
+from make_gated import dinov2
 from network import Network, lively, weights
 
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
+    "gated_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -35,6 +37,8 @@ def build(config):
     """timm's model of a golden file's `config`."""
     if config.get("rotary"):
         return eva(config)
+    if config.get("gated_mlp"):
+        return dinov2(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],

@@ -72,6 +72,7 @@ fn write_the_quantized_files() {
         "clip_micro",
         "siglip_micro",
         "dinov3_micro",
+        "gated_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();
