@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 18] = [
+const TRANSFORMERS: [&str; 20] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -263,6 +263,8 @@ const TRANSFORMERS: [&str; 18] = [
     "beit",
     "beit_class_token",
     "data2vec",
+    "dinov3_gated",
+    "dinov2_gated",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -675,7 +677,7 @@ fn what_of_transformers_is_not_supported_is_named() {
         (
             "hidden_act",
             json!("relu"),
-            "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu`",
+            "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu` or `silu`",
         ),
         ("qkv_bias", json!(false), "qkv_bias is true, not false"),
         ("num_channels", json!(1), "has num_channels 1"),

@@ -1,5 +1,5 @@
-// GELU in one of its forms (src/format/gelu.rs): x * Phi(x), the exact one, or x * logistic(u) with u by tanh's form or the
-// quick one. Phi is the normal distribution's cumulative function, (1 + erf(x / sqrt(2))) / 2.
+// GELU in one of its forms (src/format/gelu.rs): x * Phi(x), the exact one, or x * logistic(u) with u by tanh's form, the
+// quick one or SiLU's. Phi is the normal distribution's cumulative function, (1 + erf(x / sqrt(2))) / 2.
 //
 // WGSL has no erf. With y = |x|, the tail Phi(-y) is exp(-y * y / 2) * t * P(t), t = 1 / (1 + 0.3 y) (the form of
 // Abramowitz and Stegun 7.1.26), P of degree nine fitted by Remez's algorithm so that the greatest relative error over
@@ -8,6 +8,7 @@
 override GELU_FORM: u32 = 0u;
 const EXACT_FORM: u32 = 0u;
 const TANH_FORM: u32 = 1u;
+const SILU_FORM: u32 = 3u;
 
 // Phi(-y) / exp(-y * y / 2) for y >= 0.
 fn scaled_tail(y: vec4<f32>) -> vec4<f32> {
@@ -35,10 +36,11 @@ struct Share {
 
 // tanh's form: (1 + tanh(z)) / 2 = logistic(2 z), z = sqrt(2 / pi) * (x + 0.044715 * x^3).
 fn logistic_share(x: vec4<f32>) -> Share {
-    // From 64 on, the tail is zero in f32.
-    let y = clamp(x, vec4(-64.0), vec4(64.0));
-    var u = 1.702 * y;
-    var slope = vec4(1.702);
+    // From 128 on, the tail is zero in f32.
+    let y = clamp(x, vec4(-128.0), vec4(128.0));
+    let factor = select(1.702, 1.0, GELU_FORM == SILU_FORM);
+    var u = factor * y;
+    var slope = vec4(factor);
     if GELU_FORM == TANH_FORM {
         let cubic = 0.044715 * y * y;
         u = 1.59576912161 * y * (1.0 + cubic);

@@ -57,7 +57,7 @@ fn print(recipe: &Recipe) -> Result<()> {
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
         Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}{}{}{}{}",
+            "{} blocks of {} features, {} heads{}{}{}{}{}{}{}{}",
             sizes.depth,
             sizes.dim,
             sizes.heads,
@@ -77,6 +77,7 @@ fn blocks(architecture: &Architecture) -> String {
             } else {
                 ""
             },
+            if sizes.gated_mlp { ", gated MLPs" } else { "" },
             match sizes.act_layer {
                 Gelu::Exact => String::new(),
                 other => format!(", {}", other.name()),

@@ -1,6 +1,6 @@
 //! The pooling of SigLIP's image tower (timm's `AttentionPoolLatent`).
 
-use super::block::mlp;
+use super::block::Mlp;
 use crate::graph::{Attention, Parameter, Shape, Value};
 use crate::model::config::VitConfig;
 
@@ -25,5 +25,10 @@ pub fn attention_pool<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
     let context = probabilities.context(layer("pv"), attention, kv);
     let pooled = context.linear(&layer("proj"), width);
     let normed = pooled.layer_norm(&layer("norm"), config.layer_norm_eps);
-    pooled + mlp(normed, &layer("mlp"), config.mlp_dim, config.act_layer)
+    let mlp = Mlp {
+        hidden: config.mlp_dim,
+        gelu: config.act_layer,
+        is_gated: false,
+    };
+    pooled + mlp.of(normed, &layer("mlp"))
 }

@@ -10,12 +10,10 @@ pub struct Block {
     pub name: String,
     /// Windows, heads, tokens, features.
     pub attention: Attention,
-    /// Hidden features of the MLP.
-    pub mlp_dim: usize,
     /// The ε of both LayerNorms.
     pub eps: f32,
-    /// The form of the MLP's GELU.
-    pub gelu: Gelu,
+    /// What is between fc1 and fc2.
+    pub mlp: Mlp,
     /// Whether qkv has a bias.
     pub has_qkv_bias: bool,
     /// What queries and keys are turned by, where positions are rotary.
@@ -28,10 +26,27 @@ pub struct Block {
     pub has_layer_scale: bool,
 }
 
-/// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, with so many hidden features.
-pub fn mlp<'g>(x: Value<'g>, name: &str, hidden: usize, gelu: Gelu) -> Value<'g> {
-    let activated = x.linear(&format!("{name}.fc1"), hidden).gelu(gelu);
-    activated.linear(&format!("{name}.fc2"), x.shape().width)
+/// Describes an MLP (timm's `Mlp`, and where it is gated `GluMlp` and `SwiGLU`).
+pub struct Mlp {
+    /// Features that fc2 takes.
+    pub hidden: usize,
+    /// The form of its GELU.
+    pub gelu: Gelu,
+    /// Whether one half of what fc1 gives, through GELU, is multiplied by the other half.
+    pub is_gated: bool,
+}
+
+impl Mlp {
+    /// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, or where it is gated fc2(gelu(g) · h), g
+    /// and h the halves of fc1(x).
+    pub fn of<'g>(&self, x: Value<'g>, name: &str) -> Value<'g> {
+        let fc1 = format!("{name}.fc1");
+        let hidden = match self.is_gated {
+            false => x.linear(&fc1, self.hidden).gelu(self.gelu),
+            true => x.linear(&fc1, 2 * self.hidden).gate(self.gelu),
+        };
+        hidden.linear(&format!("{name}.fc2"), x.shape().width)
+    }
 }
 
 impl Block {
@@ -52,8 +67,8 @@ impl Block {
         };
         let x = x + attended;
         let normed = x.layer_norm(&self.layer("norm2"), self.eps);
-        let hidden = mlp(normed, &self.layer("mlp"), self.mlp_dim, self.gelu);
-        x + self.scaled(hidden, "ls2")
+        let through = self.mlp.of(normed, &self.layer("mlp"));
+        x + self.scaled(through, "ls2")
     }
 
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.

@@ -1,6 +1,6 @@
 //! Swin: timm's `SwinTransformer`. Attention within windows, which every other block shifts; stages that merge patches.
 
-use super::block::Block;
+use super::block::{Block, Mlp};
 use super::relative_positions::{bias, pairs};
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
 use crate::model::config::{CHANNELS, Gelu, Stage, SwinConfig};
@@ -81,9 +81,12 @@ fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Bloc
             head_dim: stage.dim / stage.heads,
             is_pooling: false,
         },
-        mlp_dim: stage.mlp_dim,
         eps: config.layer_norm_eps,
-        gelu: Gelu::Exact,
+        mlp: Mlp {
+            hidden: stage.mlp_dim,
+            gelu: Gelu::Exact,
+            is_gated: false,
+        },
         has_qkv_bias: true,
         turns: None,
         bias: Some(WindowBias {

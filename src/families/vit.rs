@@ -4,7 +4,7 @@
 //! attention makes of these.
 
 use super::attention_pool::attention_pool;
-use super::block::Block;
+use super::block::{Block, Mlp};
 use super::relative_positions::bias;
 use super::rotary::turns;
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
@@ -34,9 +34,12 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
                 head_dim: config.head_dim(),
                 is_pooling: false,
             },
-            mlp_dim: config.mlp_dim,
             eps: config.layer_norm_eps,
-            gelu: config.act_layer,
+            mlp: Mlp {
+                hidden: config.mlp_dim,
+                gelu: config.act_layer,
+                is_gated: config.gated_mlp,
+            },
             has_qkv_bias: config.qkv_bias,
             turns: config
                 .rotary

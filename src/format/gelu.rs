@@ -15,11 +15,14 @@ pub enum Gelu {
     /// x · σ(1.702 x), σ the logistic function.
     #[serde(rename = "quick_gelu")]
     Quick,
+    /// x · σ(x): SiLU, which is no approximation of GELU, but of its kind.
+    #[serde(rename = "silu")]
+    Silu,
 }
 
 impl Gelu {
     /// Lists all forms, by their numbers in shaders.
-    pub const ALL: [Self; 3] = [Self::Exact, Self::Tanh, Self::Quick];
+    pub const ALL: [Self; 4] = [Self::Exact, Self::Tanh, Self::Quick, Self::Silu];
 
     /// Returns timm's name.
     pub fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Gelu {
             Self::Exact => "gelu",
             Self::Tanh => "gelu_tanh",
             Self::Quick => "quick_gelu",
+            Self::Silu => "silu",
         }
     }
 
@@ -36,6 +40,7 @@ impl Gelu {
             Self::Exact => -0.169_971_242_547_035_22,
             Self::Tanh => -0.170_040_750_571_254_06,
             Self::Quick => -0.163_610_189_636_353_57,
+            Self::Silu => -0.278_464_542_761_073_8,
         }
     }
 }
@@ -57,6 +62,7 @@ mod tests {
                     0.5 * x * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh())
                 }
                 Gelu::Quick => x / (1.0 + (-1.702 * x).exp()),
+                Gelu::Silu => x / (1.0 + (-x).exp()),
             };
             // From one step to the next a value near the minimum changes by less than 1e-10.
             let lowest = (-30_000_000..0)

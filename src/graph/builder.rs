@@ -78,16 +78,20 @@ impl Graph {
         sites(&self.nodes)
     }
 
-    /// Marks the products whose outputs are queries, keys and values, or keys and values.
+    /// Marks the products whose outputs are queries, keys and values, or keys and values, or what a gate lets through.
     fn tell_parts(&mut self) {
-        let keys = |node: &Node<Described>| match node {
+        let parts = |node: &Node<Described>| match node {
             Node::Product { site, b, .. } => match site.kind {
                 SiteKind::Scores(attention) => Some(((*b)?, attention.parts())),
                 _ => None,
             },
+            Node::Operation {
+                operation: Operation::Gate(_),
+                inputs,
+            } => Some((inputs[0], 2)),
             _ => None,
         };
-        let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(keys).collect();
+        let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(parts).collect();
         for (mut node, parts) in read {
             if let Node::Operation {
                 operation: Operation::Rotary(..),
@@ -256,6 +260,14 @@ impl<'g> Value<'g> {
     /// Takes GELU, in this form, of each element.
     pub fn gelu(self, form: Gelu) -> Self {
         self.operation(Operation::Gelu(form), self.shape())
+    }
+
+    /// Multiplies the GELU, in this form, of each row's first half by its second half: the gate of timm's `GluMlp`
+    /// (`gate_last=False`) and `SwiGLU`.
+    pub fn gate(self, form: Gelu) -> Self {
+        let Shape { rows, width } = self.shape();
+        let width = width / 2;
+        self.operation(Operation::Gate(form), Shape { rows, width })
     }
 
     /// Multiplies each feature by its factor in `NAME.gamma`: timm's `LayerScale`.

@@ -11,8 +11,9 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::format::Gelu;
 use crate::kernels::{
-    Direction, Embed, MeanTokens, Patches, Rotary, add, average, embed, embed_backward,
-    gather_rows, gelu, gelu_backward, mean_tokens, mean_tokens_backward, patches, rotary,
+    Direction, Embed, MeanTokens, Patches, Rotary, add, average, embed, embed_backward, gate,
+    gate_backward, gather_rows, gelu, gelu_backward, mean_tokens, mean_tokens_backward, patches,
+    rotary,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -117,6 +118,9 @@ pub enum Operation<S: Stage> {
     Softmax(Attention, Option<S::Bias>),
     /// Computes GELU, in this form, of each element.
     Gelu(Gelu),
+    /// Multiplies the GELU, in this form, of each row's first half by its second half. The results have no minimum, as
+    /// those of GELU alone have, and so the next product takes them as it takes any values.
+    Gate(Gelu),
     /// Multiplies each column by a factor.
     Scale(S::Factors),
     /// Brings rows into another order, with rows of zeros for padding.
@@ -192,6 +196,7 @@ impl Operation<Described> {
                 Operation::Softmax(*attention, Some(Arc::new(bias)))
             }
             Self::Gelu(form) => Operation::Gelu(*form),
+            Self::Gate(form) => Operation::Gate(*form),
             Self::Scale(factors) => {
                 let factors = factors.values(loader.float)?;
                 Operation::Scale(Arc::new(LayerScale::new(loader.device, factors)))
@@ -253,6 +258,7 @@ impl Operation<Loaded> {
                 Probabilities::new(*attention, bias.as_deref(), inputs[0]).values(commands, images)
             }
             Self::Gelu(form) => gelu(commands, *form, inputs[0]),
+            Self::Gate(form) => gate(commands, *form, shapes[0].width / 2, inputs[0]),
             Self::Scale(factors) => factors.apply(commands, inputs[0]),
             Self::Arrange(order) => order.apply(commands, shapes[0].width, inputs[0]),
             Self::Restore(order) => order.undo(commands, shapes[0].width, inputs[0]),
@@ -266,7 +272,7 @@ impl Operation<Loaded> {
     /// Tells what [`gradients`](Self::gradients) reads.
     pub(super) fn gradient_reads(&self) -> Reads {
         match self {
-            Self::LayerNorm(_) | Self::Gelu(_) => Reads::Inputs,
+            Self::LayerNorm(_) | Self::Gelu(_) | Self::Gate(_) => Reads::Inputs,
             Self::Softmax(..) => Reads::Output,
             Self::Constant(_)
             | Self::Patches(_)
@@ -309,6 +315,10 @@ impl Operation<Loaded> {
                 vec![attention.softmax_backward(commands, images, output, grad)]
             }
             Self::Gelu(form) => vec![gelu_backward(commands, *form, input(), grad)],
+            Self::Gate(form) => {
+                let width = shapes[0].width / 2;
+                vec![gate_backward(commands, *form, width, input(), grad)]
+            }
             Self::Scale(factors) => vec![factors.apply(commands, grad)],
             Self::Arrange(order) => vec![order.undo(commands, shapes[0].width, grad)],
             Self::Restore(order) => vec![order.apply(commands, shapes[0].width, grad)],

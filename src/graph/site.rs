@@ -35,7 +35,7 @@ pub struct Linear {
     pub inputs: usize,
     /// Columns of the result.
     pub outputs: usize,
-    /// The number of equal parts that the outputs are: 3 of q, k and v, 2 of k and v, else 1.
+    /// The number of equal parts that the outputs are: 3 of q, k and v, 2 of k and v or before a gate, else 1.
     pub parts: usize,
     /// The form of GELU whose output the activation is, if it is one's.
     pub after_gelu: Option<Gelu>,

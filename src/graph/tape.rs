@@ -309,6 +309,7 @@ mod tests {
         let x = x
             .average(x + context.restore(&order) + normed)
             .gelu(Gelu::Quick);
+        let x = x + x.linear("fc1", 8).gate(Gelu::Silu);
         let prefix = Parameter::constant(|| vec![0.5; 4]);
         let positions = Parameter::constant(|| (0..24).map(|at| 0.1 * at as f32).collect());
         let x = x.embed(prefix, 1, positions);

@@ -97,6 +97,8 @@ pub(super) struct Share {
 const TANH_FACTOR: f32 = 1.595_769_2;
 const TANH_CUBIC: f32 = 0.044_715;
 const QUICK_FACTOR: f32 = 1.702;
+/// Bounds |x| where the tail is zero in f32, in every form.
+const NO_TAIL: f32 = 128.0;
 
 /// Computes the share for u and its derivative.
 #[inline(always)]
@@ -114,8 +116,7 @@ fn logistic(u: f32, slope: f32) -> Share {
 /// Computes the share of [`Gelu::Tanh`], by the shader's formula.
 #[inline(always)]
 pub(super) fn tanh_share(x: f32) -> Share {
-    // From 64 on, the tail is zero in f32.
-    let y = x.clamp(-64.0, 64.0);
+    let y = x.clamp(-NO_TAIL, NO_TAIL);
     let cubic = TANH_CUBIC * y * y;
     let slope = TANH_FACTOR * (1.0 + 3.0 * cubic);
     logistic(TANH_FACTOR * y * (1.0 + cubic), slope)
@@ -124,7 +125,13 @@ pub(super) fn tanh_share(x: f32) -> Share {
 /// Computes the share of [`Gelu::Quick`], by the shader's formula.
 #[inline(always)]
 pub(super) fn quick_share(x: f32) -> Share {
-    logistic(QUICK_FACTOR * x.clamp(-64.0, 64.0), QUICK_FACTOR)
+    logistic(QUICK_FACTOR * x.clamp(-NO_TAIL, NO_TAIL), QUICK_FACTOR)
+}
+
+/// Computes the share of [`Gelu::Silu`], by the shader's formula.
+#[inline(always)]
+pub(super) fn silu_share(x: f32) -> Share {
+    logistic(x.clamp(-NO_TAIL, NO_TAIL), 1.0)
 }
 
 /// Replaces each value by its GELU; compiled for each instruction set.
@@ -134,6 +141,7 @@ pub(super) fn apply(form: Gelu, values: &mut [f32]) {
         Gelu::Exact => values.iter_mut().for_each(|x| *x *= normal(*x).0),
         Gelu::Tanh => values.iter_mut().for_each(|x| *x *= tanh_share(*x).whole),
         Gelu::Quick => values.iter_mut().for_each(|x| *x *= quick_share(*x).whole),
+        Gelu::Silu => values.iter_mut().for_each(|x| *x *= silu_share(*x).whole),
     }
 }
 
@@ -166,6 +174,7 @@ pub(super) fn share(form: Gelu, x: f64) -> f64 {
             1.0 / (1.0 + (-2.0 * z).exp())
         }
         Gelu::Quick => 1.0 / (1.0 + (-1.702 * x).exp()),
+        Gelu::Silu => 1.0 / (1.0 + (-x).exp()),
     }
 }
 
@@ -177,13 +186,14 @@ pub(super) fn tail_error(form: Gelu, x: f64) -> f64 {
         Gelu::Exact => return (7.0 + x * x) * EPSILON,
         Gelu::Tanh => 1.6 * (x + 0.044715 * x.powi(3)).abs(),
         Gelu::Quick => 1.702 * x.abs(),
+        Gelu::Silu => x.abs(),
     };
     (8.0 + (2.0 + 5.0) * z) * EPSILON
 }
 
-/// Bounds what a device's taking numbers for zero does to the share of x and to its GELU; beyond 64 there is no tail.
+/// Bounds what a device's taking numbers for zero does to the share of x and to its GELU; beyond 128 there is no tail.
 pub(super) fn flushed(x: f64) -> f64 {
-    (1.0 + x.abs().min(64.0)) * SMALLEST
+    (1.0 + x.abs().min(128.0)) * SMALLEST
 }
 
 /// Computes GELU of `x` and a bound on its error. Where the tail is subtracted from 1, or added to it and divided by, only

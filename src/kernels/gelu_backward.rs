@@ -2,7 +2,7 @@
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case, wide};
 use super::gelu::{
-    Share, flushed, form, inputs, normal, quick_share, share, tail_error, tanh_share,
+    Share, flushed, form, inputs, normal, quick_share, share, silu_share, tail_error, tanh_share,
 };
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -16,6 +16,7 @@ pub(crate) static SHADER: Shader = Shader {
     name: "gelu_backward",
     source: concat!(
         include_str!("../../shaders/shared/gelu.wgsl"),
+        include_str!("../../shaders/shared/gelu_slope.wgsl"),
         include_str!("../../shaders/gelu_backward.wgsl"),
     ),
 };
@@ -72,12 +73,12 @@ pub fn gelu_backward(
 fn cpu(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
     let inputs = input.par_chunks(PER_TASK).zip(grad.par_chunks(PER_TASK));
     let tasks = out.par_chunks_mut(PER_TASK).zip(inputs);
-    tasks.for_each(|(out, (input, grad))| slopes(of, input, grad, out));
+    tasks.for_each(|(out, (input, grad))| multiply_by_slopes(of, input, grad, out));
 }
 
-/// Computes some of the gradients; compiled for each instruction set.
+/// Multiplies each gradient by the slope at its input; compiled for each instruction set.
 #[multiversion(targets = "simd")]
-fn slopes(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
+pub(super) fn multiply_by_slopes(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
     let values = out.iter_mut().zip(input).zip(grad);
     match of {
         Gelu::Exact => values.for_each(|((out, &x), grad)| {
@@ -86,6 +87,7 @@ fn slopes(of: Gelu, input: &[f32], grad: &[f32], out: &mut [f32]) {
         }),
         Gelu::Tanh => values.for_each(|((out, &x), grad)| *out = grad * slope(x, tanh_share(x))),
         Gelu::Quick => values.for_each(|((out, &x), grad)| *out = grad * slope(x, quick_share(x))),
+        Gelu::Silu => values.for_each(|((out, &x), grad)| *out = grad * slope(x, silu_share(x))),
     }
 }
 
@@ -98,21 +100,21 @@ fn slope(x: f32, share: Share) -> f32 {
 
 /// Computes the derivative of GELU, and a bound on its error: the two terms cancel near -0.75, so each one's counts. The
 /// second one's factors beside the tail err by 6 epsilons.
-fn exact(of: Gelu, x: f64) -> (f64, f64) {
+pub(super) fn exact(of: Gelu, x: f64) -> (f64, f64) {
     // The derivative of what the logistic function is taken of.
     let inner = match of {
-        Gelu::Exact => 1.0,
+        Gelu::Exact | Gelu::Silu => 1.0,
         Gelu::Tanh => 2.0 * FRAC_2_PI.sqrt() * (1.0 + 3.0 * 0.044715 * x * x),
         Gelu::Quick => 1.702,
     };
     let density = match of {
         Gelu::Exact => (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
-        Gelu::Tanh | Gelu::Quick => inner * share(of, x) * share(of, -x),
+        Gelu::Tanh | Gelu::Quick | Gelu::Silu => inner * share(of, x) * share(of, -x),
     };
     let inexact = share(of, -x.abs()) + x.abs() * density;
     let (of_factors, of_share) = match of {
         Gelu::Exact => (0.0, 2.0),
-        Gelu::Tanh | Gelu::Quick => (6.0, 6.0),
+        Gelu::Tanh | Gelu::Quick | Gelu::Silu => (6.0, 6.0),
     };
     let bound = inexact * (tail_error(of, x) + of_factors * EPSILON)
         + of_share * EPSILON * share(of, x)
@@ -122,8 +124,8 @@ fn exact(of: Gelu, x: f64) -> (f64, f64) {
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "x * (exponential * DENSITY)",
-    wrong: "x * (exponential * 0.39891)",
+    right: "gelu_slope(input[at])",
+    wrong: "gelu_slope(input[at]).xyzz",
 });
 
 pub(super) fn cases() -> Vec<Case> {

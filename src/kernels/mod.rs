@@ -15,6 +15,8 @@ mod exponential;
 mod fake_quantize;
 mod float_product;
 mod fused_attention;
+mod gate;
+mod gate_backward;
 mod gather_rows;
 mod gelu;
 mod gelu_backward;
@@ -74,6 +76,8 @@ pub use fused_attention::{
     CodedAttention, Destination, Encoding, WindowTerms, attention, attention_by,
     attention_strategy, fuses_attention,
 };
+pub use gate::gate;
+pub use gate_backward::gate_backward;
 pub use gather_rows::gather_rows;
 pub use gelu::gelu;
 pub use gelu_backward::gelu_backward;
@@ -148,6 +152,8 @@ kernels! {
     fake_quantize
     float_product
     fused_attention
+    gate
+    gate_backward
     gather_rows
     gelu
     gelu_backward

@@ -72,6 +72,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             Some(format!("blocks.{block}.ls{scale}.gamma"))
         })?;
         registers_without_positions(&mut weights)?;
+        gates_beside_hidden(&mut weights)?;
         biases_without_keys(&mut weights)?;
         projection_without_bias(&mut weights)?;
         query_of_latent(&mut weights)?;
@@ -121,6 +122,31 @@ fn registers_without_positions(weights: &mut Weights) -> Result<()> {
         "tensors: the class token has its position in it, as timm has it with register tokens"
     );
     weights.rename(|name| (name == REGISTERS).then(|| "reg_token".to_owned()))
+}
+
+/// Makes one fc1 of the two products that timm's `SwiGLU` has for the gate and for what it lets through; timm's `GluMlp` has
+/// both in one. DINOv2's own files call that one w12, and fc2 w3.
+fn gates_beside_hidden(weights: &mut Weights) -> Result<()> {
+    const GATE: &str = ".mlp.fc1_g.";
+    weights.rename(|name| {
+        let (block, layer) = name.strip_prefix("blocks.")?.split_once(".mlp.")?;
+        let (layer, parameter) = layer.split_once('.')?;
+        let timms = match layer {
+            "w12" => "fc1",
+            "w3" => "fc2",
+            _ => return None,
+        };
+        Some(format!("blocks.{block}.mlp.{timms}.{parameter}"))
+    })?;
+    let apart = |name: &str| {
+        let hidden = name.replace(GATE, ".mlp.fc1_x.");
+        (name.contains(GATE) && weights.shape(&hidden).is_some()).then(|| (name.to_owned(), hidden))
+    };
+    let apart: Vec<(String, String)> = weights.names().filter_map(apart).collect();
+    for (gate, hidden) in apart {
+        weights.join(&gate.replace(GATE, ".mlp.fc1."), &[&gate, &hidden])?;
+    }
+    Ok(())
 }
 
 /// Leaves out the bias of CLIP's projection, which has none: timm has it as a classifier, whose bias it sets to zero. That of
@@ -471,6 +497,30 @@ mod tests {
             opened(&old).unwrap(),
             expected.map(|(name, at)| (name.to_owned(), at))
         );
+    }
+
+    #[test]
+    fn gated_mlps_have_one_fc1_with_the_gate_first() {
+        let apart = [
+            "blocks.3.mlp.fc1_x.bias",
+            "blocks.3.mlp.fc1_g.bias",
+            "blocks.3.mlp.fc2.bias",
+        ];
+        let expected = [
+            ("blocks.3.mlp.fc1.bias", 1.0),
+            ("blocks.3.mlp.fc2.bias", 2.0),
+        ];
+        assert_eq!(
+            opened(&apart).unwrap(),
+            expected.map(|(name, at)| (name.to_owned(), at))
+        );
+        let dinov2s_own = ["blocks.3.mlp.w12.bias", "blocks.3.mlp.w3.bias"];
+        let expected = ["blocks.3.mlp.fc1.bias", "blocks.3.mlp.fc2.bias"];
+        let found = opened(&dinov2s_own).unwrap();
+        assert!(found.iter().map(|(name, _)| name).eq(expected), "{found:?}");
+        // A gate by itself keeps its name, of which the comparison with the expected tensors tells.
+        let alone = ["blocks.0.mlp.fc1_g.weight"];
+        assert_eq!(opened(&alone).unwrap(), [(alone[0].to_owned(), 0.0)]);
     }
 
     #[test]

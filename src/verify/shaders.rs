@@ -14,6 +14,7 @@ macro_rules! pieces {
 const PIECES: &[(&str, &str)] = pieces! {
     "shared/codes"
     "shared/gelu"
+    "shared/gelu_slope"
     "shared/int8_matrices/side_16"
     "shared/int8_matrices/side_8"
     "shared/integer_product"

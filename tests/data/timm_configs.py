@@ -63,6 +63,7 @@ SUPPORTED = [
     ("vit_small_patch14_reg4_dinov2", SMALL | dict(num_classes=0)),
     ("deit_tiny_distilled_patch16_224", SMALL | dict(num_classes=0)),
     (VIT, SMALL | dict(act_layer="gelu_tanh")),
+    (VIT, SMALL | dict(act_layer="silu")),
     (VIT, SMALL | dict(act_layer="quick_gelu", pre_norm=True, num_classes=0)),
     ("vit_base_patch16_clip_224", SMALL | dict(num_classes=0)),
     ("vit_base_patch16_clip_quickgelu_224", SMALL),
@@ -76,6 +77,11 @@ SUPPORTED = [
     (VIT, SMALL | dict(qkv_bias=False)),
     ("vit_small_patch16_dinov3", SMALL),
     ("vit_small_patch16_dinov3_qkvb", SMALL | dict(global_pool="token", num_classes=5)),
+    ("vit_giant_patch14_dinov2", SMALL | dict(num_classes=0, img_size=224)),
+    ("vit_giant_patch14_reg4_dinov2", SMALL | dict(act_layer="gelu_tanh")),
+    ("vit_small_plus_patch16_dinov3", SMALL),
+    ("vit_7b_patch16_dinov3", SMALL | dict(num_classes=5, swiglu_align_to=0)),
+    ("vit_giant_patch16_lingbot", SMALL | dict(swiglu_mlp=False)),
     ("vit_base_patch16_lingbot", SMALL | dict(img_size=256)),
     ("eva_giant_patch14_224", SMALL | dict(mlp_ratio=4.0, qkv_bias=False)),
     ("eva_giant_patch14_336", SMALL | dict(mlp_ratio=4.0, init_values=1e-5, num_reg_tokens=1)),
@@ -89,7 +95,7 @@ SUPPORTED = [
     (SWIN, SMALL_SWIN | dict(dynamic_img_size=True)),
     ("swin_s3_tiny_224", SMALL_SWIN | dict(window_size=((7, 7), (7, 7)))),
 ]
-FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
 # Networks that can't, and what of them the program must name.
 REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
@@ -104,12 +110,11 @@ REFUSED = [
     (VIT, dict(pool_include_prefix=True), "pool_include_prefix"),
     (VIT, dict(norm_layer="rmsnorm"), "norm_layer"),
     (VIT, dict(act_layer="relu"), "act_layer"),
-    (VIT, dict(act_layer="silu"), "act_layer"),
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
     (VIT, dict(global_pool="prr"), "global_pool"),
-    ("eva02_tiny_patch14_224", {}, "swiglu_mlp"),
-    ("vit_small_plus_patch16_dinov3", dict(depth=1), "swiglu_align_to"),
+    ("eva02_tiny_patch14_224", {}, "use_rot_pos_emb"),
+    ("eva02_tiny_patch14_224", dict(depth=1, scale_mlp=True), "scale_mlp"),
     ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "rope_type"),
     ("vit_small_patch16_dinov3", dict(depth=1, global_pool="map"), "global_pool"),
     (VIT, dict(img_size=230, dynamic_img_pad=True), "dynamic_img_pad"),
@@ -129,11 +134,13 @@ REFUSED = [
 
 
 def as_here(tensors):
-    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one bias for what has two."""
+    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one tensor for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
-        elif not name.endswith("attn.v_bias"):
+        elif ".fc1_g." in name:
+            yield name.replace("fc1_g", "fc1"), torch.cat([tensor, tensors[name.replace("fc1_g", "fc1_x")]])
+        elif not name.endswith("attn.v_bias") and ".fc1_x." not in name:
             yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
 
 

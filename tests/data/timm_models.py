@@ -40,14 +40,15 @@ def folded(tensors):
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
-    "class_token", "qkv_bias",
+    "class_token", "qkv_bias", "mlp_layer",
 }
 # Those of DINOv3's class, whose positions have to be rotary of its kind, or learned.
 ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
-EVA_SIZES = SIZES | set(ROTARY) | {"num_reg_tokens", "use_fc_norm"}
+EVA_SIZES = SIZES | set(ROTARY) | {"num_reg_tokens", "use_fc_norm", "swiglu_mlp", "swiglu_align_to"}
 # Those of BEiT's, whose positions are relative or learned.
 BEIT_SIZES = SIZES | {"use_rel_pos_bias", "use_abs_pos_emb", "use_fc_norm"}
-FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
 
 
 def trained_with(cfg, form):
@@ -67,20 +68,24 @@ def of_beit(arguments):
 
 
 def as_here(tensors):
-    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one bias for what has two."""
+    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one tensor for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
-        elif not name.endswith("attn.v_bias"):
+        elif ".fc1_g." in name:
+            yield name.replace("fc1_g", "fc1"), torch.cat([tensor, tensors[name.replace("fc1_g", "fc1_x")]])
+        elif not name.endswith("attn.v_bias") and ".fc1_x." not in name:
             yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
 
 
 def only_sized(arguments):
     pools = arguments.get("global_pool", "token") in ("token", "avg", "map")
     norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
-    acts = arguments.get("act_layer", "gelu") in FORMS.values()
+    acts = arguments.get("act_layer", "gelu").lower() in FORMS.values()
+    mlps = arguments.get("mlp_layer", "Mlp") in ("Mlp", "GluMlp(gate_last=False)")
+    windows = not isinstance(arguments.get("window_size"), list)
     kinds = set(arguments) <= SIZES or of_eva(arguments) or of_beit(arguments)
-    return kinds and pools and norms and acts and not isinstance(arguments.get("window_size"), list)
+    return kinds and pools and norms and acts and mlps and windows
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())
@@ -102,7 +107,7 @@ for name in sorted(names):
             model.attn_pool.q = torch.nn.Identity()
     stages = model.layers if hasattr(model, "layers") else [model]
     (eps,) = {module.eps for module in model.modules() if isinstance(module, torch.nn.LayerNorm)}
-    (form,) = {FORMS[type(module.act).__name__] for module in model.modules() if isinstance(module, timm.layers.Mlp)}
+    (form,) = {FORMS[type(module.act).__name__] for module in model.modules() if isinstance(module, MLPS)}
     state = dict(as_here(model.state_dict()))
     fact = dict(
         hub_id=default.hf_hub_id,

@@ -196,6 +196,16 @@ MODELS = {
         processor("BeitImageProcessor", 16),
         torch.bfloat16,
     ),
+    "dinov2_gated": (
+        Dinov2Model(Dinov2Config(**DINOV2, use_swiglu_ffn=True)),
+        dict(image_processor_type="BitImageProcessor", size=16, crop_size=16),
+        torch.float32,
+    ),
+    "dinov3_gated": (
+        DINOv3ViTModel(DINOv3ViTConfig(**CLIP, num_register_tokens=2, use_gated_mlp=True, hidden_act="silu")),
+        processor("ViTImageProcessor", 16, resample=2, **IMAGENET),
+        torch.bfloat16,
+    ),
 }
 
 

@@ -18,11 +18,12 @@ from timm.models import SwinTransformer, VisionTransformer
 import tables
 from make_beit import beit
 from make_dinov3 import eva
+from make_gated import dinov2
 from network import Network, lively, weights
 
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
-    "beit_micro",
+    "beit_micro", "gated_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -39,6 +40,8 @@ def build(config):
         return eva(config)
     if config.get("rel_pos_bias"):
         return beit(config)
+    if config.get("gated_mlp"):
+        return dinov2(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],

@@ -133,6 +133,18 @@ tests! {
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // Gated MLPs, with one product for gate and hidden features and with one for each.
+    gated_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    gated_head_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
     mean_micro:
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;

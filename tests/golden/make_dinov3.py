@@ -37,6 +37,8 @@ def eva(config):
         rope_temperature=100,
         rope_rotate_half=True,
         use_fc_norm=False,
+        swiglu_mlp=config.get("gated_mlp", False),
+        swiglu_align_to=4,
         norm_layer=partial(LayerNorm, eps=config["layer_norm_eps"]),
     )
 

@@ -9,7 +9,7 @@ from types import MethodType
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from timm.layers import Attention, AttentionPoolLatent, apply_rot_embed_cat
+from timm.layers import Attention, AttentionPoolLatent, SwiGLU, apply_rot_embed_cat
 from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
@@ -46,8 +46,10 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear) and name != "attn_pool.q":
+            elif isinstance(module, nn.Linear) and not name.endswith(("attn_pool.q", "fc1_g", "fc1_x")):
                 self._replace(module, _linear, self._site(name, True))
+            elif isinstance(module, SwiGLU):
+                self._replace(module, _gate, self._site(f"{name}.fc1", True))
             elif isinstance(module, (Attention, WindowAttention, BeitAttention)):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _attend, *products)
@@ -131,6 +133,13 @@ def _attend_turned(self, x, rope, **_):
     )
     attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
     return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+
+
+def _gate(self, x):
+    # Both products are one here.
+    weight, bias = (torch.cat([getattr(part, name) for part in (self.fc1_g, self.fc1_x)]) for name in ("weight", "bias"))
+    gate, hidden = self.sites[0].multiply(x, weight, bias).chunk(2, -1)
+    return self.fc2(self.norm(self.act(gate) * hidden))
 
 
 def _pool(self, x):

@@ -689,6 +689,7 @@ fn next_codes() -> Vec<Case> {
             (Some(Gelu::Exact), Format::TwinTable, 8, 0.0625),
             (Some(Gelu::Tanh), Format::GeluTwin, 8, 0.0625),
             (Some(Gelu::Quick), Format::GeluTwin, 8, 0.0625),
+            (Some(Gelu::Silu), Format::GeluTwin, 8, 0.0625),
         ] {
             let next = match TABLES.contains(&next_format) {
                 false => {
@@ -713,6 +714,7 @@ fn next_codes() -> Vec<Case> {
                     Some(Gelu::Exact) => "GELU, ",
                     Some(Gelu::Tanh) => "GELU by tanh, ",
                     Some(Gelu::Quick) => "quick GELU, ",
+                    Some(Gelu::Silu) => "SiLU, ",
                 };
                 cases.push(data.codes(&format!("{of_gelu}{what}"), gelu, next.clone()));
             }

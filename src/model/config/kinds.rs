@@ -54,9 +54,6 @@ const NO_VIT: &[(&str, &str)] = &[
         "attn.norm.",
         "a ViT that normalises within its blocks, like BEiT-3",
     ),
-    ("mlp.fc1_g.", "a ViT with gated MLPs"),
-    ("mlp.w12.", "a ViT with gated MLPs"),
-    ("mlp.weights_in.", "a ViT with gated MLPs"),
 ];
 
 /// Lists such parts of names with the kinds of Swin other than [`SwinConfig`](super::SwinConfig)'s that have them.

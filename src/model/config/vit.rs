@@ -41,7 +41,7 @@ pub struct VitConfig {
     pub depth: usize,
     /// Attention heads of a block.
     pub heads: usize,
-    /// Hidden features of a block's MLP.
+    /// Hidden features of a block's MLP: those that fc2 takes.
     pub mlp_dim: usize,
     /// Number of logits; 0 without a classifier.
     pub classes: usize,
@@ -83,6 +83,11 @@ pub struct VitConfig {
     /// name.
     #[serde(skip_serializing_if = "is_absent")]
     pub pre_norm: bool,
+    /// Whether the MLPs are gated: what fc1 gives is twice `mlp_dim` features, of which one half, through
+    /// [`act_layer`](Self::act_layer), is multiplied by the other. timm's `GluMlp` with `gate_last=False` and `SwiGLU`, whose
+    /// fc1_g and fc1_x are here one fc1.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub gated_mlp: bool,
     /// The form of GELU in the MLPs: timm's argument of this name.
     #[serde(skip_serializing_if = "is_absent")]
     pub act_layer: Gelu,
@@ -147,6 +152,8 @@ struct VitForm {
     #[serde(default)]
     pre_norm: bool,
     #[serde(default)]
+    gated_mlp: bool,
+    #[serde(default)]
     act_layer: Gelu,
     #[serde(default)]
     projection: usize,
@@ -186,6 +193,7 @@ impl TryFrom<VitForm> for VitConfig {
             global_pool: form.global_pool,
             fc_norm: form.fc_norm,
             pre_norm: form.pre_norm,
+            gated_mlp: form.gated_mlp,
             act_layer: form.act_layer,
             projection: form.projection,
         };
@@ -217,6 +225,7 @@ impl Default for VitConfig {
             global_pool: GlobalPool::Token,
             fc_norm: false,
             pre_norm: false,
+            gated_mlp: false,
             act_layer: Gelu::Exact,
             projection: 0,
         }
@@ -291,6 +300,14 @@ impl VitConfig {
         matches!(self.global_pool, GlobalPool::Token | GlobalPool::TokenAvg)
     }
 
+    /// Counts what a block's fc1 gives: the hidden features, and those of the gate.
+    fn fc1_outputs(&self) -> usize {
+        match self.gated_mlp {
+            false => self.mlp_dim,
+            true => self.mlp_dim.saturating_mul(2),
+        }
+    }
+
     /// Counts what the head gives: logits, or features of a projection.
     pub fn head_outputs(&self) -> usize {
         self.classes.max(self.projection)
@@ -332,7 +349,7 @@ impl VitConfig {
             }
             pair(name("attn.proj"), vec![dim, dim]);
             pair(name("norm2"), vec![dim]);
-            pair(name("mlp.fc1"), vec![mlp_dim, dim]);
+            pair(name("mlp.fc1"), vec![self.fc1_outputs(), dim]);
             pair(name("mlp.fc2"), vec![dim, mlp_dim]);
         }
         match self.fc_norm {
@@ -421,9 +438,10 @@ impl VitConfig {
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other but the index of
     /// relative positions, which older files of BEiT store.
-    /// The number of heads shows in no shape but that of a table of relative positions, nor does the form of GELU, which is taken to be the
-    /// exact one. The image size is the grid of positions times the patch size, or where positions are rotary, for images of
-    /// any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
+    /// The number of heads shows in no shape but that of a table of relative positions, nor does the form of GELU, which is
+    /// taken to be the exact one, or SiLU in gated MLPs. The image size is the grid of positions times the patch size, or
+    /// where positions are rotary, for images of any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is
+    /// timm's. Where pooled tokens are normalised, or there is
     /// no class token, they are taken to be averaged, as in timm, and where a head reads twice the features, the class token
     /// and the mean; else the answer is the class token's. Behind blocks with a norm before them, a head without a bias is a
     /// projection.
@@ -473,7 +491,11 @@ impl VitConfig {
                 "`pos_embed` has {positions} positions, where {before} before the patches{or_none} and a square grid are expected"
             )));
         }
-        let [mlp_dim, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
+        let [fc1_outputs, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
+        let (mlp_dim, gated_mlp) = match weights.shape("blocks.0.mlp.fc2.weight") {
+            Some([_, taken]) if taken.saturating_mul(2) == fc1_outputs => (*taken, true),
+            _ => (fc1_outputs, false),
+        };
         let pre_norm = weights.shape("norm_pre.weight").is_some();
         let [outputs, pooled] = match weights.shape("head.weight") {
             Some(_) => sizes(weights, "head.weight")?,
@@ -515,7 +537,11 @@ impl VitConfig {
             },
             fc_norm,
             pre_norm,
-            act_layer: Gelu::default(),
+            gated_mlp,
+            act_layer: match gated_mlp {
+                false => Gelu::default(),
+                true => Gelu::Silu,
+            },
             projection,
         };
         config.validate().map_err(problem)?;
@@ -557,6 +583,11 @@ impl VitConfig {
             return Err(
                 "projection goes with pre_norm, and without classes and distilled, as in CLIP"
                     .into(),
+            );
+        }
+        if self.gated_mlp && self.global_pool == GlobalPool::Map {
+            return Err(
+                "gated_mlp goes without a global_pool of map, whose MLP has no gate".into(),
             );
         }
         if self.rotary {
@@ -602,7 +633,8 @@ impl VitConfig {
         if self.global_pool == GlobalPool::TokenAvg && self.fc_norm {
             return Err("token_avg goes without fc_norm, as in transformers".into());
         }
-        block_within("", 1, self.tokens(), [self.heads, self.dim, self.mlp_dim])?;
+        let sizes = [self.heads, self.dim, self.fc1_outputs()];
+        block_within("", 1, self.tokens(), sizes)?;
         positive_eps(self.layer_norm_eps)
     }
 
@@ -665,6 +697,7 @@ impl VitConfig {
                 ),
                 ("fc_norm", file.fc_norm, self.fc_norm),
                 ("pre_norm", file.pre_norm, self.pre_norm),
+                ("gated_mlp", file.gated_mlp, self.gated_mlp),
             ],
         )?;
         if file.head_outputs() > 0 {
@@ -933,6 +966,11 @@ mod tests {
                 ..deit_3_with_positions()
             },
             VitConfig {
+                gated_mlp: true,
+                act_layer: Gelu::Silu,
+                ..micro()
+            },
+            VitConfig {
                 pre_norm: true,
                 ..micro()
             },
@@ -1044,6 +1082,11 @@ mod tests {
             ),
             (
                 r#""classes""#,
+                r#""gated_mlp":true,"global_pool":"map","classes""#,
+                "gated_mlp goes without a global_pool of map",
+            ),
+            (
+                r#""classes""#,
                 r#""class_token":false,"classes""#,
                 "class_token is false, where distilled and a global_pool of token",
             ),
@@ -1065,7 +1108,7 @@ mod tests {
             (
                 r#""classes""#,
                 r#""act_layer":"relu","classes""#,
-                "unknown variant `relu`, expected one of `gelu`, `gelu_tanh`, `quick_gelu`",
+                "unknown variant `relu`, expected one of `gelu`, `gelu_tanh`, `quick_gelu`, `silu`",
             ),
             (
                 r#""classes""#,

@@ -23,6 +23,7 @@ pub const NAMES: Names = Names {
         ("attention.o_proj", "attn.proj"),
         ("layer_scale1.lambda1", "ls1.gamma"),
         ("norm2", "norm2"),
+        ("mlp.gate_proj", "mlp.fc1_g"),
         ("mlp.up_proj", "mlp.fc1"),
         ("mlp.down_proj", "mlp.fc2"),
         ("layer_scale2.lambda1", "ls2.gamma"),

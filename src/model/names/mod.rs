@@ -177,6 +177,7 @@ pub(super) fn to_timms(weights: &mut Weights) -> Result<()> {
         split_pooling(weights, &network.prefix)?;
         distillation_without_head(weights, &network.prefix)?;
     }
+    hidden_beside_gates(weights)?;
     match networks.is_empty() {
         true => Ok(()),
         false => join_qkv(weights),
@@ -191,6 +192,26 @@ fn distillation_without_head(weights: &mut Weights, prefix: &str) -> Result<()> 
         return Ok(());
     }
     weights.rename(|name| (name == token).then(|| format!("{prefix}reg_token")))
+}
+
+/// Renames the half of fc1 that a gate lets through, where the gate is a product of its own, as timm does: DINOv3's files call
+/// it what they call fc1 without a gate.
+fn hidden_beside_gates(weights: &mut Weights) -> Result<()> {
+    const HIDDEN: &str = ".mlp.fc1.";
+    let has_gate = |name: &str| {
+        weights
+            .shape(&name.replace(HIDDEN, ".mlp.fc1_g."))
+            .is_some()
+    };
+    let beside: BTreeSet<String> = weights
+        .names()
+        .filter(|name| name.contains(HIDDEN) && has_gate(name))
+        .map(str::to_owned)
+        .collect();
+    weights.rename(|name| {
+        let hidden = beside.get(name)?;
+        Some(hidden.replace(HIDDEN, ".mlp.fc1_x."))
+    })
 }
 
 /// Splits the queries of a pooling off its keys and values, as timm has them.

@@ -42,6 +42,8 @@ enum Effect {
 /// Names the norm that entry points of CLIP's towers give, with its epsilon.
 const CLIPS_NORM: &str = "LayerNorm(eps=1e-05)";
 const CLIPS_LAYER_NORM_EPS: f32 = 1e-5;
+/// Names the MLP with a gate that timm's `VisionTransformer` can have, as entry points give it (`SwiGLUPacked`).
+const PACKED_GATE: &str = "GluMlp(gate_last=False)";
 /// Names the argument that timm's `pretrained_cfg` may give, too.
 const GLOBAL_POOL: &str = "global_pool";
 
@@ -109,7 +111,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ),
     ("act_layer", Effect::Size),
     ("block_fn", Effect::Kind(&["Block"])),
-    ("mlp_layer", Effect::Kind(&["Mlp"])),
+    ("mlp_layer", Effect::Choice(&["Mlp", PACKED_GATE])),
     ("attn_layer", Effect::Kind(&["Attention", "attn", ""])),
     ("use_naflex", Effect::Kind(&["false"])),
     // Of earlier versions.
@@ -124,8 +126,8 @@ const EVA: &[(&str, Effect)] = &[
     ("num_kv_heads", Effect::Kind(&["null"])),
     ("qkv_fused", Effect::Kind(&["true"])),
     ("qk_norm", Effect::Kind(&["false"])),
-    ("swiglu_mlp", Effect::Kind(&["false"])),
-    ("swiglu_align_to", Effect::Kind(&["0"])),
+    ("swiglu_mlp", Effect::Size),
+    ("swiglu_align_to", Effect::Size),
     ("scale_mlp", Effect::Kind(&["false"])),
     ("scale_attn_inner", Effect::Kind(&["false"])),
     ("attn_type", Effect::Kind(&["eva"])),
@@ -396,10 +398,7 @@ impl Arguments<'_> {
         image_size: Option<usize>,
     ) -> std::result::Result<VitConfig, String> {
         let dim = self.number("embed_dim")?.unwrap_or(sizes.dim);
-        let mlp_dim = match self.ratio("mlp_ratio")? {
-            Some(ratio) => scaled(dim, ratio),
-            None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
-        };
+        let (mlp_dim, gated_mlp) = self.mlp(dim, &sizes)?;
         let global_pool = self.pool()?.unwrap_or(sizes.global_pool);
         let image_size = image_size.unwrap_or(sizes.image_size);
         let patch_size = self.side("patch_size")?.unwrap_or(sizes.patch_size);
@@ -441,7 +440,11 @@ impl Arguments<'_> {
                 _ => sizes.layer_norm_eps,
             },
             pre_norm: self.truth("pre_norm")?.unwrap_or(sizes.pre_norm),
-            act_layer: self.gelu()?.unwrap_or(sizes.act_layer),
+            gated_mlp,
+            act_layer: match self.truth("swiglu_mlp")? {
+                Some(true) => Gelu::Silu,
+                _ => self.gelu()?.unwrap_or(sizes.act_layer),
+            },
             // timm moves the norm behind a mean, unless it is told otherwise.
             fc_norm: self
                 .truth("fc_norm")?
@@ -449,6 +452,29 @@ impl Arguments<'_> {
                 .unwrap_or(global_pool == GlobalPool::Avg),
             ..sizes
         })
+    }
+
+    /// Returns the hidden features that fc2 takes of MLPs between `dim` features, and whether a gate makes them.
+    fn mlp(&self, dim: usize, sizes: &VitConfig) -> std::result::Result<(usize, bool), String> {
+        let hidden = match self.ratio("mlp_ratio")? {
+            Some(ratio) => scaled(dim, ratio),
+            None => dim.saturating_mul(sizes.mlp_dim) / sizes.dim,
+        };
+        if let Some((layer, _)) = self.get("mlp_layer")
+            && is(layer, PACKED_GATE)
+        {
+            // The ratio is that of what fc1 gives.
+            return Ok((hidden / 2, true));
+        }
+        match self.truth("swiglu_mlp")? {
+            Some(true) => {
+                let factor = self.number("swiglu_align_to")?.unwrap_or(0).max(1);
+                let aligned = hidden.checked_next_multiple_of(factor);
+                Ok((aligned.unwrap_or(usize::MAX), true))
+            }
+            Some(false) => Ok((hidden, false)),
+            None => Ok((hidden, sizes.gated_mlp)),
+        }
     }
 
     fn applied_to_swin(
@@ -552,7 +578,7 @@ impl Arguments<'_> {
     fn gelu(&self) -> std::result::Result<Option<Gelu>, String> {
         self.read(
             "act_layer",
-            "`gelu`, `gelu_tanh` or `quick_gelu`",
+            "`gelu`, `gelu_tanh`, `quick_gelu` or `silu`",
             |value| {
                 let name = value.as_str()?.to_lowercase();
                 let form = Gelu::ALL.into_iter().find(|form| form.name() == name);

@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 54] = [
+const FILES: [&str; 64] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -59,12 +59,22 @@ const FILES: [&str; 54] = [
     include_str!("../../../models/vit_small_patch14_dinov2.toml"),
     include_str!("../../../models/vit_base_patch14_dinov2.toml"),
     include_str!("../../../models/vit_large_patch14_dinov2.toml"),
+    include_str!("../../../models/vit_giant_patch14_dinov2.toml"),
     include_str!("../../../models/vit_small_patch14_reg4_dinov2.toml"),
     include_str!("../../../models/vit_base_patch14_reg4_dinov2.toml"),
     include_str!("../../../models/vit_large_patch14_reg4_dinov2.toml"),
+    include_str!("../../../models/vit_giant_patch14_reg4_dinov2.toml"),
     include_str!("../../../models/vit_small_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_small_plus_patch16_dinov3.toml"),
     include_str!("../../../models/vit_base_patch16_dinov3.toml"),
     include_str!("../../../models/vit_large_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_huge_plus_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_7b_patch16_dinov3.toml"),
+    include_str!("../../../models/vit_small_patch16_dinov3_qkvb.toml"),
+    include_str!("../../../models/vit_small_plus_patch16_dinov3_qkvb.toml"),
+    include_str!("../../../models/vit_base_patch16_dinov3_qkvb.toml"),
+    include_str!("../../../models/vit_large_patch16_dinov3_qkvb.toml"),
+    include_str!("../../../models/vit_huge_plus_patch16_dinov3_qkvb.toml"),
     include_str!("../../../models/vit_base_patch32_clip_224.toml"),
     include_str!("../../../models/vit_base_patch32_clip_quickgelu_224.toml"),
     include_str!("../../../models/vit_base_patch16_clip_224.toml"),

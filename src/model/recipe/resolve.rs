@@ -868,7 +868,7 @@ mod tests {
         for (config, expected) in [
             (
                 json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "relu"}),
-                "has hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh` or `quick_gelu` is expected",
+                "has hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu` or `silu` is expected",
             ),
             (
                 json!({"model_args": {"act_layer": "relu"}}),

@@ -258,7 +258,7 @@ fn described(weights: &Weights) -> Result<String> {
             // One head divides every width.
             let sizes = VitConfig::from_shapes(weights, 1)?;
             format!(
-                "a{} ViT with{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
+                "a{} ViT with{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
@@ -270,6 +270,7 @@ fn described(weights: &Weights) -> Result<String> {
                 } else {
                     ""
                 },
+                if sizes.gated_mlp { " gated MLPs," } else { "" },
                 if sizes.pre_norm {
                     " a norm before its blocks,"
                 } else {

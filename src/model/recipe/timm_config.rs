@@ -486,8 +486,8 @@ mod tests {
             ),
             (
                 "/model_args/act_layer",
-                json!("silu"),
-                "has `model_args.act_layer` `silu`, where `gelu`, `gelu_tanh` or `quick_gelu` is expected",
+                json!("relu"),
+                "has `model_args.act_layer` `relu`, where `gelu`, `gelu_tanh`, `quick_gelu` or `silu` is expected",
             ),
             ("/model_args/num_heads", json!(0), "heads is 0"),
             (

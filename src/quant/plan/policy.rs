@@ -143,6 +143,7 @@ impl Policy {
         let heads = operand(activation, levels(activation), Granularity::Head);
         let (a, b) = match &site.kind {
             SiteKind::Linear(linear) => {
+                // What a gate lets through has either sign and any size, so no twin is made for it.
                 let format = match (self.tables, linear.after_gelu.is_some()) {
                     // The smallest level is an offset, which a bias makes up for.
                     (true, true) if linear.has_bias => Format::TwinTable,

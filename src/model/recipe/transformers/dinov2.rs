@@ -1,7 +1,7 @@
 //! transformers' `Dinov2Config` and `Dinov2WithRegistersConfig`.
 
 use super::fields::Fields;
-use crate::model::config::{Architecture, GlobalPool, VitConfig, scaled};
+use crate::model::config::{Architecture, Gelu, GlobalPool, VitConfig, scaled};
 
 /// Reads the network of `Dinov2Model`, which answers with the class token's features.
 pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
@@ -43,19 +43,29 @@ fn with_registers(fields: &Fields) -> Result<VitConfig, String> {
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
     fields.check()?;
-    fields.only("use_swiglu_ffn", &[false.into()])?;
     let dim = fields.number("hidden_size")?.unwrap_or(768);
+    let hidden = scaled(dim, fields.fraction("mlp_ratio")?.unwrap_or(4.0));
+    let gated_mlp = fields.truth("use_swiglu_ffn")?.unwrap_or(false);
     Ok(VitConfig {
         image_size: fields.side("image_size")?.unwrap_or(224),
         patch_size: fields.side("patch_size")?.unwrap_or(14),
         dim,
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads: fields.number("num_attention_heads")?.unwrap_or(12),
-        mlp_dim: scaled(dim, fields.fraction("mlp_ratio")?.unwrap_or(4.0)),
+        mlp_dim: match gated_mlp {
+            false => hidden,
+            // As many weights as without a gate, so two thirds of the features, and of these a multiple of eight.
+            true => scaled(hidden, 2.0 / 3.0).div_ceil(8).saturating_mul(8),
+        },
+        gated_mlp,
         classes: 0,
         layer_norm_eps: fields.fraction("layer_norm_eps")?.unwrap_or(1e-6) as f32,
         layer_scale: true,
-        act_layer: fields.gelu()?.unwrap_or_default(),
+        act_layer: match gated_mlp {
+            false => fields.gelu()?.unwrap_or_default(),
+            // Whatever `hidden_act` says.
+            true => Gelu::Silu,
+        },
         qkv_bias: fields.truth("qkv_bias")?.unwrap_or(true),
         ..VitConfig::default()
     })
@@ -78,8 +88,14 @@ mod tests {
             let found: Result<_, String> = read(&Fields::of(told.as_object().unwrap()));
             assert_eq!(found, Ok(timms.clone()));
         }
-        let told = json!({"use_swiglu_ffn": true});
-        let problem = of_classes(&Fields::of(told.as_object().unwrap())).unwrap_err();
-        assert!(problem.contains("has use_swiglu_ffn true, where only false"));
+    }
+
+    #[test]
+    fn a_gated_mlp_has_two_thirds_of_the_features() {
+        let timms = &recipe_named("vit_giant_patch14_dinov2").unwrap();
+        let told = json!({"image_size": 518, "hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24,
+            "hidden_act": "gelu", "use_swiglu_ffn": true});
+        let found: Result<_, String> = of_features(&Fields::of(told.as_object().unwrap()));
+        assert_eq!(found.as_ref(), Ok(&timms.architecture));
     }
 }

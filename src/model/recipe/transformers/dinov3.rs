@@ -7,7 +7,6 @@ use crate::model::config::{Architecture, VitConfig};
 pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
     fields.check()?;
     fields.only("rope_theta", &[100.into()])?;
-    fields.only("use_gated_mlp", &[false.into()])?;
     fields.only("proj_bias", &[true.into()])?;
     fields.only("mlp_bias", &[true.into()])?;
     Ok(Architecture::Vit(VitConfig {
@@ -23,6 +22,7 @@ pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
         rotary: true,
         layer_scale: true,
         reg_tokens: fields.number("num_register_tokens")?.unwrap_or(0),
+        gated_mlp: fields.truth("use_gated_mlp")?.unwrap_or(false),
         act_layer: fields.gelu()?.unwrap_or_default(),
         ..VitConfig::default()
     }))
@@ -76,12 +76,25 @@ mod tests {
     }
 
     #[test]
+    fn a_gate_has_the_form_that_is_told() {
+        let timms = &recipe_named("vit_small_plus_patch16_dinov3").unwrap();
+        let found = told(
+            json!({"image_size": 256, "query_bias": false, "value_bias": false, "num_register_tokens": 4,
+            "use_gated_mlp": true, "hidden_act": "silu"}),
+        );
+        let Architecture::Vit(timms) = timms.architecture.clone() else {
+            panic!("a ViT");
+        };
+        let expected = VitConfig {
+            global_pool: GlobalPool::Token,
+            ..timms
+        };
+        assert_eq!(found, Ok(Architecture::Vit(expected)));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (fields, says) in [
-            (
-                json!({"use_gated_mlp": true}),
-                "has use_gated_mlp true, where only false",
-            ),
             (
                 json!({"rope_theta": 10000}),
                 "has rope_theta 10000, where only 100",
