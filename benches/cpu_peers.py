@@ -5,7 +5,7 @@
     python benches/cpu_peers.py M.safetensors IMAGES [--architecture deit_tiny_patch16_224] [--rounds 3]
 
 IMAGES is a folder that int8 models are calibrated on. Every figure is images a second, the best of the rounds; the
-programs take turns, so that what else the machine does falls on all of them. Ours are those of `bench --device cpu`.
+programs take turns, so that what else the machine does falls on all of them. Ours are those of `bench --networks`.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def rate(run, images, seconds=2.0):
 
 def ours(checkpoint):
     """Returns images a second of this program, by precision and batch."""
-    command = [PROGRAM, "bench", "--device", "cpu", "--model", checkpoint, "--json"]
+    command = [PROGRAM, "bench", "--device", "cpu", "--networks", "--model", checkpoint, "--json"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     figures = report["networks"][0]["figures"]
     return {(f["precision"], f["batch"]): f["images_per_second"] for f in figures}
