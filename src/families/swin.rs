@@ -79,6 +79,7 @@ fn block(config: &SwinConfig, stage: &Stage, name: String) -> Block {
             hidden: stage.mlp_dim,
             gelu: Gelu::Exact,
             is_gated: false,
+            norm_eps: None,
         },
         has_qkv_bias: true,
         turns: None,

@@ -30,8 +30,6 @@ const NO_VIT: &[(&str, &str)] = &[
     ("patch_embed.backbone.", "a hybrid of ViT and CNN"),
     ("attn.relative_position_bias_table", "a BEiT"),
     ("rel_pos_bias.", "a BEiT"),
-    ("attn.q_bias", "an EVA"),
-    ("attn.q_proj.", "an EVA"),
     ("rope", "a ViT with rotary positions of its own"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
@@ -193,18 +191,6 @@ mod tests {
                     ],
                 ),
                 "is a BEiT",
-            ),
-            (
-                refusal(VIT, whole, &["blocks.0.attn.q_bias", "fc_norm.weight"]),
-                "is an EVA",
-            ),
-            (
-                refusal(
-                    VIT,
-                    whole,
-                    &["blocks.0.attn.q_proj.weight", "blocks.0.mlp.fc1_g.weight"],
-                ),
-                "is an EVA",
             ),
             (
                 refusal(

@@ -1,4 +1,4 @@
-//! The sizes of ViT and what is made of it: DeiT, DINOv2 and DINOv3, the image towers of CLIP and SigLIP.
+//! The sizes of ViT and what is made of it: DeiT, DINOv2 and DINOv3, EVA-02, the image towers of CLIP and SigLIP.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,8 @@ use crate::format::Gelu;
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
 /// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and
 /// a [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and
-/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's.
+/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's, with
+/// [turns besides learned ones](Self::ref_feat_shape) EVA-02's.
 /// [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads instead of the class token;
 /// without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,10 @@ pub struct VitConfig {
     /// Whether queries and keys of patches are turned by where the patches lie, as in DINOv3, instead of learned positions.
     #[serde(skip_serializing_if = "is_absent")]
     pub rotary: bool,
+    /// Patches along one side of the images that EVA-02 was trained with: its queries and keys are turned by where the patches
+    /// lie in that grid, besides learned positions. 0 without such turns. timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub ref_feat_shape: usize,
     /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
     #[serde(skip_serializing_if = "is_absent")]
     pub layer_scale: bool,
@@ -78,6 +83,9 @@ pub struct VitConfig {
     /// fc1_g and fc1_x are here one fc1.
     #[serde(skip_serializing_if = "is_absent")]
     pub gated_mlp: bool,
+    /// Whether what fc2 takes is normalised: timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub scale_mlp: bool,
     /// The form of GELU in the MLPs: timm's argument of this name.
     #[serde(skip_serializing_if = "is_absent")]
     pub act_layer: Gelu,
@@ -125,6 +133,8 @@ struct VitForm {
     #[serde(default)]
     rotary: bool,
     #[serde(default)]
+    ref_feat_shape: usize,
+    #[serde(default)]
     layer_scale: bool,
     #[serde(default)]
     no_embed_class: bool,
@@ -138,6 +148,8 @@ struct VitForm {
     pre_norm: bool,
     #[serde(default)]
     gated_mlp: bool,
+    #[serde(default)]
+    scale_mlp: bool,
     #[serde(default)]
     act_layer: Gelu,
     #[serde(default)]
@@ -171,6 +183,7 @@ impl TryFrom<VitForm> for VitConfig {
             class_token: form.class_token,
             qkv_bias: form.qkv_bias,
             rotary: form.rotary,
+            ref_feat_shape: form.ref_feat_shape,
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
             reg_tokens: form.reg_tokens,
@@ -178,6 +191,7 @@ impl TryFrom<VitForm> for VitConfig {
             fc_norm: form.fc_norm,
             pre_norm: form.pre_norm,
             gated_mlp: form.gated_mlp,
+            scale_mlp: form.scale_mlp,
             act_layer: form.act_layer,
             projection: form.projection,
         };
@@ -202,6 +216,7 @@ impl Default for VitConfig {
             class_token: true,
             qkv_bias: true,
             rotary: false,
+            ref_feat_shape: 0,
             layer_scale: false,
             no_embed_class: false,
             reg_tokens: 0,
@@ -209,6 +224,7 @@ impl Default for VitConfig {
             fc_norm: false,
             pre_norm: false,
             gated_mlp: false,
+            scale_mlp: false,
             act_layer: Gelu::Exact,
             projection: 0,
         }
@@ -319,6 +335,9 @@ impl VitConfig {
             pair(name("norm2"), vec![dim]);
             pair(name("mlp.fc1"), vec![self.fc1_outputs(), dim]);
             pair(name("mlp.fc2"), vec![dim, mlp_dim]);
+            if self.scale_mlp {
+                pair(name("mlp.norm"), vec![mlp_dim]);
+            }
         }
         match self.fc_norm {
             false => pair("norm".into(), vec![dim]),
@@ -371,7 +390,7 @@ impl VitConfig {
     }
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other.
-    /// The number of heads shows in no shape, nor does the form of GELU, which is taken to be the exact one, or SiLU in gated
+    /// The number of heads shows in no shape, nor do turns beside learned positions, which are taken not to be there, nor does the form of GELU, which is taken to be the exact one, or SiLU in gated
     /// MLPs. The image size
     /// is the grid of positions times the patch size, or where positions are rotary, for images of any size,
     /// [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
@@ -449,6 +468,7 @@ impl VitConfig {
             class_token,
             qkv_bias: weights.shape("blocks.0.attn.qkv.bias").is_some(),
             rotary,
+            ref_feat_shape: 0,
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
             reg_tokens,
@@ -461,6 +481,7 @@ impl VitConfig {
             fc_norm,
             pre_norm,
             gated_mlp,
+            scale_mlp: weights.shape("blocks.0.mlp.norm.weight").is_some(),
             act_layer: match gated_mlp {
                 false => Gelu::default(),
                 true => Gelu::Silu,
@@ -508,20 +529,29 @@ impl VitConfig {
                     .into(),
             );
         }
-        if self.gated_mlp && self.global_pool == GlobalPool::Map {
+        if (self.gated_mlp || self.scale_mlp) && self.global_pool == GlobalPool::Map {
             return Err(
-                "gated_mlp goes without a global_pool of map, whose MLP has no gate".into(),
+                "gated_mlp and scale_mlp go without a global_pool of map, whose MLP has neither gate nor norm"
+                    .into(),
             );
         }
-        if self.rotary {
+        if self.rotary || self.ref_feat_shape > 0 {
             // Each of two coordinates turns half of the pairs.
             divisible(&[("head_dim", self.head_dim(), "a rotation's", 4)])?;
-            if self.distilled || self.no_embed_class || !self.class_token {
-                return Err(
-                    "rotary goes with a class token, and without distilled and no_embed_class"
-                        .into(),
-                );
-            }
+        }
+        if self.ref_feat_shape > MAX_SIZE {
+            return Err(format!(
+                "ref_feat_shape is {}, where at most {MAX_SIZE} is expected",
+                self.ref_feat_shape
+            ));
+        }
+        if self.rotary && self.ref_feat_shape > 0 {
+            return Err("rotary and ref_feat_shape exclude each other".into());
+        }
+        if self.rotary && (self.distilled || self.no_embed_class || !self.class_token) {
+            return Err(
+                "rotary goes with a class token, and without distilled and no_embed_class".into(),
+            );
         }
         if self.distilled && self.reg_tokens > 0 {
             return Err("distilled and reg_tokens exclude each other, as in timm".into());
@@ -596,6 +626,7 @@ impl VitConfig {
                 ("fc_norm", file.fc_norm, self.fc_norm),
                 ("pre_norm", file.pre_norm, self.pre_norm),
                 ("gated_mlp", file.gated_mlp, self.gated_mlp),
+                ("scale_mlp", file.scale_mlp, self.scale_mlp),
             ],
         )?;
         if file.head_outputs() > 0 {
@@ -773,6 +804,10 @@ mod tests {
                 ..micro()
             },
             VitConfig {
+                scale_mlp: true,
+                ..micro()
+            },
+            VitConfig {
                 pre_norm: true,
                 ..micro()
             },
@@ -885,7 +920,12 @@ mod tests {
             (
                 r#""classes""#,
                 r#""gated_mlp":true,"global_pool":"map","classes""#,
-                "gated_mlp goes without a global_pool of map",
+                "gated_mlp and scale_mlp go without a global_pool of map",
+            ),
+            (
+                r#""classes""#,
+                r#""rotary":true,"ref_feat_shape":16,"classes""#,
+                "rotary and ref_feat_shape exclude each other",
             ),
             (
                 r#""classes""#,

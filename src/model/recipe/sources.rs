@@ -265,11 +265,7 @@ fn described(weights: &Weights) -> Result<String> {
                 } else {
                     ""
                 },
-                if sizes.gated_mlp {
-                    " gated MLPs,"
-                } else {
-                    ""
-                },
+                if sizes.gated_mlp { " gated MLPs," } else { "" },
                 if sizes.pre_norm {
                     " a norm before its blocks,"
                 } else {
