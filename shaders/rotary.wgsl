@@ -1,5 +1,5 @@
-// qkv [images, tokens, 3, heads, head_dim] with queries and keys of patches turned: feature d and feature d + head_dim / 2
-// are a pair, (a, b), and become (a cos - b sin, b cos + a sin). Values stay as they are, and so do the tokens before the
+// qkv [images, tokens, 3, heads, head_dim] with queries and keys of patches turned: feature d and feature d + apart are a
+// pair, (a, b), and become (a cos - b sin, b cos + a sin). Values stay as they are, and so do the tokens before the
 // patches. Back the way it came a pair turns by the angle's opposite.
 //
 // One invocation computes one element.
@@ -12,6 +12,8 @@ struct Parameters {
     prefix: u32,
     heads: u32,
     head_dim: u32,
+    // Places between the two features of a pair: head_dim / 2, or 1 where they are neighbours.
+    apart: u32,
     // 1, or -1 to turn back.
     direction: f32,
 }
@@ -39,12 +41,13 @@ fn main(
         out[at] = qkv[at];
         return;
     }
-    let half_dim = p.head_dim / 2u;
     let feature = at % p.head_dim;
-    let turn = turns[(token - p.prefix) * half_dim + feature % half_dim];
-    if feature < half_dim {
-        out[at] = qkv[at] * turn.x - qkv[at + half_dim] * (turn.y * p.direction);
+    // As many first features of pairs follow each other as lie between the two of a pair.
+    let pair = feature / (2u * p.apart) * p.apart + feature % p.apart;
+    let turn = turns[(token - p.prefix) * (p.head_dim / 2u) + pair];
+    if feature / p.apart % 2u == 0u {
+        out[at] = qkv[at] * turn.x - qkv[at + p.apart] * (turn.y * p.direction);
     } else {
-        out[at] = qkv[at] * turn.x + qkv[at - half_dim] * (turn.y * p.direction);
+        out[at] = qkv[at] * turn.x + qkv[at - p.apart] * (turn.y * p.direction);
     }
 }

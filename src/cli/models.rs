@@ -62,7 +62,7 @@ fn blocks(architecture: &Architecture) -> String {
             sizes.dim,
             sizes.heads,
             if sizes.distilled { ", distilled" } else { "" },
-            if sizes.rotary {
+            if sizes.rotary || sizes.ref_feat_shape > 0 {
                 ", rotary positions"
             } else {
                 ""

@@ -29,6 +29,7 @@ pub fn attention_pool<'g>(config: &VitConfig, x: Value<'g>) -> Value<'g> {
         hidden: config.mlp_dim,
         gelu: config.act_layer,
         is_gated: false,
+        norm_eps: None,
     };
     pooled + mlp.of(normed, &layer("mlp"))
 }

@@ -1,6 +1,6 @@
 //! The block that ViT and Swin are made of (timm's `Block` and `SwinTransformerBlock`).
 
-use crate::graph::{Arrangement, Attention, Parameter, Value, WindowBias};
+use crate::graph::{Arrangement, Attention, Parameter, Turns, Value, WindowBias};
 use crate::model::config::Gelu;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Block {
     /// Whether qkv has a bias.
     pub has_qkv_bias: bool,
     /// What queries and keys are turned by, where positions are rotary.
-    pub turns: Option<Parameter>,
+    pub turns: Option<Turns<Parameter>>,
     /// What is added to the scores, where positions are relative.
     pub bias: Option<WindowBias<Parameter>>,
     /// The tokens, window by window, with padding where an image doesn't fill the windows; where attention keeps to them.
@@ -34,16 +34,22 @@ pub struct Mlp {
     pub gelu: Gelu,
     /// Whether one half of what fc1 gives, through GELU, is multiplied by the other half.
     pub is_gated: bool,
+    /// The ε of a LayerNorm before fc2, where there is one.
+    pub norm_eps: Option<f32>,
 }
 
 impl Mlp {
     /// Describes fc2(gelu(fc1(x))) of the MLP called `name`, as in `blocks.0.mlp`, or where it is gated fc2(gelu(g) · h), g
-    /// and h the halves of fc1(x).
+    /// and h the halves of fc1(x). What fc2 takes may be normalised.
     pub fn of<'g>(&self, x: Value<'g>, name: &str) -> Value<'g> {
         let fc1 = format!("{name}.fc1");
         let hidden = match self.is_gated {
             false => x.linear(&fc1, self.hidden).gelu(self.gelu),
             true => x.linear(&fc1, 2 * self.hidden).gate(self.gelu),
+        };
+        let hidden = match self.norm_eps {
+            None => hidden,
+            Some(eps) => hidden.layer_norm(&format!("{name}.norm"), eps),
         };
         hidden.linear(&format!("{name}.fc2"), x.shape().width)
     }

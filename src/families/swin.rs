@@ -86,6 +86,7 @@ fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Bloc
             hidden: stage.mlp_dim,
             gelu: Gelu::Exact,
             is_gated: false,
+            norm_eps: None,
         },
         has_qkv_bias: true,
         turns: None,

@@ -1,13 +1,16 @@
 //! ViT, DeiT, DINOv2 and the image towers of CLIP and SigLIP: timm's `VisionTransformer` with learned positions, with a
 //! class token, LayerScale, register tokens and a norm before the blocks or without, and `VisionTransformerDistilled`;
-//! DINOv3, which is timm's `Eva` with rotary positions; BEiT, timm's `Beit`, with relative ones. Their heads read the class token, the mean of the patches, or what
+//! DINOv3 and EVA-02, which are timm's `Eva` with rotary positions; BEiT, timm's `Beit`, with relative ones. Their heads
+//! read the class token, the mean of the patches, or what
 //! attention makes of these.
 
 use super::attention_pool::attention_pool;
 use super::block::{Block, Mlp};
 use super::relative_positions::bias;
-use super::rotary::turns;
-use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
+use super::rotary::{of_dinov3, of_eva02};
+use crate::graph::{
+    Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Turns, Value, WindowBias,
+};
 use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
 use std::sync::Arc;
 
@@ -39,11 +42,10 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
                 hidden: config.mlp_dim,
                 gelu: config.act_layer,
                 is_gated: config.gated_mlp,
+                norm_eps: config.scale_mlp.then_some(config.layer_norm_eps),
             },
             has_qkv_bias: config.qkv_bias,
-            turns: config
-                .rotary
-                .then(|| turns(config.grid(), config.head_dim())),
+            turns: turns(config),
             bias: config
                 .rel_pos_bias
                 .then(|| relative_positions(config, &name)),
@@ -69,6 +71,16 @@ fn relative_positions(config: &VitConfig, block: &str) -> WindowBias<Parameter> 
     WindowBias {
         bias: bias(block, grid, class_tokens, config.heads),
         mask: Parameter::constant(move || vec![0.0; scores]),
+    }
+}
+
+/// Describes what queries and keys are turned by: where patches lie, instead of learned positions, or besides them.
+fn turns(config: &VitConfig) -> Option<Turns<Parameter>> {
+    let (grid, head_dim) = (config.grid(), config.head_dim());
+    match (config.rotary, config.ref_feat_shape) {
+        (true, _) => Some(of_dinov3(grid, head_dim)),
+        (false, 0) => None,
+        (false, trained) => Some(of_eva02(grid, trained, head_dim)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The description of a stretch of a network, forward only.
 
 use super::norm::Norm;
-use super::operation::{Described, Embedding, Operation, PatchGrid, Stage};
+use super::operation::{Described, Embedding, Operation, PatchGrid, Stage, Turns};
 use super::order::Arrangement;
 use super::parameter::Parameter;
 use super::shape::Shape;
@@ -224,9 +224,8 @@ impl<'g> Value<'g> {
         self.push(node, shape)
     }
 
-    /// Turns the queries and keys of the patches, the last tokens of this value, which is qkv `[N, 3 · dim]`, by the angles
-    /// whose cosines and sines are `turns` `[patches, D / 2, 2]`.
-    pub fn rotary(self, attention: Attention, turns: Parameter) -> Self {
+    /// Turns the queries and keys of the patches, the last tokens of this value, which is qkv `[N, 3 · dim]`.
+    pub fn rotary(self, attention: Attention, turns: Turns<Parameter>) -> Self {
         self.operation(Operation::Rotary(attention, turns), self.shape())
     }
 

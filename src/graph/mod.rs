@@ -29,7 +29,7 @@ pub use layer_scale::LayerScale;
 pub use network::Network;
 pub use norm::Normed;
 pub use norm_readers::NormReaders;
-pub use operation::{Described, PatchGrid};
+pub use operation::{Described, PatchGrid, Turns};
 pub use order::{Arrangement, Order};
 pub use parameter::Parameter;
 pub use products::{FloatProducts, FloatingProducts, LinearWeights, Products, SelfAttention};

@@ -101,6 +101,15 @@ impl<T> Embedding<T> {
     }
 }
 
+/// Holds what the pairs of a head's features are turned by.
+#[derive(Clone)]
+pub struct Turns<T> {
+    /// The cosines and sines of the angles, `[patches, D / 2, 2]`.
+    pub of_pairs: T,
+    /// Places between the two features of a pair: D / 2, or 1 where they are neighbours.
+    pub apart: usize,
+}
+
 /// Describes one operation on a value `[images, rows, width]`, on two of them, or on none.
 pub enum Operation<S: Stage> {
     /// Gives each image the same values.
@@ -111,9 +120,8 @@ pub enum Operation<S: Stage> {
     Embed(S::Embedding),
     /// Normalises each row.
     LayerNorm(S::Norm),
-    /// Turns the queries and keys of the patches, which are an attention's last tokens, by the angles whose cosines and
-    /// sines these are, `[patches, D / 2, 2]`.
-    Rotary(Attention, S::Values),
+    /// Turns the queries and keys of the patches, which are an attention's last tokens.
+    Rotary(Attention, Turns<S::Values>),
     /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
     /// Computes GELU, in this form, of each element.
@@ -186,7 +194,11 @@ impl Operation<Described> {
                 bias: loader.tensor(&norm.bias)?,
                 eps: norm.eps,
             })),
-            Self::Rotary(attention, turns) => Operation::Rotary(*attention, loader.tensor(turns)?),
+            Self::Rotary(attention, turns) => {
+                let Turns { of_pairs, apart } = turns;
+                let (of_pairs, apart) = (loader.tensor(of_pairs)?, *apart);
+                Operation::Rotary(*attention, Turns { of_pairs, apart })
+            }
             Self::Softmax(attention, None) => Operation::Softmax(*attention, None),
             Self::Softmax(attention, Some(bias)) => {
                 let bias = WindowBias {
@@ -251,7 +263,7 @@ impl Operation<Loaded> {
             }
             Self::LayerNorm(norm) => norm.of(inputs[0]).values(commands, images),
             Self::Rotary(attention, turns) => {
-                let shape = attention.rotary(turns);
+                let (shape, turns) = (attention.rotary(turns), &turns.of_pairs);
                 rotary(commands, &shape, Direction::Forward, inputs[0], turns)
             }
             Self::Softmax(attention, bias) => {
@@ -306,7 +318,7 @@ impl Operation<Loaded> {
             }
             Self::LayerNorm(norm) => vec![norm.backward(commands, input(), grad)],
             Self::Rotary(attention, turns) => {
-                let shape = attention.rotary(turns);
+                let (shape, turns) = (attention.rotary(turns), &turns.of_pairs);
                 vec![rotary(commands, &shape, Direction::Back, grad, turns)]
             }
             Self::Softmax(attention, _) => {
@@ -346,13 +358,14 @@ fn repeated(commands: &mut Commands, images: usize, values: &Buffer<f32>) -> Buf
 }
 
 impl Attention {
-    /// Describes the turning of queries and keys by `turns` `[patches, D / 2, 2]`.
-    fn rotary(&self, turns: &Buffer<f32>) -> Rotary {
+    /// Describes the turning of queries and keys by `turns`.
+    fn rotary(&self, turns: &Turns<Buffer<f32>>) -> Rotary {
         Rotary {
             tokens: self.tokens,
-            prefix: self.tokens - turns.len() / self.head_dim,
+            prefix: self.tokens - turns.of_pairs.len() / self.head_dim,
             heads: self.heads,
             head_dim: self.head_dim,
+            apart: turns.apart,
         }
     }
 }

@@ -273,7 +273,7 @@ mod tests {
     use crate::format::Gelu;
     use crate::graph::operation::Loader;
     use crate::graph::{
-        Arrangement, Attention, Graph, LinearWeights, Parameter, Value, WindowBias,
+        Arrangement, Attention, Graph, LinearWeights, Parameter, Turns, Value, WindowBias,
     };
     use std::sync::Arc;
 
@@ -299,6 +299,10 @@ mod tests {
             windows: 1,
             tokens: 6,
             ..attention
+        };
+        let turns = Turns {
+            of_pairs: turns,
+            apart: 1,
         };
         let qkv = qkv.rotary(all, turns);
         let probabilities = qkv.scores("qk".into(), attention, qkv);

@@ -22,6 +22,8 @@ pub struct Rotary {
     pub heads: usize,
     /// Features of a head, an even number.
     pub head_dim: usize,
+    /// Places between the two features of a pair: half of the head's, or 1 where they are neighbours.
+    pub apart: usize,
 }
 
 /// Says which way pairs turn.
@@ -50,6 +52,7 @@ struct Parameters {
     prefix: u32,
     heads: u32,
     head_dim: u32,
+    apart: u32,
     direction: f32,
 }
 
@@ -60,10 +63,11 @@ super::layout_test::uniform!(Parameters {
     prefix,
     heads,
     head_dim,
+    apart,
     direction
 });
 
-/// Turns the pairs (d, d + head_dim / 2) of each head's queries and keys by the angles whose cosines and sines are
+/// Turns the pairs (d, d + apart) of each head's queries and keys by the angles whose cosines and sines are
 /// `turns` `[tokens - prefix, head_dim / 2, 2]`. Values and the tokens before the patches stay as they are.
 pub fn rotary(
     commands: &mut Commands,
@@ -88,6 +92,7 @@ pub fn rotary(
                 prefix: shape.prefix as u32,
                 heads: shape.heads as u32,
                 head_dim: shape.head_dim as u32,
+                apart: shape.apart as u32,
                 direction: direction.sign(),
             };
             commands.dispatch(
@@ -108,8 +113,9 @@ fn cpu(shape: &Rotary, sign: f32, qkv: &[f32], turns: &[f32], out: &mut [f32]) {
         prefix,
         heads,
         head_dim,
+        apart,
     } = *shape;
-    let (dim, half) = (heads * head_dim, head_dim / 2);
+    let dim = heads * head_dim;
     out.par_chunks_mut(3 * dim)
         .zip(qkv.par_chunks(3 * dim))
         .enumerate()
@@ -125,9 +131,10 @@ fn cpu(shape: &Rotary, sign: f32, qkv: &[f32], turns: &[f32], out: &mut [f32]) {
             {
                 for (pair, turn) in turns.chunks_exact(2).enumerate() {
                     let (cos, sin) = (turn[0], turn[1] * sign);
-                    let (a, b) = (qkv[pair], qkv[pair + half]);
-                    out[pair] = a * cos - b * sin;
-                    out[pair + half] = b * cos + a * sin;
+                    let first = pair / apart * (2 * apart) + pair % apart;
+                    let (a, b) = (qkv[first], qkv[first + apart]);
+                    out[first] = a * cos - b * sin;
+                    out[first + apart] = b * cos + a * sin;
                 }
             }
         });
@@ -135,15 +142,19 @@ fn cpu(shape: &Rotary, sign: f32, qkv: &[f32], turns: &[f32], out: &mut [f32]) {
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "feature % half_dim",
-    wrong: "feature / 2u",
+    right: "feature / p.apart % 2u == 0u",
+    wrong: "feature < p.apart",
 });
 
-/// Lists cases both ways, with tokens before the patches and without.
+/// Lists cases both ways, with tokens before the patches and without, of pairs that are halves of a head apart and of
+/// neighbours.
 pub(super) fn cases() -> Vec<Case> {
     let sizes = [(1, 1, 0, 1, 4), (2, 9, 5, 3, 8), (3, 66, 1, 2, 20)];
-    let cases = sizes.into_iter().flat_map(|sizes| {
-        [Direction::Forward, Direction::Back].map(|direction| case_of(sizes, direction))
+    let sizes = sizes
+        .into_iter()
+        .flat_map(|sizes @ (.., head_dim)| [head_dim / 2, 1].map(|apart| (sizes, apart)));
+    let cases = sizes.flat_map(|(sizes, apart)| {
+        [Direction::Forward, Direction::Back].map(|direction| case_of(sizes, apart, direction))
     });
     cases.collect()
 }
@@ -151,6 +162,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Computes what a complex number of each pair becomes when it is multiplied by that of its turn: two products and a sum.
 fn case_of(
     (images, tokens, prefix, heads, head_dim): (usize, usize, usize, usize, usize),
+    apart: usize,
     direction: Direction,
 ) -> Case {
     let shape = Rotary {
@@ -158,10 +170,13 @@ fn case_of(
         prefix,
         heads,
         head_dim,
+        apart,
     };
     let (patches, half) = (tokens - prefix, head_dim / 2);
+    let of_neighbours = if apart == 1 { " neighbours" } else { "" };
     let described = case(
-        format!("{images}x({prefix}+{patches})x{heads}x{head_dim} {direction:?}").to_lowercase(),
+        format!("{images}x({prefix}+{patches})x{heads}x{head_dim}{of_neighbours} {direction:?}")
+            .to_lowercase(),
         move || {
             let mut random = Random::new(head_dim as u64);
             let qkv = random.bell(images * tokens * 3 * heads * head_dim, 0.0, 1.0);
@@ -180,13 +195,17 @@ fn case_of(
             if part == 2 || token < prefix {
                 return (qkv[at], SMALLEST);
             }
-            let pair = ((token - prefix) * half + feature % half) * 2;
-            let (cos, sin) = (turns[pair], turns[pair + 1]);
-            let sin = match (direction, feature < half) {
+            let (pair, is_first) = match apart {
+                1 => (feature / 2, feature % 2 == 0),
+                _ => (feature % half, feature < half),
+            };
+            let turn = ((token - prefix) * half + pair) * 2;
+            let (cos, sin) = (turns[turn], turns[turn + 1]);
+            let sin = match (direction, is_first) {
                 (Direction::Forward, true) | (Direction::Back, false) => -sin,
                 _ => sin,
             };
-            let partner = at - feature + (feature + half) % head_dim;
+            let partner = if is_first { at + apart } else { at - apart };
             let (own, other) = (qkv[at] * cos, qkv[partner] * sin);
             let bound = 2.0 * EPSILON * (own.abs() + other.abs()) + SMALLEST;
             (own + other, bound)

@@ -73,6 +73,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
         })?;
         registers_without_positions(&mut weights)?;
         gates_beside_hidden(&mut weights)?;
+        queries_beside_keys_and_values(&mut weights)?;
         biases_without_keys(&mut weights)?;
         projection_without_bias(&mut weights)?;
         query_of_latent(&mut weights)?;
@@ -162,6 +163,17 @@ fn projection_without_bias(weights: &mut Weights) -> Result<()> {
     );
     weights.retain(|name| name != BIAS);
     Ok(())
+}
+
+/// Joins queries, keys and values, where timm's `Eva` has a product for each (`qkv_fused=False`).
+fn queries_beside_keys_and_values(weights: &mut Weights) -> Result<()> {
+    weights.rename(|name| {
+        let (block, layer) = name.split_once(".attn.")?;
+        let (part, parameter) = layer.split_once("_proj.")?;
+        let is_part = names::QKV.contains(&part);
+        is_part.then(|| format!("{block}.attn.{part}.{parameter}"))
+    })?;
+    names::join_qkv(weights)
 }
 
 /// Gives queries, keys and values one bias, where those of queries and values are tensors of their own and keys have none,
@@ -495,6 +507,25 @@ mod tests {
         ];
         assert_eq!(
             opened(&old).unwrap(),
+            expected.map(|(name, at)| (name.to_owned(), at))
+        );
+    }
+
+    #[test]
+    fn queries_keys_and_values_are_one_product() {
+        let apart = [
+            "blocks.0.attn.k_proj.weight",
+            "blocks.0.attn.q_proj.bias",
+            "blocks.0.attn.q_proj.weight",
+            "blocks.0.attn.v_proj.bias",
+            "blocks.0.attn.v_proj.weight",
+        ];
+        let expected = [
+            ("blocks.0.attn.qkv.bias", 1.0),
+            ("blocks.0.attn.qkv.weight", 2.0),
+        ];
+        assert_eq!(
+            opened(&apart).unwrap(),
             expected.map(|(name, at)| (name.to_owned(), at))
         );
     }

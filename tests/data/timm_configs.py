@@ -77,6 +77,10 @@ SUPPORTED = [
     (VIT, SMALL | dict(qkv_bias=False)),
     ("vit_small_patch16_dinov3", SMALL),
     ("vit_small_patch16_dinov3_qkvb", SMALL | dict(global_pool="token", num_classes=5)),
+    (VIT, SMALL | dict(scale_mlp_norm=True)),
+    ("eva02_tiny_patch14_224", SMALL | dict(num_classes=0)),
+    ("eva02_small_patch14_336", SMALL | dict(scale_mlp=True, ref_feat_shape=12)),
+    ("eva02_base_patch14_448", SMALL | dict(qkv_bias=False, swiglu_mlp=False)),
     ("vit_giant_patch14_dinov2", SMALL | dict(num_classes=0, img_size=224)),
     ("vit_giant_patch14_reg4_dinov2", SMALL | dict(act_layer="gelu_tanh")),
     ("vit_small_plus_patch16_dinov3", SMALL),
@@ -103,7 +107,6 @@ REFUSED = [
     (VIT, dict(global_pool="", num_classes=0), "global_pool"),
     (VIT, dict(qk_norm=True), "qk_norm"),
     (VIT, dict(scale_attn_norm=True), "scale_attn_norm"),
-    (VIT, dict(scale_mlp_norm=True), "scale_mlp_norm"),
     (VIT, dict(proj_bias=False), "proj_bias"),
     (VIT, dict(pos_embed="none"), "pos_embed"),
     (VIT, dict(final_norm=False), "final_norm"),
@@ -113,9 +116,10 @@ REFUSED = [
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
     (VIT, dict(global_pool="prr"), "global_pool"),
-    ("eva02_tiny_patch14_224", {}, "use_rot_pos_emb"),
-    ("eva02_tiny_patch14_224", dict(depth=1, scale_mlp=True), "scale_mlp"),
-    ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "rope_type"),
+    ("eva02_tiny_patch14_224", dict(scale_attn_inner=True), "scale_attn_inner"),
+    ("eva02_tiny_patch14_224", dict(rope_temperature=100), "rope_temperature"),
+    ("eva02_tiny_patch14_224", dict(rope_rotate_half=True), "rope_rotate_half"),
+    ("vit_medium_patch16_rope_reg1_gap_256", dict(depth=1), "use_abs_pos_emb"),
     ("vit_small_patch16_dinov3", dict(depth=1, global_pool="map"), "global_pool"),
     (VIT, dict(img_size=230, dynamic_img_pad=True), "dynamic_img_pad"),
     ("beit_base_patch16_224", dict(use_shared_rel_pos_bias=True), "use_shared_rel_pos_bias"),
@@ -138,9 +142,13 @@ def as_here(tensors):
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
+        elif name.endswith("attn.q_proj.bias"):
+            yield name.replace("q_proj", "qkv"), torch.cat([tensor] * 3)
+        elif name.endswith("attn.q_proj.weight"):
+            yield name.replace("q_proj", "qkv"), torch.cat([tensors[name.replace("q_", part)] for part in ("q_", "k_", "v_")])
         elif ".fc1_g." in name:
             yield name.replace("fc1_g", "fc1"), torch.cat([tensor, tensors[name.replace("fc1_g", "fc1_x")]])
-        elif not name.endswith("attn.v_bias") and ".fc1_x." not in name:
+        elif not re.search(r"\.attn\.(k_proj|v_proj|v_bias)|\.fc1_x\.", name):
             yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
 
 

@@ -42,9 +42,10 @@ SIZES = {
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
     "class_token", "qkv_bias", "mlp_layer",
 }
-# Those of DINOv3's class, whose positions have to be rotary of its kind, or learned.
+# Those of DINOv3's class, whose positions have to be rotary of its kind, or learned, or both as in EVA-02.
 ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
 EVA_SIZES = SIZES | set(ROTARY) | {"num_reg_tokens", "use_fc_norm", "swiglu_mlp", "swiglu_align_to"}
+EVA_SIZES |= {"scale_mlp", "qkv_fused", "ref_feat_shape"}
 # Those of BEiT's, whose positions are relative or learned.
 BEIT_SIZES = SIZES | {"use_rel_pos_bias", "use_abs_pos_emb", "use_fc_norm"}
 MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
@@ -58,7 +59,8 @@ def trained_with(cfg, form):
 
 def of_eva(arguments):
     rotary = {name: arguments.get(name) for name in ROTARY}
-    learned = not arguments.get("use_rot_pos_emb") and arguments.get("use_abs_pos_emb", True)
+    untold = not any(name.startswith("rope") for name in arguments)
+    learned = (not arguments.get("use_rot_pos_emb") or untold) and arguments.get("use_abs_pos_emb", True)
     return set(arguments) <= EVA_SIZES and (learned or rotary == ROTARY)
 
 
@@ -72,9 +74,13 @@ def as_here(tensors):
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)
+        elif name.endswith("attn.q_proj.bias"):
+            yield name.replace("q_proj", "qkv"), torch.cat([tensor] * 3)
+        elif name.endswith("attn.q_proj.weight"):
+            yield name.replace("q_proj", "qkv"), torch.cat([tensors[name.replace("q_", part)] for part in ("q_", "k_", "v_")])
         elif ".fc1_g." in name:
             yield name.replace("fc1_g", "fc1"), torch.cat([tensor, tensors[name.replace("fc1_g", "fc1_x")]])
-        elif not name.endswith("attn.v_bias") and ".fc1_x." not in name:
+        elif not re.search(r"\.attn\.(k_proj|v_proj|v_bias)|\.fc1_x\.", name):
             yield re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", name), tensor
 
 

@@ -145,6 +145,16 @@ tests! {
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // EVA-02's: rotary positions besides learned ones, gated MLPs, with a norm and without.
+    eva02_micro:
+        passes::forward_and_backward
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    eva02_head_micro:
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
     mean_micro:
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;

@@ -16,6 +16,10 @@ from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
 
+# Layers that are no site by themselves: what they give is computed once, or by one product with others.
+PARTS = ("attn_pool.q", "fc1_g", "fc1_x", "attn.q_proj", "attn.k_proj", "attn.v_proj")
+
+
 class Site:
     """One matrix product: A [..., M, K] times the weight [N, K], or times the activation B [..., K, N]. It keeps what the last
     pass had that goes back too: `a`, `b`, `bias`, `out`, and the gradient as `out.grad`."""
@@ -46,7 +50,7 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear) and not name.endswith(("attn_pool.q", "fc1_g", "fc1_x")):
+            elif isinstance(module, nn.Linear) and not name.endswith(PARTS):
                 self._replace(module, _linear, self._site(name, True))
             elif isinstance(module, SwiGLU):
                 self._replace(module, _gate, self._site(f"{name}.fc1", True))
@@ -55,7 +59,8 @@ class Network:
                 self._replace(module, _attend, *products)
             elif isinstance(module, EvaAttention):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
-                self._replace(module, _attend_turned, *products)
+                whole = [] if module.qkv else [self._site(f"{name}.qkv", True)]
+                self._replace(module, _attend_turned, *products, *whole)
             elif isinstance(module, AttentionPoolLatent):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _pool, *products)
@@ -125,11 +130,19 @@ def _attend(self, x, mask=None, **_):
 
 
 def _attend_turned(self, x, rope, **_):
-    scores, context = self.sites
-    q, k, v = _qkv(self, x)
+    scores, context, *whole = self.sites
+    if self.qkv is None:
+        parts = self.q_proj, self.k_proj, self.v_proj
+        weight = torch.cat([part.weight for part in parts])
+        biases = self.q_proj.bias, torch.zeros_like(self.v_proj.bias), self.v_proj.bias
+    else:
+        whole, weight, biases = self.qkv.sites, self.qkv.weight, (self.q_bias, self.k_bias, self.v_bias)
+    qkv = whole[0].multiply(x, weight, None if biases[0] is None else torch.cat(biases))
+    q, k, v = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
     before = self.num_prefix_tokens
     q, k = (
-        torch.cat([part[:, :, :before], apply_rot_embed_cat(part[:, :, before:], rope, half=True)], 2) for part in (q, k)
+        torch.cat([part[:, :, :before], apply_rot_embed_cat(part[:, :, before:], rope, half=self.rotate_half)], 2)
+        for part in (q, k)
     )
     attention = scores.multiply(q, k.transpose(-2, -1)) * self.scale
     return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))

@@ -32,8 +32,6 @@ const NO_VIT: &[(&str, &str)] = &[
         "rel_pos_bias.",
         "a BEiT whose blocks share their relative positions",
     ),
-    ("attn.q_bias", "an EVA"),
-    ("attn.q_proj.", "an EVA"),
     ("rope", "a ViT with rotary positions of its own"),
     ("attn.rel_pos", "a ViT with relative positions"),
     ("shared_rel_pos.", "a ViT with relative positions"),
@@ -186,18 +184,6 @@ mod tests {
             (
                 refusal(VIT, whole, &["rel_pos_bias.relative_position_bias_table"]),
                 "is a BEiT whose blocks share",
-            ),
-            (
-                refusal(VIT, whole, &["blocks.0.attn.q_bias", "fc_norm.weight"]),
-                "is an EVA",
-            ),
-            (
-                refusal(
-                    VIT,
-                    whole,
-                    &["blocks.0.attn.q_proj.weight", "blocks.0.mlp.fc1_g.weight"],
-                ),
-                "is an EVA",
             ),
             (
                 refusal(

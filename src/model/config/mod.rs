@@ -35,7 +35,7 @@ pub const CHANNELS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum Architecture {
-    /// ViT, DeiT, BEiT, DINOv2, DINOv3, and the image towers of CLIP and SigLIP.
+    /// ViT, DeiT, BEiT, DINOv2, DINOv3, EVA-02, and the image towers of CLIP and SigLIP.
     Vit(VitConfig),
     /// Swin.
     Swin(SwinConfig),

@@ -1,4 +1,4 @@
-//! The sizes of ViT and what is made of it: DeiT, BEiT, DINOv2 and DINOv3, the image towers of CLIP and SigLIP.
+//! The sizes of ViT and what is made of it: DeiT, BEiT, DINOv2 and DINOv3, EVA-02, the image towers of CLIP and SigLIP.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +23,9 @@ const OF_CLASS_TOKEN: usize = 3;
 /// `VisionTransformerDistilled`, which has two such tokens and heads; with [`reg_tokens`](Self::reg_tokens) there are
 /// tokens that no head reads. With [`pre_norm`](Self::pre_norm), and mostly another [`act_layer`](Self::act_layer) and
 /// a [`projection`](Self::projection), it is CLIP's image tower. Without a [`class_token`](Self::class_token), and
-/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's, with relative ones
-/// ([`rel_pos_bias`](Self::rel_pos_bias)) BEiT's.
+/// pooled by attention, it is SigLIP's; with [`rotary`](Self::rotary) positions it is DINOv3's, with
+/// [turns besides learned ones](Self::ref_feat_shape) EVA-02's, with relative ones ([`rel_pos_bias`](Self::rel_pos_bias))
+/// BEiT's.
 /// [`global_pool`](Self::global_pool) and [`fc_norm`](Self::fc_norm) say what a head reads instead of the class token;
 /// without classes there is none, and what it would read is the answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +63,10 @@ pub struct VitConfig {
     /// positions: `use_rel_pos_bias` of timm's `Beit`.
     #[serde(skip_serializing_if = "is_absent")]
     pub rel_pos_bias: bool,
+    /// Patches along one side of the images that EVA-02 was trained with: its queries and keys are turned by where the patches
+    /// lie in that grid, besides learned positions. 0 without such turns. timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub ref_feat_shape: usize,
     /// Whether blocks have a LayerScale before each addition: timm's `init_values`.
     #[serde(skip_serializing_if = "is_absent")]
     pub layer_scale: bool,
@@ -88,6 +93,9 @@ pub struct VitConfig {
     /// fc1_g and fc1_x are here one fc1.
     #[serde(skip_serializing_if = "is_absent")]
     pub gated_mlp: bool,
+    /// Whether what fc2 takes is normalised: timm's argument of this name.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub scale_mlp: bool,
     /// The form of GELU in the MLPs: timm's argument of this name.
     #[serde(skip_serializing_if = "is_absent")]
     pub act_layer: Gelu,
@@ -139,6 +147,7 @@ struct VitForm {
     rotary: bool,
     #[serde(default)]
     rel_pos_bias: bool,
+    ref_feat_shape: usize,
     #[serde(default)]
     layer_scale: bool,
     #[serde(default)]
@@ -153,6 +162,8 @@ struct VitForm {
     pre_norm: bool,
     #[serde(default)]
     gated_mlp: bool,
+    #[serde(default)]
+    scale_mlp: bool,
     #[serde(default)]
     act_layer: Gelu,
     #[serde(default)]
@@ -187,6 +198,7 @@ impl TryFrom<VitForm> for VitConfig {
             qkv_bias: form.qkv_bias,
             rotary: form.rotary,
             rel_pos_bias: form.rel_pos_bias,
+            ref_feat_shape: form.ref_feat_shape,
             layer_scale: form.layer_scale,
             no_embed_class: form.no_embed_class,
             reg_tokens: form.reg_tokens,
@@ -194,6 +206,7 @@ impl TryFrom<VitForm> for VitConfig {
             fc_norm: form.fc_norm,
             pre_norm: form.pre_norm,
             gated_mlp: form.gated_mlp,
+            scale_mlp: form.scale_mlp,
             act_layer: form.act_layer,
             projection: form.projection,
         };
@@ -219,6 +232,7 @@ impl Default for VitConfig {
             qkv_bias: true,
             rotary: false,
             rel_pos_bias: false,
+            ref_feat_shape: 0,
             layer_scale: false,
             no_embed_class: false,
             reg_tokens: 0,
@@ -226,6 +240,7 @@ impl Default for VitConfig {
             fc_norm: false,
             pre_norm: false,
             gated_mlp: false,
+            scale_mlp: false,
             act_layer: Gelu::Exact,
             projection: 0,
         }
@@ -351,6 +366,9 @@ impl VitConfig {
             pair(name("norm2"), vec![dim]);
             pair(name("mlp.fc1"), vec![self.fc1_outputs(), dim]);
             pair(name("mlp.fc2"), vec![dim, mlp_dim]);
+            if self.scale_mlp {
+                pair(name("mlp.norm"), vec![mlp_dim]);
+            }
         }
         match self.fc_norm {
             false => pair("norm".into(), vec![dim]),
@@ -438,10 +456,10 @@ impl VitConfig {
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other but the index of
     /// relative positions, which older files of BEiT store.
-    /// The number of heads shows in no shape but that of a table of relative positions, nor does the form of GELU, which is
-    /// taken to be the exact one, or SiLU in gated MLPs. The image size is the grid of positions times the patch size, or
-    /// where positions are rotary, for images of any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is
-    /// timm's. Where pooled tokens are normalised, or there is
+    /// The number of heads shows in no shape but that of a table of relative positions, nor do turns beside learned
+    /// positions, which are taken not to be there, nor the form of GELU, which is taken to be the exact one, or SiLU in
+    /// gated MLPs. The image size is the grid of positions times the patch size, or where positions are rotary, for images
+    /// of any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
     /// no class token, they are taken to be averaged, as in timm, and where a head reads twice the features, the class token
     /// and the mean; else the answer is the class token's. Behind blocks with a norm before them, a head without a bias is a
     /// projection.
@@ -526,6 +544,7 @@ impl VitConfig {
             qkv_bias: weights.shape("blocks.0.attn.qkv.bias").is_some(),
             rotary,
             rel_pos_bias,
+            ref_feat_shape: 0,
             layer_scale: weights.shape("blocks.0.ls1.gamma").is_some(),
             no_embed_class,
             reg_tokens,
@@ -538,6 +557,7 @@ impl VitConfig {
             fc_norm,
             pre_norm,
             gated_mlp,
+            scale_mlp: weights.shape("blocks.0.mlp.norm.weight").is_some(),
             act_layer: match gated_mlp {
                 false => Gelu::default(),
                 true => Gelu::Silu,
@@ -585,26 +605,39 @@ impl VitConfig {
                     .into(),
             );
         }
-        if self.gated_mlp && self.global_pool == GlobalPool::Map {
+        if (self.gated_mlp || self.scale_mlp) && self.global_pool == GlobalPool::Map {
             return Err(
-                "gated_mlp goes without a global_pool of map, whose MLP has no gate".into(),
+                "gated_mlp and scale_mlp go without a global_pool of map, whose MLP has neither gate nor norm"
+                    .into(),
             );
         }
-        if self.rotary {
+        if self.rotary || self.ref_feat_shape > 0 {
             // Each of two coordinates turns half of the pairs.
             divisible(&[("head_dim", self.head_dim(), "a rotation's", 4)])?;
-            if self.distilled || self.no_embed_class || !self.class_token {
-                return Err(
-                    "rotary goes with a class token, and without distilled and no_embed_class"
-                        .into(),
-                );
-            }
+        }
+        if self.ref_feat_shape > MAX_SIZE {
+            return Err(format!(
+                "ref_feat_shape is {}, where at most {MAX_SIZE} is expected",
+                self.ref_feat_shape
+            ));
+        }
+        if self.rotary && self.ref_feat_shape > 0 {
+            return Err("rotary and ref_feat_shape exclude each other".into());
+        }
+        if self.rotary && (self.distilled || self.no_embed_class || !self.class_token) {
+            return Err(
+                "rotary goes with a class token, and without distilled and no_embed_class".into(),
+            );
         }
         if self.rel_pos_bias
-            && (self.rotary || self.prefix() != 1 || !self.class_token || self.no_embed_class)
+            && (self.rotary
+                || self.ref_feat_shape > 0
+                || self.prefix() != 1
+                || !self.class_token
+                || self.no_embed_class)
         {
             return Err(
-                "rel_pos_bias goes with a class token, and without distilled, reg_tokens, no_embed_class and rotary, as in BEiT"
+                "rel_pos_bias goes with a class token, and without distilled, reg_tokens, no_embed_class, rotary and ref_feat_shape, as in BEiT"
                     .into(),
             );
         }
@@ -698,6 +731,7 @@ impl VitConfig {
                 ("fc_norm", file.fc_norm, self.fc_norm),
                 ("pre_norm", file.pre_norm, self.pre_norm),
                 ("gated_mlp", file.gated_mlp, self.gated_mlp),
+                ("scale_mlp", file.scale_mlp, self.scale_mlp),
             ],
         )?;
         if file.head_outputs() > 0 {
@@ -971,6 +1005,10 @@ mod tests {
                 ..micro()
             },
             VitConfig {
+                scale_mlp: true,
+                ..micro()
+            },
+            VitConfig {
                 pre_norm: true,
                 ..micro()
             },
@@ -1083,7 +1121,12 @@ mod tests {
             (
                 r#""classes""#,
                 r#""gated_mlp":true,"global_pool":"map","classes""#,
-                "gated_mlp goes without a global_pool of map",
+                "gated_mlp and scale_mlp go without a global_pool of map",
+            ),
+            (
+                r#""classes""#,
+                r#""rotary":true,"ref_feat_shape":16,"classes""#,
+                "rotary and ref_feat_shape exclude each other",
             ),
             (
                 r#""classes""#,

@@ -19,7 +19,7 @@ use crate::file::weights::Weights;
 use crate::text::abridged;
 
 /// Lists the parts of timm's `attn.qkv`, in its order, which are tensors of their own in transformers' files.
-const QKV: [&str; 3] = ["q", "k", "v"];
+pub(super) const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
 static KINDS: [Names; 9] = [
@@ -229,7 +229,7 @@ fn split_pooling(weights: &mut Weights, prefix: &str) -> Result<()> {
 
 /// Joins the parts of each `qkv`, where all three are there. Biases of queries and values without one of keys get the names
 /// that timm has for them.
-fn join_qkv(weights: &mut Weights) -> Result<()> {
+pub(super) fn join_qkv(weights: &mut Weights) -> Result<()> {
     let whole = |name: &str| {
         let (block, parameter) = name.split_once(".attn.q.")?;
         Some((block.to_owned(), parameter.to_owned()))

@@ -17,7 +17,7 @@ pub(super) enum Class {
     VisionTransformer,
     /// DeiT's, with a second token and head for distillation.
     VisionTransformerDistilled,
-    /// DINOv3's, among others that aren't supported.
+    /// DINOv3's and EVA-02's, among others that aren't supported.
     Eva,
     /// BEiT's.
     Beit,
@@ -88,7 +88,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
     ("global_pool", Effect::Choice(&["token", "avg", "map", ""])),
     ("qk_norm", Effect::Kind(&["false"])),
     ("scale_attn_norm", Effect::Kind(&["false"])),
-    ("scale_mlp_norm", Effect::Kind(&["false"])),
+    ("scale_mlp_norm", Effect::Size),
     ("proj_bias", Effect::Kind(&["true"])),
     ("init_values", Effect::Size),
     ("class_token", Effect::Size),
@@ -124,11 +124,12 @@ const EVA: &[(&str, Effect)] = &[
     ("depth", Effect::Size),
     ("global_pool", Effect::Choice(&["token", "avg", ""])),
     ("num_kv_heads", Effect::Kind(&["null"])),
-    ("qkv_fused", Effect::Kind(&["true"])),
+    // It names tensors.
+    ("qkv_fused", Effect::Nothing),
     ("qk_norm", Effect::Kind(&["false"])),
     ("swiglu_mlp", Effect::Size),
     ("swiglu_align_to", Effect::Size),
-    ("scale_mlp", Effect::Kind(&["false"])),
+    ("scale_mlp", Effect::Size),
     ("scale_attn_inner", Effect::Kind(&["false"])),
     ("attn_type", Effect::Kind(&["eva"])),
     ("attn_only_layer_scale", Effect::Kind(&["false"])),
@@ -154,7 +155,7 @@ const EVA: &[(&str, Effect)] = &[
     ("use_fc_norm", Effect::Size),
     ("attn_pool_num_heads", Effect::Kind(&["null"])),
     ("attn_pool_mlp_ratio", Effect::Kind(&["null"])),
-    ("ref_feat_shape", Effect::Nothing),
+    ("ref_feat_shape", Effect::Size),
     ("head_init_scale", Effect::Nothing),
     ("pos_drop_rate", Effect::Nothing),
     ("patch_drop_rate", Effect::Nothing),
@@ -177,12 +178,38 @@ const BEIT: &[(&str, Effect)] = &[
     ("pos_drop_rate", Effect::Nothing),
 ];
 
-/// Lists what an `Eva` with rotary positions has to be given for them to be DINOv3's.
-const DINOV3: [(&str, &str); 5] = [
+/// Names the rotary positions of an `Eva`.
+enum Rotation {
+    /// There are none.
+    None,
+    /// DINOv3's, in the place of learned ones.
+    Dinov3,
+    /// EVA-02's, besides learned ones.
+    Eva02,
+}
+
+/// Lists what rotary positions have to be given to be DINOv3's.
+const DINOV3: [(&str, &str); 4] = [
     ("use_abs_pos_emb", "false"),
-    ("rope_type", "dinov3"),
     ("rope_temperature", "100"),
     ("rope_rotate_half", "true"),
+    ("class_token", "true"),
+];
+
+/// Lists what they have to be given to be EVA-02's.
+const EVA02: [(&str, &str); 4] = [
+    ("rope_type", "cat"),
+    ("use_abs_pos_emb", "true"),
+    ("rope_temperature", "10000"),
+    ("rope_rotate_half", "false"),
+];
+
+/// Lists what holds of these where they aren't given.
+const UNTOLD: [(&str, &str); 5] = [
+    ("rope_type", "cat"),
+    ("use_abs_pos_emb", "true"),
+    ("rope_temperature", "10000"),
+    ("rope_rotate_half", "false"),
     ("class_token", "true"),
 ];
 
@@ -402,6 +429,16 @@ impl Arguments<'_> {
         let global_pool = self.pool()?.unwrap_or(sizes.global_pool);
         let image_size = image_size.unwrap_or(sizes.image_size);
         let patch_size = self.side("patch_size")?.unwrap_or(sizes.patch_size);
+        let (rotary, ref_feat_shape) = match self.rotation()? {
+            None => (sizes.rotary, sizes.ref_feat_shape),
+            Some(Rotation::None) => (false, 0),
+            Some(Rotation::Dinov3) => (true, 0),
+            Some(Rotation::Eva02) => {
+                // timm turns by places as they are where it isn't told others.
+                let own = image_size.checked_div(patch_size).unwrap_or(0);
+                (false, self.side("ref_feat_shape")?.unwrap_or(own))
+            }
+        };
         // timm refuses what patches don't fill, or pads it. Otherwise it leaves it out.
         for name in ["dynamic_img_size", "dynamic_img_pad"] {
             if let Some((value, has)) = self.get(name)
@@ -423,7 +460,8 @@ impl Arguments<'_> {
             mlp_dim,
             class_token: self.truth("class_token")?.unwrap_or(sizes.class_token),
             qkv_bias: self.truth("qkv_bias")?.unwrap_or(sizes.qkv_bias),
-            rotary: self.rotary()?.unwrap_or(sizes.rotary),
+            rotary,
+            ref_feat_shape,
             rel_pos_bias: self.relative()?.unwrap_or(sizes.rel_pos_bias),
             layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
             no_embed_class: self
@@ -441,6 +479,11 @@ impl Arguments<'_> {
             },
             pre_norm: self.truth("pre_norm")?.unwrap_or(sizes.pre_norm),
             gated_mlp,
+            // The class `Eva` calls it otherwise.
+            scale_mlp: self
+                .truth("scale_mlp_norm")?
+                .or(self.truth("scale_mlp")?)
+                .unwrap_or(sizes.scale_mlp),
             act_layer: match self.truth("swiglu_mlp")? {
                 Some(true) => Gelu::Silu,
                 _ => self.gelu()?.unwrap_or(sizes.act_layer),
@@ -530,20 +573,25 @@ impl Arguments<'_> {
         )
     }
 
-    /// Reads whether positions are rotary, of the one kind that is supported.
-    fn rotary(&self) -> std::result::Result<Option<bool>, String> {
-        // There is one unless it is denied.
-        let lacks = |(name, written): &&(&str, &str)| match self.get(name) {
-            Some((value, _)) => !is(value, written),
-            None => *name != "class_token",
+    /// Reads which rotary positions there are, of the two kinds that are supported.
+    fn rotation(&self) -> std::result::Result<Option<Rotation>, String> {
+        let told = |name: &str, written: &str| match self.get(name) {
+            Some((value, _)) => is(value, written),
+            None => UNTOLD.contains(&(name, written)),
         };
         match self.truth("use_rot_pos_emb")? {
-            Some(true) => match DINOV3.iter().find(lacks) {
-                Some((name, written)) => Err(format!(
-                    "has use_rot_pos_emb true, which only with {name} {written} is supported"
-                )),
-                None => Ok(Some(true)),
-            },
+            Some(true) => {
+                let (kind, has) = match told("rope_type", "dinov3") {
+                    true => (Rotation::Dinov3, &DINOV3),
+                    false => (Rotation::Eva02, &EVA02),
+                };
+                match has.iter().find(|(name, written)| !told(name, written)) {
+                    Some((name, written)) => Err(format!(
+                        "has use_rot_pos_emb true, which only with {name} {written} is supported"
+                    )),
+                    None => Ok(Some(kind)),
+                }
+            }
             _ if self.truth("use_abs_pos_emb")? == Some(false)
                 && self.truth("use_rel_pos_bias")? != Some(true) =>
             {
@@ -552,7 +600,7 @@ impl Arguments<'_> {
                         .into(),
                 )
             }
-            other => Ok(other),
+            other => Ok(other.map(|_| Rotation::None)),
         }
     }
 

@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 64] = [
+const FILES: [&str; 72] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -75,6 +75,14 @@ const FILES: [&str; 64] = [
     include_str!("../../../models/vit_base_patch16_dinov3_qkvb.toml"),
     include_str!("../../../models/vit_large_patch16_dinov3_qkvb.toml"),
     include_str!("../../../models/vit_huge_plus_patch16_dinov3_qkvb.toml"),
+    include_str!("../../../models/eva02_tiny_patch14_224.toml"),
+    include_str!("../../../models/eva02_tiny_patch14_336.toml"),
+    include_str!("../../../models/eva02_small_patch14_224.toml"),
+    include_str!("../../../models/eva02_small_patch14_336.toml"),
+    include_str!("../../../models/eva02_base_patch14_224.toml"),
+    include_str!("../../../models/eva02_base_patch14_448.toml"),
+    include_str!("../../../models/eva02_large_patch14_224.toml"),
+    include_str!("../../../models/eva02_large_patch14_448.toml"),
     include_str!("../../../models/vit_base_patch32_clip_224.toml"),
     include_str!("../../../models/vit_base_patch32_clip_quickgelu_224.toml"),
     include_str!("../../../models/vit_base_patch16_clip_224.toml"),
