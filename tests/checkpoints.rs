@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 18] = [
+const TRANSFORMERS: [&str; 19] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -263,6 +263,7 @@ const TRANSFORMERS: [&str; 18] = [
     "beit",
     "beit_class_token",
     "data2vec",
+    "swin_v2",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.

@@ -90,7 +90,7 @@ impl Graph {
         let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(keys).collect();
         for (mut node, parts) in read {
             if let Node::Operation {
-                operation: Operation::Rotary(..),
+                operation: Operation::Rotary(..) | Operation::Cosine(..),
                 inputs,
             } = &self.nodes[node]
             {
@@ -224,6 +224,12 @@ impl<'g> Value<'g> {
     /// whose cosines and sines are `turns` `[patches, D / 2, 2]`.
     pub fn rotary(self, attention: Attention, turns: Parameter) -> Self {
         self.operation(Operation::Rotary(attention, turns), self.shape())
+    }
+
+    /// Brings the queries and keys of each head in this value, which is qkv `[W · N, 3 · dim]`, to length 1, and queries
+    /// then to their head's of `scales` `[H]`.
+    pub fn cosine(self, attention: Attention, scales: Parameter) -> Self {
+        self.operation(Operation::Cosine(attention, scales), self.shape())
     }
 
     /// Takes softmax(scores / √d) of each row, after `bias` is added.

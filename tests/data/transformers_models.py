@@ -38,6 +38,8 @@ from transformers import (
     SiglipVisionModel,
     SwinConfig,
     SwinForImageClassification,
+    Swinv2Config,
+    Swinv2ForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -195,6 +197,12 @@ MODELS = {
         Data2VecVisionForImageClassification(Data2VecVisionConfig(**VIT, use_relative_position_bias=True)),
         processor("BeitImageProcessor", 16),
         torch.bfloat16,
+    ),
+    # Windows that were smaller in training, in the first stage, and don't fill it now.
+    "swin_v2": (
+        Swinv2ForImageClassification(Swinv2Config(**SWIN, pretrained_window_sizes=[3, 0])),
+        processor("ViTImageProcessor", 30, resample=3, **IMAGENET),
+        torch.float32,
     ),
 }
 

@@ -73,6 +73,7 @@ fn write_the_quantized_files() {
         "siglip_micro",
         "dinov3_micro",
         "beit_micro",
+        "swin_v2_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();

@@ -13,6 +13,7 @@ from timm.layers import Attention, AttentionPoolLatent, apply_rot_embed_cat
 from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer_v2 import WindowAttention as CosineAttention
 from torch import nn
 
 
@@ -46,7 +47,7 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear) and name != "attn_pool.q":
+            elif isinstance(module, nn.Linear) and name != "attn_pool.q" and ".cpb_mlp." not in name:
                 self._replace(module, _linear, self._site(name, True))
             elif isinstance(module, (Attention, WindowAttention, BeitAttention)):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
@@ -54,6 +55,9 @@ class Network:
             elif isinstance(module, EvaAttention):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _attend_turned, *products)
+            elif isinstance(module, CosineAttention):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _attend_by_cosine, *products)
             elif isinstance(module, AttentionPoolLatent):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _pool, *products)
@@ -133,6 +137,20 @@ def _attend_turned(self, x, rope, **_):
     return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
 
 
+def _attend_by_cosine(self, x, mask=None):
+    scores, context = self.sites
+    q, k, v = _qkv(self, x)
+    # The program multiplies queries by what cosines are multiplied by, and by what it divides all scores by.
+    scale = self.logit_scale.clamp(max=math.log(100)).exp() * math.sqrt(q.shape[-1])
+    q, k = F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1)
+    attention = scores.multiply(q, k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    table = self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads)
+    attention = attention + 16 * table[self.relative_position_index].permute(2, 0, 1).sigmoid()
+    if mask is not None:
+        attention = attention + mask.repeat(len(x) // len(mask), 1, 1)[:, None]
+    return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+
+
 def _pool(self, x):
     scores, context = self.sites
     # The same for every image, and no product of the network's: the program computes it once.
@@ -159,6 +177,9 @@ def lively(model, generator=None):
             parameter.data = values * 0.5
         elif name.endswith("latent"):
             parameter.data = values
+        elif name.endswith("logit_scale"):
+            # What cosines are multiplied by, by its logarithm: some beyond the limit of 100.
+            parameter.data = values * 2 + 2.5
         else:
             parameter.data = values * ((2.2 if "kv" in name else 1.2) / math.sqrt(parameter[0].numel()))
     return model
