@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 20] = [
+const TRANSFORMERS: [&str; 21] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -265,6 +265,7 @@ const TRANSFORMERS: [&str; 20] = [
     "data2vec",
     "dinov3_gated",
     "dinov2_gated",
+    "swin_v2",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.

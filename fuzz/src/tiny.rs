@@ -1,6 +1,6 @@
 //! Files of networks that are as small as they can be and still have everything: a distilled ViT, a Swin with shifted
 //! windows and a merging, a DeiT III, a ViT that answers with features, one that pools two ways, the image towers of CLIP
-//! and SigLIP, DINOv3, BEiT, a ViT with gated MLPs, and EVA-02.
+//! and SigLIP, DINOv3, BEiT, a Swin V2, a ViT with gated MLPs, and EVA-02.
 
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::families::sites;
@@ -11,7 +11,7 @@ use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel
 use std::collections::BTreeMap;
 
 /// As files tell them.
-pub const ARCHITECTURES: [&str; 11] = [
+pub const ARCHITECTURES: [&str; 12] = [
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"distilled":true}"#,
     r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"layer_scale":true,"no_embed_class":true}"#,
@@ -20,6 +20,7 @@ pub const ARCHITECTURES: [&str; 11] = [
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":0,"pre_norm":true,"act_layer":"quick_gelu","projection":4}"#,
     r#"{"family":"vit","image_size":5,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":0,"class_token":false,"global_pool":"map","act_layer":"gelu_tanh"}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":8,"depth":1,"heads":2,"mlp_dim":5,"classes":0,"qkv_bias":false,"rotary":true,"layer_scale":true,"reg_tokens":1}"#,
+    r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3,"v2":true,"pretrained_windows":[3,0]}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"rel_pos_bias":true,"layer_scale":true,"global_pool":"avg","fc_norm":true}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"gated_mlp":true,"act_layer":"silu"}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":8,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"ref_feat_shape":3,"global_pool":"avg","fc_norm":true,"gated_mlp":true,"scale_mlp":true,"act_layer":"silu"}"#,

@@ -96,11 +96,12 @@ fn blocks(architecture: &Architecture) -> String {
         Architecture::Swin(sizes) => {
             let dims: Vec<usize> = sizes.stages().iter().map(|stage| stage.dim).collect();
             format!(
-                "{} blocks of {} features, {} heads, windows of {}",
+                "{} blocks of {} features, {} heads, windows of {}{}",
                 list(&sizes.depths, "+"),
                 list(&dims, "+"),
                 list(&sizes.heads, "+"),
                 sizes.window,
+                if sizes.v2 { ", cosine attention" } else { "" },
             )
         }
     }

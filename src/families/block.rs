@@ -1,4 +1,4 @@
-//! The block that ViT and Swin are made of (timm's `Block` and `SwinTransformerBlock`).
+//! The block that ViT and Swin are made of (timm's `Block`, `SwinTransformerBlock` and `SwinTransformerV2Block`).
 
 use crate::graph::{Arrangement, Attention, Parameter, Turns, Value, WindowBias};
 use crate::model::config::Gelu;
@@ -18,12 +18,16 @@ pub struct Block {
     pub has_qkv_bias: bool,
     /// What queries and keys are turned by, where positions are rotary.
     pub turns: Option<Turns<Parameter>>,
+    /// What each head's cosines of queries and keys are multiplied by, where these are the scores.
+    pub cosine_scales: Option<Parameter>,
     /// What is added to the scores, where positions are relative.
     pub bias: Option<WindowBias<Parameter>>,
     /// The tokens, window by window, with padding where an image doesn't fill the windows; where attention keeps to them.
     pub windows: Option<Arc<Arrangement>>,
     /// Whether there is a LayerScale before each of the two additions.
     pub has_layer_scale: bool,
+    /// Whether the LayerNorms come after attention and MLP, before the additions.
+    pub has_post_norms: bool,
 }
 
 /// Describes an MLP (timm's `Mlp`, and where it is gated `GluMlp` and `SwiGLU`).
@@ -57,24 +61,38 @@ impl Mlp {
 
 impl Block {
     /// Describes x + attention(norm(x)), then x + mlp(norm(x)), with γ before each addition where there is a
-    /// LayerScale.
-    ///
-    /// A ViT's attention sees all tokens of an image at once. Swin's sees one window of them at a time.
+    /// LayerScale; or, as Swin V2 has it, x + norm(attention(x)), then x + norm(mlp(x)).
     pub fn of<'g>(&self, x: Value<'g>) -> Value<'g> {
-        let normed = x.layer_norm(&self.layer("norm1"), self.eps);
-        let attended = match &self.windows {
-            None => self.scaled(self.attention(normed), "ls1"),
+        let x = x + self.normed("norm1", x, |x| self.attended(x));
+        let mlp = |x| self.mlp.of(x, &self.layer("mlp"));
+        x + self.normed("norm2", x, |x| self.scaled(mlp(x), "ls2"))
+    }
+
+    /// Describes a part of the block and its norm.
+    fn normed<'g>(
+        &self,
+        norm: &str,
+        x: Value<'g>,
+        part: impl Fn(Value<'g>) -> Value<'g>,
+    ) -> Value<'g> {
+        let norm = self.layer(norm);
+        match self.has_post_norms {
+            false => part(x.layer_norm(&norm, self.eps)),
+            true => part(x).layer_norm(&norm, self.eps),
+        }
+    }
+
+    /// Describes attention: a ViT's sees all tokens of an image at once, Swin's one window of them at a time.
+    fn attended<'g>(&self, x: Value<'g>) -> Value<'g> {
+        match &self.windows {
+            None => self.scaled(self.attention(x), "ls1"),
             Some(order) => {
                 // Padding is in the windows only. What qkv makes of it, the biases, is attended to and belongs to the
                 // range of q, k and v, as in timm's tensors.
-                let attended = self.attention(normed.arrange(order));
+                let attended = self.attention(x.arrange(order));
                 self.scaled(attended, "ls1").restore(order)
             }
-        };
-        let x = x + attended;
-        let normed = x.layer_norm(&self.layer("norm2"), self.eps);
-        let through = self.mlp.of(normed, &self.layer("mlp"));
-        x + self.scaled(through, "ls2")
+        }
     }
 
     /// Describes proj(softmax(q kᵀ / √d + bias) v) of each head.
@@ -88,6 +106,10 @@ impl Block {
         let qkv = match &self.turns {
             None => qkv,
             Some(turns) => qkv.rotary(attention, turns.clone()),
+        };
+        let qkv = match &self.cosine_scales {
+            None => qkv,
+            Some(scales) => qkv.cosine(attention, scales.clone()),
         };
         let scores = qkv.scores(self.layer("attn.qk"), attention, qkv);
         let probabilities = scores.softmax(attention, self.bias.clone());

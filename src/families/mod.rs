@@ -54,5 +54,11 @@ mod tests {
         assert_eq!(told(swin, "layers.1.downsample.norm.weight"), reduction);
         // The residual stream begins with it.
         assert_eq!(told(swin, "patch_embed.norm.weight"), None);
+        // So does the sum that a Swin V2's norms go into.
+        let v2 = "swinv2_tiny_window8_256";
+        assert_eq!(told(v2, "norm.weight"), expected("head.fc", false));
+        for added in ["blocks.0.norm1", "blocks.1.norm2", "downsample.norm"] {
+            assert_eq!(told(v2, &format!("layers.1.{added}.weight")), None);
+        }
     }
 }

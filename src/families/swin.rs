@@ -1,13 +1,17 @@
-//! Swin: timm's `SwinTransformer`. Attention within windows, which every other block shifts; stages that merge patches.
+//! Swin: timm's `SwinTransformer`, and Swin V2, its `SwinTransformerV2`. Attention within windows, which every other block
+//! shifts; stages that merge patches.
 
 use super::block::{Block, Mlp};
-use super::relative_positions::{bias, pairs};
+use super::relative_positions::{bias, continuous_bias, pairs};
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
 use crate::model::config::{CHANNELS, Gelu, Stage, SwinConfig};
 use std::sync::Arc;
 
-/// Adds to the score of two tokens that only a shift brought together (timm's value).
+/// Adds to the score of two tokens that only a shift brought together (timm's value; transformers adds it twice in a Swin
+/// V2).
 const APART: f32 = -100.0;
+/// Limits what a Swin V2 multiplies cosines by.
+const LARGEST_SCALE: f64 = 100.0;
 
 /// Describes the patch embedding, each stage's merging (but the first's) and blocks, the head. Without one the mean of the
 /// tokens is the last block's part: every graph has products.
@@ -29,7 +33,7 @@ pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
         }
         graphs.extend((0..stage.depth).map(|number| {
             let name = format!("layers.{index}.blocks.{number}");
-            let block = block(config, stage, stage.shift(number), name);
+            let block = block(config, index, stage.shift(number), name);
             let is_last = index + 1 == stages.len() && number + 1 == stage.depth;
             Graph::of(tokens(stage), |x| match block.of(x) {
                 x if is_last && config.classes == 0 => features(config, x),
@@ -65,9 +69,11 @@ fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
     patches.layer_norm("patch_embed.norm", config.layer_norm_eps)
 }
 
-/// Describes a block whose windows are shifted by so many tokens.
-fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Block {
-    let (padded, window) = (stage.padded(), stage.window);
+/// Describes a block of stage `index`, whose windows are shifted by so many tokens.
+fn block(config: &SwinConfig, index: usize, shift: usize, name: String) -> Block {
+    let stage = config.stages()[index];
+    let Stage { window, heads, .. } = stage;
+    let (padded, head_dim, apart) = (stage.padded(), stage.dim / heads, apart(config));
     let shifted = match config.shifts_padding {
         true => padded,
         false => stage.resolution,
@@ -76,9 +82,9 @@ fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Bloc
     Block {
         attention: Attention {
             windows: stage.windows(),
-            heads: stage.heads,
-            tokens: stage.window.pow(2),
-            head_dim: stage.dim / stage.heads,
+            heads,
+            tokens: window.pow(2),
+            head_dim,
             is_pooling: false,
         },
         eps: config.layer_norm_eps,
@@ -90,24 +96,51 @@ fn block(config: &SwinConfig, stage: &Stage, shift: usize, name: String) -> Bloc
         },
         has_qkv_bias: true,
         turns: None,
+        cosine_scales: config.v2.then(|| cosine_scales(&name, head_dim)),
         bias: Some(WindowBias {
-            bias: bias(&name, window, 0, stage.heads),
-            mask: Parameter::constant(move || mask(padded, window, shift)),
+            bias: match config.v2 {
+                true => continuous_bias(&name, window, config.pretrained_window(index), heads),
+                false => bias(&name, window, 0, heads),
+            },
+            mask: Parameter::constant(move || mask(padded, window, shift, apart)),
         }),
         windows: Some(Arc::new(Arrangement::new(order))),
         has_layer_scale: false,
+        has_post_norms: config.v2,
         name,
     }
 }
 
-/// Describes how 2 by 2 tokens become one: their features are joined, normalised, and reduced to half as many.
+/// Describes what a Swin V2 multiplies each head's cosines by, at most 100, and √d, which the softmax divides them by again.
+fn cosine_scales(block: &str, head_dim: usize) -> Parameter {
+    Parameter::derived([format!("{block}.attn.logit_scale")], move |[logits]| {
+        let root = libm::sqrt(head_dim as f64);
+        let scale = |logit: &f32| libm::exp(f64::from(*logit)).min(LARGEST_SCALE) * root;
+        logits.iter().map(|logit| scale(logit) as f32).collect()
+    })
+}
+
+/// Returns what is added to the score of two tokens that only a shift brought together.
+fn apart(config: &SwinConfig) -> f32 {
+    match config.v2 && config.shifts_padding {
+        true => 2.0 * APART,
+        false => APART,
+    }
+}
+
+/// Describes how 2 by 2 tokens become one: their features are joined, normalised, and reduced to half as many, in a Swin V2
+/// the other way round.
 fn merging<'g>(config: &SwinConfig, name: &str, resolution: usize, x: Value<'g>) -> Value<'g> {
     let dim = x.shape().width;
     let merged = x
         .arrange(&Arc::new(Arrangement::new(merge_order(resolution))))
         .join_rows(4);
-    let normed = merged.layer_norm(&format!("{name}.norm"), config.layer_norm_eps);
-    normed.linear_without_bias(&format!("{name}.reduction"), 2 * dim)
+    let norm = |x: Value<'g>| x.layer_norm(&format!("{name}.norm"), config.layer_norm_eps);
+    let reduction = |x: Value<'g>| x.linear_without_bias(&format!("{name}.reduction"), 2 * dim);
+    match config.v2 {
+        false => reduction(norm(merged)),
+        true => norm(reduction(merged)),
+    }
 }
 
 /// Describes the mean of the normalised tokens: what a head reads, or the answer.
@@ -135,12 +168,12 @@ fn window_order(resolution: usize, window: usize, shift: usize, side: usize) -> 
     order
 }
 
-/// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, [`APART`] between those
+/// Returns `[windows, tokens, tokens]`: zero between tokens that are neighbours in the image, `apart` between those
 /// that the shift brought from opposite edges. Without a shift one `[tokens, tokens]` of zeros holds for all windows.
 ///
 /// Padding counts as part of the image here, whose side with it is `padded`: timm, too, takes the last lines of that for
 /// those that were shifted around its edge, and has padding attended to.
-fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
+fn mask(padded: usize, window: usize, shift: usize, apart: f32) -> Vec<f32> {
     let tokens = window * window;
     if shift == 0 {
         return vec![0.0; tokens * tokens];
@@ -158,7 +191,7 @@ fn mask(padded: usize, window: usize, shift: usize) -> Vec<f32> {
         for query in pairs(window) {
             for key in pairs(window) {
                 let together = region(query) == region(key);
-                mask.push(if together { 0.0 } else { APART });
+                mask.push(if together { 0.0 } else { apart });
             }
         }
     }
@@ -221,7 +254,7 @@ mod tests {
     #[test]
     fn only_neighbours_attend_to_each_other() {
         // The four windows of the shifted image above: the first holds neighbours only, the last four corners.
-        let mask = mask(4, 2, 1);
+        let mask = mask(4, 2, 1, APART);
         let apart = |window: usize| {
             let of_window = &mask[window * 16..][..16];
             of_window.iter().filter(|&&value| value == APART).count()

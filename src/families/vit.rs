@@ -49,8 +49,10 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             bias: config
                 .rel_pos_bias
                 .then(|| relative_positions(config, &name)),
+            cosine_scales: None,
             windows: None,
             has_layer_scale: config.layer_scale,
+            has_post_norms: false,
             name,
         };
         let is_last = number + 1 == config.depth;

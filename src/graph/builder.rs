@@ -94,7 +94,7 @@ impl Graph {
         let read: Vec<(usize, usize)> = self.nodes.iter().filter_map(parts).collect();
         for (mut node, parts) in read {
             if let Node::Operation {
-                operation: Operation::Rotary(..),
+                operation: Operation::Rotary(..) | Operation::Cosine(..),
                 inputs,
             } = &self.nodes[node]
             {
@@ -227,6 +227,12 @@ impl<'g> Value<'g> {
     /// Turns the queries and keys of the patches, the last tokens of this value, which is qkv `[N, 3 · dim]`.
     pub fn rotary(self, attention: Attention, turns: Turns<Parameter>) -> Self {
         self.operation(Operation::Rotary(attention, turns), self.shape())
+    }
+
+    /// Brings the queries and keys of each head in this value, which is qkv `[W · N, 3 · dim]`, to length 1, and queries
+    /// then to their head's of `scales` `[H]`.
+    pub fn cosine(self, attention: Attention, scales: Parameter) -> Self {
+        self.operation(Operation::Cosine(attention, scales), self.shape())
     }
 
     /// Takes softmax(scores / √d) of each row, after `bias` is added.

@@ -11,9 +11,9 @@ use crate::device::{Buffer, Commands, Device};
 use crate::error::Result;
 use crate::format::Gelu;
 use crate::kernels::{
-    Direction, Embed, MeanTokens, Patches, Rotary, add, average, embed, embed_backward, gate,
-    gate_backward, gather_rows, gelu, gelu_backward, mean_tokens, mean_tokens_backward, patches,
-    rotary,
+    Cosine, Direction, Embed, MeanTokens, Patches, Rotary, add, average, cosine, cosine_backward,
+    embed, embed_backward, gate, gate_backward, gather_rows, gelu, gelu_backward, mean_tokens,
+    mean_tokens_backward, patches, rotary,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,6 +122,8 @@ pub enum Operation<S: Stage> {
     LayerNorm(S::Norm),
     /// Turns the queries and keys of the patches, which are an attention's last tokens.
     Rotary(Attention, Turns<S::Values>),
+    /// Brings each head's queries to the lengths that these are, `[H]`, and its keys to length 1.
+    Cosine(Attention, S::Values),
     /// Computes softmax(scores / √d + bias + mask) of each row.
     Softmax(Attention, Option<S::Bias>),
     /// Computes GELU, in this form, of each element.
@@ -199,6 +201,9 @@ impl Operation<Described> {
                 let (of_pairs, apart) = (loader.tensor(of_pairs)?, *apart);
                 Operation::Rotary(*attention, Turns { of_pairs, apart })
             }
+            Self::Cosine(attention, scales) => {
+                Operation::Cosine(*attention, loader.tensor(scales)?)
+            }
             Self::Softmax(attention, None) => Operation::Softmax(*attention, None),
             Self::Softmax(attention, Some(bias)) => {
                 let bias = WindowBias {
@@ -266,6 +271,9 @@ impl Operation<Loaded> {
                 let (shape, turns) = (attention.rotary(turns), &turns.of_pairs);
                 rotary(commands, &shape, Direction::Forward, inputs[0], turns)
             }
+            Self::Cosine(attention, scales) => {
+                cosine(commands, &attention.cosine(images), inputs[0], scales)
+            }
             Self::Softmax(attention, bias) => {
                 Probabilities::new(*attention, bias.as_deref(), inputs[0]).values(commands, images)
             }
@@ -284,7 +292,7 @@ impl Operation<Loaded> {
     /// Tells what [`gradients`](Self::gradients) reads.
     pub(super) fn gradient_reads(&self) -> Reads {
         match self {
-            Self::LayerNorm(_) | Self::Gelu(_) | Self::Gate(_) => Reads::Inputs,
+            Self::LayerNorm(_) | Self::Cosine(..) | Self::Gelu(_) | Self::Gate(_) => Reads::Inputs,
             Self::Softmax(..) => Reads::Output,
             Self::Constant(_)
             | Self::Patches(_)
@@ -320,6 +328,10 @@ impl Operation<Loaded> {
             Self::Rotary(attention, turns) => {
                 let (shape, turns) = (attention.rotary(turns), &turns.of_pairs);
                 vec![rotary(commands, &shape, Direction::Back, grad, turns)]
+            }
+            Self::Cosine(attention, scales) => {
+                let shape = attention.cosine(images);
+                vec![cosine_backward(commands, &shape, input(), scales, grad)]
             }
             Self::Softmax(attention, _) => {
                 let output = applied.output;
@@ -366,6 +378,15 @@ impl Attention {
             heads: self.heads,
             head_dim: self.head_dim,
             apart: turns.apart,
+        }
+    }
+
+    /// Describes the queries, keys and values of so many images.
+    fn cosine(&self, images: usize) -> Cosine {
+        Cosine {
+            tokens: images * self.image_tokens(),
+            heads: self.heads,
+            head_dim: self.head_dim,
         }
     }
 }

@@ -10,12 +10,12 @@ pub struct Parameter(Vec<Source>);
 #[derive(Clone)]
 enum Source {
     Tensor(String),
-    Derived(String, Derivation),
+    Derived(Vec<String>, Derivation),
     Constant(Arc<dyn Fn() -> Vec<f32> + Send + Sync>),
 }
 
-/// Computes a parameter's values from a tensor's.
-type Derivation = Arc<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
+/// Computes a parameter's values from those of tensors.
+type Derivation = Arc<dyn Fn(&[Vec<f32>]) -> Vec<f32> + Send + Sync>;
 
 impl Parameter {
     /// Describes a parameter that is a tensor as it is.
@@ -23,12 +23,14 @@ impl Parameter {
         Self(vec![Source::Tensor(name.into())])
     }
 
-    /// Describes a parameter that `derive` computes from a tensor when it is loaded.
-    pub fn derived(
-        name: impl Into<String>,
-        derive: impl Fn(&[f32]) -> Vec<f32> + Send + Sync + 'static,
+    /// Describes a parameter that `derive` computes from tensors, in the order of their names, when it is loaded.
+    pub fn derived<const N: usize>(
+        names: [String; N],
+        derive: impl Fn([&[f32]; N]) -> Vec<f32> + Send + Sync + 'static,
     ) -> Self {
-        Self(vec![Source::Derived(name.into(), Arc::new(derive))])
+        let derive =
+            move |tensors: &[Vec<f32>]| derive(std::array::from_fn(|tensor| &tensors[tensor][..]));
+        Self(vec![Source::Derived(names.to_vec(), Arc::new(derive))])
     }
 
     /// Describes a parameter that `make` computes when it is loaded, without any tensor.
@@ -64,7 +66,10 @@ impl Parameter {
         for source in &self.0 {
             values.extend(match source {
                 Source::Tensor(name) => float(name)?,
-                Source::Derived(name, derive) => derive(&float(name)?),
+                Source::Derived(names, derive) => {
+                    let tensors = names.iter().map(|name| float(name));
+                    derive(&tensors.collect::<Result<Vec<_>>>()?)
+                }
                 Source::Constant(make) => make(),
             });
         }

@@ -304,7 +304,8 @@ mod tests {
             of_pairs: turns,
             apart: 1,
         };
-        let qkv = qkv.rotary(all, turns);
+        let scales = Parameter::constant(|| vec![1.5, 0.8]);
+        let qkv = qkv.rotary(all, turns).cosine(attention, scales);
         let probabilities = qkv.scores("qk".into(), attention, qkv);
         let probabilities = probabilities.softmax(attention, Some(windows));
         let context = probabilities

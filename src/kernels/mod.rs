@@ -8,6 +8,8 @@ mod add;
 mod add_squares;
 mod average;
 pub mod catalogue;
+mod cosine;
+mod cosine_backward;
 mod cross_entropy_backward;
 mod embed;
 mod embed_backward;
@@ -67,6 +69,8 @@ pub use add::add;
 pub use add_squares::add_squares;
 pub use average::average;
 use catalogue::Kernel;
+pub use cosine::{Cosine, cosine};
+pub use cosine_backward::cosine_backward;
 pub use cross_entropy_backward::cross_entropy_backward;
 pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
@@ -146,6 +150,8 @@ kernels! {
     add
     add_squares
     average
+    cosine
+    cosine_backward
     cross_entropy_backward
     embed
     embed_backward

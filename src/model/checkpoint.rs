@@ -66,6 +66,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     let mut weights = without_wrappers(weights)?;
     names::to_timms(&mut weights)?;
     let mut weights = unwrapped(weights)?;
+    biases_without_keys(&mut weights)?;
     if Family::of(&weights) == Family::Vit {
         weights.rename(|name| {
             let (block, scale) = name.strip_prefix("blocks.")?.split_once(".gamma_")?;
@@ -74,7 +75,6 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
         registers_without_positions(&mut weights)?;
         gates_beside_hidden(&mut weights)?;
         queries_beside_keys_and_values(&mut weights)?;
-        biases_without_keys(&mut weights)?;
         projection_without_bias(&mut weights)?;
         query_of_latent(&mut weights)?;
     } else {
@@ -177,7 +177,7 @@ fn queries_beside_keys_and_values(weights: &mut Weights) -> Result<()> {
 }
 
 /// Gives queries, keys and values one bias, where those of queries and values are tensors of their own and keys have none,
-/// as in timm's `Eva`: that of keys is zero.
+/// as in timm's `Eva`, `Beit` and `SwinTransformerV2`: that of keys is zero.
 fn biases_without_keys(weights: &mut Weights) -> Result<()> {
     const OF_QUERIES: &str = ".attn.q_bias";
     let blocks: Vec<String> = weights

@@ -1,4 +1,4 @@
-"""Writes the architectures that timm builds of five of its classes: `python timm_architectures.py > ../../models/timm/architectures.toml`."""
+"""Writes the architectures that timm builds of six of its classes: `python timm_architectures.py > ../../models/timm/architectures.toml`."""
 
 import functools
 import sys
@@ -6,7 +6,7 @@ import sys
 import timm
 from timm.models import _registry, list_models, model_entrypoint
 
-CLASSES = ["VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit", "SwinTransformer"]
+CLASSES = ["VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit", "SwinTransformer", "SwinTransformerV2"]
 # Arguments of timm's builder and not of the network.
 BUILDER = ["pretrained_filter_fn", "pretrained_strict", "feature_cfg", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"]
 
@@ -51,7 +51,7 @@ for name in list_models():
                 key: value for key, value in kwargs.items() if key not in BUILDER and value is not None
             }
 
-print(f"# What timm {timm.__version__} builds of five of its classes, by name, with the arguments that it gives their constructors.")
+print(f"# What timm {timm.__version__} builds of six of its classes, by name, with the arguments that it gives their constructors.")
 print("# Made by tests/data/timm_architectures.py.")
 for class_name, named in architectures.items():
     print(f"\n[{class_name}]")

@@ -10,10 +10,12 @@ import timm
 import torch
 from timm.models._hub import save_config_for_hf
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 
 VIT = "vit_tiny_patch16_224"
 SWIN = "swin_tiny_patch4_window7_224"
+SWIN_V2 = "swinv2_tiny_window8_256"
 SMALL = dict(embed_dim=48, depth=1, num_heads=3)
 SMALL_SWIN = dict(embed_dim=24, depths=(1, 1), num_heads=(3, 6))
 TRAINING = dict(drop_rate=0.1, proj_drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2)
@@ -98,6 +100,10 @@ SUPPORTED = [
     (SWIN, SMALL_SWIN | dict(window_size=(4, 4), img_size=64)),
     (SWIN, SMALL_SWIN | dict(dynamic_img_size=True)),
     ("swin_s3_tiny_224", SMALL_SWIN | dict(window_size=((7, 7), (7, 7)))),
+    (SWIN_V2, SMALL_SWIN | TRAINING),
+    (SWIN_V2, defaults(SwinTransformerV2) | SMALL_SWIN),
+    (SWIN_V2, SMALL_SWIN | dict(img_size=192, num_classes=0)),
+    ("swinv2_base_window12to16_192to256", SMALL_SWIN | dict(strict_img_size=False)),
 ]
 FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
 # Networks that can't, and what of them the program must name.
@@ -133,12 +139,16 @@ REFUSED = [
     (SWIN, dict(window_size=(7, 14)), "window_size"),
     (SWIN, dict(window_size=((7, 7), (4, 4))), "window_size"),
     (SWIN, dict(mlp_ratio=(4, 3)), "mlp_ratio"),
+    (SWIN_V2, dict(qkv_bias=False), "qkv_bias"),
+    (SWIN_V2, dict(act_layer="relu"), "act_layer"),
+    (SWIN_V2, dict(always_partition=True), "always_partition"),
+    (SWIN_V2, dict(global_pool="max"), "global_pool"),
     ("swin_s3_tiny_224", dict(depths=(1, 1, 1, 1), num_heads=(3, 6, 12, 24)), "window_size"),
 ]
 
 
 def as_here(tensors):
-    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one tensor for what has two."""
+    """The names that the program gives `Eva`'s, `Beit`'s and `SwinTransformerV2`'s tensors, and one tensor for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)

@@ -40,7 +40,7 @@ def folded(tensors):
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
-    "class_token", "qkv_bias", "mlp_layer",
+    "class_token", "qkv_bias", "mlp_layer", "pretrained_window_sizes",
 }
 # Those of DINOv3's class, whose positions have to be rotary of its kind, or learned, or both as in EVA-02.
 ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
@@ -70,7 +70,7 @@ def of_beit(arguments):
 
 
 def as_here(tensors):
-    """The names that the program gives `Eva`'s and `Beit`'s tensors, and one tensor for what has two."""
+    """The names that the program gives `Eva`'s, `Beit`'s and `SwinTransformerV2`'s tensors, and one tensor for what has two."""
     for name, tensor in tensors.items():
         if name.endswith("attn.q_bias"):
             yield name.replace("q_bias", "qkv.bias"), torch.cat([tensor] * 3)

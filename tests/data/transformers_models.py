@@ -38,6 +38,8 @@ from transformers import (
     SiglipVisionModel,
     SwinConfig,
     SwinForImageClassification,
+    Swinv2Config,
+    Swinv2ForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -205,6 +207,12 @@ MODELS = {
         DINOv3ViTModel(DINOv3ViTConfig(**CLIP, num_register_tokens=2, use_gated_mlp=True, hidden_act="silu")),
         processor("ViTImageProcessor", 16, resample=2, **IMAGENET),
         torch.bfloat16,
+    ),
+    # Windows that were smaller in training, in the first stage, and don't fill it now.
+    "swin_v2": (
+        Swinv2ForImageClassification(Swinv2Config(**SWIN, pretrained_window_sizes=[3, 0])),
+        processor("ViTImageProcessor", 30, resample=3, **IMAGENET),
+        torch.float32,
     ),
 }
 

@@ -19,11 +19,12 @@ import tables
 from make_beit import beit
 from make_dinov3 import eva
 from make_gated import dinov2
+from make_swin_v2 import swin_v2
 from network import Network, lively, weights
 
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
-    "beit_micro", "gated_micro",
+    "beit_micro", "gated_micro", "swin_v2_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -42,6 +43,8 @@ def build(config):
         return beit(config)
     if config.get("gated_mlp"):
         return dinov2(config)
+    if config.get("v2"):
+        return swin_v2(config)
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],
@@ -217,7 +220,7 @@ def layer_norms(network, config):
         # What gives one row an image remains as it is, mostly the last LayerNorm, as does that which no product reads.
         pools = config.get("global_pool") == "map"
         remain = ("patch_embed.norm", "norm_pre", "fc_norm", "attn_pool.norm" if pools else "norm")
-        if not isinstance(norm, torch.nn.LayerNorm) or name in remain:
+        if not isinstance(norm, torch.nn.LayerNorm) or name in remain or config.get("v2"):
             continue
         stem, _, leaf = name.rpartition(".")
         if name == "norm":

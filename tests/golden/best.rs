@@ -74,6 +74,7 @@ fn write_the_quantized_files() {
         "dinov3_micro",
         "beit_micro",
         "gated_micro",
+        "swin_v2_micro",
     ] {
         let golden = Golden::open(name);
         let device = Device::cpu();

@@ -155,6 +155,12 @@ tests! {
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // Swin V2's: scores that are scaled cosines, biases that an MLP makes, norms after attention, MLP and merging.
+    swin_v2_micro:
+        best::written_files_give_the_oracles_logits
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        inference::integers_give_what_rounded_floats_give;
     mean_micro:
         passes::forward_and_backward
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes;

@@ -13,6 +13,7 @@ from timm.layers import Attention, AttentionPoolLatent, SwiGLU, apply_rot_embed_
 from timm.models.beit import Attention as BeitAttention
 from timm.models.eva import EvaAttention
 from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer_v2 import WindowAttention as CosineAttention
 from torch import nn
 
 
@@ -50,7 +51,7 @@ class Network:
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 self._replace(module, _convolve, self._site(name, True))
-            elif isinstance(module, nn.Linear) and not name.endswith(PARTS):
+            elif isinstance(module, nn.Linear) and not name.endswith(PARTS) and ".cpb_mlp." not in name:
                 self._replace(module, _linear, self._site(name, True))
             elif isinstance(module, SwiGLU):
                 self._replace(module, _gate, self._site(f"{name}.fc1", True))
@@ -61,6 +62,9 @@ class Network:
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 whole = [] if module.qkv else [self._site(f"{name}.qkv", True)]
                 self._replace(module, _attend_turned, *products, *whole)
+            elif isinstance(module, CosineAttention):
+                products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
+                self._replace(module, _attend_by_cosine, *products)
             elif isinstance(module, AttentionPoolLatent):
                 products = self._site(f"{name}.qk", False), self._site(f"{name}.pv", False)
                 self._replace(module, _pool, *products)
@@ -154,6 +158,19 @@ def _gate(self, x):
     gate, hidden = self.sites[0].multiply(x, weight, bias).chunk(2, -1)
     return self.fc2(self.norm(self.act(gate) * hidden))
 
+def _attend_by_cosine(self, x, mask=None):
+    scores, context = self.sites
+    q, k, v = _qkv(self, x)
+    # The program multiplies queries by what cosines are multiplied by, and by what it divides all scores by.
+    scale = self.logit_scale.clamp(max=math.log(100)).exp() * math.sqrt(q.shape[-1])
+    q, k = F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1)
+    attention = scores.multiply(q, k.transpose(-2, -1)) / math.sqrt(q.shape[-1])
+    table = self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads)
+    attention = attention + 16 * table[self.relative_position_index].permute(2, 0, 1).sigmoid()
+    if mask is not None:
+        attention = attention + mask.repeat(len(x) // len(mask), 1, 1)[:, None]
+    return self.proj(context.multiply(attention.softmax(-1), v).transpose(1, 2).flatten(2))
+
 
 def _pool(self, x):
     scores, context = self.sites
@@ -181,6 +198,9 @@ def lively(model, generator=None):
             parameter.data = values * 0.5
         elif name.endswith("latent"):
             parameter.data = values
+        elif name.endswith("logit_scale"):
+            # What cosines are multiplied by, by its logarithm: some beyond the limit of 100.
+            parameter.data = values * 2 + 2.5
         else:
             parameter.data = values * ((2.2 if "kv" in name else 1.2) / math.sqrt(parameter[0].numel()))
     return model

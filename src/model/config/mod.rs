@@ -37,7 +37,7 @@ pub const CHANNELS: usize = 3;
 pub enum Architecture {
     /// ViT, DeiT, BEiT, DINOv2, DINOv3, EVA-02, and the image towers of CLIP and SigLIP.
     Vit(VitConfig),
-    /// Swin.
+    /// Swin and Swin V2.
     Swin(SwinConfig),
 }
 

@@ -1,4 +1,4 @@
-//! The sizes of Swin.
+//! The sizes of Swin and Swin V2.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,8 @@ const MAX_STAGES: usize = 8;
 /// Holds the sizes of a Swin as timm's `SwinTransformer` builds it by default: square images, patches and windows, a
 /// LayerNorm on the embedded patches, learned relative position biases, qkv with a bias, exact GELU, and a head on the
 /// mean of the tokens. Each stage but the first merges 2 by 2 tokens into one of twice the features. Where windows or
-/// merged tokens don't divide a stage, its tokens are padded to the right and below.
+/// merged tokens don't divide a stage, its tokens are padded to the right and below. With [`v2`](Self::v2) it is timm's
+/// `SwinTransformerV2`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "SwinForm")]
 pub struct SwinConfig {
@@ -38,9 +39,17 @@ pub struct SwinConfig {
     /// What LayerNorm adds to the variance.
     pub layer_norm_eps: f32,
     /// Whether the shift of a block's windows moves the padding along with the tokens: transformers pads before it shifts,
-    /// timm after it.
+    /// timm after it. A Swin V2 of transformers' also adds its mask twice.
     #[serde(skip_serializing_if = "is_absent")]
     pub shifts_padding: bool,
+    /// Whether it is a Swin V2: scores are scaled cosines, an MLP makes the relative position biases, keys have no bias, and
+    /// norms come after attention, MLP and merging.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub v2: bool,
+    /// Of each stage the side of the windows that a Swin V2 was trained with, in whose units its MLP is given distances,
+    /// or 0 where that is its window; none where it is in all: timm's `pretrained_window_sizes`.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub pretrained_windows: Vec<usize>,
 }
 
 /// Holds the sizes of one stage.
@@ -102,6 +111,10 @@ struct SwinForm {
     layer_norm_eps: Option<f32>,
     #[serde(default)]
     shifts_padding: bool,
+    #[serde(default)]
+    v2: bool,
+    #[serde(default)]
+    pretrained_windows: Vec<usize>,
 }
 
 impl TryFrom<SwinForm> for SwinConfig {
@@ -119,15 +132,47 @@ impl TryFrom<SwinForm> for SwinConfig {
             classes: form.classes,
             layer_norm_eps: form.layer_norm_eps.unwrap_or(Self::TIMM_LAYER_NORM_EPS),
             shifts_padding: form.shifts_padding,
+            v2: form.v2,
+            pretrained_windows: form.pretrained_windows,
         };
         config.validate()?;
         Ok(config)
     }
 }
 
+/// Counts the hidden features of the MLP that makes a Swin V2's biases.
+const BIAS_FEATURES: usize = 512;
+
+impl Default for SwinConfig {
+    /// Returns the network that timm's `SwinTransformer` is where no argument says otherwise: a Swin-T.
+    fn default() -> Self {
+        Self {
+            image_size: 224,
+            patch_size: 4,
+            window: 7,
+            dim: 96,
+            depths: vec![2, 2, 6, 2],
+            heads: vec![3, 6, 12, 24],
+            mlp_ratio: 4.0,
+            classes: 1000,
+            layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
+            shifts_padding: false,
+            v2: false,
+            pretrained_windows: Vec::new(),
+        }
+    }
+}
+
 impl SwinConfig {
     /// Holds the epsilon of timm's Swins, torch's own default, which a configuration may leave out.
     pub const TIMM_LAYER_NORM_EPS: f32 = 1e-5;
+
+    /// Returns the side of the window that a stage of a Swin V2 was trained with.
+    pub fn pretrained_window(&self, stage: usize) -> usize {
+        let told = self.pretrained_windows.get(stage).copied();
+        let told = told.filter(|&window| window > 0);
+        told.unwrap_or(self.stages()[stage].window)
+    }
 
     /// Returns the sizes of each stage.
     pub fn stages(&self) -> Vec<Stage> {
@@ -153,7 +198,7 @@ impl SwinConfig {
     ///
     /// # Errors
     /// A size that no Swin of these sizes has; a stage whose windows would become smaller or larger with the image, so that
-    /// its tables of relative positions wouldn't fit.
+    /// its tables of relative positions wouldn't fit. A Swin V2's biases are computed for any window.
     pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
         let changed = Self {
             image_size,
@@ -162,7 +207,7 @@ impl SwinConfig {
         changed.validate()?;
         let stages = self.stages().into_iter().zip(changed.stages());
         for (index, (stage, changed)) in stages.enumerate() {
-            if stage.window != changed.window {
+            if stage.window != changed.window && !self.v2 {
                 return Err(format!(
                     "images of {image_size} pixels have windows of {} tokens in stage {index}, where this Swin transformer has {}, and its tables of relative positions are not resized",
                     changed.window, stage.window
@@ -182,9 +227,21 @@ impl SwinConfig {
                 tensors.push((weight, vec![dim, 2 * dim]));
             }
             for block in 0..stage.depth {
-                let table =
-                    format!("layers.{index}.blocks.{block}.attn.relative_position_bias_table");
-                tensors.push((table, vec![(2 * stage.window - 1).pow(2), stage.heads]));
+                let attention = format!("layers.{index}.blocks.{block}.attn");
+                let of_positions = match self.v2 {
+                    true => vec![
+                        ("logit_scale", vec![stage.heads, 1, 1]),
+                        ("cpb_mlp.0.weight", vec![BIAS_FEATURES, 2]),
+                        ("cpb_mlp.0.bias", vec![BIAS_FEATURES]),
+                        ("cpb_mlp.2.weight", vec![stage.heads, BIAS_FEATURES]),
+                    ],
+                    false => {
+                        let distances = (2 * stage.window - 1).pow(2);
+                        vec![("relative_position_bias_table", vec![distances, stage.heads])]
+                    }
+                };
+                let named = |(name, shape)| (format!("{attention}.{name}"), shape);
+                tensors.extend(of_positions.into_iter().map(named));
             }
             let mut pair = |name: &str, weight: Vec<usize>| {
                 let name = format!("layers.{index}.{name}");
@@ -192,7 +249,9 @@ impl SwinConfig {
                 tensors.push((format!("{name}.weight"), weight));
             };
             if index > 0 {
-                pair("downsample.norm", vec![2 * dim]);
+                // Before four times the features of the stage before become twice as many, or after.
+                let normed = if self.v2 { dim } else { 2 * dim };
+                pair("downsample.norm", vec![normed]);
             }
             for block in 0..stage.depth {
                 pair(&format!("blocks.{block}.norm1"), vec![dim]);
@@ -225,9 +284,16 @@ impl SwinConfig {
         self.dim << (self.depths.len() - 1)
     }
 
+    /// Says whether a file has a Swin V2's cosine attention.
+    pub fn is_v2(weights: &Weights) -> bool {
+        weights
+            .shape("layers.0.blocks.0.attn.logit_scale")
+            .is_some()
+    }
+
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor, and no other but the index
     /// and mask buffers that older files store. The image size shows in no shape: without `image_size` it is the smallest
-    /// that has these windows. The epsilon is timm's.
+    /// that has these windows. A Swin V2's windows don't show either: they are timm's default. The epsilon is timm's.
     ///
     /// # Errors
     /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), or if the shapes contradict each
@@ -247,16 +313,22 @@ impl SwinConfig {
             weights.shape(&name).is_some()
         };
         let stages = (0..).take_while(|&stage| has_block(stage, 0)).count();
-        let tables: Vec<[usize; 2]> = (0..stages)
-            .map(|stage| {
-                let block = format!("layers.{stage}.blocks.0.attn");
-                sizes(weights, &format!("{block}.relative_position_bias_table"))
-            })
-            .collect::<Result<_>>()?;
-        let windows: Vec<usize> = tables
-            .iter()
-            .map(|[biases, _]| biases.isqrt().div_ceil(2))
-            .collect();
+        let v2 = Self::is_v2(weights);
+        // Sides of windows, and heads.
+        let of_stage = |stage| -> Result<(usize, usize)> {
+            let name = |tensor: &str| format!("layers.{stage}.blocks.0.attn.{tensor}");
+            if v2 {
+                let [heads, ..] = sizes::<3>(weights, &name("logit_scale"))?;
+                return Ok((Self::default().window, heads));
+            }
+            let [biases, heads] = sizes(weights, &name("relative_position_bias_table"))?;
+            Ok((biases.isqrt().div_ceil(2), heads))
+        };
+        let (windows, heads): (Vec<usize>, Vec<usize>) = (0..stages)
+            .map(of_stage)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
         // The last stage has the fewest tokens along a side: as many as its window, at least.
         let patches = 2usize
             .saturating_pow(stages as u32 - 1)
@@ -269,11 +341,13 @@ impl SwinConfig {
             depths: (0..stages)
                 .map(|stage| (0..).take_while(|&block| has_block(stage, block)).count())
                 .collect(),
-            heads: tables.iter().map(|[_, heads]| *heads).collect(),
+            heads,
             mlp_ratio: hidden as f64 / features as f64,
             classes,
             layer_norm_eps: Self::TIMM_LAYER_NORM_EPS,
             shifts_padding: false,
+            v2,
+            pretrained_windows: Vec::new(),
         };
         config.validate().map_err(problem)?;
         weights.check(&config.expected_tensors(), &[], is_derived)?;
@@ -298,6 +372,17 @@ impl SwinConfig {
         ])?;
         classes_within(self.classes)?;
         divisible(&[("image_size", self.image_size, "patch_size", self.patch_size)])?;
+        let pretrained = &self.pretrained_windows;
+        if !pretrained.is_empty() && (!self.v2 || pretrained.len() != stages) {
+            return Err(format!(
+                "pretrained_windows are {pretrained:?}, where none are expected, or with v2 one for each of {stages} stages"
+            ));
+        }
+        if let Some(window) = pretrained.iter().find(|&&window| window > MAX_SIZE) {
+            return Err(format!(
+                "pretrained_windows has {window}, where 0 to {MAX_SIZE} is expected"
+            ));
+        }
         for (index, stage) in self.stages().iter().enumerate() {
             let what = |size: &str| format!("{size} of stage {index}");
             within(&[
@@ -322,12 +407,15 @@ impl SwinConfig {
     /// Returns [`Architecture::fitted`](super::Architecture::fitted) for this family.
     pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
         let file = Self::from_shapes(weights, Some(self.image_size))?;
+        same_sizes(weights, told_by, &[("v2", file.v2, self.v2)])?;
+        let window = self.stages()[0].window;
         same_sizes(
             weights,
             told_by,
             &[
                 ("patch_size", file.patch_size, self.patch_size),
-                ("window", file.window, self.stages()[0].window),
+                // A Swin V2's shows in no tensor.
+                ("window", if self.v2 { window } else { file.window }, window),
                 ("dim", file.dim, self.dim),
                 ("the number of stages", file.depths.len(), self.depths.len()),
             ],
@@ -353,7 +441,13 @@ impl SwinConfig {
 
 /// Says whether a tensor follows from the sizes: buffers that timm no longer stores.
 fn is_derived(name: &str) -> bool {
-    name.ends_with(".attn.relative_position_index") || name.ends_with(".attn_mask")
+    [
+        ".attn.relative_position_index",
+        ".attn.relative_coords_table",
+        ".attn_mask",
+    ]
+    .iter()
+    .any(|buffer| name.ends_with(buffer))
 }
 
 #[cfg(all(test, feature = "files"))]
@@ -528,6 +622,60 @@ mod tests {
     }
 
     #[test]
+    fn a_swin_v2_shows_in_its_tensors_but_for_its_windows() {
+        let v2 = SwinConfig {
+            v2: true,
+            pretrained_windows: vec![6, 0],
+            ..micro()
+        };
+        let of_stages = [0, 1].map(|stage| v2.pretrained_window(stage));
+        assert_eq!(of_stages, [6, 7]);
+        let mut tensors: BTreeMap<_, _> = v2.expected_tensors().into_iter().collect();
+        let shapes = [
+            ("layers.1.blocks.0.attn.logit_scale", vec![4, 1, 1]),
+            ("layers.1.blocks.0.attn.cpb_mlp.2.weight", vec![4, 512]),
+            // Before the features become twice as many it would be 128.
+            ("layers.1.downsample.norm.weight", vec![64]),
+        ];
+        for (name, shape) in shapes {
+            assert_eq!(tensors[name], shape);
+        }
+        let table = "layers.0.blocks.0.attn.relative_coords_table";
+        tensors.insert(table.to_owned(), vec![1, 13, 13, 2]);
+        let weights = zeros(tensors);
+        let shown = SwinConfig {
+            pretrained_windows: vec![],
+            ..v2.clone()
+        };
+        assert_eq!(SwinConfig::from_shapes(&weights, None).unwrap(), shown);
+        // Windows of any size, and with them images of any size.
+        let other = SwinConfig {
+            window: 4,
+            ..v2.clone()
+        };
+        for told in [&v2, &other, &v2.with_image_size(48).unwrap()] {
+            let told = Architecture::Swin(told.clone());
+            assert_eq!(told.fitted(&weights, "the test").unwrap(), told);
+        }
+        let told = Architecture::Swin(micro());
+        let message = told.fitted(&weights, "the test").unwrap_err().to_string();
+        assert!(message.ends_with("v2 is true, not false"), "{message}");
+        for (v2, windows) in [
+            (false, vec![7, 7]),
+            (true, vec![7]),
+            (true, vec![7, 1 << 21]),
+        ] {
+            let wrong = SwinConfig {
+                v2,
+                pretrained_windows: windows,
+                ..micro()
+            };
+            let problem = wrong.validate().unwrap_err();
+            assert!(problem.starts_with("pretrained_windows"), "{problem}");
+        }
+    }
+
+    #[test]
     fn stored_indices_and_masks_are_tolerated() {
         let mut tensors = micro().expected_tensors();
         tensors.push(("layers.0.blocks.1.attn_mask".into(), vec![4, 49, 49]));
@@ -543,15 +691,10 @@ mod tests {
 
     #[test]
     fn names_what_is_not_supported() {
-        for (name, kind) in [
-            ("layers.0.blocks.0.attn.logit_scale", "a Swin V2"),
-            ("absolute_pos_embed", "absolute positions"),
-        ] {
-            let message = refusal(|tensors| {
-                tensors.insert(name.to_owned(), vec![1]);
-            });
-            assert!(message.contains(kind), "{message}");
-        }
+        let message = refusal(|tensors| {
+            tensors.insert("absolute_pos_embed".to_owned(), vec![1]);
+        });
+        assert!(message.contains("absolute positions"), "{message}");
         for (name, kind) in [
             ("patch_embed.norm.weight", "without norm after"),
             ("head.fc.weight", "1 unexpected: `head.fc.bias`"),

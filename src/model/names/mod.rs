@@ -8,6 +8,7 @@ mod dinov3;
 mod open_clip;
 mod siglip;
 mod swin;
+mod swin_v2;
 mod table;
 mod vit;
 
@@ -22,10 +23,11 @@ use crate::text::abridged;
 pub(super) const QKV: [&str; 3] = ["q", "k", "v"];
 
 /// Lists all kinds.
-static KINDS: [Names; 9] = [
+static KINDS: [Names; 10] = [
     vit::NAMES,
     beit::NAMES,
     swin::NAMES,
+    swin_v2::NAMES,
     dinov2::NAMES,
     dinov3::NAMES,
     clip::NAMES,

@@ -20,6 +20,8 @@ struct Table {
     eva: BTreeMap<String, Map<String, Value>>,
     beit: BTreeMap<String, Map<String, Value>>,
     swin_transformer: BTreeMap<String, Map<String, Value>>,
+    #[serde(rename = "SwinTransformerV2")]
+    swin_transformer_v2: BTreeMap<String, Map<String, Value>>,
     /// Today's name by an earlier one.
     #[serde(rename = "renamed")]
     renamed: BTreeMap<String, String>,
@@ -42,6 +44,7 @@ pub(super) fn named(architecture: &str) -> Option<(Class, &'static Map<String, V
         (Class::Eva, &table.eva),
         (Class::Beit, &table.beit),
         (Class::SwinTransformer, &table.swin_transformer),
+        (Class::SwinTransformerV2, &table.swin_transformer_v2),
     ];
     classes
         .into_iter()
@@ -70,6 +73,7 @@ mod tests {
             &table.eva,
             &table.beit,
             &table.swin_transformer,
+            &table.swin_transformer_v2,
         ];
         let mut facts = facts();
         let empty = Map::new();

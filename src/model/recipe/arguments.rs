@@ -22,6 +22,7 @@ pub(super) enum Class {
     /// BEiT's.
     Beit,
     SwinTransformer,
+    SwinTransformerV2,
 }
 
 /// Says what an argument does.
@@ -228,10 +229,27 @@ const SWIN_TRANSFORMER: &[(&str, Effect)] = &[
     ("use_checkpoint", Effect::Nothing),
 ];
 
+const SWIN_TRANSFORMER_V2: &[(&str, Effect)] = &[
+    ("qkv_bias", Effect::Kind(&["true"])),
+    ("depths", Effect::Size),
+    ("window_size", Effect::Size),
+    ("pretrained_window_sizes", Effect::Size),
+    ("global_pool", Effect::Kind(&["avg"])),
+    ("always_partition", Effect::Kind(&["false"])),
+    ("strict_img_size", Effect::Nothing),
+    ("act_layer", Effect::Kind(&["gelu"])),
+    ("norm_layer", Effect::Kind(&["LayerNorm"])),
+    // Of earlier versions.
+    ("ape", Effect::Kind(&["false"])),
+    ("patch_norm", Effect::Kind(&["true"])),
+    ("use_checkpoint", Effect::Nothing),
+];
+
 impl Class {
     /// Finds the class whose tensors `weights` has.
     pub fn of(weights: &Weights) -> Self {
         match Family::of(weights) {
+            Family::Swin if SwinConfig::is_v2(weights) => Self::SwinTransformerV2,
             Family::Swin => Self::SwinTransformer,
             Family::Vit if weights.shape("dist_token").is_some() => {
                 Self::VisionTransformerDistilled
@@ -248,7 +266,7 @@ impl Class {
             Self::VisionTransformer | Self::VisionTransformerDistilled | Self::Eva | Self::Beit => {
                 Family::Vit
             }
-            Self::SwinTransformer => Family::Swin,
+            Self::SwinTransformer | Self::SwinTransformerV2 => Family::Swin,
         }
     }
 
@@ -261,16 +279,8 @@ impl Class {
                 ..VitConfig::default()
             }),
             Family::Swin => Architecture::Swin(SwinConfig {
-                image_size: 224,
-                patch_size: 4,
-                window: 7,
-                dim: 96,
-                depths: vec![2, 2, 6, 2],
-                heads: vec![3, 6, 12, 24],
-                mlp_ratio: 4.0,
-                classes: 1000,
-                layer_norm_eps: SwinConfig::TIMM_LAYER_NORM_EPS,
-                shifts_padding: false,
+                v2: self == Self::SwinTransformerV2,
+                ..SwinConfig::default()
             }),
         }
     }
@@ -279,7 +289,9 @@ impl Class {
     pub fn default_pool(self) -> GlobalPool {
         match self {
             Self::VisionTransformer | Self::VisionTransformerDistilled => GlobalPool::Token,
-            Self::Eva | Self::Beit | Self::SwinTransformer => GlobalPool::Avg,
+            Self::Eva | Self::Beit | Self::SwinTransformer | Self::SwinTransformerV2 => {
+                GlobalPool::Avg
+            }
         }
     }
 
@@ -290,6 +302,7 @@ impl Class {
             Self::Eva => EVA,
             Self::Beit => BEIT,
             Self::SwinTransformer => SWIN_TRANSFORMER,
+            Self::SwinTransformerV2 => SWIN_TRANSFORMER_V2,
         };
         let (_, effect) = ALL.iter().chain(own).find(|(known, _)| *known == name)?;
         Some(*effect)
@@ -525,12 +538,17 @@ impl Arguments<'_> {
         sizes: SwinConfig,
         image_size: Option<usize>,
     ) -> std::result::Result<SwinConfig, String> {
+        let depths = self.numbers("depths")?.unwrap_or(sizes.depths);
         Ok(SwinConfig {
             image_size: image_size.unwrap_or(sizes.image_size),
             patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
             window: self.window()?.unwrap_or(sizes.window),
             dim: self.number("embed_dim")?.unwrap_or(sizes.dim),
-            depths: self.numbers("depths")?.unwrap_or(sizes.depths),
+            pretrained_windows: match self.numbers("pretrained_window_sizes")? {
+                Some(windows) => pretrained_windows(windows, &depths),
+                None => sizes.pretrained_windows,
+            },
+            depths,
             heads: self.numbers("num_heads")?.unwrap_or(sizes.heads),
             mlp_ratio: self.ratio("mlp_ratio")?.unwrap_or(sizes.mlp_ratio),
             ..sizes
@@ -664,6 +682,16 @@ impl Arguments<'_> {
                 shown(value)
             )),
         }
+    }
+}
+
+/// Returns the windows that a Swin V2 of so many stages was trained with, none where they are its own in all; what is told
+/// of more stages isn't read, as in timm.
+pub(super) fn pretrained_windows(mut told: Vec<usize>, depths: &[usize]) -> Vec<usize> {
+    told.truncate(depths.len());
+    match told.iter().all(|&window| window == 0) {
+        true => Vec::new(),
+        false => told,
     }
 }
 

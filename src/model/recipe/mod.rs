@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 72] = [
+const FILES: [&str; 78] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -102,6 +102,12 @@ const FILES: [&str; 72] = [
     include_str!("../../../models/swin_base_patch4_window7_224.toml"),
     include_str!("../../../models/swin_base_patch4_window12_384.toml"),
     include_str!("../../../models/swin_large_patch4_window7_224.toml"),
+    include_str!("../../../models/swinv2_tiny_window8_256.toml"),
+    include_str!("../../../models/swinv2_tiny_window16_256.toml"),
+    include_str!("../../../models/swinv2_small_window8_256.toml"),
+    include_str!("../../../models/swinv2_small_window16_256.toml"),
+    include_str!("../../../models/swinv2_base_window8_256.toml"),
+    include_str!("../../../models/swinv2_base_window16_256.toml"),
 ];
 
 /// timm's and transformers' description of a model, beside its weights.

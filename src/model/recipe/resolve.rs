@@ -507,7 +507,7 @@ fn plain(value: &impl Serialize) -> String {
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
-    use crate::model::config::VitConfig;
+    use crate::model::config::{SwinConfig, VitConfig};
     use crate::model::recipe::fixtures::{
         Blamed, Checkpoint, micro_swin, micro_vit, one_class, refusal,
     };
@@ -1162,14 +1162,27 @@ mod tests {
             "{message}"
         );
 
+        let Architecture::Swin(swin) = &sizes else {
+            panic!("a Swin");
+        };
+        let v2 = Architecture::Swin(SwinConfig {
+            v2: true,
+            ..swin.clone()
+        });
+        let file = Checkpoint::new("model.safetensors", &v2, &[]);
+        let (blamed, message) = refusal(resolve(&file.weights, None));
+        assert_eq!(blamed, Blamed::Setting);
+        let says = "it is a Swin transformer V2 with 32 features, [2, 2] blocks, [2, 4] heads and patches of 4 pixels, and the windows' and the image's size and preprocessing don't show";
+        assert!(message.contains(says), "{message}");
+
         // What no recipe could save is not blamed on the recipe.
         let mut tensors = sizes.expected_tensors();
-        tensors.push(("layers.0.blocks.0.attn.logit_scale".into(), vec![1]));
+        tensors.push(("absolute_pos_embed".into(), vec![1]));
         let file = Checkpoint::of("model.safetensors", tensors, &[]);
         let (blamed, message) = refusal(resolve(&file.weights, None));
         assert_eq!(blamed, Blamed::File);
         assert!(
-            message.ends_with("is a Swin V2, which is not supported"),
+            message.ends_with("is a Swin with absolute positions, which is not supported"),
             "{message}"
         );
     }

@@ -298,9 +298,16 @@ fn described(weights: &Weights) -> Result<String> {
         }
         Family::Swin => {
             let sizes = SwinConfig::from_shapes(weights, None)?;
+            let (version, windows, unseen) = match sizes.v2 {
+                false => {
+                    let windows = format!(", windows of {} patches", sizes.window);
+                    ("", windows, "the image's size")
+                }
+                true => (" V2", String::new(), "the windows' and the image's size"),
+            };
             format!(
-                "a Swin transformer with {} features, {:?} blocks, {:?} heads, windows of {} patches and patches of {} pixels, and the image's size and preprocessing",
-                sizes.dim, sizes.depths, sizes.heads, sizes.window, sizes.patch_size,
+                "a Swin transformer{version} with {} features, {:?} blocks, {:?} heads{windows} and patches of {} pixels, and {unseen} and preprocessing",
+                sizes.dim, sizes.depths, sizes.heads, sizes.patch_size,
             )
         }
     })

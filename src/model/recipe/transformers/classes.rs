@@ -19,7 +19,7 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 17] = [
+static CLASSES: [Class; 18] = [
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
@@ -53,6 +53,12 @@ static CLASSES: [Class; 17] = [
     Class {
         name: "SwinForImageClassification",
         architecture: swin::of_mean,
+        processor: "ViTImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Swinv2ForImageClassification",
+        architecture: swin::of_mean_v2,
         processor: "ViTImageProcessor",
         any_image_size: true,
     },

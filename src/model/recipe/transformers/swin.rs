@@ -1,7 +1,8 @@
-//! transformers' `SwinConfig`.
+//! transformers' `SwinConfig` and `Swinv2Config`.
 
 use super::fields::Fields;
 use crate::model::config::{Architecture, SwinConfig};
+use crate::model::recipe::arguments::pretrained_windows;
 
 /// Holds the epsilon where a configuration has none. transformers' embedding and mergings have it whatever that says, so no
 /// other is supported.
@@ -9,12 +10,27 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// Reads the network of `SwinForImageClassification`.
 pub fn of_mean(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Swin(sizes(fields)?))
+}
+
+/// Reads the network of `Swinv2ForImageClassification`.
+pub fn of_mean_v2(fields: &Fields) -> Result<Architecture, String> {
+    let sizes = sizes(fields)?;
+    let told = fields.numbers("pretrained_window_sizes")?;
+    Ok(Architecture::Swin(SwinConfig {
+        v2: true,
+        pretrained_windows: pretrained_windows(told.unwrap_or_default(), &sizes.depths),
+        ..sizes
+    }))
+}
+
+fn sizes(fields: &Fields) -> Result<SwinConfig, String> {
     fields.check()?;
     fields.only("qkv_bias", &[true.into()])?;
     fields.only("hidden_act", &["gelu".into()])?;
     fields.only("use_absolute_embeddings", &[false.into()])?;
     fields.only("layer_norm_eps", &[LAYER_NORM_EPS.into()])?;
-    Ok(Architecture::Swin(SwinConfig {
+    Ok(SwinConfig {
         image_size: fields.side("image_size")?.unwrap_or(224),
         patch_size: fields.side("patch_size")?.unwrap_or(4),
         window: fields.number("window_size")?.unwrap_or(7),
@@ -26,7 +42,8 @@ pub fn of_mean(fields: &Fields) -> Result<Architecture, String> {
         classes: 1,
         layer_norm_eps: LAYER_NORM_EPS as f32,
         shifts_padding: true,
-    }))
+        ..SwinConfig::default()
+    })
 }
 
 #[cfg(test)]
@@ -53,8 +70,30 @@ mod tests {
         assert_eq!(told(json!({})), Ok(expected.clone()));
         assert_eq!(
             told(json!({"depths": null, "layer_norm_eps": 1e-5})),
-            Ok(expected)
+            Ok(expected.clone())
         );
+
+        let Architecture::Swin(sizes) = expected else {
+            panic!("a Swin");
+        };
+        let expected = |pretrained_windows| {
+            Ok(Architecture::Swin(SwinConfig {
+                v2: true,
+                pretrained_windows,
+                ..sizes.clone()
+            }))
+        };
+        for (fields, windows) in [
+            (json!({}), vec![]),
+            (json!({"pretrained_window_sizes": [0, 0, 0, 0]}), vec![]),
+            (
+                json!({"pretrained_window_sizes": [12, 12, 12, 6]}),
+                vec![12, 12, 12, 6],
+            ),
+        ] {
+            let found = of_mean_v2(&Fields::of(fields.as_object().unwrap()));
+            assert_eq!(found, expected(windows));
+        }
     }
 
     #[test]
