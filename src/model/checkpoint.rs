@@ -66,7 +66,6 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
     let mut weights = without_wrappers(weights)?;
     names::to_timms(&mut weights)?;
     let mut weights = unwrapped(weights)?;
-    biases_without_keys(&mut weights)?;
     if Family::of(&weights) == Family::Vit {
         weights.rename(|name| {
             let (block, scale) = name.strip_prefix("blocks.")?.split_once(".gamma_")?;
@@ -94,6 +93,7 @@ pub fn with_todays_names(weights: Weights) -> Result<Weights> {
             Some(format!("layers.{}.downsample.{part}", stage + 1))
         })?;
     }
+    biases_without_keys(&mut weights)?;
     Ok(weights)
 }
 

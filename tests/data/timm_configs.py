@@ -39,6 +39,7 @@ SUPPORTED = [
     ("vit_base_patch8_224", SMALL),
     ("vit_giant_patch14_224", dict(depth=1, embed_dim=1408 // 16, num_heads=1)),
     ("test_vit", {}),
+    (VIT, SMALL | dict(global_pool="", num_classes=0)),
     (VIT, defaults(VisionTransformer) | SMALL),
     (VIT, SMALL | TRAINING | dict(pos_drop_rate=0.1, patch_drop_rate=0.1, weight_init="jax", fix_init=True)),
     (VIT, SMALL | dict(dynamic_img_size=True, dynamic_img_pad=True)),
@@ -110,7 +111,6 @@ FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "Si
 REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
     (VIT, dict(global_pool="max"), "global_pool"),
-    (VIT, dict(global_pool="", num_classes=0), "global_pool"),
     (VIT, dict(qk_norm=True), "qk_norm"),
     (VIT, dict(scale_attn_norm=True), "scale_attn_norm"),
     (VIT, dict(proj_bias=False), "proj_bias"),

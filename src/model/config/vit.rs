@@ -147,6 +147,7 @@ struct VitForm {
     rotary: bool,
     #[serde(default)]
     rel_pos_bias: bool,
+    #[serde(default)]
     ref_feat_shape: usize,
     #[serde(default)]
     layer_scale: bool,
@@ -734,6 +735,14 @@ impl VitConfig {
                 ("scale_mlp", file.scale_mlp, self.scale_mlp),
             ],
         )?;
+        if file.head_outputs() > 0 && self.global_pool == GlobalPool::Unpooled {
+            return Err(Error::input(
+                weights.path(),
+                format!(
+                    "doesn't fit {told_by}: it has a head, for which an empty global_pool pools nothing"
+                ),
+            ));
+        }
         if file.head_outputs() > 0 {
             let pooled = [&file, self].map(Self::pooled_dim);
             same_sizes(
@@ -1265,6 +1274,20 @@ mod tests {
         ] {
             assert!(message.contains(expected), "{message}\nlacks {expected}");
         }
+    }
+
+    #[test]
+    fn a_head_reads_nothing_where_nothing_is_pooled() {
+        let unpooled = Architecture::Vit(micro().unpooled());
+        let headless = zeros(unpooled.expected_tensors());
+        assert_eq!(unpooled.fitted(&headless, "the test").unwrap(), unpooled);
+        // 17 tokens of 48 features.
+        assert_eq!(unpooled.answer(), Answer::Features(17 * 48));
+        assert_eq!(unpooled.patch_features(), Some((48, [16, 48])));
+        let with_head = zeros(micro().expected_tensors());
+        let error = unpooled.fitted(&with_head, "the test").unwrap_err();
+        let expected = "it has a head, for which an empty global_pool pools nothing";
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 
     #[test]

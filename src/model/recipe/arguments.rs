@@ -486,6 +486,11 @@ impl Arguments<'_> {
                 .or(self.number("num_reg_tokens")?)
                 .unwrap_or(sizes.reg_tokens),
             global_pool,
+            // How many there are tells the file, but none can read what isn't pooled.
+            classes: match global_pool {
+                GlobalPool::Unpooled => 0,
+                _ => sizes.classes,
+            },
             layer_norm_eps: match self.get("norm_layer") {
                 Some((norm, _)) if is(norm, CLIPS_NORM) => CLIPS_LAYER_NORM_EPS,
                 _ => sizes.layer_norm_eps,
