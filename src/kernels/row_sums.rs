@@ -15,8 +15,8 @@ pub(super) fn row_sums<const ROWS: usize>(
     // As `sum` of an iterator begins.
     let mut sums = [-0.0; ROWS];
     for at in 0..width {
-        for (row, sum) in sums.iter_mut().enumerate() {
-            *sum += term(row, rows[row][at]);
+        for (row, (sum, values)) in sums.iter_mut().zip(rows).enumerate() {
+            *sum += term(row, values[at]);
         }
     }
     sums
