@@ -540,7 +540,8 @@ fn sum(codes: &[i8]) -> i32 {
     codes.iter().map(|&code| i32::from(code)).sum()
 }
 
-/// Replaces the sums of a row by floats. Each code had 128 added, for which its column's codes are subtracted as often.
+/// Replaces the sums of a row by floats. Each code had 128 added, for which its column's codes are subtracted as often; with
+/// [`MAX_K`](super::MAX_K) of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
 #[multiversion(targets = "simd")]
 fn to_floats(sums: &mut [i32], column_sums: &[i32]) {
     for (sum, column_sum) in sums.iter_mut().zip(column_sums) {
