@@ -66,7 +66,7 @@ fn print_header(inspection: &Inspection) -> Result<()> {
         settings,
         ..
     } = inspection;
-    let mebibytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     print_line!("model        {}", provenance.name)?;
     print_line!("source       {}", provenance.source_sha256)?;
     print_line!("images       {}", provenance.images_in_words())?;

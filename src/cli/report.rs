@@ -110,7 +110,7 @@ impl PlannedPage {
         let mut after = Models::quantized(device, &file, &model, Some(weights))?;
         let page = Page {
             model: &model,
-            bytes: file.file_len(),
+            bytes: file.file_len() as u64,
             reports: outcome.reports,
             device: device.name(),
             driver: device.driver(),

@@ -23,9 +23,9 @@ pub struct Inspection {
     /// SHA-256 of the file.
     pub sha256: String,
     /// Bytes of the file.
-    pub bytes: usize,
+    pub bytes: u64,
     /// Bytes of the FP model's parameters in f32.
-    pub fp32_bytes: usize,
+    pub fp32_bytes: u64,
     /// Family and sizes.
     pub architecture: Architecture,
     /// What the classes are called, where the file tells.
@@ -87,8 +87,8 @@ impl Inspection {
             format: FORMAT_NAME.to_owned(),
             format_version: file.metadata()["format_version"].clone(),
             sha256: file.sha256(),
-            bytes: file.file_len(),
-            fp32_bytes: model.architecture.parameters() * size_of::<f32>(),
+            bytes: file.file_len() as u64,
+            fp32_bytes: model.architecture.parameters() * size_of::<f32>() as u64,
             sites: inspect_sites(&model),
             bits: model.method.plan.in_words(&sites(&model.architecture)),
             architecture: model.architecture,

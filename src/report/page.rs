@@ -17,7 +17,7 @@ pub struct Page<'a> {
     /// The quantized model.
     pub model: &'a QuantizedModel,
     /// Bytes of the model's file.
-    pub bytes: usize,
+    pub bytes: u64,
     /// What the calibration found, in the order of the network.
     pub reports: &'a [SiteReport],
     /// The device that the calibration ran on.
@@ -71,7 +71,7 @@ impl Page<'_> {
         let model = self.model;
         let (provenance, method) = (&model.provenance, &model.method);
         let bits = method.plan.in_words(&sites(&model.architecture));
-        let fp32 = model.architecture.parameters() * size_of::<f32>();
+        let fp32 = model.architecture.parameters() * size_of::<f32>() as u64;
         html! {
             header {
                 h1 { (provenance.name) }
@@ -364,6 +364,6 @@ fn percent(share: f64, digits: usize) -> String {
     format!("{:.digits$}%", 100.0 * share)
 }
 
-fn mebibytes(bytes: usize) -> String {
+fn mebibytes(bytes: u64) -> String {
     format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
 }

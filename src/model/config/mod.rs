@@ -116,12 +116,11 @@ impl Architecture {
     }
 
     /// Counts the parameters, as timm does but for those that [`expected_tensors`](Self::expected_tensors) leaves out.
-    pub fn parameters(&self) -> usize {
+    /// DINOv3's largest has more than a browser's 32 bits count.
+    pub fn parameters(&self) -> u64 {
         let tensors = self.expected_tensors();
-        tensors
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum()
+        let count = |shape: &Vec<usize>| shape.iter().map(|&extent| extent as u64).product::<u64>();
+        tensors.iter().map(|(_, shape)| count(shape)).sum()
     }
 
     /// Returns width and height of the input, in pixels.

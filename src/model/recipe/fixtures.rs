@@ -131,7 +131,7 @@ pub struct Fact {
     classes: usize,
     /// Features of the projection that they have in its place.
     projection: usize,
-    pub parameters: usize,
+    pub parameters: u64,
     /// Of each stage.
     pub heads: Vec<usize>,
     pub layer_norm_eps: f32,

@@ -132,7 +132,7 @@ pub struct Recipe {
     /// timm's pretrained tags that the preprocessing holds for, the default first.
     pub tags: Vec<String>,
     /// Number of parameters with the architecture's class count.
-    pub parameters: usize,
+    pub parameters: u64,
     /// Family and sizes.
     pub architecture: Architecture,
     /// How images are prepared.
