@@ -677,8 +677,8 @@ fn what_of_transformers_is_not_supported_is_named() {
         ("architectures", json!(null), "don't name one class"),
         (
             "hidden_act",
-            json!("relu"),
-            "hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu` or `silu`",
+            json!("mish"),
+            "hidden_act `mish`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `silu` or `relu`",
         ),
         ("qkv_bias", json!(false), "qkv_bias is true, not false"),
         ("num_channels", json!(1), "has num_channels 1"),

@@ -1,5 +1,5 @@
-// GELU in one of its forms (src/format/gelu.rs): x * Phi(x), the exact one, or x * logistic(u) with u by tanh's form, the
-// quick one or SiLU's. Phi is the normal distribution's cumulative function, (1 + erf(x / sqrt(2))) / 2.
+// GELU in one of its forms (src/format/gelu.rs): x * Phi(x), the exact one, x * logistic(u) with u by tanh's form, the
+// quick one or SiLU's, or ReLU. Phi is the normal distribution's cumulative function, (1 + erf(x / sqrt(2))) / 2.
 //
 // WGSL has no erf. With y = |x|, the tail Phi(-y) is exp(-y * y / 2) * t * P(t), t = 1 / (1 + 0.3 y) (the form of
 // Abramowitz and Stegun 7.1.26), P of degree nine fitted by Remez's algorithm so that the greatest relative error over
@@ -9,6 +9,7 @@ override GELU_FORM: u32 = 0u;
 const EXACT_FORM: u32 = 0u;
 const TANH_FORM: u32 = 1u;
 const SILU_FORM: u32 = 3u;
+const RELU_FORM: u32 = 4u;
 
 // Phi(-y) / exp(-y * y / 2) for y >= 0.
 fn scaled_tail(y: vec4<f32>) -> vec4<f32> {
@@ -53,6 +54,9 @@ fn logistic_share(x: vec4<f32>) -> Share {
 }
 
 fn gelu(x: vec4<f32>) -> vec4<f32> {
+    if GELU_FORM == RELU_FORM {
+        return max(x, vec4(0.0));
+    }
     if GELU_FORM != EXACT_FORM {
         return x * logistic_share(x).whole;
     }

@@ -6,7 +6,7 @@ use super::timing::{Timing, time};
 use crate::device::{Buffer, Commands, Device, Strategy};
 use crate::error::{Error, Result};
 use crate::families::sites;
-use crate::format::Gelu;
+use crate::format::{Gelu, Values};
 use crate::graph::{Attention, Linear, LinearWeights, Record, Site, SiteKind};
 use crate::kernels::{
     CodedAttention, Destination, Encoding, Format, IntegerProduct, LayerNorm, NextCodes, Residual,
@@ -270,8 +270,12 @@ fn epilogue(site: &Site) -> Epilogue {
 fn formats(kernel: Kernel, site: &Site, windowed: bool) -> Vec<Option<Format>> {
     let twin = match site.kind {
         SiteKind::Context(_) => Some(Format::SoftmaxTwin),
-        SiteKind::Linear(linear) if linear.after_gelu.is_some() => Some(Format::GeluTwin),
-        _ => None,
+        SiteKind::Linear(linear) => {
+            let values = linear.after_gelu.map(Values::AfterGelu);
+            let has_twin = |&values: &Values| Format::GeluTwin.is_for(values);
+            values.filter(has_twin).map(|_| Format::GeluTwin)
+        }
+        SiteKind::Scores(_) => None,
     };
     let here = |meets: bool| if meets { vec![None] } else { Vec::new() };
     // In floats, and in codes at once.

@@ -18,11 +18,14 @@ pub enum Gelu {
     /// x · σ(x): SiLU, which is no approximation of GELU, but of its kind.
     #[serde(rename = "silu")]
     Silu,
+    /// x where it is positive, else 0: ReLU, whose share has no values between.
+    #[serde(rename = "relu")]
+    Relu,
 }
 
 impl Gelu {
     /// Lists all forms, by their numbers in shaders.
-    pub const ALL: [Self; 4] = [Self::Exact, Self::Tanh, Self::Quick, Self::Silu];
+    pub const ALL: [Self; 5] = [Self::Exact, Self::Tanh, Self::Quick, Self::Silu, Self::Relu];
 
     /// Returns timm's name.
     pub fn name(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Gelu {
             Self::Tanh => "gelu_tanh",
             Self::Quick => "quick_gelu",
             Self::Silu => "silu",
+            Self::Relu => "relu",
         }
     }
 
@@ -41,6 +45,7 @@ impl Gelu {
             Self::Tanh => -0.170_040_750_571_254_06,
             Self::Quick => -0.163_610_189_636_353_57,
             Self::Silu => -0.278_464_542_761_073_8,
+            Self::Relu => 0.0,
         }
     }
 }
@@ -63,6 +68,7 @@ mod tests {
                 }
                 Gelu::Quick => x / (1.0 + (-1.702 * x).exp()),
                 Gelu::Silu => x / (1.0 + (-x).exp()),
+                Gelu::Relu => x.max(0.0),
             };
             // From one step to the next a value near the minimum changes by less than 1e-10.
             let lowest = (-30_000_000..0)

@@ -137,7 +137,10 @@ mod tests {
 
     #[test]
     fn the_formula_is_the_derivative() {
-        let x: Vec<f64> = (-30..30).map(|step| f64::from(step) / 5.0).collect();
+        // Beside ReLU's step.
+        let x: Vec<f64> = (-30..30)
+            .map(|step| (f64::from(step) + 0.5) / 5.0)
+            .collect();
         let sizes = [2, x.len() / 4];
         for of in Gelu::ALL {
             let gated = |x: &[f64]| -> Vec<f64> {

@@ -142,6 +142,7 @@ pub(super) fn apply(form: Gelu, values: &mut [f32]) {
         Gelu::Tanh => values.iter_mut().for_each(|x| *x *= tanh_share(*x).whole),
         Gelu::Quick => values.iter_mut().for_each(|x| *x *= quick_share(*x).whole),
         Gelu::Silu => values.iter_mut().for_each(|x| *x *= silu_share(*x).whole),
+        Gelu::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
     }
 }
 
@@ -175,6 +176,8 @@ pub(super) fn share(form: Gelu, x: f64) -> f64 {
         }
         Gelu::Quick => 1.0 / (1.0 + (-1.702 * x).exp()),
         Gelu::Silu => 1.0 / (1.0 + (-x).exp()),
+        Gelu::Relu if x > 0.0 => 1.0,
+        Gelu::Relu => 0.0,
     }
 }
 
@@ -187,6 +190,7 @@ pub(super) fn tail_error(form: Gelu, x: f64) -> f64 {
         Gelu::Tanh => 1.6 * (x + 0.044715 * x.powi(3)).abs(),
         Gelu::Quick => 1.702 * x.abs(),
         Gelu::Silu => x.abs(),
+        Gelu::Relu => return 0.0,
     };
     (8.0 + (2.0 + 5.0) * z) * EPSILON
 }

@@ -88,6 +88,7 @@ pub(super) fn multiply_by_slopes(of: Gelu, input: &[f32], grad: &[f32], out: &mu
         Gelu::Tanh => values.for_each(|((out, &x), grad)| *out = grad * slope(x, tanh_share(x))),
         Gelu::Quick => values.for_each(|((out, &x), grad)| *out = grad * slope(x, quick_share(x))),
         Gelu::Silu => values.for_each(|((out, &x), grad)| *out = grad * slope(x, silu_share(x))),
+        Gelu::Relu => values.for_each(|((out, &x), grad)| *out = if x > 0.0 { *grad } else { 0.0 }),
     }
 }
 
@@ -103,22 +104,25 @@ fn slope(x: f32, share: Share) -> f32 {
 pub(super) fn exact(of: Gelu, x: f64) -> (f64, f64) {
     // The derivative of what the logistic function is taken of.
     let inner = match of {
-        Gelu::Exact | Gelu::Silu => 1.0,
+        Gelu::Exact | Gelu::Silu | Gelu::Relu => 1.0,
         Gelu::Tanh => 2.0 * FRAC_2_PI.sqrt() * (1.0 + 3.0 * 0.044715 * x * x),
         Gelu::Quick => 1.702,
     };
     let density = match of {
         Gelu::Exact => (-0.5 * x * x).exp() / (2.0 * PI).sqrt(),
-        Gelu::Tanh | Gelu::Quick | Gelu::Silu => inner * share(of, x) * share(of, -x),
+        _ => inner * share(of, x) * share(of, -x),
     };
     let inexact = share(of, -x.abs()) + x.abs() * density;
     let (of_factors, of_share) = match of {
         Gelu::Exact => (0.0, 2.0),
-        Gelu::Tanh | Gelu::Quick | Gelu::Silu => (6.0, 6.0),
+        _ => (6.0, 6.0),
     };
+    // Whether a device takes for zero what is smaller decides on which side of ReLU's step it lies.
+    let of_step = f64::from(of == Gelu::Relu && x.abs() < SMALLEST);
     let bound = inexact * (tail_error(of, x) + of_factors * EPSILON)
         + of_share * EPSILON * share(of, x)
-        + flushed(x) * inner.min(1e3);
+        + flushed(x) * inner.min(1e3)
+        + of_step;
     (share(of, x) + x * density, bound)
 }
 
@@ -162,7 +166,10 @@ mod tests {
 
     #[test]
     fn the_formula_is_the_derivative() {
-        let x: Vec<f64> = (-60..60).map(|step| f64::from(step) / 10.0).collect();
+        // Beside ReLU's step.
+        let x: Vec<f64> = (-60..60)
+            .map(|step| (f64::from(step) + 0.5) / 10.0)
+            .collect();
         for of in Gelu::ALL {
             let gelu = |x: &[f64]| x.iter().map(|&x| x * share(of, x)).collect();
             let slopes = gradient(gelu, &x, &vec![1.0; x.len()]);

@@ -153,9 +153,10 @@ impl Histograms {
             SiteKind::Linear(linear) => linear.after_gelu.map(|gelu| {
                 // In thousandths, below every value however it is rounded.
                 let low = (gelu.minimum() * 1e3).floor() / 1e3;
+                let near = if low < 0.0 { -2.0 * low } else { reach };
                 Self {
                     whole: Histogram::new(low, f64::from(max).max(-low)),
-                    near_zero: Histogram::new(low, -2.0 * low),
+                    near_zero: Histogram::new(low, near),
                 }
             }),
             SiteKind::Scores(_) => None,

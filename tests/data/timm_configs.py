@@ -67,6 +67,7 @@ SUPPORTED = [
     ("deit_tiny_distilled_patch16_224", SMALL | dict(num_classes=0)),
     (VIT, SMALL | dict(act_layer="gelu_tanh")),
     (VIT, SMALL | dict(act_layer="silu")),
+    (VIT, SMALL | dict(act_layer="relu")),
     (VIT, SMALL | dict(act_layer="quick_gelu", pre_norm=True, num_classes=0)),
     ("vit_base_patch16_clip_224", SMALL | dict(num_classes=0)),
     ("vit_base_patch16_clip_quickgelu_224", SMALL),
@@ -106,7 +107,7 @@ SUPPORTED = [
     (SWIN_V2, SMALL_SWIN | dict(img_size=192, num_classes=0)),
     ("swinv2_base_window12to16_192to256", SMALL_SWIN | dict(strict_img_size=False)),
 ]
-FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu", "ReLU": "relu"}
 # Networks that can't, and what of them the program must name.
 REFUSED = [
     (VIT, dict(global_pool="avgmax"), "global_pool"),
@@ -118,7 +119,7 @@ REFUSED = [
     (VIT, dict(final_norm=False), "final_norm"),
     (VIT, dict(pool_include_prefix=True), "pool_include_prefix"),
     (VIT, dict(norm_layer="rmsnorm"), "norm_layer"),
-    (VIT, dict(act_layer="relu"), "act_layer"),
+    (VIT, dict(act_layer="mish"), "act_layer"),
     (VIT, dict(attn_layer="diff", num_heads=2), "attn_layer"),
     (VIT, dict(in_chans=1), "in_chans"),
     (VIT, dict(global_pool="prr"), "global_pool"),

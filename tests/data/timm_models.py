@@ -49,7 +49,7 @@ EVA_SIZES |= {"scale_mlp", "qkv_fused", "ref_feat_shape"}
 # Those of BEiT's, whose positions are relative or learned.
 BEIT_SIZES = SIZES | {"use_rel_pos_bias", "use_abs_pos_emb", "use_fc_norm"}
 MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
-FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
+FORMS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu", "ReLU": "relu"}
 
 
 def trained_with(cfg, form):

@@ -23,8 +23,8 @@ from make_swin_v2 import swin_v2
 from network import Network, lively, weights
 
 NAMES = [
-    "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "siglip_micro", "dinov3_micro",
-    "beit_micro", "gated_micro", "swin_v2_micro",
+    "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "relu_micro", "siglip_micro",
+    "dinov3_micro", "beit_micro", "gated_micro", "swin_v2_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4

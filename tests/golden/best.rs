@@ -70,6 +70,7 @@ fn write_the_quantized_files() {
         "ragged_micro",
         "layer_scale_micro",
         "clip_micro",
+        "relu_micro",
         "siglip_micro",
         "dinov3_micro",
         "beit_micro",

@@ -690,6 +690,7 @@ fn next_codes() -> Vec<Case> {
             (Some(Gelu::Tanh), Format::GeluTwin, 8, 0.0625),
             (Some(Gelu::Quick), Format::GeluTwin, 8, 0.0625),
             (Some(Gelu::Silu), Format::GeluTwin, 8, 0.0625),
+            (Some(Gelu::Relu), Format::TwinTable, 8, 0.0625),
         ] {
             let next = match TABLES.contains(&next_format) {
                 false => {
@@ -715,6 +716,7 @@ fn next_codes() -> Vec<Case> {
                     Some(Gelu::Tanh) => "GELU by tanh, ",
                     Some(Gelu::Quick) => "quick GELU, ",
                     Some(Gelu::Silu) => "SiLU, ",
+                    Some(Gelu::Relu) => "ReLU, ",
                 };
                 cases.push(data.codes(&format!("{of_gelu}{what}"), gelu, next.clone()));
             }

@@ -1159,8 +1159,8 @@ mod tests {
             ),
             (
                 r#""classes""#,
-                r#""act_layer":"relu","classes""#,
-                "unknown variant `relu`, expected one of `gelu`, `gelu_tanh`, `quick_gelu`, `silu`",
+                r#""act_layer":"mish","classes""#,
+                "unknown variant `mish`, expected one of `gelu`, `gelu_tanh`, `quick_gelu`, `silu`, `relu`",
             ),
             (
                 r#""classes""#,

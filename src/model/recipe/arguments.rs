@@ -649,7 +649,7 @@ impl Arguments<'_> {
     fn gelu(&self) -> std::result::Result<Option<Gelu>, String> {
         self.read(
             "act_layer",
-            "`gelu`, `gelu_tanh`, `quick_gelu` or `silu`",
+            "`gelu`, `gelu_tanh`, `quick_gelu`, `silu` or `relu`",
             |value| {
                 let name = value.as_str()?.to_lowercase();
                 let form = Gelu::ALL.into_iter().find(|form| form.name() == name);

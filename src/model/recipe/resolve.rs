@@ -867,11 +867,11 @@ mod tests {
         // transformers' says something of a network, and so does a part of timm's.
         for (config, expected) in [
             (
-                json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "relu"}),
-                "has hidden_act `relu`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu` or `silu` is expected",
+                json!({"architectures": ["ViTForImageClassification"], "model_type": "vit", "hidden_act": "mish"}),
+                "has hidden_act `mish`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `silu` or `relu` is expected",
             ),
             (
-                json!({"model_args": {"act_layer": "relu"}}),
+                json!({"model_args": {"act_layer": "mish"}}),
                 "it has no `architecture`",
             ),
         ] {

@@ -486,8 +486,8 @@ mod tests {
             ),
             (
                 "/model_args/act_layer",
-                json!("relu"),
-                "has `model_args.act_layer` `relu`, where `gelu`, `gelu_tanh`, `quick_gelu` or `silu` is expected",
+                json!("mish"),
+                "has `model_args.act_layer` `mish`, where `gelu`, `gelu_tanh`, `quick_gelu`, `silu` or `relu` is expected",
             ),
             ("/model_args/num_heads", json!(0), "heads is 0"),
             (

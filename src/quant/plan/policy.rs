@@ -1,6 +1,7 @@
 //! How a plan is made: what holds for every site, and rules for single ones.
 
-use super::{BITS, Granularity, OperandScheme, Plan, SiteScheme};
+use super::scheme::values;
+use super::{BITS, Granularity, OperandScheme, Plan, Side, SiteScheme};
 use crate::format::Format;
 use crate::graph::{Site, SiteKind};
 use crate::quant::Preset;
@@ -144,11 +145,12 @@ impl Policy {
         let (a, b) = match &site.kind {
             SiteKind::Linear(linear) => {
                 // What a gate lets through has either sign and any size, so no twin is made for it.
+                let has_twin = Format::GeluTwin.is_for(values(site, Side::A));
                 let format = match (self.tables, linear.after_gelu.is_some()) {
                     // The smallest level is an offset, which a bias makes up for.
                     (true, true) if linear.has_bias => Format::TwinTable,
                     (true, _) => Format::Table,
-                    (false, true) if self.gelu_twin => Format::GeluTwin,
+                    (false, _) if self.gelu_twin && has_twin => Format::GeluTwin,
                     (false, _) => Format::Uniform,
                 };
                 let granularity = match self.weight_scales {

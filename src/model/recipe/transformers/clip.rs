@@ -99,9 +99,9 @@ mod tests {
             problem.contains("has vision_config 3, where the fields"),
             "{problem}"
         );
-        let problem = read(of_features, &json!({"hidden_act": "relu"})).unwrap_err();
+        let problem = read(of_features, &json!({"hidden_act": "mish"})).unwrap_err();
         assert!(
-            problem.contains("has hidden_act `relu`, where `gelu`"),
+            problem.contains("has hidden_act `mish`, where `gelu`"),
             "{problem}"
         );
     }

@@ -94,12 +94,13 @@ impl<'a> Fields<'a> {
 
     /// Reads the form of GELU in a network's MLPs, by any of the names that transformers has for it.
     pub fn gelu(&self) -> Result<Option<Gelu>, String> {
-        let expected = "`gelu`, `gelu_pytorch_tanh`, `quick_gelu` or `silu`";
+        let expected = "`gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `silu` or `relu`";
         self.read("hidden_act", expected, |value| match value.as_str()? {
             "gelu" | "gelu_python" => Some(Gelu::Exact),
             "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" => Some(Gelu::Tanh),
             "quick_gelu" => Some(Gelu::Quick),
             "silu" | "swish" => Some(Gelu::Silu),
+            "relu" => Some(Gelu::Relu),
             _ => None,
         })
     }
