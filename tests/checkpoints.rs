@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 21] = [
+const TRANSFORMERS: [&str; 27] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -266,6 +266,12 @@ const TRANSFORMERS: [&str; 21] = [
     "dinov3_gated",
     "dinov2_gated",
     "swin_v2",
+    "vit_features",
+    "deit_features",
+    "beit_features",
+    "swin_features",
+    "swin_v2_features",
+    "vit_mae",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -667,12 +673,12 @@ fn what_of_transformers_is_not_supported_is_named() {
         (
             "architectures",
             json!(["BeitForMaskedImageModeling"]),
-            "class `BeitForMaskedImageModeling`, which is not supported; supported are ViTFor",
+            "class `BeitForMaskedImageModeling`, which is not supported; supported are ViTModel, ",
         ),
         (
             "architectures",
-            json!(["ViTModel"]),
-            "class `ViTModel`, which",
+            json!(["ViTForMaskedImageModeling"]),
+            "class `ViTForMaskedImageModeling`, which",
         ),
         ("architectures", json!(null), "don't name one class"),
         (

@@ -13,6 +13,7 @@ from transformers import (
     AutoImageProcessor,
     BeitConfig,
     BeitForImageClassification,
+    BeitModel,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
@@ -23,6 +24,7 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassification,
     DeiTForImageClassificationWithTeacher,
+    DeiTModel,
     Dinov2Config,
     Dinov2ForImageClassification,
     Dinov2Model,
@@ -38,10 +40,15 @@ from transformers import (
     SiglipVisionModel,
     SwinConfig,
     SwinForImageClassification,
+    SwinModel,
     Swinv2Config,
     Swinv2ForImageClassification,
+    Swinv2Model,
     ViTConfig,
     ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTModel,
 )
 
 HERE = Path(__file__).parent
@@ -75,6 +82,8 @@ SWIN = dict(
     embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=4, image_size=30, patch_size=2, mlp_ratio=2.0,
     id2label=DIGITS,
 )  # fmt: skip
+
+BARE, BARE_SWIN = ({key: value for key, value in config.items() if key != "id2label"} for config in (VIT, SWIN))
 
 
 def processor(kind, size, **others):
@@ -214,6 +223,39 @@ MODELS = {
         processor("ViTImageProcessor", 30, resample=3, **IMAGENET),
         torch.float32,
     ),
+    # Without classes; their files' names don't begin with the network's word.
+    "vit_features": (ViTModel(ViTConfig(**BARE, hidden_act="relu")), processor("ViTImageProcessor", 16), torch.float32),
+    "deit_features": (
+        DeiTModel(DeiTConfig(**BARE)),
+        processor("DeiTImageProcessor", 16, do_center_crop=False, **IMAGENET),
+        torch.float16,
+    ),
+    "beit_features": (
+        BeitModel(BeitConfig(**BARE, use_relative_position_bias=True)),
+        processor("BeitImageProcessor", 16),
+        torch.float32,
+    ),
+    "swin_features": (
+        SwinModel(SwinConfig(**BARE_SWIN)),
+        processor("ViTImageProcessor", 30, resample=3, **IMAGENET),
+        torch.bfloat16,
+    ),
+    "swin_v2_features": (
+        Swinv2Model(Swinv2Config(**BARE_SWIN)),
+        processor("ViTImageProcessor", 30, resample=3, **IMAGENET),
+        torch.float32,
+    ),
+    # Its decoder isn't read.
+    "vit_mae": (
+        ViTMAEForPreTraining(
+            ViTMAEConfig(
+                **BARE, decoder_hidden_size=8, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+                decoder_intermediate_size=8,
+            )
+        ),
+        dict(feature_extractor_type="ViTFeatureExtractor", size=16, **IMAGENET),
+        torch.float32,
+    ),
 }
 
 
@@ -244,9 +286,15 @@ for name, (model, prepares, dtype) in MODELS.items():
     pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(IMAGES, return_tensors="pt").pixel_values
     model = type(model).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
-        answer = model.get_image_features if hasattr(model, "get_image_features") else model
-        output = answer(pixels.double())
-        (key,) = {"logits", "image_embeds", "pooler_output"} & set(output)
-        logits = output[key]
+        if isinstance(model, (ViTModel, DeiTModel, ViTMAEForPreTraining)):
+            # The class token; of an autoencoder's where nothing is masked.
+            model.config.mask_ratio = 0.0
+            network = getattr(model, "vit", model)
+            logits = network(pixels.double()).last_hidden_state[:, 0]
+        else:
+            answer = model.get_image_features if hasattr(model, "get_image_features") else model
+            output = answer(pixels.double())
+            (key,) = {"logits", "image_embeds", "pooler_output"} & set(output)
+            logits = output[key]
     metadata = dict(modules=json.dumps(sorted(model.state_dict())))
     save_file(dict(pixels=pixels, logits=logits.float()), folder / "answers.safetensors", metadata=metadata)

@@ -5,8 +5,9 @@ use super::table::{FIRST_LAYER, Names};
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["beit", "data2vec_vision"],
+    shares_words: false,
     first_layer: FIRST_LAYER,
-    telling: None,
+    telling: &["embeddings.cls_token", "pooler.layernorm.weight"],
     around: &[
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.mask_token", "mask_token"),

@@ -5,9 +5,10 @@ use super::table::Names;
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["vision_model"],
+    shares_words: true,
     first_layer: "embeddings.patch_embedding.weight",
     // Spelled so.
-    telling: Some("pre_layrnorm.weight"),
+    telling: &["pre_layrnorm.weight"],
     around: &[
         ("embeddings.class_embedding", "cls_token"),
         ("embeddings.position_embedding.weight", "pos_embed"),

@@ -5,8 +5,9 @@ use super::table::{FIRST_LAYER, Names};
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["dinov2", "dinov2_with_registers"],
+    shares_words: false,
     first_layer: FIRST_LAYER,
-    telling: Some("encoder.layer.0.layer_scale1.lambda1"),
+    telling: &["encoder.layer.0.layer_scale1.lambda1"],
     around: &[
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.mask_token", "mask_token"),

@@ -5,8 +5,9 @@ use super::table::Names;
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &[],
+    shares_words: false,
     first_layer: "embeddings.patch_embeddings.weight",
-    telling: Some("embeddings.register_tokens"),
+    telling: &["embeddings.register_tokens"],
     around: &[
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.mask_token", "mask_token"),

@@ -22,13 +22,13 @@ use crate::text::abridged;
 /// Lists the parts of timm's `attn.qkv`, in its order, which are tensors of their own in transformers' files.
 pub(super) const QKV: [&str; 3] = ["q", "k", "v"];
 
-/// Lists all kinds.
+/// Lists all kinds. Which one a network is of is decided in this order.
 static KINDS: [Names; 10] = [
-    vit::NAMES,
-    beit::NAMES,
-    swin::NAMES,
-    swin_v2::NAMES,
     dinov2::NAMES,
+    beit::NAMES,
+    vit::NAMES,
+    swin_v2::NAMES,
+    swin::NAMES,
     dinov3::NAMES,
     clip::NAMES,
     siglip::NAMES,
@@ -54,7 +54,7 @@ impl Network {
         kinds.find_map(|names| Self::of_kind(names, first_layer, weights))
     }
 
-    /// Returns that network if it is of this kind: by its word, and by a tensor that tells it where the kind has one.
+    /// Returns that network if it is of this kind: by its word, or by the tensors that tell it.
     fn of_kind(names: &'static Names, first_layer: &str, weights: &Weights) -> Option<Self> {
         let inner = first_layer.strip_suffix(names.first_layer)?;
         let before = inner.strip_suffix('.').unwrap_or(inner);
@@ -63,11 +63,9 @@ impl Network {
             None => (String::new(), before),
         };
         let has_word = names.networks.contains(&word);
-        let is_told = names.telling.map(|name| {
-            let telling = format!("{inner}{name}");
-            weights.shape(&telling).is_some()
-        });
-        is_told.unwrap_or(has_word).then(|| {
+        let is_there = |name: &&str| weights.shape(&format!("{inner}{name}")).is_some();
+        let is_told = !names.telling.is_empty() && names.telling.iter().all(is_there);
+        (is_told || (has_word && !names.shares_words)).then(|| {
             let prefix = if has_word { prefix } else { inner.to_owned() };
             let is_head = |(theirs, _): &(&str, &str)| {
                 let head = format!("{prefix}{theirs}.weight");
@@ -324,6 +322,34 @@ mod tests {
             let names = names.each_ref().map(String::as_str);
             assert_eq!(renamed(&names).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_network_is_of_the_first_kind_that_its_tensors_tell() {
+        let first = "embeddings.patch_embeddings.projection.weight";
+        let [token, positions, norm] = ["cls_token", "position_embeddings", "layernorm"];
+        let [token, positions] = [token, positions].map(|name| format!("embeddings.{name}"));
+        let norm = format!("{norm}.weight");
+        let vit = [&*norm, &positions, &token, first];
+        assert_eq!(
+            renamed(&vit).unwrap(),
+            [
+                "cls_token",
+                "norm.weight",
+                "patch_embed.proj.weight",
+                "pos_embed"
+            ]
+        );
+        // DINOv2 has these, too, and calls its norms otherwise.
+        let dinov2 = [
+            "encoder.layer.0.layer_scale1.lambda1",
+            "encoder.layer.0.norm1.weight",
+        ];
+        let names = renamed(&[&vit[..], &dinov2].concat()).unwrap();
+        assert!(
+            names.contains(&"blocks.0.norm1.weight".to_owned()),
+            "{names:?}"
+        );
     }
 
     #[test]

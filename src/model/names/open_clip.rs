@@ -5,8 +5,9 @@ use super::table::Names;
 pub const NAMES: Names = Names {
     origin: "OpenCLIP",
     networks: &["visual"],
+    shares_words: true,
     first_layer: "conv1.weight",
-    telling: Some("class_embedding"),
+    telling: &["class_embedding"],
     around: &[
         ("class_embedding", "cls_token"),
         ("positional_embedding", "pos_embed"),
@@ -36,8 +37,9 @@ pub const NAMES: Names = Names {
 pub const TRUNK: Names = Names {
     origin: "OpenCLIP",
     networks: &["visual"],
+    shares_words: false,
     first_layer: "trunk.patch_embed.proj.weight",
-    telling: None,
+    telling: &[],
     around: &[],
     blocks: &[],
     block: &[],

@@ -5,8 +5,9 @@ use super::table::Names;
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["vision_model"],
+    shares_words: true,
     first_layer: "embeddings.patch_embedding.weight",
-    telling: Some("head.probe"),
+    telling: &["head.probe"],
     around: &[
         ("embeddings.position_embedding.weight", "pos_embed"),
         ("embeddings.patch_embedding", "patch_embed.proj"),

@@ -5,8 +5,9 @@ use super::table::{FIRST_LAYER, Names};
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["swin"],
+    shares_words: false,
     first_layer: FIRST_LAYER,
-    telling: None,
+    telling: &["embeddings.norm.weight", "layernorm.weight"],
     around: &[
         ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
         ("embeddings.norm", "patch_embed.norm"),

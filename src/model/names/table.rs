@@ -10,13 +10,15 @@ pub const FIRST_LAYER: &str = "embeddings.patch_embeddings.projection.weight";
 pub struct Names {
     /// Whose names they are.
     pub origin: &'static str,
-    /// What the network is called within a model that has classes: the word before its names.
+    /// What the network is called within a model: the word before its names, which tells the kind.
     pub networks: &'static [&'static str],
+    /// Whether networks of other kinds are called so, too.
+    pub shares_words: bool,
     /// The tensor that the network begins with.
     pub first_layer: &'static str,
-    /// A tensor of the network that none of another kind has, where there is one: it tells a network that is saved without
-    /// such a word, or with one that others have too.
-    pub telling: Option<&'static str>,
+    /// Tensors of the network that none of the kinds listed after it has all of: where there are some, they tell a network
+    /// that is saved without such a word, or with one that others have too.
+    pub telling: &'static [&'static str],
     /// The network but for its blocks.
     pub around: Table,
     /// The blocks themselves. transformers 5 names modules otherwise than its files do.

@@ -1,12 +1,17 @@
-//! transformers' `ViTModel` and `DeiTModel`.
+//! transformers' `ViTModel`, `DeiTModel` and `ViTMAEModel`.
 
 use super::table::{FIRST_LAYER, Names};
 
 pub const NAMES: Names = Names {
     origin: "transformers",
     networks: &["vit", "deit"],
+    shares_words: false,
     first_layer: FIRST_LAYER,
-    telling: None,
+    telling: &[
+        "embeddings.cls_token",
+        "embeddings.position_embeddings",
+        "layernorm.weight",
+    ],
     around: &[
         ("embeddings.cls_token", "cls_token"),
         ("embeddings.distillation_token", "dist_token"),
@@ -40,6 +45,7 @@ pub const NAMES: Names = Names {
     ],
     unread: &["pooler."],
     unread_with_head: &[],
-    beside: &[],
+    // A masked autoencoder's.
+    beside: &["decoder."],
     transposed: &[],
 };

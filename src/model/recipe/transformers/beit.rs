@@ -5,6 +5,18 @@ use crate::model::config::{Architecture, GlobalPool, VitConfig};
 
 /// Reads the network of `BeitForImageClassification`, or of `Data2VecVisionForImageClassification`, which is the same.
 pub fn of_classes(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Vit(sizes(fields)?))
+}
+
+/// Reads the network of `BeitModel`, which answers with the features that a classifier would read.
+pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Vit(VitConfig {
+        classes: 0,
+        ..sizes(fields)?
+    }))
+}
+
+fn sizes(fields: &Fields) -> Result<VitConfig, String> {
     fields.check()?;
     fields.only("use_shared_relative_position_bias", &[false.into()])?;
     let has = |name, untold| Ok::<_, String>(fields.truth(name)?.unwrap_or(untold));
@@ -16,7 +28,7 @@ pub fn of_classes(fields: &Fields) -> Result<Architecture, String> {
         ));
     }
     let pools_mean = has("use_mean_pooling", true)?;
-    Ok(Architecture::Vit(VitConfig {
+    Ok(VitConfig {
         image_size: fields.side("image_size")?.unwrap_or(224),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
         dim: fields.number("hidden_size")?.unwrap_or(768),
@@ -35,7 +47,7 @@ pub fn of_classes(fields: &Fields) -> Result<Architecture, String> {
         fc_norm: pools_mean,
         act_layer: fields.gelu()?.unwrap_or_default(),
         ..VitConfig::default()
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -19,11 +19,35 @@ pub struct Class {
 }
 
 /// Lists the classes.
-static CLASSES: [Class; 18] = [
+static CLASSES: [Class; 25] = [
+    Class {
+        name: "ViTModel",
+        architecture: vit::of_features,
+        processor: "ViTImageProcessor",
+        any_image_size: false,
+    },
     Class {
         name: "ViTForImageClassification",
         architecture: vit::of_class_token,
         processor: "ViTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "ViTMAEForPreTraining",
+        architecture: vit::of_features,
+        processor: "ViTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "ViTMAEModel",
+        architecture: vit::of_features,
+        processor: "ViTImageProcessor",
+        any_image_size: false,
+    },
+    Class {
+        name: "DeiTModel",
+        architecture: vit::of_features_with_distillation_token,
+        processor: "DeiTImageProcessor",
         any_image_size: false,
     },
     Class {
@@ -39,6 +63,12 @@ static CLASSES: [Class; 18] = [
         any_image_size: false,
     },
     Class {
+        name: "BeitModel",
+        architecture: beit::of_features,
+        processor: "BeitImageProcessor",
+        any_image_size: false,
+    },
+    Class {
         name: "BeitForImageClassification",
         architecture: beit::of_classes,
         processor: "BeitImageProcessor",
@@ -51,8 +81,20 @@ static CLASSES: [Class; 18] = [
         any_image_size: false,
     },
     Class {
+        name: "SwinModel",
+        architecture: swin::of_features,
+        processor: "ViTImageProcessor",
+        any_image_size: true,
+    },
+    Class {
         name: "SwinForImageClassification",
         architecture: swin::of_mean,
+        processor: "ViTImageProcessor",
+        any_image_size: true,
+    },
+    Class {
+        name: "Swinv2Model",
+        architecture: swin::of_features_v2,
         processor: "ViTImageProcessor",
         any_image_size: true,
     },

@@ -13,15 +13,36 @@ pub fn of_mean(fields: &Fields) -> Result<Architecture, String> {
     Ok(Architecture::Swin(sizes(fields)?))
 }
 
+/// Reads the network of `SwinModel`, which answers with the mean's features.
+pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Swin(without_classes(sizes(fields)?)))
+}
+
 /// Reads the network of `Swinv2ForImageClassification`.
 pub fn of_mean_v2(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Swin(sizes_v2(fields)?))
+}
+
+/// Reads the network of `Swinv2Model`, which answers with the mean's features.
+pub fn of_features_v2(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Swin(without_classes(sizes_v2(fields)?)))
+}
+
+fn without_classes(sizes: SwinConfig) -> SwinConfig {
+    SwinConfig {
+        classes: 0,
+        ..sizes
+    }
+}
+
+fn sizes_v2(fields: &Fields) -> Result<SwinConfig, String> {
     let sizes = sizes(fields)?;
     let told = fields.numbers("pretrained_window_sizes")?;
-    Ok(Architecture::Swin(SwinConfig {
+    Ok(SwinConfig {
         v2: true,
         pretrained_windows: pretrained_windows(told.unwrap_or_default(), &sizes.depths),
         ..sizes
-    }))
+    })
 }
 
 fn sizes(fields: &Fields) -> Result<SwinConfig, String> {

@@ -1,4 +1,4 @@
-//! transformers' `ViTConfig` and `DeiTConfig`, which have the same fields.
+//! transformers' `ViTConfig`, `DeiTConfig` and `ViTMAEConfig`, which have the same fields about the network.
 
 use super::fields::Fields;
 use crate::model::config::{Architecture, VitConfig};
@@ -25,6 +25,27 @@ pub fn with_distillation_head(fields: &Fields) -> Result<Architecture, String> {
         distilled: true,
         ..sizes(fields)?
     }))
+}
+
+/// Reads the network of `ViTModel`, or the encoder of `ViTMAEForPreTraining`, which answers with the class token's features:
+/// `last_hidden_state[:, 0]`, of which the pooler of some files makes a product and its tanh.
+pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Vit(without_classes(sizes(fields)?)))
+}
+
+/// Reads the network of `DeiTModel`, which answers likewise.
+pub fn of_features_with_distillation_token(fields: &Fields) -> Result<Architecture, String> {
+    Ok(Architecture::Vit(VitConfig {
+        reg_tokens: 1,
+        ..without_classes(sizes(fields)?)
+    }))
+}
+
+fn without_classes(sizes: VitConfig) -> VitConfig {
+    VitConfig {
+        classes: 0,
+        ..sizes
+    }
 }
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
