@@ -22,8 +22,9 @@ use std::path::{Path, PathBuf};
 ///
 /// It writes one row of f32 for each image, in the order of the command line and, in a folder, of the paths. They are what
 /// the model answers: the class token or the mean of the patches, normalised by its last LayerNorm, or what SigLIP's attention
-/// pools, as timm's `num_classes=0` and the pooled output of transformers have it. With CLIP's projection they are what that
-/// makes of it. With --tokens they are a row for each patch.
+/// pools, as timm's `num_classes=0` and the pooled output of transformers have it; of transformers' `ViTModel` and `DeiTModel`
+/// what their pooler reads. With CLIP's projection they are what that makes of it. With --tokens they are a row for each
+/// patch.
 #[derive(Args)]
 #[group(skip)]
 #[command(group = ArgGroup::new("either").required(true))]
