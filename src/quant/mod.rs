@@ -19,7 +19,8 @@ mod transform;
 pub use crate::format::{Gelu, Lanes, MAX_SHIFT, Scale, Table};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
-    Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
+    Calibration, CalibrationBuilder, Event, Finding, Landscape, LandscapePoint, Phase, Progress,
+    SiteReport, parse_bytes,
 };
 #[cfg(feature = "files")]
 pub use calibrate::{Journal, JournalLock, Subject, journal_of};
