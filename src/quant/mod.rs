@@ -30,7 +30,7 @@ pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
-    SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
+    SitePattern, SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::{nearest_codes, nearest_codes_async};

@@ -198,7 +198,6 @@ impl Surveyor<'_> {
             .skip(first.unwrap_or(segments.len()))
             .rev()
         {
-            let products = FloatProducts::load(device, weights, segment.sites())?;
             let inputs = &checkpoints.inputs[index];
             let mut gradients_before = Vec::new();
             for pass in memory.passes(index, wanted) {
@@ -207,6 +206,7 @@ impl Surveyor<'_> {
                     site: &segment.sites()[0].name,
                     done: survey.done / survey.total,
                 }))?;
+                let products = FloatProducts::load(device, weights, segment.sites())?;
                 let mut batches;
                 (batches, gradients_before) = run(
                     commands,
@@ -228,8 +228,8 @@ impl Surveyor<'_> {
                         scored.push((plan.clone(), landscape));
                     }
                 }
-                // The records are gone when the rest of the network comes.
-                drop(batches);
+                // These are gone when the rest of the network comes.
+                drop((products, batches));
                 for (plan, mut landscape) in scored {
                     survey
                         .losses(commands, index, &plan, &mut landscape, on_event)
@@ -331,9 +331,14 @@ impl Survey<'_> {
             FloatProducts::load(&device, self.weights, sites)
         };
         // All weights at once, where the budget has room for them; else a segment's, loaded anew for each candidate.
-        let with_all = self.memory.images_from(index, plan);
+        let end = index + segments.len();
+        let with_all = self.memory.images_with(index..end, plan);
         let all = with_all.map(|_| load(segments)).transpose()?;
-        let at_once = with_all.unwrap_or_else(|| self.memory.forward_images());
+        let with_each = || {
+            let each = (index..end).map(|index| self.memory.images_with(index..index + 1, plan));
+            each.min().flatten()
+        };
+        let at_once = with_all.or_else(with_each).unwrap_or(1);
         let work = self.work(index) / landscape.candidates.len() as f64;
         for point in &mut landscape.candidates {
             on_event(Event::Progress(Progress {

@@ -13,6 +13,7 @@ use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::quant::search::{STEP_BYTES, pieces};
 use crate::quant::{Method, Settings, Side, SitePlan};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Sets what a calibration may take where the user doesn't say: what most GPUs can spare. WebGPU doesn't tell how much
 /// memory a GPU has.
@@ -191,10 +192,10 @@ impl<'a> Memory<'a> {
         self.halved(most)
     }
 
-    /// Counts the most images that can be sent forward at once with the weights of all segments from `first` on, where one
+    /// Counts the most images that can be sent forward at once while the weights of all these `segments` are held and one
     /// operand of the site of `plan` is rounded; `None` where the budget has no room for those weights and an image.
-    pub fn images_from(&self, first: usize, plan: &SitePlan) -> Option<usize> {
-        let needs = &self.needs[first..];
+    pub fn images_with(&self, segments: Range<usize>, plan: &SitePlan) -> Option<usize> {
+        let needs = &self.needs[segments];
         let weights: u64 = needs.iter().map(|needs| needs.weights).sum();
         let image = needs.iter().map(|needs| needs.image).max().unwrap_or(0);
         let floats =
