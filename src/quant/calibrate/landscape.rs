@@ -13,7 +13,7 @@ use crate::families::graphs;
 use crate::file::weights::Weights;
 use crate::format::Scale;
 use crate::graph::{FloatProducts, FloatingProducts, Network, Segment, Site};
-use crate::kernels::{row_error, weighted_error};
+use crate::kernels::{Lines, row_error, weighted_error};
 use crate::model::config::{Answer, Architecture};
 use crate::quant::execution::OneRounded;
 use crate::quant::search::{Batch, candidates_of_groups, not_finite};
@@ -277,7 +277,13 @@ impl Survey<'_> {
             };
             let mut sums = [0.0; 4];
             for Batch { images, record } in batches {
-                let lines = plan.part_lines(*images);
+                // Each image by itself, so that no sum depends on how the images are divided.
+                let parts = plan.part_lines(*images);
+                let lines = Lines {
+                    group_rows: parts.rows / images,
+                    row_groups: *images,
+                    ..parts
+                };
                 let out = &record.out;
                 let estimate =
                     rounded.multiply(commands, site, *images, &record.a, record.b.as_ref());
@@ -289,7 +295,10 @@ impl Survey<'_> {
                     row_error(commands, &lines, 1, true, &estimate, out),
                 ];
                 for (sum, scores) in sums.iter_mut().zip(commands.read_all_async(&scores).await?) {
-                    *sum += scores.iter().copied().map(f64::from).sum::<f64>();
+                    for image in 0..*images {
+                        let of_image = scores[image..].iter().step_by(*images);
+                        *sum += of_image.copied().map(f64::from).sum::<f64>();
+                    }
                 }
             }
             if let Some(score) = sums.iter().find(|score| !score.is_finite()) {
