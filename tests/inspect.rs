@@ -351,6 +351,7 @@ fn names_are_text() {
         model: &model,
         bytes: 1,
         reports: &reports,
+        landscapes: &[],
         device: wicked,
         driver: "a driver",
         seconds: 0.0,

@@ -235,6 +235,18 @@ fn plans_that_cannot_be_are_refused_before_the_work() {
             "expected bits of 2 to 8 as in w4a8",
         ),
         (run().with("--keep-float", "fc_norm"), 2, "matches no site"),
+        (
+            run().with("--landscape", "*.fc9"),
+            2,
+            "`*.fc9` matches no site",
+        ),
+        (
+            run()
+                .with("--keep-float", "head")
+                .with("--landscape", "head"),
+            2,
+            "matches only products that stay in floats",
+        ),
         (run().with("--keep-float", "["), 2, "pattern `[`"),
         (with_plan(), 3, "site `patch_embed.proj` is missing"),
         (with_plan().with("--bits", "4"), 2, "cannot be used with"),

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::inputs::Inputs;
+use super::landscape::{self, LandscapeOption};
 use super::options::{DeviceOption, ImageSizeOptions, PreprocessingOptions};
 use super::report::{Outcome, PlannedPage, ReportOptions};
 use super::source::{ModelSource, files_of};
@@ -15,13 +16,14 @@ use crate::file::weights::Weights;
 use crate::graph::Site;
 use crate::model::recipe::Resolved;
 use crate::quant::{
-    Calibration, Event, Journal, JournalLock, Method, Metric, Plan, Policy, Preset, Provenance,
-    QuantizedModel, Rule, Sequence, Settings, Subject, Transform, WeightScales, journal_of,
-    parse_bytes,
+    Calibration, Event, Journal, JournalLock, Landscape, Method, Metric, Plan, Policy, Preset,
+    Provenance, QuantizedModel, Rule, Sequence, Settings, Subject, Transform, WeightScales,
+    journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +47,12 @@ Examples:
 
   # With a page that shows how well each product does
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
-      --out deit_small_w6a6.safetensors --report deit_small_w6a6.html")]
+      --out deit_small_w6a6.safetensors --report deit_small_w6a6.html
+
+  # Whether the metric's choice is the network's, for two products
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --bits 6 --preset ptq4vit \\
+      --landscape blocks.10.mlp.fc2 --landscape blocks.10.attn.proj \\
+      --out deit_tiny_w6a6.safetensors --report deit_tiny_w6a6.html")]
 pub struct Calibrate {
     /// timm checkpoint: a safetensors file in F32, F16 or BF16, the index of its shards, a folder with either, a known
     /// model's name (`deit_small_patch16_224`), or `hf-hub:OWNER/NAME[@REVISION]`. The latter two are fetched from the
@@ -170,6 +177,8 @@ pub struct Calibrate {
     #[arg(long)]
     restart: bool,
     #[command(flatten)]
+    landscape: LandscapeOption,
+    #[command(flatten)]
     report: ReportOptions,
     /// Print a report as JSON.
     #[arg(long)]
@@ -192,6 +201,7 @@ impl Calibrate {
             &self.preprocessing,
         )?;
         let plan = self.plan(&sites(&resolved.architecture))?;
+        let selected = self.landscape.select(&plan, &resolved.architecture)?;
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         if let Some(report) = &mut report {
             report.label(&resolved)?;
@@ -219,9 +229,21 @@ impl Calibrate {
             restart: self.restart,
         };
         let (calibration, journal) = calibrating.run(lock, &self.device, &mut device)?;
-        let figures = self.figures(&calibration, device.name());
+        let mut figures = self.figures(&calibration, device.name());
         let (reports, seconds) = (calibration.reports.clone(), calibration.seconds());
-        QuantizedModel::new(&weights, &resolved, method, calibration, provenance)?.save(&out)?;
+        let model = QuantizedModel::new(
+            &weights,
+            &resolved,
+            method.clone(),
+            calibration,
+            provenance.clone(),
+        )?;
+        model.save(&out)?;
+        // Last, as it may take long: until it is done, the journal has all scales.
+        let landscapes = calibrating.survey(&selected, &device)?;
+        if self.landscape.is_given() {
+            figures["landscapes"] = json!(landscapes);
+        }
         if let Some(report) = report {
             report.write(&Outcome {
                 device: &device,
@@ -229,12 +251,17 @@ impl Calibrate {
                 resolved: &resolved,
                 quantized: &out,
                 reports: &reports,
+                landscapes: &landscapes,
                 seconds,
                 images: &images,
             })?;
         }
         journal.close()?;
-        print_figures(&figures, self.json)
+        print_figures(&figures, self.json)?;
+        match self.json {
+            true => Ok(()),
+            false => landscape::print(&landscapes),
+        }
     }
 
     /// Finds out that nothing that is written would replace what is read, or what else is written.
@@ -297,6 +324,7 @@ impl Calibrate {
             ("--candidates", self.candidates.is_some()),
             ("--rounds", self.rounds.is_some()),
             ("--exhaustive", self.exhaustive),
+            ("--landscape", self.landscape.is_given()),
             ("--softmax-twin", self.softmax_twin.is_some()),
             ("--gelu-twin", self.gelu_twin.is_some()),
         ];
@@ -426,6 +454,28 @@ impl Calibrating<'_> {
                 })
             }
         }
+    }
+}
+
+impl Calibrating<'_> {
+    /// Computes the landscapes of the `selected` products, and shows how far it is.
+    fn survey(&self, selected: &HashSet<String>, device: &Device) -> Result<Vec<Landscape>> {
+        if selected.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bar = progress::calibration();
+        let landscapes = Calibration::builder(device, self.weights, &self.resolved.architecture)
+            .method(self.method)
+            .images(self.images)
+            .memory_budget(self.memory_budget)
+            .only(&|site| selected.contains(&site.name))
+            .on_event(&mut |event| {
+                progress::show(&bar, &event);
+                Ok(())
+            })
+            .landscapes();
+        bar.finish_and_clear();
+        Ok(landscapes?)
     }
 }
 

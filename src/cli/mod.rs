@@ -24,6 +24,7 @@ mod eval;
 mod figures;
 mod inputs;
 mod inspect;
+mod landscape;
 mod logging;
 mod man;
 mod merge;

@@ -8,7 +8,7 @@ use crate::evaluation::{LabelledImages, Models, Shard, summarize};
 use crate::file::output::Output;
 use crate::file::weights::Weights;
 use crate::model::recipe::Resolved;
-use crate::quant::{QuantizedModel, SiteReport};
+use crate::quant::{Landscape, QuantizedModel, SiteReport};
 use crate::report::{Accuracy, Page};
 use clap::Args;
 use std::io::Write;
@@ -47,6 +47,8 @@ pub struct Outcome<'a> {
     pub quantized: &'a Path,
     /// What was found, in the order of the network.
     pub reports: &'a [SiteReport],
+    /// The network's loss under the candidates of chosen products.
+    pub landscapes: &'a [Landscape],
     /// How long it took, in seconds.
     pub seconds: f64,
     /// The calibration images, preprocessed.
@@ -112,6 +114,7 @@ impl PlannedPage {
             model: &model,
             bytes: file.file_len() as u64,
             reports: outcome.reports,
+            landscapes: outcome.landscapes,
             device: device.name(),
             driver: device.driver(),
             seconds: outcome.seconds,

@@ -2,7 +2,7 @@
 
 use super::plan::{Codes, OperandScheme, Side, SitePlan, SiteScales};
 use crate::device::{Buffer, Commands, Device};
-use crate::format::{Gelu, Scale};
+use crate::format::{Gelu, Scale, Table};
 use crate::graph::{
     Activation, Addition, FloatProducts, FloatingProducts, LayerScale, Linear, LinearWeights,
     Order, Output, Products, SelfAttention, Site, Then,
@@ -426,34 +426,86 @@ impl FloatingProducts for FakeQuantizedProducts {
         let Some((plan, scales)) = self.sites.get(&site.name) else {
             return self.float.multiply(commands, site, images, a, b);
         };
-        let rounded = |commands: &mut Commands, side, source: &Buffer<f32>| {
-            let quantizer = plan.quantizer(side, images, 1);
-            let (scales, tables) = scales.operand(side);
-            let encoders = quantizer.format.encoders(scales, tables);
-            let encoders = commands.device().upload(&encoders);
-            let decoders = quantizer.format.decoders(scales, tables);
-            fake_quantize(commands, &quantizer, source, &encoders, &decoders)
-        };
-        let (b, bias) = match b {
-            Some(b) => (b.clone(), None),
-            None => {
-                let linear = self.float.linear(site);
-                (linear.weight.clone(), linear.bias.clone())
-            }
-        };
-        // The rounded operands are contiguous: [problem][m][k], and B transposed, [problem][n][k].
-        let mut product = site.product(images);
-        let inner = product.batch[1];
-        let compact = |rows: usize, columns: usize| {
-            let matrix = rows * columns;
-            View::new(0, [inner * matrix, matrix], columns, 1)
-        };
-        product.a = compact(product.m, product.k);
-        product.b = compact(product.n, product.k).transposed();
-        let a = rounded(commands, Side::A, a);
-        let b = rounded(commands, Side::B, &b);
-        let out = commands.uninitialized(images * site.out_len());
-        float_product(commands, &product, &a, &b, bias.as_ref(), &out);
-        out
+        let operands = [Side::A, Side::B].map(|side| Some(scales.operand(side)));
+        rounded_product(commands, &self.float, plan, images, (a, b), operands)
     }
+}
+
+/// Computes the FP network's products, but one operand of the site of `plan` is rounded to what its codes stand for.
+pub(super) struct OneRounded<'a> {
+    pub float: &'a FloatProducts,
+    pub plan: &'a SitePlan,
+    pub side: Side,
+    /// The scales of the operand's groups.
+    pub scales: &'a [Scale],
+}
+
+impl FloatingProducts for OneRounded<'_> {
+    fn multiply(
+        &self,
+        commands: &mut Commands,
+        site: &Site,
+        images: usize,
+        a: &Buffer<f32>,
+        b: Option<&Buffer<f32>>,
+    ) -> Buffer<f32> {
+        if site.name != self.plan.site.name {
+            return self.float.multiply(commands, site, images, a, b);
+        }
+        let of_side = |side| (side == self.side).then_some((self.scales, &[][..]));
+        let operands = [Side::A, Side::B].map(of_side);
+        rounded_product(commands, self.float, self.plan, images, (a, b), operands)
+    }
+}
+
+/// Computes O of the site of `plan` in f32, with its bias, from operands A and B: those that have `scales` and tables are
+/// rounded to what their codes stand for.
+fn rounded_product(
+    commands: &mut Commands,
+    float: &FloatProducts,
+    plan: &SitePlan,
+    images: usize,
+    (a, b): (&Buffer<f32>, Option<&Buffer<f32>>),
+    scales: [Option<(&[Scale], &[Table])>; 2],
+) -> Buffer<f32> {
+    let site = &plan.site;
+    let mut product = site.product(images);
+    let inner = product.batch[1];
+    // Rounded operands are contiguous: [problem][m][k], and B transposed, [problem][n][k].
+    let compact = |rows: usize, columns: usize| {
+        let matrix = rows * columns;
+        View::new(0, [inner * matrix, matrix], columns, 1)
+    };
+    let rounded = |commands: &mut Commands, side, source, (scales, tables): (&[_], &[_])| {
+        let quantizer = plan.quantizer(side, images, 1);
+        let encoders = quantizer.format.encoders(scales, tables);
+        let encoders = commands.device().upload(&encoders);
+        let decoders = quantizer.format.decoders(scales, tables);
+        fake_quantize(commands, &quantizer, source, &encoders, &decoders)
+    };
+    let (b, bias) = match b {
+        Some(b) => (b, None),
+        None => {
+            let linear = float.linear(site);
+            (&linear.weight, linear.bias.as_ref())
+        }
+    };
+    let [of_a, of_b] = scales;
+    let a = match of_a {
+        Some(scales) => {
+            product.a = compact(product.m, product.k);
+            rounded(commands, Side::A, a, scales)
+        }
+        None => a.clone(),
+    };
+    let b = match of_b {
+        Some(scales) => {
+            product.b = compact(product.n, product.k).transposed();
+            rounded(commands, Side::B, b, scales)
+        }
+        None => b.clone(),
+    };
+    let out = commands.uninitialized(images * site.out_len());
+    float_product(commands, &product, &a, &b, bias, &out);
+    out
 }

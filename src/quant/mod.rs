@@ -19,7 +19,8 @@ mod transform;
 pub use crate::format::{Gelu, Lanes, MAX_SHIFT, Scale, Table};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
-    Calibration, CalibrationBuilder, Event, Finding, Phase, Progress, SiteReport, parse_bytes,
+    Calibration, CalibrationBuilder, Event, Finding, Landscape, LandscapePoint, Phase, Progress,
+    SiteReport, parse_bytes,
 };
 #[cfg(feature = "files")]
 pub use calibrate::{Journal, JournalLock, Subject, journal_of};
@@ -29,7 +30,7 @@ pub use method::Method;
 pub use packing::{is_padded_with_zeros, pack, packed_len, unpack};
 pub use plan::{
     CodedProduct, Codes, Granularity, OperandGroups, OperandScheme, Plan, Policy, Rule, Side,
-    SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
+    SitePattern, SitePlan, SiteScales, SiteScheme, WeightScales, Widths,
 };
 pub use quantized_site::{QuantizedSite, QuantizedWeight};
 pub use rounding::{nearest_codes, nearest_codes_async};

@@ -3,12 +3,13 @@
 use super::accuracy::Accuracy;
 use super::agreement::Agreement;
 use super::charts::{
-    Ink, KINDS, dark_style, error_shares, ink, ratios, score_curves, value_histograms,
+    Ink, KINDS, METRICS, dark_style, error_shares, ink, landscape_curves, ratios, score_curves,
+    value_histograms,
 };
 use super::closeness::Closeness;
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::families::sites;
-use crate::quant::{QuantizedModel, Scale, SiteReport};
+use crate::quant::{Landscape, QuantizedModel, Scale, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -20,6 +21,8 @@ pub struct Page<'a> {
     pub bytes: u64,
     /// What the calibration found, in the order of the network.
     pub reports: &'a [SiteReport],
+    /// The network's loss under the candidates of chosen products, where it was computed.
+    pub landscapes: &'a [Landscape],
     /// The device that the calibration ran on.
     pub device: &'a str,
     /// The device's driver.
@@ -59,6 +62,7 @@ impl Page<'_> {
                         (errors(&sites))
                         (self.histograms())
                         (self.curves())
+                        (self.landscapes())
                         (table(&sites))
                     }
                 }
@@ -217,6 +221,54 @@ impl Page<'_> {
                         figure {
                             figcaption { b { (report.site) } }
                             (score_curves(report))
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Draws the loss beside the metrics for the products that were chosen, where there are any.
+    fn landscapes(&self) -> Markup {
+        if self.landscapes.is_empty() {
+            return Markup::default();
+        }
+        let least = |landscape: &Landscape, metric| {
+            let least = landscape.least(|point| point.score(metric));
+            (least + 1, landscape.candidates[least].loss)
+        };
+        html! {
+            section {
+                h2 { "The loss beside the scores" }
+                p {
+                    "What the candidates for an operand's scales do to the loss of the whole network on the calibration "
+                    "images, and what each metric says of them: the paper's Figure 5. Only that operand is rounded; the "
+                    "product's other operand and all other products are in floats. Each curve goes from its least, which "
+                    "a dot marks, to its largest, over the numbers of the candidates. A metric chooses well where its dot "
+                    "is below the loss's, or where the loss is about as low."
+                }
+                p.legend {
+                    (key(ink::LOSS, "loss")) " "
+                    @for (metric, ink) in METRICS.iter().rev() { (key(*ink, metric.name())) " " }
+                }
+                div.wide {
+                    @for landscape in self.landscapes {
+                        figure {
+                            figcaption {
+                                b { (landscape.site) " " (landscape.side.name()) }
+                                @let best = landscape.least(|point| point.loss);
+                                (format!(
+                                    ": loss {:.5} in floats; at candidate {}, {:.5}",
+                                    landscape.float_loss,
+                                    best + 1,
+                                    landscape.candidates[best].loss,
+                                ))
+                                @for (metric, _) in METRICS.iter().rev() {
+                                    @let (number, loss) = least(landscape, *metric);
+                                    (format!("; at {}'s {number}, {loss:.5}", metric.name()))
+                                }
+                            }
+                            (landscape_curves(landscape))
                         }
                     }
                 }

@@ -2,10 +2,10 @@
 //! from how they were found and computed.
 
 use crate::network::Golden;
-use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::device::{Buffer, Device};
 use ptq4vit_gpu::graph::{Record, Site};
 use ptq4vit_gpu::kernels::{Format, Product, View};
-use ptq4vit_gpu::quant::{Metric, Scale, SitePlan, SiteScales};
+use ptq4vit_gpu::quant::{Metric, Scale, Side, SitePlan, SiteScales};
 
 /// What meets at a site, each matrix with contiguous rows.
 pub struct Tensors {
@@ -69,6 +69,102 @@ impl Tensors {
             out: gather(&read(&record.out), product.out, m, n),
             grad: gather(&read(grad), product.out, m, n),
         }
+    }
+
+    /// Operands alone, as they come to the product of all images.
+    pub fn of_operands(
+        golden: &Golden,
+        site: &Site,
+        read: &mut dyn FnMut(&Buffer<f32>) -> Vec<f32>,
+        a: &Buffer<f32>,
+        b: Option<&Buffer<f32>>,
+    ) -> Self {
+        let product = site.product(golden.images("input").len());
+        let (m, n, k) = (product.m, product.n, product.k);
+        let mut gather = |buffer, view, rows| gathered(&read(buffer), view, product.batch, rows, k);
+        let (weight, bias) = parameters(golden, site);
+        Self {
+            product,
+            a: gather(a, product.a, m),
+            b: weight
+                .unwrap_or_else(|| gather(b.expect("a site has a B"), product.b.transposed(), n)),
+            bias,
+            out: Vec::new(),
+            grad: Vec::new(),
+        }
+    }
+
+    /// Ô where only the operand of `side` is rounded, `[problems][m][n]`.
+    pub fn one_sided(&self, plan: &SitePlan, side: Side, scales: &[Scale]) -> Vec<f64> {
+        let Product { m, n, k, .. } = self.product;
+        let heads = self.product.batch[1];
+        let has_weight = plan.site.has_weight();
+        let scheme = plan.operand(side);
+        let group = |row: usize| match (side, has_weight) {
+            (Side::A, _) => row / m % heads % scales.len(),
+            (Side::B, true) => row * scales.len() / n,
+            (Side::B, false) => row / n % heads,
+        };
+        let rounded = |values: &[f32], of_side| match side == of_side {
+            true => quantized(values, k, scheme.format, scheme.bits, |row| {
+                scales[group(row)]
+            }),
+            false => values.iter().copied().map(f64::from).collect(),
+        };
+        let (a, b) = (rounded(&self.a, Side::A), rounded(&self.b, Side::B));
+        let row = |(row, a): (usize, &[f64])| -> Vec<f64> {
+            let b = match has_weight {
+                true => &b[..],
+                false => &b[row / m * n * k..][..n * k],
+            };
+            let column = |(column, b): (usize, &[f64])| {
+                let bias = self
+                    .bias
+                    .as_ref()
+                    .map_or(0.0, |bias| f64::from(bias[column]));
+                a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>() + bias
+            };
+            b.chunks_exact(k).enumerate().map(column).collect()
+        };
+        a.chunks_exact(k).enumerate().flat_map(row).collect()
+    }
+
+    /// The score of such an Ô; rows run along the outputs that have scales of B to themselves.
+    pub fn one_sided_score(
+        &self,
+        plan: &SitePlan,
+        metric: Metric,
+        (side, scales): (Side, &[Scale]),
+    ) -> f64 {
+        let estimate = self.one_sided(plan, side, scales);
+        let has_weight = plan.site.has_weight();
+        let column_groups = if has_weight { plan.groups(Side::B) } else { 1 };
+        let len = self.product.n / column_groups;
+        let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+        let lines = estimate
+            .chunks_exact(len)
+            .zip(self.out.chunks_exact(len))
+            .zip(self.grad.chunks_exact(len));
+        lines
+            .map(|((estimate, out), grad)| line_score(metric, estimate, &wide(out), &wide(grad)))
+            .sum()
+    }
+
+    /// Lays `values`, `[problems][m][n]`, out as the site's O.
+    pub fn laid_out(&self, values: &[f64]) -> Vec<f32> {
+        let Product {
+            batch, m, n, out, ..
+        } = self.product;
+        let [outer, inner, row, column] =
+            [out.outer, out.inner, out.row, out.column].map(|stride| stride as usize);
+        let mut laid_out = vec![0.0; values.len()];
+        for (index, &value) in values.iter().enumerate() {
+            let (problem, of_problem) = (index / (m * n), index % (m * n));
+            let first =
+                out.offset as usize + problem / batch[1] * outer + problem % batch[1] * inner;
+            laid_out[first + of_problem / n * row + of_problem % n * column] = value as f32;
+        }
+        laid_out
     }
 
     /// The mean of Ô - O of each output of a site with a weight, whose bias is `bias`.

@@ -6,6 +6,7 @@ mod best;
 mod common;
 mod evidence;
 mod inference;
+mod landscape;
 mod literal;
 mod network;
 mod oracle;
@@ -35,6 +36,9 @@ tests! {
         search::abandoning_candidates_early_changes_no_choice
         search::what_candidates_reached_is_what_the_exhaustive_search_finds
         search::a_single_site_reaches_the_golden_score
+        landscape::losses_and_scores_are_those_of_the_definition
+        landscape::candidates_are_the_searchs
+        landscape::landscapes_do_not_depend_on_the_memory
         evidence::the_evidence_is_that_of_plain_sums
         evidence::the_evidence_does_not_depend_on_the_memory
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
@@ -49,6 +53,7 @@ tests! {
         search::the_literal_score_is_the_oracles
         search::every_setting_reaches_the_golden_scores
         search::a_single_site_reaches_the_golden_score
+        landscape::losses_and_scores_are_those_of_the_definition
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         preparation::a_corrected_bias_leaves_no_mean_error
@@ -74,6 +79,7 @@ tests! {
     // Answers that are features, whose losses are random, or a head on the mean of the patches.
     class_token_micro:
         passes::forward_and_backward
+        landscape::losses_and_scores_are_those_of_the_definition
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
     mean_head_micro:

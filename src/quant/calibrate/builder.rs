@@ -1,5 +1,6 @@
 //! Puts together a calibration from what it must be given and what it may be given.
 
+use super::landscape::{Landscape, Surveyor};
 use super::recovery::{Calibrator, Finding};
 use super::{Calibration, Event};
 use crate::device::Device;
@@ -123,14 +124,8 @@ impl<'a> CalibrationBuilder<'a> {
     /// # Errors
     /// Those of [`run`](Self::run).
     pub async fn run_async(self) -> Result<Calibration> {
-        let default;
-        let method = match self.method {
-            Some(method) => method,
-            None => {
-                default = Method::preset(Preset::Ptq4vit, 8, 8, &sites(self.architecture))?;
-                &default
-            }
-        };
+        let default = self.default_method()?;
+        let method = self.method.unwrap_or(&default);
         let calibrator = Calibrator {
             architecture: self.architecture,
             weights: self.weights,
@@ -148,5 +143,41 @@ impl<'a> CalibrationBuilder<'a> {
             *reopen.replaced = device;
         }
         outcome
+    }
+
+    /// Computes, instead of a calibration, the loss of the whole network beside the metrics over all candidates for the
+    /// scales of A and of B of every site that is wanted and doesn't stay in floats: the other operand and all other
+    /// products are in floats. It sends all images through the rest of the network once for each candidate. A device that
+    /// is lost isn't opened again.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run) with metric `hessian`, and a format of tables, for which there are no candidates.
+    pub fn landscapes(self) -> Result<Vec<Landscape>> {
+        self.device.clone().wait(self.landscapes_async())
+    }
+
+    /// Does what [`landscapes`](Self::landscapes) does, without waiting, as a browser needs it. On a native target it blocks
+    /// the thread.
+    ///
+    /// # Errors
+    /// Those of [`landscapes`](Self::landscapes).
+    pub async fn landscapes_async(self) -> Result<Vec<Landscape>> {
+        let default = self.default_method()?;
+        let surveyor = Surveyor {
+            architecture: self.architecture,
+            weights: self.weights,
+            method: self.method.unwrap_or(&default),
+            images: self.images,
+            budget: self.memory_budget,
+            wanted: self.wanted,
+        };
+        let mut ignored = |_: Event| Ok(());
+        let on_event = self.on_event.unwrap_or(&mut ignored);
+        surveyor.run(&self.device, on_event).await
+    }
+
+    /// Returns the method that holds unless another is given.
+    fn default_method(&self) -> Result<Method> {
+        Method::preset(Preset::Ptq4vit, 8, 8, &sites(self.architecture))
     }
 }

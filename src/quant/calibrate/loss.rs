@@ -51,6 +51,32 @@ pub(super) fn probed_gradients(
     }
 }
 
+/// Computes the loss of `answers`, a mean over the images: of logits the cross-entropy against the class that `float` are
+/// largest at, of features the squared distance from `float`. Both are `[images, answers]`, one of the FP network.
+pub(super) fn mean(answer: Answer, float: &[f32], answers: &[f32]) -> f64 {
+    let (Answer::Logits(len) | Answer::Features(len)) = answer;
+    let of_image = |(float, answers): (&[f32], &[f32])| match answer {
+        Answer::Logits(_) => {
+            // The first of the largest, as the gradient has it.
+            let label = (0..len).fold(0, |best, class| match float[class] > float[best] {
+                true => class,
+                false => best,
+            });
+            let largest = answers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let below = |x: f32| f64::from(x) - f64::from(largest);
+            let sum: f64 = answers.iter().map(|&x| libm::exp(below(x))).sum();
+            libm::log(sum) - below(answers[label])
+        }
+        Answer::Features(_) => {
+            let differences = float.iter().zip(answers);
+            let difference = |(float, found): (&f32, &f32)| f64::from(*found) - f64::from(*float);
+            differences.map(|both| difference(both).powi(2)).sum()
+        }
+    };
+    let images = float.chunks_exact(len).zip(answers.chunks_exact(len));
+    images.map(of_image).sum::<f64>() / (float.len() / len) as f64
+}
+
 /// Computes ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and returns it
 /// with that exponent. The factor brings the largest gradient to about 1: confident images have gradients whose squares
 /// would leave f32's range, and a common factor doesn't change which candidate is best.

@@ -11,8 +11,9 @@ use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::quant::search::{STEP_BYTES, pieces};
-use crate::quant::{Method, Settings, Side};
+use crate::quant::{Method, Settings, Side, SitePlan};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Sets what a calibration may take where the user doesn't say: what most GPUs can spare. WebGPU doesn't tell how much
 /// memory a GPU has.
@@ -189,6 +190,24 @@ impl<'a> Memory<'a> {
         });
         let most = most.min().unwrap_or(1).clamp(1, self.most_images());
         self.halved(most)
+    }
+
+    /// Counts the most images that can be sent forward at once while the weights of all these `segments` are held and one
+    /// operand of the site of `plan` is rounded; `None` where the budget has no room for those weights and an image.
+    pub fn images_with(&self, segments: Range<usize>, plan: &SitePlan) -> Option<usize> {
+        let needs = &self.needs[segments];
+        let weights: u64 = needs.iter().map(|needs| needs.weights).sum();
+        let image = needs.iter().map(|needs| needs.image).max().unwrap_or(0);
+        let floats =
+            |side, images| (plan.quantizer(side, images, 1).len() * size_of::<f32>()) as u64;
+        // A rounded weight is there once, a rounded activation for each image.
+        let (fixed, each) = match plan.site.has_weight() {
+            true => (floats(Side::B, 1), floats(Side::A, 1)),
+            false => (0, floats(Side::A, 1).max(floats(Side::B, 1))),
+        };
+        let held = self.resident + weights + fixed + SMALL_BYTES;
+        let most = self.budget.checked_sub(held)? / (image + each).max(1);
+        (most > 0).then(|| self.halved((most as usize).min(self.most_images())))
     }
 
     /// Says whether fewer images or sites could be gone through at once than this plans.

@@ -10,6 +10,7 @@ mod fisher;
 mod gradient_squares;
 #[cfg(feature = "files")]
 mod journal;
+mod landscape;
 mod loss;
 mod memory;
 mod recovery;
@@ -18,6 +19,7 @@ mod sequence;
 pub use builder::CalibrationBuilder;
 #[cfg(feature = "files")]
 pub use journal::{Journal, JournalLock, Subject, journal_of};
+pub use landscape::{Landscape, LandscapePoint};
 pub use memory::parse_bytes;
 pub use recovery::Finding;
 
@@ -51,6 +53,8 @@ pub enum Phase {
     Backward,
     /// Searching the scales of a site.
     Search,
+    /// Computing the network's loss under the candidates for a site's scales.
+    Landscape,
 }
 
 /// Says how far a calibration has come.

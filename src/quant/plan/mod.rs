@@ -9,7 +9,7 @@ mod scales;
 mod scheme;
 mod site;
 
-pub use policy::{Policy, Rule, WeightScales, Widths};
+pub use policy::{Policy, Rule, SitePattern, WeightScales, Widths};
 pub use product::{CodedProduct, Codes, OperandGroups};
 pub use scales::{Side, SiteScales};
 pub use scheme::{BITS, Granularity, OperandScheme, SiteScheme};

@@ -6,6 +6,7 @@ use crate::format::Format;
 use crate::graph::{Site, SiteKind};
 use crate::quant::Preset;
 use glob::Pattern;
+use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 /// Counts the bits of what an integer product multiplies.
@@ -185,20 +186,10 @@ impl Rule {
     /// Checks that the rule changes something for a network with these `sites`.
     fn check(&self, sites: &[Site]) -> Result<(), String> {
         let (Self::Bits(pattern, _) | Self::Float(pattern)) = self;
-        let mut matching = sites
-            .iter()
-            .filter(|site| pattern.matches(&site.name))
-            .peekable();
-        if matching.peek().is_none() {
-            let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
-            return Err(format!(
-                "`{pattern}` matches no site; those of the model are {}",
-                names.join(", ")
-            ));
-        }
+        let matching = matching(pattern, sites)?;
         if let Self::Bits(_, widths) = self
             && let Some(bits) = widths.weight
-            && !matching.any(Site::has_weight)
+            && !matching.iter().any(|site| site.has_weight())
         {
             return Err(format!(
                 "w{bits} is for weights, but none of the sites that match `{pattern}` has one"
@@ -251,6 +242,48 @@ impl Rule {
     pub fn float(pattern: &str) -> Result<Self, String> {
         parse_pattern(pattern).map(Self::Float)
     }
+}
+
+/// Names sites by a pattern, as in `*.mlp.fc2`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SitePattern(Pattern);
+
+impl SitePattern {
+    /// Returns those among a network's `sites` that the pattern matches, in their order.
+    ///
+    /// # Errors
+    /// That there are none, and which sites there are.
+    pub fn select<'s>(&self, sites: &'s [Site]) -> Result<Vec<&'s Site>, String> {
+        matching(&self.0, sites)
+    }
+}
+
+impl FromStr for SitePattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_pattern(text).map(Self)
+    }
+}
+
+impl Display for SitePattern {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Finds those among `sites` that `pattern` matches, of which there has to be one.
+fn matching<'s>(pattern: &Pattern, sites: &'s [Site]) -> Result<Vec<&'s Site>, String> {
+    let found = sites.iter().filter(|site| pattern.matches(&site.name));
+    let found: Vec<&Site> = found.collect();
+    if found.is_empty() {
+        let names: Vec<&str> = sites.iter().map(|site| site.name.as_str()).collect();
+        return Err(format!(
+            "`{pattern}` matches no site; those of the model are {}",
+            names.join(", ")
+        ));
+    }
+    Ok(found)
 }
 
 fn parse_pattern(pattern: &str) -> Result<Pattern, String> {

@@ -13,6 +13,16 @@ pub enum Side {
     B,
 }
 
+impl Side {
+    /// Returns what the operand is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+        }
+    }
+}
+
 /// Holds the scales of one site, one per group of each operand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteScales {

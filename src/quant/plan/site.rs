@@ -190,6 +190,19 @@ impl SitePlan {
         }
     }
 
+    /// Says how O's elements fall into parts that have scales of B to themselves. Where every column of a weight has a
+    /// scale, they all are one part.
+    pub fn part_lines(&self, images: usize) -> Lines {
+        let lines = self.lines(images);
+        match self.b.granularity {
+            Granularity::Channel => Lines {
+                group_columns: lines.columns,
+                ..lines
+            },
+            _ => lines,
+        }
+    }
+
     /// Describes the product of codes that computes the site for `images` images.
     pub fn product(&self, images: usize) -> CodedProduct {
         let operand = |side| OperandGroups {

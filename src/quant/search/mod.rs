@@ -462,6 +462,29 @@ impl<'a> SiteSearch<'a> {
     }
 }
 
+/// Lists the candidates for the scales of one operand, `[candidate][group]`; each group has as many.
+///
+/// # Errors
+/// Those of the device, and an activation that is not a number.
+pub(in crate::quant) async fn candidates_of_groups(
+    commands: &mut Commands,
+    plan: &SitePlan,
+    side: Side,
+    linear: Option<&LinearWeights>,
+    batches: &[Batch],
+    settings: &Settings,
+) -> Result<Vec<Vec<Scale>>> {
+    let maxima = maxima(commands, plan, side, linear, batches).await?;
+    let (operand, values) = (plan.operand(side), plan.values(side));
+    let of_groups = maxima
+        .iter()
+        .map(|&max| candidates(operand, values, max, settings));
+    let of_groups: Vec<Vec<Scale>> = of_groups.collect();
+    let numbers = 0..of_groups[0].len();
+    let of_number = |number: usize| of_groups.iter().map(|all| all[number]).collect();
+    Ok(numbers.map(of_number).collect())
+}
+
 /// Finds the largest value or magnitude of each group of one operand.
 async fn maxima(
     commands: &mut Commands,

@@ -41,14 +41,7 @@ impl Problem<'_> {
 
     /// Says how O's elements fall into parts.
     pub fn lines(&self, images: usize) -> Lines {
-        let lines = self.plan.lines(images);
-        match self.plan.b.granularity {
-            Granularity::Channel => Lines {
-                group_columns: lines.columns,
-                ..lines
-            },
-            _ => lines,
-        }
+        self.plan.part_lines(images)
     }
 
     /// Counts the units of one image.

@@ -3,11 +3,13 @@
 mod bars;
 mod curves;
 mod histograms;
+mod landscapes;
 mod theme;
 
 pub(super) use bars::{error_shares, ratios};
 pub(super) use curves::score_curves;
 pub(super) use histograms::value_histograms;
+pub(super) use landscapes::{METRICS, landscape_curves};
 pub(super) use theme::{Ink, KINDS, dark_style, ink};
 
 use maud::{Markup, PreEscaped, html};

@@ -1,0 +1,394 @@
+//! The loss of the whole network beside the metrics that stand for it, over all candidates for an operand's scales: the
+//! paper's Figure 5.
+//!
+//! One operand of one product is rounded. The product's other operand and all other products stay in floats, so that a curve
+//! shows what that operand does and nothing else. Of operands with several scales (thirds, heads, channels), each takes its
+//! candidate of the same number.
+
+use super::memory::{Budget, Memory};
+use super::{Checkpoints, Event, Phase, Progress, append, forward, loss, run, take_batches};
+use crate::device::{Buffer, Commands, Device};
+use crate::error::{Error, Result, Setting};
+use crate::families::graphs;
+use crate::file::weights::Weights;
+use crate::format::Scale;
+use crate::graph::{FloatProducts, FloatingProducts, Network, Segment, Site};
+use crate::kernels::{Lines, row_error, weighted_error};
+use crate::model::config::{Answer, Architecture};
+use crate::quant::execution::OneRounded;
+use crate::quant::search::{Batch, candidates_of_groups, not_finite};
+use crate::quant::transform::prepare;
+use crate::quant::{Method, Metric, Settings, Side, SitePlan};
+use serde::{Deserialize, Serialize};
+
+/// Shows what the candidates for the scales of one operand do to the network's loss, and what each metric says of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Landscape {
+    /// The product's name.
+    pub site: String,
+    /// The operand that is rounded.
+    pub side: Side,
+    /// The loss of the FP network.
+    pub float_loss: f64,
+    /// All candidates, in order.
+    pub candidates: Vec<LandscapePoint>,
+}
+
+/// Holds what one candidate does. The scores are sums over the product's elements or rows on all images, as the search has
+/// them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LandscapePoint {
+    /// The candidate of each of the operand's groups.
+    pub scales: Vec<Scale>,
+    /// The network's loss, a mean over the images: of logits the cross-entropy against the class that the FP network
+    /// chooses, of features the squared distance from the FP network's.
+    pub loss: f64,
+    /// Σ G² (Ô - O)², with G the gradient of the calibration's loss at O.
+    pub hessian: f64,
+    /// Σ (Ô - O)².
+    pub mse: f64,
+    /// Σ over rows of 1 - cos(Ô, O).
+    pub cosine: f64,
+    /// Σ over rows of 1 - Pearson's correlation of Ô and O.
+    pub pearson: f64,
+}
+
+impl LandscapePoint {
+    /// Returns the score under `metric`.
+    pub fn score(&self, metric: Metric) -> f64 {
+        match metric {
+            Metric::Hessian => self.hessian,
+            Metric::Mse => self.mse,
+            Metric::Cosine => self.cosine,
+            Metric::Pearson => self.pearson,
+        }
+    }
+}
+
+impl Landscape {
+    /// Finds the index of the candidate whose `value` is least, the first of several.
+    pub fn least(&self, value: impl Fn(&LandscapePoint) -> f64) -> usize {
+        let values: Vec<f64> = self.candidates.iter().map(value).collect();
+        let least = |best, at: usize| match values[at] < values[best] {
+            true => at,
+            false => best,
+        };
+        (0..values.len()).fold(0, least)
+    }
+}
+
+/// Describes which landscapes to compute.
+pub(super) struct Surveyor<'a> {
+    pub architecture: &'a Architecture,
+    pub weights: &'a Weights,
+    pub method: &'a Method,
+    pub images: &'a [Vec<f32>],
+    pub budget: Option<u64>,
+    pub wanted: &'a dyn Fn(&Site) -> bool,
+}
+
+/// Holds what candidates are evaluated with.
+struct Survey<'a> {
+    network: &'a Network,
+    answer: Answer,
+    weights: &'a Weights,
+    settings: &'a Settings,
+    memory: &'a Memory<'a>,
+    checkpoints: &'a Checkpoints,
+    /// What a sum of squares of the gradients has to be multiplied by.
+    score_unit: f64,
+    float_loss: f64,
+    /// Multiply-adds of all candidates, of which so many are done.
+    total: f64,
+    done: f64,
+}
+
+impl Surveyor<'_> {
+    /// Computes a landscape of A and one of B for each wanted site, in the network's order.
+    ///
+    /// # Errors
+    /// Those of a calibration with the Hessian metric.
+    pub async fn run(
+        &self,
+        device: &Device,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Vec<Landscape>> {
+        if let Some(bytes) = self.budget {
+            device.memory().set_limit(bytes);
+        }
+        let outcome = self.survey(device, on_event).await;
+        if self.budget.is_some() {
+            device.memory().set_limit(u64::MAX);
+        }
+        outcome
+    }
+
+    async fn survey(
+        &self,
+        device: &Device,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Vec<Landscape>> {
+        let (architecture, images) = (self.architecture, self.images);
+        if images.is_empty() {
+            return Err(Error::setting(
+                Setting::Count,
+                "expected at least 1 image, found 0",
+            ));
+        }
+        // All metrics are computed, of which this one needs the most memory.
+        let method = &Method {
+            plan: self.method.plan.clone(),
+            settings: Settings {
+                metric: Metric::Hessian,
+                ..self.method.settings.clone()
+            },
+        };
+        method.settings.validate()?;
+        let budget = Budget {
+            bytes: self.budget,
+            halvings: 0,
+        };
+        let prepared = prepare(
+            device,
+            architecture,
+            self.weights,
+            method,
+            images,
+            budget,
+            on_event,
+        )
+        .await?;
+        let weights = prepared.as_ref().unwrap_or(self.weights);
+        let network = &Network::load(device, &graphs(architecture), |name| weights.float(name))?;
+        let wanted = &|site: &Site| method.plan.of(site).is_some() && (self.wanted)(site);
+        method.check_searchable(network.sites().filter(|site| wanted(site)))?;
+
+        let answer = architecture.answer();
+        let memory = &Memory::new(network, weights, method, images.len(), budget, wanted).await?;
+        let commands = &mut Commands::new(device);
+        let segments = network.segments();
+        let at_once = memory.forward_images();
+        let checkpoints =
+            &forward(commands, segments, weights, images, at_once, None, on_event).await?;
+        let (mut gradients, exponent) =
+            loss::gradients(commands, answer, &checkpoints.outputs).await?;
+        let mut survey = Survey {
+            network,
+            answer,
+            weights,
+            settings: &method.settings,
+            memory,
+            checkpoints,
+            score_unit: 4f64.powi(-exponent),
+            float_loss: loss::mean(answer, &checkpoints.outputs, &checkpoints.outputs),
+            total: 0.0,
+            done: 0.0,
+        };
+        for (index, segment) in segments.iter().enumerate() {
+            let sites = segment.sites().iter().filter(|site| wanted(site)).count();
+            survey.total += sites as f64 * 2.0 * survey.work(index);
+        }
+        let mut landscapes = Vec::new();
+        let first = segments
+            .iter()
+            .position(|segment| segment.sites().iter().any(wanted));
+        for (index, segment) in segments
+            .iter()
+            .enumerate()
+            .skip(first.unwrap_or(segments.len()))
+            .rev()
+        {
+            let inputs = &checkpoints.inputs[index];
+            let mut gradients_before = Vec::new();
+            for pass in memory.passes(index, wanted) {
+                on_event(Event::Progress(Progress {
+                    phase: Phase::Backward,
+                    site: &segment.sites()[0].name,
+                    done: survey.done / survey.total,
+                }))?;
+                let products = FloatProducts::load(device, weights, segment.sites())?;
+                let mut batches;
+                (batches, gradients_before) = run(
+                    commands,
+                    segment,
+                    &products,
+                    &pass,
+                    inputs,
+                    Some(&gradients),
+                )
+                .await?;
+                let mut scored = Vec::new();
+                for site in &pass.sites {
+                    let batches = take_batches(&mut batches, site);
+                    let plan = method.plan.of(site).expect("a wanted site has a plan");
+                    for side in [Side::B, Side::A] {
+                        let landscape = survey
+                            .scores(commands, &plan, side, &products, &batches)
+                            .await?;
+                        scored.push((plan.clone(), landscape));
+                    }
+                }
+                // These are gone when the rest of the network comes.
+                drop((products, batches));
+                for (plan, mut landscape) in scored {
+                    survey
+                        .losses(commands, index, &plan, &mut landscape, on_event)
+                        .await?;
+                    landscapes.push(landscape);
+                }
+            }
+            gradients = gradients_before;
+        }
+        landscapes.reverse();
+        Ok(landscapes)
+    }
+}
+
+impl Survey<'_> {
+    /// Counts the multiply-adds of one image from a segment on, which tell how far the survey is.
+    fn work(&self, segment: usize) -> f64 {
+        let rest = self.network.segments()[segment..].iter();
+        let sites = rest.flat_map(Segment::sites);
+        sites
+            .map(|site| site.product(1).multiply_adds() as f64)
+            .sum()
+    }
+
+    /// Computes what the metrics say of all candidates for the scales of `side`; losses are yet to come.
+    async fn scores(
+        &self,
+        commands: &mut Commands,
+        plan: &SitePlan,
+        side: Side,
+        float: &FloatProducts,
+        batches: &[Batch],
+    ) -> Result<Landscape> {
+        let site = &plan.site;
+        let linear = site.has_weight().then(|| float.linear(site));
+        let candidates =
+            candidates_of_groups(commands, plan, side, linear, batches, self.settings).await?;
+        let mut points = Vec::new();
+        for scales in candidates {
+            let rounded = OneRounded {
+                float,
+                plan,
+                side,
+                scales: &scales,
+            };
+            let mut sums = [0.0; 4];
+            for Batch { images, record } in batches {
+                // Each image by itself, so that no sum depends on how the images are divided.
+                let parts = plan.part_lines(*images);
+                let lines = Lines {
+                    group_rows: parts.rows / images,
+                    row_groups: *images,
+                    ..parts
+                };
+                let out = &record.out;
+                let estimate =
+                    rounded.multiply(commands, site, *images, &record.a, record.b.as_ref());
+                let grad = record.grad.as_ref();
+                let scores: [Buffer<f32>; 4] = [
+                    weighted_error(commands, &lines, 1, &estimate, out, grad),
+                    weighted_error(commands, &lines, 1, &estimate, out, None),
+                    row_error(commands, &lines, 1, false, &estimate, out),
+                    row_error(commands, &lines, 1, true, &estimate, out),
+                ];
+                for (sum, scores) in sums.iter_mut().zip(commands.read_all_async(&scores).await?) {
+                    for image in 0..*images {
+                        let of_image = scores[image..].iter().step_by(*images);
+                        *sum += of_image.copied().map(f64::from).sum::<f64>();
+                    }
+                }
+            }
+            if let Some(score) = sums.iter().find(|score| !score.is_finite()) {
+                let what = "the score of a candidate";
+                return Err(not_finite(commands.device(), plan, what, score));
+            }
+            let [hessian, mse, cosine, pearson] = sums;
+            points.push(LandscapePoint {
+                scales,
+                loss: self.float_loss,
+                hessian: hessian * self.score_unit,
+                mse,
+                cosine,
+                pearson,
+            });
+        }
+        Ok(Landscape {
+            site: site.name.clone(),
+            side,
+            float_loss: self.float_loss,
+            candidates: points,
+        })
+    }
+
+    /// Computes the network's loss under all candidates of `landscape`, from the segment at `index` on, whose inputs no
+    /// candidate changes.
+    async fn losses(
+        &mut self,
+        commands: &mut Commands,
+        index: usize,
+        plan: &SitePlan,
+        landscape: &mut Landscape,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        let device = commands.device().clone();
+        let segments = &self.network.segments()[index..];
+        let load = |segments: &[Segment]| {
+            let sites = segments.iter().flat_map(Segment::sites);
+            FloatProducts::load(&device, self.weights, sites)
+        };
+        // All weights at once, where the budget has room for them; else a segment's, loaded anew for each candidate.
+        let end = index + segments.len();
+        let with_all = self.memory.images_with(index..end, plan);
+        let all = with_all.map(|_| load(segments)).transpose()?;
+        let with_each = || {
+            let each = (index..end).map(|index| self.memory.images_with(index..index + 1, plan));
+            each.min().flatten()
+        };
+        let at_once = with_all.or_else(with_each).unwrap_or(1);
+        let work = self.work(index) / landscape.candidates.len() as f64;
+        for point in &mut landscape.candidates {
+            on_event(Event::Progress(Progress {
+                phase: Phase::Landscape,
+                site: &plan.site.name,
+                done: self.done / self.total,
+            }))?;
+            let mut values: Option<Vec<f32>> = None;
+            for segment in segments {
+                let loaded;
+                let float = match &all {
+                    Some(float) => float,
+                    None => {
+                        loaded = load(std::slice::from_ref(segment))?;
+                        &loaded
+                    }
+                };
+                let mut products = OneRounded {
+                    float,
+                    plan,
+                    side: landscape.side,
+                    scales: &point.scales,
+                };
+                let inputs = values.as_ref().unwrap_or(&self.checkpoints.inputs[index]);
+                let mut outputs = Vec::new();
+                for chunk in inputs.chunks(at_once * segment.input_len()) {
+                    let images = chunk.len() / segment.input_len();
+                    let input = device.upload(chunk);
+                    let output = segment.forward(commands, &mut products, images, &input);
+                    append(&mut outputs, commands.read_async(&output).await?);
+                }
+                values = Some(outputs);
+            }
+            let answers = values.expect("there is a segment at least");
+            point.loss = loss::mean(self.answer, &self.checkpoints.outputs, &answers);
+            if !point.loss.is_finite() {
+                let what = "the network's loss under a candidate for the scale";
+                return Err(not_finite(&device, plan, what, point.loss));
+            }
+            self.done += work;
+        }
+        Ok(())
+    }
+}
