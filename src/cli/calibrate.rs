@@ -455,9 +455,7 @@ impl Calibrating<'_> {
             }
         }
     }
-}
 
-impl Calibrating<'_> {
     /// Computes the landscapes of the `selected` products, and shows how far it is.
     fn survey(&self, selected: &HashSet<String>, device: &Device) -> Result<Vec<Landscape>> {
         if selected.is_empty() {
