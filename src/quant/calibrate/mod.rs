@@ -6,6 +6,7 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 mod builder;
+mod costs;
 mod fisher;
 mod gradient_squares;
 #[cfg(feature = "files")]
@@ -34,6 +35,7 @@ use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::model::config::Answer;
+pub(super) use costs::CostMeter;
 use memory::Pass;
 pub(super) use memory::{Budget, Memory};
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ pub enum Phase {
     Backward,
     /// Searching the scales of a site.
     Search,
+    /// Measuring what the operands of a segment cost in few bits.
+    Allotment,
 }
 
 /// Says how far a calibration has come.
