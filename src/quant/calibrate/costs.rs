@@ -133,7 +133,8 @@ impl CostMeter<'_> {
         )
         .await?;
 
-        let mut sums: Vec<Option<Vec<f64>>> = vec![None; asked.len()];
+        // Of each operand and image, in each width; empty where there is no gradient.
+        let mut squares: Vec<Vec<Vec<f64>>> = vec![vec![Vec::new(); count]; asked.len()];
         for (index, segment) in segments.iter().enumerate().skip(first) {
             if !has_asked(segment) {
                 continue;
@@ -195,21 +196,20 @@ impl CostMeter<'_> {
                     }
                     gradients.buffers.push(reader.buffers);
                 }
-                let squares: Vec<Option<Vec<f64>>> = trials
+                let of_chunk = (chunk.start, chunk.len(), count);
+                let found: Vec<Vec<(usize, Vec<f64>)>> = trials
                     .par_iter()
-                    .map(|trial| {
-                        trial.squares(&operands, &gradients, (chunk.start, chunk.len(), count))
-                    })
+                    .map(|trial| trial.squares(&operands, &gradients, of_chunk))
                     .collect();
-                for (trial, squares) in trials.iter().zip(squares) {
-                    let Some(squares) = squares else { continue };
-                    let sums = sums[trial.asked].get_or_insert_with(|| vec![0.0; squares.len()]);
-                    for (sum, square) in sums.iter_mut().zip(squares) {
-                        *sum += square;
+                for (trial, found) in trials.iter().zip(found) {
+                    for (image, of_image) in found {
+                        squares[trial.asked][image] = of_image;
                     }
                 }
             }
         }
+        // In the order of the images, however many there were at once.
+        let sums: Vec<Option<Vec<f64>>> = squares.iter().map(|of_images| sum(of_images)).collect();
         let unit = 0.5 * 4f64.powi(-probes.exponent) / (count * PROBES) as f64;
         Ok(self.costs(&sums, unit))
     }
@@ -359,14 +359,14 @@ impl Reader {
 }
 
 impl Trial<'_> {
-    /// Adds up, for each width, the squares of the changes of all probes' losses over those of some images that are of the
-    /// trial's fold. `None` where the operand has no gradient.
+    /// Adds up the squares of the changes of all probes' losses, in each width, for each of those among some images that are
+    /// of the trial's fold. There are none where the operand has no gradient.
     fn squares(
         &self,
         operands: &Operands,
         gradients: &Gradients,
         (first, images, count): (usize, usize, usize),
-    ) -> Option<Vec<f64>> {
+    ) -> Vec<(usize, Vec<f64>)> {
         let [a, b] = operands.sites[&self.site.name];
         let [at_a, at_b, at_out] = gradients.sites[&self.site.name];
         let (values, at) = match (&self.rounded, self.side) {
@@ -374,43 +374,56 @@ impl Trial<'_> {
             (Rounded::Activation(_), Side::A) => (a, at_a),
             (Rounded::Activation(_), Side::B) => (b, at_b),
         };
-        let values = &operands.buffers[values?];
-        let at = at?;
-        let len = values.len() / count;
-        let mut sums = vec![0.0; MEASURED];
-        for image in (0..images).filter(|image| (first + image) % FOLDS == self.fold) {
+        let Some((values, at)) = values.zip(at) else {
+            return Vec::new();
+        };
+        let values = &operands.buffers[values];
+        let of_fold = (0..images).filter(|image| (first + image) % FOLDS == self.fold);
+        let of_image = of_fold.map(|image| {
+            let len = values.len() / count;
             let values = &values[(first + image) * len..][..len];
-            let of_image = |buffers: &'_ Vec<Vec<f32>>| {
+            let of_probes = gradients.buffers.iter().map(|buffers| {
                 let len = buffers[at].len() / images;
-                image * len..(image + 1) * len
-            };
-            let of_probes: Vec<&[f32]> = gradients
-                .buffers
-                .iter()
-                .map(|buffers| &buffers[at][of_image(buffers)])
-                .collect();
-            let effects: Vec<Vec<f64>> = match &self.rounded {
-                // For each width, of all probes.
-                Rounded::Activation(widths) => {
-                    let effects = widths
-                        .iter()
-                        .map(|rounded| rounded.effects(values, &of_probes));
-                    effects.collect()
-                }
-                // For each probe, of all widths.
-                Rounded::Weight(rounded) => {
-                    let effects = of_probes.iter().map(|grad| rounded.effects(values, grad));
-                    let effects: Vec<Vec<f64>> = effects.collect();
-                    let widths = 0..effects[0].len();
-                    widths
-                        .map(|width| effects.iter().map(|of| of[width]).collect())
-                        .collect()
-                }
-            };
-            for (sum, effects) in sums.iter_mut().zip(effects) {
-                *sum += effects.iter().map(|effect| effect * effect).sum::<f64>();
+                &buffers[at][image * len..][..len]
+            });
+            let of_probes: Vec<&[f32]> = of_probes.collect();
+            (first + image, self.rounded.squares(values, &of_probes))
+        });
+        of_image.collect()
+    }
+}
+
+impl Rounded {
+    /// Adds up the squares of the changes of all probes' losses, in each width, for an image with these `values`.
+    fn squares(&self, values: &[f32], gradients: &[&[f32]]) -> Vec<f64> {
+        let square = |effect: f64| effect * effect;
+        match self {
+            Self::Activation(widths) => {
+                let effects = widths
+                    .iter()
+                    .map(|rounded| rounded.effects(values, gradients));
+                effects
+                    .map(|effects| effects.into_iter().map(square).sum())
+                    .collect()
+            }
+            Self::Weight(rounded) => {
+                let effects = gradients.iter().map(|grad| rounded.effects(values, grad));
+                let squares: Vec<Vec<f64>> = effects
+                    .map(|effects| effects.into_iter().map(square).collect())
+                    .collect();
+                sum(&squares).unwrap_or_default()
             }
         }
-        Some(sums)
     }
+}
+
+/// Adds up vectors; `None` where all are empty.
+fn sum(vectors: &[Vec<f64>]) -> Option<Vec<f64>> {
+    let filled = vectors.iter().filter(|vector| !vector.is_empty()).cloned();
+    filled.reduce(|mut sum, vector| {
+        for (sum, term) in sum.iter_mut().zip(vector) {
+            *sum += term;
+        }
+        sum
+    })
 }

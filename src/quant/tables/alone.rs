@@ -147,3 +147,102 @@ impl RoundedWeights {
         self.errors.iter().map(effect).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Linear, Site};
+    use crate::quant::{Policy, Preset};
+
+    const ROWS: usize = 40;
+    const INPUTS: usize = 12;
+    const OUTPUTS: usize = 7;
+
+    fn values(seed: usize, count: usize) -> Vec<f32> {
+        let value = |at: usize| ((at * 7919 + seed * 104_729) % 1009) as f32 / 504.0 - 1.0;
+        (0..count).map(|at| value(at).powi(3)).collect()
+    }
+
+    /// What a rounded operand does to a loss is the sum of gradients times errors of the outputs, whose mean a corrected
+    /// bias takes off.
+    #[test]
+    fn effects_are_those_of_the_outputs() {
+        let site = Site::linear("fc", Linear::new(ROWS, INPUTS, OUTPUTS));
+        let plans: Vec<SitePlan> = [3, 4]
+            .map(|bits| {
+                let policy = Policy::preset(Preset::Best, bits, bits);
+                let plan = policy.plan(std::slice::from_ref(&site)).unwrap();
+                plan.of(&site).unwrap()
+            })
+            .to_vec();
+        let (a, weight) = (values(1, ROWS * INPUTS), values(2, OUTPUTS * INPUTS));
+        let out_fisher: Vec<f32> = values(3, ROWS * OUTPUTS).iter().map(|x| x * x).collect();
+        let site_values = SiteValues {
+            images: 1,
+            a: &a,
+            b: None,
+            a_fisher: None,
+            b_fisher: None,
+            out_fisher: &out_fisher,
+        };
+        let linear = LinearSite {
+            weight: &weight,
+            bias: Some(&[0.0; OUTPUTS]),
+        };
+        let gradients = values(4, ROWS * OUTPUTS);
+        let at = |values: &[f32], row: usize, column: usize, columns: usize| {
+            f64::from(values[row * columns + column])
+        };
+        let rows = row_weights(&out_fisher, OUTPUTS, false);
+        // Of errors of the outputs, [rows, outputs].
+        let effect = |error: &dyn Fn(usize, usize) -> f64, corrects: bool| -> f64 {
+            let outputs = (0..OUTPUTS).map(|output| {
+                let weighted = (0..ROWS).map(|row| rows[row] * error(row, output));
+                let mean = if corrects { weighted.sum() } else { 0.0 };
+                let terms = (0..ROWS)
+                    .map(|row| at(&gradients, row, output, OUTPUTS) * (error(row, output) - mean));
+                terms.sum::<f64>()
+            });
+            outputs.sum()
+        };
+        let product = |a: &dyn Fn(usize, usize) -> f64, w: &dyn Fn(usize, usize) -> f64| {
+            let mut at_a = vec![0.0f32; ROWS * INPUTS];
+            for row in 0..ROWS {
+                for input in 0..INPUTS {
+                    let terms = (0..OUTPUTS)
+                        .map(|output| at(&gradients, row, output, OUTPUTS) * w(output, input));
+                    at_a[row * INPUTS + input] = terms.sum::<f64>() as f32;
+                }
+            }
+            let out = |row: usize, output: usize| -> f64 {
+                (0..INPUTS)
+                    .map(|input| a(row, input) * w(output, input))
+                    .sum()
+            };
+            let out: Vec<f64> = (0..ROWS * OUTPUTS)
+                .map(|at| out(at / OUTPUTS, at % OUTPUTS))
+                .collect();
+            (out, at_a)
+        };
+        let x = |row, input| at(&a, row, input, INPUTS);
+        let w = |output, input| at(&weight, output, input, INPUTS);
+        for corrects in [false, true] {
+            let rounded = RoundedWeights::new(&plans, &site_values, &linear, corrects);
+            let found = rounded.effects(&a, &gradients);
+            for (errors, found) in rounded.errors.iter().zip(found) {
+                let (out, _) = product(&x, &|output, input| at(errors, output, input, INPUTS));
+                let expected = effect(&|row, output| out[row * OUTPUTS + output], corrects);
+                // Products are f32, of some hundred terms below 1.
+                assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+            }
+            for plan in &plans {
+                let rounded = RoundedActivation::fit(plan, Side::A, &site_values, true, corrects);
+                let value = |x: f64| f64::from(rounded.fake_quantizers[0].value(x as f32));
+                let (out, at_a) = product(&|row, input| value(x(row, input)) - x(row, input), &w);
+                let expected = effect(&|row, output| out[row * OUTPUTS + output], corrects);
+                let found = rounded.effects(&a, &[&at_a])[0];
+                assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+            }
+        }
+    }
+}
