@@ -25,10 +25,14 @@ pub(super) fn choose(operands: &[Widths], most: u64) -> Option<Vec<usize>> {
     };
     let beyond: Vec<Vec<u64>> = operands.iter().map(beyond).collect();
     let divisor = beyond.iter().flatten().copied().fold(0, greatest_divisor);
-    let all: u64 = beyond.iter().filter_map(|sizes| sizes.iter().max()).sum();
-    let free = free.min(all);
-    let step = divisor.max(free.div_ceil(MOST_STEPS)).max(1);
-    let last = (free / step) as usize;
+    let largest = |sizes: &Vec<u64>| sizes.iter().copied().max().unwrap_or(0);
+    let all: u64 = beyond.iter().map(largest).sum();
+    let step = divisor.max(free.min(all).div_ceil(MOST_STEPS)).max(1);
+    let all_steps: u64 = beyond
+        .iter()
+        .map(|sizes| largest(sizes).div_ceil(step))
+        .sum();
+    let last = (free / step).min(all_steps) as usize;
 
     let mut best = vec![0.0; last + 1];
     let mut choices: Vec<Vec<u8>> = Vec::new();
@@ -129,8 +133,8 @@ mod tests {
             let chosen = choose(&operands, most).unwrap();
             let (size, cost) = total(&operands, &chosen);
             assert!(size <= most);
-            // A little less may be possible within one step an operand.
-            let steps = 3 * most.div_ceil(MOST_STEPS);
+            // A part of a step is lost for each operand, and one of all together.
+            let steps = 4 * most.div_ceil(MOST_STEPS);
             assert!(by_force(&operands, most - steps).is_none_or(|least| cost <= least + 1e-9));
         }
     }

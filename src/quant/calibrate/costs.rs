@@ -211,27 +211,18 @@ impl CostMeter<'_> {
         // In the order of the images, however many there were at once.
         let sums: Vec<Option<Vec<f64>>> = squares.iter().map(|of_images| sum(of_images)).collect();
         let unit = 0.5 * 4f64.powi(-probes.exponent) / (count * PROBES) as f64;
-        Ok(self.costs(&sums, unit))
-    }
-
-    /// Brings sums of squares into the unit of costs, and goes on to the widths that weren't measured.
-    fn costs(&self, sums: &[Option<Vec<f64>>], unit: f64) -> Vec<Vec<f64>> {
-        let measured = MEASURED.min(self.plans.len());
-        let dearest = |width: usize| {
-            let sums = sums.iter().flatten().map(|sums| sums[width]);
-            sums.fold(0.0, f64::max)
-        };
-        let unknown: Vec<f64> = (0..measured).map(dearest).collect();
-        let widths = 0..self.plans.len();
-        let of_operand = |sums: &Option<Vec<f64>>| {
-            let sums = sums.as_ref().unwrap_or(&unknown);
-            let cost = |width: usize| {
-                let known = width.min(measured - 1);
-                unit * sums[known] / 4f64.powi((width - known) as i32)
-            };
-            widths.clone().map(cost).collect()
-        };
-        sums.iter().map(of_operand).collect()
+        let is_weight = |(site, side): &(Site, Side)| *side == Side::B && site.has_weight();
+        let (weights, activations): (Vec<usize>, Vec<usize>) =
+            (0..asked.len()).partition(|&number| is_weight(&asked[number]));
+        let mut costs = vec![Vec::new(); asked.len()];
+        for kind in [weights, activations] {
+            let sums: Vec<Option<&[f64]>> =
+                kind.iter().map(|&number| sums[number].as_deref()).collect();
+            for (number, of_operand) in kind.into_iter().zip(levelled(&sums, self.plans.len())) {
+                costs[number] = of_operand.into_iter().map(|cost| cost * unit).collect();
+            }
+        }
+        Ok(costs)
     }
 
     /// Rounds an operand in the measured widths with a view to all images but those of a fold.
@@ -417,6 +408,43 @@ impl Rounded {
     }
 }
 
+/// Takes the measured costs of operands of one kind, and returns what they cost in each of so many `widths`.
+///
+/// What a few images tell of one width of one operand is off by a third, which an allotment would take for differences. But
+/// all operands of a kind lose alike from one width to the next. So each gets its mean level, and the course of them all.
+/// Those without a cost are taken to be as dear as the dearest.
+fn levelled(measured: &[Option<&[f64]>], widths: usize) -> Vec<Vec<f64>> {
+    let log = |cost: f64| libm::log(cost.max(f64::MIN_POSITIVE));
+    let logs: Vec<Option<Vec<f64>>> = measured
+        .iter()
+        .map(|costs| costs.map(|costs| costs.iter().map(|&cost| log(cost)).collect()))
+        .collect();
+    let known = logs.iter().flatten().count() as f64;
+    let Some(total) = sum(&logs.iter().flatten().cloned().collect::<Vec<_>>()) else {
+        return vec![vec![0.0; widths]; measured.len()];
+    };
+    let course: Vec<f64> = total.iter().map(|total| total / known).collect();
+    let level = |logs: &Vec<f64>| {
+        let pairs = logs.iter().zip(&course);
+        pairs.map(|(log, course)| log - course).sum::<f64>() / course.len() as f64
+    };
+    let levels: Vec<Option<f64>> = logs.iter().map(|logs| logs.as_ref().map(level)).collect();
+    let dearest = levels
+        .iter()
+        .flatten()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
+    let of_operand = |known: &Option<f64>| {
+        let level = known.unwrap_or(dearest);
+        let cost = |width: usize| {
+            let last = width.min(course.len() - 1);
+            libm::exp(level + course[last]) / 4f64.powi((width - last) as i32)
+        };
+        (0..widths).map(cost).collect()
+    };
+    levels.iter().map(of_operand).collect()
+}
+
 /// Adds up vectors; `None` where all are empty.
 fn sum(vectors: &[Vec<f64>]) -> Option<Vec<f64>> {
     let filled = vectors.iter().filter(|vector| !vector.is_empty()).cloned();
@@ -426,4 +454,28 @@ fn sum(vectors: &[Vec<f64>]) -> Option<Vec<f64>> {
         }
         sum
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_have_the_level_of_the_operand_and_the_course_of_all() {
+        let operand = |level: f64, off: [f64; 2]| vec![level * 9.0 * off[0], level * 3.0 * off[1]];
+        // Measured three times too high and too low, and the reverse.
+        let one = operand(2.0, [3.0, 1.0 / 3.0]);
+        let other = operand(5.0, [1.0 / 3.0, 3.0]);
+        let found = levelled(&[Some(&one), None, Some(&other)], 4);
+        for (found, level) in found.iter().zip([2.0, 5.0, 5.0]) {
+            let expected = [9.0, 3.0, 0.75, 0.1875].map(|cost| level * cost);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found / expected - 1.0).abs() < 1e-12,
+                    "{found} for {expected}"
+                );
+            }
+        }
+        assert_eq!(levelled(&[None], 2), [[0.0, 0.0]]);
+    }
 }
