@@ -87,6 +87,8 @@ pub enum Setting {
     Count,
     /// The widths of codes.
     Bits,
+    /// The mean width that codes are allotted: [`Allotment`](crate::quant::Allotment).
+    MeanBits,
     /// [`Method::plan`](crate::quant::Method::plan).
     Plan,
     /// [`Settings::metric`](crate::quant::Settings::metric).
@@ -127,6 +129,7 @@ impl Setting {
             Self::Labels => "labels",
             Self::Count => "count",
             Self::Bits => "bits",
+            Self::MeanBits => "mean_bits",
             Self::Plan => "plan",
             Self::Metric => "metric",
             Self::CandidateRange => "alpha, beta",

@@ -176,3 +176,106 @@ fn first_and_last_products_have_eight_bits_unless_they_are_told_others() {
     assert_eq!(planned(&[]), 4);
     assert_eq!(planned(&["patch_embed.proj=w4a4", "head=w4a4"]), 0);
 }
+
+/// The mean bits of `kind` that a run tells of.
+fn told(run: &program::Outcome, kind: &str) -> f64 {
+    let before = format!("allotted: {kind} have ");
+    let line = run.stderr.lines().find_map(|line| line.split_once(&before));
+    let (_, rest) = line.unwrap_or_else(|| panic!("no mean of {kind}: {}", run.stderr));
+    let number = rest.split(' ').next();
+    number.and_then(|text| text.parse().ok()).expect("a number")
+}
+
+#[test]
+fn bits_are_allotted_within_their_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["vit_mnist", "swin_mnist"] {
+        let (out, plan) = (path("out"), path("plan.toml"));
+        let run = |options: &[(&str, &str)]| {
+            let mut run = calibrate(name, "cpu", &out)
+                .with("--count", "8")
+                .with("--plan-out", &plan);
+            for (option, value) in options {
+                run = run.with(option, value);
+            }
+            let run = run.run();
+            assert_eq!(run.code, Some(0), "{}", run.stderr);
+            (run, fs::read(&out).unwrap())
+        };
+        let (mixed, bytes) = run(&[("--mixed", "4.5")]);
+        for kind in ["weights", "activations"] {
+            let mean = told(&mixed, kind);
+            assert!((4.0..=4.5).contains(&mean), "{name}: {kind} {mean}");
+        }
+        let planned = fs::read_to_string(&plan).unwrap();
+        let differing = (3..=8).filter(|bits| planned.contains(&format!("bits = {bits}")));
+        assert!(differing.count() > 2, "{planned}");
+        // The same again, within little memory, and from the plan that was written.
+        let (_, again) = run(&[("--mixed", "4.5"), ("--memory-budget", "8MiB")]);
+        assert!(again == bytes, "{name}: with little memory");
+        let kept = path("kept.toml");
+        fs::copy(&plan, &kept).unwrap();
+        let (_, planned) = run(&[("--plan", kept.to_str().unwrap())]);
+        assert!(planned == bytes, "{name}: from its plan");
+
+        let (weights_alone, _) = run(&[("--mixed", "4"), ("--activation-bits", "6")]);
+        assert!(told(&weights_alone, "weights") <= 4.0);
+        assert!(!weights_alone.stderr.contains("activations have"));
+    }
+}
+
+#[test]
+fn files_are_no_larger_than_they_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let run = |size: &str| {
+        calibrate("vit_mnist", "cpu", &out)
+            .with("--count", "8")
+            .with("--max-size", size)
+            .with("--activation-bits", "6")
+            .run()
+    };
+    let refused = run("1kB");
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(!out.exists());
+    let least = refused.stderr.split_once("expected at least ").unwrap().1;
+    let least: u64 = least.split(' ').next().unwrap().parse().unwrap();
+    for (size, is_enough) in [(least - 1, false), (least, true), (least + 20_000, true)] {
+        let run = run(&size.to_string());
+        assert_eq!(run.code == Some(0), is_enough, "{}", run.stderr);
+        if is_enough {
+            let len = fs::metadata(&out).unwrap().len();
+            assert!(len <= size, "{len} for {size}");
+            // Figures of the evidence are shorter than the longest.
+            assert!(len + 12_000 > size, "{len} for {size}");
+        }
+    }
+}
+
+#[test]
+fn allotments_that_contradict_other_options_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    for (options, says) in [
+        ("--mixed 4.5 --bits 4", "--bits"),
+        ("--mixed 4.5 --weight-bits 4 --activation-bits 4", "--mixed"),
+        ("--mixed 2.9", "expected 3 to 8"),
+        ("--mixed nan", "expected 3 to 8"),
+        ("--mixed 4.5 --preset ptq4vit", "--preset ptq4vit"),
+        ("--mixed 4.5 --count 1", "at least 2 images"),
+        ("--mixed 4.5 --keep-float *", "no weights are left"),
+        ("--max-size 3MB --weight-bits 4", "--weight-bits"),
+        ("--max-size 3MB --mixed 4 --activation-bits 4", "--mixed"),
+        ("--max-size 3M", "expected a size as in 3MB"),
+    ] {
+        let mut run = calibrate("vit_mnist", "cpu", &out);
+        for option in options.split(' ') {
+            run = run.flag(option);
+        }
+        let run = run.run();
+        assert_eq!(run.code, Some(2), "{options}: {}", run.stderr);
+        assert!(run.stderr.contains(says), "{options}: {}", run.stderr);
+        assert!(!out.exists());
+    }
+}

@@ -13,12 +13,12 @@ use crate::error;
 use crate::families::sites;
 use crate::file::output::{self, Output};
 use crate::file::weights::Weights;
-use crate::graph::Site;
+use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::quant::{
-    Calibration, Event, Journal, JournalLock, Landscape, Method, Metric, Plan, Policy, Preset,
-    Provenance, QuantizedModel, Rule, Sequence, Settings, Subject, Transform, WeightScales,
-    journal_of, parse_bytes,
+    ALLOTTED_BITS, Allotment, Calibration, Event, Journal, JournalLock, Landscape, Method, Metric,
+    OperandKind, Plan, Policy, Preset, Provenance, QuantizedModel, Rule, Sequence, Settings,
+    Subject, Transform, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -44,6 +44,11 @@ Examples:
   # In 4 bits, but the second half of each MLP in 8 and the head in floats
   ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --bits 4 \\
       --site '*.mlp.fc2=w8a8' --keep-float head --out deit_tiny_mixed.safetensors
+
+  # With 4.5 bits on average, more where they matter more, or in a file of 3 MB
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --mixed 4.5 --out deit_tiny_4.5.safetensors
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --max-size 3MB --activation-bits 6 \\
+      --out deit_tiny_3mb.safetensors
 
   # With a page that shows how well each product does
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
@@ -80,6 +85,18 @@ pub struct Calibrate {
     /// Bits of activations, if not --bits.
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
+    /// Mean bits, 3 to 8, as in 4.5, that weights and activations are allotted each, operand by operand, by what errors cost
+    /// there. With --weight-bits or --activation-bits only the others are allotted.
+    #[arg(long, value_name = "BITS", value_parser = mean_bits, conflicts_with_all = ["bits", "plan"])]
+    mixed: Option<f64>,
+    /// Largest file to write, as in 3MB or 2.5MiB: weights are allotted 3 to 8 bits so that it is no larger.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = file_size,
+        conflicts_with_all = ["bits", "weight_bits", "plan"]
+    )]
+    max_size: Option<u64>,
     /// Which values of a weight share a scale.
     #[arg(long, value_enum)]
     weight_scales: Option<WeightScales>,
@@ -200,23 +217,47 @@ impl Calibrate {
             &self.image_size,
             &self.preprocessing,
         )?;
-        let plan = self.plan(&sites(&resolved.architecture))?;
-        let selected = self.landscape.select(&plan, &resolved.architecture)?;
+        let planned = self.planned(&resolved.architecture)?;
+        let selected = match &planned {
+            Planned::Wholly(plan) => self.landscape.select(plan, &resolved.architecture)?,
+            // Of preset `best`, which has no candidates.
+            Planned::ButWidths(_) => HashSet::new(),
+        };
         let samples = calibration_set(&self.images, self.list.as_deref(), self.count, self.seed)?;
         if let Some(report) = &mut report {
             report.label(&resolved)?;
         }
         let outputs = (&*out, plan_out.as_ref(), report.as_ref());
         self.spare_inputs(outputs, &weights, &samples)?;
+        let seed = self.list.is_none().then_some(self.seed);
+        let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
+        let images = load(&samples, &resolved.preprocessing)?;
+        let mut device = self.device.open()?;
+        let plan = match planned {
+            Planned::Wholly(plan) => plan,
+            Planned::ButWidths(mut allotment) => {
+                let bar = progress::calibration();
+                let measured = allotment.measure(
+                    &device,
+                    (&weights, &resolved.architecture),
+                    &settings,
+                    &images,
+                    self.memory_budget,
+                    &mut |event| {
+                        progress::show(&bar, &event);
+                        Ok(())
+                    },
+                );
+                bar.finish_and_clear();
+                measured.map_err(|error| of_sample(error, &samples))?;
+                self.allot(&allotment, &resolved, &settings, &provenance)?
+            }
+        };
         if let Some(plan_out) = plan_out {
             let text = plan.to_toml(&sites(&resolved.architecture));
             plan_out.write(|file| file.write_all(text.as_bytes()))?;
         }
         let method = Method { plan, settings };
-        let seed = self.list.is_none().then_some(self.seed);
-        let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
-        let images = load(&samples, &resolved.preprocessing)?;
-        let mut device = self.device.open()?;
 
         let calibrating = Calibrating {
             weights: &weights,
@@ -292,10 +333,11 @@ impl Calibrate {
         }
     }
 
-    /// Says what becomes of each of the network's `sites`.
-    fn plan(&self, sites: &[Site]) -> Result<Plan> {
+    /// Says what becomes of each product of a network of this `architecture`, as far as the options do.
+    fn planned(&self, architecture: &Architecture) -> Result<Planned> {
+        let sites = &sites(architecture);
         match &self.plan {
-            Some(path) => Ok(Plan::open(path, sites)?),
+            Some(path) => Ok(Planned::Wholly(Plan::open(path, sites)?)),
             None => {
                 let preset = Policy::preset(
                     self.preset,
@@ -310,9 +352,86 @@ impl Calibrate {
                     ..preset
                 };
                 let usage = |problem| Error::usage("--site, --keep-float", problem);
-                policy.plan(sites).map_err(usage)
+                let kinds = self.allotted();
+                if kinds.is_empty() {
+                    return policy.plan(sites).map(Planned::Wholly).map_err(usage);
+                }
+                let allotment = Allotment::new(&policy, &kinds, architecture);
+                allotment.map(Planned::ButWidths).map_err(usage)
             }
         }
+    }
+
+    /// Lists the kinds of operands that are allotted bits.
+    fn allotted(&self) -> Vec<OperandKind> {
+        let is_mixed = |fixed: Option<u32>| self.mixed.is_some() && fixed.is_none();
+        let weights = self.max_size.is_some() || is_mixed(self.weight_bits);
+        let activations = is_mixed(self.activation_bits);
+        let kinds = [
+            (OperandKind::Weight, weights),
+            (OperandKind::Activation, activations),
+        ];
+        kinds
+            .into_iter()
+            .filter(|(_, is_allotted)| *is_allotted)
+            .map(|(kind, _)| kind)
+            .collect()
+    }
+
+    /// Makes the plan, once it is known what operands cost.
+    fn allot(
+        &self,
+        allotment: &Allotment,
+        resolved: &Resolved,
+        settings: &Settings,
+        provenance: &Provenance,
+    ) -> Result<Plan> {
+        let kinds = self.allotted();
+        let total = |kind| {
+            let mean = self.mixed.filter(|_| kinds.contains(&kind))?;
+            Some(allotment.total_bits(kind, mean))
+        };
+        let [weights, activations] = [OperandKind::Weight, OperandKind::Activation].map(total);
+        let plan = match self.max_size {
+            Some(most) => {
+                let size = |plan: &Plan| {
+                    let method = Method {
+                        plan: plan.clone(),
+                        settings: settings.clone(),
+                    };
+                    QuantizedModel::most_bytes(resolved, &method, provenance)
+                };
+                let least = |least| {
+                    let problem = format!(
+                        "expected at least {least} bytes, which the model takes with weights of 3 bits, found {most}"
+                    );
+                    Error::usage("--max-size", problem)
+                };
+                allotment
+                    .plan_within(most, activations, size)
+                    .map_err(least)?
+            }
+            None => {
+                let totals = [
+                    (OperandKind::Weight, weights),
+                    (OperandKind::Activation, activations),
+                ];
+                let totals = totals
+                    .into_iter()
+                    .filter_map(|(kind, total)| Some((kind, total?)));
+                let plan = allotment.plan(&totals.collect::<Vec<_>>());
+                plan.expect("a mean of 3 bits or more is enough for 3 bits each")
+            }
+        };
+        for (kind, name) in [
+            (OperandKind::Weight, "weights"),
+            (OperandKind::Activation, "activations"),
+        ] {
+            if let Some(mean) = allotment.mean_bits(&plan, kind) {
+                log::info!("allotted: {name} have {mean:.3} bits on average");
+            }
+        }
+        Ok(plan)
     }
 
     /// Finds out that no option is given that the preset makes no use of.
@@ -328,7 +447,19 @@ impl Calibrate {
             ("--softmax-twin", self.softmax_twin.is_some()),
             ("--gelu-twin", self.gelu_twin.is_some()),
         ];
-        let of_sequence = [("--probes", self.probes.is_some())];
+        if self.mixed.is_some() && self.allotted().is_empty() {
+            let problem = "leaves nothing to allot with --weight-bits and --activation-bits";
+            return Err(Error::usage("--mixed", problem));
+        }
+        if let (Some(_), Some(_), Some(_)) = (self.mixed, self.max_size, self.activation_bits) {
+            let problem = "leaves nothing to allot with --max-size and --activation-bits";
+            return Err(Error::usage("--mixed", problem));
+        }
+        let of_sequence = [
+            ("--probes", self.probes.is_some()),
+            ("--mixed", self.mixed.is_some()),
+            ("--max-size", self.max_size.is_some()),
+        ];
         let in_sequence = Settings::preset(self.preset).sequence.is_some();
         let (unused, why) = match in_sequence {
             true => (
@@ -396,6 +527,14 @@ impl Calibrate {
     }
 }
 
+/// Holds what the options say of each product before anything is measured.
+enum Planned {
+    /// All of it.
+    Wholly(Plan),
+    /// All but the widths that are allotted.
+    ButWidths(Allotment),
+}
+
 /// Describes a calibration with its journal.
 pub(super) struct Calibrating<'a> {
     pub weights: &'a Weights,
@@ -446,12 +585,7 @@ impl Calibrating<'_> {
                 if journal.done() > 0 {
                     log::warn!("journal: the same command goes on: {}", journal.progress());
                 }
-                Err(match error {
-                    error::Error::NotFinite { image, problem } => {
-                        Error::input(&self.samples[image].path, problem)
-                    }
-                    other => other.into(),
-                })
+                Err(of_sample(error, self.samples))
             }
         }
     }
@@ -502,6 +636,45 @@ fn print_figures(figures: &serde_json::Value, as_json: bool) -> Result<()> {
         100.0 * work("done") / work("exhaustive"),
         (work("exhaustive") - work("done")).max(0.0),
     )
+}
+
+/// Names the image's file in an error about one of the `samples`.
+fn of_sample(error: error::Error, samples: &[Sample]) -> Error {
+    match error {
+        error::Error::NotFinite { image, problem } => Error::input(&samples[image].path, problem),
+        other => other.into(),
+    }
+}
+
+/// Reads the mean of bits that are allotted.
+fn mean_bits(text: &str) -> std::result::Result<f64, String> {
+    let [least, most] = [ALLOTTED_BITS.start(), ALLOTTED_BITS.end()].map(|&bits| f64::from(bits));
+    match text.parse() {
+        Ok(mean) if (least..=most).contains(&mean) => Ok(mean),
+        _ => Err(format!("expected {least} to {most}, as in 4.5")),
+    }
+}
+
+/// Reads the size of a file, in bytes or followed by a unit, decimal or binary.
+fn file_size(text: &str) -> std::result::Result<u64, String> {
+    let units = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let (number, unit) = units
+        .iter()
+        .find_map(|&(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))
+        .unwrap_or((text, 1));
+    match number.trim().parse::<f64>() {
+        Ok(number) if number >= 0.0 && number * f64::from(unit) < u64::MAX as f64 => {
+            Ok((number * f64::from(unit)) as u64)
+        }
+        _ => Err("expected a size as in 3MB or 2.5MiB".to_owned()),
+    }
 }
 
 /// Returns the parser of the widths that codes can have.

@@ -92,6 +92,7 @@ fn flag(setting: Setting) -> &'static str {
         Setting::Labels => "--labels",
         Setting::Count => "--count",
         Setting::Bits => "--bits",
+        Setting::MeanBits => "--mixed",
         Setting::Plan => "--plan",
         Setting::Metric => "--metric",
         Setting::CandidateRange => "--alpha, --beta",

@@ -34,6 +34,7 @@ pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
                 Phase::Backward => "backward",
                 Phase::Search => "search",
                 Phase::Landscape => "loss",
+                Phase::Allotment => "allot",
             };
             bar.set_message(format!("{doing} {}", progress.site));
             bar.set_position((1000.0 * progress.done) as u64);

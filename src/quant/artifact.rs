@@ -274,6 +274,30 @@ impl QuantizedModel {
         })
     }
 
+    /// Counts the most bytes that the file of a model can have whose calibration by `method` is still to come: figures of
+    /// its evidence are text of unknown length.
+    pub fn most_bytes(resolved: &Resolved, method: &Method, provenance: &Provenance) -> u64 {
+        let architecture = &resolved.architecture;
+        let zeros = |(name, shape): (String, Vec<usize>)| (name, vec![0.0; shape.iter().product()]);
+        let plans: Vec<SitePlan> = method.plan.integer(&sites(architecture)).collect();
+        let blank = |plan: &SitePlan| (plan.site.name.clone(), QuantizedSite::blank(plan));
+        let evidence = |plan: &SitePlan| (plan.site.name.clone(), SiteEvidence::LONGEST);
+        let model = Self {
+            provenance: provenance.clone(),
+            architecture: architecture.clone(),
+            preprocessing: resolved.preprocessing.clone(),
+            method: method.clone(),
+            class_names: resolved.class_names.clone(),
+            sites: plans.iter().map(blank).collect(),
+            evidence: Some(plans.iter().map(evidence).collect()),
+            floats: float_tensors(architecture, &method.plan)
+                .into_iter()
+                .map(zeros)
+                .collect(),
+        };
+        model.to_bytes().len() as u64
+    }
+
     /// Writes the file; it appears under its name only when complete.
     ///
     /// # Errors

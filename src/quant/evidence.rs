@@ -43,6 +43,19 @@ pub struct SiteEvidence {
 }
 
 impl SiteEvidence {
+    /// Stands for evidence whose text is as long as any: seventeen digits and the longest exponents.
+    pub(super) const LONGEST: Self = {
+        let longest = -1.234_567_890_123_456_7e-300;
+        Self {
+            sqnr_db: Some(longest),
+            cosine: Some(longest),
+            hessian_error: Some(longest),
+            a_in_r2: Some(longest),
+            a_clipped: longest,
+            b_clipped: longest,
+        }
+    };
+
     /// Checks that figures from a file can be those of the site of `plan`, whose scales were compared by `metric`.
     ///
     /// # Errors

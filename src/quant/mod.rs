@@ -1,5 +1,6 @@
 //! Quantization after training: scales and formats, the search for them, the file of integers, and inference from it.
 
+mod allotment;
 mod artifact;
 mod calibrate;
 mod correction;
@@ -17,6 +18,7 @@ mod tables;
 mod transform;
 
 pub use crate::format::{Gelu, Lanes, MAX_SHIFT, Scale, Table};
+pub use allotment::{ALLOTTED_BITS, Allotment, OperandKind};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
     Calibration, CalibrationBuilder, Event, Finding, Landscape, LandscapePoint, Phase, Progress,

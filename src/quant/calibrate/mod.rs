@@ -6,6 +6,7 @@
 //! device memory holds one segment's tensors, never the network's. Segments' inputs wait in host memory.
 
 mod builder;
+mod costs;
 mod fisher;
 mod gradient_squares;
 #[cfg(feature = "files")]
@@ -36,6 +37,7 @@ use crate::error::{Error, Result, Setting};
 use crate::file::weights::Weights;
 use crate::graph::{FloatProducts, Network, Record, Segment, Site};
 use crate::model::config::Answer;
+pub(super) use costs::CostMeter;
 use memory::Pass;
 pub(super) use memory::{Budget, Memory};
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ pub enum Phase {
     Search,
     /// Computing the network's loss under the candidates for a site's scales.
     Landscape,
+    /// Measuring what the operands of a segment cost in few bits.
+    Allotment,
 }
 
 /// Says how far a calibration has come.

@@ -49,7 +49,7 @@ struct PlanFile {
 
 impl Plan {
     /// Plans a scheme for each of a network's `sites`.
-    fn new(sites: &[Site], scheme: impl Fn(&Site) -> SiteScheme) -> Self {
+    pub(in crate::quant) fn new(sites: &[Site], scheme: impl Fn(&Site) -> SiteScheme) -> Self {
         let sites = sites.iter();
         Self {
             sites: sites

@@ -149,6 +149,12 @@ impl SitePlan {
         }
     }
 
+    /// Counts the values of one operand, of one image where it is an activation.
+    pub fn values_len(&self, side: Side) -> usize {
+        let quantizer = self.quantizer(side, 1, 1);
+        quantizer.batch[0] * quantizer.batch[1] * quantizer.rows * quantizer.k
+    }
+
     /// Counts the tables of one operand: none, one of a weight, or one for each scale.
     pub fn tables(&self, side: Side) -> usize {
         match (self.operand(side).format.lanes(), side) {

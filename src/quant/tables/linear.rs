@@ -1,7 +1,6 @@
 //! What goes into a product with a weight, before and after it is rounded: its bias makes up for the means, its weight
 //! is rounded with a view to how the rest varies.
 
-use super::fake_quantizer::FakeQuantizer;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
@@ -22,13 +21,14 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Takes `values` `[rows, inputs]` and what `fake_quantizer` makes of them, with the weights of the rows, which add up
-    /// to 1.
-    pub fn of(values: &[f32], inputs: usize, rows: &[f64], fake_quantizer: &FakeQuantizer) -> Self {
-        let rounded: Vec<f32> = values
-            .par_iter()
-            .map(|&x| fake_quantizer.value(x))
-            .collect();
+    /// Takes `values` `[rows, inputs]` and what `round` makes of them, with the weights of the rows, which add up to 1.
+    pub fn of(
+        values: &[f32],
+        inputs: usize,
+        rows: &[f64],
+        round: impl Fn(f32) -> f32 + Sync,
+    ) -> Self {
+        let rounded: Vec<f32> = values.par_iter().map(|&x| round(x)).collect();
         let (means, rounded_means) = (means(values, inputs, rows), means(&rounded, inputs, rows));
         let mut centred = rounded;
         centred
@@ -58,7 +58,7 @@ impl Inputs {
 }
 
 /// Computes the weighted mean of each column, in f64, block by block in the order of the rows.
-fn means(values: &[f32], columns: usize, rows: &[f64]) -> Vec<f64> {
+pub(super) fn means(values: &[f32], columns: usize, rows: &[f64]) -> Vec<f64> {
     let blocks: Vec<Vec<f64>> = values
         .par_chunks(BLOCK * columns)
         .zip(rows.par_chunks(BLOCK))
@@ -111,8 +111,6 @@ fn squared(x: &[f32], columns: usize) -> Array2<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{Format, Scale};
-    use crate::quant::plan::{Granularity, OperandScheme};
 
     #[test]
     fn covariances_are_those_of_rounded_rows() {
@@ -123,13 +121,8 @@ mod tests {
         let weights: Vec<f64> = (0..rows).map(|row| 1.0 + (row % 3) as f64).collect();
         let total: f64 = weights.iter().sum();
         let weights: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-        let scheme = OperandScheme {
-            bits: 8,
-            format: Format::Uniform,
-            granularity: Granularity::Tensor,
-        };
-        let fake_quantizer = FakeQuantizer::new(&scheme, Scale::uniform(0.25), None);
-        let found = Inputs::of(&values, inputs, &weights, &fake_quantizer);
+        let quarters = |x: f32| (x * 4.0).round_ties_even() / 4.0;
+        let found = Inputs::of(&values, inputs, &weights, quarters);
         let value = |row: usize, input: usize| f64::from(values[row * inputs + input]);
         let rounded = |row, input| (value(row, input) * 4.0).round_ties_even() / 4.0;
         let mean = |of: &dyn Fn(usize) -> f64| -> f64 {

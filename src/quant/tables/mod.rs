@@ -3,6 +3,7 @@
 //! Everything here is computed on the host, from values as they are before they are rounded and from the Fisher weight of
 //! each (`calibrate/fisher.rs`).
 
+mod alone;
 mod fake_quantizer;
 mod fit;
 mod histogram;
@@ -12,4 +13,5 @@ mod operand;
 mod site;
 mod weight;
 
+pub(super) use alone::{RoundedActivation, RoundedWeights};
 pub(super) use site::{LinearSite, SiteValues, quantize_site};

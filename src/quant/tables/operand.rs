@@ -4,6 +4,7 @@ use super::fit::{Fitted, all_ranges, asymmetric, ranges, scaled, signed};
 use super::histogram::{Histogram, Power};
 use super::levels::optimal_levels;
 use crate::format::{Format, Scale, Table, Values};
+use crate::kernels::Quantize;
 use crate::quant::plan::{OperandScheme, Side, SitePlan};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -50,8 +51,7 @@ impl<'a> Group<'a> {
     ) -> Vec<Self> {
         let groups = plan.groups(side);
         let quantizer = plan.quantizer(side, images, 1);
-        let count = quantizer.batch[0] * quantizer.batch[1] * quantizer.rows * quantizer.k;
-        if groups == 1 && count == values.len() {
+        if groups == 1 && images * plan.values_len(side) == values.len() {
             return vec![Self {
                 values: Cow::Borrowed(values),
                 fisher: fisher.map(Cow::Borrowed),
@@ -59,17 +59,10 @@ impl<'a> Group<'a> {
         }
         let gather = |values: &[f32], group: usize| {
             let mut gathered = Vec::with_capacity(values.len() / groups);
-            for outer in 0..quantizer.batch[0] {
-                for inner in 0..quantizer.batch[1] {
-                    for row in 0..quantizer.rows {
-                        if inner * quantizer.inner_groups + row / quantizer.group_rows == group {
-                            let start = quantizer.source.at([outer, inner], row, 0);
-                            let row = values[start..].iter();
-                            let row = row.step_by(quantizer.source.column as usize);
-                            gathered.extend(row.take(quantizer.k));
-                        }
-                    }
-                }
+            for (_, start) in rows(&quantizer).filter(|&(of, _)| of == group) {
+                let row = values[start..].iter();
+                let row = row.step_by(quantizer.source.column as usize);
+                gathered.extend(row.take(quantizer.k));
             }
             gathered
         };
@@ -141,6 +134,17 @@ impl<'a> Group<'a> {
             _ => scaled(&histogram(), format, bits, wanted.values),
         }
     }
+}
+
+/// Lists an operand's rows: the group that each belongs to, and where it starts.
+pub(super) fn rows(quantizer: &Quantize) -> impl Iterator<Item = (usize, usize)> {
+    let inner_rows = quantizer.batch[1] * quantizer.rows;
+    (0..quantizer.batch[0] * inner_rows).map(move |at| {
+        let (outer, inner) = (at / inner_rows, at % inner_rows / quantizer.rows);
+        let row = at % quantizer.rows;
+        let group = inner * quantizer.inner_groups + row / quantizer.group_rows;
+        (group, quantizer.source.at([outer, inner], row, 0))
+    })
 }
 
 /// Finds what stands for the values of each of the `groups` of an operand.

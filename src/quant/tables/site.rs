@@ -50,7 +50,8 @@ pub(in crate::quant) fn quantize_site(
             quantize_linear(plan, values, sizes, linear, corrects_bias)
         }
         _ => {
-            let fit = |side| fit_activation(plan, side, values);
+            // Attention's operands have no offset.
+            let fit = |side| fit_activation(plan, side, values, false, values.images);
             let (a, b) = rayon::join(|| fit(Side::A), || fit(Side::B));
             without_weight(a, b)
         }
@@ -72,17 +73,23 @@ fn without_weight(a: FittedOperand, b: FittedOperand) -> (QuantizedSite, f64) {
     (site, error)
 }
 
-/// Fits an operand of an attention, which has no offset.
-fn fit_activation(plan: &SitePlan, side: Side, values: &SiteValues) -> FittedOperand {
+/// Fits an activation, of so many `rows`; `has_offset` says whether a bias makes up for an offset.
+pub(super) fn fit_activation(
+    plan: &SitePlan,
+    side: Side,
+    values: &SiteValues,
+    has_offset: bool,
+    rows: usize,
+) -> FittedOperand {
     let (buffer, fisher) = match (side, values.b) {
         (Side::B, Some(b)) => (b, values.b_fisher),
         _ => (values.a, values.a_fisher),
     };
     let wanted = Wanted {
         scheme: plan.operand(side),
-        has_offset: false,
+        has_offset,
         values: plan.values(side),
-        rows: values.images,
+        rows,
     };
     let groups = Group::divide(plan, side, values.images, buffer, fisher);
     fit_operand(&groups, &wanted)
@@ -98,16 +105,9 @@ fn quantize_linear(
     // One row an image is too few to tell by how much outputs are off, or which images matter.
     let is_single = sizes.rows == 1;
     let rows = row_weights(values.out_fisher, sizes.outputs, is_single);
-    let wanted = Wanted {
-        scheme: &plan.a,
-        has_offset: linear.bias.is_some(),
-        values: plan.values(Side::A),
-        rows: rows.len(),
-    };
-    let groups = Group::divide(plan, Side::A, values.images, values.a, values.a_fisher);
-    let a = fit_operand(&groups, &wanted);
+    let a = fit_activation(plan, Side::A, values, linear.bias.is_some(), rows.len());
     let fake_quantizer = FakeQuantizer::new(&plan.a, a.scales[0], a.tables.first());
-    let inputs = Inputs::of(values.a, sizes.inputs, &rows, &fake_quantizer);
+    let inputs = Inputs::of(values.a, sizes.inputs, &rows, |x| fake_quantizer.value(x));
     let rounded = round_weight(linear.weight, sizes, &plan.b, &inputs);
     let offset = a
         .tables
@@ -133,7 +133,7 @@ fn quantize_linear(
 }
 
 /// Weighs rows by the root of their outputs' Fisher weights; the weights add up to 1.
-fn row_weights(out_fisher: &[f32], outputs: usize, is_single: bool) -> Vec<f64> {
+pub(super) fn row_weights(out_fisher: &[f32], outputs: usize, is_single: bool) -> Vec<f64> {
     let rows = out_fisher.par_chunks_exact(outputs);
     let sums: Vec<f64> = rows
         .map(|row| row.iter().map(|&weight| f64::from(weight)).sum())

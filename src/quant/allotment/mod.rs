@@ -1,0 +1,327 @@
+//! Mixed precision: which operand gets how many bits.
+//!
+//! What each operand costs by itself in each width is measured on the calibration images (`calibrate/costs.rs`), in nats of
+//! KL divergence or in squared error of features. Costs are taken to add up, so the widths with the least sum within a
+//! given number of bits follow by dynamic programming (`choice.rs`). The result is a [`Plan`] as any other.
+
+mod choice;
+
+use super::calibrate::{Budget, CostMeter, Event};
+use super::plan::{Plan, Policy, Side, SiteScheme};
+use super::settings::Settings;
+use super::transform::prepare;
+use super::{Method, Preset};
+use crate::device::Device;
+use crate::error::{Error, Result, Setting};
+use crate::families::{graphs, sites};
+use crate::file::weights::Weights;
+use crate::graph::{Network, Site};
+use crate::model::config::Architecture;
+use choice::{Widths, choose};
+use std::ops::RangeInclusive;
+
+/// Limits the bits that an operand is allotted.
+pub const ALLOTTED_BITS: RangeInclusive<u32> = 3..=8;
+
+/// Names the kinds of operands, each of which has bits of its own to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperandKind {
+    /// The network's weights: bits are weighed by their number.
+    Weight,
+    /// What products read otherwise: bits are weighed by the number of values that one image has.
+    Activation,
+}
+
+/// Holds the operands of a network that bits are allotted to, with what each costs in each width.
+///
+/// A policy's rules and its wide ends stay: what they decide is not allotted, and counts in no average.
+pub struct Allotment {
+    sites: Vec<Site>,
+    /// The policy's plan with each of the [`ALLOTTED_BITS`] for what is allotted.
+    plans: Vec<Plan>,
+    operands: Vec<Operand>,
+}
+
+/// Holds one operand that is allotted bits.
+struct Operand {
+    site: Site,
+    side: Side,
+    kind: OperandKind,
+    /// The number of its values, of one image where it is an activation.
+    len: u64,
+    /// What it costs in each width; empty before it is measured.
+    costs: Vec<f64>,
+}
+
+impl Allotment {
+    /// Finds the operands of these `kinds` whose widths `policy` leaves open in the network of this `architecture`. Those
+    /// of other kinds have the policy's bits.
+    ///
+    /// # Errors
+    /// What [`Policy::plan`] finds wrong, and a policy that leaves nothing open of a kind.
+    pub fn new(
+        policy: &Policy,
+        kinds: &[OperandKind],
+        architecture: &Architecture,
+    ) -> std::result::Result<Self, String> {
+        let sites = sites(architecture);
+        let plan = |bits| {
+            let has = |kind| kinds.contains(&kind);
+            let policy = Policy {
+                weight_bits: if has(OperandKind::Weight) {
+                    bits
+                } else {
+                    policy.weight_bits
+                },
+                activation_bits: if has(OperandKind::Activation) {
+                    bits
+                } else {
+                    policy.activation_bits
+                },
+                ..policy.clone()
+            };
+            policy.plan(&sites)
+        };
+        let plans: Vec<Plan> = ALLOTTED_BITS
+            .map(plan)
+            .collect::<std::result::Result<_, _>>()?;
+        let mut operands = Vec::new();
+        for site in &sites {
+            let (Some(narrow), Some(wide)) = (plans[0].of(site), plans[plans.len() - 1].of(site))
+            else {
+                continue;
+            };
+            for side in [Side::A, Side::B] {
+                if narrow.operand(side).bits == wide.operand(side).bits {
+                    continue;
+                }
+                let is_weight = side == Side::B && site.has_weight();
+                operands.push(Operand {
+                    site: site.clone(),
+                    side,
+                    kind: if is_weight {
+                        OperandKind::Weight
+                    } else {
+                        OperandKind::Activation
+                    },
+                    len: narrow.values_len(side) as u64,
+                    costs: Vec::new(),
+                });
+            }
+        }
+        for (kind, name) in [
+            (OperandKind::Weight, "weights"),
+            (OperandKind::Activation, "activations"),
+        ] {
+            if kinds.contains(&kind) && !operands.iter().any(|operand| operand.kind == kind) {
+                return Err(format!("no {name} are left whose bits could be chosen"));
+            }
+        }
+        Ok(Self {
+            sites,
+            plans,
+            operands,
+        })
+    }
+
+    /// Measures what each operand costs in each width, for the FP network in `weights`, on the preprocessed `images`,
+    /// `[3, S, S]` each, of which there must be two. `settings` are those of the calibration; `budget` bounds the bytes that
+    /// the device holds.
+    ///
+    /// # Errors
+    /// Settings that decide no sites in sequence, too few images, and those of a calibration.
+    pub fn measure(
+        &mut self,
+        device: &Device,
+        (weights, architecture): (&Weights, &Architecture),
+        settings: &Settings,
+        images: &[Vec<f32>],
+        budget: impl Into<Option<u64>>,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        let model = (weights, architecture);
+        device.wait(self.measure_async(device, model, settings, images, budget.into(), on_event))
+    }
+
+    /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it.
+    ///
+    /// # Errors
+    /// Those of [`measure`](Self::measure).
+    pub async fn measure_async(
+        &mut self,
+        device: &Device,
+        (weights, architecture): (&Weights, &Architecture),
+        settings: &Settings,
+        images: &[Vec<f32>],
+        budget: Option<u64>,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        if settings.sequence.is_none() {
+            let problem = format!("only {} allots bits", Preset::Best.name());
+            return Err(Error::setting(Setting::MeanBits, problem));
+        }
+        let method = Method {
+            plan: self.plans[self.plans.len() - 1].clone(),
+            settings: settings.clone(),
+        };
+        method.settings.validate()?;
+        let budget = Budget {
+            bytes: budget,
+            halvings: 0,
+        };
+        let prepared = prepare(
+            device,
+            architecture,
+            weights,
+            &method,
+            images,
+            budget,
+            on_event,
+        )
+        .await?;
+        let weights = prepared.as_ref().unwrap_or(weights);
+        let network = Network::load(device, &graphs(architecture), |name| weights.float(name))?;
+        let meter = CostMeter {
+            network: &network,
+            answer: architecture.answer(),
+            weights,
+            method: &method,
+            plans: &self.plans,
+            images,
+            budget,
+        };
+        let asked: Vec<(Site, Side)> = self
+            .operands
+            .iter()
+            .map(|operand| (operand.site.clone(), operand.side))
+            .collect();
+        let costs = meter.measure(&asked, on_event).await?;
+        for (operand, costs) in self.operands.iter_mut().zip(costs) {
+            log::debug!("{} {:?}: {costs:?}", operand.site.name, operand.side);
+            operand.costs = costs;
+        }
+        Ok(())
+    }
+
+    /// Counts the bits of the operands of one kind if each value had `mean_bits`, rounded down.
+    pub fn total_bits(&self, kind: OperandKind, mean_bits: f64) -> u64 {
+        (self.len(kind) as f64 * mean_bits) as u64
+    }
+
+    fn len(&self, kind: OperandKind) -> u64 {
+        self.of_kind(kind).map(|(_, operand)| operand.len).sum()
+    }
+
+    fn of_kind(&self, kind: OperandKind) -> impl Iterator<Item = (usize, &Operand)> {
+        let operands = self.operands.iter().enumerate();
+        operands.filter(move |(_, operand)| operand.kind == kind)
+    }
+
+    /// Makes the plan whose operands of each kind cost the least within these total bits; `None` where 3 bits each are more.
+    /// A kind that isn't allotted needs no total.
+    ///
+    /// # Panics
+    /// If nothing was measured.
+    pub fn plan(&self, totals: &[(OperandKind, u64)]) -> Option<Plan> {
+        let mut chosen: Vec<Option<usize>> = vec![None; self.operands.len()];
+        for &(kind, most) in totals {
+            let widths = |(_, operand): (usize, &Operand)| {
+                assert!(!operand.costs.is_empty(), "costs are measured");
+                Widths {
+                    sizes: ALLOTTED_BITS
+                        .map(|bits| u64::from(bits) * operand.len)
+                        .collect(),
+                    costs: operand.costs.clone(),
+                }
+            };
+            let widths: Vec<Widths> = self.of_kind(kind).map(widths).collect();
+            for ((place, _), width) in self.of_kind(kind).zip(choose(&widths, most)?) {
+                chosen[place] = Some(width);
+            }
+        }
+        Some(Plan::new(&self.sites, |site| self.scheme(site, &chosen)))
+    }
+
+    /// Makes the plan whose weights cost the least while its `size` in bytes is no more than `most`. `activations` are as
+    /// [`plan`](Self::plan) takes them.
+    ///
+    /// # Errors
+    /// The least size that is possible, where it is more.
+    ///
+    /// # Panics
+    /// As [`plan`](Self::plan), and where weights aren't allotted.
+    pub fn plan_within(
+        &self,
+        most: u64,
+        activations: Option<u64>,
+        size: impl Fn(&Plan) -> u64,
+    ) -> std::result::Result<Plan, u64> {
+        let with = |weights: u64| {
+            let activations = activations.map(|total| (OperandKind::Activation, total));
+            let totals: Vec<_> = activations
+                .into_iter()
+                .chain([(OperandKind::Weight, weights)])
+                .collect();
+            self.plan(&totals)
+                .expect("as many bits as the narrowest widths take")
+        };
+        let len = self.len(OperandKind::Weight);
+        let [least, all] =
+            [ALLOTTED_BITS.start(), ALLOTTED_BITS.end()].map(|&bits| u64::from(bits) * len);
+        let mut total = all;
+        loop {
+            let plan = with(total);
+            let size = size(&plan);
+            match size.checked_sub(most) {
+                None | Some(0) => return Ok(plan),
+                Some(_) if total == least => return Err(size),
+                // Scales and tables hardly depend on the widths, so this comes to an end after a few rounds.
+                Some(excess) => {
+                    let taken = self.bits(&plan, OperandKind::Weight);
+                    total = taken.saturating_sub(8 * excess).max(least);
+                }
+            }
+        }
+    }
+
+    /// Puts a site's scheme together from those of the widths that its operands were given.
+    fn scheme(&self, site: &Site, chosen: &[Option<usize>]) -> SiteScheme {
+        let mut scheme = *self.plans[0].scheme(site);
+        for (operand, width) in self.operands.iter().zip(chosen) {
+            let Some(width) = width.filter(|_| operand.site.name == site.name) else {
+                continue;
+            };
+            let SiteScheme::Integer {
+                a: other_a,
+                b: other_b,
+            } = *self.plans[width].scheme(site)
+            else {
+                continue;
+            };
+            if let SiteScheme::Integer { a, b } = &mut scheme {
+                match operand.side {
+                    Side::A => *a = other_a,
+                    Side::B => *b = other_b,
+                }
+            }
+        }
+        scheme
+    }
+
+    /// Computes the mean bits of the operands of one kind in a plan that this made; `None` where there are none.
+    pub fn mean_bits(&self, plan: &Plan, kind: OperandKind) -> Option<f64> {
+        let len = self.len(kind);
+        (len > 0).then(|| self.bits(plan, kind) as f64 / len as f64)
+    }
+
+    /// Counts the bits of all operands of one kind in a plan that this made.
+    fn bits(&self, plan: &Plan, kind: OperandKind) -> u64 {
+        let bits = |(_, operand): (usize, &Operand)| {
+            let plan = plan
+                .of(&operand.site)
+                .expect("an operand is one of integers");
+            u64::from(plan.operand(operand.side).bits) * operand.len
+        };
+        self.of_kind(kind).map(bits).sum()
+    }
+}
