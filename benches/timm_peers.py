@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from timm.models._hub import save_for_hf
 
-PROGRAM = Path("/work/brief/prog")
+PROGRAM = Path(__file__).parent.parent / "target/release/ptq4vit-gpu"
 NETWORKS = """vit_small_patch16_224 deit_tiny_distilled_patch16_224 deit3_small_patch16_224 vit_small_patch14_reg4_dinov2
 vit_small_patch16_dinov3_qkvb eva02_tiny_patch14_224 beit_base_patch16_224 vit_base_patch32_clip_224
 vit_base_patch16_siglip_224 swin_tiny_patch4_window7_224 swinv2_tiny_window8_256""".split()
@@ -49,8 +49,10 @@ def run(*arguments):
 
 def compare(name, images, devices, count):
     torch.manual_seed(0)
-    arguments = dict(num_classes=0) | (dict(img_size=224) if "dinov2" in name else {})
-    model = timm.create_model(name, **arguments).eval()
+    # DINOv2's images of 518 pixels would take long.
+    size, overlay = (dict(img_size=224), dict(input_size=(3, 224, 224))) if "dinov2" in name else ({}, {})
+    arguments = dict(num_classes=0) | size
+    model = timm.create_model(name, pretrained_cfg_overlay=overlay, **arguments).eval()
     lively(model)
     with tempfile.TemporaryDirectory() as folder:
         save_for_hf(model, folder, model_args=arguments, safe_serialization=True)

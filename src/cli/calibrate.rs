@@ -86,10 +86,11 @@ pub struct Calibrate {
     #[arg(long, value_name = "BITS", value_parser = bits())]
     activation_bits: Option<u32>,
     /// Mean bits, 3 to 8, as in 4.5, that weights and activations are allotted each, operand by operand, by what errors cost
-    /// there. With --weight-bits or --activation-bits only the others are allotted.
+    /// there: an activation gets 3 to 8, a weight one of the two widths around the mean. With --weight-bits or
+    /// --activation-bits only the others are allotted.
     #[arg(long, value_name = "BITS", value_parser = mean_bits, conflicts_with_all = ["bits", "plan"])]
     mixed: Option<f64>,
-    /// Largest file to write, as in 3MB or 2.5MiB: weights are allotted 3 to 8 bits so that it is no larger.
+    /// Largest file to write, as in 3MB or 2.5MiB: weights are allotted bits, 3 to 8, so that it is no larger.
     #[arg(
         long,
         value_name = "SIZE",

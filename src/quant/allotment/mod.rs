@@ -18,7 +18,7 @@ use crate::file::weights::Weights;
 use crate::graph::{Network, Site};
 use crate::model::config::Architecture;
 use choice::{Widths, choose};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// Limits the bits that an operand is allotted.
 pub const ALLOTTED_BITS: RangeInclusive<u32> = 3..=8;
@@ -225,21 +225,38 @@ impl Allotment {
     pub fn plan(&self, totals: &[(OperandKind, u64)]) -> Option<Plan> {
         let mut chosen: Vec<Option<usize>> = vec![None; self.operands.len()];
         for &(kind, most) in totals {
+            let open = self.open_widths(kind, most)?;
             let widths = |(_, operand): (usize, &Operand)| {
                 assert!(!operand.costs.is_empty(), "costs are measured");
+                let bits = ALLOTTED_BITS.skip(open.start).take(open.len());
                 Widths {
-                    sizes: ALLOTTED_BITS
-                        .map(|bits| u64::from(bits) * operand.len)
-                        .collect(),
-                    costs: operand.costs.clone(),
+                    sizes: bits.map(|bits| u64::from(bits) * operand.len).collect(),
+                    costs: operand.costs[open.clone()].to_vec(),
                 }
             };
             let widths: Vec<Widths> = self.of_kind(kind).map(widths).collect();
             for ((place, _), width) in self.of_kind(kind).zip(choose(&widths, most)?) {
-                chosen[place] = Some(width);
+                chosen[place] = Some(open.start + width);
             }
         }
         Some(Plan::new(&self.sites, |site| self.scheme(site, &chosen)))
+    }
+
+    /// Returns the places of the widths that operands of one kind may be given if `most` bits are there for all; `None` where
+    /// the narrowest ones are more.
+    ///
+    /// A weight's is one of the two around the mean: what it costs is too uncertain for more (ACCURACY.md), and with any
+    /// width open, networks lost by it.
+    fn open_widths(&self, kind: OperandKind, most: u64) -> Option<Range<usize>> {
+        let all = 0..self.plans.len();
+        let len = self.len(kind);
+        let (mean, rest) = (most / len, most % len);
+        let below = mean.checked_sub(u64::from(*ALLOTTED_BITS.start()))? as usize;
+        Some(match kind {
+            OperandKind::Activation => all,
+            OperandKind::Weight if below >= all.end => all.end - 1..all.end,
+            OperandKind::Weight => below..(below + 1 + usize::from(rest > 0)).min(all.end),
+        })
     }
 
     /// Makes the plan whose weights cost the least while its `size` in bytes is no more than `most`. `activations` are as
