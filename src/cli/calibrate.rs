@@ -46,9 +46,10 @@ Examples:
       --site '*.mlp.fc2=w8a8' --keep-float head --out deit_tiny_mixed.safetensors
 
   # With 4.5 bits on average, more where they matter more, or in a file of 3 MB
-  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --mixed 4.5 --out deit_tiny_4.5.safetensors
-  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --max-size 3MB --activation-bits 6 \\
-      --out deit_tiny_3mb.safetensors
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --mixed 4.5 \\
+      --out deit_tiny_4.5.safetensors
+  ptq4vit-gpu calibrate --model deit_tiny_patch16_224 --images photos --max-size 3MB \\
+      --activation-bits 6 --out deit_tiny_3mb.safetensors
 
   # With a page that shows how well each product does
   ptq4vit-gpu calibrate --model deit_small_patch16_224 --images photos --bits 6 \\
