@@ -310,6 +310,40 @@ fn the_page_of_the_baseline() {
     }
 }
 
+/// The network's loss under the candidates of one product, in the page and in figures; the file is as without.
+#[test]
+fn the_page_of_landscapes() {
+    let folder = tempfile::tempdir().unwrap();
+    let figures = calibrate(VIT, "ptq4vit", &folder)
+        .with("--landscape", "blocks.2.mlp.fc2")
+        .flag("--json")
+        .run()
+        .json();
+    let file = std::fs::read(folder.path().join("out.safetensors")).unwrap();
+    assert!(file == CALIBRATED.file);
+    let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+    let (elements, text) = parse(&page);
+    let sites = figures["sites"].as_array().unwrap().len();
+    assert_eq!(count(&elements, "svg"), 2 + sites + 2 * 4 + 2);
+    let landscapes = figures["landscapes"].as_array().unwrap();
+    assert_eq!(landscapes.len(), 2);
+    for (landscape, side) in landscapes.iter().zip(["A", "B"]) {
+        assert_eq!(landscape["site"], "blocks.2.mlp.fc2");
+        assert_eq!(landscape["side"], side);
+        let candidates = landscape["candidates"].as_array().unwrap();
+        assert_eq!(candidates.len(), 12);
+        let losses = candidates.iter().map(|one| one["loss"].as_f64().unwrap());
+        let losses: Vec<f64> = losses.collect();
+        let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let place = losses.iter().position(|&loss| loss == least).unwrap() + 1;
+        let words = format!("at candidate {place}, {least:.5};");
+        assert!(
+            text.replace('\n', " ").contains(&words),
+            "{words} in {text}"
+        );
+    }
+}
+
 /// Without candidates, and with levels in the place of codes.
 #[test]
 fn the_page_of_tables() {

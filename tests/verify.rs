@@ -305,7 +305,7 @@ fn differences_of_reports_are_named() {
             device["kernels"][at]["cases"][0]["sha256"] = other.clone();
         },
         0,
-        &["allowed  gelu: floats differ within their bounds in 1 of 4 cases"],
+        &["allowed  gelu: floats differ within their bounds in 1 of 5 cases"],
     );
     finds(
         &|device| {
