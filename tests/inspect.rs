@@ -327,7 +327,7 @@ fn the_page_of_landscapes() {
     assert_eq!(count(&elements, "svg"), 2 + sites + 2 * 4 + 2);
     let landscapes = figures["landscapes"].as_array().unwrap();
     assert_eq!(landscapes.len(), 2);
-    for (landscape, side) in landscapes.iter().zip(["A", "B"]) {
+    for (landscape, side) in landscapes.iter().zip(["a", "b"]) {
         assert_eq!(landscape["site"], "blocks.2.mlp.fc2");
         assert_eq!(landscape["side"], side);
         let candidates = landscape["candidates"].as_array().unwrap();
