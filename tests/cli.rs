@@ -131,7 +131,9 @@ fn every_subcommand_helps() {
         ("man", &["--out"]),
         (
             "bench",
-            &["--kernel", "--model", "--shape", "--tune", "--json"],
+            &[
+                "--kernel", "--model", "--shape", "--tune", "--limit", "--json",
+            ],
         ),
     ] {
         let (stdout, stderr) = program(subcommand).flag("--help").run().success();
@@ -935,4 +937,35 @@ fn bench_tunes_a_device_for_later_runs() {
 
     let outcome = bench().with("--device", "cpu").flag("--tune").run();
     assert_eq!(outcome.code, Some(2), "{outcome}");
+}
+
+#[test]
+fn what_tuning_has_no_time_for_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut bench = program("bench").with("--shape", "70,33,65");
+    bench.environment = vec![("XDG_CACHE_HOME", cache.path().into())];
+    let report = bench
+        .with("--device", "0")
+        .flag("--tune")
+        .with("--limit", "1")
+        .flag("--json")
+        .run()
+        .json();
+    let trials = report["trials"].as_array().unwrap();
+    for (product, chosen) in report["strategies"].as_object().unwrap() {
+        let of_product = || trials.iter().filter(|trial| trial["product"] == *product);
+        let is_timed = |trial: &&Value| trial["median_seconds"].is_f64();
+        assert!(
+            of_product()
+                .filter(is_timed)
+                .any(|trial| trial["strategy"] == *chosen),
+            "{product}: {report}"
+        );
+        let of_first_shape =
+            of_product().filter(|trial| trial["shape"] == of_product().next().unwrap()["shape"]);
+        assert!(of_first_shape.count() > 1, "{product}: {report}");
+        for trial in of_product().filter(|trial| !is_timed(trial)) {
+            assert!(trial["problem"].is_string(), "{trial}");
+        }
+    }
 }

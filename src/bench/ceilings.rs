@@ -1,6 +1,6 @@
 //! What a device can do at most, by kernels that do nothing else.
 
-use super::timing::{Timing, time, time_whole};
+use super::timing::{Timing, seconds_of, time, time_whole, warm_up};
 use crate::device::{Buffer, Commands, CooperativeUnits, Device};
 use crate::error::Result;
 use crate::kernels::{
@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// Counts the invocations that compute: more than any device runs at a time.
 const INVOCATIONS: usize = 1 << 18;
+/// Counts the rounds that a device is warmed up with.
+const FEWEST_ROUNDS: usize = 16;
 /// Says what a measurement should take at least, in seconds: a large GPU is through the first rounds before it is up to
 /// speed.
 const LONG_ENOUGH: f64 = 5e-3;
@@ -252,21 +254,26 @@ async fn cooperative(
     .map(Some)
 }
 
-/// Measures a kernel that computes in as many rounds as it is told, doubling them until they take long enough.
+/// Measures a kernel that computes in as many rounds as it is told: so many that it takes long enough, once the device is up
+/// to speed.
 async fn computing(
     device: &Device,
     kernel: &'static str,
     multiply_adds: &dyn Fn(usize) -> u64,
     run: &dyn Fn(&mut Commands, usize),
 ) -> Result<Ceiling> {
-    let mut rounds = 16;
-    let timing = loop {
-        let timing = time(device, &|commands| run(commands, rounds)).await?;
-        if timing.median_seconds >= LONG_ENOUGH {
-            break timing;
-        }
+    let mut rounds = FEWEST_ROUNDS;
+    warm_up(device, async || {
+        let mut commands = Commands::new(device);
+        run(&mut commands, rounds);
+        commands.synchronize_async().await
+    })
+    .await?;
+    let mut commands = Commands::new(device);
+    while seconds_of(&mut commands, &|commands| run(commands, rounds)).await? < LONG_ENOUGH {
         rounds *= 2;
-    };
+    }
+    let timing = time(device, &|commands| run(commands, rounds)).await?;
     let operations = 2.0 * multiply_adds(rounds) as f64;
     Ok(Ceiling {
         kernel,

@@ -26,7 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 /// Counts the images of a batch, as inference takes them.
-const IMAGES: usize = 8;
+pub(super) const IMAGES: usize = 8;
 /// Counts the images of one chunk of a search, as a calibration with 32 images takes them.
 const SCANNED_IMAGES: usize = 2;
 /// Counts the candidates of one operand, as the paper has them. As many as the search computes in one go are timed.
@@ -359,6 +359,11 @@ impl Case {
             images: IMAGES,
             strategy: None,
         }
+    }
+
+    /// Changes how many images the batch has.
+    pub(super) fn with_images(self, images: usize) -> Self {
+        Self { images, ..self }
     }
 
     /// Makes the case of attention that has so many heads, of one image, tokens, and features of each.

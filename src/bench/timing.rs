@@ -78,7 +78,7 @@ pub async fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing
     let mut commands = Commands::new(device);
     run(&mut commands);
     commands.synchronize_async().await?;
-    let once = submission(&mut commands, run).await?.max(1e-9);
+    let once = seconds_of(&mut commands, run).await?.max(1e-9);
     let together = (SUBMISSION.as_secs_f64() / once).ceil() as usize;
     let together = together.clamp(1, PER_SUBMISSION);
     let repeated = |commands: &mut Commands| (0..together).for_each(|_| run(commands));
@@ -106,8 +106,8 @@ pub async fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing
         }
         Clock::Host => {
             repeat(device, async || {
-                let empty = submission(&mut commands, &|_| {}).await?;
-                let all = submission(&mut commands, &repeated).await?;
+                let empty = seconds_of(&mut commands, &|_| {}).await?;
+                let all = seconds_of(&mut commands, &repeated).await?;
                 Ok(vec![(all - empty) / together as f64])
             })
             .await
@@ -115,8 +115,11 @@ pub async fn time(device: &Device, run: &dyn Fn(&mut Commands)) -> Result<Timing
     }
 }
 
-/// Measures the seconds until what `append` appends has been carried out, by the host's clock.
-async fn submission(commands: &mut Commands, append: &dyn Fn(&mut Commands)) -> Result<f64> {
+/// Measures the seconds until what `append` appends has been carried out, once, by the host's clock.
+///
+/// # Errors
+/// Those of the device.
+pub async fn seconds_of(commands: &mut Commands, append: &dyn Fn(&mut Commands)) -> Result<f64> {
     let start = Instant::now();
     append(commands);
     commands.synchronize_async().await?;
@@ -141,7 +144,10 @@ pub async fn time_whole(
 }
 
 /// Runs `run` until a GPU is up to speed; not at all on the host's processor, which has been at work.
-async fn warm_up(device: &Device, mut run: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+///
+/// # Errors
+/// Those of `run`.
+pub async fn warm_up(device: &Device, mut run: impl AsyncFnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     while !device.is_software() && start.elapsed() < WARM_UP {
         run().await?;

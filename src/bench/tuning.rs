@@ -1,19 +1,27 @@
 //! Which strategy is the fastest for each kind of product on a device.
 
-use super::kernels::{ATTENTION_STRATEGIES, Case, Kernel, cases_of_shape};
+use super::kernels::{ATTENTION_STRATEGIES, Case, IMAGES, Kernel, Prepared, cases_of_shape};
 use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::families::sites;
 use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
+use web_time::{Duration, Instant};
 
-/// Names the network whose shapes are timed, of middling size, at as many images as kernels are timed with.
+/// Names the network whose shapes are timed, of middling size, at as many images as kernels are timed with; on a software
+/// driver, which one image keeps busy for long enough, at one.
 const MODEL: &str = "deit_small_patch16_224";
 
 /// Says how many times the least time of a shape a strategy may take and be timed at the next one.
 const FAR_BEHIND: f64 = 1.5;
+
+/// Says what became of a strategy that the time didn't reach to.
+const NO_TIME: &str = "not timed: the time is up";
+
+/// Names the products of floats.
+const FLOATS: &str = "float_product";
 
 /// Names attention among the products.
 const ATTENTION: &str = "fused_attention";
@@ -37,8 +45,9 @@ pub struct Trial {
     pub problem: Option<String>,
 }
 
-/// Lists the strategies to try: besides the usual tile a deeper one, one of 32 by 32 for devices with few
-/// multiprocessors to a workgroup, and larger ones, of which some have eight columns to an invocation.
+/// Lists the strategies to try, those first that are likely to be fast on a device of this kind: besides the usual tile a
+/// deeper one, one of 32 by 32 for devices with few multiprocessors to a workgroup, and larger ones, of which some have eight
+/// columns to an invocation.
 fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
     if product == ATTENTION {
         return ATTENTION_STRATEGIES.to_vec();
@@ -51,7 +60,8 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
         })
     };
     let mut strategies = vec![
-        Strategy::Registers,
+        Strategy::CooperativeInt8,
+        Strategy::Cooperative,
         Strategy::Tiled(Tile::DEFAULT),
         tile([8, 16], 1, 16),
         tile([4, 8], 1, 16),
@@ -60,16 +70,23 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
         tile([8, 16], 2, 8),
         tile([16, 8], 2, 8),
         tile([16, 16], 2, 8),
+        Strategy::Registers,
     ];
-    if product != "float_product" {
-        strategies.extend([Strategy::Cooperative, Strategy::CooperativeInt8]);
+    if device.is_software() {
+        // Neither workgroup memory nor matrices are faster there than the rest.
+        strategies.rotate_right(1);
+        strategies[1..].rotate_left(2);
     }
-    strategies.retain(|&strategy| device.offers(strategy));
+    strategies.retain(|&strategy| {
+        let multiplies_codes =
+            matches!(strategy, Strategy::Cooperative | Strategy::CooperativeInt8);
+        device.offers(strategy) && !(multiplies_codes && product == FLOATS)
+    });
     strategies
 }
 
 /// Lists where the products of this name are timed: at one shape, or where they occur in the network.
-fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
+fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
     use Format::{GeluTwin, SoftmaxTwin, Uniform};
     let (kernel, places): (_, &[(&str, Option<Format>)]) = match product {
         "float_product" => (
@@ -103,61 +120,113 @@ fn cases(product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
         .map(|&(place, format)| {
             let site = sites.iter().find(|site| site.name.ends_with(place));
             let site = site.expect("every ViT has these products").clone();
-            Case::new(kernel, format, site)
+            let images = if device.is_software() { 1 } else { IMAGES };
+            Case::new(kernel, format, site).with_images(images)
         })
         .collect()
 }
 
 /// Times the strategies that work for every kind of product, and makes `device` use the fastest ones. `shape` is M, N, K; by
-/// default it is several shapes of a network, of which the later ones are for the strategies that aren't far behind. What
-/// might crash is tried `elsewhere` before. Calls `tried` after each trial, and returns what was chosen.
+/// default it is several shapes of a network, of which the later ones are for the strategies that aren't far behind. After
+/// `limit` nothing more is timed; each kind of product has its share of it, and one strategy is timed in any case. What might
+/// crash is tried `elsewhere` before. Calls `tried` after each trial, and returns what was chosen.
 ///
 /// # Errors
 /// Those of the device, and of `tried`.
 pub fn tune<E: From<Error>>(
     device: &Device,
     shape: Option<[usize; 3]>,
+    limit: Duration,
     elsewhere: Elsewhere,
     tried: &mut dyn FnMut(&Trial) -> std::result::Result<(), E>,
 ) -> std::result::Result<Vec<(&'static str, Strategy)>, E> {
+    let start = Instant::now();
     let mut chosen = Vec::new();
-    for product in STRATEGY_NAMES {
-        let cases = cases(product, shape);
-        let trial = |case: &Case, strategy, timing, problem| Trial {
+    for (number, product) in (1u32..).zip(STRATEGY_NAMES) {
+        // What one kind leaves is the next one's.
+        let share = limit * number / STRATEGY_NAMES.len() as u32;
+        let mut tuning = Tuning {
+            device,
             product,
-            site: case.site_name().to_owned(),
-            shape: case.shape(),
-            strategy,
-            timing,
-            problem,
+            elsewhere,
+            costs: Vec::new(),
         };
-        // Products of times, so that every shape counts alike however large it is.
-        let mut costs = Vec::new();
-        for strategy in strategies(device, product) {
-            match adopt_carefully(device, product, strategy, elsewhere) {
-                Ok(()) => costs.push((1.0, strategy)),
-                Err(problem) => {
-                    let problem = Some(problem.to_string());
-                    tried(&trial(&cases[0], strategy, None, problem))?;
-                }
-            }
-        }
-        for case in &cases {
+        let strategies = strategies(device, product);
+        for case in cases(device, product, shape) {
             let prepared = case.prepare(device)?;
-            for (cost, strategy) in &mut costs {
-                device.set_strategy(product, *strategy);
-                let timing = prepared.time(device)?;
-                *cost *= timing.median_seconds;
-                tried(&trial(case, *strategy, Some(timing), None))?;
+            let before = std::mem::take(&mut tuning.costs);
+            let is_first = before.is_empty();
+            let entrants = match is_first {
+                true => strategies.iter().map(|&strategy| (1.0, strategy)).collect(),
+                false => before.clone(),
+            };
+            let mut is_over = false;
+            for (cost, strategy) in entrants {
+                is_over |= start.elapsed() > share && !(is_first && tuning.costs.is_empty());
+                let timing = match is_over {
+                    true => Err(NO_TIME.to_owned()),
+                    false => tuning.time(&prepared, strategy, is_first)?,
+                };
+                if let Ok(timing) = &timing {
+                    tuning.costs.push((cost * timing.median_seconds, strategy));
+                }
+                tried(&Trial {
+                    product,
+                    site: case.site_name().to_owned(),
+                    shape: case.shape(),
+                    strategy,
+                    problem: timing.as_ref().err().cloned(),
+                    timing: timing.ok(),
+                })?;
             }
-            costs.sort_by(|(left, _), (right, _)| left.total_cmp(right));
-            let least = costs.first().map_or(0.0, |(cost, _)| *cost);
-            costs.retain(|(cost, _)| *cost <= FAR_BEHIND * least);
+            if is_over && !is_first {
+                // Some were not timed here: what was known before decides.
+                tuning.costs = before;
+            }
+            tuning.drop_those_far_behind();
+            if is_over {
+                break;
+            }
         }
-        if let Some(&(_, fastest)) = costs.first() {
+        if let Some(&(_, fastest)) = tuning.costs.first() {
             device.set_strategy(product, fastest);
             chosen.push((product, fastest));
         }
     }
     Ok(chosen)
+}
+
+/// Holds what is known of the strategies for one kind of product.
+struct Tuning<'a> {
+    device: &'a Device,
+    product: &'static str,
+    elsewhere: Elsewhere<'a>,
+    /// Products of times, so that every shape counts alike however large it is; the least first.
+    costs: Vec<(f64, Strategy)>,
+}
+
+impl Tuning<'_> {
+    /// Times a strategy, or says why it doesn't work. The first time it is tried before.
+    fn time(
+        &self,
+        prepared: &Prepared,
+        strategy: Strategy,
+        is_first: bool,
+    ) -> Result<std::result::Result<Timing, String>> {
+        if is_first {
+            let adopted = adopt_carefully(self.device, self.product, strategy, self.elsewhere);
+            if let Err(problem) = adopted {
+                return Ok(Err(problem.to_string()));
+            }
+        }
+        self.device.set_strategy(self.product, strategy);
+        prepared.time(self.device).map(Ok)
+    }
+
+    fn drop_those_far_behind(&mut self) {
+        self.costs
+            .sort_by(|(left, _), (right, _)| left.total_cmp(right));
+        let least = self.costs.first().map_or(0.0, |(cost, _)| *cost);
+        self.costs.retain(|(cost, _)| *cost <= FAR_BEHIND * least);
+    }
 }

@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Limits the side of a shape: below the longest sum that an integer product takes.
 const MAX_SIDE: usize = 1 << 15;
@@ -64,6 +65,10 @@ pub struct Bench {
     /// DeiT-Small, or products at --shape.
     #[arg(long, conflicts_with_all = ["kernel", "model"])]
     tune: bool,
+    /// Time nothing more after so many seconds of tuning: what was tried by then is compared, what wasn't is named.
+    #[arg(long, value_name = "SECONDS", requires = "tune", default_value_t = 45,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -210,7 +215,8 @@ impl Bench {
         })?;
         let mut trials = Vec::new();
         let elsewhere = |product, strategy| self.device.try_elsewhere(product, strategy);
-        let chosen = tune(&device, self.shape, &elsewhere, &mut |trial| {
+        let limit = Duration::from_secs(self.limit);
+        let chosen = tune(&device, self.shape, limit, &elsewhere, &mut |trial| {
             trials.push(trial.clone());
             self.show(|| print_trial(trial))
         })?;

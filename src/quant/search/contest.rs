@@ -19,6 +19,13 @@ pub(super) struct Place {
     pub chunk: usize,
 }
 
+/// Holds some of the chunks that a score is summed over.
+pub(super) struct Step {
+    pub places: Vec<Place>,
+    /// What it takes to evaluate a candidate on them.
+    pub multiply_adds: u64,
+}
+
 /// Describes what a contest decides: which scales of `side` are best for some of its groups.
 #[derive(Clone, PartialEq)]
 pub(super) struct Question {
@@ -42,7 +49,7 @@ pub(super) struct Answer {
 pub(super) struct Contest {
     pub question: Question,
     /// The chunks that a score is summed over, step by step.
-    pub steps: Vec<Vec<Place>>,
+    pub steps: Vec<Step>,
     lanes: Vec<Lane>,
     /// The number of steps that every candidate which may still win has been through.
     front: usize,
@@ -151,7 +158,7 @@ impl Lane {
 
 impl Contest {
     /// Starts a contest between the `candidates` of each group in question; nothing is evaluated yet.
-    pub fn new(question: Question, candidates: Vec<Vec<Scale>>, steps: Vec<Vec<Place>>) -> Self {
+    pub fn new(question: Question, candidates: Vec<Vec<Scale>>, steps: Vec<Step>) -> Self {
         let lanes = candidates.into_iter().map(|candidates| Lane {
             sums: vec![Vec::new(); candidates.len()],
             candidates,
@@ -166,8 +173,9 @@ impl Contest {
         }
     }
 
-    /// Says what to evaluate next; `None` at the end.
-    pub fn request(&mut self, exhaustive: bool) -> Option<Request> {
+    /// Says what to evaluate next; `None` at the end. All candidates that may still win go through one step, or through
+    /// several that together take no more than `multiply_adds`: some of them needn't have, but who wins is the same.
+    pub fn request(&mut self, exhaustive: bool, multiply_adds: u64) -> Option<Request> {
         let steps = self.steps.len();
         if self.front == steps {
             return None;
@@ -193,12 +201,24 @@ impl Contest {
             }
         }
         let entrants = self.lanes.iter().map(|lane| lane.entrants(self.front));
-        let request = Request {
+        let mut request = Request {
             steps: self.front..self.front + 1,
             lanes: entrants.collect(),
             ahead: false,
         };
-        (request.products() > 0).then_some(request)
+        let products = request.products() as u64;
+        let taken = |steps: Range<usize>| {
+            let of_a_product: u64 = self.steps[steps]
+                .iter()
+                .map(|step| step.multiply_adds)
+                .sum();
+            products * of_a_product
+        };
+        while request.steps.end < steps && taken(self.front..request.steps.end + 1) <= multiply_adds
+        {
+            request.steps.end += 1;
+        }
+        (products > 0).then_some(request)
     }
 
     /// Lists the scales of a request's `product`, one for each lane; where a lane needs no more, any.
@@ -245,5 +265,78 @@ impl Contest {
             .into_iter()
             .map(|(group, lane)| lane.curve(side, group, steps));
         curves.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts the steps of the contests below.
+    const STEPS: usize = 9;
+
+    /// Returns the winners of a contest with these scores, `[lane][candidate][step]`, and how many products it took.
+    fn winners(scores: &[Vec<Vec<f64>>], exhaustive: bool, spare: u64) -> (Vec<usize>, usize) {
+        let question = Question {
+            side: Side::B,
+            groups: 0..scores.len(),
+            parts: 0..1,
+            fixed: Vec::new(),
+        };
+        let candidates = scores.iter().map(|of_lane| {
+            let scales = (1..=of_lane.len()).map(|number| Scale::uniform(number as f32));
+            scales.collect()
+        });
+        let steps = (0..STEPS).map(|step| Step {
+            places: Vec::new(),
+            multiply_adds: step as u64 + 1,
+        });
+        let mut contest = Contest::new(question, candidates.collect(), steps.collect());
+        let mut products = 0;
+        while let Some(request) = contest.request(exhaustive, spare) {
+            products += request.products() * request.steps.len();
+            let of_step = |step: usize| {
+                let of_product = |product| {
+                    let lanes = contest.scales(&request, product).into_iter().zip(scores);
+                    let scores =
+                        lanes.map(|(scale, of_lane)| of_lane[scale.scale as usize - 1][step]);
+                    scores.collect()
+                };
+                (0..request.products()).map(of_product).collect()
+            };
+            let found: Vec<Vec<Vec<f64>>> = request.steps.clone().map(of_step).collect();
+            contest.accept(&request, &found);
+        }
+        let lanes = contest.lanes.iter();
+        (lanes.map(Lane::winner).collect(), products)
+    }
+
+    #[test]
+    fn the_best_candidates_win_however_many_steps_are_taken_at_once() {
+        // Scores between 0 and 1, the larger the farther a candidate is from its lane's best one, and uneven.
+        let score = |lane: usize, candidate: usize, step: usize| {
+            let uneven = (lane * 7919 + candidate * 104_729 + step * 1_299_709) % 1000;
+            let far = (candidate as f64 - 13.0 - lane as f64).powi(2) / 900.0;
+            0.5 * far + 0.5 * uneven as f64 / 1000.0
+        };
+        let scores: Vec<Vec<Vec<f64>>> = (0..5)
+            .map(|lane| {
+                let of_candidate =
+                    |candidate| (0..STEPS).map(move |step| score(lane, candidate, step));
+                (0..30)
+                    .map(|candidate| of_candidate(candidate).collect())
+                    .collect()
+            })
+            .collect();
+        let (expected, all) = winners(&scores, true, 0);
+        assert_eq!(all, 30 * STEPS);
+        for (spare, fewest, most) in [(0, 1, all - 1), (300, 1, all), (u64::MAX, all, all)] {
+            let (found, products) = winners(&scores, false, spare);
+            assert_eq!(found, expected, "{spare} multiply-adds to spare");
+            assert!(
+                (fewest..=most).contains(&products),
+                "{spare}: {products} of {all}"
+            );
+        }
     }
 }

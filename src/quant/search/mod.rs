@@ -27,7 +27,7 @@ use crate::format::Scale;
 use crate::graph::LinearWeights;
 use crate::kernels::row_maximum;
 use candidates::{candidates, covering};
-use contest::{Answer, Contest, Place, Question, Request};
+use contest::{Answer, Contest, Place, Question, Request, Step};
 use pieces::{Chunk, Cutter, FIRST_SHARE, GROWTH, Part};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -264,7 +264,7 @@ impl<'a> SiteSearch<'a> {
     }
 
     /// Lists the chunks of some parts step by step, those that contribute most for their work first.
-    fn steps(&self, parts: Range<usize>) -> Vec<Vec<Place>> {
+    fn steps(&self, parts: Range<usize>) -> Vec<Step> {
         let mut places: Vec<Place> = parts
             .flat_map(|part| {
                 let chunks = 0..self.parts[part].chunks.len();
@@ -273,19 +273,24 @@ impl<'a> SiteSearch<'a> {
             .collect();
         let density = |place: &Place| self.parts[place.part].chunks[place.chunk].density;
         places.sort_by(|left, right| density(right).total_cmp(&density(left)));
-        let work = |place: &Place| self.chunk(*place).product.multiply_adds() as f64;
-        let mut enough = places.iter().map(work).sum::<f64>() * FIRST_SHARE;
+        let work = |place: &Place| self.chunk(*place).product.multiply_adds();
+        let all: u64 = places.iter().map(work).sum();
+        let mut enough = all as f64 * FIRST_SHARE;
         let mut steps = Vec::new();
-        let (mut step, mut done) = (Vec::new(), 0.0);
+        let (mut step, mut done) = (Vec::new(), 0);
+        let finish = |step: &mut Vec<Place>| Step {
+            multiply_adds: step.iter().map(work).sum(),
+            places: std::mem::take(step),
+        };
         for place in places {
             done += work(&place);
             step.push(place);
-            if done >= enough {
-                steps.push(std::mem::take(&mut step));
-                enough = done * GROWTH;
+            if done as f64 >= enough {
+                steps.push(finish(&mut step));
+                enough = done as f64 * GROWTH;
             }
         }
-        steps.extend((!step.is_empty()).then_some(step));
+        steps.extend((!step.is_empty()).then(|| finish(&mut step)));
         steps
     }
 
@@ -297,11 +302,13 @@ impl<'a> SiteSearch<'a> {
         work: &mut Work,
     ) -> Result<()> {
         let mut fixed_codes: HashMap<Place, Codes> = HashMap::new();
+        // What may be computed in vain so that the host waits less often, for each of the contests.
+        let spare = commands.device().multiply_adds_of_a_wait() / contests.len().max(1) as u64;
         loop {
             let mut requests: Vec<(&mut Contest, Request)> = contests
                 .iter_mut()
                 .filter_map(|contest| {
-                    let request = contest.request(self.settings.exhaustive)?;
+                    let request = contest.request(self.settings.exhaustive, spare)?;
                     Some((contest, request))
                 })
                 .collect();
@@ -312,7 +319,7 @@ impl<'a> SiteSearch<'a> {
             for (index, (contest, request)) in requests.iter().enumerate() {
                 let (question, count) = (&contest.question, request.products());
                 for step in request.steps.clone() {
-                    for &place in &contest.steps[step] {
+                    for &place in &contest.steps[step].places {
                         let scan = self.scan(place);
                         let allowed = self.step_bytes / scan.job_bytes(question.side);
                         let at_once = scan.jobs_at_once(question.side).min(allowed).max(1);
