@@ -371,6 +371,30 @@ fn the_page_of_tables() {
     assert!(!page.contains("NaN") && !page.contains("Scores of the candidates"));
 }
 
+/// How wide codes are is drawn where one block has other codes than the next.
+#[test]
+fn the_page_of_mixed_widths() {
+    let folder = tempfile::tempdir().unwrap();
+    let figures = calibrate(VIT, "ptq4vit", &folder)
+        .with("--site", "blocks.1.mlp.fc1=w4a5")
+        .flag("--json")
+        .run()
+        .json();
+    let sites = figures["sites"].as_array().unwrap().len();
+    let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+    let (elements, _) = parse(&page);
+    assert_eq!(count(&elements, "svg"), 2 + sites + 2 * 4 + 2);
+    for (side, bits) in [("A", 5), ("B", 4)] {
+        let (_, chart) = page
+            .split_once(&format!("Bits of {side} of each site"))
+            .unwrap();
+        let (chart, _) = chart.split_once("</svg>").unwrap();
+        assert_eq!(chart.matches("<title>").count(), sites);
+        assert!(chart.contains(&format!("<title>blocks.1.mlp.fc1: {bits} bits</title>")));
+        assert_eq!(chart.matches(&format!(": {bits} bits</title>")).count(), 1);
+    }
+}
+
 #[test]
 fn names_are_text() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,12 +4,12 @@ use super::accuracy::Accuracy;
 use super::agreement::Agreement;
 use super::charts::{
     Ink, KINDS, METRICS, dark_style, error_shares, ink, landscape_curves, ratios, score_curves,
-    value_histograms,
+    value_histograms, widths,
 };
 use super::closeness::Closeness;
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::families::sites;
-use crate::quant::{Landscape, QuantizedModel, Scale, SiteReport};
+use crate::quant::{Landscape, QuantizedModel, Scale, Side, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -60,6 +60,7 @@ impl Page<'_> {
                         (self.header())
                         (self.accuracy())
                         (errors(&sites))
+                        (bits(&sites))
                         (self.histograms())
                         (self.curves())
                         (self.landscapes())
@@ -320,6 +321,36 @@ fn errors(sites: &[SiteInspection]) -> Markup {
                     }
                     (error_shares(sites))
                 }
+            }
+        }
+    }
+}
+
+/// Draws how wide codes are, where products of a kind have other widths in one block than in another.
+fn bits(sites: &[SiteInspection]) -> Markup {
+    let differ = |kind: &str| {
+        let of_kind = sites.iter().filter(|site| site.site.ends_with(kind));
+        let mut widths = of_kind.map(|site| [site.a.bits, site.b.bits]);
+        let first = widths.next();
+        widths.any(|widths| Some(widths) != first)
+    };
+    if !KINDS.iter().any(|(kind, _)| differ(kind)) {
+        return Markup::default();
+    }
+    html! {
+        section {
+            h2 { "Bits" }
+            p.legend {
+                @for (name, ink) in KINDS { (key(ink, name)) " " }
+                (key(ink::OTHER, "others"))
+            }
+            figure.scrolls {
+                figcaption { "Bits of the codes of A, the activations from the left." }
+                (widths(sites, Side::A))
+            }
+            figure.scrolls {
+                figcaption { "Bits of the codes of B: the weights, and the other activations of q·kᵀ and p·v." }
+                (widths(sites, Side::B))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::theme::KINDS;
 use super::{Hover, Ink, PIXEL, ink, letters, line, svg};
+use crate::quant::Side;
 use crate::report::SiteInspection;
 use maud::Markup;
 use plotters::prelude::*;
@@ -35,6 +36,20 @@ pub(in crate::report) fn error_shares(sites: &[SiteInspection]) -> Markup {
     let text = |value: f64| format!("{value:.2}% of the error");
     let label = "Share of the Hessian error of each site, in per cent";
     bars(label, "%", sites, &value, &text)
+}
+
+/// Draws how wide the codes of one operand of each site are.
+pub(in crate::report) fn widths(sites: &[SiteInspection], side: Side) -> Markup {
+    let value = |site: &SiteInspection| {
+        let operand = match side {
+            Side::A => &site.a,
+            Side::B => &site.b,
+        };
+        Some(f64::from(operand.bits))
+    };
+    let text = |value: f64| format!("{value} bits");
+    let label = format!("Bits of {} of each site", side.name());
+    bars(&label, "bits", sites, &value, &text)
 }
 
 fn bars(

@@ -6,7 +6,7 @@ mod histograms;
 mod landscapes;
 mod theme;
 
-pub(super) use bars::{error_shares, ratios};
+pub(super) use bars::{error_shares, ratios, widths};
 pub(super) use curves::score_curves;
 pub(super) use histograms::value_histograms;
 pub(super) use landscapes::{METRICS, landscape_curves};
