@@ -100,31 +100,49 @@ fn nothing_but_the_inputs_decides_the_bytes() {
 
 #[test]
 fn a_run_goes_on_where_another_ended() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out.safetensors");
-    let run = || {
-        calibrate("vit_mnist", "cpu", &out)
-            .with("--bits", "4")
-            .with("--count", "8")
-    };
-    run().run().success();
-    let whole = fs::read(&out).unwrap();
-    fs::remove_file(&out).unwrap();
-    let mut running = run().start(Stdio::piped());
-    let journal = folder.path().join("out.safetensors.journal");
-    // Some sites are in it, in the middle of a segment or not.
-    let lines = || fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
-    while lines() < 4 {
+    for (option, value) in [("--bits", "4"), ("--mixed", "4.5")] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out.safetensors");
+        let run = |count: &str| {
+            calibrate("vit_mnist", "cpu", &out)
+                .with(option, value)
+                .with("--count", count)
+                .flag("-v")
+        };
+        let undisturbed = run("8").run();
+        assert_eq!(undisturbed.code, Some(0), "{}", undisturbed.stderr);
+        let whole = fs::read(&out).unwrap();
+        fs::remove_file(&out).unwrap();
+        let mut running = run("8").start(Stdio::piped());
+        let journal = folder.path().join("out.safetensors.journal");
+        // Some sites are in it, in the middle of a segment or not.
+        let lines = || fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
+        while lines() < 4 {
+            assert!(
+                running.child.try_wait().unwrap().is_none(),
+                "it ended before it could be stopped"
+            );
+            sleep(Duration::from_millis(1));
+        }
+        running.child.kill().unwrap();
+        running.finish();
+        // Another calibration is refused, and costs are not measured before that.
+        let other = run("7").run();
+        assert_eq!(other.code, Some(3), "{}", other.stderr);
         assert!(
-            running.child.try_wait().unwrap().is_none(),
-            "it ended before it could be stopped"
+            other.stderr.contains("is of another calibration"),
+            "{}",
+            other.stderr
         );
-        sleep(Duration::from_millis(1));
+        let resumed = run("8").run();
+        assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+        assert!(fs::read(&out).unwrap() == whole, "{option}");
+        let measures = |run: &str| run.contains("blocks.0.attn.qkv B:");
+        assert_eq!(measures(&undisturbed.stderr), option == "--mixed");
+        for run in [&other.stderr, &resumed.stderr] {
+            assert!(!measures(run), "{run}");
+        }
     }
-    running.child.kill().unwrap();
-    running.finish();
-    run().run().success();
-    assert!(fs::read(&out).unwrap() == whole);
 }
 
 #[test]

@@ -16,9 +16,9 @@ use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::quant::{
-    ALLOTTED_BITS, Allotment, Calibration, Event, Journal, JournalLock, Landscape, Method, Metric,
-    OperandKind, Plan, Policy, Preset, Provenance, QuantizedModel, Rule, Sequence, Settings,
-    Subject, Transform, WeightScales, journal_of, parse_bytes,
+    ALLOTTED_BITS, Allotment, AllotmentGoal, Calibration, Event, Journal, JournalLock, Landscape,
+    Method, Metric, OperandKind, Plan, Policy, Preset, Provenance, QuantizedModel, Rule, Sequence,
+    Settings, Subject, Transform, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -212,7 +212,7 @@ impl Calibrate {
         let out = output::regular(&self.out, "a journal lies beside it")?;
         let plan_out = self.plan_out.as_deref().map(Output::open).transpose()?;
         let mut report = self.report.open()?;
-        let lock = JournalLock::take(&out)?;
+        let mut lock = JournalLock::take(&out)?;
         let (weights, resolved) = open_float(
             &self.model,
             self.recipe.as_deref(),
@@ -235,24 +235,30 @@ impl Calibrate {
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         let images = load(&samples, &resolved.preprocessing)?;
         let mut device = self.device.open()?;
-        let plan = match planned {
-            Planned::Wholly(plan) => plan,
+        let (plan, goal) = match planned {
+            Planned::Wholly(plan) => (plan, None),
             Planned::ButWidths(mut allotment) => {
-                let bar = progress::calibration();
-                let measured = allotment.measure(
-                    &device,
-                    (&weights, &resolved.architecture),
-                    &settings,
-                    &images,
-                    self.memory_budget,
-                    &mut |event| {
-                        progress::show(&bar, &event);
-                        Ok(())
-                    },
-                );
-                bar.finish_and_clear();
-                measured.map_err(|error| of_sample(error, &samples))?;
-                self.allot(&allotment, &resolved, &settings, &provenance)?
+                let goal = self.goal(&allotment);
+                let narrowest = Method {
+                    plan: goal.narrowest().clone(),
+                    settings: settings.clone(),
+                };
+                let subject = Subject::new(&provenance, &resolved, &narrowest, &device);
+                let known = match self.restart {
+                    true => None,
+                    false => lock.allotted_plan(&subject.allotted(&goal))?,
+                };
+                let plan = match known {
+                    Some(plan) => plan,
+                    None => {
+                        let model = (&weights, &resolved);
+                        let images = (&samples[..], &images[..]);
+                        self.measure(&mut allotment, model, &settings, images, &device)?;
+                        self.allot(&allotment, &goal, &resolved, &settings, &provenance)?
+                    }
+                };
+                tell_means(&allotment, &plan);
+                (plan, Some(goal))
             }
         };
         if let Some(plan_out) = plan_out {
@@ -265,6 +271,7 @@ impl Calibrate {
             weights: &weights,
             resolved: &resolved,
             method: &method,
+            goal: goal.as_ref(),
             provenance: &provenance,
             samples: &samples,
             images: &images,
@@ -380,60 +387,62 @@ impl Calibrate {
             .collect()
     }
 
+    /// Says what bits are allotted for.
+    fn goal(&self, allotment: &Allotment) -> AllotmentGoal {
+        let kinds = self.allotted().into_iter();
+        // A file's size decides how many bits its weights have.
+        let of_mean = kinds.filter(|kind| self.max_size.is_none() || *kind != OperandKind::Weight);
+        let means = of_mean.filter_map(|kind| Some((kind, self.mixed?)));
+        allotment.goal(&means.collect::<Vec<_>>(), self.max_size)
+    }
+
+    /// Measures what operands cost, and shows how far it is.
+    fn measure(
+        &self,
+        allotment: &mut Allotment,
+        (weights, resolved): (&Weights, &Resolved),
+        settings: &Settings,
+        (samples, images): (&[Sample], &[Vec<f32>]),
+        device: &Device,
+    ) -> Result<()> {
+        let bar = progress::calibration();
+        let measured = allotment.measure(
+            device,
+            (weights, &resolved.architecture),
+            settings,
+            images,
+            self.memory_budget,
+            &mut |event| {
+                progress::show(&bar, &event);
+                Ok(())
+            },
+        );
+        bar.finish_and_clear();
+        measured.map_err(|error| of_sample(error, samples))
+    }
+
     /// Makes the plan, once it is known what operands cost.
     fn allot(
         &self,
         allotment: &Allotment,
+        goal: &AllotmentGoal,
         resolved: &Resolved,
         settings: &Settings,
         provenance: &Provenance,
     ) -> Result<Plan> {
-        let kinds = self.allotted();
-        let total = |kind| {
-            let mean = self.mixed.filter(|_| kinds.contains(&kind))?;
-            Some(allotment.total_bits(kind, mean))
+        let size = |plan: &Plan| {
+            let method = Method {
+                plan: plan.clone(),
+                settings: settings.clone(),
+            };
+            QuantizedModel::most_bytes(resolved, &method, provenance)
         };
-        let [weights, activations] = [OperandKind::Weight, OperandKind::Activation].map(total);
-        let plan = match self.max_size {
-            Some(most) => {
-                let size = |plan: &Plan| {
-                    let method = Method {
-                        plan: plan.clone(),
-                        settings: settings.clone(),
-                    };
-                    QuantizedModel::most_bytes(resolved, &method, provenance)
-                };
-                let least = |least| {
-                    let problem = format!(
-                        "expected at least {least} bytes, which the model takes with weights of 3 bits, found {most}"
-                    );
-                    Error::usage("--max-size", problem)
-                };
-                allotment
-                    .plan_within(most, activations, size)
-                    .map_err(least)?
-            }
-            None => {
-                let totals = [
-                    (OperandKind::Weight, weights),
-                    (OperandKind::Activation, activations),
-                ];
-                let totals = totals
-                    .into_iter()
-                    .filter_map(|(kind, total)| Some((kind, total?)));
-                let plan = allotment.plan(&totals.collect::<Vec<_>>());
-                plan.expect("a mean of 3 bits or more is enough for 3 bits each")
-            }
-        };
-        for (kind, name) in [
-            (OperandKind::Weight, "weights"),
-            (OperandKind::Activation, "activations"),
-        ] {
-            if let Some(mean) = allotment.mean_bits(&plan, kind) {
-                log::info!("allotted: {name} have {mean:.3} bits on average");
-            }
-        }
-        Ok(plan)
+        allotment.plan_for(goal, size).map_err(|[least, most]| {
+            let problem = format!(
+                "expected at least {least} bytes, which the model takes with weights of 3 bits, found {most}"
+            );
+            Error::usage("--max-size", problem)
+        })
     }
 
     /// Finds out that no option is given that the preset makes no use of.
@@ -542,6 +551,8 @@ pub(super) struct Calibrating<'a> {
     pub weights: &'a Weights,
     pub resolved: &'a Resolved,
     pub method: &'a Method,
+    /// What the widths of the method's plan were allotted for, where they were.
+    pub goal: Option<&'a AllotmentGoal>,
     pub provenance: &'a Provenance,
     pub samples: &'a [Sample],
     /// The samples, preprocessed.
@@ -559,7 +570,10 @@ impl Calibrating<'_> {
         option: &DeviceOption,
         device: &mut Device,
     ) -> Result<(Calibration, Journal)> {
-        let subject = Subject::new(self.provenance, self.resolved, self.method, device);
+        let mut subject = Subject::new(self.provenance, self.resolved, self.method, device);
+        if let Some(goal) = self.goal {
+            subject = subject.allotted(goal);
+        }
         let (mut journal, findings) = lock.open(&subject, self.restart)?;
         if journal.done() > 0 {
             log::info!("journal: {}", journal.progress());
@@ -610,6 +624,18 @@ impl Calibrating<'_> {
             .landscapes();
         bar.finish_and_clear();
         Ok(landscapes?)
+    }
+}
+
+/// Says how many bits operands were allotted on average.
+fn tell_means(allotment: &Allotment, plan: &Plan) {
+    for (kind, name) in [
+        (OperandKind::Weight, "weights"),
+        (OperandKind::Activation, "activations"),
+    ] {
+        if let Some(mean) = allotment.mean_bits(plan, kind) {
+            log::info!("allotted: {name} have {mean:.3} bits on average");
+        }
     }
 }
 

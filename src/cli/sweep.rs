@@ -163,6 +163,7 @@ impl Sweep {
             weights: &weights,
             resolved: &resolved,
             method: &method,
+            goal: None,
             provenance: &provenance,
             samples: &samples,
             images: &inputs,

@@ -18,6 +18,7 @@ use crate::file::weights::Weights;
 use crate::graph::{Network, Site};
 use crate::model::config::Architecture;
 use choice::{Widths, choose};
+use serde::Serialize;
 use std::ops::{Range, RangeInclusive};
 
 /// Limits the bits that an operand is allotted.
@@ -42,6 +43,19 @@ pub struct Allotment {
     operands: Vec<Operand>,
 }
 
+/// Says what bits are allotted for: with the images and the settings of a calibration, all that decides the widths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AllotmentGoal {
+    /// The plan with the fewest bits for what is allotted.
+    narrowest: Plan,
+    /// Total bits of weights, where a mean is wanted.
+    weight_bits: Option<u64>,
+    /// Total bits of activations, likewise.
+    activation_bits: Option<u64>,
+    /// The most bytes that the file may have, where that is wanted.
+    max_bytes: Option<u64>,
+}
+
 /// Holds one operand that is allotted bits.
 struct Operand {
     site: Site,
@@ -51,6 +65,13 @@ struct Operand {
     len: u64,
     /// What it costs in each width; empty before it is measured.
     costs: Vec<f64>,
+}
+
+impl AllotmentGoal {
+    /// Returns the plan with the fewest bits for what is allotted.
+    pub fn narrowest(&self) -> &Plan {
+        &self.narrowest
+    }
 }
 
 impl Allotment {
@@ -203,8 +224,22 @@ impl Allotment {
         Ok(())
     }
 
+    /// Says what is wanted: so many `mean_bits` of the operands of some kinds, or a file of `max_bytes`.
+    pub fn goal(&self, mean_bits: &[(OperandKind, f64)], max_bytes: Option<u64>) -> AllotmentGoal {
+        let total = |kind| {
+            let (_, mean) = mean_bits.iter().find(|(of, _)| *of == kind)?;
+            Some(self.total_bits(kind, *mean))
+        };
+        AllotmentGoal {
+            narrowest: self.plans[0].clone(),
+            weight_bits: total(OperandKind::Weight),
+            activation_bits: total(OperandKind::Activation),
+            max_bytes,
+        }
+    }
+
     /// Counts the bits of the operands of one kind if each value had `mean_bits`, rounded down.
-    pub fn total_bits(&self, kind: OperandKind, mean_bits: f64) -> u64 {
+    fn total_bits(&self, kind: OperandKind, mean_bits: f64) -> u64 {
         (self.len(kind) as f64 * mean_bits) as u64
     }
 
@@ -217,12 +252,39 @@ impl Allotment {
         operands.filter(move |(_, operand)| operand.kind == kind)
     }
 
+    /// Makes the plan that costs the least of all that meet `goal`; `size` counts the bytes of a plan's file.
+    ///
+    /// # Errors
+    /// The least size that is possible and the size that is wanted, where that is less.
+    ///
+    /// # Panics
+    /// If nothing was measured.
+    pub fn plan_for(
+        &self,
+        goal: &AllotmentGoal,
+        size: impl Fn(&Plan) -> u64,
+    ) -> std::result::Result<Plan, [u64; 2]> {
+        if let Some(most) = goal.max_bytes {
+            let plan = self.plan_within(most, goal.activation_bits, size);
+            return plan.map_err(|least| [least, most]);
+        }
+        let totals = [
+            (OperandKind::Weight, goal.weight_bits),
+            (OperandKind::Activation, goal.activation_bits),
+        ];
+        let totals = totals
+            .into_iter()
+            .filter_map(|(kind, total)| Some((kind, total?)));
+        let plan = self.plan(&totals.collect::<Vec<_>>());
+        Ok(plan.expect("a mean of 3 bits or more is enough for 3 bits each"))
+    }
+
     /// Makes the plan whose operands of each kind cost the least within these total bits; `None` where 3 bits each are more.
     /// A kind that isn't allotted needs no total.
     ///
     /// # Panics
     /// If nothing was measured.
-    pub fn plan(&self, totals: &[(OperandKind, u64)]) -> Option<Plan> {
+    fn plan(&self, totals: &[(OperandKind, u64)]) -> Option<Plan> {
         let mut chosen: Vec<Option<usize>> = vec![None; self.operands.len()];
         for &(kind, most) in totals {
             let open = self.open_widths(kind, most)?;
@@ -267,7 +329,7 @@ impl Allotment {
     ///
     /// # Panics
     /// As [`plan`](Self::plan), and where weights aren't allotted.
-    pub fn plan_within(
+    fn plan_within(
         &self,
         most: u64,
         activations: Option<u64>,

@@ -17,8 +17,8 @@ use crate::file::output;
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::quant::{
-    Method, Plan, Provenance, QuantizedSite, QuantizedWeight, ScoreCurve, Settings, SitePlan,
-    SiteScales,
+    AllotmentGoal, Method, Plan, Provenance, QuantizedSite, QuantizedWeight, ScoreCurve, Settings,
+    SitePlan, SiteScales,
 };
 use crate::text::differences;
 use same_file::Handle;
@@ -29,7 +29,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// Names the format, in the field `format`.
@@ -49,6 +49,9 @@ pub struct Subject {
     preprocessing: Preprocessing,
     settings: Settings,
     plan: Plan,
+    /// What the plan's widths were allotted for, where they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goal: Option<AllotmentGoal>,
     /// The device, because floats differ in the last bits from one to another, and so would the scales.
     device: String,
     driver: String,
@@ -70,8 +73,17 @@ impl Subject {
             preprocessing: resolved.preprocessing.clone(),
             settings: method.settings.clone(),
             plan: method.plan.clone(),
+            goal: None,
             device: device.name().to_owned(),
             driver: device.driver().to_owned(),
+        }
+    }
+
+    /// Says that the plan's widths were, or are to be, allotted for `goal`.
+    pub fn allotted(self, goal: &AllotmentGoal) -> Self {
+        Self {
+            goal: Some(goal.clone()),
+            ..self
         }
     }
 }
@@ -259,6 +271,36 @@ impl JournalLock {
         }
     }
 
+    /// Reads the plan that an earlier run of the same calibration allotted, if one has found anything: costs then need not be
+    /// measured again. `subject` is allotted, and may have any plan.
+    ///
+    /// # Errors
+    /// A journal of another calibration, and in what it differs; a file that can't be read.
+    pub fn allotted_plan(&mut self, subject: &Subject) -> Result<Option<Plan>> {
+        let cannot = |error: io::Error| Error::input(&self.path, format!("can't be read: {error}"));
+        let mut bytes = Vec::new();
+        self.file.read_to_end(&mut bytes).map_err(cannot)?;
+        self.file.rewind().map_err(cannot)?;
+        let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
+        // What is damaged is told of when it is opened.
+        let Some((entry, _)) = lines.next().and_then(|line| parse(line, "")) else {
+            return Ok(None);
+        };
+        let Ok(mut found) = serde_json::from_str::<Value>(entry) else {
+            return Ok(None);
+        };
+        if lines.next().is_none() {
+            return Ok(None);
+        }
+        let mut expected = value_of(subject);
+        let [_, plan] = [&mut expected, &mut found].map(|value| value["plan"].take());
+        same_calibration(&expected, &found)
+            .map_err(|problem| Error::remediable(&self.path, problem, Remedy::DiscardJournal))?;
+        let sites = sites(&subject.architecture);
+        let plan = serde_json::from_value(plan).ok();
+        Ok(plan.filter(|plan: &Plan| plan.check(&sites).is_ok()))
+    }
+
     /// Reads what an earlier run of the same calibration has found, or, if there was none, or it is to be discarded,
     /// begins the journal.
     ///
@@ -435,9 +477,7 @@ fn read(
         len: 0,
         sha256: String::new(),
     };
-    // By way of the text, because that may have fewer digits of a float.
-    let begun = json(subject);
-    let expected: Value = serde_json::from_str(&begun).expect("it has just been written");
+    let (begun, expected) = (json(subject), value_of(subject));
     let mut contents = nothing();
     let mut found_subject = None;
     let mut lines = (1..)
@@ -466,14 +506,7 @@ fn read(
         if number == 2
             && let Some(found) = &found_subject
         {
-            let differences = differences(&expected, found);
-            if !differences.is_empty() {
-                let mut shown = differences[..differences.len().min(MOST_DIFFERENCES)].join("; ");
-                if differences.len() > MOST_DIFFERENCES {
-                    shown += &format!("; and {} more", differences.len() - MOST_DIFFERENCES);
-                }
-                return Err(format!("is of another calibration: {shown}"));
-            }
+            same_calibration(&expected, found)?;
         }
         let entry: Entry =
             serde_json::from_str(entry).map_err(|error| problem(error.to_string()))?;
@@ -502,6 +535,24 @@ fn read(
 fn is_begun(begun: &[u8], subject: &str) -> bool {
     let whole = line(subject, &chained("", subject));
     whole.as_bytes().starts_with(begun)
+}
+
+/// Checks that a journal's first entry, `found`, is the `expected` one.
+fn same_calibration(expected: &Value, found: &Value) -> std::result::Result<(), String> {
+    let differences = differences(expected, found);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let mut shown = differences[..differences.len().min(MOST_DIFFERENCES)].join("; ");
+    if differences.len() > MOST_DIFFERENCES {
+        shown += &format!("; and {} more", differences.len() - MOST_DIFFERENCES);
+    }
+    Err(format!("is of another calibration: {shown}"))
+}
+
+/// Returns `subject` as it is read from a journal: its text may have fewer digits of a float.
+fn value_of(subject: &Subject) -> Value {
+    serde_json::from_str(&json(subject)).expect("it has just been written")
 }
 
 fn json(entry: &impl Serialize) -> String {
