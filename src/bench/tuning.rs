@@ -5,7 +5,7 @@ use super::timing::Timing;
 use crate::device::{Device, Strategy, Tile};
 use crate::error::{Error, Result};
 use crate::families::sites;
-use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully};
+use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully, strategy_of};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
 use web_time::{Duration, Instant};
@@ -16,6 +16,10 @@ const MODEL: &str = "deit_small_patch16_224";
 
 /// Says how many times the least time of a shape a strategy may take and be timed at the next one.
 const FAR_BEHIND: f64 = 1.5;
+
+/// Says which share of the time of the device's usual strategy another may take at most to be chosen: what differs by less may be
+/// the clock's doing.
+const CLEARLY_FASTER: f64 = 0.95;
 
 /// Says what became of a strategy that the time didn't reach to.
 const NO_TIME: &str = "not timed: the time is up";
@@ -145,6 +149,7 @@ pub fn tune<E: From<Error>>(
     for (number, product) in (1u32..).zip(STRATEGY_NAMES) {
         // What one kind leaves is the next one's.
         let share = limit * number / STRATEGY_NAMES.len() as u32;
+        let usual = strategy_of(device, product);
         let mut tuning = Tuning {
             device,
             product,
@@ -188,9 +193,9 @@ pub fn tune<E: From<Error>>(
                 break;
             }
         }
-        if let Some(&(_, fastest)) = tuning.costs.first() {
-            device.set_strategy(product, fastest);
-            chosen.push((product, fastest));
+        if let Some(strategy) = tuning.choice(usual) {
+            device.set_strategy(product, strategy);
+            chosen.push((product, strategy));
         }
     }
     Ok(chosen)
@@ -221,6 +226,16 @@ impl Tuning<'_> {
         }
         self.device.set_strategy(self.product, strategy);
         prepared.time(self.device).map(Ok)
+    }
+
+    /// Returns the fastest strategy, or the `usual` one where that isn't clearly slower.
+    fn choice(&self, usual: Option<Strategy>) -> Option<Strategy> {
+        let &(least, fastest) = self.costs.first()?;
+        let is_as_good = |&(cost, strategy): &(f64, Strategy)| {
+            Some(strategy) == usual && least > CLEARLY_FASTER * cost
+        };
+        let is_usual = self.costs.iter().any(is_as_good);
+        usual.filter(|_| is_usual).or(Some(fastest))
     }
 
     fn drop_those_far_behind(&mut self) {
