@@ -687,7 +687,11 @@ fn what_of_transformers_is_not_supported_is_named() {
             "hidden_act `mish`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `silu` or `relu`",
         ),
         ("qkv_bias", json!(false), "qkv_bias is true, not false"),
-        ("num_channels", json!(1), "has num_channels 1"),
+        (
+            "num_channels",
+            json!(1),
+            "has image_mean [0.5,0.5,0.5], where a number, or as many as channels (1), is expected",
+        ),
         ("head_dim", json!(7), "has head_dim 7 for 3 heads"),
         (
             "num_attention_heads",

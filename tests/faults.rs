@@ -9,7 +9,7 @@ mod program;
 use container::{Container, Tensor};
 use image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use program::{Outcome, Program, here, program};
-use ptq4vit_gpu::data::image_file::load_rgb;
+use ptq4vit_gpu::data::image_file;
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
@@ -1122,7 +1122,17 @@ fn flags_out_of_range() {
         ("--seed", "-1", "invalid digit"),
         ("--alpha", "-1", "0 <= alpha < beta"),
         ("--crop-pct", "NaN", "expected 0.1 to 1"),
-        ("--mean", "0.5,0.5", "expected three numbers"),
+        (
+            "--mean",
+            "0.5,0.5",
+            "expected as many numbers as channels (3)",
+        ),
+        ("--mean", "1,2,3,4,5", "at most 4 channels, found 5"),
+        (
+            "--mean",
+            "0.5,",
+            "expected numbers as in 0.5,0.5,0.5, or one for all",
+        ),
         ("--std", "0.5,0,0.5", "above 0"),
         ("--interpolation", "nearest", "bicubic"),
         ("--memory-budget", "much", "as in 800MiB"),
@@ -1453,7 +1463,7 @@ fn no_flipped_bit_of_an_image_panics() {
         let file = std::fs::read(entry.unwrap().path()).unwrap();
         for copy in flipped(&file, file.len()) {
             std::fs::write(path("flipped"), copy).unwrap();
-            if let Ok(image) = load_rgb(&path("flipped"), false) {
+            if let Ok(image) = image_file::load(&path("flipped"), false) {
                 assert!(image.width() > 0 && image.height() > 0);
             }
         }

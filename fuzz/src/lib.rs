@@ -144,11 +144,11 @@ fn use_quantized(weights: &Weights) -> bool {
     let Ok(model) = QuantizedModel::read(weights) else {
         return false;
     };
-    let size = model.architecture.image_size();
+    let (size, channels) = (model.architecture.image_size(), model.architecture.in_chans());
     if size <= RUN {
         let mut model = Model::quantized(&Device::cpu(), &model).expect("a model that was checked");
         let logits = model
-            .logits(&[vec![0.5; 3 * size * size]])
+            .logits(&[vec![0.5; channels * size * size]])
             .expect("a CPU computes");
         assert_eq!(logits[0].len(), model.answer().values());
     }
@@ -268,18 +268,20 @@ pub fn image(input: &[u8]) {
 
 /// [`image`], and why the file was refused.
 pub fn decoded(input: &[u8]) -> Result<(), String> {
-    let preprocessing = Preprocessing {
+    let preprocessing = |channels| Preprocessing {
         image_size: 8,
         crop_pct: 0.9,
         crop_mode: CropMode::Center,
         interpolation: Interpolation::Bicubic,
-        mean: [0.5; 3],
-        std: [0.5; 3],
+        mean: vec![0.5; channels],
+        std: vec![0.5; channels],
         exif_orientation: true,
     };
-    let image = decode(input, preprocessing.exif_orientation)?;
-    let values = preprocessing.apply(&image);
-    assert_eq!(values.len(), 3 * 8 * 8);
-    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    let image = decode(input, true)?;
+    for channels in 1..=4 {
+        let values = preprocessing(channels).apply(&image);
+        assert_eq!(values.len(), channels * 8 * 8);
+        assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
     Ok(())
 }

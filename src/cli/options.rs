@@ -3,7 +3,7 @@
 use super::elsewhere::in_child;
 use super::error::{Error, Result};
 use crate::bench::kept_strategies;
-use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
+use crate::data::preprocess::{Choices, CropMode, Interpolation, MAX_CHANNELS, Preprocessing};
 use crate::device::{Device, Strategy, open};
 use crate::error;
 use crate::file::weights::Weights;
@@ -138,12 +138,12 @@ pub struct PreprocessingOptions {
     /// begins before it) or makes it a square (squash).
     #[arg(long, value_name = "MODE", value_enum)]
     crop_mode: Option<CropMode>,
-    /// Mean of each channel.
+    /// Mean of each channel, or one of all.
     #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
-    mean: Option<[f32; 3]>,
-    /// Standard deviation of each channel.
+    mean: Option<Channels>,
+    /// Standard deviation of each channel, or one of all.
     #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
-    std: Option<[f32; 3]>,
+    std: Option<Channels>,
     /// How images are resized.
     #[arg(long, value_name = "FILTER", value_enum)]
     interpolation: Option<Interpolation>,
@@ -166,8 +166,8 @@ impl PreprocessingOptions {
             crop_pct: self.crop_pct,
             crop_mode: self.crop_mode,
             interpolation: self.interpolation,
-            mean: self.mean,
-            std: self.std,
+            mean: self.mean.as_ref().map(|Channels(mean)| mean.clone()),
+            std: self.std.as_ref().map(|Channels(std)| std.clone()),
             exif_orientation: self.exif_orientation,
         }
     }
@@ -179,19 +179,29 @@ impl PreprocessingOptions {
     pub fn apply(&self, preprocessing: &Preprocessing) -> Result<Preprocessing> {
         let changed = self.choices().applied_to(preprocessing);
         changed
-            .validate()
+            .check_channels(preprocessing.channels())
+            .and_then(|()| changed.validate())
             .map_err(|problem| Error::usage("--crop-pct, --mean, --std", problem))?;
         Ok(changed)
     }
 }
 
-fn channels(text: &str) -> std::result::Result<[f32; 3], String> {
+/// Holds what is told of each channel, or of all. (clap takes a `Vec` for an option that is given several times.)
+#[derive(Clone)]
+struct Channels(Vec<f32>);
+
+fn channels(text: &str) -> std::result::Result<Channels, String> {
     let values: Vec<f32> = text
         .split(',')
         .map(|value| value.trim().parse::<f32>())
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| format!("expected three numbers as in 0.5,0.5,0.5: {error}"))?;
-    values
-        .try_into()
-        .map_err(|values: Vec<f32>| format!("expected three numbers, found {}", values.len()))
+        .map_err(|error| {
+            format!("expected numbers as in 0.5,0.5,0.5, or one for all channels: {error}")
+        })?;
+    match values.len() {
+        1..=MAX_CHANNELS => Ok(Channels(values)),
+        found => Err(format!(
+            "expected a number for each of at most {MAX_CHANNELS} channels, found {found}"
+        )),
+    }
 }

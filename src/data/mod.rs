@@ -8,6 +8,7 @@ pub mod choice;
 pub mod class_folders;
 pub mod class_names;
 pub mod image_file;
+mod pixels;
 pub mod preprocess;
 pub(crate) mod resample;
 #[cfg(feature = "files")]

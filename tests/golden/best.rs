@@ -35,7 +35,7 @@ pub fn written_files_give_the_oracles_logits(golden: &Golden) {
         let images = golden.best().integers(&answer("images")).unwrap();
         let expected = golden.best().float(&answer("logits")).unwrap();
         let model = QuantizedModel::open(&quantized(&golden.name, bits)).unwrap();
-        let len = 3 * golden.architecture.image_size().pow(2);
+        let len = golden.architecture.in_chans() * golden.architecture.image_size().pow(2);
         let pixels = images.iter().flat_map(|&image| {
             let first = image as usize * len;
             (first..first + len).map(pixel)

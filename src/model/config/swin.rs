@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, classes_within,
-    divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
+    MAX_DEPTH, MAX_FEATURES, MAX_SIZE, PatchEmbedding, RGB_CHANNELS, block_within, check_kind,
+    classes_within, divisible, is_absent, is_rgb, patch_within, positive_eps, rgb_channels,
+    same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
@@ -24,6 +25,9 @@ pub struct SwinConfig {
     pub image_size: usize,
     /// Width and height of a patch, in pixels.
     pub patch_size: usize,
+    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this name.
+    #[serde(skip_serializing_if = "is_rgb")]
+    pub in_chans: usize,
     /// Width and height of a window, in tokens.
     pub window: usize,
     /// Features of a token in the first stage.
@@ -102,6 +106,8 @@ impl Stage {
 struct SwinForm {
     image_size: usize,
     patch_size: usize,
+    #[serde(default = "rgb_channels")]
+    in_chans: usize,
     window: usize,
     dim: usize,
     depths: Vec<usize>,
@@ -124,6 +130,7 @@ impl TryFrom<SwinForm> for SwinConfig {
         let config = Self {
             image_size: form.image_size,
             patch_size: form.patch_size,
+            in_chans: form.in_chans,
             window: form.window,
             dim: form.dim,
             depths: form.depths,
@@ -149,6 +156,7 @@ impl Default for SwinConfig {
         Self {
             image_size: 224,
             patch_size: 4,
+            in_chans: RGB_CHANNELS,
             window: 7,
             dim: 96,
             depths: vec![2, 2, 6, 2],
@@ -263,7 +271,7 @@ impl SwinConfig {
             }
         }
         let (first, last) = (self.dim, self.last_dim());
-        let patch = vec![first, super::CHANNELS, self.patch_size, self.patch_size];
+        let patch = vec![first, self.in_chans, self.patch_size, self.patch_size];
         let mut around = vec![
             ("patch_embed.proj", patch),
             ("patch_embed.norm", vec![first]),
@@ -301,7 +309,11 @@ impl SwinConfig {
     pub fn from_shapes(weights: &Weights, image_size: Option<usize>) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
-        let (patch_size, dim) = patch_embedding(weights)?;
+        let PatchEmbedding {
+            in_chans,
+            patch_size,
+            dim,
+        } = PatchEmbedding::of(weights)?;
         let [classes, _] = match weights.shape("head.fc.weight") {
             Some(_) => sizes(weights, "head.fc.weight")?,
             None => [0, 0],
@@ -336,6 +348,7 @@ impl SwinConfig {
         let config = Self {
             image_size: image_size.unwrap_or(patches.saturating_mul(patch_size)),
             patch_size,
+            in_chans,
             window: windows[0],
             dim,
             depths: (0..stages)
@@ -363,9 +376,9 @@ impl SwinConfig {
                 self.heads.len()
             ));
         }
+        within(&[("image_size", self.image_size, MAX_SIZE)])?;
+        patch_within(self.in_chans, self.patch_size)?;
         within(&[
-            ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_PATCH),
             ("window", self.window, MAX_SIZE),
             ("dim", self.dim, MAX_SIZE >> MAX_STAGES),
             ("the number of stages", stages, MAX_STAGES),
@@ -414,6 +427,7 @@ impl SwinConfig {
             told_by,
             &[
                 ("patch_size", file.patch_size, self.patch_size),
+                ("in_chans", file.in_chans, self.in_chans),
                 // A Swin V2's shows in no tensor.
                 ("window", if self.v2 { window } else { file.window }, window),
                 ("dim", file.dim, self.dim),

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind,
-    classes_within, divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes,
-    within,
+    MAX_DEPTH, MAX_FEATURES, MAX_SIZE, PatchEmbedding, RGB_CHANNELS, block_within, check_kind,
+    classes_within, divisible, is_absent, is_rgb, patch_within, positive_eps, rgb_channels,
+    same_sizes, scaled, sizes, within,
 };
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
@@ -36,6 +36,9 @@ pub struct VitConfig {
     pub image_size: usize,
     /// Width and height of a patch, in pixels.
     pub patch_size: usize,
+    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this name.
+    #[serde(skip_serializing_if = "is_rgb")]
+    pub in_chans: usize,
     /// Features of a token; a multiple of `heads`.
     pub dim: usize,
     /// Number of blocks.
@@ -130,6 +133,8 @@ pub enum GlobalPool {
 struct VitForm {
     image_size: usize,
     patch_size: usize,
+    #[serde(default = "rgb_channels")]
+    in_chans: usize,
     dim: usize,
     depth: usize,
     heads: usize,
@@ -188,6 +193,7 @@ impl TryFrom<VitForm> for VitConfig {
         let config = Self {
             image_size: form.image_size,
             patch_size: form.patch_size,
+            in_chans: form.in_chans,
             dim: form.dim,
             depth: form.depth,
             heads: form.heads,
@@ -222,6 +228,7 @@ impl Default for VitConfig {
         Self {
             image_size: 224,
             patch_size: 16,
+            in_chans: RGB_CHANNELS,
             dim: 768,
             depth: 12,
             heads: 12,
@@ -336,6 +343,7 @@ impl VitConfig {
             dim,
             mlp_dim,
             patch_size,
+            in_chans,
             classes,
             projection,
             ..
@@ -352,7 +360,7 @@ impl VitConfig {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
             tensors.push((format!("{name}.weight"), weight));
         };
-        let kernel = vec![dim, CHANNELS, patch_size, patch_size];
+        let kernel = vec![dim, in_chans, patch_size, patch_size];
         match self.pre_norm {
             false => pair("patch_embed.proj".into(), kernel.clone()),
             true => pair("norm_pre".into(), vec![dim]),
@@ -471,7 +479,11 @@ impl VitConfig {
     pub fn from_shapes(weights: &Weights, heads: usize) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
-        let (patch_size, dim) = patch_embedding(weights)?;
+        let PatchEmbedding {
+            in_chans,
+            patch_size,
+            dim,
+        } = PatchEmbedding::of(weights)?;
         let rotary = Self::is_rotary(weights);
         let rel_pos_bias = Self::is_relative(weights);
         let has_pos_embed = !rotary && !rel_pos_bias;
@@ -534,6 +546,7 @@ impl VitConfig {
         let config = Self {
             image_size: grid.saturating_mul(patch_size),
             patch_size,
+            in_chans,
             dim,
             depth: (0..).take_while(has_block).count(),
             heads,
@@ -572,9 +585,9 @@ impl VitConfig {
 
     /// Checks the sizes as [`Architecture::validate`](super::Architecture::validate) does, for this family.
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
+        within(&[("image_size", self.image_size, MAX_SIZE)])?;
+        patch_within(self.in_chans, self.patch_size)?;
         within(&[
-            ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_PATCH),
             ("dim", self.dim, MAX_FEATURES),
             ("depth", self.depth, MAX_DEPTH),
             ("heads", self.heads, MAX_SIZE),
@@ -702,6 +715,7 @@ impl VitConfig {
             told_by,
             &[
                 ("patch_size", file.patch_size, self.patch_size),
+                ("in_chans", file.in_chans, self.in_chans),
                 ("dim", file.dim, self.dim),
                 ("depth", file.depth, self.depth),
                 ("heads", file.heads, self.heads),
@@ -1232,8 +1246,8 @@ mod tests {
                 "`pos_embed` with 3 dimensions, found shape [17, 48]",
             ),
             (
-                with("patch_embed.proj.weight", &[48, 1, 8, 8]),
-                "takes 1 channels",
+                with("patch_embed.proj.weight", &[48, 5, 8, 8]),
+                "takes 5 channels and patches of 8 by 8 pixels, where 1 to 4 channels",
             ),
             (
                 with("patch_embed.proj.weight", &[48, 3, 8, 4]),

@@ -6,9 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::file::weights::Weights;
-use crate::model::config::{
-    Architecture, CHANNELS, Family, Gelu, GlobalPool, SwinConfig, VitConfig, scaled,
-};
+use crate::model::config::{Architecture, Family, Gelu, GlobalPool, SwinConfig, VitConfig, scaled};
 use serde::Deserialize;
 
 /// Names a class of timm's whose networks can be run here, if its arguments are right.
@@ -408,27 +406,31 @@ impl Arguments<'_> {
                 class.check(name, value, &has)?;
             }
         }
-        match self.number("in_chans")? {
-            Some(channels) if channels != CHANNELS => Err(format!(
-                "has in_chans {channels}, where only {CHANNELS} is supported"
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Returns `sizes` with what the arguments say instead, for images of another size where one is told.
+    /// Returns `sizes` with what the arguments say instead, for images of another size and other channels where they are
+    /// told; arguments say more than these of channels.
     pub fn applied_to(
         &self,
         sizes: Architecture,
         image_size: Option<usize>,
+        in_chans: Option<usize>,
     ) -> std::result::Result<Architecture, String> {
+        let in_chans = self.number("in_chans")?.or(in_chans);
         match sizes {
-            Architecture::Vit(sizes) => self
-                .applied_to_vit(sizes, image_size)
-                .map(Architecture::Vit),
-            Architecture::Swin(sizes) => self
-                .applied_to_swin(sizes, image_size)
-                .map(Architecture::Swin),
+            Architecture::Vit(sizes) => {
+                let in_chans = in_chans.unwrap_or(sizes.in_chans);
+                let sizes = VitConfig { in_chans, ..sizes };
+                self.applied_to_vit(sizes, image_size)
+                    .map(Architecture::Vit)
+            }
+            Architecture::Swin(sizes) => {
+                let in_chans = in_chans.unwrap_or(sizes.in_chans);
+                let sizes = SwinConfig { in_chans, ..sizes };
+                self.applied_to_swin(sizes, image_size)
+                    .map(Architecture::Swin)
+            }
         }
     }
 

@@ -13,10 +13,10 @@ use crate::data::class_names::ClassNames;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::config::{Answer, Architecture, CHANNELS, Gelu, check_kind};
+use crate::model::config::{Answer, Architecture, Gelu, check_kind};
 
 /// Holds what the user says of a weights file.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request<'a> {
     /// Name of the recipe.
     pub recipe: Option<&'a str>,
@@ -270,9 +270,10 @@ impl<'a> Agreement<'a> {
     /// Returns what all sources say together. `remarks` is what the user should know besides.
     fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Description> {
         let first = &self.sources[0];
-        let chosen = self.request.preprocessing;
+        let chosen = &self.request.preprocessing;
         self.compare_sizes();
         let own_size = first.architecture.image_size();
+        let channels = first.architecture.in_chans();
         let preprocessing = Preprocessing {
             image_size: self.decide(IMAGE_SIZE, self.request.image_size, own_size, |source| {
                 &source.image_size
@@ -287,8 +288,18 @@ impl<'a> Agreement<'a> {
                 Interpolation::Bicubic,
                 |source| &source.interpolation,
             )?,
-            mean: self.decide(MEAN, chosen.mean, [0.5; CHANNELS], |source| &source.mean)?,
-            std: self.decide(STD, chosen.std, [0.5; CHANNELS], |source| &source.std)?,
+            mean: self.decide(
+                MEAN,
+                chosen.mean_of(channels),
+                vec![0.5; channels],
+                |source| &source.mean,
+            )?,
+            std: self.decide(
+                STD,
+                chosen.std_of(channels),
+                vec![0.5; channels],
+                |source| &source.std,
+            )?,
             exif_orientation: chosen
                 .exif_orientation
                 .unwrap_or_else(|| self.sources.iter().any(|source| source.exif_orientation)),
@@ -303,7 +314,9 @@ impl<'a> Agreement<'a> {
                 Some(_) => Error::setting(Setting::ImageSize, problem),
                 None => Error::input(&first.path, problem),
             })?;
-        preprocessing.validate().map_err(|problem| {
+        let sound = preprocessing.check_channels(channels);
+        let sound = sound.and_then(|()| preprocessing.validate());
+        sound.map_err(|problem| {
             let of_user = |(field, _): &&(Field, String)| problem.starts_with(field.name);
             match self.by_user.iter().find(of_user) {
                 Some((field, _)) => Error::setting(field.setting, &problem),
@@ -709,8 +722,8 @@ mod tests {
             )
         );
         let choices = Choices {
-            mean: Some([0.485, 0.456, 0.406]),
-            std: Some([0.1, 0.2, 0.3]),
+            mean: Some(vec![0.485, 0.456, 0.406]),
+            std: Some(vec![0.1, 0.2, 0.3]),
             ..Choices::default()
         };
         let request = Request {
@@ -778,7 +791,7 @@ mod tests {
                 with("mean", json!(null)),
                 "has no `mean`; `mean` decides it",
             ),
-            (with("std", json!([0.1])), "`std` decides it"),
+            (with("std", json!([])), "`std` decides it"),
             (
                 with("input_size", json!(null)),
                 "has no `input_size`; `image_size` decides it",
@@ -794,8 +807,8 @@ mod tests {
                     crop_pct: Some(0.5),
                     crop_mode: Some(CropMode::Squash),
                     interpolation: Some(Interpolation::Lanczos),
-                    mean: Some([0.1; 3]),
-                    std: Some([0.2; 3]),
+                    mean: Some(vec![0.1; 3]),
+                    std: Some(vec![0.2; 3]),
                     exif_orientation: Some(true),
                 },
             };
@@ -808,8 +821,8 @@ mod tests {
                     crop_pct: 0.5,
                     crop_mode: CropMode::Squash,
                     interpolation: Interpolation::Lanczos,
-                    mean: [0.1; 3],
-                    std: [0.2; 3],
+                    mean: vec![0.1; 3],
+                    std: vec![0.2; 3],
                     exif_orientation: true,
                 }
             );
@@ -831,7 +844,7 @@ mod tests {
         let (blamed, message) = refusal(file.beside(&with("std", json!([0, 1, 1]))));
         assert_eq!(blamed, Blamed::File);
         assert!(
-            message.contains("config.json: std: expected three"),
+            message.contains("config.json: std: expected finite numbers above 0"),
             "{message}"
         );
     }
@@ -892,8 +905,8 @@ mod tests {
             crop_pct: 0.875,
             crop_mode: CropMode::Squash,
             interpolation: Interpolation::Lanczos,
-            mean: [0.1, 0.2, 0.3],
-            std: [0.4, 0.5, 0.6],
+            mean: vec![0.1, 0.2, 0.3],
+            std: vec![0.4, 0.5, 0.6],
             exif_orientation: true,
         };
         let json = serde_json::to_string(&preprocessing).unwrap();

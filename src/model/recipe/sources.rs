@@ -12,7 +12,7 @@ use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, GlobalPool, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, GlobalPool, SwinConfig, VitConfig};
 
 /// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -35,8 +35,8 @@ pub(super) struct Source {
     pub crop_pct: Said<f64>,
     pub crop_mode: Said<CropMode>,
     pub interpolation: Said<Interpolation>,
-    pub mean: Said<[f32; CHANNELS]>,
-    pub std: Said<[f32; CHANNELS]>,
+    pub mean: Said<Vec<f32>>,
+    pub std: Said<Vec<f32>>,
     /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
     pub exif_orientation: bool,
     /// What holds of the preprocessing where neither this nor another source says anything.
@@ -86,8 +86,8 @@ impl Source {
             crop_pct: Some(Ok(preprocessing.crop_pct)),
             crop_mode: Some(Ok(preprocessing.crop_mode)),
             interpolation: Some(Ok(preprocessing.interpolation)),
-            mean: Some(Ok(preprocessing.mean)),
-            std: Some(Ok(preprocessing.std)),
+            mean: Some(Ok(preprocessing.mean.clone())),
+            std: Some(Ok(preprocessing.std.clone())),
             exif_orientation: preprocessing.exif_orientation,
             ..self
         }
@@ -147,7 +147,9 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
     };
     let preprocessing: Preprocessing = understood(weights, PREPROCESSING_KEY, json)?;
     let (told, other) = (preprocessing.image_size, source.architecture.image_size());
-    let problem = match preprocessing.validate() {
+    let channels = source.architecture.in_chans();
+    let sound = preprocessing.check_channels(channels);
+    let problem = match sound.and_then(|()| preprocessing.validate()) {
         Err(problem) => problem,
         Ok(()) if told != other => {
             format!("image_size is {told}, but {CONFIG_KEY} says {other}")
@@ -239,7 +241,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
         let choices: Vec<String> = fitting
             .iter()
             .map(|choice| {
-                let Preprocessing { mean, std, .. } = choice.preprocessing;
+                let Preprocessing { mean, std, .. } = &choice.preprocessing;
                 format!("{} (mean {mean:?}, std {std:?})", choice.name)
             })
             .collect();

@@ -11,7 +11,7 @@ use super::sources::{Otherwise, Said, Source};
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, Gelu, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, Gelu, SwinConfig, VitConfig};
 
 /// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
 /// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
@@ -127,7 +127,8 @@ impl TimmConfig {
 
         // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`). One that
         // takes any size is then fed images of `input_size` nevertheless.
-        let (input_size, mut img_size) = (input.size()?, arguments.side("img_size")?);
+        let (in_chans, input_size) = input.size()?.unzip();
+        let mut img_size = arguments.side("img_size")?;
         if arguments.any_image_size() && input_size.is_some() {
             img_size = None;
         }
@@ -153,7 +154,7 @@ impl TimmConfig {
                 Architecture::Swin(SwinConfig::from_shapes(weights, built_for)?)
             }
         };
-        let architecture = arguments.applied_to(sizes, built_for)?;
+        let architecture = arguments.applied_to(sizes, built_for, in_chans)?;
         // What timm notes is of weights that were trained with another form of GELU than their network's name has.
         if let Architecture::Vit(VitConfig {
             act_layer: Gelu::Exact,
@@ -164,6 +165,7 @@ impl TimmConfig {
                 log::warn!("{}: timm notes of these weights: {note}", path.display());
             }
         }
+        let channels = architecture.in_chans();
         Ok(Source {
             name: name.to_owned(),
             by: format!("config.json beside the file (architecture `{name}`)"),
@@ -175,8 +177,8 @@ impl TimmConfig {
             crop_pct: said("crop_pct", &input.crop_pct, "a number", Value::as_f64),
             crop_mode: input.crop_mode(),
             interpolation: input.interpolation(),
-            mean: input.mean(),
-            std: input.std(),
+            mean: of_channels("mean", &input.mean, channels, path),
+            std: of_channels("std", &input.std, channels, path),
             exif_orientation: false,
             otherwise: Otherwise::Missing,
         })
@@ -209,12 +211,12 @@ fn said<T>(
 }
 
 impl PretrainedCfg {
-    /// Returns the side of the input, if it is told.
-    fn size(&self) -> std::result::Result<Option<usize>, String> {
-        let expected = format!("a square of {CHANNELS} channels");
-        let size = said("input_size", &self.input_size, &expected, |value| {
+    /// Returns channels and side of the input, if they are told.
+    fn size(&self) -> std::result::Result<Option<(usize, usize)>, String> {
+        let expected = "the number of channels, and height and width of a square";
+        let size = said("input_size", &self.input_size, expected, |value| {
             let (channels, sides) = value.as_array()?.split_first()?;
-            side(&Value::from(sides)).filter(|_| whole(channels) == Some(CHANNELS))
+            Some((whole(channels)?, side(&Value::from(sides))?))
         });
         size.transpose()
     }
@@ -235,19 +237,31 @@ impl PretrainedCfg {
             Interpolation::deserialize(value).ok()
         })
     }
-
-    fn mean(&self) -> Said<[f32; CHANNELS]> {
-        said("mean", &self.mean, "a list of three numbers", channels)
-    }
-
-    fn std(&self) -> Said<[f32; CHANNELS]> {
-        said("std", &self.std, "a list of three numbers", channels)
-    }
 }
 
-/// Reads a number for each channel.
-fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
-    <[f32; CHANNELS]>::deserialize(value).ok()
+/// Reads a number for each channel. A single one is that of all, and where there are as many as other images have channels,
+/// their mean is, as in timm, which the user is told.
+fn of_channels(name: &str, field: &Option<Value>, channels: usize, path: &Path) -> Said<Vec<f32>> {
+    let expected = "a number for each channel, or one for all,";
+    let told = said(name, field, expected, |value| {
+        let each = || Vec::<f64>::deserialize(value).ok();
+        let told = value.as_f64().map_or_else(each, |all| Some(vec![all]));
+        told.filter(|told| !told.is_empty())
+    })?;
+    Some(told.map(|told| {
+        let numbers = told.len();
+        if numbers == channels {
+            return told.into_iter().map(|number| number as f32).collect();
+        }
+        let all = told.iter().sum::<f64>() / numbers as f64;
+        if numbers > 1 {
+            log::warn!(
+                "{}: {name} is of {numbers} channels, where the network takes {channels}: its mean, {all}, is taken for each, as by timm",
+                path.display()
+            );
+        }
+        vec![all as f32; channels]
+    }))
 }
 
 #[cfg(all(test, feature = "files"))]
@@ -374,8 +388,8 @@ mod tests {
                 crop_pct: 0.875,
                 crop_mode: CropMode::Squash,
                 interpolation: Interpolation::Bilinear,
-                mean: [0.1, 0.2, 0.3],
-                std: [0.4, 0.5, 0.6],
+                mean: vec![0.1, 0.2, 0.3],
+                std: vec![0.4, 0.5, 0.6],
                 exif_orientation: false,
             }
         );
@@ -440,7 +454,7 @@ mod tests {
     fn is_refused_where_it_cannot_be_followed() {
         let (sizes, _) = micro_vit();
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let cases: [(&str, Value, &str); 27] = [
+        let cases: [(&str, Value, &str); 29] = [
             ("/architecture", Value::Null, "it has no `architecture`"),
             (
                 "/architecture",
@@ -468,7 +482,17 @@ mod tests {
                 json!(true),
                 "has `model_args.qk_norm` true, where only false is supported for a ViT",
             ),
-            ("/model_args/in_chans", json!(1), "has in_chans 1"),
+            ("/model_args/in_chans", json!(1), "in_chans is 3, not 1"),
+            (
+                "/model_args/in_chans",
+                json!(5),
+                "mean: expected a number for each of 1 to 4 channels, found 5",
+            ),
+            (
+                "/model_args/in_chans",
+                json!(0),
+                "mean: expected a number for each of 1 to 4 channels, found 0",
+            ),
             (
                 "/model_args/init_values",
                 json!("small"),
@@ -524,8 +548,8 @@ mod tests {
             ("/pretrained_cfg/mean", Value::Null, "has no `mean`"),
             (
                 "/pretrained_cfg/mean",
-                json!([0.5]),
-                "has mean [0.5], where",
+                json!([]),
+                "has mean [], where a number for each channel, or one for all, is expected",
             ),
             ("/pretrained_cfg/std", json!([0, 1, 1]), "std"),
             (
@@ -541,7 +565,7 @@ mod tests {
             (
                 "/pretrained_cfg/input_size",
                 json!([3, 32, 64]),
-                "has input_size [3,32,64], where a square of 3 channels",
+                "has input_size [3,32,64], where the number of channels, and height and width of a square",
             ),
             (
                 "/pretrained_cfg/input_size",

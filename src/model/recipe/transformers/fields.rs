@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::config::{CHANNELS, Gelu};
+use crate::model::config::{Gelu, RGB_CHANNELS};
 use crate::model::recipe::arguments::{shown, side, whole};
 
 /// Holds the fields of a configuration.
@@ -105,8 +105,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Checks what is supported of every class here: three channels.
-    pub fn check(&self) -> Result<(), String> {
-        self.only("num_channels", &[CHANNELS.into()])
+    /// Reads the channels of an image, which every class here has by this name.
+    pub fn in_chans(&self) -> Result<usize, String> {
+        Ok(self.number("num_channels")?.unwrap_or(RGB_CHANNELS))
     }
 }

@@ -9,7 +9,7 @@ use super::classes::Class;
 use super::fields::Fields;
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
-use crate::model::config::CHANNELS;
+use crate::model::config::RGB_CHANNELS;
 use crate::model::recipe::arguments::{side, whole};
 use crate::model::recipe::sources::{Said, Source};
 use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
@@ -28,9 +28,9 @@ struct Processor {
     /// The number that Pillow has for the filter.
     resample: usize,
     /// The mean of each channel.
-    mean: [f32; CHANNELS],
+    mean: [f32; RGB_CHANNELS],
     /// The deviation of each channel.
-    std: [f32; CHANNELS],
+    std: [f32; RGB_CHANNELS],
     /// In what its values differ from those that are made here, where they do.
     differs: Option<&'static str>,
 }
@@ -44,8 +44,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 2,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     Processor {
@@ -55,8 +55,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: true,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     Processor {
@@ -66,8 +66,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     CLIP,
@@ -93,8 +93,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
 ];
@@ -166,14 +166,31 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
         .truth("do_normalize")
         .map_err(problem)?
         .unwrap_or(true);
-    let channels = |name: &str, without: f32, untold| -> Said<[f32; CHANNELS]> {
+    let in_chans = source.architecture.in_chans();
+    if in_chans != RGB_CHANNELS {
+        let no_rgb = fields.only("do_convert_rgb", &[false.into()]);
+        no_rgb.map_err(problem)?;
+    }
+    let channels = |name: &str, without: f32, untold: [f32; RGB_CHANNELS]| -> Said<Vec<f32>> {
         if !normalizes {
-            return Some(Ok([without; CHANNELS]));
+            return Some(Ok(vec![without; in_chans]));
         }
-        let read = fields.read(name, "a list of three numbers", |value| {
-            <[f32; CHANNELS]>::deserialize(value).ok()
+        let expected = format!("a number, or as many as channels ({in_chans}),");
+        let read = fields.read(name, &expected, |value| {
+            let each = || Vec::<f32>::deserialize(value).ok();
+            let all = |all: f64| Some(vec![all as f32; in_chans]);
+            let told = value.as_f64().map_or_else(each, all)?;
+            (told.len() == in_chans).then_some(told)
         });
-        Some(read.map(|read| read.unwrap_or(untold)).map_err(says))
+        Some(
+            match read {
+                Ok(None) if in_chans != RGB_CHANNELS => {
+                    Err(format!("has no {name}, where {expected} is expected"))
+                }
+                read => read.map(|read| read.unwrap_or(untold.to_vec())),
+            }
+            .map_err(says),
+        )
     };
     Ok(Source {
         image_size: Some(image_size),
