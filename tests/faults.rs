@@ -311,7 +311,7 @@ fn quantized_logits(model: &Container, metric: Metric) -> Vec<(Vec<f32>, Vec<f32
     let Architecture::Vit(config) = &resolved.architecture else {
         panic!("a ViT");
     };
-    let pixels = 3 * config.image_size.pow(2);
+    let pixels = config.in_chans * config.image_size.pixels();
     let images: Vec<Vec<f32>> = (0..2)
         .map(|image| {
             (0..pixels)
@@ -485,7 +485,25 @@ fn image_sizes_that_the_model_does_not_take() {
         ];
         scene.fails(run, INPUT, &says);
     }
-    for size in ["36", "0", "18446744073709551615"] {
+    // As many patches as there are positions, but in another grid.
+    for run in both("16x64") {
+        let says = [
+            "model.safetensors",
+            "image_size 16x64: its positions are for images of 32 pixels, not 16x64",
+            "`--interpolate-positions`",
+        ];
+        scene.fails(run, INPUT, &says);
+    }
+    for size in ["", "32x", "x32", "32,32", "32x32x32", "large"] {
+        for run in both(size) {
+            let says = [
+                "--image-size",
+                "expected pixels as in 224, or height and width as in 96x64",
+            ];
+            scene.fails(run, USAGE, &says);
+        }
+    }
+    for size in ["36", "32x36", "36x32", "0", "18446744073709551615"] {
         for run in both(size) {
             let run = run.flag("--interpolate-positions");
             let says = ["--image-size: image_size", size];
@@ -495,6 +513,14 @@ fn image_sizes_that_the_model_does_not_take() {
 
     let swin = here("tests/golden/swin_micro.safetensors");
     scene.write("model.safetensors", std::fs::read(swin).unwrap());
+    for run in both("56x48") {
+        let run = run.flag("--interpolate-positions");
+        let says = [
+            "--image-size",
+            "image_size is 56x48, where only squares are supported",
+        ];
+        scene.fails(run, USAGE, &says);
+    }
     for run in both("48") {
         let run = run.flag("--interpolate-positions");
         let says = [
@@ -1432,7 +1458,7 @@ fn no_flipped_bit_of_a_header_panics() {
             continue;
         };
         // What is accepted can be run.
-        let pixels = 3 * quantized.architecture.image_size().pow(2);
+        let pixels = quantized.architecture.input_len();
         let mut model = Model::quantized(&Device::cpu(), &quantized).unwrap();
         model.logits(&[vec![0.5; pixels]]).unwrap();
         accepted += 1;

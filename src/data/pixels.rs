@@ -14,8 +14,8 @@ pub(super) struct Pixels<'a> {
 }
 
 impl<'a> Pixels<'a> {
-    /// Returns the pixels of `image`, which has 8 bits a value, as Pillow's `convert` gives them: `L`, `LA`, `RGB` or `RGBA`,
-    /// by the number of channels.
+    /// Returns the pixels of `image`, which has 8 bits a value, as Pillow's `convert` gives them: `L`, `LA`, `RGB` or
+    /// `RGBA`, by the number of channels.
     pub fn of(image: &'a DynamicImage, channels: usize) -> Self {
         let values = match (channels, image) {
             (3, DynamicImage::ImageRgb8(image)) => Cow::Borrowed(&image.as_raw()[..]),
@@ -68,7 +68,7 @@ impl<'a> Pixels<'a> {
                 interpolation,
             )
         };
-        let has_alpha = self.channels % 2 == 0;
+        let has_alpha = self.channels.is_multiple_of(2);
         if !has_alpha || from == (width, height) {
             return window(&self.values);
         }

@@ -3,6 +3,7 @@
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
+use super::image_size::ImageSize;
 use super::pixels::Pixels;
 pub use super::resample::Interpolation;
 
@@ -17,17 +18,18 @@ pub const MAX_CHANNELS: usize = 4;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// Width and height of the network's input, in pixels.
-    pub image_size: usize,
-    /// The share of the resized image's short side that the crop keeps.
+    /// Height and width of the network's input.
+    pub image_size: ImageSize,
+    /// The share of the resized image's short side that the crop keeps; where the input isn't a square, of the side
+    /// that the crop takes more of.
     pub crop_pct: f64,
     /// What the resize before the crop makes of the image's aspect.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crop_mode: CropMode,
     /// How pixels are interpolated when the image is resized.
     pub interpolation: Interpolation,
-    /// Mean of each channel, for values from 0 to 1. There are as many channels as means: grey, grey and alpha, red, green
-    /// and blue, or these and alpha.
+    /// Mean of each channel, for values from 0 to 1. There are as many channels as means: grey, grey and alpha, red,
+    /// green and blue, or these and alpha.
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, for values from 0 to 1.
     pub std: Vec<f32>,
@@ -42,10 +44,11 @@ pub struct Preprocessing {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CropMode {
-    /// It is kept: the short side gets the length that is asked for.
+    /// It is kept: the short side gets the length that is asked for, or, where the input isn't a square, each side at
+    /// least what is asked for.
     #[default]
     Center,
-    /// The image becomes a square, as in transformers' processors of ViT, DeiT and Swin.
+    /// The image gets the input's aspect, as in transformers' processors of ViT, DeiT and Swin.
     Squash,
     /// It is kept, and a crop that can't be in the middle begins a pixel before it, as in transformers' processor of DINOv2.
     Floor,
@@ -102,7 +105,7 @@ impl Choices {
 }
 
 /// Returns a number for each channel, where a single one is that of all.
-pub fn of_each(told: &[f32], channels: usize) -> Vec<f32> {
+fn of_each(told: &[f32], channels: usize) -> Vec<f32> {
     match told {
         [all] => vec![*all; channels],
         _ => told.to_vec(),
@@ -115,7 +118,9 @@ impl Preprocessing {
     /// # Errors
     /// What was expected of the field and what was found.
     pub fn validate(&self) -> Result<(), String> {
-        if !(1..=MAX_IMAGE_SIZE).contains(&self.image_size) {
+        let ImageSize { height, width } = self.image_size;
+        let sides = 1..=MAX_IMAGE_SIZE;
+        if !sides.contains(&height) || !sides.contains(&width) {
             return Err(format!(
                 "image_size: expected 1 to {MAX_IMAGE_SIZE} pixels, found {}",
                 self.image_size
@@ -125,6 +130,12 @@ impl Preprocessing {
             return Err(format!(
                 "crop_pct: expected {MIN_CROP_PCT} to 1, found {}",
                 self.crop_pct
+            ));
+        }
+        if self.crop_mode == CropMode::Floor && height != width {
+            return Err(format!(
+                "crop_mode: expected center or squash for images of {} pixels, found floor",
+                self.image_size
             ));
         }
         if !self.mean.iter().all(|mean| mean.is_finite()) {
@@ -167,13 +178,13 @@ impl Preprocessing {
         self.mean.len()
     }
 
-    /// Returns the network's input for `image`: `[channels, image_size, image_size]`, a plane for each channel. One is grey,
-    /// two are grey and alpha, three red, green and blue, four these and alpha, as of Pillow's `convert` to `L`, `LA`, `RGB`
-    /// and `RGBA`.
+    /// Returns the network's input for `image`: `[channels, height, width]`, a plane for each channel. One is grey,
+    /// two are grey and alpha, three red, green and blue, four these and alpha, as of Pillow's `convert` to `L`, `LA`,
+    /// `RGB` and `RGBA`.
     ///
-    /// The short side, or both where the image is squashed, are resized to `floor(image_size / crop_pct)`, the centre
-    /// is cut out, and each value becomes `(value / 255 - mean) / std`. Resized pixels equal
-    /// Pillow's.
+    /// The short side, or both where the image is squashed, are resized to `floor(image_size / crop_pct)`; where the
+    /// input isn't a square, both to at least that. Then the centre is cut out, and each value becomes
+    /// `(value / 255 - mean) / std`. Resized pixels equal Pillow's.
     ///
     /// # Panics
     /// If `image` has no pixels (no image that [`load`](super::image_file::load) returns is
@@ -195,33 +206,41 @@ impl Preprocessing {
 
     fn resize_and_crop(&self, image: &DynamicImage) -> Vec<u8> {
         let (width, height) = self.resized(image.width() as usize, image.height() as usize);
-        let centre = |length: usize| {
-            let margin = (length - self.image_size) as f64 / 2.0;
+        let centre = |length: usize, kept: usize| {
+            let margin = (length - kept) as f64 / 2.0;
             let start = match self.crop_mode {
                 CropMode::Floor => margin.floor(),
                 // torchvision's `int(round((length - crop) / 2.0))`; Python rounds halves to even.
                 CropMode::Center | CropMode::Squash => margin.round_ties_even(),
             } as usize;
-            start..start + self.image_size
+            start..start + kept
         };
         Pixels::of(image, self.channels()).resized_window(
             (width, height),
-            centre(width),
-            centre(height),
+            centre(width, self.image_size.width),
+            centre(height, self.image_size.height),
             self.interpolation,
         )
     }
 
     /// Returns width and height after the resize, before the crop.
     fn resized(&self, width: usize, height: usize) -> (usize, usize) {
-        let short = (self.image_size as f64 / self.crop_pct).floor() as usize;
+        let before_crop = |kept: usize| (kept as f64 / self.crop_pct).floor() as usize;
+        let tall = before_crop(self.image_size.height);
+        let wide = before_crop(self.image_size.width);
         // torchvision's `int(size * long / short)`: the product is exact, one division, truncated.
         let long =
-            |long_in: usize, short_in: usize| ((short * long_in) as f64 / short_in as f64) as usize;
+            |long_in: usize, short_in: usize| ((tall * long_in) as f64 / short_in as f64) as usize;
         match self.crop_mode {
-            CropMode::Squash => (short, short),
-            _ if width <= height => (short, long(height, width)),
-            _ => (long(width, height), short),
+            CropMode::Squash => (wide, tall),
+            // timm's `ResizeKeepRatio`; Python rounds halves to even.
+            _ if wide != tall => {
+                let ratio = (height as f64 / tall as f64).min(width as f64 / wide as f64);
+                let resized = |length: usize| (length as f64 / ratio).round_ties_even() as usize;
+                (resized(width), resized(height))
+            }
+            _ if width <= height => (tall, long(height, width)),
+            _ => (long(width, height), tall),
         }
     }
 }
@@ -245,7 +264,7 @@ mod tests {
 
     fn preprocessing(image_size: usize, crop_pct: f64) -> Preprocessing {
         Preprocessing {
-            image_size,
+            image_size: image_size.into(),
             crop_pct,
             crop_mode: CropMode::Center,
             interpolation: Interpolation::Bicubic,
@@ -351,7 +370,7 @@ mod tests {
             let name = format!("{} {:?}", case.image, case.preprocessing);
             assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
         }
-        assert_eq!(cases.len(), 132);
+        assert_eq!(cases.len(), 308);
     }
 
     #[test]
@@ -382,7 +401,7 @@ mod tests {
             change(&mut changed);
             changed.validate().unwrap_err()
         };
-        assert!(with(|p| p.image_size = 0).contains("image_size: expected 1 to 4096"));
+        assert!(with(|p| p.image_size = 0.into()).contains("image_size: expected 1 to 4096"));
         assert!(with(|p| p.crop_pct = 1.1).contains("crop_pct: expected 0.1 to 1, found 1.1"));
         assert!(with(|p| p.crop_pct = f64::NAN).contains("crop_pct"));
         assert!(with(|p| p.mean[1] = f32::INFINITY).contains("mean"));

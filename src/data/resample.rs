@@ -37,8 +37,8 @@ pub struct Taps<Weight> {
     pub weights: Vec<Weight>,
 }
 
-/// Computes the pixels `columns` x `rows` of an image resized to `width` x `height`. `values` are its pixels, interleaved,
-/// and `from` its width and height.
+/// Computes the pixels `columns` x `rows` of an image resized to `width` x `height`. `values` are its pixels,
+/// interleaved, and `from` its width and height.
 ///
 /// Only the window is computed: each output pixel depends on its own taps alone, so the result is
 /// the one of resizing everything and cropping, and an extreme aspect ratio costs no more than a

@@ -706,7 +706,7 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 9, image::Rgb([255; 3]));
         image.save(dir.path().join("a.png")).unwrap();
         let preprocessing = Preprocessing {
-            image_size: 4,
+            image_size: 4.into(),
             crop_pct: 1.0,
             crop_mode: CropMode::Center,
             interpolation: Interpolation::Bilinear,

@@ -62,7 +62,7 @@ fn tokens(stage: &Stage) -> Shape {
 fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
     let grid = PatchGrid {
         channels: config.in_chans,
-        image_size: config.image_size,
+        image_size: [config.image_size; 2],
         patch_size: config.patch_size,
     };
     let patches = pixels.patches(grid).linear("patch_embed.proj", config.dim);
@@ -100,7 +100,7 @@ fn block(config: &SwinConfig, index: usize, shift: usize, name: String) -> Block
         bias: Some(WindowBias {
             bias: match config.v2 {
                 true => continuous_bias(&name, window, config.pretrained_window(index), heads),
-                false => bias(&name, window, 0, heads),
+                false => bias(&name, [window; 2], 0, heads),
             },
             mask: Parameter::constant(move || mask(padded, window, shift, apart)),
         }),

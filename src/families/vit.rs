@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// last block's part: every graph has products.
 pub fn graphs(config: &VitConfig) -> Vec<Graph> {
     let pixels = Shape {
-        rows: config.in_chans * config.image_size,
-        width: config.image_size,
+        rows: config.in_chans * config.image_size.height,
+        width: config.image_size.width,
     };
     let tokens = Shape {
         rows: config.tokens(),
@@ -111,7 +111,7 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
     };
     let grid = PatchGrid {
         channels: config.in_chans,
-        image_size: config.image_size,
+        image_size: config.image_size.into(),
         patch_size: config.patch_size,
     };
     let (patches, layer) = (pixels.patches(grid), "patch_embed.proj");

@@ -23,7 +23,8 @@ IMAGES = [
     "formats/frame-in-transparent-screen/plain.gif",
 ]
 # The size of the input, the share that the crop keeps, and whether the aspect is kept.
-SIZES = [((16, 16), 0.9, "center"), ((16, 16), 0.9, "squash")]
+SIZES = [((8, 8), 0.9, "center"), ((8, 8), 0.9, "squash")]
+SIZES += [((8, 12), 0.9, "center"), ((12, 8), 0.8, "center"), ((5, 16), 1.0, "center"), ((12, 8), 0.9, "squash")]
 # No resize at all, where a colour isn't multiplied with alpha.
 SIZES += [((13, 13), 1.0, "center")]
 

@@ -25,9 +25,8 @@ const MAX_DECODED_BYTES: u64 = 512 << 20;
 
 /// Decodes the `bytes` of an image file to 8 bits a value: grey or RGB, with alpha where the file has it.
 ///
-/// The format is told by the content, not by the name. 16 bits become 8, CMYK and palettes become RGB; of a GIF it is the
-/// first frame. With
-/// `exif_orientation` the picture is turned as its EXIF segment says. Without it only a TIFF is,
+/// The format is told by the content, not by the name. 16 bits become 8, CMYK and palettes become RGB; of a GIF it is
+/// the first frame. With `exif_orientation` the picture is turned as its EXIF segment says. Without it only a TIFF is,
 /// because torchvision's image folders, and so the published accuracies, have it like that.
 ///
 /// # Errors
@@ -55,10 +54,11 @@ fn decode_other(
     format: ImageFormat,
 ) -> std::result::Result<(DynamicImage, Orientation), String> {
     let broken = |problem: ImageError| format!("can't decode this {format:?}: {problem}");
-    let mut has_alpha = true;
+    // Whatever is there besides colours.
+    let mut is_alpha = true;
     match format {
         ImageFormat::WebP => check_riff_length(bytes)?,
-        ImageFormat::Tiff => has_alpha = tiff::check(bytes)?,
+        ImageFormat::Tiff => is_alpha = tiff::check(bytes)?,
         _ => {}
     }
     let mut limits = Limits::no_limits();
@@ -81,7 +81,7 @@ fn decode_other(
     };
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     let image = to_8_bits(image);
-    let image = match has_alpha {
+    let image = match is_alpha {
         true => image,
         false => image.into_rgb8().into(),
     };

@@ -5,8 +5,8 @@ use ::tiff::decoder::Decoder;
 use ::tiff::tags::Tag;
 use std::io::Cursor;
 
-/// Refuses kinds of TIFF that would come out wrong, by the tags of the first image. Says whether what it has besides colours
-/// is alpha: other things are left out, as by Pillow.
+/// Refuses kinds of TIFF that would come out wrong, by the tags of the first image. Says whether what it has besides
+/// colours is alpha: other things are left out, as by Pillow.
 pub(super) fn check(bytes: &[u8]) -> Result<bool, String> {
     let broken = |problem: TiffError| format!("can't decode this Tiff: {problem}");
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(broken)?;

@@ -7,6 +7,7 @@ mod vit;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::MAX_CHANNELS;
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
@@ -15,7 +16,7 @@ use crate::text::abridged;
 
 pub use crate::format::Gelu;
 pub use kinds::check_kind;
-pub use swin::{Stage, SwinConfig};
+pub use swin::{Stage, SwinConfig, square};
 pub use vit::{GlobalPool, VitConfig};
 
 /// Limits a size (pixels, heads, classes): products of three of them can't overflow.
@@ -122,12 +123,17 @@ impl Architecture {
         tensors.iter().map(|(_, shape)| count(shape)).sum()
     }
 
-    /// Returns width and height of the input, in pixels.
-    pub fn image_size(&self) -> usize {
+    /// Returns height and width of the input.
+    pub fn image_size(&self) -> ImageSize {
         match self {
             Self::Vit(config) => config.image_size,
-            Self::Swin(config) => config.image_size,
+            Self::Swin(config) => config.image_size.into(),
         }
+    }
+
+    /// Counts the values of an image, in all channels.
+    pub fn input_len(&self) -> usize {
+        self.in_chans() * self.image_size().pixels()
     }
 
     /// Counts the channels of the input.
@@ -194,9 +200,10 @@ impl Architecture {
     /// Returns this architecture for images of another size.
     ///
     /// # Errors
-    /// What speaks against the size: that patches don't fill it, or that a Swin's windows or a BEiT's patches would be
-    /// others, since tables of relative positions are not resized.
-    pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+    /// What speaks against the size: that patches don't fill it, that it isn't a square, where a Swin takes these only,
+    /// or that a Swin's windows or a BEiT's patches would be others, since tables of relative positions are not
+    /// resized.
+    pub fn with_image_size(&self, image_size: ImageSize) -> std::result::Result<Self, String> {
         match self {
             _ if image_size == self.image_size() => Ok(self.clone()),
             Self::Vit(config) => config.with_image_size(image_size).map(Self::Vit),
@@ -219,6 +226,15 @@ impl Architecture {
     /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size, or if
     /// no network has these sizes.
     pub fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
+        self.fitted_from(weights, told_by, self.image_size())
+    }
+
+    /// Returns what [`fitted`](Self::fitted) does, where the positions in `weights` are for images of size `stored` if
+    /// that has as many patches as there are.
+    ///
+    /// # Errors
+    /// Those of [`fitted`](Self::fitted).
+    pub fn fitted_from(&self, weights: &Weights, told_by: &str, stored: ImageSize) -> Result<Self> {
         let found = Family::of(weights);
         let same_family = if found == self.family() {
             Ok(())
@@ -231,7 +247,7 @@ impl Architecture {
                 Error::input(weights.path(), format!("doesn't fit {told_by}: {problem}"))
             })?;
         match self {
-            Self::Vit(config) => config.fitted(weights, told_by).map(Self::Vit),
+            Self::Vit(config) => config.fitted_from(weights, told_by, stored).map(Self::Vit),
             Self::Swin(config) => config.fitted(weights, told_by).map(Self::Swin),
         }
     }

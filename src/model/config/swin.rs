@@ -7,6 +7,7 @@ use super::{
     classes_within, divisible, is_absent, is_rgb, patch_within, positive_eps, rgb_channels,
     same_sizes, scaled, sizes, within,
 };
+use crate::data::image_size::ImageSize;
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 
@@ -25,7 +26,8 @@ pub struct SwinConfig {
     pub image_size: usize,
     /// Width and height of a patch, in pixels.
     pub patch_size: usize,
-    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this name.
+    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this
+    /// name.
     #[serde(skip_serializing_if = "is_rgb")]
     pub in_chans: usize,
     /// Width and height of a window, in tokens.
@@ -207,7 +209,11 @@ impl SwinConfig {
     /// # Errors
     /// A size that no Swin of these sizes has; a stage whose windows would become smaller or larger with the image, so that
     /// its tables of relative positions wouldn't fit. A Swin V2's biases are computed for any window.
-    pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+    pub(super) fn with_image_size(
+        &self,
+        image_size: ImageSize,
+    ) -> std::result::Result<Self, String> {
+        let image_size = square(image_size)?;
         let changed = Self {
             image_size,
             ..self.clone()
@@ -453,6 +459,18 @@ impl SwinConfig {
     }
 }
 
+/// Returns the side of a Swin's images.
+///
+/// # Errors
+/// Sides of two lengths, which are not supported.
+pub fn square(image_size: ImageSize) -> std::result::Result<usize, String> {
+    image_size.side().ok_or_else(|| {
+        format!(
+            "image_size is {image_size}, where only squares are supported for a Swin transformer"
+        )
+    })
+}
+
 /// Says whether a tensor follows from the sizes: buffers that timm no longer stores.
 fn is_derived(name: &str) -> bool {
     [
@@ -667,7 +685,7 @@ mod tests {
             window: 4,
             ..v2.clone()
         };
-        for told in [&v2, &other, &v2.with_image_size(48).unwrap()] {
+        for told in [&v2, &other, &v2.with_image_size(48.into()).unwrap()] {
             let told = Architecture::Swin(told.clone());
             assert_eq!(told.fitted(&weights, "the test").unwrap(), told);
         }
@@ -770,8 +788,8 @@ mod tests {
     #[test]
     fn another_image_size_must_have_the_same_windows() {
         let swin = Architecture::Swin(micro());
-        assert_eq!(swin.with_image_size(56).unwrap(), swin);
-        let larger = |image_size| match swin.with_image_size(image_size).unwrap() {
+        assert_eq!(swin.with_image_size(56.into()).unwrap(), swin);
+        let larger = |image_size| match swin.with_image_size(ImageSize::from(image_size)).unwrap() {
             Architecture::Swin(config) => config.stages(),
             other => panic!("{other:?}"),
         };
@@ -789,14 +807,14 @@ mod tests {
         assert_eq!([first.tokens(), second.tokens()], [225, 64]);
         assert_eq!([second.shift(0), second.shift(1)], [0, 3]);
 
-        let problem = swin.with_image_size(48).unwrap_err();
+        let problem = swin.with_image_size(48.into()).unwrap_err();
         assert!(
             problem.starts_with(
                 "images of 48 pixels have windows of 6 tokens in stage 1, where this Swin transformer has 7,"
             ),
             "{problem}"
         );
-        let problem = swin.with_image_size(58).unwrap_err();
+        let problem = swin.with_image_size(58.into()).unwrap_err();
         assert!(
             problem.contains("58 is not divisible by patch_size 4"),
             "{problem}"

@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, Family, GlobalPool, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, GlobalPool, RGB_CHANNELS, SwinConfig, VitConfig};
 
 /// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -31,7 +32,7 @@ pub(super) struct Source {
     pub outputs: Option<usize>,
     /// timm's tag of the weights, which tells their data set, if the recipe's name was given for them.
     pub tag: Option<String>,
-    pub image_size: Said<usize>,
+    pub image_size: Said<ImageSize>,
     pub crop_pct: Said<f64>,
     pub crop_mode: Said<CropMode>,
     pub interpolation: Said<Interpolation>,
@@ -253,14 +254,22 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     Err(Error::setting(Setting::Recipe, problem))
 }
 
+/// Words the channels of an image where they aren't those of a photo.
+fn channels(in_chans: usize) -> String {
+    match in_chans {
+        RGB_CHANNELS => String::new(),
+        other => format!(" {other} channels,"),
+    }
+}
+
 /// Describes the network by what shows in the tensors, and what doesn't.
 fn described(weights: &Weights) -> Result<String> {
     Ok(match Family::of(weights) {
         Family::Vit => {
             // One head divides every width.
-            let sizes = VitConfig::from_shapes(weights, 1)?;
+            let sizes = VitConfig::from_shapes(weights, 1, &[])?;
             format!(
-                "a{} ViT with{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
+                "a{} ViT with{}{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
@@ -273,6 +282,7 @@ fn described(weights: &Weights) -> Result<String> {
                     ""
                 },
                 if sizes.gated_mlp { " gated MLPs," } else { "" },
+                channels(sizes.in_chans),
                 if sizes.pre_norm {
                     " a norm before its blocks,"
                 } else {
@@ -308,8 +318,12 @@ fn described(weights: &Weights) -> Result<String> {
                 true => (" V2", String::new(), "the windows' and the image's size"),
             };
             format!(
-                "a Swin transformer{version} with {} features, {:?} blocks, {:?} heads{windows} and patches of {} pixels, and {unseen} and preprocessing",
-                sizes.dim, sizes.depths, sizes.heads, sizes.patch_size,
+                "a Swin transformer{version} with{} {} features, {:?} blocks, {:?} heads{windows} and patches of {} pixels, and {unseen} and preprocessing",
+                channels(sizes.in_chans),
+                sizes.dim,
+                sizes.depths,
+                sizes.heads,
+                sizes.patch_size,
             )
         }
     })

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::architectures::named;
-use super::arguments::{Arguments, Class, shown, side, whole};
+use super::arguments::{Arguments, Class, image_size, shown, whole};
 use super::sources::{Otherwise, Said, Source};
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, Family, Gelu, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, Gelu, SwinConfig, VitConfig, square};
 
 /// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
 /// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
@@ -128,7 +129,7 @@ impl TimmConfig {
         // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`). One that
         // takes any size is then fed images of `input_size` nevertheless.
         let (in_chans, input_size) = input.size()?.unzip();
-        let mut img_size = arguments.side("img_size")?;
+        let mut img_size = arguments.image_size("img_size")?;
         if arguments.any_image_size() && input_size.is_some() {
             img_size = None;
         }
@@ -148,10 +149,12 @@ impl TimmConfig {
                         "names architecture `{name}`, which is none of timm's that can be run here, and has no `model_args.num_heads`, which the tensors don't show"
                     )
                 })?;
-                Architecture::Vit(VitConfig::from_shapes(weights, heads)?)
+                let likely: Vec<_> = built_for.into_iter().collect();
+                Architecture::Vit(VitConfig::from_shapes(weights, heads, &likely)?)
             }
             (None, Family::Swin) => {
-                Architecture::Swin(SwinConfig::from_shapes(weights, built_for)?)
+                let side = built_for.map(square).transpose()?;
+                Architecture::Swin(SwinConfig::from_shapes(weights, side)?)
             }
         };
         let architecture = arguments.applied_to(sizes, built_for, in_chans)?;
@@ -211,12 +214,12 @@ fn said<T>(
 }
 
 impl PretrainedCfg {
-    /// Returns channels and side of the input, if they are told.
-    fn size(&self) -> std::result::Result<Option<(usize, usize)>, String> {
-        let expected = "the number of channels, and height and width of a square";
+    /// Returns channels and size of the input, if they are told.
+    fn size(&self) -> std::result::Result<Option<(usize, ImageSize)>, String> {
+        let expected = "the number of channels, height and width";
         let size = said("input_size", &self.input_size, expected, |value| {
             let (channels, sides) = value.as_array()?.split_first()?;
-            Some((whole(channels)?, side(&Value::from(sides))?))
+            Some((whole(channels)?, image_size(&Value::from(sides))?))
         });
         size.transpose()
     }
@@ -239,8 +242,8 @@ impl PretrainedCfg {
     }
 }
 
-/// Reads a number for each channel. A single one is that of all, and where there are as many as other images have channels,
-/// their mean is, as in timm, which the user is told.
+/// Reads a number for each channel. A single one is that of all, and where there are as many as other images have
+/// channels, their mean is, as in timm, which the user is told.
 fn of_channels(name: &str, field: &Option<Value>, channels: usize, path: &Path) -> Said<Vec<f32>> {
     let expected = "a number for each channel, or one for all,";
     let told = said(name, field, expected, |value| {
@@ -314,8 +317,13 @@ mod tests {
                 let expected: BTreeMap<_, _> =
                     architecture.expected_tensors().into_iter().collect();
                 assert_eq!(expected, case.tensors, "{config}");
-                let size = &config["pretrained_cfg"]["input_size"][2];
-                assert_eq!(architecture.image_size() as u64, *size, "{config}");
+                let size = &config["pretrained_cfg"]["input_size"];
+                let ImageSize { height, width } = architecture.image_size();
+                assert_eq!(
+                    json!([architecture.in_chans(), height, width]),
+                    *size,
+                    "{config}"
+                );
                 continue;
             };
             // By its tensors, or by its config.json where a network that can be run has the same ones.
@@ -384,7 +392,7 @@ mod tests {
         assert_eq!(
             resolved.preprocessing,
             Preprocessing {
-                image_size: 32,
+                image_size: 32.into(),
                 crop_pct: 0.875,
                 crop_mode: CropMode::Squash,
                 interpolation: Interpolation::Bilinear,
@@ -433,7 +441,7 @@ mod tests {
             panic!("a ViT");
         };
         let sizes = Architecture::Vit(VitConfig {
-            image_size: 64,
+            image_size: 64.into(),
             depth: 1,
             ..sizes
         });
@@ -446,7 +454,7 @@ mod tests {
             config["model_args"] = args;
             let resolved = file.beside(&config).unwrap();
             assert_eq!(resolved.architecture, sizes);
-            assert_eq!(resolved.preprocessing.image_size, 64);
+            assert_eq!(resolved.preprocessing.image_size, 64.into());
         }
     }
 
@@ -454,7 +462,7 @@ mod tests {
     fn is_refused_where_it_cannot_be_followed() {
         let (sizes, _) = micro_vit();
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let cases: [(&str, Value, &str); 29] = [
+        let cases: [(&str, Value, &str); 30] = [
             ("/architecture", Value::Null, "it has no `architecture`"),
             (
                 "/architecture",
@@ -486,12 +494,12 @@ mod tests {
             (
                 "/model_args/in_chans",
                 json!(5),
-                "mean: expected a number for each of 1 to 4 channels, found 5",
+                "has in_chans 5, where 1 to 4",
             ),
             (
                 "/model_args/in_chans",
                 json!(0),
-                "mean: expected a number for each of 1 to 4 channels, found 0",
+                "has in_chans 0, where 1 to 4",
             ),
             (
                 "/model_args/init_values",
@@ -538,7 +546,7 @@ mod tests {
             (
                 "/model_args/img_size",
                 json!([32, 64]),
-                "has `model_args.img_size` [32,64], where a number, or height and width of a square",
+                "input_size is 32, but model_args.img_size says 32x64",
             ),
             (
                 "/model_args/num_classes",
@@ -565,7 +573,12 @@ mod tests {
             (
                 "/pretrained_cfg/input_size",
                 json!([3, 32, 64]),
-                "has input_size [3,32,64], where the number of channels, and height and width of a square",
+                "input_size is 32x64, but model_args.img_size says 32",
+            ),
+            (
+                "/pretrained_cfg/input_size",
+                json!([3, 32]),
+                "has input_size [3,32], where the number of channels, height and width is expected",
             ),
             (
                 "/pretrained_cfg/input_size",
@@ -580,6 +593,29 @@ mod tests {
             let (blamed, message) = refusal(file.beside(&config));
             assert_eq!(blamed, Blamed::File, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_channels_are_averaged() {
+        let (mut sizes, _) = micro_vit();
+        let Architecture::Vit(vit) = &mut sizes else {
+            panic!("a ViT");
+        };
+        vit.in_chans = 2;
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let mut config = micro_vit_config();
+        config["model_args"]["in_chans"] = json!(2);
+        for (told, expected) in [
+            (json!([0.1, 0.2, 0.6]), [0.3, 0.3]),
+            (json!([0.25]), [0.25, 0.25]),
+            (json!(0.25), [0.25, 0.25]),
+            (json!([0.25, 0.5]), [0.25, 0.5]),
+        ] {
+            config["pretrained_cfg"]["mean"] = told;
+            let resolved = file.beside(&config).unwrap();
+            assert_eq!(resolved.preprocessing.mean, expected);
+            assert_eq!(resolved.preprocessing.channels(), 2);
         }
     }
 
@@ -604,7 +640,7 @@ mod tests {
             (&*resolved.name, &resolved.architecture),
             ("swin_micro", &sizes)
         );
-        assert_eq!(resolved.preprocessing.image_size, 56);
+        assert_eq!(resolved.preprocessing.image_size, 56.into());
         assert_eq!(resolved.preprocessing.mean, [0.1, 0.2, 0.3]);
 
         // The tensors have everything but the image's size.
@@ -613,7 +649,7 @@ mod tests {
         assert_eq!(file.beside(&config).unwrap().architecture, sizes);
         config["pretrained_cfg"]["input_size"] = json!([3, 112, 112]);
         let larger = file.beside(&config).unwrap();
-        assert_eq!(larger.architecture.image_size(), 112);
+        assert_eq!(larger.architecture.image_size(), 112.into());
     }
 
     #[test]

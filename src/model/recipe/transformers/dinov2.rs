@@ -46,7 +46,7 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
     let hidden = scaled(dim, fields.fraction("mlp_ratio")?.unwrap_or(4.0));
     let gated_mlp = fields.truth("use_swiglu_ffn")?.unwrap_or(false);
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(14),
         in_chans: fields.in_chans()?,
         dim,

@@ -9,7 +9,7 @@ pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
     fields.only("proj_bias", &[true.into()])?;
     fields.only("mlp_bias", &[true.into()])?;
     Ok(Architecture::Vit(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
         in_chans: fields.in_chans()?,
         dim: fields.number("hidden_size")?.unwrap_or(384),
@@ -63,7 +63,7 @@ mod tests {
             panic!("a ViT");
         };
         let expected = VitConfig {
-            image_size: 224,
+            image_size: 224.into(),
             qkv_bias: true,
             reg_tokens: 0,
             // timm pools the mean by default.

@@ -26,7 +26,7 @@ pub fn of_classes(fields: &Fields) -> Result<Architecture, String> {
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
         in_chans: fields.in_chans()?,
         dim: fields.number("hidden_size")?.unwrap_or(768),
