@@ -1,6 +1,6 @@
-// The pixels under each patch of an image as one row: [batch, channels, size, size] to
-// [batch, grid * grid, channels * patch * patch]. Patches go row by row over the image, a patch's pixels in the order of
-// a convolution's weight: channel, then line, then column.
+// The pixels under each patch of an image as one row: [batch, channels, height, width] to
+// [batch, rows * columns, channels * patch * patch]. Patches go row by row over the image, a patch's pixels in the
+// order of a convolution's weight: channel, then line, then column.
 //
 // One invocation copies one pixel; neighbours write neighbours.
 
@@ -8,10 +8,13 @@ struct Parameters {
     // Elements of the result.
     count: u32,
     channels: u32,
-    image_size: u32,
+    // Of an image, in pixels.
+    height: u32,
+    width: u32,
     patch_size: u32,
-    // Patches along one side of the image.
-    grid: u32,
+    // Of an image's patches.
+    rows: u32,
+    columns: u32,
 }
 
 @group(0) @binding(0) var<uniform> parameters: Parameters;
@@ -32,9 +35,9 @@ fn main(
     let pixels = p.patch_size * p.patch_size;
     let pixel = index % pixels;
     let channel = index / pixels % p.channels;
-    let patch_index = index / (pixels * p.channels) % (p.grid * p.grid);
-    let image = index / (pixels * p.channels * p.grid * p.grid);
-    let line = patch_index / p.grid * p.patch_size + pixel / p.patch_size;
-    let column = patch_index % p.grid * p.patch_size + pixel % p.patch_size;
-    out[index] = images[((image * p.channels + channel) * p.image_size + line) * p.image_size + column];
+    let patch_index = index / (pixels * p.channels) % (p.rows * p.columns);
+    let image = index / (pixels * p.channels * p.rows * p.columns);
+    let line = patch_index / p.columns * p.patch_size + pixel / p.patch_size;
+    let column = patch_index % p.columns * p.patch_size + pixel % p.patch_size;
+    out[index] = images[((image * p.channels + channel) * p.height + line) * p.width + column];
 }

@@ -244,7 +244,7 @@ impl Transformers {
     }
 }
 
-const TRANSFORMERS: [&str; 27] = [
+const TRANSFORMERS: [&str; 29] = [
     "vit",
     "deit",
     "deit_distilled",
@@ -272,6 +272,8 @@ const TRANSFORMERS: [&str; 27] = [
     "swin_features",
     "swin_v2_features",
     "vit_mae",
+    "vit_grey",
+    "dinov3_alpha",
 ];
 
 /// The relative error of the FP logits, or features, of `architecture` with a model's weights.
@@ -332,7 +334,7 @@ fn images_are_prepared_as_by_transformers_processors() {
     for name in TRANSFORMERS {
         let model = Transformers::open(name);
         let preprocessing = &model.resolved.preprocessing;
-        let plane = preprocessing.image_size.pow(2);
+        let plane = preprocessing.image_size.pixels();
         let found = load_all(&samples, preprocessing);
         for (found, expected) in found.into_iter().zip(model.answer("pixels")) {
             let found = found.unwrap();
@@ -687,7 +689,11 @@ fn what_of_transformers_is_not_supported_is_named() {
             "hidden_act `mish`, where `gelu`, `gelu_pytorch_tanh`, `quick_gelu`, `silu` or `relu`",
         ),
         ("qkv_bias", json!(false), "qkv_bias is true, not false"),
-        ("num_channels", json!(1), "has num_channels 1"),
+        (
+            "num_channels",
+            json!(1),
+            "has image_mean [0.5,0.5,0.5], where a number, or as many as channels (1), is expected",
+        ),
         ("head_dim", json!(7), "has head_dim 7 for 3 heads"),
         (
             "num_attention_heads",

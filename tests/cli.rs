@@ -539,8 +539,8 @@ fn a_vit_at_another_image_size() {
     let notice = "positions: resampled from images of 28 pixels to 36\n";
     assert!(stderr.contains(notice), "{stderr}");
     let quantized = QuantizedModel::open(&out).unwrap();
-    assert_eq!(quantized.architecture.image_size(), 36);
-    assert_eq!(quantized.preprocessing.image_size, 36);
+    assert_eq!(quantized.architecture.image_size(), 36.into());
+    assert_eq!(quantized.preprocessing.image_size, 36.into());
     // 9 by 9 patches and the class token.
     assert_eq!(quantized.floats["pos_embed"].len(), 82 * 64);
     let (weights, _) = demo(VIT);

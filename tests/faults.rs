@@ -9,7 +9,7 @@ mod program;
 use container::{Container, Tensor};
 use image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
 use program::{Outcome, Program, here, program};
-use ptq4vit_gpu::data::image_file::load_rgb;
+use ptq4vit_gpu::data::image_file;
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
@@ -311,7 +311,7 @@ fn quantized_logits(model: &Container, metric: Metric) -> Vec<(Vec<f32>, Vec<f32
     let Architecture::Vit(config) = &resolved.architecture else {
         panic!("a ViT");
     };
-    let pixels = 3 * config.image_size.pow(2);
+    let pixels = config.in_chans * config.image_size.pixels();
     let images: Vec<Vec<f32>> = (0..2)
         .map(|image| {
             (0..pixels)
@@ -485,7 +485,25 @@ fn image_sizes_that_the_model_does_not_take() {
         ];
         scene.fails(run, INPUT, &says);
     }
-    for size in ["36", "0", "18446744073709551615"] {
+    // As many patches as there are positions, but in another grid.
+    for run in both("16x64") {
+        let says = [
+            "model.safetensors",
+            "image_size 16x64: its positions are for images of 32 pixels, not 16x64",
+            "`--interpolate-positions`",
+        ];
+        scene.fails(run, INPUT, &says);
+    }
+    for size in ["", "32x", "x32", "32,32", "32x32x32", "large"] {
+        for run in both(size) {
+            let says = [
+                "--image-size",
+                "expected pixels as in 224, or height and width as in 96x64",
+            ];
+            scene.fails(run, USAGE, &says);
+        }
+    }
+    for size in ["36", "32x36", "36x32", "0", "18446744073709551615"] {
         for run in both(size) {
             let run = run.flag("--interpolate-positions");
             let says = ["--image-size: image_size", size];
@@ -495,6 +513,14 @@ fn image_sizes_that_the_model_does_not_take() {
 
     let swin = here("tests/golden/swin_micro.safetensors");
     scene.write("model.safetensors", std::fs::read(swin).unwrap());
+    for run in both("56x48") {
+        let run = run.flag("--interpolate-positions");
+        let says = [
+            "--image-size",
+            "image_size is 56x48, where only squares are supported",
+        ];
+        scene.fails(run, USAGE, &says);
+    }
     for run in both("48") {
         let run = run.flag("--interpolate-positions");
         let says = [
@@ -1122,7 +1148,17 @@ fn flags_out_of_range() {
         ("--seed", "-1", "invalid digit"),
         ("--alpha", "-1", "0 <= alpha < beta"),
         ("--crop-pct", "NaN", "expected 0.1 to 1"),
-        ("--mean", "0.5,0.5", "expected three numbers"),
+        (
+            "--mean",
+            "0.5,0.5",
+            "expected as many numbers as channels (3)",
+        ),
+        ("--mean", "1,2,3,4,5", "at most 4 channels, found 5"),
+        (
+            "--mean",
+            "0.5,",
+            "expected numbers as in 0.5,0.5,0.5, or one for all",
+        ),
         ("--std", "0.5,0,0.5", "above 0"),
         ("--interpolation", "nearest", "bicubic"),
         ("--memory-budget", "much", "as in 800MiB"),
@@ -1422,7 +1458,7 @@ fn no_flipped_bit_of_a_header_panics() {
             continue;
         };
         // What is accepted can be run.
-        let pixels = 3 * quantized.architecture.image_size().pow(2);
+        let pixels = quantized.architecture.input_len();
         let mut model = Model::quantized(&Device::cpu(), &quantized).unwrap();
         model.logits(&[vec![0.5; pixels]]).unwrap();
         accepted += 1;
@@ -1453,7 +1489,7 @@ fn no_flipped_bit_of_an_image_panics() {
         let file = std::fs::read(entry.unwrap().path()).unwrap();
         for copy in flipped(&file, file.len()) {
             std::fs::write(path("flipped"), copy).unwrap();
-            if let Ok(image) = load_rgb(&path("flipped"), false) {
+            if let Ok(image) = image_file::load(&path("flipped"), false) {
                 assert!(image.width() > 0 && image.height() > 0);
             }
         }

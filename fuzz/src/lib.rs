@@ -13,6 +13,7 @@ use container::Container;
 use edits::{EDIT, edited};
 use ptq4vit_gpu::data::class_names::{ClassName, ClassNames};
 use ptq4vit_gpu::data::image_file::decode;
+use ptq4vit_gpu::data::image_size::ImageSize;
 use ptq4vit_gpu::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use ptq4vit_gpu::data::samples::{label_entries, list_entries};
 use ptq4vit_gpu::device::Device;
@@ -24,7 +25,7 @@ use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::Architecture;
 use ptq4vit_gpu::model::recipe::{Beside, Recipe, Request, describe_beside, resolve, told_labels};
-use ptq4vit_gpu::model::{interpolate_positions, with_todays_names};
+use ptq4vit_gpu::model::with_todays_names;
 use ptq4vit_gpu::quant::{Preset, QuantizedModel};
 use ptq4vit_gpu::verify::{Report, compare};
 use std::collections::HashSet;
@@ -144,12 +145,13 @@ fn use_quantized(weights: &Weights) -> bool {
     let Ok(model) = QuantizedModel::read(weights) else {
         return false;
     };
-    let size = model.architecture.image_size();
-    if size <= RUN {
+    let (size, len) = (
+        model.architecture.image_size(),
+        model.architecture.input_len(),
+    );
+    if size.height.max(size.width) <= RUN {
         let mut model = Model::quantized(&Device::cpu(), &model).expect("a model that was checked");
-        let logits = model
-            .logits(&[vec![0.5; 3 * size * size]])
-            .expect("a CPU computes");
+        let logits = model.logits(&[vec![0.5; len]]).expect("a CPU computes");
         assert_eq!(logits[0].len(), model.answer().values());
     }
     true
@@ -194,7 +196,14 @@ pub fn recipe(input: &[u8]) {
             preprocessor: Some(("preprocessor_config.json".into(), text.to_owned())),
         };
         // As it is, and with --image-size; each with --interpolate-positions and without.
-        for image_size in [None, Some(6), Some(8), Some(4096)] {
+        let sizes: [Option<ImageSize>; 5] = [
+            None,
+            Some(6.into()),
+            Some(8.into()),
+            Some([8, 2].into()),
+            Some(4096.into()),
+        ];
+        for image_size in sizes {
             let mut weights = Weights::from_bytes(nowhere(), file).expect("a sound file");
             let request = Request {
                 image_size,
@@ -204,7 +213,8 @@ pub fn recipe(input: &[u8]) {
                 continue;
             };
             let _ = told.clone().fitted(&weights);
-            let _ = interpolate_positions(&mut weights, &told.architecture);
+            let mut told = told;
+            let _ = told.interpolate_positions(&mut weights);
             let _ = told.fitted(&weights);
         }
     }
@@ -268,18 +278,20 @@ pub fn image(input: &[u8]) {
 
 /// [`image`], and why the file was refused.
 pub fn decoded(input: &[u8]) -> Result<(), String> {
-    let preprocessing = Preprocessing {
-        image_size: 8,
+    let preprocessing = |channels| Preprocessing {
+        image_size: 8.into(),
         crop_pct: 0.9,
         crop_mode: CropMode::Center,
         interpolation: Interpolation::Bicubic,
-        mean: [0.5; 3],
-        std: [0.5; 3],
+        mean: vec![0.5; channels],
+        std: vec![0.5; channels],
         exif_orientation: true,
     };
-    let image = decode(input, preprocessing.exif_orientation)?;
-    let values = preprocessing.apply(&image);
-    assert_eq!(values.len(), 3 * 8 * 8);
-    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    let image = decode(input, true)?;
+    for channels in 1..=4 {
+        let values = preprocessing(channels).apply(&image);
+        assert_eq!(values.len(), channels * 8 * 8);
+        assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Files of networks that are as small as they can be and still have everything: a distilled ViT, a Swin with shifted
 //! windows and a merging, a DeiT III, a ViT that answers with features, one that pools two ways, the image towers of CLIP
-//! and SigLIP, DINOv3, BEiT, a Swin V2, a ViT with gated MLPs, and EVA-02.
+//! and SigLIP, DINOv3, BEiT, a Swin V2, a ViT with gated MLPs, EVA-02, and networks of grey images,
+//! of images with alpha and of images that aren't squares.
 
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::families::sites;
@@ -11,7 +12,7 @@ use ptq4vit_gpu::quant::{Calibration, Method, Preset, Provenance, QuantizedModel
 use std::collections::BTreeMap;
 
 /// As files tell them.
-pub const ARCHITECTURES: [&str; 12] = [
+pub const ARCHITECTURES: [&str; 15] = [
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"distilled":true}"#,
     r#"{"family":"swin","image_size":8,"patch_size":2,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"layer_scale":true,"no_embed_class":true}"#,
@@ -24,6 +25,9 @@ pub const ARCHITECTURES: [&str; 12] = [
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"rel_pos_bias":true,"layer_scale":true,"global_pool":"avg","fc_norm":true}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"gated_mlp":true,"act_layer":"silu"}"#,
     r#"{"family":"vit","image_size":4,"patch_size":2,"dim":8,"depth":1,"heads":2,"mlp_dim":5,"classes":3,"ref_feat_shape":3,"global_pool":"avg","fc_norm":true,"gated_mlp":true,"scale_mlp":true,"act_layer":"silu"}"#,
+    r#"{"family":"vit","image_size":4,"patch_size":2,"in_chans":1,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3}"#,
+    r#"{"family":"vit","image_size":[4,6],"patch_size":2,"dim":6,"depth":1,"heads":2,"mlp_dim":5,"classes":3}"#,
+    r#"{"family":"swin","image_size":8,"patch_size":2,"in_chans":4,"window":2,"dim":2,"depths":[2,1],"heads":[1,2],"mlp_ratio":1.5,"classes":3}"#,
 ];
 
 /// An FP checkpoint with random-looking values.
@@ -52,7 +56,7 @@ pub fn quantized(told: &str, preset: Preset) -> Vec<u8> {
     let mut method = Method::preset(preset, 5, 6, &sites).expect("sound widths");
     method.settings.candidates = 4;
     method.settings.rounds = 1;
-    let pixels = 3 * resolved.architecture.image_size().pow(2);
+    let pixels = resolved.architecture.input_len();
     let images: [Vec<f32>; 1] = [(0..pixels).map(|at| (at as f32).sin()).collect()];
     let calibration = Calibration::builder(&Device::cpu(), &weights, &resolved.architecture)
         .method(&method)

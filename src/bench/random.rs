@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::file::weights::{TensorData, Weights, to_bytes};
-use crate::model::config::{Architecture, CHANNELS};
+use crate::model::config::Architecture;
 use crate::model::recipe::{Beside, Recipe, Request, Resolved, describe_beside};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +26,7 @@ pub fn random_checkpoint(recipe: &Recipe) -> Result<(Weights, Resolved)> {
 /// Makes `count` random preprocessed images, the same every time.
 pub fn random_images(architecture: &Architecture, count: usize) -> Vec<Vec<f32>> {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let pixels = CHANNELS * architecture.image_size().pow(2);
+    let pixels = architecture.input_len();
     (0..count)
         .map(|_| uniform(&mut random, pixels, 2.0))
         .collect()

@@ -3,7 +3,8 @@
 use super::elsewhere::in_child;
 use super::error::{Error, Result};
 use crate::bench::kept_strategies;
-use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
+use crate::data::image_size::ImageSize;
+use crate::data::preprocess::{Choices, CropMode, Interpolation, MAX_CHANNELS, Preprocessing};
 use crate::device::{Device, Strategy, open};
 use crate::error;
 use crate::file::weights::Weights;
@@ -67,10 +68,10 @@ pub fn open_tuned(request: Option<&str>) -> error::Result<Device> {
 /// The size of the images that the network takes.
 #[derive(Args)]
 pub struct ImageSizeOptions {
-    /// Width and height of the network's input, if not the model's own. A ViT takes any multiple of its patches' size,
-    /// with --interpolate-positions; a Swin only its own.
+    /// Height and width of the network's input, if not the model's own: 224, or 96x64 where it isn't a square. A ViT
+    /// takes any multiples of its patches' size, with --interpolate-positions; a Swin only its own.
     #[arg(long, value_name = "PIXELS")]
-    image_size: Option<usize>,
+    image_size: Option<ImageSize>,
     /// Resample a ViT's positions (bicubic, as timm does) where they are for another image size.
     #[arg(long)]
     interpolate_positions: bool,
@@ -93,21 +94,24 @@ impl ImageSizeOptions {
             image_size: self.image_size,
             preprocessing: preprocessing.choices(),
         };
-        let told = describe(weights, &request)?;
-        self.fit_positions(weights, &told.architecture)?;
+        let mut told = describe(weights, &request)?;
+        if self.interpolate_positions {
+            tell_resampled(told.interpolate_positions(weights)?, &told.architecture);
+        }
         Ok(told.fitted(weights)?)
     }
 
-    /// Makes a ViT's positions fit `architecture`, if that is allowed, and says so on stderr.
+    /// Makes a ViT's positions fit `architecture`, if that is allowed, and says so on stderr. They are for the size of
+    /// images that is told of `weights`, if one is.
     ///
     /// # Errors
     /// Those of [`interpolate_positions`].
     pub fn fit_positions(&self, weights: &mut Weights, architecture: &Architecture) -> Result<()> {
-        if self.interpolate_positions
-            && let Some(from) = interpolate_positions(weights, architecture)?
-        {
-            let to = architecture.image_size();
-            log::info!("positions: resampled from images of {from} pixels to {to}");
+        if self.interpolate_positions {
+            let told = describe(weights, &Request::default()).ok();
+            let stored = told.map(|told| told.architecture.image_size());
+            let from = interpolate_positions(weights, architecture, stored)?;
+            tell_resampled(from, architecture);
         }
         Ok(())
     }
@@ -128,6 +132,14 @@ impl ImageSizeOptions {
     }
 }
 
+/// Says on stderr from which size of images positions were resampled, if they were.
+fn tell_resampled(from: Option<ImageSize>, architecture: &Architecture) {
+    if let Some(from) = from {
+        let to = architecture.image_size();
+        log::info!("positions: resampled from images of {from} pixels to {to}");
+    }
+}
+
 /// What of the model's own preprocessing to override.
 #[derive(Args)]
 pub struct PreprocessingOptions {
@@ -135,15 +147,15 @@ pub struct PreprocessingOptions {
     #[arg(long, value_name = "FRACTION")]
     crop_pct: Option<f64>,
     /// Whether the resize before the crop keeps an image's aspect (center; floor, where the crop can't be in the middle,
-    /// begins before it) or makes it a square (squash).
+    /// begins before it) or gives it the input's (squash).
     #[arg(long, value_name = "MODE", value_enum)]
     crop_mode: Option<CropMode>,
-    /// Mean of each channel.
+    /// Mean of each channel, or one of all.
     #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
-    mean: Option<[f32; 3]>,
-    /// Standard deviation of each channel.
+    mean: Option<Channels>,
+    /// Standard deviation of each channel, or one of all.
     #[arg(long, value_name = "R,G,B", value_parser = channels, allow_hyphen_values = true)]
-    std: Option<[f32; 3]>,
+    std: Option<Channels>,
     /// How images are resized.
     #[arg(long, value_name = "FILTER", value_enum)]
     interpolation: Option<Interpolation>,
@@ -166,8 +178,8 @@ impl PreprocessingOptions {
             crop_pct: self.crop_pct,
             crop_mode: self.crop_mode,
             interpolation: self.interpolation,
-            mean: self.mean,
-            std: self.std,
+            mean: self.mean.as_ref().map(|Channels(mean)| mean.clone()),
+            std: self.std.as_ref().map(|Channels(std)| std.clone()),
             exif_orientation: self.exif_orientation,
         }
     }
@@ -179,19 +191,29 @@ impl PreprocessingOptions {
     pub fn apply(&self, preprocessing: &Preprocessing) -> Result<Preprocessing> {
         let changed = self.choices().applied_to(preprocessing);
         changed
-            .validate()
+            .check_channels(preprocessing.channels())
+            .and_then(|()| changed.validate())
             .map_err(|problem| Error::usage("--crop-pct, --mean, --std", problem))?;
         Ok(changed)
     }
 }
 
-fn channels(text: &str) -> std::result::Result<[f32; 3], String> {
+/// Holds what is told of each channel, or of all. (clap takes a `Vec` for an option that is given several times.)
+#[derive(Clone)]
+struct Channels(Vec<f32>);
+
+fn channels(text: &str) -> std::result::Result<Channels, String> {
     let values: Vec<f32> = text
         .split(',')
         .map(|value| value.trim().parse::<f32>())
         .collect::<std::result::Result<_, _>>()
-        .map_err(|error| format!("expected three numbers as in 0.5,0.5,0.5: {error}"))?;
-    values
-        .try_into()
-        .map_err(|values: Vec<f32>| format!("expected three numbers, found {}", values.len()))
+        .map_err(|error| {
+            format!("expected numbers as in 0.5,0.5,0.5, or one for all channels: {error}")
+        })?;
+    match values.len() {
+        1..=MAX_CHANNELS => Ok(Channels(values)),
+        found => Err(format!(
+            "expected a number for each of at most {MAX_CHANNELS} channels, found {found}"
+        )),
+    }
 }

@@ -8,6 +8,8 @@ pub mod choice;
 pub mod class_folders;
 pub mod class_names;
 pub mod image_file;
+pub mod image_size;
+mod pixels;
 pub mod preprocess;
 pub(crate) mod resample;
 #[cfg(feature = "files")]

@@ -1,33 +1,38 @@
 //! timm's evaluation transform: resize, centre crop, normalise.
 
-use image::RgbImage;
+use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
+use super::image_size::ImageSize;
+use super::pixels::Pixels;
 pub use super::resample::Interpolation;
-use super::resample::resize_window;
 
 /// Limits the network's input, in pixels: keeps a mistyped recipe from exhausting the memory.
 const MAX_IMAGE_SIZE: usize = 4096;
 /// Bounds the share of the resized image that the crop may keep from below; timm's models have 0.8 to 1.
 const MIN_CROP_PCT: f64 = 0.1;
+/// Limits the channels of the network's input: red, green, blue and alpha.
+pub const MAX_CHANNELS: usize = 4;
 
 /// Describes how an image becomes the network's input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// Width and height of the network's input, in pixels.
-    pub image_size: usize,
-    /// The share of the resized image's short side that the crop keeps.
+    /// Height and width of the network's input.
+    pub image_size: ImageSize,
+    /// The share of the resized image's short side that the crop keeps; where the input isn't a square, of the side
+    /// that the crop takes more of.
     pub crop_pct: f64,
     /// What the resize before the crop makes of the image's aspect.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crop_mode: CropMode,
     /// How pixels are interpolated when the image is resized.
     pub interpolation: Interpolation,
-    /// Mean of red, green and blue, for values from 0 to 1.
-    pub mean: [f32; 3],
-    /// Standard deviation of red, green and blue, for values from 0 to 1.
-    pub std: [f32; 3],
+    /// Mean of each channel, for values from 0 to 1. There are as many channels as means: grey, grey and alpha, red,
+    /// green and blue, or these and alpha.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, for values from 0 to 1.
+    pub std: Vec<f32>,
     /// Whether a photo is turned as its EXIF segment says. timm, torchvision and Pillow don't.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: bool,
@@ -39,10 +44,11 @@ pub struct Preprocessing {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum CropMode {
-    /// It is kept: the short side gets the length that is asked for.
+    /// It is kept: the short side gets the length that is asked for, or, where the input isn't a square, each side at
+    /// least what is asked for.
     #[default]
     Center,
-    /// The image becomes a square, as in transformers' processors of ViT, DeiT and Swin.
+    /// The image gets the input's aspect, as in transformers' processors of ViT, DeiT and Swin.
     Squash,
     /// It is kept, and a crop that can't be in the middle begins a pixel before it, as in transformers' processor of DINOv2.
     Floor,
@@ -54,7 +60,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// Holds what somebody chooses of a [`Preprocessing`], in place of whatever else would hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Choices {
     /// As [`Preprocessing::crop_pct`].
     pub crop_pct: Option<f64>,
@@ -62,10 +68,10 @@ pub struct Choices {
     pub crop_mode: Option<CropMode>,
     /// As [`Preprocessing::interpolation`].
     pub interpolation: Option<Interpolation>,
-    /// As [`Preprocessing::mean`].
-    pub mean: Option<[f32; 3]>,
-    /// As [`Preprocessing::std`].
-    pub std: Option<[f32; 3]>,
+    /// As [`Preprocessing::mean`]; a single number is that of every channel, as in timm.
+    pub mean: Option<Vec<f32>>,
+    /// As [`Preprocessing::std`]; a single number is that of every channel, as in timm.
+    pub std: Option<Vec<f32>>,
     /// As [`Preprocessing::exif_orientation`].
     pub exif_orientation: Option<bool>,
 }
@@ -73,17 +79,36 @@ pub struct Choices {
 impl Choices {
     /// Returns `preprocessing` with what was chosen in place of its own.
     pub fn applied_to(&self, preprocessing: &Preprocessing) -> Preprocessing {
+        let channels = preprocessing.channels();
         Preprocessing {
             image_size: preprocessing.image_size,
             crop_pct: self.crop_pct.unwrap_or(preprocessing.crop_pct),
             crop_mode: self.crop_mode.unwrap_or(preprocessing.crop_mode),
             interpolation: self.interpolation.unwrap_or(preprocessing.interpolation),
-            mean: self.mean.unwrap_or(preprocessing.mean),
-            std: self.std.unwrap_or(preprocessing.std),
+            mean: self.mean_of(channels).unwrap_or(preprocessing.mean.clone()),
+            std: self.std_of(channels).unwrap_or(preprocessing.std.clone()),
             exif_orientation: self
                 .exif_orientation
                 .unwrap_or(preprocessing.exif_orientation),
         }
+    }
+
+    /// Returns the mean of each of so many channels, if it is chosen.
+    pub fn mean_of(&self, channels: usize) -> Option<Vec<f32>> {
+        self.mean.as_ref().map(|mean| of_each(mean, channels))
+    }
+
+    /// Returns the standard deviation of each of so many channels, if it is chosen.
+    pub fn std_of(&self, channels: usize) -> Option<Vec<f32>> {
+        self.std.as_ref().map(|std| of_each(std, channels))
+    }
+}
+
+/// Returns a number for each channel, where a single one is that of all.
+fn of_each(told: &[f32], channels: usize) -> Vec<f32> {
+    match told {
+        [all] => vec![*all; channels],
+        _ => told.to_vec(),
     }
 }
 
@@ -93,7 +118,9 @@ impl Preprocessing {
     /// # Errors
     /// What was expected of the field and what was found.
     pub fn validate(&self) -> Result<(), String> {
-        if !(1..=MAX_IMAGE_SIZE).contains(&self.image_size) {
+        let ImageSize { height, width } = self.image_size;
+        let sides = 1..=MAX_IMAGE_SIZE;
+        if !sides.contains(&height) || !sides.contains(&width) {
             return Err(format!(
                 "image_size: expected 1 to {MAX_IMAGE_SIZE} pixels, found {}",
                 self.image_size
@@ -105,75 +132,115 @@ impl Preprocessing {
                 self.crop_pct
             ));
         }
+        if self.crop_mode == CropMode::Floor && height != width {
+            return Err(format!(
+                "crop_mode: expected center or squash for images of {} pixels, found floor",
+                self.image_size
+            ));
+        }
         if !self.mean.iter().all(|mean| mean.is_finite()) {
             return Err(format!(
-                "mean: expected three finite numbers, found {:?}",
+                "mean: expected finite numbers, found {:?}",
                 self.mean
             ));
         }
         if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
             return Err(format!(
-                "std: expected three finite numbers above 0, found {:?}",
+                "std: expected finite numbers above 0, found {:?}",
                 self.std
             ));
         }
-        Ok(())
+        let channels = self.channels();
+        if !(1..=MAX_CHANNELS).contains(&channels) {
+            return Err(format!(
+                "mean: expected a number for each of 1 to {MAX_CHANNELS} channels, found {channels}"
+            ));
+        }
+        self.check_channels(channels)
     }
 
-    /// Returns the network's input for `image`: `[3, image_size, image_size]`, red, green and blue planes.
+    /// Checks that there are so many channels; the message names the first field that says otherwise.
     ///
-    /// The short side, or both where the image is squashed, are resized to `floor(image_size / crop_pct)`, the centre
-    /// is cut out, and each value becomes `(value / 255 - mean) / std`. Resized pixels equal
-    /// Pillow's.
+    /// # Errors
+    /// What was expected of the field and what was found.
+    pub fn check_channels(&self, channels: usize) -> Result<(), String> {
+        let fields = [("mean", &self.mean), ("std", &self.std)];
+        match fields.iter().find(|(_, told)| told.len() != channels) {
+            Some((name, told)) => Err(format!(
+                "{name}: expected as many numbers as channels ({channels}), found {told:?}"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts the channels of the network's input.
+    pub fn channels(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// Returns the network's input for `image`: `[channels, height, width]`, a plane for each channel. One is grey,
+    /// two are grey and alpha, three red, green and blue, four these and alpha, as of Pillow's `convert` to `L`, `LA`,
+    /// `RGB` and `RGBA`.
+    ///
+    /// The short side, or both where the image is squashed, are resized to `floor(image_size / crop_pct)`; where the
+    /// input isn't a square, both to at least that. Then the centre is cut out, and each value becomes
+    /// `(value / 255 - mean) / std`. Resized pixels equal Pillow's.
     ///
     /// # Panics
-    /// If `image` has no pixels (no image that [`load_rgb`](super::image_file::load_rgb) returns is
+    /// If `image` has no pixels (no image that [`load`](super::image_file::load) returns is
     /// like that) or if `self` does not pass [`validate`](Self::validate).
-    pub fn apply(&self, image: &RgbImage) -> Vec<f32> {
+    pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let pixels = self.resize_and_crop(image);
         let mut input = Vec::with_capacity(pixels.len());
-        for (channel, (mean, std)) in self.mean.iter().zip(self.std).enumerate() {
+        for (channel, (mean, std)) in self.mean.iter().zip(&self.std).enumerate() {
             input.extend(
                 pixels
                     .iter()
                     .skip(channel)
-                    .step_by(3)
+                    .step_by(self.channels())
                     .map(|&value| (f32::from(value) / 255.0 - mean) / std),
             );
         }
         input
     }
 
-    fn resize_and_crop(&self, image: &RgbImage) -> Vec<u8> {
+    fn resize_and_crop(&self, image: &DynamicImage) -> Vec<u8> {
         let (width, height) = self.resized(image.width() as usize, image.height() as usize);
-        let centre = |length: usize| {
-            let margin = (length - self.image_size) as f64 / 2.0;
+        let centre = |length: usize, kept: usize| {
+            let margin = (length - kept) as f64 / 2.0;
             let start = match self.crop_mode {
                 CropMode::Floor => margin.floor(),
                 // torchvision's `int(round((length - crop) / 2.0))`; Python rounds halves to even.
                 CropMode::Center | CropMode::Squash => margin.round_ties_even(),
             } as usize;
-            start..start + self.image_size
+            start..start + kept
         };
-        resize_window(
-            image,
+        Pixels::of(image, self.channels()).resized_window(
             (width, height),
-            centre(width),
-            centre(height),
+            centre(width, self.image_size.width),
+            centre(height, self.image_size.height),
             self.interpolation,
         )
     }
 
     /// Returns width and height after the resize, before the crop.
     fn resized(&self, width: usize, height: usize) -> (usize, usize) {
-        let short = (self.image_size as f64 / self.crop_pct).floor() as usize;
+        let before_crop = |kept: usize| (kept as f64 / self.crop_pct).floor() as usize;
+        let tall = before_crop(self.image_size.height);
+        let wide = before_crop(self.image_size.width);
         // torchvision's `int(size * long / short)`: the product is exact, one division, truncated.
         let long =
-            |long_in: usize, short_in: usize| ((short * long_in) as f64 / short_in as f64) as usize;
+            |long_in: usize, short_in: usize| ((tall * long_in) as f64 / short_in as f64) as usize;
         match self.crop_mode {
-            CropMode::Squash => (short, short),
-            _ if width <= height => (short, long(height, width)),
-            _ => (long(width, height), short),
+            CropMode::Squash => (wide, tall),
+            // timm's `ResizeKeepRatio`; Python rounds halves to even.
+            _ if wide != tall => {
+                let ratio = (height as f64 / tall as f64).min(width as f64 / wide as f64);
+                let resized = |length: usize| (length as f64 / ratio).round_ties_even() as usize;
+                (resized(width), resized(height))
+            }
+            _ if width <= height => (tall, long(height, width)),
+            _ => (long(width, height), tall),
         }
     }
 }
@@ -183,10 +250,12 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    use crate::data::image_file::load_rgb;
+    use crate::data::image_file::load;
+    use crate::file::weights::Weights;
+    use image::RgbImage;
 
-    fn fixture(name: &str) -> RgbImage {
-        load_rgb(
+    fn fixture(name: &str) -> DynamicImage {
+        load(
             &Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name),
             false,
         )
@@ -195,12 +264,12 @@ mod tests {
 
     fn preprocessing(image_size: usize, crop_pct: f64) -> Preprocessing {
         Preprocessing {
-            image_size,
+            image_size: image_size.into(),
             crop_pct,
             crop_mode: CropMode::Center,
             interpolation: Interpolation::Bicubic,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
             exif_orientation: false,
         }
     }
@@ -221,7 +290,7 @@ mod tests {
                     let image = fixture(&format!("{shape}.png"));
                     let expected = fixture(&format!("{shape}-{direction}-{name}.png"));
                     assert!(
-                        preprocessing.resize_and_crop(&image) == expected.into_raw(),
+                        preprocessing.resize_and_crop(&image) == expected.into_bytes(),
                         "{shape} {direction} {name}"
                     );
                 }
@@ -232,7 +301,7 @@ mod tests {
     #[test]
     fn an_image_of_the_right_size_stays_as_it_is() {
         let image = fixture("landscape.png");
-        let square = image::imageops::crop_imm(&image, 3, 2, 32, 32).to_image();
+        let square = image.crop_imm(3, 2, 32, 32);
         for interpolation in [
             Interpolation::Bilinear,
             Interpolation::Bicubic,
@@ -242,7 +311,7 @@ mod tests {
                 interpolation,
                 ..preprocessing(32, 1.0)
             };
-            assert_eq!(preprocessing.resize_and_crop(&square), *square.as_raw());
+            assert_eq!(preprocessing.resize_and_crop(&square), square.as_bytes());
         }
     }
 
@@ -266,7 +335,7 @@ mod tests {
     fn values_are_normalised_into_planes() {
         let preprocessing = preprocessing(224, 0.9);
         let image = RgbImage::from_pixel(1, 1, image::Rgb([255, 0, 128]));
-        let input = preprocessing.apply(&image);
+        let input = preprocessing.apply(&image.into());
         assert_eq!(input.len(), 3 * 224 * 224);
         for (plane, expected) in input.chunks_exact(224 * 224).zip([
             (1.0 - 0.485) / 0.229,
@@ -279,11 +348,47 @@ mod tests {
         }
     }
 
+    /// What timm makes of an image: `tests/data/timm_inputs.py` asked it.
+    #[derive(Deserialize)]
+    struct Case {
+        image: String,
+        preprocessing: Preprocessing,
+    }
+
+    #[test]
+    fn inputs_of_any_channels_are_timms() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+        let inputs = Weights::open(format!("{folder}/timm_inputs.safetensors")).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(&inputs.metadata()["cases"]).unwrap();
+        for (number, case) in cases.iter().enumerate() {
+            case.preprocessing.validate().unwrap();
+            let found = case.preprocessing.apply(&fixture(&case.image));
+            let expected = inputs.float(&number.to_string()).unwrap();
+            assert_eq!(found.len(), expected.len());
+            // A value of a pixel that is off by one is off by more than 1 / 255 here.
+            let mut pairs = found.iter().zip(&expected);
+            let name = format!("{} {:?}", case.image, case.preprocessing);
+            assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+        }
+        assert_eq!(cases.len(), 308);
+    }
+
+    #[test]
+    fn a_number_that_is_chosen_is_of_every_channel() {
+        let choices = |mean: &[f32]| Choices {
+            mean: Some(mean.to_vec()),
+            ..Choices::default()
+        };
+        let own = preprocessing(224, 0.9);
+        assert_eq!(choices(&[0.25]).applied_to(&own).mean, [0.25; 3]);
+        assert_eq!(choices(&[1.0, 2.0]).applied_to(&own).mean, [1.0, 2.0]);
+    }
+
     #[test]
     fn an_extreme_aspect_ratio_costs_no_more_than_its_crop() {
         // Resized in full, this would be 4,063,232 pixels wide and take 3 GB.
         let image = RgbImage::from_pixel(16_384, 1, image::Rgb([10, 20, 30]));
-        let pixels = preprocessing(224, 0.9).resize_and_crop(&image);
+        let pixels = preprocessing(224, 0.9).resize_and_crop(&image.into());
         assert_eq!(pixels, [10, 20, 30].repeat(224 * 224));
     }
 
@@ -296,11 +401,15 @@ mod tests {
             change(&mut changed);
             changed.validate().unwrap_err()
         };
-        assert!(with(|p| p.image_size = 0).contains("image_size: expected 1 to 4096"));
+        assert!(with(|p| p.image_size = 0.into()).contains("image_size: expected 1 to 4096"));
         assert!(with(|p| p.crop_pct = 1.1).contains("crop_pct: expected 0.1 to 1, found 1.1"));
         assert!(with(|p| p.crop_pct = f64::NAN).contains("crop_pct"));
         assert!(with(|p| p.mean[1] = f32::INFINITY).contains("mean"));
-        assert!(with(|p| p.std[2] = 0.0).contains("std: expected three finite numbers above 0"));
+        assert!(with(|p| p.std[2] = 0.0).contains("std: expected finite numbers above 0"));
+        let expected = "mean: expected a number for each of 1 to 4 channels, found 0";
+        assert_eq!(with(|p| p.mean.clear()), expected);
+        let expected = "std: expected as many numbers as channels (2), found [0.229, 0.224, 0.225]";
+        assert_eq!(with(|p| p.mean.truncate(2)), expected);
     }
 
     #[test]

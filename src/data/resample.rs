@@ -1,4 +1,4 @@
-//! Pillow's antialiased resampling of 8-bit RGB, bit for bit; its filters serve other values too.
+//! Pillow's antialiased resampling of 8-bit channels, bit for bit; its filters serve other values too.
 //!
 //! Written here because the libraries round otherwise: `fast_image_resize` keeps 15-bit weights and
 //! runs the vertical pass first (10 to 40 of 100 values differ, by up to 49), `image` has no 8-bit
@@ -9,14 +9,11 @@
 use std::f64::consts::PI;
 use std::ops::Range;
 
-use image::RgbImage;
-
 use serde::{Deserialize, Serialize};
 
 /// Counts the fraction bits of a weight: 32 less 8 for the pixel and 2 for sums that leave 0..=255.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
-const CHANNELS: usize = 3;
 
 /// Says how pixels are interpolated when an image is resized, by timm's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,27 +37,29 @@ pub struct Taps<Weight> {
     pub weights: Vec<Weight>,
 }
 
-/// Computes the pixels `columns` x `rows` of `image` resized to `width` x `height`, as interleaved RGB.
+/// Computes the pixels `columns` x `rows` of an image resized to `width` x `height`. `values` are its pixels,
+/// interleaved, and `from` its width and height.
 ///
 /// Only the window is computed: each output pixel depends on its own taps alone, so the result is
 /// the one of resizing everything and cropping, and an extreme aspect ratio costs no more than a
 /// square.
-pub(super) fn resize_window(
-    image: &RgbImage,
+pub(super) fn resize_window<const CHANNELS: usize>(
+    values: &[u8],
+    from: (usize, usize),
     (width, height): (usize, usize),
     columns: Range<usize>,
     rows: Range<usize>,
     interpolation: Interpolation,
 ) -> Vec<u8> {
     let taps = |input, output, window| fixed_point(taps(input, output, window, interpolation));
-    let horizontal = taps(image.width() as usize, width, columns);
-    let vertical = taps(image.height() as usize, height, rows);
+    let horizontal = taps(from.0, width, columns);
+    let vertical = taps(from.1, height, rows);
     let used_rows = input_range(&vertical);
 
-    let input_stride = image.width() as usize * CHANNELS;
+    let input_stride = from.0 * CHANNELS;
     let stride = horizontal.len() * CHANNELS;
     let mut narrowed = Vec::with_capacity(used_rows.len() * stride);
-    for input_row in image.as_raw()[used_rows.start * input_stride..used_rows.end * input_stride]
+    for input_row in values[used_rows.start * input_stride..used_rows.end * input_stride]
         .chunks_exact(input_stride)
     {
         for Taps { first, weights } in &horizontal {

@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 
 pub use super::choice::choose;
 use super::class_folders;
-use super::image_file::{EXTENSIONS, is_named_as_image, load_rgb, named_as_not_read};
+use super::image_file::{self, EXTENSIONS, is_named_as_image, named_as_not_read};
 use super::preprocess::Preprocessing;
 use crate::error::{Error, Result, Setting};
 use crate::file::input;
@@ -262,7 +262,8 @@ pub fn load_all(samples: &[Sample], preprocessing: &Preprocessing) -> Vec<Result
     samples
         .par_iter()
         .map(|sample| {
-            Ok(preprocessing.apply(&load_rgb(&sample.path, preprocessing.exif_orientation)?))
+            let image = image_file::load(&sample.path, preprocessing.exif_orientation)?;
+            Ok(preprocessing.apply(&image))
         })
         .collect()
 }
@@ -705,12 +706,12 @@ mod tests {
         let image = image::RgbImage::from_pixel(9, 9, image::Rgb([255; 3]));
         image.save(dir.path().join("a.png")).unwrap();
         let preprocessing = Preprocessing {
-            image_size: 4,
+            image_size: 4.into(),
             crop_pct: 1.0,
             crop_mode: CropMode::Center,
             interpolation: Interpolation::Bilinear,
-            mean: [0.5; 3],
-            std: [0.5; 3],
+            mean: vec![0.5; 3],
+            std: vec![0.5; 3],
             exif_orientation: false,
         };
         let inputs = load_all(&flat_folder(dir.path()).unwrap(), &preprocessing);

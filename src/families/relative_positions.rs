@@ -8,11 +8,11 @@ const SPACING: f64 = 8.0;
 /// Limits the biases that Swin V2's MLP gives.
 const LARGEST: f64 = 16.0;
 
-/// Describes the bias of each head's scores, `[heads, tokens, tokens]`, of a square window of this side, and of the class
-/// token that is before it in BEiT (`class_tokens` is 0 or 1). It is what the block's table has for a query's and a key's
-/// distance, down and across: `[(2 window - 1)², heads]`. BEiT's has three rows more, for the class token's scores of the
-/// patches, the patches' of the class token, and its own.
-pub fn bias(block: &str, window: usize, class_tokens: usize, heads: usize) -> Parameter {
+/// Describes the bias of each head's scores, `[heads, tokens, tokens]`, of a window of so many rows and columns, and of
+/// the class token that is before it in BEiT (`class_tokens` is 0 or 1). It is what the block's table has for a query's
+/// and a key's distance, down and across: `[(2 rows - 1) (2 columns - 1), heads]`. BEiT's has three rows more, for the
+/// class token's scores of the patches, the patches' of the class token, and its own.
+pub fn bias(block: &str, window: [usize; 2], class_tokens: usize, heads: usize) -> Parameter {
     let table = format!("{block}.attn.relative_position_bias_table");
     Parameter::derived([table], move |[table]| {
         expanded(table, &index(window, class_tokens), heads)
@@ -33,7 +33,7 @@ pub fn continuous_bias(block: &str, window: usize, trained: usize, heads: usize)
             .flat_map(|distance| mlp(distance, layers))
             .map(bounded)
             .collect();
-        expanded(&table, &index(window, 0), heads)
+        expanded(&table, &index([window; 2], 0), heads)
     })
 }
 
@@ -70,19 +70,19 @@ fn expanded(table: &[f32], rows: &[usize], heads: usize) -> Vec<f32> {
 }
 
 /// Lists which row of the table holds for each query and key (timm's `relative_position_index`).
-fn index(window: usize, class_tokens: usize) -> Vec<usize> {
-    let side = 2 * window - 1;
-    let [to_patch, to_class, own] = [0, 1, 2].map(|row| side * side + row);
+fn index([rows, columns]: [usize; 2], class_tokens: usize) -> Vec<usize> {
+    let [tall, wide] = [rows, columns].map(|side| 2 * side - 1);
+    let [to_patch, to_class, own] = [0, 1, 2].map(|row| tall * wide + row);
     // None is the class token.
     let tokens = || {
         let class = std::iter::repeat_n(None, class_tokens);
-        class.chain(pairs(window).map(Some))
+        class.chain(places(rows, columns).map(Some))
     };
     let row = |query, key| match (query, key) {
         (Some((query_y, query_x)), Some((key_y, key_x))) => {
-            let [down, across] =
-                [(query_y, key_y), (query_x, key_x)].map(|(query, key)| query + window - 1 - key);
-            down * side + across
+            let [down, across] = [(query_y, key_y, rows), (query_x, key_x, columns)]
+                .map(|(query, key, side)| query + side - 1 - key);
+            down * wide + across
         }
         (None, Some(_)) => to_patch,
         (Some(_), None) => to_class,
@@ -94,7 +94,12 @@ fn index(window: usize, class_tokens: usize) -> Vec<usize> {
 
 /// Lists (0, 0), (0, 1), … (count - 1, count - 1).
 pub fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..count * count).map(move |at| (at / count, at % count))
+    places(count, count)
+}
+
+/// Lists row and column of each place, row by row.
+fn places(rows: usize, columns: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows * columns).map(move |at| (at / columns, at % columns))
 }
 
 #[cfg(test)]
@@ -120,7 +125,7 @@ mod tests {
     #[test]
     fn rows_go_by_distance() {
         // A window of 2 has distances -1, 0, 1 down and across: row 4 is (0, 0), and a row down is 3 rows.
-        let index = index(2, 0);
+        let index = index([2, 2], 0);
         // From the first token to all four, then from the last one.
         assert_eq!(index[..4], [4, 3, 1, 0]);
         assert_eq!(index[12..], [8, 7, 5, 4]);
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_class_token_has_rows_of_its_own() {
-        let index = index(2, 1);
+        let index = index([2, 2], 1);
         assert_eq!(index[..5], [11, 9, 9, 9, 9]);
         assert_eq!(index[5..10], [10, 4, 3, 1, 0]);
         assert_eq!(index[20..], [10, 8, 7, 5, 4]);

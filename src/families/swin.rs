@@ -4,7 +4,7 @@
 use super::block::{Block, Mlp};
 use super::relative_positions::{bias, continuous_bias, pairs};
 use crate::graph::{Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Value, WindowBias};
-use crate::model::config::{CHANNELS, Gelu, Stage, SwinConfig};
+use crate::model::config::{Gelu, Stage, SwinConfig};
 use std::sync::Arc;
 
 /// Adds to the score of two tokens that only a shift brought together (timm's value; transformers adds it twice in a Swin
@@ -18,7 +18,7 @@ const LARGEST_SCALE: f64 = 100.0;
 pub fn graphs(config: &SwinConfig) -> Vec<Graph> {
     let stages = config.stages();
     let pixels = Shape {
-        rows: CHANNELS * config.image_size,
+        rows: config.in_chans * config.image_size,
         width: config.image_size,
     };
     let mut graphs = vec![Graph::of(pixels, |pixels| embedding(config, pixels))];
@@ -61,8 +61,8 @@ fn tokens(stage: &Stage) -> Shape {
 /// Describes the patches' embeddings, normalised.
 fn embedding<'g>(config: &SwinConfig, pixels: Value<'g>) -> Value<'g> {
     let grid = PatchGrid {
-        channels: CHANNELS,
-        image_size: config.image_size,
+        channels: config.in_chans,
+        image_size: [config.image_size; 2],
         patch_size: config.patch_size,
     };
     let patches = pixels.patches(grid).linear("patch_embed.proj", config.dim);
@@ -100,7 +100,7 @@ fn block(config: &SwinConfig, index: usize, shift: usize, name: String) -> Block
         bias: Some(WindowBias {
             bias: match config.v2 {
                 true => continuous_bias(&name, window, config.pretrained_window(index), heads),
-                false => bias(&name, window, 0, heads),
+                false => bias(&name, [window; 2], 0, heads),
             },
             mask: Parameter::constant(move || mask(padded, window, shift, apart)),
         }),

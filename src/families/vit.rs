@@ -11,15 +11,15 @@ use super::rotary::{of_dinov3, of_eva02};
 use crate::graph::{
     Arrangement, Attention, Graph, Parameter, PatchGrid, Shape, Turns, Value, WindowBias,
 };
-use crate::model::config::{CHANNELS, GlobalPool, VitConfig};
+use crate::model::config::{GlobalPool, VitConfig};
 use std::sync::Arc;
 
 /// Describes the patch embedding, the blocks, the head. What is pooled without products for a head that there isn't is the
 /// last block's part: every graph has products.
 pub fn graphs(config: &VitConfig) -> Vec<Graph> {
     let pixels = Shape {
-        rows: CHANNELS * config.image_size,
-        width: config.image_size,
+        rows: config.in_chans * config.image_size.height,
+        width: config.image_size.width,
     };
     let tokens = Shape {
         rows: config.tokens(),
@@ -110,8 +110,8 @@ fn embedding<'g>(config: &VitConfig, pixels: Value<'g>) -> Value<'g> {
         }
     };
     let grid = PatchGrid {
-        channels: CHANNELS,
-        image_size: config.image_size,
+        channels: config.in_chans,
+        image_size: config.image_size.into(),
         patch_size: config.patch_size,
     };
     let (patches, layer) = (pixels.patches(grid), "patch_embed.proj");

@@ -141,7 +141,11 @@ impl<'g> Value<'g> {
     /// Cuts images into patches, a row for each.
     pub fn patches(self, grid: PatchGrid) -> Self {
         let shape = Shape {
-            rows: (grid.image_size / grid.patch_size).pow(2),
+            rows: grid
+                .image_size
+                .map(|side| side / grid.patch_size)
+                .iter()
+                .product(),
             width: grid.channels * grid.patch_size.pow(2),
         };
         self.operation(Operation::Patches(grid), shape)

@@ -58,13 +58,13 @@ impl Stage for Loaded {
     type Values = Buffer<f32>;
 }
 
-/// Describes how square images are cut into patches.
+/// Describes how images are cut into square patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PatchGrid {
     /// Channels of an image.
     pub channels: usize,
-    /// Pixels of an image's side.
-    pub image_size: usize,
+    /// Height and width of an image, in pixels.
+    pub image_size: [usize; 2],
     /// Pixels of a patch's side.
     pub patch_size: usize,
 }

@@ -11,28 +11,29 @@ pub(crate) static SHADER: Shader = Shader {
     source: include_str!("../../shaders/patches.wgsl"),
 };
 
-/// Describes the shape of a batch of square images and their patches.
+/// Describes the shape of a batch of images and their square patches.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches {
     /// Images.
     pub batch: usize,
     /// Colour channels.
     pub channels: usize,
-    /// Pixels along one side of an image; what the patches leave over at the right and below is not used.
-    pub image_size: usize,
+    /// Height and width of an image, in pixels; what the patches leave over at the right and below is not used.
+    pub image_size: [usize; 2],
     /// Pixels along one side of a patch.
     pub patch_size: usize,
 }
 
 impl Patches {
-    /// Counts the patches along one side of an image.
-    pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
+    /// Counts the rows and columns of an image's patches.
+    pub fn grid(&self) -> [usize; 2] {
+        self.image_size.map(|side| side / self.patch_size)
     }
 
     /// Counts the rows of the result: the patches of all images.
     pub fn rows(&self) -> usize {
-        self.batch * self.grid() * self.grid()
+        let [rows, columns] = self.grid();
+        self.batch * rows * columns
     }
 
     /// Counts the columns of the result: the pixels of one patch, in all channels.
@@ -46,33 +47,40 @@ impl Patches {
 struct Parameters {
     count: u32,
     channels: u32,
-    image_size: u32,
+    height: u32,
+    width: u32,
     patch_size: u32,
-    grid: u32,
+    rows: u32,
+    columns: u32,
 }
 
 #[cfg(test)]
 super::layout_test::uniform!(Parameters {
     count,
     channels,
-    image_size,
+    height,
+    width,
     patch_size,
-    grid
+    rows,
+    columns
 });
 
-/// Rearranges `[batch, channels, image_size, image_size]` to `[batch · patches, channels · patch_size²]`. Patches go
+/// Rearranges `[batch, channels, height, width]` to `[batch · patches, channels · patch_size²]`. Patches go
 /// row by row over the image; a patch's pixels are in the order of timm's flattened `patch_embed.proj.weight`.
 pub fn patches(commands: &mut Commands, shape: &Patches, images: &Buffer<f32>) -> Buffer<f32> {
     let out = commands.uninitialized(shape.rows() * shape.width());
     match commands.device() {
         Device::Cpu(_) => cpu(shape, &images.host_slice(), &mut out.host_slice_mut()),
         Device::Gpu(_) => {
+            let [[height, width], [rows, columns]] = [shape.image_size, shape.grid()];
             let parameters = Parameters {
                 count: out.len() as u32,
                 channels: shape.channels as u32,
-                image_size: shape.image_size as u32,
+                height: height as u32,
+                width: width as u32,
                 patch_size: shape.patch_size as u32,
-                grid: shape.grid() as u32,
+                rows: rows as u32,
+                columns: columns as u32,
             };
             commands.dispatch(
                 &SHADER,
@@ -87,15 +95,17 @@ pub fn patches(commands: &mut Commands, shape: &Patches, images: &Buffer<f32>) -
 }
 
 fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
-    let (size, patch, grid) = (shape.image_size, shape.patch_size, shape.grid());
+    let [[height, width], [rows, columns]] = [shape.image_size, shape.grid()];
+    let patch = shape.patch_size;
     out.par_chunks_mut(shape.width())
         .enumerate()
         .for_each(|(row, out)| {
-            let image = row / (grid * grid);
-            let (down, across) = (row / grid % grid, row % grid);
+            let image = row / (rows * columns);
+            let (down, across) = (row / columns % rows, row % columns);
             for (line, out) in out.chunks_exact_mut(patch).enumerate() {
                 let channel = image * shape.channels + line / patch;
-                let start = (channel * size + down * patch + line % patch) * size + across * patch;
+                let start =
+                    (channel * height + down * patch + line % patch) * width + across * patch;
                 out.copy_from_slice(&images[start..][..patch]);
             }
         });
@@ -103,39 +113,47 @@ fn cpu(shape: &Patches, images: &[f32], out: &mut [f32]) {
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {
-    right: "% (p.grid * p.grid)",
-    wrong: "% (p.grid * p.grid + 1u)",
+    right: "% (p.rows * p.columns)",
+    wrong: "% (p.rows * p.columns + 1u)",
 });
 
-/// Lists cases with patches in the order of a convolution's weight. The last size leaves a margin over.
+/// Lists cases with patches in the order of a convolution's weight. The last sizes leave a margin over.
 pub(super) fn cases() -> Vec<Case> {
-    let sizes = [(1, 1, 1, 1), (3, 3, 12, 4), (2, 3, 15, 3), (2, 2, 17, 5)];
-    let cases = sizes.map(|(batch, channels, side, patch)| {
+    let sizes = [
+        (1, 1, [1, 1], 1),
+        (3, 3, [12, 12], 4),
+        (2, 3, [15, 15], 3),
+        (2, 4, [9, 15], 3),
+        (2, 2, [17, 17], 5),
+        (3, 1, [17, 12], 5),
+    ];
+    let cases = sizes.map(|(batch, channels, [height, width], patch)| {
         let shape = Patches {
             batch,
             channels,
-            image_size: side,
+            image_size: [height, width],
             patch_size: patch,
         };
         case(
-            format!("{batch}x{channels}x{side}x{side} by {patch}"),
+            format!("{batch}x{channels}x{height}x{width} by {patch}"),
             move || {
-                let pixels = 0..batch * channels * side * side;
+                let pixels = 0..batch * channels * height * width;
                 pixels.map(|pixel| pixel as f32).collect::<Vec<_>>()
             },
             move |commands, device, images| patches(commands, &shape, &device.upload(images)),
         )
         .exact(move |images| {
             let mut expected = Vec::new();
-            let grid = side / patch;
-            for place in 0..batch * grid * grid {
-                let (image, down, across) =
-                    (place / (grid * grid), place / grid % grid, place % grid);
+            let [rows, columns] = [height / patch, width / patch];
+            for place in 0..batch * rows * columns {
+                let image = place / (rows * columns);
+                let (down, across) = (place / columns % rows, place % columns);
                 for channel in 0..channels {
                     for within in 0..patch * patch {
                         let y = down * patch + within / patch;
                         let x = across * patch + within % patch;
-                        expected.push(images[((image * channels + channel) * side + y) * side + x]);
+                        expected
+                            .push(images[((image * channels + channel) * height + y) * width + x]);
                     }
                 }
             }

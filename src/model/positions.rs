@@ -1,5 +1,6 @@
 //! A ViT's learned positions at another image size.
 
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::Interpolation;
 use crate::data::resample::{Taps, taps};
 use crate::error::Result;
@@ -10,8 +11,9 @@ use crate::model::config::{Architecture, Family, VitConfig};
 const POSITIONS: &str = "pos_embed";
 
 /// Resamples the positions in `weights` for images of the size that `architecture` takes, if they are for another, as
-/// timm's `resample_abs_pos_embed` does: bicubic and antialiased; tokens before the patches keep theirs. Returns the size
-/// that they were for.
+/// timm's `resample_abs_pos_embed` does: bicubic and antialiased; tokens before the patches keep theirs. They
+/// are for images of size `stored` if that is told and has as many patches as there are; else for images as
+/// `architecture` takes them if those have as many, or for squares. Returns the size that they were for.
 ///
 /// A Swin has no such positions, nor a ViT that has rotary or relative ones. Whatever else doesn't fit is left for [`Architecture::fitted`] to find.
 ///
@@ -20,7 +22,8 @@ const POSITIONS: &str = "pos_embed";
 pub fn interpolate_positions(
     weights: &mut Weights,
     architecture: &Architecture,
-) -> Result<Option<usize>> {
+    stored: Option<ImageSize>,
+) -> Result<Option<ImageSize>> {
     let Architecture::Vit(wanted) = architecture else {
         return Ok(None);
     };
@@ -28,7 +31,8 @@ pub fn interpolate_positions(
         return Ok(None);
     }
     // One head divides every width.
-    let file = VitConfig::from_shapes(weights, 1)?;
+    let likely: Vec<ImageSize> = stored.into_iter().chain([wanted.image_size]).collect();
+    let file = VitConfig::from_shapes(weights, 1, &likely)?;
     if !wanted.has_pos_embed()
         || !file.has_pos_embed()
         || wanted.grid() == file.grid()
@@ -44,13 +48,14 @@ pub fn interpolate_positions(
     Ok(Some(file.image_size))
 }
 
-/// Resamples a grid `[old, old, dim]` to `[new, new, dim]`. Sums in f64, rounds once.
-fn resampled(grid: &[f32], dim: usize, old: usize, new: usize) -> Vec<f32> {
-    let taps = taps(old, new, 0..new, Interpolation::Bicubic);
+/// Resamples a grid of positions from rows and columns `old` to `new`, `[rows, columns, dim]`. Sums in f64, rounds
+/// once.
+fn resampled(grid: &[f32], dim: usize, old: [usize; 2], new: [usize; 2]) -> Vec<f32> {
+    let taps = |side: usize| taps(old[side], new[side], 0..new[side], Interpolation::Bicubic);
     let grid: Vec<f64> = grid.iter().copied().map(f64::from).collect();
-    let wide = filtered(&grid, old, dim, &taps);
-    let square = filtered(&wide, old, new * dim, &taps);
-    square.into_iter().map(|value| value as f32).collect()
+    let wide = filtered(&grid, old[1], dim, &taps(1));
+    let all = filtered(&wide, old[0], new[1] * dim, &taps(0));
+    all.into_iter().map(|value| value as f32).collect()
 }
 
 /// Filters `values` `[…, old, inner]` to `[…, taps, inner]`.
@@ -82,15 +87,15 @@ mod tests {
     struct Case {
         prefix: usize,
         dim: usize,
-        old_grid: usize,
-        new_grid: usize,
+        old_grid: [usize; 2],
+        new_grid: [usize; 2],
         positions: Vec<f32>,
     }
 
     /// One block of a ViT with patches of 8.
-    fn vit(case: &Case, grid: usize) -> Architecture {
+    fn vit(case: &Case, grid: [usize; 2]) -> Architecture {
         Architecture::Vit(VitConfig {
-            image_size: 8 * grid,
+            image_size: grid.map(|side| 8 * side).into(),
             patch_size: 8,
             dim: case.dim,
             depth: 1,
@@ -107,7 +112,7 @@ mod tests {
     fn positions_are_timms() {
         let cases = include_str!("../../tests/data/timm_positions.json");
         let cases: Vec<Case> = serde_json::from_str(cases).unwrap();
-        assert_eq!(cases.len(), 5);
+        assert_eq!(cases.len(), 8);
         for case in cases {
             let (old, new) = (vit(&case, case.old_grid), vit(&case, case.new_grid));
             let mut weights = zeros(old.expected_tensors());
@@ -118,7 +123,8 @@ mod tests {
                 .collect();
             weights.replace(POSITIONS, shape, &values);
 
-            let from = interpolate_positions(&mut weights, &new).unwrap();
+            let stored = Some(old.image_size());
+            let from = interpolate_positions(&mut weights, &new, stored).unwrap();
             assert_eq!(from, Some(old.image_size()));
             assert_eq!(new.fitted(&weights, "the test").unwrap(), new);
             let found = weights.float(POSITIONS).unwrap();
@@ -131,7 +137,10 @@ mod tests {
                 assert!((found - expected).abs() < 3e-6, "{found} {expected}");
             }
             // Now they fit.
-            assert_eq!(interpolate_positions(&mut weights, &new).unwrap(), None);
+            assert_eq!(
+                interpolate_positions(&mut weights, &new, None).unwrap(),
+                None
+            );
         }
     }
 
@@ -141,7 +150,7 @@ mod tests {
         let vit = r#"{"family":"vit","image_size":32,"patch_size":8,"dim":48,"depth":2,"heads":3,"mlp_ratio":4,"classes":10}"#;
         let [swin, vit]: [Architecture; 2] =
             [swin, vit].map(|told| serde_json::from_str(told).unwrap());
-        let other_patches = vit.with_image_size(32).unwrap();
+        let other_patches = vit.with_image_size(32.into()).unwrap();
         let Architecture::Vit(sizes) = &other_patches else {
             panic!("a ViT");
         };
@@ -157,7 +166,7 @@ mod tests {
             (&vit, &other_patches),
         ] {
             let mut weights = zeros(file.expected_tensors());
-            let from = interpolate_positions(&mut weights, architecture).unwrap();
+            let from = interpolate_positions(&mut weights, architecture, None).unwrap();
             assert_eq!(from, None);
             assert_eq!(file.fitted(&weights, "the test").unwrap(), *file);
         }

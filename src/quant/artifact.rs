@@ -440,7 +440,10 @@ impl QuantizedModel {
         }
         let architecture: Architecture = from_json(file, key::ARCHITECTURE)?;
         let preprocessing: Preprocessing = from_json(file, key::PREPROCESSING)?;
-        let consistent = preprocessing.validate().and_then(|()| {
+        let channels = architecture.in_chans();
+        let sound = preprocessing.check_channels(channels);
+        let sound = sound.and_then(|()| preprocessing.validate());
+        let consistent = sound.and_then(|()| {
             if preprocessing.image_size == architecture.image_size() {
                 Ok(())
             } else {

@@ -174,7 +174,7 @@ impl Images<'_> {
                 images.collect()
             }
             Self::Random(count) => {
-                let pixels = 3 * architecture.image_size().pow(2);
+                let pixels = architecture.input_len();
                 let mut random = Random::new(0);
                 Ok((0..*count).map(|_| random.bell(pixels, 0.0, 1.0)).collect())
             }

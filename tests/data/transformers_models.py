@@ -256,6 +256,17 @@ MODELS = {
         dict(feature_extractor_type="ViTFeatureExtractor", size=16, **IMAGENET),
         torch.float32,
     ),
+    # Grey images that aren't squares, and images with alpha.
+    "vit_grey": (
+        ViTForImageClassification(ViTConfig(**VIT | dict(image_size=(16, 24), num_channels=1))),
+        processor("ViTImageProcessor", 16, image_mean=[0.4], image_std=[0.3]) | dict(size=dict(height=16, width=24)),
+        torch.float32,
+    ),
+    "dinov3_alpha": (
+        DINOv3ViTModel(DINOv3ViTConfig(**CLIP | dict(num_channels=4), num_register_tokens=2)),
+        processor("ViTImageProcessor", 16, image_mean=[0.5] * 4, image_std=0.5) | dict(size=dict(height=24, width=16)),
+        torch.float32,
+    ),
 }
 
 
@@ -283,7 +294,9 @@ for name, (model, prepares, dtype) in MODELS.items():
     # Of the distilled one several files.
     model.to(dtype).save_pretrained(folder, **(dict(max_shard_size="20KB") if name == "deit_distilled" else {}))
     (folder / "preprocessor_config.json").write_text(json.dumps(prepares, indent=2) + "\n")
-    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(IMAGES, return_tensors="pt").pixel_values
+    mode = {1: "L", 4: "RGBA"}.get(getattr(model.config, "num_channels", 3), "RGB")
+    images = [image.convert(mode) for image in IMAGES]
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images, return_tensors="pt").pixel_values
     model = type(model).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
         if isinstance(model, (ViTModel, DeiTModel, ViTMAEForPreTraining)):

@@ -4,6 +4,7 @@ weights, levels, products with a weight; ../data/best has them, where unit tests
 Made with timm 1.0.31 and torch 2.15.0: OMP_NUM_THREADS=1 python best.py FOLDER"""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
+from timm.layers import to_2tuple
 from timm.models import SwinTransformer, VisionTransformer
 
 import tables
@@ -24,7 +26,8 @@ from network import Network, lively, weights
 
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "relu_micro", "siglip_micro",
-    "dinov3_micro", "beit_micro", "gated_micro", "swin_v2_micro",
+    "dinov3_micro", "beit_micro", "gated_micro", "swin_v2_micro", "grey_micro", "alpha_micro", "oblong_micro",
+    "oblong_dinov3_micro", "oblong_beit_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -48,6 +51,7 @@ def build(config):
     common = dict(
         img_size=config["image_size"],
         patch_size=config["patch_size"],
+        in_chans=config.get("in_chans", 3),
         embed_dim=config["dim"],
         mlp_ratio=config["mlp_ratio"],
         num_classes=config["classes"] or config.get("projection", 0),
@@ -82,14 +86,15 @@ def with_one_bias(model):
     return model
 
 
-def noise(numbers, side):
+def noise(numbers, config):
     """The images of these numbers: each pixel is a hash of its place, from -2 to 2."""
-    length = 3 * side * side
+    shape = config.get("in_chans", 3), *to_2tuple(config["image_size"])
+    length = math.prod(shape)
     places = np.concatenate([np.arange(number * length, (number + 1) * length, dtype=np.uint64) for number in numbers])
     mixed = places * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     pixels = (mixed >> np.uint64(40)).astype(np.float64) / 2**22 - 2
-    return torch.from_numpy(pixels).reshape(-1, 3, side, side)
+    return torch.from_numpy(pixels).reshape(-1, *shape)
 
 
 def unpack(packed, count, bits):
@@ -288,7 +293,7 @@ def fisher_weights(config, labels, compared):
     for parameter in lively(model).parameters():
         parameter.data = half(parameter).float()
     answers = {name: half(value) for name, value in weights(model).items()}
-    images = half(noise(range(len(labels)), config["image_size"]))
+    images = half(noise(range(len(labels)), config))
     network, inputs = Network(model, images), {}
 
     def keep_input(name):
@@ -388,7 +393,7 @@ def networks(folder):
         answers = {key: value.detach().float().contiguous() for key, value in layer_norms(network, config).items()}
         for bits in (4, 6):
             quantized = Quantized(folder / f"{name}.w{bits}a{bits}.safetensors", config, golden["input"])
-            logits, margins = zip(*(quantized.logits(noise([n], config["image_size"])) for n in range(TRIED)))
+            logits, margins = zip(*(quantized.logits(noise([n], config)) for n in range(TRIED)))
             logits, margins = torch.cat(logits), torch.cat(margins)
             chosen = margins.argsort(descending=True)[:KEPT].sort().values
             print(name, bits, "bits: margins", margins[chosen].tolist(), "of a median", float(margins.median()))

@@ -107,6 +107,42 @@ tests! {
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // Images that are grey, and that have alpha.
+    grey_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    alpha_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    // Images that aren't squares, with positions of each kind.
+    oblong_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        preparation::layer_norms_lose_their_ranges_and_no_logit_changes
+        inference::integers_give_what_rounded_floats_give;
+    oblong_dinov3_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        inference::integers_give_what_rounded_floats_give;
+    oblong_eva02_micro:
+        passes::forward_and_backward
+        inference::integers_give_what_rounded_floats_give;
+    oblong_beit_micro:
+        best::written_files_give_the_oracles_logits
+        best::reparametrised_tensors_are_the_oracles
+        passes::forward_and_backward
+        inference::integers_give_what_rounded_floats_give;
     // SigLIP's: no class token, pooling by attention; patches that don't fill the image, registers.
     siglip_micro:
         best::written_files_give_the_oracles_logits

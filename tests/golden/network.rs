@@ -54,7 +54,7 @@ impl Golden {
     }
 
     pub fn images(&self, name: &str) -> Vec<Vec<f32>> {
-        let len = 3 * self.architecture.image_size().pow(2);
+        let len = self.architecture.input_len();
         self.answer(name)
             .chunks_exact(len)
             .map(<[f32]>::to_vec)

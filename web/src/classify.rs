@@ -43,6 +43,7 @@ struct Description {
     method: String,
     bytes: usize,
     classes: usize,
+    /// Height and width.
     input_size: [usize; 2],
 }
 
@@ -166,7 +167,7 @@ fn quantized(device: &Device, name: &str, bytes: &[u8]) -> Result<(Loaded, Descr
         ),
         bytes: bytes.len(),
         classes: model.classes(),
-        input_size: [quantized.architecture.image_size(); 2],
+        input_size: quantized.architecture.image_size().into(),
     };
     Ok((Loaded { model, names }, description))
 }
@@ -185,7 +186,7 @@ fn float(
         method: "FP32".to_owned(),
         bytes: bytes.len(),
         classes: model.classes(),
-        input_size: [architecture.image_size(); 2],
+        input_size: architecture.image_size().into(),
     };
     let names = resolved.class_names;
     Ok((Loaded { model, names }, description))

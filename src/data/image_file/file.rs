@@ -3,7 +3,7 @@
 use super::decode;
 use super::format::EXPECTED;
 use crate::error::{Error, Result};
-use image::RgbImage;
+use image::DynamicImage;
 use std::fs;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// An [`Error::Input`] about `path` when it can't be read, and what `decode` refuses.
-pub fn load_rgb(path: &Path, exif_orientation: bool) -> Result<RgbImage> {
+pub fn load(path: &Path, exif_orientation: bool) -> Result<DynamicImage> {
     let bytes = read(path)?;
     decode(&bytes, exif_orientation).map_err(|problem| Error::input(path, problem))
 }

@@ -1,4 +1,4 @@
-//! Image files to 8-bit RGB, as Pillow's `Image.open(path).convert("RGB")` reads them.
+//! Image files to 8 bits a value, as Pillow reads them and converts them to `RGB` or `RGBA`.
 
 #[cfg(feature = "files")]
 mod file;
@@ -9,44 +9,42 @@ mod panics;
 mod tiff;
 
 #[cfg(feature = "files")]
-pub use file::{load_rgb, read};
+pub use file::{load, read};
 #[cfg(feature = "files")]
 pub(crate) use format::{EXTENSIONS, is_named_as_image, named_as_not_read};
 
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbaImage};
 
 /// Limits width and height of an image that is decoded.
 const MAX_SIDE: u32 = 16_384;
 /// Limits the bytes of decoded pixels: a header is refused before they are allocated.
 const MAX_DECODED_BYTES: u64 = 512 << 20;
 
-/// Decodes the `bytes` of an image file to 8-bit RGB.
+/// Decodes the `bytes` of an image file to 8 bits a value: grey or RGB, with alpha where the file has it.
 ///
-/// The format is told by the content, not by the name. Grey becomes RGB, alpha is dropped without
-/// compositing, 16 bits become 8, CMYK becomes RGB; of a GIF it is the first frame. With
-/// `exif_orientation` the picture is turned as its EXIF segment says. Without it only a TIFF is,
+/// The format is told by the content, not by the name. 16 bits become 8, CMYK and palettes become RGB; of a GIF it is
+/// the first frame. With `exif_orientation` the picture is turned as its EXIF segment says. Without it only a TIFF is,
 /// because torchvision's image folders, and so the published accuracies, have it like that.
 ///
 /// # Errors
 /// What it is if it is no image of these formats, is of a kind
 /// that would come out wrong, is truncated or corrupt, makes its decoder panic, or claims more pixels
 /// than 16384 on a side or 512 MiB in all.
-pub fn decode(bytes: &[u8], exif_orientation: bool) -> std::result::Result<RgbImage, String> {
+pub fn decode(bytes: &[u8], exif_orientation: bool) -> std::result::Result<DynamicImage, String> {
     let format = format::told_by(bytes)?;
     panics::caught(|| {
-        let (image, orientation) = match format {
+        let (mut image, orientation) = match format {
             ImageFormat::Jpeg => jpeg::decode(bytes)?,
-            ImageFormat::Gif => (gif::decode(bytes)?.into(), Orientation::NoTransforms),
+            ImageFormat::Gif => (gif::decode(bytes)?, Orientation::NoTransforms),
             _ => decode_other(bytes, format)?,
         };
-        let mut image = DynamicImage::from(to_rgb(image));
         if exif_orientation || format == ImageFormat::Tiff {
             image.apply_orientation(orientation);
         }
-        Ok(image.into_rgb8())
+        Ok(image)
     })
 }
 
@@ -56,9 +54,11 @@ fn decode_other(
     format: ImageFormat,
 ) -> std::result::Result<(DynamicImage, Orientation), String> {
     let broken = |problem: ImageError| format!("can't decode this {format:?}: {problem}");
+    // Whatever is there besides colours.
+    let mut is_alpha = true;
     match format {
         ImageFormat::WebP => check_riff_length(bytes)?,
-        ImageFormat::Tiff => tiff::check(bytes)?,
+        ImageFormat::Tiff => is_alpha = tiff::check(bytes)?,
         _ => {}
     }
     let mut limits = Limits::no_limits();
@@ -80,6 +80,11 @@ fn decode_other(
         _ => orientation(decoder.exif_metadata().map_err(broken)?.as_deref()),
     };
     let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    let image = to_8_bits(image);
+    let image = match is_alpha {
+        true => image,
+        false => image.into_rgb8().into(),
+    };
     Ok((image, orientation))
 }
 
@@ -125,7 +130,8 @@ fn check_size(width: u32, height: u32, bytes_per_pixel: u64) -> std::result::Res
     }
 }
 
-fn to_rgb(image: DynamicImage) -> RgbImage {
+/// Returns the image with 8 bits a value.
+fn to_8_bits(image: DynamicImage) -> DynamicImage {
     match image {
         // The high byte, as Pillow takes it; `image` would round. (Pillow 13 and before clip 16-bit
         // grey at 255, which turns nearly all of it white: not followed.)
@@ -133,15 +139,16 @@ fn to_rgb(image: DynamicImage) -> RgbImage {
         | DynamicImage::ImageLumaA16(_)
         | DynamicImage::ImageRgb16(_)
         | DynamicImage::ImageRgba16(_) => {
-            let wide = image.into_rgb16();
-            RgbImage::from_fn(wide.width(), wide.height(), |x, y| {
+            let wide = image.into_rgba16();
+            let narrow = RgbaImage::from_fn(wide.width(), wide.height(), |x, y| {
                 wide.get_pixel(x, y)
                     .0
                     .map(|value| (value >> 8) as u8)
                     .into()
-            })
+            });
+            narrow.into()
         }
-        image => image.into_rgb8(),
+        image => image,
     }
 }
 
@@ -149,12 +156,16 @@ fn to_rgb(image: DynamicImage) -> RgbImage {
 mod tests {
     use super::*;
     use crate::error::{Error, Result};
-    use image::{ImageBuffer, Luma, LumaA, Rgb, Rgba};
+    use image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba};
     use std::fs;
     use std::path::{Path, PathBuf};
 
     fn fixture(name: &str) -> PathBuf {
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data")).join(name)
+    }
+
+    fn load_rgb(path: &Path, exif_orientation: bool) -> Result<RgbImage> {
+        Ok(super::load(path, exif_orientation)?.into_rgb8())
     }
 
     fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -268,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_becomes_rgb_and_alpha_is_dropped() {
+    fn grey_becomes_rgb_and_alpha_is_left_out() {
         let pixel =
             |image: DynamicImage| load(&encoded(image, ImageFormat::Png)).unwrap()[(0, 0)].0;
         let grey = ImageBuffer::from_pixel(1, 1, Luma([77u8]));

@@ -5,8 +5,9 @@ use ::tiff::decoder::Decoder;
 use ::tiff::tags::Tag;
 use std::io::Cursor;
 
-/// Refuses kinds of TIFF that would come out wrong, by the tags of the first image.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+/// Refuses kinds of TIFF that would come out wrong, by the tags of the first image. Says whether what it has besides
+/// colours is alpha: other things are left out, as by Pillow.
+pub(super) fn check(bytes: &[u8]) -> Result<bool, String> {
     let broken = |problem: TiffError| format!("can't decode this Tiff: {problem}");
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(broken)?;
     let mut tag = |tag: Tag| decoder.find_tag_unsigned_vec::<u16>(tag).map_err(broken);
@@ -16,7 +17,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             "this TIFF has the bits of each byte in reverse, which is not supported".into(),
         );
     }
-    if tag(Tag::ExtraSamples)?.is_some_and(|extra| extra.contains(&1)) {
+    let extra = tag(Tag::ExtraSamples)?.unwrap_or_default();
+    if extra.contains(&1) {
         return Err(
             "this TIFF has colours that are multiplied with alpha, which is not supported".into(),
         );
@@ -26,5 +28,5 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if compression.iter().any(|kind| matches!(kind, 6 | 7)) {
         return Err("this TIFF is compressed as JPEG, which is not supported".into());
     }
-    Ok(())
+    Ok(extra.contains(&2))
 }

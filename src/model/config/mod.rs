@@ -7,6 +7,8 @@ mod vit;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+use crate::data::image_size::ImageSize;
+use crate::data::preprocess::MAX_CHANNELS;
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 use crate::kernels::MAX_K;
@@ -14,22 +16,20 @@ use crate::text::abridged;
 
 pub use crate::format::Gelu;
 pub use kinds::check_kind;
-pub use swin::{Stage, SwinConfig};
+pub use swin::{Stage, SwinConfig, square};
 pub use vit::{GlobalPool, VitConfig};
 
 /// Limits a size (pixels, heads, classes): products of three of them can't overflow.
 const MAX_SIZE: usize = 1 << 20;
 /// Limits the number of features: an integer product sums over them.
 const MAX_FEATURES: usize = MAX_K;
-/// Limits the side of a patch: an integer product sums over its values.
-const MAX_PATCH: usize = (MAX_K / CHANNELS).isqrt();
 /// Limits the elements that a block makes of one image, to 4 GiB in f32: a little more than the scores of a ViT-L/16 on
 /// images of 1440 pixels.
 const MAX_ELEMENTS: usize = 1 << 30;
 /// Limits the number of blocks.
 const MAX_DEPTH: usize = 1 << 10;
-/// Counts an image's channels: red, green and blue.
-pub const CHANNELS: usize = 3;
+/// Counts the channels of a photo, red, green and blue, which a network takes where nothing else is told.
+pub const RGB_CHANNELS: usize = 3;
 
 /// Describes a network of a known family. As JSON or TOML: the family's fields, and its name as `family`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,11 +123,24 @@ impl Architecture {
         tensors.iter().map(|(_, shape)| count(shape)).sum()
     }
 
-    /// Returns width and height of the input, in pixels.
-    pub fn image_size(&self) -> usize {
+    /// Returns height and width of the input.
+    pub fn image_size(&self) -> ImageSize {
         match self {
             Self::Vit(config) => config.image_size,
-            Self::Swin(config) => config.image_size,
+            Self::Swin(config) => config.image_size.into(),
+        }
+    }
+
+    /// Counts the values of an image, in all channels.
+    pub fn input_len(&self) -> usize {
+        self.in_chans() * self.image_size().pixels()
+    }
+
+    /// Counts the channels of the input.
+    pub fn in_chans(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.in_chans,
+            Self::Swin(config) => config.in_chans,
         }
     }
 
@@ -187,9 +200,10 @@ impl Architecture {
     /// Returns this architecture for images of another size.
     ///
     /// # Errors
-    /// What speaks against the size: that patches don't fill it, or that a Swin's windows or a BEiT's patches would be
-    /// others, since tables of relative positions are not resized.
-    pub fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+    /// What speaks against the size: that patches don't fill it, that it isn't a square, where a Swin takes these only,
+    /// or that a Swin's windows or a BEiT's patches would be others, since tables of relative positions are not
+    /// resized.
+    pub fn with_image_size(&self, image_size: ImageSize) -> std::result::Result<Self, String> {
         match self {
             _ if image_size == self.image_size() => Ok(self.clone()),
             Self::Vit(config) => config.with_image_size(image_size).map(Self::Vit),
@@ -212,6 +226,15 @@ impl Architecture {
     /// [`Error::Input`] if `weights` is of another family, of an unsupported kind, incomplete, or of another size, or if
     /// no network has these sizes.
     pub fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
+        self.fitted_from(weights, told_by, self.image_size())
+    }
+
+    /// Returns what [`fitted`](Self::fitted) does, where the positions in `weights` are for images of size `stored` if
+    /// that has as many patches as there are.
+    ///
+    /// # Errors
+    /// Those of [`fitted`](Self::fitted).
+    pub fn fitted_from(&self, weights: &Weights, told_by: &str, stored: ImageSize) -> Result<Self> {
         let found = Family::of(weights);
         let same_family = if found == self.family() {
             Ok(())
@@ -224,7 +247,7 @@ impl Architecture {
                 Error::input(weights.path(), format!("doesn't fit {told_by}: {problem}"))
             })?;
         match self {
-            Self::Vit(config) => config.fitted(weights, told_by).map(Self::Vit),
+            Self::Vit(config) => config.fitted_from(weights, told_by, stored).map(Self::Vit),
             Self::Swin(config) => config.fitted(weights, told_by).map(Self::Swin),
         }
     }
@@ -249,6 +272,22 @@ fn within(sizes: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
         }
         None => Ok(()),
     }
+}
+
+/// Checks the channels of an image, and that an integer product can sum over the values of a patch.
+fn patch_within(in_chans: usize, patch_size: usize) -> std::result::Result<(), String> {
+    within(&[("in_chans", in_chans, MAX_CHANNELS)])?;
+    within(&[("patch_size", patch_size, (MAX_K / in_chans).isqrt())])
+}
+
+/// Returns the channels that a network takes where a file doesn't tell them.
+fn rgb_channels() -> usize {
+    RGB_CHANNELS
+}
+
+/// Says whether a network takes photos in colour: such a field isn't written, and older files don't have it.
+fn is_rgb(in_chans: &usize) -> bool {
+    *in_chans == RGB_CHANNELS
 }
 
 /// Checks the number of classes, which is 0 of a network without a classifier.
@@ -332,18 +371,32 @@ fn same_sizes<T: PartialEq + fmt::Display>(
     Err(Error::input(weights.path(), problem))
 }
 
-/// Returns the side of a square patch, and the number of features, of timm's `patch_embed.proj.weight`.
-fn patch_embedding(weights: &Weights) -> Result<(usize, usize)> {
-    let [dim, channels, patch_size, patch_width] = sizes(weights, "patch_embed.proj.weight")?;
-    if channels != CHANNELS || patch_width != patch_size {
-        return Err(Error::input(
-            weights.path(),
-            format!(
-                "`patch_embed.proj.weight` takes {channels} channels and patches of {patch_size} by {patch_width} pixels, where {CHANNELS} channels and square patches are expected"
-            ),
-        ));
+/// Holds what the shape of timm's `patch_embed.proj.weight` tells.
+struct PatchEmbedding {
+    in_chans: usize,
+    /// The side of a square patch.
+    patch_size: usize,
+    dim: usize,
+}
+
+impl PatchEmbedding {
+    /// Reads the sizes off the weight's shape.
+    fn of(weights: &Weights) -> Result<Self> {
+        let [dim, in_chans, patch_size, width] = sizes(weights, "patch_embed.proj.weight")?;
+        if !(1..=MAX_CHANNELS).contains(&in_chans) || width != patch_size {
+            return Err(Error::input(
+                weights.path(),
+                format!(
+                    "`patch_embed.proj.weight` takes {in_chans} channels and patches of {patch_size} by {width} pixels, where 1 to {MAX_CHANNELS} channels and square patches are expected"
+                ),
+            ));
+        }
+        Ok(Self {
+            in_chans,
+            patch_size,
+            dim,
+        })
     }
-    Ok((patch_size, dim))
 }
 
 /// Returns the sizes of a tensor with `N` dimensions.

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind, classes_within,
-    divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes, within,
+    MAX_DEPTH, MAX_FEATURES, MAX_SIZE, PatchEmbedding, RGB_CHANNELS, block_within, check_kind,
+    classes_within, divisible, is_absent, is_rgb, patch_within, positive_eps, rgb_channels,
+    same_sizes, scaled, sizes, within,
 };
+use crate::data::image_size::ImageSize;
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
 
@@ -24,6 +26,10 @@ pub struct SwinConfig {
     pub image_size: usize,
     /// Width and height of a patch, in pixels.
     pub patch_size: usize,
+    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this
+    /// name.
+    #[serde(skip_serializing_if = "is_rgb")]
+    pub in_chans: usize,
     /// Width and height of a window, in tokens.
     pub window: usize,
     /// Features of a token in the first stage.
@@ -102,6 +108,8 @@ impl Stage {
 struct SwinForm {
     image_size: usize,
     patch_size: usize,
+    #[serde(default = "rgb_channels")]
+    in_chans: usize,
     window: usize,
     dim: usize,
     depths: Vec<usize>,
@@ -124,6 +132,7 @@ impl TryFrom<SwinForm> for SwinConfig {
         let config = Self {
             image_size: form.image_size,
             patch_size: form.patch_size,
+            in_chans: form.in_chans,
             window: form.window,
             dim: form.dim,
             depths: form.depths,
@@ -149,6 +158,7 @@ impl Default for SwinConfig {
         Self {
             image_size: 224,
             patch_size: 4,
+            in_chans: RGB_CHANNELS,
             window: 7,
             dim: 96,
             depths: vec![2, 2, 6, 2],
@@ -199,7 +209,11 @@ impl SwinConfig {
     /// # Errors
     /// A size that no Swin of these sizes has; a stage whose windows would become smaller or larger with the image, so that
     /// its tables of relative positions wouldn't fit. A Swin V2's biases are computed for any window.
-    pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
+    pub(super) fn with_image_size(
+        &self,
+        image_size: ImageSize,
+    ) -> std::result::Result<Self, String> {
+        let image_size = square(image_size)?;
         let changed = Self {
             image_size,
             ..self.clone()
@@ -263,7 +277,7 @@ impl SwinConfig {
             }
         }
         let (first, last) = (self.dim, self.last_dim());
-        let patch = vec![first, super::CHANNELS, self.patch_size, self.patch_size];
+        let patch = vec![first, self.in_chans, self.patch_size, self.patch_size];
         let mut around = vec![
             ("patch_embed.proj", patch),
             ("patch_embed.norm", vec![first]),
@@ -301,7 +315,11 @@ impl SwinConfig {
     pub fn from_shapes(weights: &Weights, image_size: Option<usize>) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
-        let (patch_size, dim) = patch_embedding(weights)?;
+        let PatchEmbedding {
+            in_chans,
+            patch_size,
+            dim,
+        } = PatchEmbedding::of(weights)?;
         let [classes, _] = match weights.shape("head.fc.weight") {
             Some(_) => sizes(weights, "head.fc.weight")?,
             None => [0, 0],
@@ -336,6 +354,7 @@ impl SwinConfig {
         let config = Self {
             image_size: image_size.unwrap_or(patches.saturating_mul(patch_size)),
             patch_size,
+            in_chans,
             window: windows[0],
             dim,
             depths: (0..stages)
@@ -363,9 +382,9 @@ impl SwinConfig {
                 self.heads.len()
             ));
         }
+        within(&[("image_size", self.image_size, MAX_SIZE)])?;
+        patch_within(self.in_chans, self.patch_size)?;
         within(&[
-            ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_PATCH),
             ("window", self.window, MAX_SIZE),
             ("dim", self.dim, MAX_SIZE >> MAX_STAGES),
             ("the number of stages", stages, MAX_STAGES),
@@ -414,6 +433,7 @@ impl SwinConfig {
             told_by,
             &[
                 ("patch_size", file.patch_size, self.patch_size),
+                ("in_chans", file.in_chans, self.in_chans),
                 // A Swin V2's shows in no tensor.
                 ("window", if self.v2 { window } else { file.window }, window),
                 ("dim", file.dim, self.dim),
@@ -437,6 +457,18 @@ impl SwinConfig {
             ..self.clone()
         })
     }
+}
+
+/// Returns the side of a Swin's images.
+///
+/// # Errors
+/// Sides of two lengths, which are not supported.
+pub fn square(image_size: ImageSize) -> std::result::Result<usize, String> {
+    image_size.side().ok_or_else(|| {
+        format!(
+            "image_size is {image_size}, where only squares are supported for a Swin transformer"
+        )
+    })
 }
 
 /// Says whether a tensor follows from the sizes: buffers that timm no longer stores.
@@ -653,7 +685,7 @@ mod tests {
             window: 4,
             ..v2.clone()
         };
-        for told in [&v2, &other, &v2.with_image_size(48).unwrap()] {
+        for told in [&v2, &other, &v2.with_image_size(48.into()).unwrap()] {
             let told = Architecture::Swin(told.clone());
             assert_eq!(told.fitted(&weights, "the test").unwrap(), told);
         }
@@ -756,8 +788,8 @@ mod tests {
     #[test]
     fn another_image_size_must_have_the_same_windows() {
         let swin = Architecture::Swin(micro());
-        assert_eq!(swin.with_image_size(56).unwrap(), swin);
-        let larger = |image_size| match swin.with_image_size(image_size).unwrap() {
+        assert_eq!(swin.with_image_size(56.into()).unwrap(), swin);
+        let larger = |image_size| match swin.with_image_size(ImageSize::from(image_size)).unwrap() {
             Architecture::Swin(config) => config.stages(),
             other => panic!("{other:?}"),
         };
@@ -775,14 +807,14 @@ mod tests {
         assert_eq!([first.tokens(), second.tokens()], [225, 64]);
         assert_eq!([second.shift(0), second.shift(1)], [0, 3]);
 
-        let problem = swin.with_image_size(48).unwrap_err();
+        let problem = swin.with_image_size(48.into()).unwrap_err();
         assert!(
             problem.starts_with(
                 "images of 48 pixels have windows of 6 tokens in stage 1, where this Swin transformer has 7,"
             ),
             "{problem}"
         );
-        let problem = swin.with_image_size(58).unwrap_err();
+        let problem = swin.with_image_size(58.into()).unwrap_err();
         assert!(
             problem.contains("58 is not divisible by patch_size 4"),
             "{problem}"

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CHANNELS, MAX_DEPTH, MAX_FEATURES, MAX_PATCH, MAX_SIZE, block_within, check_kind,
-    classes_within, divisible, is_absent, patch_embedding, positive_eps, same_sizes, scaled, sizes,
-    within,
+    MAX_DEPTH, MAX_FEATURES, MAX_SIZE, PatchEmbedding, RGB_CHANNELS, block_within, check_kind,
+    classes_within, divisible, is_absent, is_rgb, patch_within, positive_eps, rgb_channels,
+    same_sizes, scaled, sizes, within,
 };
+use crate::data::image_size::ImageSize;
 use crate::error::{Error, Remedy, Result};
 use crate::file::weights::Weights;
 use crate::format::Gelu;
@@ -16,7 +17,7 @@ const TABLE: &str = "relative_position_bias_table";
 /// Counts the rows of such a table that are the class token's: its scores of the patches, theirs of it, and its own.
 const OF_CLASS_TOKEN: usize = 3;
 
-/// Holds the sizes of a ViT as timm's `VisionTransformer` builds it by default: square images and patches, a class
+/// Holds the sizes of a ViT as timm's `VisionTransformer` builds it by default: square patches, a class
 /// token, learned positions (one for the class token too), blocks that normalise first, qkv with a bias, exact GELU,
 /// and a head on the normalised class token. With [`layer_scale`](Self::layer_scale) and
 /// [`no_embed_class`](Self::no_embed_class) it is DeiT III's; with [`distilled`](Self::distilled) it is timm's
@@ -31,11 +32,15 @@ const OF_CLASS_TOKEN: usize = 3;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "VitForm")]
 pub struct VitConfig {
-    /// Width and height of the input, in pixels. What is left over of it at the right and below, where patches don't fill
+    /// Height and width of the input. What is left over of it at the right and below, where patches don't fill
     /// it, isn't read, as in SigLIP's towers with patches of 14 pixels and images of 384.
-    pub image_size: usize,
+    pub image_size: ImageSize,
     /// Width and height of a patch, in pixels.
     pub patch_size: usize,
+    /// Channels of the input: grey, grey and alpha, red, green and blue, or these and alpha. timm's argument of this
+    /// name.
+    #[serde(skip_serializing_if = "is_rgb")]
+    pub in_chans: usize,
     /// Features of a token; a multiple of `heads`.
     pub dim: usize,
     /// Number of blocks.
@@ -128,8 +133,10 @@ pub enum GlobalPool {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VitForm {
-    image_size: usize,
+    image_size: ImageSize,
     patch_size: usize,
+    #[serde(default = "rgb_channels")]
+    in_chans: usize,
     dim: usize,
     depth: usize,
     heads: usize,
@@ -188,6 +195,7 @@ impl TryFrom<VitForm> for VitConfig {
         let config = Self {
             image_size: form.image_size,
             patch_size: form.patch_size,
+            in_chans: form.in_chans,
             dim: form.dim,
             depth: form.depth,
             heads: form.heads,
@@ -220,8 +228,9 @@ impl Default for VitConfig {
     /// Returns the network that timm's `VisionTransformer` is where no argument says otherwise: a ViT-B/16.
     fn default() -> Self {
         Self {
-            image_size: 224,
+            image_size: 224.into(),
             patch_size: 16,
+            in_chans: RGB_CHANNELS,
             dim: 768,
             depth: 12,
             heads: 12,
@@ -254,14 +263,14 @@ impl VitConfig {
     /// Holds the patches along one side of the images that DINOv3 was trained with in the main: what a file doesn't show.
     pub const ROTARY_GRID: usize = 16;
 
-    /// Counts the patches along one side of an image.
-    pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
+    /// Counts the rows and columns of an image's patches.
+    pub fn grid(&self) -> [usize; 2] {
+        self.image_size.grid(self.patch_size)
     }
 
     /// Counts the patches of an image.
     pub fn patches(&self) -> usize {
-        self.grid().pow(2)
+        patches_of(self.grid())
     }
 
     /// Counts the tokens before the patches: the class token, a distilled network's second one, register tokens.
@@ -336,6 +345,7 @@ impl VitConfig {
             dim,
             mlp_dim,
             patch_size,
+            in_chans,
             classes,
             projection,
             ..
@@ -352,7 +362,7 @@ impl VitConfig {
             tensors.push((format!("{name}.bias"), vec![weight[0]]));
             tensors.push((format!("{name}.weight"), weight));
         };
-        let kernel = vec![dim, CHANNELS, patch_size, patch_size];
+        let kernel = vec![dim, in_chans, patch_size, patch_size];
         match self.pre_norm {
             false => pair("patch_embed.proj".into(), kernel.clone()),
             true => pair("norm_pre".into(), vec![dim]),
@@ -399,7 +409,7 @@ impl VitConfig {
         }
         if self.rel_pos_bias {
             let table = |block| format!("blocks.{block}.attn.{TABLE}");
-            let distances = (2 * self.grid() - 1).pow(2);
+            let distances = distances(self.grid());
             let shape = vec![distances + OF_CLASS_TOKEN, self.heads];
             tensors.extend((0..self.depth).map(|block| (table(block), shape.clone())));
         }
@@ -434,9 +444,10 @@ impl VitConfig {
         weights.shape(&format!("blocks.0.attn.{TABLE}")).is_some()
     }
 
-    /// Reads the patches along one side of an image, and the heads, off the first table of relative positions: it has
-    /// 2 n - 1 distances down and across, and the class token's rows.
-    fn relative_grid(weights: &Weights) -> Result<[usize; 2]> {
+    /// Reads the rows and columns of an image's patches, and the heads, off the first table of relative positions: it
+    /// has 2 n - 1 distances down and across, and the class token's rows. One of the `likely` grids that has as many is
+    /// it, else a square.
+    fn relative_grid(weights: &Weights, likely: &[[usize; 2]]) -> Result<([usize; 2], usize)> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         let name = format!("blocks.0.attn.{TABLE}");
         let [rows, heads] = sizes(weights, &name)?;
@@ -445,21 +456,25 @@ impl VitConfig {
                 "is a BEiT with learned positions beside its relative ones, which is not supported";
             return Err(problem(both.to_owned()));
         }
-        let distances = rows.saturating_sub(OF_CLASS_TOKEN);
-        let side = distances.isqrt();
-        if side.pow(2) == distances && side % 2 == 1 {
-            return Ok([side.div_ceil(2), heads]);
-        }
-        Err(problem(format!(
-            "`{name}` has {rows} rows, where (2 n - 1)² of the distances between n by n patches and {OF_CLASS_TOKEN} of the class token are expected"
-        )))
+        let between = rows.saturating_sub(OF_CLASS_TOKEN);
+        let square = [between.isqrt().div_ceil(2); 2];
+        let grids = likely.iter().copied().chain([square]);
+        let mut fitting = grids.filter(|grid| !grid.contains(&0) && distances(*grid) == between);
+        let grid = fitting.next().ok_or_else(|| {
+            problem(format!(
+                "`{name}` has {rows} rows, where (2 n - 1)² of the distances between n by n patches and {OF_CLASS_TOKEN} of the class token are expected{}",
+                or_of(likely)
+            ))
+        })?;
+        Ok((grid, heads))
     }
 
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other but the index of
     /// relative positions, which older files of BEiT store.
     /// The number of heads shows in no shape but that of a table of relative positions, nor do turns beside learned
     /// positions, which are taken not to be there, nor the form of GELU, which is taken to be the exact one, or SiLU in
-    /// gated MLPs. The image size is the grid of positions times the patch size, or where positions are rotary, for images
+    /// gated MLPs. The image size is the grid of positions times the patch size: that of one of the `likely` sizes, the
+    /// first that has as many patches, or a square. Where positions are rotary, for images
     /// of any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
     /// no class token, they are taken to be averaged, as in timm, and where a head reads twice the features, the class token
     /// and the mean; else the answer is the class token's. Behind blocks with a norm before them, a head without a bias is a
@@ -468,48 +483,61 @@ impl VitConfig {
     /// # Errors
     /// [`Error::Input`] if the file is of a kind that isn't supported (which is named), if the shapes
     /// contradict each other, or if `heads` doesn't divide the features.
-    pub fn from_shapes(weights: &Weights, heads: usize) -> Result<Self> {
+    pub fn from_shapes(weights: &Weights, heads: usize, likely: &[ImageSize]) -> Result<Self> {
         let problem = |problem: String| Error::input(weights.path(), problem);
         check_kind(weights)?;
-        let (patch_size, dim) = patch_embedding(weights)?;
+        let PatchEmbedding {
+            in_chans,
+            patch_size,
+            dim,
+        } = PatchEmbedding::of(weights)?;
         let rotary = Self::is_rotary(weights);
         let rel_pos_bias = Self::is_relative(weights);
         let has_pos_embed = !rotary && !rel_pos_bias;
-        let [grid, heads] = match rel_pos_bias {
-            true => Self::relative_grid(weights)?,
-            false => [Self::ROTARY_GRID, heads],
+        let likely: Vec<[usize; 2]> = likely.iter().map(|size| size.grid(patch_size)).collect();
+        let (grid, heads) = match rel_pos_bias {
+            true => Self::relative_grid(weights, &likely)?,
+            false => ([Self::ROTARY_GRID; 2], heads),
         };
         let [_, positions, _] = match has_pos_embed {
             true => sizes(weights, "pos_embed")?,
-            false => [1, grid.pow(2), dim],
+            false => [1, patches_of(grid), dim],
         };
         let distilled = weights.shape("dist_token").is_some();
         let [_, reg_tokens, _] = match weights.shape("reg_token") {
             Some(_) => sizes(weights, "reg_token")?,
             None => [1, 0, dim],
         };
-        // A square is never one or two more than another, but for 1; and a network has a patch. Of four register tokens and
-        // four patches it would not show.
         let class_token = weights.shape("cls_token").is_some();
         let own = usize::from(class_token) + usize::from(distilled);
         let before = reg_tokens.saturating_add(own);
-        let is_square = positions.isqrt().pow(2) == positions && positions > 0;
-        let no_embed_class = !distilled && has_pos_embed && before > 0 && is_square;
-        let embedded = match has_pos_embed && !no_embed_class {
-            true => before,
-            false => 0,
+        // A square is never one or two more than another, but for 1; and a network has a patch. Of four register tokens
+        // and four patches it would not show.
+        let may_embed_none = has_pos_embed && !distilled && before > 0;
+        let grid = match has_pos_embed {
+            false => grid,
+            true => {
+                let square = |patches: usize| [patches.isqrt(); 2];
+                let squares = [square(positions), square(positions.saturating_sub(before))];
+                let fits = |patches: usize| {
+                    patches.saturating_add(before) == positions
+                        || (may_embed_none && patches == positions)
+                };
+                let mut grids = likely.iter().copied().chain(squares);
+                let fitting = grids.find(|grid| !grid.contains(&0) && fits(patches_of(*grid)));
+                fitting.ok_or_else(|| {
+                    let or_none = match distilled || before == 0 {
+                        true => "",
+                        false => ", or none,",
+                    };
+                    problem(format!(
+                        "`pos_embed` has {positions} positions, where {before} before the patches{or_none} and a square grid are expected{}",
+                        or_of(&likely)
+                    ))
+                })?
+            }
         };
-        let patches = positions.saturating_sub(embedded);
-        let grid = patches.isqrt();
-        if positions < embedded || patches != grid * grid {
-            let or_none = match distilled || before == 0 {
-                true => "",
-                false => ", or none,",
-            };
-            return Err(problem(format!(
-                "`pos_embed` has {positions} positions, where {before} before the patches{or_none} and a square grid are expected"
-            )));
-        }
+        let no_embed_class = may_embed_none && patches_of(grid) == positions;
         let [fc1_outputs, _] = sizes(weights, "blocks.0.mlp.fc1.weight")?;
         let (mlp_dim, gated_mlp) = match weights.shape("blocks.0.mlp.fc2.weight") {
             Some([_, taken]) if taken.saturating_mul(2) == fc1_outputs => (*taken, true),
@@ -532,8 +560,9 @@ impl VitConfig {
                 .is_some()
         };
         let config = Self {
-            image_size: grid.saturating_mul(patch_size),
+            image_size: grid.map(|side| side.saturating_mul(patch_size)).into(),
             patch_size,
+            in_chans,
             dim,
             depth: (0..).take_while(has_block).count(),
             heads,
@@ -573,8 +602,11 @@ impl VitConfig {
     /// Checks the sizes as [`Architecture::validate`](super::Architecture::validate) does, for this family.
     pub(super) fn validate(&self) -> std::result::Result<(), String> {
         within(&[
-            ("image_size", self.image_size, MAX_SIZE),
-            ("patch_size", self.patch_size, MAX_PATCH),
+            ("image_size", self.image_size.height, MAX_SIZE),
+            ("image_size", self.image_size.width, MAX_SIZE),
+        ])?;
+        patch_within(self.in_chans, self.patch_size)?;
+        within(&[
             ("dim", self.dim, MAX_FEATURES),
             ("depth", self.depth, MAX_DEPTH),
             ("heads", self.heads, MAX_SIZE),
@@ -587,7 +619,7 @@ impl VitConfig {
                 self.projection
             ));
         }
-        if self.image_size < self.patch_size {
+        if self.grid().contains(&0) {
             return Err(format!(
                 "image_size is {}, where at least one patch of {} is expected",
                 self.image_size, self.patch_size
@@ -677,8 +709,16 @@ impl VitConfig {
     /// # Errors
     /// A size that no ViT of these sizes has; another number of patches where positions are relative, whose tables wouldn't
     /// fit.
-    pub(super) fn with_image_size(&self, image_size: usize) -> std::result::Result<Self, String> {
-        divisible(&[("image_size", image_size, "patch_size", self.patch_size)])?;
+    pub(super) fn with_image_size(
+        &self,
+        image_size: ImageSize,
+    ) -> std::result::Result<Self, String> {
+        if !image_size.is_filled_by(self.patch_size) {
+            return Err(format!(
+                "image_size {image_size} is not divisible by patch_size {}",
+                self.patch_size
+            ));
+        }
         let changed = Self {
             image_size,
             ..self.clone()
@@ -687,21 +727,27 @@ impl VitConfig {
         if self.rel_pos_bias && changed.grid() != self.grid() {
             return Err(format!(
                 "images of {image_size} pixels have {} patches along a side, where this ViT has {}, and its tables of relative positions are not resized",
-                changed.grid(),
-                self.grid()
+                ImageSize::from(changed.grid()),
+                ImageSize::from(self.grid())
             ));
         }
         Ok(changed)
     }
 
-    /// Returns [`Architecture::fitted`](super::Architecture::fitted) for this family.
-    pub(super) fn fitted(&self, weights: &Weights, told_by: &str) -> Result<Self> {
-        let file = Self::from_shapes(weights, self.heads)?;
+    /// Returns [`Architecture::fitted_from`](super::Architecture::fitted_from) for this family.
+    pub(super) fn fitted_from(
+        &self,
+        weights: &Weights,
+        told_by: &str,
+        stored: ImageSize,
+    ) -> Result<Self> {
+        let file = Self::from_shapes(weights, self.heads, &[stored, self.image_size])?;
         same_sizes(
             weights,
             told_by,
             &[
                 ("patch_size", file.patch_size, self.patch_size),
+                ("in_chans", file.in_chans, self.in_chans),
                 ("dim", file.dim, self.dim),
                 ("depth", file.depth, self.depth),
                 ("heads", file.heads, self.heads),
@@ -782,6 +828,24 @@ fn is_derived(name: &str) -> bool {
     name.ends_with(".attn.relative_position_index")
 }
 
+/// Counts the patches of a grid.
+fn patches_of(grid: [usize; 2]) -> usize {
+    let [rows, columns] = grid;
+    rows.saturating_mul(columns)
+}
+
+/// Counts the distances, down and across, between the patches of a grid.
+fn distances(grid: [usize; 2]) -> usize {
+    patches_of(grid.map(|side| side.saturating_mul(2).saturating_sub(1)))
+}
+
+/// Words grids of other sizes that would do as well as a square, for a message: those that are told and aren't one.
+fn or_of(likely: &[[usize; 2]]) -> String {
+    let oblong = likely.iter().filter(|[rows, columns]| rows != columns);
+    let words = oblong.map(|[rows, columns]| format!(", or {rows} by {columns} patches"));
+    words.collect()
+}
+
 #[cfg(all(test, feature = "files"))]
 mod tests {
     use super::*;
@@ -802,7 +866,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut BTreeMap<String, Vec<usize>>)) -> String {
         let mut tensors: BTreeMap<_, _> = micro().expected_tensors().into_iter().collect();
         change(&mut tensors);
-        let error = VitConfig::from_shapes(&zeros(tensors), 3).unwrap_err();
+        let error = VitConfig::from_shapes(&zeros(tensors), 3, &[]).unwrap_err();
         assert!(matches!(error, Error::Input { .. }));
         error.to_string()
     }
@@ -817,7 +881,7 @@ mod tests {
         let architecture = Architecture::Vit(config);
         assert_eq!(
             (architecture.image_size(), architecture.classes()),
-            (32, 10)
+            (32.into(), 10)
         );
         let json = serde_json::to_string(&architecture).unwrap();
         assert!(json.contains(r#""family":"vit""#) && json.contains(r#""mlp_dim":192"#));
@@ -831,6 +895,88 @@ mod tests {
             layer_scale: true,
             no_embed_class: true,
             ..micro()
+        }
+    }
+
+    #[test]
+    fn a_grid_that_is_no_square_is_told() {
+        let sizes = |image_size: [usize; 2]| VitConfig {
+            image_size: image_size.into(),
+            ..micro()
+        };
+        let reason = |result: Result<VitConfig>| result.unwrap_err().to_string();
+        // As many patches as in the square.
+        let (square, oblong) = (micro(), sizes([16, 64]));
+        for (told, without_likely) in [(&square, &square), (&oblong, &square)] {
+            let weights = zeros(told.expected_tensors());
+            let shown = |likely: &[ImageSize]| VitConfig::from_shapes(&weights, 3, likely);
+            assert_eq!(shown(&[]).unwrap(), *without_likely);
+            for likely in [&square, &oblong] {
+                assert_eq!(shown(&[likely.image_size]).unwrap(), *likely);
+                assert_eq!(shown(&[40.into(), likely.image_size]).unwrap(), *likely);
+            }
+            assert_eq!(
+                oblong
+                    .fitted_from(&weights, "the test", oblong.image_size)
+                    .unwrap(),
+                oblong
+            );
+            let problem = reason(oblong.fitted_from(&weights, "the test", square.image_size));
+            let expected = "doesn't fit the test: its positions are for images of 32 pixels, not 16x64; `interpolate_positions` resamples them";
+            assert!(problem.ends_with(expected), "{problem}");
+        }
+        // One that isn't a square's.
+        let weights = zeros(sizes([16, 72]).expected_tensors());
+        for told in [sizes([16, 72]), sizes([72, 16]), sizes([24, 48])] {
+            let shown = VitConfig::from_shapes(&weights, 3, &[told.image_size]).unwrap();
+            assert_eq!(shown, told);
+        }
+        let problem = reason(VitConfig::from_shapes(&weights, 3, &[[16, 64].into()]));
+        let expected = "`pos_embed` has 19 positions, where 1 before the patches, or none, and a square grid are expected, or 2 by 8 patches";
+        assert!(problem.ends_with(expected), "{problem}");
+    }
+
+    #[test]
+    fn a_grid_of_relative_positions_that_is_no_square_is_told() {
+        let sizes = |image_size: [usize; 2]| VitConfig {
+            image_size: image_size.into(),
+            ..relative()
+        };
+        let oblong = sizes([16, 40]);
+        let weights = zeros(oblong.expected_tensors());
+        let shown =
+            |likely: [usize; 2]| VitConfig::from_shapes(&weights, 3, &[ImageSize::from(likely)]);
+        assert_eq!(shown([40, 16]).unwrap(), sizes([40, 16]));
+        assert_eq!(shown([16, 40]).unwrap(), oblong);
+        let problem = shown([16, 48]).unwrap_err().to_string();
+        let expected = "has 30 rows, where (2 n - 1)² of the distances between n by n patches and 3 of the class token are expected, or 2 by 6 patches";
+        assert!(problem.ends_with(expected), "{problem}");
+        let problem = oblong.with_image_size([16, 48].into()).unwrap_err();
+        assert!(
+            problem.starts_with(
+                "images of 16x48 pixels have 2x6 patches along a side, where this ViT has 2x5"
+            ),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn patches_fill_both_sides_of_another_size() {
+        let other = |image_size: [usize; 2]| micro().with_image_size(image_size.into());
+        assert_eq!(other([16, 40]).unwrap().tokens(), 11);
+        for (sides, expected) in [
+            (
+                [16, 42],
+                "image_size 16x42 is not divisible by patch_size 8",
+            ),
+            (
+                [42, 16],
+                "image_size 42x16 is not divisible by patch_size 8",
+            ),
+            ([0, 16], "image_size is 0, where 1 to"),
+        ] {
+            let problem = other(sides).unwrap_err();
+            assert!(problem.starts_with(expected), "{problem}");
         }
     }
 
@@ -860,7 +1006,10 @@ mod tests {
         let index = "blocks.0.attn.relative_position_index";
         tensors.insert(index.to_owned(), vec![17, 17]);
         let weights = zeros(tensors.clone());
-        assert_eq!(VitConfig::from_shapes(&weights, 1).unwrap(), relative());
+        assert_eq!(
+            VitConfig::from_shapes(&weights, 1, &[]).unwrap(),
+            relative()
+        );
         let told = |config: VitConfig| Architecture::Vit(config).fitted(&weights, "the test");
         assert_eq!(told(relative()).unwrap(), Architecture::Vit(relative()));
         for (other, says) in [
@@ -874,7 +1023,7 @@ mod tests {
             (micro(), "rel_pos_bias is true, not false"),
             (
                 VitConfig {
-                    image_size: 40,
+                    image_size: 40.into(),
                     ..relative()
                 },
                 "its positions are for images of 32 pixels, not 40, and tables of relative positions are not resized",
@@ -886,7 +1035,7 @@ mod tests {
         let table = "blocks.0.attn.relative_position_bias_table";
         let mut refused = |name: &str, shape: Vec<usize>, says: &str| {
             let before = tensors.insert(name.to_owned(), shape);
-            let error = VitConfig::from_shapes(&zeros(tensors.clone()), 3).unwrap_err();
+            let error = VitConfig::from_shapes(&zeros(tensors.clone()), 3, &[]).unwrap_err();
             assert!(error.to_string().contains(says), "{error}\nlacks {says}");
             match before {
                 Some(shape) => tensors.insert(name.to_owned(), shape),
@@ -901,10 +1050,10 @@ mod tests {
 
     #[test]
     fn relative_positions_are_of_one_size_and_of_beits_tokens() {
-        let other = relative().with_image_size(40).unwrap_err();
+        let other = relative().with_image_size(40.into()).unwrap_err();
         let says = "images of 40 pixels have 5 patches along a side, where this ViT has 4";
         assert!(other.starts_with(says), "{other}");
-        assert_eq!(relative().with_image_size(32), Ok(relative()));
+        assert_eq!(relative().with_image_size(32.into()), Ok(relative()));
         for wrong in [
             VitConfig {
                 distilled: true,
@@ -942,7 +1091,10 @@ mod tests {
         let tensors: BTreeMap<_, _> = deit_3.expected_tensors().into_iter().collect();
         assert_eq!(tensors["pos_embed"], [1, 16, 48]);
         assert_eq!(tensors["blocks.1.ls2.gamma"], [48]);
-        assert_eq!(VitConfig::from_shapes(&zeros(tensors), 3).unwrap(), deit_3);
+        assert_eq!(
+            VitConfig::from_shapes(&zeros(tensors), 3, &[]).unwrap(),
+            deit_3
+        );
         for one_part in [
             VitConfig {
                 layer_scale: false,
@@ -999,7 +1151,7 @@ mod tests {
             VitConfig {
                 rotary: true,
                 reg_tokens: 4,
-                image_size: 128,
+                image_size: 128.into(),
                 ..deit_3_with_positions()
             },
             VitConfig {
@@ -1038,7 +1190,7 @@ mod tests {
             },
         ] {
             let file = zeros(one_part.expected_tensors());
-            assert_eq!(VitConfig::from_shapes(&file, 3).unwrap(), one_part);
+            assert_eq!(VitConfig::from_shapes(&file, 3, &[]).unwrap(), one_part);
         }
     }
 
@@ -1181,9 +1333,11 @@ mod tests {
     #[test]
     fn reads_all_but_the_heads_off_the_shapes() {
         let weights = zeros(micro().expected_tensors());
-        assert_eq!(VitConfig::from_shapes(&weights, 3).unwrap(), micro());
-        assert_eq!(VitConfig::from_shapes(&weights, 6).unwrap().heads, 6);
-        let error = VitConfig::from_shapes(&weights, 5).unwrap_err().to_string();
+        assert_eq!(VitConfig::from_shapes(&weights, 3, &[]).unwrap(), micro());
+        assert_eq!(VitConfig::from_shapes(&weights, 6, &[]).unwrap().heads, 6);
+        let error = VitConfig::from_shapes(&weights, 5, &[])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.ends_with("dim 48 is not divisible by heads 5"),
             "{error}"
@@ -1232,8 +1386,8 @@ mod tests {
                 "`pos_embed` with 3 dimensions, found shape [17, 48]",
             ),
             (
-                with("patch_embed.proj.weight", &[48, 1, 8, 8]),
-                "takes 1 channels",
+                with("patch_embed.proj.weight", &[48, 5, 8, 8]),
+                "takes 5 channels and patches of 8 by 8 pixels, where 1 to 4 channels",
             ),
             (
                 with("patch_embed.proj.weight", &[48, 3, 8, 4]),
@@ -1330,7 +1484,7 @@ mod tests {
         let expected = "doesn't fit the test: reg_tokens is 1, not 0";
         assert!(error.to_string().ends_with(expected), "{error}");
 
-        let smaller = told.with_image_size(16).unwrap();
+        let smaller = told.with_image_size(16.into()).unwrap();
         let error = told
             .fitted(&zeros(smaller.expected_tensors()), "the test")
             .unwrap_err();

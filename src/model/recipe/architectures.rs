@@ -86,7 +86,7 @@ mod tests {
             };
             let architecture = arguments.check(class).and_then(|()| {
                 let size = facts.get(name).map(|fact| fact.preprocessing.image_size);
-                arguments.applied_to(class.default_sizes(), size)
+                arguments.applied_to(class.default_sizes(), size, None)
             });
             // timm's facts are of all that have nothing but sizes.
             match (architecture, facts.remove(name)) {

@@ -5,9 +5,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::data::image_size::ImageSize;
+use crate::data::preprocess::MAX_CHANNELS;
 use crate::file::weights::Weights;
 use crate::model::config::{
-    Architecture, CHANNELS, Family, Gelu, GlobalPool, SwinConfig, VitConfig, scaled,
+    Architecture, Family, Gelu, GlobalPool, SwinConfig, VitConfig, scaled, square,
 };
 use serde::Deserialize;
 
@@ -408,34 +410,43 @@ impl Arguments<'_> {
                 class.check(name, value, &has)?;
             }
         }
-        match self.number("in_chans")? {
-            Some(channels) if channels != CHANNELS => Err(format!(
-                "has in_chans {channels}, where only {CHANNELS} is supported"
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Returns `sizes` with what the arguments say instead, for images of another size where one is told.
+    /// Returns `sizes` with what the arguments say instead, for images of another size and other channels where they
+    /// are told; arguments say more than these of channels.
     pub fn applied_to(
         &self,
         sizes: Architecture,
-        image_size: Option<usize>,
+        image_size: Option<ImageSize>,
+        in_chans: Option<usize>,
     ) -> std::result::Result<Architecture, String> {
+        let in_chans = self.number("in_chans")?.or(in_chans);
+        if let Some(in_chans) = in_chans.filter(|in_chans| !(1..=MAX_CHANNELS).contains(in_chans)) {
+            return Err(format!(
+                "has in_chans {in_chans}, where 1 to {MAX_CHANNELS} is expected"
+            ));
+        }
         match sizes {
-            Architecture::Vit(sizes) => self
-                .applied_to_vit(sizes, image_size)
-                .map(Architecture::Vit),
-            Architecture::Swin(sizes) => self
-                .applied_to_swin(sizes, image_size)
-                .map(Architecture::Swin),
+            Architecture::Vit(sizes) => {
+                let in_chans = in_chans.unwrap_or(sizes.in_chans);
+                let sizes = VitConfig { in_chans, ..sizes };
+                self.applied_to_vit(sizes, image_size)
+                    .map(Architecture::Vit)
+            }
+            Architecture::Swin(sizes) => {
+                let in_chans = in_chans.unwrap_or(sizes.in_chans);
+                let sizes = SwinConfig { in_chans, ..sizes };
+                self.applied_to_swin(sizes, image_size)
+                    .map(Architecture::Swin)
+            }
         }
     }
 
     fn applied_to_vit(
         &self,
         sizes: VitConfig,
-        image_size: Option<usize>,
+        image_size: Option<ImageSize>,
     ) -> std::result::Result<VitConfig, String> {
         let dim = self.number("embed_dim")?.unwrap_or(sizes.dim);
         let (mlp_dim, gated_mlp) = self.mlp(dim, &sizes)?;
@@ -448,8 +459,14 @@ impl Arguments<'_> {
             Some(Rotation::Dinov3) => (true, 0),
             Some(Rotation::Eva02) => {
                 // timm turns by places as they are where it isn't told others.
-                let own = image_size.checked_div(patch_size).unwrap_or(0);
-                (false, self.side("ref_feat_shape")?.unwrap_or(own))
+                let own = || {
+                    let [rows, columns] = image_size.grid(patch_size);
+                    (rows == columns).then_some(rows).ok_or_else(|| {
+                        format!("has no ref_feat_shape, which only with square images is supported, for images of {image_size} pixels")
+                    })
+                };
+                let told = self.side("ref_feat_shape")?;
+                (false, told.map_or_else(own, Ok)?)
             }
         };
         // timm refuses what patches don't fill, or pads it. Otherwise it leaves it out.
@@ -457,7 +474,7 @@ impl Arguments<'_> {
             if let Some((value, has)) = self.get(name)
                 && is(value, "true")
                 && patch_size > 0
-                && !image_size.is_multiple_of(patch_size)
+                && !image_size.is_filled_by(patch_size)
             {
                 return Err(format!(
                     "{has} true and images of {image_size} pixels, which patches of {patch_size} don't fill"
@@ -541,11 +558,11 @@ impl Arguments<'_> {
     fn applied_to_swin(
         &self,
         sizes: SwinConfig,
-        image_size: Option<usize>,
+        image_size: Option<ImageSize>,
     ) -> std::result::Result<SwinConfig, String> {
         let depths = self.numbers("depths")?.unwrap_or(sizes.depths);
         Ok(SwinConfig {
-            image_size: image_size.unwrap_or(sizes.image_size),
+            image_size: image_size.map_or(Ok(sizes.image_size), square)?,
             patch_size: self.side("patch_size")?.unwrap_or(sizes.patch_size),
             window: self.window()?.unwrap_or(sizes.window),
             dim: self.number("embed_dim")?.unwrap_or(sizes.dim),
@@ -575,6 +592,11 @@ impl Arguments<'_> {
     /// Reads the side of a square, which timm writes as one number or as height and width.
     pub fn side(&self, name: &str) -> std::result::Result<Option<usize>, String> {
         self.read(name, "a number, or height and width of a square", side)
+    }
+
+    /// Reads the size of an image, which timm writes as one number or as height and width.
+    pub fn image_size(&self, name: &str) -> std::result::Result<Option<ImageSize>, String> {
+        self.read(name, "a number, or height and width", image_size)
     }
 
     /// Reads the side of the windows. timm may have one for each stage; here it is the same in all.
@@ -708,10 +730,15 @@ pub(super) fn whole(value: &Value) -> Option<usize> {
 
 /// Reads the side of a square: a number, or height and width.
 pub(super) fn side(value: &Value) -> Option<usize> {
+    image_size(value)?.side()
+}
+
+/// Reads the size of an image: the side of a square, or height and width.
+pub(super) fn image_size(value: &Value) -> Option<ImageSize> {
     match value.as_array() {
-        None => whole(value),
+        None => whole(value).map(ImageSize::from),
         Some(sides) => match &sides[..] {
-            [height, width] => whole(height).filter(|height| whole(width) == Some(*height)),
+            [height, width] => Some([whole(height)?, whole(width)?].into()),
             _ => None,
         },
     }

@@ -10,18 +10,20 @@ use super::sources::{
 };
 use super::{Beside, CONFIG_KEY, PREPROCESSING_KEY, parsed, timm_config, transformers};
 use crate::data::class_names::ClassNames;
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{Choices, CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Remedy, Result, Setting};
 use crate::file::weights::Weights;
-use crate::model::config::{Answer, Architecture, CHANNELS, Gelu, check_kind};
+use crate::model::config::{Answer, Architecture, Gelu, check_kind};
+use crate::model::positions::interpolate_positions;
 
 /// Holds what the user says of a weights file.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request<'a> {
     /// Name of the recipe.
     pub recipe: Option<&'a str>,
-    /// Width and height of the network's input, in pixels.
-    pub image_size: Option<usize>,
+    /// Height and width of the network's input.
+    pub image_size: Option<ImageSize>,
     /// How images are prepared.
     pub preprocessing: Choices,
 }
@@ -146,6 +148,8 @@ pub struct Description {
     name: String,
     /// Family and sizes.
     pub architecture: Architecture,
+    /// The size of images that the network's own positions are for.
+    stored: ImageSize,
     /// The number of classes, or of features of a projection, that the file must have, and who says so.
     outputs: Vec<(usize, String)>,
     /// How images are prepared.
@@ -161,12 +165,26 @@ pub struct Description {
 }
 
 impl Description {
+    /// Makes a ViT's positions in `weights` fit, as [`interpolate_positions`] does. Returns the size of images that
+    /// they were for, if that is another.
+    ///
+    /// # Errors
+    /// Those of [`interpolate_positions`].
+    pub fn interpolate_positions(&mut self, weights: &mut Weights) -> Result<Option<ImageSize>> {
+        let from = interpolate_positions(weights, &self.architecture, Some(self.stored))?;
+        if from.is_some() {
+            self.stored = self.architecture.image_size();
+        }
+        Ok(from)
+    }
+
     /// Compares what was told with the tensors.
     ///
     /// # Errors
     /// [`Error::Input`] where they contradict each other.
     pub fn fitted(self, weights: &Weights) -> Result<Resolved> {
-        let architecture = self.architecture.fitted(weights, &self.by)?;
+        let stored = self.stored;
+        let architecture = self.architecture.fitted_from(weights, &self.by, stored)?;
         let (classes, found) = (architecture.classes(), architecture.head_outputs());
         if let Some((told, by)) = self.outputs.iter().find(|(told, _)| *told != found) {
             let what = match found == classes {
@@ -270,25 +288,53 @@ impl<'a> Agreement<'a> {
     /// Returns what all sources say together. `remarks` is what the user should know besides.
     fn told(mut self, weights: &Weights, mut remarks: Vec<String>) -> Result<Description> {
         let first = &self.sources[0];
-        let chosen = self.request.preprocessing;
+        let chosen = &self.request.preprocessing;
         self.compare_sizes();
         let own_size = first.architecture.image_size();
+        let channels = first.architecture.in_chans();
         let preprocessing = Preprocessing {
-            image_size: self.decide(IMAGE_SIZE, self.request.image_size, own_size, |source| {
-                &source.image_size
-            })?,
-            crop_pct: self.decide(CROP_PCT, chosen.crop_pct, 1.0, |source| &source.crop_pct)?,
-            crop_mode: self.decide(CROP_MODE, chosen.crop_mode, CropMode::Center, |source| {
-                &source.crop_mode
-            })?,
+            image_size: self.decide(
+                IMAGE_SIZE,
+                self.request.image_size,
+                own_size,
+                |source| &source.image_size,
+                ImageSize::to_string,
+            )?,
+            crop_pct: self.decide(
+                CROP_PCT,
+                chosen.crop_pct,
+                1.0,
+                |source| &source.crop_pct,
+                plain,
+            )?,
+            crop_mode: self.decide(
+                CROP_MODE,
+                chosen.crop_mode,
+                CropMode::Center,
+                |source| &source.crop_mode,
+                plain,
+            )?,
             interpolation: self.decide(
                 INTERPOLATION,
                 chosen.interpolation,
                 Interpolation::Bicubic,
                 |source| &source.interpolation,
+                plain,
             )?,
-            mean: self.decide(MEAN, chosen.mean, [0.5; CHANNELS], |source| &source.mean)?,
-            std: self.decide(STD, chosen.std, [0.5; CHANNELS], |source| &source.std)?,
+            mean: self.decide(
+                MEAN,
+                chosen.mean_of(channels),
+                vec![0.5; channels],
+                |source| &source.mean,
+                plain,
+            )?,
+            std: self.decide(
+                STD,
+                chosen.std_of(channels),
+                vec![0.5; channels],
+                |source| &source.std,
+                plain,
+            )?,
             exif_orientation: chosen
                 .exif_orientation
                 .unwrap_or_else(|| self.sources.iter().any(|source| source.exif_orientation)),
@@ -303,7 +349,9 @@ impl<'a> Agreement<'a> {
                 Some(_) => Error::setting(Setting::ImageSize, problem),
                 None => Error::input(&first.path, problem),
             })?;
-        preprocessing.validate().map_err(|problem| {
+        let sound = preprocessing.check_channels(channels);
+        let sound = sound.and_then(|()| preprocessing.validate());
+        sound.map_err(|problem| {
             let of_user = |(field, _): &&(Field, String)| problem.starts_with(field.name);
             match self.by_user.iter().find(of_user) {
                 Some((field, _)) => Error::setting(field.setting, &problem),
@@ -336,6 +384,7 @@ impl<'a> Agreement<'a> {
         Ok(Description {
             name: first.name.clone(),
             architecture,
+            stored: own_size,
             outputs: self.sources.iter().filter_map(outputs).collect(),
             preprocessing,
             tag: self.sources.iter().find_map(|source| source.tag.clone()),
@@ -390,16 +439,17 @@ impl<'a> Agreement<'a> {
     }
 
     /// Returns the user's choice, or what the first source says that says anything; notes what the others say. Where
-    /// nobody says anything, it is `assumed`, if that is allowed.
-    fn decide<T: Clone + PartialEq + Serialize>(
+    /// nobody says anything, it is `assumed`, if that is allowed. `words` writes a value for a message.
+    fn decide<T: Clone + PartialEq>(
         &mut self,
         field: Field,
         chosen: Option<T>,
         assumed: T,
         said: impl Fn(&Source) -> &Said<T>,
+        words: impl Fn(&T) -> String,
     ) -> Result<T> {
         if let Some(chosen) = chosen {
-            self.by_user.push((field, plain(&chosen)));
+            self.by_user.push((field, words(&chosen)));
             return Ok(chosen);
         }
         let sources = self.sources;
@@ -408,14 +458,15 @@ impl<'a> Agreement<'a> {
             .enumerate()
             .filter_map(|(number, source)| Some((number, source, said(source).as_ref()?)));
         let Some((number, decider, value)) = speaking.next() else {
-            return self.untold(field, assumed);
+            self.untold(field, words(&assumed))?;
+            return Ok(assumed);
         };
         let value = value.clone().map_err(|problem| {
             Error::remediable(&decider.path, problem, Remedy::Decide(field.setting))
         })?;
         if number > 0 {
             let supplied = self.supplied.entry(number).or_default();
-            supplied.push(format!("{} {}", field.name, plain(&value)));
+            supplied.push(format!("{} {}", field.name, words(&value)));
         }
         // The image's size is one of the network's, which no recipe may overrule.
         let overrules = self.request.recipe.is_some() && field.name != IMAGE_SIZE.name;
@@ -423,8 +474,8 @@ impl<'a> Agreement<'a> {
             let (overruled, contradiction) = match other_value {
                 Ok(other_value) if *other_value == value => continue,
                 Ok(other_value) => (
-                    format!("{} {}", field.name, plain(other_value)),
-                    format!("{} by {}", plain(other_value), other.by),
+                    format!("{} {}", field.name, words(other_value)),
+                    format!("{} by {}", words(other_value), other.by),
                 ),
                 Err(problem) => (
                     format!("{}, which it {problem}", field.name),
@@ -437,7 +488,7 @@ impl<'a> Agreement<'a> {
                 let contradiction = format!(
                     "{} is {} by {}, {contradiction}",
                     field.name,
-                    plain(&value),
+                    words(&value),
                     decider.by
                 );
                 self.fields.push((field, contradiction));
@@ -446,14 +497,13 @@ impl<'a> Agreement<'a> {
         Ok(value)
     }
 
-    /// Returns what holds of a field that nobody tells.
-    fn untold<T: Serialize>(&mut self, field: Field, assumed: T) -> Result<T> {
+    /// Notes what is assumed of a field that nobody tells, if that is allowed.
+    fn untold(&mut self, field: Field, assumed: String) -> Result<()> {
         let first = &self.sources[0];
         match &first.otherwise {
             Otherwise::Assume => {
-                self.assumed
-                    .push(format!("{} {}", field.name, plain(&assumed)));
-                Ok(assumed)
+                self.assumed.push(format!("{} {assumed}", field.name));
+                Ok(())
             }
             Otherwise::Lacks(file) => Err(Error::remediable(
                 &first.path,
@@ -709,8 +759,8 @@ mod tests {
             )
         );
         let choices = Choices {
-            mean: Some([0.485, 0.456, 0.406]),
-            std: Some([0.1, 0.2, 0.3]),
+            mean: Some(vec![0.485, 0.456, 0.406]),
+            std: Some(vec![0.1, 0.2, 0.3]),
             ..Choices::default()
         };
         let request = Request {
@@ -778,7 +828,7 @@ mod tests {
                 with("mean", json!(null)),
                 "has no `mean`; `mean` decides it",
             ),
-            (with("std", json!([0.1])), "`std` decides it"),
+            (with("std", json!([])), "`std` decides it"),
             (
                 with("input_size", json!(null)),
                 "has no `input_size`; `image_size` decides it",
@@ -789,13 +839,13 @@ mod tests {
             assert!(message.ends_with(expected), "{message}\nlacks {expected}");
             let all = Request {
                 recipe: None,
-                image_size: Some(224),
+                image_size: Some(224.into()),
                 preprocessing: Choices {
                     crop_pct: Some(0.5),
                     crop_mode: Some(CropMode::Squash),
                     interpolation: Some(Interpolation::Lanczos),
-                    mean: Some([0.1; 3]),
-                    std: Some([0.2; 3]),
+                    mean: Some(vec![0.1; 3]),
+                    std: Some(vec![0.2; 3]),
                     exif_orientation: Some(true),
                 },
             };
@@ -804,12 +854,12 @@ mod tests {
             assert_eq!(
                 resolved.preprocessing,
                 Preprocessing {
-                    image_size: 224,
+                    image_size: 224.into(),
                     crop_pct: 0.5,
                     crop_mode: CropMode::Squash,
                     interpolation: Interpolation::Lanczos,
-                    mean: [0.1; 3],
-                    std: [0.2; 3],
+                    mean: vec![0.1; 3],
+                    std: vec![0.2; 3],
                     exif_orientation: true,
                 }
             );
@@ -831,7 +881,9 @@ mod tests {
         let (blamed, message) = refusal(file.beside(&with("std", json!([0, 1, 1]))));
         assert_eq!(blamed, Blamed::File);
         assert!(
-            message.contains("config.json: std: expected three"),
+            message.contains(
+                "config.json: std: expected finite numbers above 0, found [0.0, 1.0, 1.0]"
+            ),
             "{message}"
         );
     }
@@ -888,12 +940,12 @@ mod tests {
     fn metadata_comes_before_config_json() {
         let (sizes, told) = micro_vit();
         let preprocessing = Preprocessing {
-            image_size: 32,
+            image_size: 32.into(),
             crop_pct: 0.875,
             crop_mode: CropMode::Squash,
             interpolation: Interpolation::Lanczos,
-            mean: [0.1, 0.2, 0.3],
-            std: [0.4, 0.5, 0.6],
+            mean: vec![0.1, 0.2, 0.3],
+            std: vec![0.4, 0.5, 0.6],
             exif_orientation: true,
         };
         let json = serde_json::to_string(&preprocessing).unwrap();
@@ -953,17 +1005,37 @@ mod tests {
     }
 
     #[test]
+    fn positions_of_a_square_are_not_taken_for_another_grids() {
+        // Both have 36 patches.
+        let sizes = one_class("deit_tiny_patch16_224").with_image_size(96.into());
+        let mut file = Checkpoint::new("deit.safetensors", &sizes.unwrap(), &[]);
+        file.write_config(&config("deit_tiny_patch16_224", 96).to_string());
+        let request = Request {
+            image_size: Some([64, 144].into()),
+            ..Request::default()
+        };
+        let mut told = describe(&file.weights, &request).unwrap();
+        let error = told.clone().fitted(&file.weights).unwrap_err().to_string();
+        let expected = "its positions are for images of 96 pixels, not 64x144; `interpolate_positions` resamples them";
+        assert!(error.ends_with(expected), "{error}");
+        let from = told.interpolate_positions(&mut file.weights).unwrap();
+        assert_eq!(from, Some(96.into()));
+        let resolved = told.fitted(&file.weights).unwrap();
+        assert_eq!(resolved.preprocessing.image_size, [64, 144].into());
+    }
+
+    #[test]
     fn the_image_size_may_be_another() {
         let sizes = one_class("deit_tiny_patch16_224");
         let file = Checkpoint::new("deit_tiny_patch16_224.safetensors", &sizes, &[]);
-        let sized = |image_size| Request {
-            image_size: Some(image_size),
+        let sized = |image_size: usize| Request {
+            image_size: Some(image_size.into()),
             ..Request::default()
         };
         assert_eq!(file.requested(&sized(224)).unwrap().architecture, sizes);
 
         let larger = describe(&file.weights, &sized(384)).unwrap();
-        assert_eq!(larger.preprocessing.image_size, 384);
+        assert_eq!(larger.preprocessing.image_size, 384.into());
         assert_eq!(larger.preprocessing.crop_pct, 0.9);
         let (blamed, message) = refusal(larger.fitted(&file.weights));
         let expected = "doesn't fit recipe `deit_tiny_patch16_224` (the file's name) with the user's image_size 384: its positions are for images of 224 pixels, not 384; `interpolate_positions` resamples them";

@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{CONFIG_KEY, PREPROCESSING_KEY, Recipe, known_names, recipe_named, recipes};
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, GlobalPool, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, GlobalPool, RGB_CHANNELS, SwinConfig, VitConfig};
 
 /// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -31,12 +32,12 @@ pub(super) struct Source {
     pub outputs: Option<usize>,
     /// timm's tag of the weights, which tells their data set, if the recipe's name was given for them.
     pub tag: Option<String>,
-    pub image_size: Said<usize>,
+    pub image_size: Said<ImageSize>,
     pub crop_pct: Said<f64>,
     pub crop_mode: Said<CropMode>,
     pub interpolation: Said<Interpolation>,
-    pub mean: Said<[f32; CHANNELS]>,
-    pub std: Said<[f32; CHANNELS]>,
+    pub mean: Said<Vec<f32>>,
+    pub std: Said<Vec<f32>>,
     /// Whether photos are turned as their EXIF says: this program's own metadata alone may ask for it.
     pub exif_orientation: bool,
     /// What holds of the preprocessing where neither this nor another source says anything.
@@ -86,8 +87,8 @@ impl Source {
             crop_pct: Some(Ok(preprocessing.crop_pct)),
             crop_mode: Some(Ok(preprocessing.crop_mode)),
             interpolation: Some(Ok(preprocessing.interpolation)),
-            mean: Some(Ok(preprocessing.mean)),
-            std: Some(Ok(preprocessing.std)),
+            mean: Some(Ok(preprocessing.mean.clone())),
+            std: Some(Ok(preprocessing.std.clone())),
             exif_orientation: preprocessing.exif_orientation,
             ..self
         }
@@ -147,7 +148,9 @@ pub(super) fn by_metadata(weights: &Weights) -> Result<Metadata> {
     };
     let preprocessing: Preprocessing = understood(weights, PREPROCESSING_KEY, json)?;
     let (told, other) = (preprocessing.image_size, source.architecture.image_size());
-    let problem = match preprocessing.validate() {
+    let channels = source.architecture.in_chans();
+    let sound = preprocessing.check_channels(channels);
+    let problem = match sound.and_then(|()| preprocessing.validate()) {
         Err(problem) => problem,
         Ok(()) if told != other => {
             format!("image_size is {told}, but {CONFIG_KEY} says {other}")
@@ -239,7 +242,7 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
         let choices: Vec<String> = fitting
             .iter()
             .map(|choice| {
-                let Preprocessing { mean, std, .. } = choice.preprocessing;
+                let Preprocessing { mean, std, .. } = &choice.preprocessing;
                 format!("{} (mean {mean:?}, std {std:?})", choice.name)
             })
             .collect();
@@ -251,14 +254,22 @@ pub(super) fn by_shapes(weights: &Weights) -> Result<Source> {
     Err(Error::setting(Setting::Recipe, problem))
 }
 
+/// Words the channels of an image where they aren't those of a photo.
+fn channels(in_chans: usize) -> String {
+    match in_chans {
+        RGB_CHANNELS => String::new(),
+        other => format!(" {other} channels,"),
+    }
+}
+
 /// Describes the network by what shows in the tensors, and what doesn't.
 fn described(weights: &Weights) -> Result<String> {
     Ok(match Family::of(weights) {
         Family::Vit => {
             // One head divides every width.
-            let sizes = VitConfig::from_shapes(weights, 1)?;
+            let sizes = VitConfig::from_shapes(weights, 1, &[])?;
             format!(
-                "a{} ViT with{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
+                "a{} ViT with{}{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
                 if sizes.distilled { " distilled" } else { "" },
                 if sizes.layer_scale {
                     " LayerScale,"
@@ -271,6 +282,7 @@ fn described(weights: &Weights) -> Result<String> {
                     ""
                 },
                 if sizes.gated_mlp { " gated MLPs," } else { "" },
+                channels(sizes.in_chans),
                 if sizes.pre_norm {
                     " a norm before its blocks,"
                 } else {
@@ -306,8 +318,12 @@ fn described(weights: &Weights) -> Result<String> {
                 true => (" V2", String::new(), "the windows' and the image's size"),
             };
             format!(
-                "a Swin transformer{version} with {} features, {:?} blocks, {:?} heads{windows} and patches of {} pixels, and {unseen} and preprocessing",
-                sizes.dim, sizes.depths, sizes.heads, sizes.patch_size,
+                "a Swin transformer{version} with{} {} features, {:?} blocks, {:?} heads{windows} and patches of {} pixels, and {unseen} and preprocessing",
+                channels(sizes.in_chans),
+                sizes.dim,
+                sizes.depths,
+                sizes.heads,
+                sizes.patch_size,
             )
         }
     })

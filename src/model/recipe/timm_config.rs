@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::architectures::named;
-use super::arguments::{Arguments, Class, shown, side, whole};
+use super::arguments::{Arguments, Class, image_size, shown, whole};
 use super::sources::{Otherwise, Said, Source};
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, CHANNELS, Family, Gelu, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, Gelu, SwinConfig, VitConfig, square};
 
 /// Reads what `json`, the config.json at `path`, tells of `weights`; `None` if it is another program's, which says nothing
 /// of a network. What the file leaves out is told by timm's entry point where timm knows the architecture, else by the
@@ -127,7 +128,8 @@ impl TimmConfig {
 
         // timm builds the network for `input_size` unless the arguments say `img_size` (its `build_model_with_cfg`). One that
         // takes any size is then fed images of `input_size` nevertheless.
-        let (input_size, mut img_size) = (input.size()?, arguments.side("img_size")?);
+        let (in_chans, input_size) = input.size()?.unzip();
+        let mut img_size = arguments.image_size("img_size")?;
         if arguments.any_image_size() && input_size.is_some() {
             img_size = None;
         }
@@ -147,13 +149,15 @@ impl TimmConfig {
                         "names architecture `{name}`, which is none of timm's that can be run here, and has no `model_args.num_heads`, which the tensors don't show"
                     )
                 })?;
-                Architecture::Vit(VitConfig::from_shapes(weights, heads)?)
+                let likely: Vec<_> = built_for.into_iter().collect();
+                Architecture::Vit(VitConfig::from_shapes(weights, heads, &likely)?)
             }
             (None, Family::Swin) => {
-                Architecture::Swin(SwinConfig::from_shapes(weights, built_for)?)
+                let side = built_for.map(square).transpose()?;
+                Architecture::Swin(SwinConfig::from_shapes(weights, side)?)
             }
         };
-        let architecture = arguments.applied_to(sizes, built_for)?;
+        let architecture = arguments.applied_to(sizes, built_for, in_chans)?;
         // What timm notes is of weights that were trained with another form of GELU than their network's name has.
         if let Architecture::Vit(VitConfig {
             act_layer: Gelu::Exact,
@@ -164,6 +168,7 @@ impl TimmConfig {
                 log::warn!("{}: timm notes of these weights: {note}", path.display());
             }
         }
+        let channels = architecture.in_chans();
         Ok(Source {
             name: name.to_owned(),
             by: format!("config.json beside the file (architecture `{name}`)"),
@@ -175,8 +180,8 @@ impl TimmConfig {
             crop_pct: said("crop_pct", &input.crop_pct, "a number", Value::as_f64),
             crop_mode: input.crop_mode(),
             interpolation: input.interpolation(),
-            mean: input.mean(),
-            std: input.std(),
+            mean: of_channels("mean", &input.mean, channels, path),
+            std: of_channels("std", &input.std, channels, path),
             exif_orientation: false,
             otherwise: Otherwise::Missing,
         })
@@ -209,12 +214,12 @@ fn said<T>(
 }
 
 impl PretrainedCfg {
-    /// Returns the side of the input, if it is told.
-    fn size(&self) -> std::result::Result<Option<usize>, String> {
-        let expected = format!("a square of {CHANNELS} channels");
-        let size = said("input_size", &self.input_size, &expected, |value| {
+    /// Returns channels and size of the input, if they are told.
+    fn size(&self) -> std::result::Result<Option<(usize, ImageSize)>, String> {
+        let expected = "the number of channels, height and width";
+        let size = said("input_size", &self.input_size, expected, |value| {
             let (channels, sides) = value.as_array()?.split_first()?;
-            side(&Value::from(sides)).filter(|_| whole(channels) == Some(CHANNELS))
+            Some((whole(channels)?, image_size(&Value::from(sides))?))
         });
         size.transpose()
     }
@@ -235,19 +240,31 @@ impl PretrainedCfg {
             Interpolation::deserialize(value).ok()
         })
     }
-
-    fn mean(&self) -> Said<[f32; CHANNELS]> {
-        said("mean", &self.mean, "a list of three numbers", channels)
-    }
-
-    fn std(&self) -> Said<[f32; CHANNELS]> {
-        said("std", &self.std, "a list of three numbers", channels)
-    }
 }
 
-/// Reads a number for each channel.
-fn channels(value: &Value) -> Option<[f32; CHANNELS]> {
-    <[f32; CHANNELS]>::deserialize(value).ok()
+/// Reads a number for each channel. A single one is that of all, and where there are as many as other images have
+/// channels, their mean is, as in timm, which the user is told.
+fn of_channels(name: &str, field: &Option<Value>, channels: usize, path: &Path) -> Said<Vec<f32>> {
+    let expected = "a number for each channel, or one for all,";
+    let told = said(name, field, expected, |value| {
+        let each = || Vec::<f64>::deserialize(value).ok();
+        let told = value.as_f64().map_or_else(each, |all| Some(vec![all]));
+        told.filter(|told| !told.is_empty())
+    })?;
+    Some(told.map(|told| {
+        let numbers = told.len();
+        if numbers == channels {
+            return told.into_iter().map(|number| number as f32).collect();
+        }
+        let all = told.iter().sum::<f64>() / numbers as f64;
+        if numbers > 1 {
+            log::warn!(
+                "{}: {name} is of {numbers} channels, where the network takes {channels}: its mean, {all}, is taken for each, as by timm",
+                path.display()
+            );
+        }
+        vec![all as f32; channels]
+    }))
 }
 
 #[cfg(all(test, feature = "files"))]
@@ -300,8 +317,13 @@ mod tests {
                 let expected: BTreeMap<_, _> =
                     architecture.expected_tensors().into_iter().collect();
                 assert_eq!(expected, case.tensors, "{config}");
-                let size = &config["pretrained_cfg"]["input_size"][2];
-                assert_eq!(architecture.image_size() as u64, *size, "{config}");
+                let size = &config["pretrained_cfg"]["input_size"];
+                let ImageSize { height, width } = architecture.image_size();
+                assert_eq!(
+                    json!([architecture.in_chans(), height, width]),
+                    *size,
+                    "{config}"
+                );
                 continue;
             };
             // By its tensors, or by its config.json where a network that can be run has the same ones.
@@ -370,12 +392,12 @@ mod tests {
         assert_eq!(
             resolved.preprocessing,
             Preprocessing {
-                image_size: 32,
+                image_size: 32.into(),
                 crop_pct: 0.875,
                 crop_mode: CropMode::Squash,
                 interpolation: Interpolation::Bilinear,
-                mean: [0.1, 0.2, 0.3],
-                std: [0.4, 0.5, 0.6],
+                mean: vec![0.1, 0.2, 0.3],
+                std: vec![0.4, 0.5, 0.6],
                 exif_orientation: false,
             }
         );
@@ -419,7 +441,7 @@ mod tests {
             panic!("a ViT");
         };
         let sizes = Architecture::Vit(VitConfig {
-            image_size: 64,
+            image_size: 64.into(),
             depth: 1,
             ..sizes
         });
@@ -432,7 +454,7 @@ mod tests {
             config["model_args"] = args;
             let resolved = file.beside(&config).unwrap();
             assert_eq!(resolved.architecture, sizes);
-            assert_eq!(resolved.preprocessing.image_size, 64);
+            assert_eq!(resolved.preprocessing.image_size, 64.into());
         }
     }
 
@@ -440,7 +462,7 @@ mod tests {
     fn is_refused_where_it_cannot_be_followed() {
         let (sizes, _) = micro_vit();
         let file = Checkpoint::new("model.safetensors", &sizes, &[]);
-        let cases: [(&str, Value, &str); 27] = [
+        let cases: [(&str, Value, &str); 30] = [
             ("/architecture", Value::Null, "it has no `architecture`"),
             (
                 "/architecture",
@@ -468,7 +490,17 @@ mod tests {
                 json!(true),
                 "has `model_args.qk_norm` true, where only false is supported for a ViT",
             ),
-            ("/model_args/in_chans", json!(1), "has in_chans 1"),
+            ("/model_args/in_chans", json!(1), "in_chans is 3, not 1"),
+            (
+                "/model_args/in_chans",
+                json!(5),
+                "has in_chans 5, where 1 to 4",
+            ),
+            (
+                "/model_args/in_chans",
+                json!(0),
+                "has in_chans 0, where 1 to 4",
+            ),
             (
                 "/model_args/init_values",
                 json!("small"),
@@ -514,7 +546,7 @@ mod tests {
             (
                 "/model_args/img_size",
                 json!([32, 64]),
-                "has `model_args.img_size` [32,64], where a number, or height and width of a square",
+                "input_size is 32, but model_args.img_size says 32x64",
             ),
             (
                 "/model_args/num_classes",
@@ -524,8 +556,8 @@ mod tests {
             ("/pretrained_cfg/mean", Value::Null, "has no `mean`"),
             (
                 "/pretrained_cfg/mean",
-                json!([0.5]),
-                "has mean [0.5], where",
+                json!([]),
+                "has mean [], where a number for each channel, or one for all, is expected",
             ),
             ("/pretrained_cfg/std", json!([0, 1, 1]), "std"),
             (
@@ -541,7 +573,12 @@ mod tests {
             (
                 "/pretrained_cfg/input_size",
                 json!([3, 32, 64]),
-                "has input_size [3,32,64], where a square of 3 channels",
+                "input_size is 32x64, but model_args.img_size says 32",
+            ),
+            (
+                "/pretrained_cfg/input_size",
+                json!([3, 32]),
+                "has input_size [3,32], where the number of channels, height and width is expected",
             ),
             (
                 "/pretrained_cfg/input_size",
@@ -556,6 +593,29 @@ mod tests {
             let (blamed, message) = refusal(file.beside(&config));
             assert_eq!(blamed, Blamed::File, "{message}");
             assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_channels_are_averaged() {
+        let (mut sizes, _) = micro_vit();
+        let Architecture::Vit(vit) = &mut sizes else {
+            panic!("a ViT");
+        };
+        vit.in_chans = 2;
+        let file = Checkpoint::new("model.safetensors", &sizes, &[]);
+        let mut config = micro_vit_config();
+        config["model_args"]["in_chans"] = json!(2);
+        for (told, expected) in [
+            (json!([0.1, 0.2, 0.6]), [0.3, 0.3]),
+            (json!([0.25]), [0.25, 0.25]),
+            (json!(0.25), [0.25, 0.25]),
+            (json!([0.25, 0.5]), [0.25, 0.5]),
+        ] {
+            config["pretrained_cfg"]["mean"] = told;
+            let resolved = file.beside(&config).unwrap();
+            assert_eq!(resolved.preprocessing.mean, expected);
+            assert_eq!(resolved.preprocessing.channels(), 2);
         }
     }
 
@@ -580,7 +640,7 @@ mod tests {
             (&*resolved.name, &resolved.architecture),
             ("swin_micro", &sizes)
         );
-        assert_eq!(resolved.preprocessing.image_size, 56);
+        assert_eq!(resolved.preprocessing.image_size, 56.into());
         assert_eq!(resolved.preprocessing.mean, [0.1, 0.2, 0.3]);
 
         // The tensors have everything but the image's size.
@@ -589,7 +649,7 @@ mod tests {
         assert_eq!(file.beside(&config).unwrap().architecture, sizes);
         config["pretrained_cfg"]["input_size"] = json!([3, 112, 112]);
         let larger = file.beside(&config).unwrap();
-        assert_eq!(larger.architecture.image_size(), 112);
+        assert_eq!(larger.architecture.image_size(), 112.into());
     }
 
     #[test]

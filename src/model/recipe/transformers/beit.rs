@@ -17,7 +17,6 @@ pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
 }
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
-    fields.check()?;
     fields.only("use_shared_relative_position_bias", &[false.into()])?;
     let has = |name, untold| Ok::<_, String>(fields.truth(name)?.unwrap_or(untold));
     let rel_pos_bias = has("use_relative_position_bias", false)?;
@@ -29,8 +28,9 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
     }
     let pools_mean = has("use_mean_pooling", true)?;
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
+        in_chans: fields.in_chans()?,
         dim: fields.number("hidden_size")?.unwrap_or(768),
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads: fields.number("num_attention_heads")?.unwrap_or(12),

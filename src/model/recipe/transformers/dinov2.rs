@@ -42,13 +42,13 @@ fn with_registers(fields: &Fields) -> Result<VitConfig, String> {
 }
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
-    fields.check()?;
     let dim = fields.number("hidden_size")?.unwrap_or(768);
     let hidden = scaled(dim, fields.fraction("mlp_ratio")?.unwrap_or(4.0));
     let gated_mlp = fields.truth("use_swiglu_ffn")?.unwrap_or(false);
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(14),
+        in_chans: fields.in_chans()?,
         dim,
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads: fields.number("num_attention_heads")?.unwrap_or(12),

@@ -5,13 +5,13 @@ use crate::model::config::{Architecture, VitConfig};
 
 /// Reads the network of `DINOv3ViTModel`, which answers with the class token's features.
 pub fn of_features(fields: &Fields) -> Result<Architecture, String> {
-    fields.check()?;
     fields.only("rope_theta", &[100.into()])?;
     fields.only("proj_bias", &[true.into()])?;
     fields.only("mlp_bias", &[true.into()])?;
     Ok(Architecture::Vit(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
+        in_chans: fields.in_chans()?,
         dim: fields.number("hidden_size")?.unwrap_or(384),
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads: fields.number("num_attention_heads")?.unwrap_or(6),
@@ -63,7 +63,7 @@ mod tests {
             panic!("a ViT");
         };
         let expected = VitConfig {
-            image_size: 224,
+            image_size: 224.into(),
             qkv_bias: true,
             reg_tokens: 0,
             // timm pools the mean by default.

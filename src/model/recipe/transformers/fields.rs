@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::config::{CHANNELS, Gelu};
-use crate::model::recipe::arguments::{shown, side, whole};
+use crate::data::image_size::ImageSize;
+use crate::data::preprocess::MAX_CHANNELS;
+use crate::model::config::{Gelu, RGB_CHANNELS};
+use crate::model::recipe::arguments::{image_size, shown, side, whole};
 
 /// Holds the fields of a configuration.
 pub struct Fields<'a>(&'a Map<String, Value>);
@@ -52,6 +54,11 @@ impl<'a> Fields<'a> {
     /// Reads the side of a square, which may be written as height and width.
     pub fn side(&self, name: &str) -> Result<Option<usize>, String> {
         self.read(name, "a number, or height and width of a square", side)
+    }
+
+    /// Reads the size of an image, which may be written as height and width.
+    pub fn image_size(&self) -> Result<Option<ImageSize>, String> {
+        self.read("image_size", "a number, or height and width", image_size)
     }
 
     /// Reads a fraction.
@@ -105,8 +112,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Checks what is supported of every class here: three channels.
-    pub fn check(&self) -> Result<(), String> {
-        self.only("num_channels", &[CHANNELS.into()])
+    /// Reads the channels of an image, which every class here has by this name.
+    pub fn in_chans(&self) -> Result<usize, String> {
+        let expected = format!("1 to {MAX_CHANNELS}");
+        let told = self.read("num_channels", &expected, |value| {
+            whole(value).filter(|channels| (1..=MAX_CHANNELS).contains(channels))
+        })?;
+        Ok(told.unwrap_or(RGB_CHANNELS))
     }
 }

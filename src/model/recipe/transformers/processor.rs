@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 
 use super::classes::Class;
 use super::fields::Fields;
+use crate::data::image_size::ImageSize;
 use crate::data::preprocess::{CropMode, Interpolation};
 use crate::error::{Error, Result};
-use crate::model::config::CHANNELS;
-use crate::model::recipe::arguments::{side, whole};
+use crate::model::config::RGB_CHANNELS;
+use crate::model::recipe::arguments::{image_size, whole};
 use crate::model::recipe::sources::{Said, Source};
 use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
 
@@ -18,7 +19,7 @@ use crate::model::recipe::{PREPROCESSOR_FILE, parsed};
 struct Processor {
     name: &'static str,
     /// Whether an image keeps its aspect when one number says its size, which is then that of its short side; otherwise it
-    /// becomes a square.
+    /// becomes a square, or what height and width say.
     keeps_aspect: bool,
     /// The side of the square, or the short side.
     size: usize,
@@ -28,9 +29,9 @@ struct Processor {
     /// The number that Pillow has for the filter.
     resample: usize,
     /// The mean of each channel.
-    mean: [f32; CHANNELS],
+    mean: [f32; RGB_CHANNELS],
     /// The deviation of each channel.
-    std: [f32; CHANNELS],
+    std: [f32; RGB_CHANNELS],
     /// In what its values differ from those that are made here, where they do.
     differs: Option<&'static str>,
 }
@@ -44,8 +45,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 2,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     Processor {
@@ -55,8 +56,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: true,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     Processor {
@@ -66,8 +67,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
     CLIP,
@@ -93,8 +94,8 @@ static PROCESSORS: [Processor; 7] = [
         crop_size: 224,
         crops: false,
         resample: 3,
-        mean: [0.5; CHANNELS],
-        std: [0.5; CHANNELS],
+        mean: [0.5; RGB_CHANNELS],
+        std: [0.5; RGB_CHANNELS],
         differs: None,
     },
 ];
@@ -115,10 +116,10 @@ const CLIP: Processor = Processor {
 #[derive(Debug, PartialEq)]
 struct Crop {
     mode: CropMode,
-    /// The side of the square, or the short side, that the image is resized to.
-    size: usize,
-    /// The side of what is kept.
-    kept: usize,
+    /// What the image is resized to; of one that keeps its aspect the short side.
+    size: ImageSize,
+    /// What is kept, which is all of it or a square.
+    kept: ImageSize,
 }
 
 /// Adds to a source what `text`, the preprocessor_config.json at `path`, says of the images for a network of `class`.
@@ -151,7 +152,9 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
                     path.display()
                 )),
             };
-            (image_size, Ok(share(kept, size)), mode)
+            // What isn't a square is kept whole.
+            let share = share(kept.height, size.height);
+            (image_size, Ok(share), mode)
         }
         Err(problem) => {
             let mode = match processor.keeps_aspect {
@@ -166,14 +169,31 @@ pub fn read(path: &Path, text: &str, class: &Class, source: Source) -> Result<So
         .truth("do_normalize")
         .map_err(problem)?
         .unwrap_or(true);
-    let channels = |name: &str, without: f32, untold| -> Said<[f32; CHANNELS]> {
+    let in_chans = source.architecture.in_chans();
+    if in_chans != RGB_CHANNELS {
+        let no_rgb = fields.only("do_convert_rgb", &[false.into()]);
+        no_rgb.map_err(problem)?;
+    }
+    let channels = |name: &str, without: f32, untold: [f32; RGB_CHANNELS]| -> Said<Vec<f32>> {
         if !normalizes {
-            return Some(Ok([without; CHANNELS]));
+            return Some(Ok(vec![without; in_chans]));
         }
-        let read = fields.read(name, "a list of three numbers", |value| {
-            <[f32; CHANNELS]>::deserialize(value).ok()
+        let expected = format!("a number, or as many as channels ({in_chans}),");
+        let read = fields.read(name, &expected, |value| {
+            let each = || Vec::<f32>::deserialize(value).ok();
+            let all = |all: f64| Some(vec![all as f32; in_chans]);
+            let told = value.as_f64().map_or_else(each, all)?;
+            (told.len() == in_chans).then_some(told)
         });
-        Some(read.map(|read| read.unwrap_or(untold)).map_err(says))
+        Some(
+            match read {
+                Ok(None) if in_chans != RGB_CHANNELS => {
+                    Err(format!("has no {name}, where {expected} is expected"))
+                }
+                read => read.map(|read| read.unwrap_or(untold.to_vec())),
+            }
+            .map_err(says),
+        )
     };
     Ok(Source {
         image_size: Some(image_size),
@@ -214,7 +234,7 @@ impl Processor {
     fn crop(&self, fields: &Fields) -> std::result::Result<Crop, String> {
         match self.short_side(fields)? {
             Some(size) => self.crop_of_short_side(fields, size),
-            None => self.crop_of_square(fields),
+            None => self.crop_of_both_sides(fields),
         }
     }
 
@@ -247,26 +267,33 @@ impl Processor {
         }
         let kept = square(fields, "crop_size")?.unwrap_or(self.crop_size);
         check_crop(kept, size)?;
-        let mode = CropMode::Floor;
-        Ok(Crop { mode, size, kept })
+        Ok(Crop {
+            mode: CropMode::Floor,
+            size: size.into(),
+            kept: kept.into(),
+        })
     }
 
-    /// Returns the crop of an image that becomes a square.
-    fn crop_of_square(&self, fields: &Fields) -> std::result::Result<Crop, String> {
+    /// Returns the crop of an image both of whose sides get a size, which is a square if it is cropped.
+    fn crop_of_both_sides(&self, fields: &Fields) -> std::result::Result<Crop, String> {
         let mode = CropMode::Squash;
-        let size = square(fields, "size")?.unwrap_or(self.size);
+        let size = sides(fields, "size")?.unwrap_or(self.size.into());
         if !fields.truth("do_center_crop")?.unwrap_or(self.crops) {
             let kept = size;
             return Ok(Crop { mode, size, kept });
         }
         let kept = square(fields, "crop_size")?.unwrap_or(self.crop_size);
-        check_crop(kept, size)?;
+        let side = size.side().ok_or_else(|| {
+            format!("crops {kept} pixels out of {size}, where only squares are supported")
+        })?;
+        check_crop(kept, side)?;
         // The halves of what is left over are rounded down there, and to even here, as timm does.
-        if (size - kept) % 4 == 3 {
+        if (side - kept) % 4 == 3 {
             return Err(format!(
                 "crops {kept} pixels out of {size}, whose middle timm has one pixel further on"
             ));
         }
+        let kept = kept.into();
         Ok(Crop { mode, size, kept })
     }
 
@@ -287,14 +314,22 @@ impl Processor {
 /// Reads the side of a square.
 fn square(fields: &Fields, name: &str) -> std::result::Result<Option<usize>, String> {
     let expected = "a number, or height and width of a square";
-    fields.read(name, expected, |value| match value.as_object() {
+    fields.read(name, expected, |value| both_sides(value)?.side())
+}
+
+/// Reads height and width.
+fn sides(fields: &Fields, name: &str) -> std::result::Result<Option<ImageSize>, String> {
+    fields.read(name, "a number, or height and width", both_sides)
+}
+
+fn both_sides(value: &Value) -> Option<ImageSize> {
+    match value.as_object() {
         Some(sides) if sides.len() == 2 => {
-            let height = whole(sides.get("height")?)?;
-            (whole(sides.get("width")?)? == height).then_some(height)
+            Some([whole(sides.get("height")?)?, whole(sides.get("width")?)?].into())
         }
         Some(_) => None,
-        None => side(value),
-    })
+        None => image_size(value),
+    }
 }
 
 fn check_crop(kept: usize, size: usize) -> std::result::Result<(), String> {
@@ -325,22 +360,26 @@ mod tests {
     fn squares(told: Value) -> std::result::Result<(usize, usize), String> {
         let crop = PROCESSORS[1].crop(&Fields::of(told.as_object().unwrap()))?;
         assert_eq!(crop.mode, CropMode::Squash);
-        Ok((crop.size, crop.kept))
+        Ok((crop.size.side().unwrap(), crop.kept.side().unwrap()))
     }
 
     #[test]
     fn a_short_side_is_written_in_every_way() {
         let crop = |told: Value| PROCESSORS[3].crop(&Fields::of(told.as_object().unwrap()));
-        let (mode, kept) = (CropMode::Floor, 224);
-        let of = |size| Crop { mode, size, kept };
+        let (mode, kept) = (CropMode::Floor, 224.into());
+        let of = |size: usize| Crop {
+            mode,
+            size: size.into(),
+            kept,
+        };
         assert_eq!(crop(json!({})), Ok(of(224)));
         for size in [json!(256), json!({"shortest_edge": 256})] {
             assert_eq!(crop(json!({"size": size})), Ok(of(256)));
         }
         let square = Crop {
             mode: CropMode::Squash,
-            size: 256,
-            kept: 256,
+            size: 256.into(),
+            kept: 256.into(),
         };
         let told = json!({"size": {"height": 256, "width": 256}, "do_center_crop": false});
         assert_eq!(crop(told), Ok(square));
@@ -370,7 +409,10 @@ mod tests {
             );
         }
         for (size, says) in [
-            (json!({"height": 224, "width": 256}), "has size {"),
+            (
+                json!({"height": 224, "width": 256}),
+                "crops 224 pixels out of 224x256, where only squares",
+            ),
             (json!({"shortest_edge": 256}), "has size {"),
             (
                 json!({"height": 256, "width": 256, "longest_edge": 300}),

@@ -25,10 +25,10 @@ pub fn of_classes(fields: &Fields) -> Result<Architecture, String> {
 }
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
-    fields.check()?;
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
+        in_chans: fields.in_chans()?,
         dim: fields.number("hidden_size")?.unwrap_or(768),
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads: fields.number("num_attention_heads")?.unwrap_or(12),

@@ -46,7 +46,6 @@ fn sizes_v2(fields: &Fields) -> Result<SwinConfig, String> {
 }
 
 fn sizes(fields: &Fields) -> Result<SwinConfig, String> {
-    fields.check()?;
     fields.only("qkv_bias", &[true.into()])?;
     fields.only("hidden_act", &["gelu".into()])?;
     fields.only("use_absolute_embeddings", &[false.into()])?;
@@ -54,6 +53,7 @@ fn sizes(fields: &Fields) -> Result<SwinConfig, String> {
     Ok(SwinConfig {
         image_size: fields.side("image_size")?.unwrap_or(224),
         patch_size: fields.side("patch_size")?.unwrap_or(4),
+        in_chans: fields.in_chans()?,
         window: fields.number("window_size")?.unwrap_or(7),
         dim: fields.number("embed_dim")?.unwrap_or(96),
         depths: fields.numbers("depths")?.unwrap_or(vec![2, 2, 6, 2]),

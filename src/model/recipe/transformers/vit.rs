@@ -49,7 +49,6 @@ fn without_classes(sizes: VitConfig) -> VitConfig {
 }
 
 fn sizes(fields: &Fields) -> Result<VitConfig, String> {
-    fields.check()?;
     let (dim, heads) = (
         fields.number("hidden_size")?.unwrap_or(768),
         fields.number("num_attention_heads")?.unwrap_or(12),
@@ -62,8 +61,9 @@ fn sizes(fields: &Fields) -> Result<VitConfig, String> {
         ));
     }
     Ok(VitConfig {
-        image_size: fields.side("image_size")?.unwrap_or(224),
+        image_size: fields.image_size()?.unwrap_or(224.into()),
         patch_size: fields.side("patch_size")?.unwrap_or(16),
+        in_chans: fields.in_chans()?,
         dim,
         depth: fields.number("num_hidden_layers")?.unwrap_or(12),
         heads,
