@@ -288,6 +288,16 @@ fn key(ink: Ink, word: &str) -> Markup {
     html! { b.key style=(ink.style()) { (word) } }
 }
 
+/// Renders what the bars of sites are drawn in.
+fn legend_of_kinds() -> Markup {
+    html! {
+        p.legend {
+            @for (name, ink) in KINDS { (key(ink, name)) " " }
+            (key(ink::OTHER, "others"))
+        }
+    }
+}
+
 fn errors(sites: &[SiteInspection]) -> Markup {
     let mut worst: Vec<(&str, f64)> = sites
         .iter()
@@ -298,10 +308,7 @@ fn errors(sites: &[SiteInspection]) -> Markup {
     html! {
         section {
             h2 { "Which products hurt" }
-            p.legend {
-                @for (name, ink) in KINDS { (key(ink, name)) " " }
-                (key(ink::OTHER, "others"))
-            }
+            (legend_of_kinds())
             figure.scrolls {
                 figcaption {
                     "SQNR of each matrix product's result against the FP network's, in dB: higher is better."
@@ -340,10 +347,7 @@ fn bits(sites: &[SiteInspection]) -> Markup {
     html! {
         section {
             h2 { "Bits" }
-            p.legend {
-                @for (name, ink) in KINDS { (key(ink, name)) " " }
-                (key(ink::OTHER, "others"))
-            }
+            (legend_of_kinds())
             figure.scrolls {
                 figcaption { "Bits of the codes of A, the activations from the left." }
                 (widths(sites, Side::A))
