@@ -5,8 +5,10 @@ mod common;
 mod program;
 
 use program::{Program, here, program};
+use ptq4vit_gpu::bench::{Trial, tune};
 use ptq4vit_gpu::data::samples::{Sample, choose, flat_folder, image_folder, load_all};
 use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::error::Error;
 use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Recipe, Resolved, recipes, resolve};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::Duration;
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
@@ -939,33 +942,34 @@ fn bench_tunes_a_device_for_later_runs() {
     assert_eq!(outcome.code, Some(2), "{outcome}");
 }
 
+/// Without any time, the first strategy of each kind is timed and chosen, and the others are named.
 #[test]
 fn what_tuning_has_no_time_for_is_named() {
-    let cache = tempfile::tempdir().unwrap();
-    let mut bench = program("bench").with("--shape", "70,33,65");
-    bench.environment = vec![("XDG_CACHE_HOME", cache.path().into())];
-    let report = bench
-        .with("--device", "0")
-        .flag("--tune")
-        .with("--limit", "1")
-        .flag("--json")
-        .run()
-        .json();
-    let trials = report["trials"].as_array().unwrap();
-    for (product, chosen) in report["strategies"].as_object().unwrap() {
-        let of_product = || trials.iter().filter(|trial| trial["product"] == *product);
-        let is_timed = |trial: &&Value| trial["median_seconds"].is_f64();
-        assert!(
-            of_product()
-                .filter(is_timed)
-                .any(|trial| trial["strategy"] == *chosen),
-            "{product}: {report}"
+    let has_strategies = |device: &Device| device.strategy("float_product").is_some();
+    for device in common::devices().into_iter().filter(has_strategies) {
+        let mut trials: Vec<Trial> = Vec::new();
+        let chosen = tune::<Error>(
+            &device,
+            Some([70, 33, 65]),
+            Duration::ZERO,
+            &|_, _| Ok(()),
+            &mut |trial| {
+                trials.push(trial.clone());
+                Ok(())
+            },
         );
-        let of_first_shape =
-            of_product().filter(|trial| trial["shape"] == of_product().next().unwrap()["shape"]);
-        assert!(of_first_shape.count() > 1, "{product}: {report}");
-        for trial in of_product().filter(|trial| !is_timed(trial)) {
-            assert!(trial["problem"].is_string(), "{trial}");
+        let chosen = chosen.unwrap();
+        assert_eq!(chosen.len(), 4);
+        for (product, strategy) in chosen {
+            let of_product = || trials.iter().filter(|trial| trial.product == product);
+            let timed: Vec<_> = of_product()
+                .filter(|trial| trial.timing.is_some())
+                .collect();
+            assert_eq!(timed.len(), 1, "{product} on {}", device.name());
+            assert_eq!(timed[0].strategy, strategy);
+            assert!(of_product().count() > 1);
+            let mut others = of_product().filter(|trial| trial.timing.is_none());
+            assert!(others.all(|trial| trial.problem.is_some()));
         }
     }
 }

@@ -172,7 +172,7 @@ impl Device {
         match (self.is_software(), self.int8_units()) {
             (true, _) => 0,
             (false, None) => 1 << 30,
-            // An NVIDIA H200 did best with 10^10 of 0, 10^9, 10^10, and 10^11.
+            // An NVIDIA H200 did best with 10^10 of 10^9, 10^10, and 10^11.
             (false, Some(_)) => 1 << 33,
         }
     }
