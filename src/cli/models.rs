@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::print_json;
-use crate::model::config::{Architecture, Gelu, GlobalPool};
+use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, recipes};
 use clap::{Args, ValueEnum};
 
@@ -56,43 +56,19 @@ fn print(recipe: &Recipe) -> Result<()> {
 /// Words the blocks; a Swin's stages as `2+2+6+2`.
 fn blocks(architecture: &Architecture) -> String {
     match architecture {
-        Architecture::Vit(sizes) => format!(
-            "{} blocks of {} features, {} heads{}{}{}{}{}{}{}{}",
-            sizes.depth,
-            sizes.dim,
-            sizes.heads,
-            if sizes.distilled { ", distilled" } else { "" },
-            if sizes.rotary || sizes.ref_feat_shape > 0 {
-                ", rotary positions"
-            } else {
-                ""
-            },
-            if sizes.rel_pos_bias {
-                ", relative positions"
-            } else {
-                ""
-            },
-            if sizes.layer_scale {
-                ", LayerScale"
-            } else {
-                ""
-            },
-            if sizes.gated_mlp { ", gated MLPs" } else { "" },
-            match sizes.act_layer {
-                Gelu::Exact => String::new(),
-                other => format!(", {}", other.name()),
-            },
-            if sizes.global_pool == GlobalPool::Map {
-                ", pooled by attention"
-            } else {
-                ""
-            },
+        Architecture::Vit(sizes) => {
+            let mut words = vec![
+                format!("{} blocks of {} features", sizes.depth, sizes.dim),
+                format!("{} heads", sizes.heads),
+            ];
+            words.extend(sizes.particulars());
             match (sizes.classes, sizes.projection) {
-                (0, 0) => ", no classifier".to_owned(),
-                (0, features) => format!(", projected to {features}"),
-                _ => String::new(),
-            },
-        ),
+                (0, 0) => words.push("no classifier".to_owned()),
+                (0, features) => words.push(format!("projected to {features}")),
+                _ => {}
+            }
+            words.join(", ")
+        }
         Architecture::Swin(sizes) => {
             let dims: Vec<usize> = sizes.stages().iter().map(|stage| stage.dim).collect();
             format!(

@@ -296,6 +296,27 @@ impl VitConfig {
         }
     }
 
+    /// Words what sets the network apart from timm's plain ViT, one particular each.
+    pub fn particulars(&self) -> Vec<String> {
+        let is_turned = self.rotary || self.ref_feat_shape > 0;
+        let by_attention = self.global_pool == GlobalPool::Map;
+        let channels = format!("{} channels", self.in_chans);
+        let particulars = [
+            (self.in_chans != RGB_CHANNELS, channels.as_str()),
+            (self.distilled, "distilled"),
+            (!self.class_token, "no class token"),
+            (is_turned, "rotary positions"),
+            (self.rel_pos_bias, "relative positions"),
+            (self.pre_norm, "a norm before the blocks"),
+            (self.layer_scale, "LayerScale"),
+            (self.gated_mlp, "gated MLPs"),
+            (self.act_layer != Gelu::Exact, self.act_layer.name()),
+            (by_attention, "pooled by attention"),
+        ];
+        let present = particulars.into_iter().filter(|(holds, _)| *holds);
+        present.map(|(_, words)| words.to_owned()).collect()
+    }
+
     /// Counts the features of one attention head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads

@@ -13,7 +13,7 @@ use crate::data::preprocess::{CropMode, Interpolation, Preprocessing};
 use crate::error::{Error, Result, Setting};
 use crate::file::shards::INDEX_SUFFIX;
 use crate::file::weights::Weights;
-use crate::model::config::{Architecture, Family, GlobalPool, RGB_CHANNELS, SwinConfig, VitConfig};
+use crate::model::config::{Architecture, Family, RGB_CHANNELS, SwinConfig, VitConfig};
 
 /// Holds what a source says of one thing: nothing, a value, or why it can't be followed.
 pub(super) type Said<T> = Option<std::result::Result<T, String>>;
@@ -268,44 +268,20 @@ fn described(weights: &Weights) -> Result<String> {
         Family::Vit => {
             // One head divides every width.
             let sizes = VitConfig::from_shapes(weights, 1, &[])?;
+            let size = match sizes.rotary {
+                true => "any size".to_owned(),
+                false => format!("{} pixels", sizes.image_size),
+            };
+            let mut words = sizes.particulars();
+            words.extend([
+                format!("{} features", sizes.dim),
+                format!("{} blocks", sizes.depth),
+                format!("{} hidden features", sizes.mlp_dim),
+                format!("patches of {} and images of {size}", sizes.patch_size),
+            ]);
             format!(
-                "a{} ViT with{}{}{}{}{}{}{} {} features, {} blocks, {} hidden features, patches of {} and images of {}, and heads and preprocessing",
-                if sizes.distilled { " distilled" } else { "" },
-                if sizes.layer_scale {
-                    " LayerScale,"
-                } else {
-                    ""
-                },
-                if sizes.rel_pos_bias {
-                    " relative positions,"
-                } else {
-                    ""
-                },
-                if sizes.gated_mlp { " gated MLPs," } else { "" },
-                channels(sizes.in_chans),
-                if sizes.pre_norm {
-                    " a norm before its blocks,"
-                } else {
-                    ""
-                },
-                if sizes.class_token {
-                    ""
-                } else {
-                    " no class token,"
-                },
-                if sizes.global_pool == GlobalPool::Map {
-                    " pooling by attention,"
-                } else {
-                    ""
-                },
-                sizes.dim,
-                sizes.depth,
-                sizes.mlp_dim,
-                sizes.patch_size,
-                match sizes.rotary {
-                    true => "any size".to_owned(),
-                    false => format!("{} pixels", sizes.image_size),
-                },
+                "a ViT with {}, and heads and preprocessing",
+                words.join(", ")
             )
         }
         Family::Swin => {
