@@ -52,7 +52,7 @@ pub fn graphs(config: &VitConfig) -> Vec<Graph> {
             cosine_scales: None,
             windows: None,
             has_layer_scale: config.layer_scale,
-            has_post_norms: false,
+            has_post_norms: config.post_norm,
             name,
         };
         let is_last = number + 1 == config.depth;

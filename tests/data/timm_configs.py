@@ -75,6 +75,7 @@ SUPPORTED = [
     ("vit_base_patch16_siglip_gap_224", SMALL | dict(num_classes=5)),
     ("vit_so400m_patch14_siglip_384", SMALL | dict(mlp_ratio=4.0, act_layer="gelu_tanh")),
     (VIT, SMALL | dict(class_token=False, global_pool="avg")),
+    ("vit_base_patch16_rpn_224", SMALL | dict(num_classes=5)),
     (VIT, SMALL | dict(class_token=False, no_embed_class=True, global_pool="map", num_classes=0)),
     (VIT, SMALL | dict(reg_tokens=4, global_pool="map")),
     (VIT, SMALL | dict(img_size=230)),

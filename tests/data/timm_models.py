@@ -40,7 +40,7 @@ def folded(tensors):
 SIZES = {
     "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio", "window_size", "dynamic_img_size",
     "init_values", "no_embed_class", "reg_tokens", "global_pool", "fc_norm", "pre_norm", "act_layer", "norm_layer",
-    "class_token", "qkv_bias", "mlp_layer", "pretrained_window_sizes",
+    "class_token", "qkv_bias", "mlp_layer", "pretrained_window_sizes", "block_fn",
 }
 # Those of DINOv3's class, whose positions have to be rotary of its kind, or learned, or both as in EVA-02.
 ROTARY = dict(use_rot_pos_emb=True, use_abs_pos_emb=False, rope_type="dinov3", rope_temperature=100, rope_rotate_half=True)
@@ -89,9 +89,10 @@ def only_sized(arguments):
     norms = arguments.get("norm_layer", "LayerNorm") in ("LayerNorm", "LayerNorm(eps=1e-05)")
     acts = arguments.get("act_layer", "gelu").lower() in FORMS.values()
     mlps = arguments.get("mlp_layer", "Mlp") in ("Mlp", "GluMlp(gate_last=False)")
+    blocks = arguments.get("block_fn", "Block") in ("Block", "ResPostBlock")
     windows = not isinstance(arguments.get("window_size"), list)
     kinds = set(arguments) <= SIZES or of_eva(arguments) or of_beit(arguments)
-    return kinds and pools and norms and acts and mlps and windows
+    return kinds and pools and norms and acts and mlps and blocks and windows
 
 
 classes = tomllib.loads((Path(sys.argv[1]) / "timm/architectures.toml").read_text())

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.layers import to_2tuple
 from timm.models import SwinTransformer, VisionTransformer
+from timm.models.vision_transformer import Block, ResPostBlock
 
 import tables
 from make_beit import beit
@@ -27,7 +28,7 @@ from network import Network, lively, weights
 NAMES = [
     "vit_micro", "swin_micro", "ragged_micro", "layer_scale_micro", "clip_micro", "relu_micro", "siglip_micro",
     "dinov3_micro", "beit_micro", "gated_micro", "swin_v2_micro", "grey_micro", "alpha_micro", "oblong_micro",
-    "oblong_dinov3_micro", "oblong_beit_micro",
+    "oblong_dinov3_micro", "oblong_beit_micro", "post_norm_micro",
 ]  # fmt: skip
 # Images that are tried, and those of them that are kept.
 TRIED, KEPT = 48, 4
@@ -69,6 +70,8 @@ def build(config):
         act_layer=config.get("act_layer"),
         class_token=config.get("class_token", True),
         global_pool=config.get("global_pool", "token"),
+        qkv_bias=config.get("qkv_bias", True),
+        block_fn=ResPostBlock if config.get("post_norm") else Block,
     )
     if "projection" in config:
         model.head.bias = None
@@ -225,7 +228,7 @@ def layer_norms(network, config):
         # What gives one row an image remains as it is, mostly the last LayerNorm, as does that which no product reads.
         pools = config.get("global_pool") == "map"
         remain = ("patch_embed.norm", "norm_pre", "fc_norm", "attn_pool.norm" if pools else "norm")
-        if not isinstance(norm, torch.nn.LayerNorm) or name in remain or config.get("v2"):
+        if not isinstance(norm, torch.nn.LayerNorm) or name in remain or config.get("v2") or config.get("post_norm"):
             continue
         stem, _, leaf = name.rpartition(".")
         if name == "norm":

@@ -71,6 +71,7 @@ fn write_the_quantized_files() {
         "layer_scale_micro",
         "clip_micro",
         "relu_micro",
+        "post_norm_micro",
         "siglip_micro",
         "dinov3_micro",
         "beit_micro",

@@ -107,6 +107,12 @@ tests! {
         evidence::the_evidence_is_that_of_plain_sums
         preparation::layer_norms_lose_their_ranges_and_no_logit_changes
         inference::integers_give_what_rounded_floats_give;
+    // Norms after attention and MLP, no class token, qkv without a bias.
+    post_norm_micro:
+        best::written_files_give_the_oracles_logits
+        passes::forward_and_backward
+        evidence::the_evidence_is_that_of_plain_sums
+        inference::integers_give_what_rounded_floats_give;
     // Images that are grey, and that have alpha.
     grey_micro:
         best::written_files_give_the_oracles_logits

@@ -93,6 +93,9 @@ pub struct VitConfig {
     /// name.
     #[serde(skip_serializing_if = "is_absent")]
     pub pre_norm: bool,
+    /// Whether the norms of a block come after attention and MLP, before the additions, as in Swin V2: timm's `ResPostBlock`.
+    #[serde(skip_serializing_if = "is_absent")]
+    pub post_norm: bool,
     /// Whether the MLPs are gated: what fc1 gives is twice `mlp_dim` features, of which one half, through
     /// [`act_layer`](Self::act_layer), is multiplied by the other. timm's `GluMlp` with `gate_last=False` and `SwiGLU`, whose
     /// fc1_g and fc1_x are here one fc1.
@@ -169,6 +172,8 @@ struct VitForm {
     #[serde(default)]
     pre_norm: bool,
     #[serde(default)]
+    post_norm: bool,
+    #[serde(default)]
     gated_mlp: bool,
     #[serde(default)]
     scale_mlp: bool,
@@ -214,6 +219,7 @@ impl TryFrom<VitForm> for VitConfig {
             global_pool: form.global_pool,
             fc_norm: form.fc_norm,
             pre_norm: form.pre_norm,
+            post_norm: form.post_norm,
             gated_mlp: form.gated_mlp,
             scale_mlp: form.scale_mlp,
             act_layer: form.act_layer,
@@ -249,6 +255,7 @@ impl Default for VitConfig {
             global_pool: GlobalPool::Token,
             fc_norm: false,
             pre_norm: false,
+            post_norm: false,
             gated_mlp: false,
             scale_mlp: false,
             act_layer: Gelu::Exact,
@@ -308,6 +315,7 @@ impl VitConfig {
             (is_turned, "rotary positions"),
             (self.rel_pos_bias, "relative positions"),
             (self.pre_norm, "a norm before the blocks"),
+            (self.post_norm, "norms after attention and MLP"),
             (self.layer_scale, "LayerScale"),
             (self.gated_mlp, "gated MLPs"),
             (self.act_layer != Gelu::Exact, self.act_layer.name()),
@@ -493,7 +501,7 @@ impl VitConfig {
     /// Reads the sizes off the tensors' shapes and checks that the file has every tensor and no other but the index of
     /// relative positions, which older files of BEiT store.
     /// The number of heads shows in no shape but that of a table of relative positions, nor do turns beside learned
-    /// positions, which are taken not to be there, nor the form of GELU, which is taken to be the exact one, or SiLU in
+    /// positions, which are taken not to be there, nor where the norms of a block are, which are taken to come first, nor the form of GELU, which is taken to be the exact one, or SiLU in
     /// gated MLPs. The image size is the grid of positions times the patch size: that of one of the `likely` sizes, the
     /// first that has as many patches, or a square. Where positions are rotary, for images
     /// of any size, [`ROTARY_GRID`](Self::ROTARY_GRID) times that; the epsilon is timm's. Where pooled tokens are normalised, or there is
@@ -607,6 +615,7 @@ impl VitConfig {
             },
             fc_norm,
             pre_norm,
+            post_norm: false,
             gated_mlp,
             scale_mlp: weights.shape("blocks.0.mlp.norm.weight").is_some(),
             act_layer: match gated_mlp {

@@ -47,6 +47,8 @@ const CLIPS_NORM: &str = "LayerNorm(eps=1e-05)";
 const CLIPS_LAYER_NORM_EPS: f32 = 1e-5;
 /// Names the MLP with a gate that timm's `VisionTransformer` can have, as entry points give it (`SwiGLUPacked`).
 const PACKED_GATE: &str = "GluMlp(gate_last=False)";
+/// Names the block whose norms come after attention and MLP.
+const POST_NORM_BLOCK: &str = "ResPostBlock";
 /// Names the argument that timm's `pretrained_cfg` may give, too.
 const GLOBAL_POOL: &str = "global_pool";
 
@@ -113,7 +115,7 @@ const VISION_TRANSFORMER: &[(&str, Effect)] = &[
         Effect::Kind(&["LayerNorm", "layernorm", "layer_norm", "", CLIPS_NORM]),
     ),
     ("act_layer", Effect::Size),
-    ("block_fn", Effect::Kind(&["Block"])),
+    ("block_fn", Effect::Choice(&["Block", POST_NORM_BLOCK])),
     ("mlp_layer", Effect::Choice(&["Mlp", PACKED_GATE])),
     ("attn_layer", Effect::Kind(&["Attention", "attn", ""])),
     ("use_naflex", Effect::Kind(&["false"])),
@@ -469,6 +471,10 @@ impl Arguments<'_> {
                 (false, told.map_or_else(own, Ok)?)
             }
         };
+        let post_norm = match self.get("block_fn") {
+            Some((block, _)) => is(block, POST_NORM_BLOCK),
+            None => sizes.post_norm,
+        };
         // timm refuses what patches don't fill, or pads it. Otherwise it leaves it out.
         for name in ["dynamic_img_size", "dynamic_img_pad"] {
             if let Some((value, has)) = self.get(name)
@@ -493,7 +499,8 @@ impl Arguments<'_> {
             rotary,
             ref_feat_shape,
             rel_pos_bias: self.relative()?.unwrap_or(sizes.rel_pos_bias),
-            layer_scale: self.truth("init_values")?.unwrap_or(sizes.layer_scale),
+            // A block with its norms at the end begins with these values in them.
+            layer_scale: !post_norm && self.truth("init_values")?.unwrap_or(sizes.layer_scale),
             no_embed_class: self
                 .truth("no_embed_class")?
                 .unwrap_or(sizes.no_embed_class),
@@ -513,6 +520,7 @@ impl Arguments<'_> {
                 _ => sizes.layer_norm_eps,
             },
             pre_norm: self.truth("pre_norm")?.unwrap_or(sizes.pre_norm),
+            post_norm,
             gated_mlp,
             // The class `Eva` calls it otherwise.
             scale_mlp: self

@@ -29,7 +29,7 @@ pub use labels::told_labels;
 pub use resolve::{Description, Request, Resolved, describe, describe_beside, resolve};
 
 /// `models/*.toml`, in the order in which they are listed to the user.
-const FILES: [&str; 78] = [
+const FILES: [&str; 79] = [
     include_str!("../../../models/vit_tiny_patch16_224.toml"),
     include_str!("../../../models/vit_small_patch32_224.toml"),
     include_str!("../../../models/vit_small_patch16_224.toml"),
@@ -37,6 +37,7 @@ const FILES: [&str; 78] = [
     include_str!("../../../models/vit_base_patch16_224.toml"),
     include_str!("../../../models/vit_base_patch16_384.toml"),
     include_str!("../../../models/vit_large_patch16_224.toml"),
+    include_str!("../../../models/vit_base_patch16_rpn_224.toml"),
     include_str!("../../../models/deit_tiny_patch16_224.toml"),
     include_str!("../../../models/deit_small_patch16_224.toml"),
     include_str!("../../../models/deit_base_patch16_224.toml"),
