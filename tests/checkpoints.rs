@@ -6,7 +6,7 @@ mod program;
 
 use program::{Program, here, program};
 use ptq4vit_gpu::data::samples::{Sample, load_all};
-use ptq4vit_gpu::device::Device;
+use ptq4vit_gpu::device::{Device, adapters};
 use ptq4vit_gpu::file::weights::{TensorData, Weights, save};
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::config::{Architecture, SwinConfig, VitConfig};
@@ -83,10 +83,14 @@ fn evaluated(model: &Path) -> (Value, String) {
 }
 
 fn eval(model: &Path) -> Program {
+    eval_on("cpu", model)
+}
+
+fn eval_on(device: &str, model: &Path) -> Program {
     program("eval")
         .with("--model", model)
         .with("--images", "models/demo/test")
-        .with("--device", "cpu")
+        .with("--device", device)
 }
 
 fn refused(model: &Path, says: &[&str]) {
@@ -387,6 +391,11 @@ fn both_spellings_of_transformers_are_one() {
 
 #[test]
 fn models_of_transformers_are_quantized_as_they_are() {
+    let adapters = adapters().into_iter().filter_map(|adapter| adapter.index);
+    let devices: Vec<String> = adapters
+        .map(|index| index.to_string())
+        .chain(["cpu".to_owned()])
+        .collect();
     for name in TRANSFORMERS {
         let model = Transformers::open(name);
         let names = model.resolved.class_names.as_ref();
@@ -408,16 +417,18 @@ fn models_of_transformers_are_quantized_as_they_are() {
         let opened = QuantizedModel::open(&quantized).unwrap();
         assert_eq!(opened.architecture, model.resolved.architecture);
         assert_eq!(opened.preprocessing, model.resolved.preprocessing);
-        let report = eval(&model.checkpoint)
-            .with("--quantized", &quantized)
-            .flag("--json")
-            .run()
-            .json();
-        // Random networks of so few features lose more than trained ones; what is computed otherwise is near 0 dB.
-        let key = ["feature_sqnr_db", "logit_sqnr_db"][usize::from(has_classes)];
-        let sqnr = report[key].as_f64().unwrap();
-        println!("{name}: {sqnr:.1} dB");
-        assert!(sqnr > 10.0, "{name}: {report}");
+        for device in &devices {
+            let report = eval_on(device, &model.checkpoint)
+                .with("--quantized", &quantized)
+                .flag("--json")
+                .run()
+                .json();
+            // Random networks of so few features lose more than trained ones; what is computed otherwise is near 0 dB.
+            let key = ["feature_sqnr_db", "logit_sqnr_db"][usize::from(has_classes)];
+            let sqnr = report[key].as_f64().unwrap();
+            println!("{name} on {}: {sqnr:.1} dB", report["device"]);
+            assert!(sqnr > 10.0, "{name}: {report}");
+        }
     }
 }
 
