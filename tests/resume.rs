@@ -15,8 +15,8 @@ use ptq4vit_gpu::file::weights::Weights;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::quant::{
-    Calibration, CalibrationBuilder, Event, Finding, Journal, JournalLock, Method, Preset,
-    Provenance, QuantizedSite, SiteReport, Subject, Transform,
+    Calibration, CalibrationBuilder, CalibrationIdentity, Event, Finding, Journal, JournalLock,
+    Method, Preset, Provenance, QuantizedSite, SiteReport, Transform,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -267,8 +267,8 @@ impl Inside {
         }
     }
 
-    fn subject(&self, device: &Device) -> Subject {
-        Subject::new(&self.provenance, &self.resolved, &self.method, device)
+    fn identity(&self, device: &Device) -> CalibrationIdentity {
+        CalibrationIdentity::new(&self.provenance, &self.resolved, &self.method, device)
     }
 
     fn open(&self, scene: &Scene, device: &Device) -> Result<(Journal, Vec<Finding>)> {
@@ -282,7 +282,7 @@ impl Inside {
             std::thread::yield_now();
             lock = JournalLock::take(&scene.out());
         }
-        lock?.open(&self.subject(device), false)
+        lock?.open(&self.identity(device), false)
     }
 
     /// Calibrates on `device`, which `on_site` may disturb when so many sites are finished, and returns what recoveries were
@@ -449,14 +449,14 @@ fn a_damaged_journal_is_refused() {
     }
 
     let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
-    let [subject, one, two, three, four] = lines[..] else {
-        panic!("a subject and four findings");
+    let [identity, one, two, three, four] = lines[..] else {
+        panic!("an identity and four findings");
     };
     for (journal, says) in [
-        ([subject, two, three, four].concat(), "line 2 is damaged"),
-        ([subject, one, one, two].concat(), "line 3 is damaged"),
+        ([identity, two, three, four].concat(), "line 2 is damaged"),
+        ([identity, one, one, two].concat(), "line 3 is damaged"),
         (
-            [subject, one, two, four, three].concat(),
+            [identity, one, two, four, three].concat(),
             "line 4 is damaged",
         ),
         ([one, two, three].concat(), "is no journal of a calibration"),
@@ -611,7 +611,7 @@ fn a_full_disk() {
         assert_eq!(output.status.code(), Some(INPUT), "{stderr}");
         stderr
     };
-    // Not even room for the subject: nothing is left behind.
+    // Not even room for the identity: nothing is left behind.
     let stderr = limited(512);
     assert!(
         stderr.contains("out.safetensors.journal: can't be written"),

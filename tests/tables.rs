@@ -19,9 +19,9 @@ use ptq4vit_gpu::graph::{
 use ptq4vit_gpu::kernels::{Format, View};
 use ptq4vit_gpu::model::recipe::resolve;
 use ptq4vit_gpu::quant::{
-    Calibration, FakeQuantizedProducts, Granularity, JournalLock, Lanes, Method, OperandScheme,
-    Plan, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Side, SiteEvidence, SitePlan,
-    SiteReport, SiteScales, Subject, Table, Work, nearest_codes,
+    Calibration, CalibrationIdentity, FakeQuantizedProducts, Granularity, JournalLock, Lanes,
+    Method, OperandScheme, Plan, Preset, Provenance, QuantizedModel, QuantizedSite, Scale, Side,
+    SiteEvidence, SitePlan, SiteReport, SiteScales, Table, Work, nearest_codes,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -226,10 +226,11 @@ fn a_journal_keeps_tables() {
     let model = quantized(MODELS[0]);
     let weights = Weights::open(here(MODELS[0])).unwrap();
     let resolved = resolve(&weights, None).unwrap();
-    let subject = Subject::new(&model.provenance, &resolved, &model.method, &Device::cpu());
+    let identity =
+        CalibrationIdentity::new(&model.provenance, &resolved, &model.method, &Device::cpu());
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    let open = || JournalLock::take(&out).unwrap().open(&subject, false);
+    let open = || JournalLock::take(&out).unwrap().open(&identity, false);
     let plans = model
         .method
         .plan
@@ -276,7 +277,7 @@ fn a_journal_keeps_tables() {
     wrong.weight.as_mut().unwrap().codes[3] = lane.expect("there are fewer levels") as i8;
     let (mut journal, _) = JournalLock::take(&out)
         .unwrap()
-        .open(&subject, true)
+        .open(&identity, true)
         .unwrap();
     journal.add(&found[0].report, &wrong).unwrap();
     drop(journal);

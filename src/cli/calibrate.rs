@@ -16,9 +16,9 @@ use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::Resolved;
 use crate::quant::{
-    ALLOTTED_BITS, Allotment, AllotmentGoal, Calibration, Event, Journal, JournalLock, Landscape,
-    Method, Metric, OperandKind, Plan, Policy, Preset, Provenance, QuantizedModel, Rule, Sequence,
-    Settings, Subject, Transform, WeightScales, journal_of, parse_bytes,
+    ALLOTTED_BITS, Allotment, AllotmentGoal, Calibration, CalibrationIdentity, Event, Journal,
+    JournalLock, Landscape, Method, Metric, OperandKind, Plan, Policy, Preset, Provenance,
+    QuantizedModel, Rule, Sequence, Settings, Transform, WeightScales, journal_of, parse_bytes,
 };
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -243,10 +243,11 @@ impl Calibrate {
                     plan: goal.narrowest().clone(),
                     settings: settings.clone(),
                 };
-                let subject = Subject::new(&provenance, &resolved, &narrowest, &device);
+                let identity =
+                    CalibrationIdentity::new(&provenance, &resolved, &narrowest, &device);
                 let known = match self.restart {
                     true => None,
-                    false => lock.allotted_plan(&subject.allotted(&goal))?,
+                    false => lock.allotted_plan(&identity.allotted(&goal))?,
                 };
                 let plan = match known {
                     Some(plan) => plan,
@@ -570,11 +571,12 @@ impl Calibrating<'_> {
         option: &DeviceOption,
         device: &mut Device,
     ) -> Result<(Calibration, Journal)> {
-        let mut subject = Subject::new(self.provenance, self.resolved, self.method, device);
+        let mut identity =
+            CalibrationIdentity::new(self.provenance, self.resolved, self.method, device);
         if let Some(goal) = self.goal {
-            subject = subject.allotted(goal);
+            identity = identity.allotted(goal);
         }
-        let (mut journal, findings) = lock.open(&subject, self.restart)?;
+        let (mut journal, findings) = lock.open(&identity, self.restart)?;
         if journal.done() > 0 {
             log::info!("journal: {}", journal.progress());
         }

@@ -25,7 +25,7 @@ pub use calibrate::{
     SiteReport, parse_bytes,
 };
 #[cfg(feature = "files")]
-pub use calibrate::{Journal, JournalLock, Subject, journal_of};
+pub use calibrate::{CalibrationIdentity, Journal, JournalLock, journal_of};
 pub use evidence::{Histogram, Histograms, SiteEvidence};
 pub use execution::{FakeQuantizedProducts, IntegerProducts, LinearCodes, OperandCodes};
 pub use method::Method;

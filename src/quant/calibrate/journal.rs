@@ -2,7 +2,7 @@
 //! the next one of the same command goes on from there.
 //!
 //! Each line is JSON: an `entry`, and the `sha256` of the line before's `sha256` and the entry's text. The first entry
-//! is the [`Subject`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes
+//! is the [`CalibrationIdentity`], the others are [`Finding`]s. A line is appended whole and is on disk before the calibration goes
 //! on, so that only the last one can be incomplete, if the machine or the process stops meanwhile.
 //!
 //! The file is locked as long as its run lasts: two runs never write one output.
@@ -41,7 +41,7 @@ const MOST_DIFFERENCES: usize = 6;
 
 /// Describes what a journal's calibration is of: everything that decides its bytes.
 #[derive(Clone, Debug, Serialize)]
-pub struct Subject {
+pub struct CalibrationIdentity {
     format: &'static str,
     format_version: u64,
     provenance: Provenance,
@@ -57,7 +57,7 @@ pub struct Subject {
     driver: String,
 }
 
-impl Subject {
+impl CalibrationIdentity {
     /// Describes a calibration of the model `resolved` on `device`.
     pub fn new(
         provenance: &Provenance,
@@ -272,11 +272,11 @@ impl JournalLock {
     }
 
     /// Reads the plan that an earlier run of the same calibration allotted, if one has found anything: costs then need not be
-    /// measured again. `subject` is allotted, and may have any plan.
+    /// measured again. The calibration `identity` is allotted, and may have any plan.
     ///
     /// # Errors
     /// A journal of another calibration, and in what it differs; a file that can't be read.
-    pub fn allotted_plan(&mut self, subject: &Subject) -> Result<Option<Plan>> {
+    pub fn allotted_plan(&mut self, identity: &CalibrationIdentity) -> Result<Option<Plan>> {
         let cannot = |error: io::Error| Error::input(&self.path, format!("can't be read: {error}"));
         let mut bytes = Vec::new();
         self.file.read_to_end(&mut bytes).map_err(cannot)?;
@@ -292,11 +292,11 @@ impl JournalLock {
         if lines.next().is_none() {
             return Ok(None);
         }
-        let mut expected = value_of(subject);
+        let mut expected = value_of(identity);
         let [_, plan] = [&mut expected, &mut found].map(|value| value["plan"].take());
         same_calibration(&expected, &found)
             .map_err(|problem| Error::remediable(&self.path, problem, Remedy::DiscardJournal))?;
-        let sites = sites(&subject.architecture);
+        let sites = sites(&identity.architecture);
         let plan = serde_json::from_value(plan).ok();
         Ok(plan.filter(|plan: &Plan| plan.check(&sites).is_ok()))
     }
@@ -307,18 +307,22 @@ impl JournalLock {
     /// # Errors
     /// A journal of another calibration, and in what it differs; one that is damaged before its last line; a file that
     /// can't be read or written.
-    pub fn open(mut self, subject: &Subject, restart: bool) -> Result<(Journal, Vec<Finding>)> {
+    pub fn open(
+        mut self,
+        identity: &CalibrationIdentity,
+        restart: bool,
+    ) -> Result<(Journal, Vec<Finding>)> {
         let mut bytes = Vec::new();
         if !restart {
             self.file
                 .read_to_end(&mut bytes)
                 .map_err(|error| Error::input(&self.path, format!("can't be read: {error}")))?;
         }
-        let sites = sites(&subject.architecture);
-        let plans = subject.plan.integer(&sites);
+        let sites = sites(&identity.architecture);
+        let plans = identity.plan.integer(&sites);
         let plans: HashMap<String, SitePlan> =
             plans.map(|plan| (plan.site.name.clone(), plan)).collect();
-        let read = read(&bytes, subject, &plans)
+        let read = read(&bytes, identity, &plans)
             .map_err(|problem| Error::remediable(&self.path, problem, Remedy::DiscardJournal))?;
         let mut journal = Journal {
             lock: self,
@@ -332,7 +336,7 @@ impl JournalLock {
             let path = &journal.lock.path;
             let unfinished = || interrupt::hold_off().unfinished(path);
             journal.lock.empty.get_or_insert_with(unfinished);
-            journal.append(subject)?;
+            journal.append(identity)?;
         } else {
             interrupt::hold_off().notice = Some(journal.notice());
         }
@@ -466,10 +470,10 @@ struct Contents {
     sha256: String,
 }
 
-/// Reads a journal of `subject`, whose sites have these `plans`. The last line may be incomplete, and is left out then.
+/// Reads a journal of the calibration `identity`, whose sites have these `plans`. The last line may be incomplete, and is left out then.
 fn read(
     bytes: &[u8],
-    subject: &Subject,
+    identity: &CalibrationIdentity,
     plans: &HashMap<String, SitePlan>,
 ) -> std::result::Result<Contents, String> {
     let nothing = || Contents {
@@ -477,7 +481,7 @@ fn read(
         len: 0,
         sha256: String::new(),
     };
-    let (begun, expected) = (json(subject), value_of(subject));
+    let (begun, expected) = (json(identity), value_of(identity));
     let mut contents = nothing();
     let mut found_subject = None;
     let mut lines = (1..)
@@ -519,7 +523,7 @@ fn read(
             return Err(problem(format!("`{site}` is there twice")));
         }
         let finding = entry
-            .finding(plan, &subject.settings)
+            .finding(plan, &identity.settings)
             .map_err(|wrong| problem(format!("`{site}`: {wrong}")))?;
         contents.findings.push(finding);
     }
@@ -531,9 +535,9 @@ fn read(
     })
 }
 
-/// Says whether an incomplete first line is what an interrupted run of `subject` wrote.
-fn is_begun(begun: &[u8], subject: &str) -> bool {
-    let whole = line(subject, &chained("", subject));
+/// Says whether an incomplete first line is what an interrupted calibration with this `identity` wrote.
+fn is_begun(begun: &[u8], identity: &str) -> bool {
+    let whole = line(identity, &chained("", identity));
     whole.as_bytes().starts_with(begun)
 }
 
@@ -550,9 +554,9 @@ fn same_calibration(expected: &Value, found: &Value) -> std::result::Result<(), 
     Err(format!("is of another calibration: {shown}"))
 }
 
-/// Returns `subject` as it is read from a journal: its text may have fewer digits of a float.
-fn value_of(subject: &Subject) -> Value {
-    serde_json::from_str(&json(subject)).expect("it has just been written")
+/// Returns `identity` as it is read from a journal: its text may have fewer digits of a float.
+fn value_of(identity: &CalibrationIdentity) -> Value {
+    serde_json::from_str(&json(identity)).expect("it has just been written")
 }
 
 fn json(entry: &impl Serialize) -> String {

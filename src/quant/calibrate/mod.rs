@@ -19,7 +19,7 @@ mod sequence;
 
 pub use builder::CalibrationBuilder;
 #[cfg(feature = "files")]
-pub use journal::{Journal, JournalLock, Subject, journal_of};
+pub use journal::{CalibrationIdentity, Journal, JournalLock, journal_of};
 pub use landscape::{Landscape, LandscapePoint};
 pub use memory::parse_bytes;
 pub use recovery::Finding;

@@ -14,14 +14,14 @@ const MOST_CURVES: usize = 8;
 
 /// Names a chunk of a part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct ChunkIndex {
     pub part: usize,
     pub chunk: usize,
 }
 
 /// Holds some of the chunks that a score is summed over.
 pub(super) struct Step {
-    pub places: Vec<Place>,
+    pub chunks: Vec<ChunkIndex>,
     /// What it takes to evaluate a candidate on them.
     pub multiply_adds: u64,
 }
@@ -288,7 +288,7 @@ mod tests {
             scales.collect()
         });
         let steps = (0..STEPS).map(|step| Step {
-            places: Vec::new(),
+            chunks: Vec::new(),
             multiply_adds: step as u64 + 1,
         });
         let mut contest = Contest::new(question, candidates.collect(), steps.collect());

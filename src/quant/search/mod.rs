@@ -27,7 +27,7 @@ use crate::format::Scale;
 use crate::graph::LinearWeights;
 use crate::kernels::row_maximum;
 use candidates::{candidates, covering};
-use contest::{Answer, Contest, Place, Question, Request, Step};
+use contest::{Answer, ChunkIndex, Contest, Question, Request, Step};
 use pieces::{Chunk, Cutter, FIRST_SHARE, GROWTH, Part};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ pub struct SiteSearch<'a> {
 struct Task {
     request: usize,
     step: usize,
-    place: Place,
+    chunk: ChunkIndex,
     /// Which of the request's products these are.
     products: Range<usize>,
 }
@@ -265,26 +265,26 @@ impl<'a> SiteSearch<'a> {
 
     /// Lists the chunks of some parts step by step, those that contribute most for their work first.
     fn steps(&self, parts: Range<usize>) -> Vec<Step> {
-        let mut places: Vec<Place> = parts
+        let mut chunks: Vec<ChunkIndex> = parts
             .flat_map(|part| {
                 let chunks = 0..self.parts[part].chunks.len();
-                chunks.map(move |chunk| Place { part, chunk })
+                chunks.map(move |chunk| ChunkIndex { part, chunk })
             })
             .collect();
-        let density = |place: &Place| self.parts[place.part].chunks[place.chunk].density;
-        places.sort_by(|left, right| density(right).total_cmp(&density(left)));
-        let work = |place: &Place| self.chunk(*place).product.multiply_adds();
-        let all: u64 = places.iter().map(work).sum();
+        let density = |at: &ChunkIndex| self.parts[at.part].chunks[at.chunk].density;
+        chunks.sort_by(|left, right| density(right).total_cmp(&density(left)));
+        let work = |at: &ChunkIndex| self.chunk(*at).product.multiply_adds();
+        let all: u64 = chunks.iter().map(work).sum();
         let mut enough = all as f64 * FIRST_SHARE;
         let mut steps = Vec::new();
         let (mut step, mut done) = (Vec::new(), 0);
-        let finish = |step: &mut Vec<Place>| Step {
+        let finish = |step: &mut Vec<ChunkIndex>| Step {
             multiply_adds: step.iter().map(work).sum(),
-            places: std::mem::take(step),
+            chunks: std::mem::take(step),
         };
-        for place in places {
-            done += work(&place);
-            step.push(place);
+        for at in chunks {
+            done += work(&at);
+            step.push(at);
             if done as f64 >= enough {
                 steps.push(finish(&mut step));
                 enough = done as f64 * GROWTH;
@@ -301,7 +301,7 @@ impl<'a> SiteSearch<'a> {
         contests: &mut [Contest],
         work: &mut Work,
     ) -> Result<()> {
-        let mut fixed_codes: HashMap<Place, Codes> = HashMap::new();
+        let mut fixed_codes: HashMap<ChunkIndex, Codes> = HashMap::new();
         // What may be computed in vain so that the host waits less often, for each of the contests.
         let spare = commands.device().multiply_adds_of_a_wait() / contests.len().max(1) as u64;
         loop {
@@ -319,32 +319,32 @@ impl<'a> SiteSearch<'a> {
             for (index, (contest, request)) in requests.iter().enumerate() {
                 let (question, count) = (&contest.question, request.products());
                 for step in request.steps.clone() {
-                    for &place in &contest.steps[step].places {
-                        let scan = self.scan(place);
+                    for &at in &contest.steps[step].chunks {
+                        let scan = self.scan(at);
                         let allowed = self.step_bytes / scan.job_bytes(question.side);
                         let at_once = scan.jobs_at_once(question.side).min(allowed).max(1);
                         tasks.extend((0..count).step_by(at_once).map(|first| Task {
                             request: index,
                             step: step - request.steps.start,
-                            place,
+                            chunk: at,
                             products: first..(first + at_once).min(count),
                         }));
-                        work.done += count as u64 * self.chunk(place).product.multiply_adds();
+                        work.done += count as u64 * self.chunk(at).product.multiply_adds();
                         fixed_codes
-                            .entry(self.fixed_place(question.side, place))
-                            .or_insert_with(|| self.fixed_codes(commands, question, place));
+                            .entry(self.fixed_chunk(question.side, at))
+                            .or_insert_with(|| self.fixed_codes(commands, question, at));
                     }
                 }
             }
             let evaluate = |commands: &mut Commands, task: &Task| {
                 let (contest, request) = &requests[task.request];
-                let fixed = &fixed_codes[&self.fixed_place(contest.question.side, task.place)];
+                let fixed = &fixed_codes[&self.fixed_chunk(contest.question.side, task.chunk)];
                 let products = task.products.clone();
                 let searched = products.map(|product| contest.scales(request, product));
                 self.evaluate(
                     commands,
                     &contest.question,
-                    task.place,
+                    task.chunk,
                     searched.collect(),
                     fixed,
                 )
@@ -403,7 +403,7 @@ impl<'a> SiteSearch<'a> {
             let mut bytes = 0;
             let fitting = tasks.iter().take_while(|task| {
                 let side = requests[task.request].0.question.side;
-                bytes += task.products.len() * self.scan(task.place).job_bytes(side);
+                bytes += task.products.len() * self.scan(task.chunk).job_bytes(side);
                 bytes <= self.step_bytes
             });
             let (portion, rest) = tasks.split_at(fitting.count().max(1));
@@ -413,35 +413,35 @@ impl<'a> SiteSearch<'a> {
         submissions
     }
 
-    fn scan(&self, place: Place) -> Scan<'_> {
-        let chunk = self.chunk(place);
+    fn scan(&self, at: ChunkIndex) -> Scan<'_> {
+        let chunk = self.chunk(at);
         Scan {
             product: &chunk.product,
             metric: self.settings.metric,
             record: &chunk.record,
-            linear: self.parts[place.part].linear.as_ref(),
+            linear: self.parts[at.part].linear.as_ref(),
         }
     }
 
-    fn chunk(&self, place: Place) -> &Chunk {
-        &self.parts[place.part].chunks[place.chunk]
+    fn chunk(&self, at: ChunkIndex) -> &Chunk {
+        &self.parts[at.part].chunks[at.chunk]
     }
 
     /// Names the chunk under which the codes of the operand that isn't searched are kept: a weight's serve all chunks.
-    fn fixed_place(&self, searched: Side, place: Place) -> Place {
-        match (searched, &self.parts[place.part].linear) {
-            (Side::A, Some(_)) => Place { chunk: 0, ..place },
-            _ => place,
+    fn fixed_chunk(&self, searched: Side, at: ChunkIndex) -> ChunkIndex {
+        match (searched, &self.parts[at.part].linear) {
+            (Side::A, Some(_)) => ChunkIndex { chunk: 0, ..at },
+            _ => at,
         }
     }
 
-    fn fixed_codes(&self, commands: &mut Commands, question: &Question, place: Place) -> Codes {
+    fn fixed_codes(&self, commands: &mut Commands, question: &Question, at: ChunkIndex) -> Codes {
         let side = match question.side {
             Side::A => Side::B,
             Side::B => Side::A,
         };
-        let scales = question.fixed[place.part - question.parts.start].clone();
-        self.scan(place).codes(commands, side, &[scales])
+        let scales = question.fixed[at.part - question.parts.start].clone();
+        self.scan(at).codes(commands, side, &[scales])
     }
 
     /// Computes the scores on one chunk of several sets of the scales in question, `[set][group]`.
@@ -449,12 +449,12 @@ impl<'a> SiteSearch<'a> {
         &self,
         commands: &mut Commands,
         question: &Question,
-        place: Place,
+        at: ChunkIndex,
         searched: Vec<Vec<Scale>>,
         fixed_codes: &Codes,
     ) -> Buffer<f32> {
-        let fixed = &question.fixed[place.part - question.parts.start];
-        let scan = self.scan(place);
+        let fixed = &question.fixed[at.part - question.parts.start];
+        let scan = self.scan(at);
         let codes = scan.codes(commands, question.side, &searched);
         let scales = |searched: Vec<Scale>| match question.side {
             Side::A => SiteScales::new(searched, fixed.clone()),

@@ -6,7 +6,7 @@
 //! first.
 
 use super::candidates::candidates;
-use super::problem::{Place, Problem};
+use super::problem::{Matrix, Problem};
 use super::scan::{Scan, job_bytes};
 use crate::device::{Buffer, Commands};
 use crate::error::Result;
@@ -222,9 +222,9 @@ impl Cutter<'_> {
         batches: &[Batch],
     ) -> Record {
         let problem = self.problem();
-        let mut gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, place: Place| {
+        let mut gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, matrix: Matrix| {
             tensor(&batches[units[0].batch].record)?;
-            let rows_of = |unit: &Unit| problem.tensor_rows(part, place, unit.index, &unit.live);
+            let rows_of = |unit: &Unit| problem.tensor_rows(part, matrix, unit.index, &unit.live);
             let dim = rows_of(&units[0]).dim;
             let from: Vec<Vec<u32>> = units
                 .chunk_by(|one, other| one.batch == other.batch)
@@ -245,11 +245,11 @@ impl Cutter<'_> {
             Some(out)
         };
         Record {
-            a: gather(|record| Some(&record.a), Place::A).expect("every record has an A"),
-            b: gather(|record| record.b.as_ref(), Place::B),
-            out: gather(|record| Some(&record.out), Place::Out).expect("every record has an O"),
+            a: gather(|record| Some(&record.a), Matrix::A).expect("every record has an A"),
+            b: gather(|record| record.b.as_ref(), Matrix::B),
+            out: gather(|record| Some(&record.out), Matrix::Out).expect("every record has an O"),
             grad: match self.settings.metric.needs_gradient() {
-                true => gather(|record| record.grad.as_ref(), Place::Out),
+                true => gather(|record| record.grad.as_ref(), Matrix::Out),
                 false => None,
             },
         }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Names a matrix of a product.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum Matrix {
     A,
     B,
     Out,
@@ -129,7 +129,7 @@ impl Problem<'_> {
     pub fn tensor_rows(
         &self,
         part: usize,
-        place: Place,
+        matrix: Matrix,
         index: usize,
         live: &[usize],
     ) -> TensorRows {
@@ -138,8 +138,8 @@ impl Problem<'_> {
             rows: rows.map(|row| row as u32).collect(),
         };
         let one = |dim, row| of(dim, &mut std::iter::once(row));
-        match (&self.site().kind, place) {
-            (SiteKind::Linear(linear), Place::A) => one(linear.inputs, index),
+        match (&self.site().kind, matrix) {
+            (SiteKind::Linear(linear), Matrix::A) => one(linear.inputs, index),
             (SiteKind::Linear(linear), _) => {
                 let parts = self.parts();
                 one(linear.outputs / parts, index * parts + part)
@@ -157,14 +157,14 @@ impl Problem<'_> {
                 let scores = |row| (index * at.heads + part) * at.queries() + row;
                 let (keys, values) = (token(at.key_part()), token(at.key_part() + 1));
                 let in_scores = matches!(self.site().kind, SiteKind::Scores(_));
-                match (place, in_scores) {
-                    (Place::A, true) => of(at.head_dim, &mut live().map(query)),
-                    (Place::B, true) => of(at.head_dim, &mut (0..at.tokens).map(keys)),
-                    (Place::B, false) => of(at.head_dim, &mut (0..at.tokens).map(values)),
-                    (Place::Out, true) | (Place::A, false) => {
+                match (matrix, in_scores) {
+                    (Matrix::A, true) => of(at.head_dim, &mut live().map(query)),
+                    (Matrix::B, true) => of(at.head_dim, &mut (0..at.tokens).map(keys)),
+                    (Matrix::B, false) => of(at.head_dim, &mut (0..at.tokens).map(values)),
+                    (Matrix::Out, true) | (Matrix::A, false) => {
                         of(at.tokens, &mut live().map(scores))
                     }
-                    (Place::Out, false) => of(at.head_dim, &mut live().map(context)),
+                    (Matrix::Out, false) => of(at.head_dim, &mut live().map(context)),
                 }
             }
         }
