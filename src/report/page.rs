@@ -234,6 +234,7 @@ impl Page<'_> {
         if self.landscapes.is_empty() {
             return Markup::default();
         }
+        let has_kl = self.landscapes[0].kl().is_some();
         let least = |landscape: &Landscape, metric| {
             let least = landscape.least(|point| point.score(metric));
             (least + 1, landscape.candidates[least].loss)
@@ -248,8 +249,19 @@ impl Page<'_> {
                     "a dot marks, to its largest, over the numbers of the candidates. A metric chooses well where its dot "
                     "is below the loss's, or where the loss is about as low."
                 }
+                p {
+                    @if has_kl {
+                        "The loss is the cross-entropy against the FP network's own classes, and falls where the network "
+                        "gets surer of them. KL is the divergence of the FP network's probabilities to the network's, a "
+                        "mean over the images in nats: 0 in floats, and more wherever answers differ."
+                    } @else {
+                        "The network answers with features, so there is no KL divergence: the loss is the squared distance "
+                        "from the FP network's features."
+                    }
+                }
                 p.legend {
                     (key(ink::LOSS, "loss")) " "
+                    @if has_kl { (key(ink::KL, "KL")) " " }
                     @for (metric, ink) in METRICS.iter().rev() { (key(*ink, metric.name())) " " }
                 }
                 div.wide {
@@ -264,6 +276,9 @@ impl Page<'_> {
                                     best + 1,
                                     landscape.candidates[best].loss,
                                 ))
+                                @if let Some(best) = landscape.least_kl() {
+                                    (format!("; at KL's {}, {:.5}", best + 1, landscape.candidates[best].loss))
+                                }
                                 @for (metric, _) in METRICS.iter().rev() {
                                     @let (number, loss) = least(landscape, *metric);
                                     (format!("; at {}'s {number}, {loss:.5}", metric.name()))
