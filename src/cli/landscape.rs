@@ -10,10 +10,11 @@ use std::collections::HashSet;
 /// Which products to look at more closely.
 #[derive(Args)]
 pub struct LandscapeOption {
-    /// Products to show the loss of the whole network and its KL divergence from the FP network for, beside all four metrics, over all candidates for A's scales and for
-    /// B's, by their names: 'blocks.5.mlp.fc2', '*.attn.proj'. Only that operand is rounded: the product's other operand and
-    /// all other products are in floats. It takes long: for each candidate, all images go through the network once more, from
-    /// the product's block on. Nothing of the quantized model depends on it. May be given several times.
+    /// Products to show the loss of the whole network for, and the KL divergence of its answers, beside all four metrics, over
+    /// all candidates for A's scales and for B's, by their names: 'blocks.5.mlp.fc2', '*.attn.proj'. Only that operand is
+    /// rounded: the product's other operand and all other products are in floats. It takes long: for each candidate, all
+    /// images go through the network once more, from the product's block on. Nothing of the quantized model depends on it.
+    /// May be given several times.
     #[arg(long = "landscape", value_name = "PATTERN")]
     patterns: Vec<SitePattern>,
 }

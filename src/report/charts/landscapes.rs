@@ -17,8 +17,8 @@ pub(in crate::report) const METRICS: [(Metric, Ink); 4] = [
     (Metric::Hessian, ink::HESSIAN),
 ];
 
-/// Draws the loss, the KL divergence where there is one, and the scores over the numbers of the candidates, each from its least to its largest, with a dot where it
-/// is least.
+/// Draws the loss, the KL divergence where there is one, and the scores over the numbers of the candidates, each from its
+/// least to its largest, with a dot where it is least.
 pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
     let side = landscape.side.name();
     let label = format!(
