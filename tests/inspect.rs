@@ -350,7 +350,7 @@ fn the_page_of_landscapes() {
         let words = [
             format!("at KL's {}, {:.5}", place + 1, losses[place]),
             format!(
-                "KL is least at candidate {}: loss {:.5}, KL {least:.5}",
+                "KL is least at candidate {}: loss {:.5}, KL {least:.2e}",
                 place + 1,
                 losses[place]
             ),

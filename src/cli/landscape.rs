@@ -63,7 +63,7 @@ pub(super) fn print(landscapes: &[Landscape]) -> Result<()> {
     for landscape in landscapes {
         let at = |what: &str, least: usize| {
             let LandscapePoint { loss, kl, .. } = landscape.candidates[least];
-            let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.5}"));
+            let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
             format!("{what} {} ({loss:.5}{kl})", least + 1)
         };
         let metrics = [

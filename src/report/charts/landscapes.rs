@@ -102,7 +102,7 @@ fn points(values: &[f64]) -> Vec<(f64, f64)> {
 fn minima(landscape: &Landscape) -> String {
     let at = |what: &str, index: usize| {
         let LandscapePoint { loss, kl, .. } = landscape.candidates[index];
-        let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.5}"));
+        let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
         format!(
             "{what} is least at candidate {}: loss {loss:.5}{kl}",
             index + 1
