@@ -100,6 +100,8 @@ fn nothing_but_the_inputs_decides_the_bytes() {
 
 #[test]
 fn a_run_goes_on_where_another_ended() {
+    const CURVE: &str = "The estimated cost of the bits of weights";
+    const NO_CURVE: &str = "An earlier run of the same command allotted the bits";
     for (option, value) in [("--bits", "4"), ("--mixed", "4.5")] {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out.safetensors");
@@ -107,11 +109,18 @@ fn a_run_goes_on_where_another_ended() {
             calibrate("vit_mnist", "cpu", &out)
                 .with(option, value)
                 .with("--count", count)
+                .with("--report", folder.path().join("page.html"))
                 .flag("-v")
+        };
+        let has_words = |words: &str| {
+            let page = fs::read_to_string(folder.path().join("page.html")).unwrap();
+            page.contains(words)
         };
         let undisturbed = run("8").run();
         assert_eq!(undisturbed.code, Some(0), "{}", undisturbed.stderr);
         let whole = fs::read(&out).unwrap();
+        assert_eq!(has_words(CURVE), option == "--mixed");
+        assert!(!has_words(NO_CURVE));
         fs::remove_file(&out).unwrap();
         let mut running = run("8").start(Stdio::piped());
         let journal = folder.path().join("out.safetensors.journal");
@@ -137,6 +146,9 @@ fn a_run_goes_on_where_another_ended() {
         let resumed = run("8").run();
         assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
         assert!(fs::read(&out).unwrap() == whole, "{option}");
+        // It has not measured what bits cost, and says so.
+        assert_eq!(has_words(NO_CURVE), option == "--mixed");
+        assert!(!has_words(CURVE));
         let measures = |run: &str| run.contains("blocks.0.attn.qkv B:");
         assert_eq!(measures(&undisturbed.stderr), option == "--mixed");
         for run in [&other.stderr, &resumed.stderr] {

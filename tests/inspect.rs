@@ -341,6 +341,131 @@ fn the_page_of_landscapes() {
             text.replace('\n', " ").contains(&words),
             "{words} in {text}"
         );
+        let divergences = candidates.iter().map(|one| one["kl"].as_f64().unwrap());
+        let divergences: Vec<f64> = divergences.collect();
+        let least = divergences.iter().copied().fold(f64::INFINITY, f64::min);
+        // Another network than in floats, but hardly.
+        assert!(0.0 < least && least < 0.1, "{least}");
+        let place = divergences.iter().position(|&kl| kl == least).unwrap();
+        let words = [
+            format!("at KL's {}, {:.5}", place + 1, losses[place]),
+            format!(
+                "KL is least at candidate {}: loss {:.5}, KL {least:.2e}",
+                place + 1,
+                losses[place]
+            ),
+        ];
+        for words in words {
+            assert!(
+                text.replace('\n', " ").contains(&words),
+                "{words} in {text}"
+            );
+        }
+    }
+}
+
+/// What bits are estimated to cost is the sum of what was measured, in the page and in figures; the file is as without.
+#[test]
+fn the_page_of_an_allotment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let run = || {
+        program("calibrate")
+            .with("--model", VIT)
+            .with("--images", "models/demo/calibration")
+            .with("--count", "4")
+            .with("--mixed", "4.6")
+            .with("--device", "cpu")
+            .with("--out", path("out.safetensors"))
+    };
+    run().run().success();
+    let alone = std::fs::read(path("out.safetensors")).unwrap();
+    let outcome = run()
+        .with("--report", path("page.html"))
+        .flag("--json")
+        .flag("-v")
+        .run();
+    let figures: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert!(std::fs::read(path("out.safetensors")).unwrap() == alone);
+    let network = &figures["sites"];
+    assert_eq!(network.as_array().unwrap().len(), 4 * 6 + 2);
+
+    // What the log says of each operand, and the bits that the plan gives it.
+    let plan = Container::parse(&alone).metadata["plan"].clone();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let mut measured = Vec::new();
+    for line in outcome.stderr.lines() {
+        let Some((operand, costs)) = line.split_once(": [") else {
+            continue;
+        };
+        let Some((site, side)) = operand.rsplit_once(' ') else {
+            continue;
+        };
+        let site = site.rsplit(' ').next().unwrap();
+        let costs = costs.trim_end_matches(']').split(", ");
+        let costs: Vec<f64> = costs.map(|cost| cost.parse().unwrap()).collect();
+        let is_weight = side == "B" && !site.ends_with("attn.qk") && !site.ends_with("attn.pv");
+        let bits = plan[site][side.to_lowercase()]["bits"].as_u64();
+        measured.push((is_weight, costs, bits.unwrap() as usize - 3));
+    }
+    // Of the first and the last product, which have 8 bits, there are none.
+    assert_eq!(measured.len(), 4 * 6 * 2);
+
+    let page = std::fs::read_to_string(path("page.html")).unwrap();
+    let (elements, text) = parse(&page);
+    assert_eq!(count(&elements, "svg"), 2 + 2 * 4 + 2 + 2);
+    let text = text.replace('\n', " ");
+    assert!(
+        text.contains("This is an estimate, not measured accuracy"),
+        "{text}"
+    );
+    let curves = figures["allotment"].as_array().unwrap();
+    assert_eq!(curves.len(), 2);
+    for (curve, kind) in curves.iter().zip(["weight", "activation"]) {
+        assert_eq!(curve["kind"], kind);
+        let number = |point: &Value| ["mean_bits", "cost"].map(|key| point[key].as_f64().unwrap());
+        let points = curve["points"].as_array().unwrap().iter().map(number);
+        let points: Vec<[f64; 2]> = points.collect();
+        let chosen = number(&curve["chosen"]);
+        let of_kind = || {
+            measured
+                .iter()
+                .filter(|(is_weight, ..)| *is_weight == (kind == "weight"))
+        };
+        let sum = |width: Option<usize>| {
+            let costs = of_kind().map(|(_, costs, planned)| costs[width.unwrap_or(*planned)]);
+            costs.sum::<f64>()
+        };
+        for (found, bits, expected) in [
+            (points[0], Some(3.0), sum(Some(0))),
+            (points[20], Some(8.0), sum(Some(5))),
+            (chosen, None, sum(None)),
+        ] {
+            // Sums in another order.
+            assert!(
+                (found[1] / expected - 1.0).abs() < 1e-12,
+                "{found:?}, {expected}"
+            );
+            assert!(bits.is_none_or(|bits| found[0] == bits), "{found:?}");
+        }
+        assert_eq!(points.len(), 21);
+        for (step, [bits, _]) in points.iter().enumerate() {
+            let wanted = 3.0 + step as f64 / 4.0;
+            assert!(
+                *bits <= wanted && *bits > wanted - 0.25,
+                "{bits} for {wanted}"
+            );
+        }
+        // It lies on the curve: 4.6 bits cost no more than 4.5 and no less than 4.75.
+        assert!(
+            points[6][1] >= chosen[1] && chosen[1] >= points[7][1],
+            "{kind}: {chosen:?}"
+        );
+        let words = format!(
+            "{kind}s: {:.3} bits on average, estimated at {:.3e} nats of KL divergence",
+            chosen[0], chosen[1]
+        );
+        assert!(text.contains(&words), "{words} in {text}");
     }
 }
 
@@ -410,6 +535,7 @@ fn names_are_text() {
         bytes: 1,
         reports: &reports,
         landscapes: &[],
+        allotment: None,
         device: wicked,
         driver: "a driver",
         seconds: 0.0,

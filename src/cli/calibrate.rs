@@ -235,8 +235,8 @@ impl Calibrate {
         let provenance = Provenance::new(&weights, &resolved.name, self.preset, seed, &samples)?;
         let images = load(&samples, &resolved.preprocessing)?;
         let mut device = self.device.open()?;
-        let (plan, goal) = match planned {
-            Planned::Wholly(plan) => (plan, None),
+        let (plan, goal, allotment) = match planned {
+            Planned::Wholly(plan) => (plan, None, None),
             Planned::ButWidths(mut allotment) => {
                 let goal = self.goal(&allotment);
                 let narrowest = Method {
@@ -259,7 +259,10 @@ impl Calibrate {
                     }
                 };
                 tell_means(&allotment, &plan);
-                (plan, Some(goal))
+                // A run that goes on has measured nothing, and so has no curves.
+                let is_shown = report.is_some() || self.json;
+                let curves = is_shown.then(|| allotment.curves(&plan));
+                (plan, Some(goal), curves)
             }
         };
         if let Some(plan_out) = plan_out {
@@ -295,6 +298,9 @@ impl Calibrate {
         if self.landscape.is_given() {
             figures["landscapes"] = json!(landscapes);
         }
+        if let Some(curves) = &allotment {
+            figures["allotment"] = json!(curves);
+        }
         if let Some(report) = report {
             report.write(&Outcome {
                 device: &device,
@@ -303,6 +309,7 @@ impl Calibrate {
                 quantized: &out,
                 reports: &reports,
                 landscapes: &landscapes,
+                allotment: allotment.as_deref(),
                 seconds,
                 images: &images,
             })?;
@@ -631,11 +638,9 @@ impl Calibrating<'_> {
 
 /// Says how many bits operands were allotted on average.
 fn tell_means(allotment: &Allotment, plan: &Plan) {
-    for (kind, name) in [
-        (OperandKind::Weight, "weights"),
-        (OperandKind::Activation, "activations"),
-    ] {
+    for kind in OperandKind::ALL {
         if let Some(mean) = allotment.mean_bits(plan, kind) {
+            let name = kind.name();
             log::info!("allotted: {name} have {mean:.3} bits on average");
         }
     }

@@ -10,10 +10,11 @@ use std::collections::HashSet;
 /// Which products to look at more closely.
 #[derive(Args)]
 pub struct LandscapeOption {
-    /// Products to show the loss of the whole network for, beside all four metrics, over all candidates for A's scales and for
-    /// B's, by their names: 'blocks.5.mlp.fc2', '*.attn.proj'. Only that operand is rounded: the product's other operand and
-    /// all other products are in floats. It takes long: for each candidate, all images go through the network once more, from
-    /// the product's block on. Nothing of the quantized model depends on it. May be given several times.
+    /// Products to show the loss of the whole network for, and the KL divergence of its answers, beside all four metrics, over
+    /// all candidates for A's scales and for B's, by their names: 'blocks.5.mlp.fc2', '*.attn.proj'. Only that operand is
+    /// rounded: the product's other operand and all other products are in floats. It takes long: for each candidate, all
+    /// images go through the network once more, from the product's block on. Nothing of the quantized model depends on it.
+    /// May be given several times.
     #[arg(long = "landscape", value_name = "PATTERN")]
     patterns: Vec<SitePattern>,
 }
@@ -54,31 +55,37 @@ impl LandscapeOption {
     }
 }
 
-/// Prints where the loss and each metric are least, and the loss there.
+/// Prints where the loss, the KL divergence and each metric are least, with the loss and the KL there.
 ///
 /// # Errors
 /// A stdout that can't be written to.
 pub(super) fn print(landscapes: &[Landscape]) -> Result<()> {
     for landscape in landscapes {
-        let at = |value: &dyn Fn(&LandscapePoint) -> f64| {
-            let least = landscape.least(value);
-            format!("{} ({:.5})", least + 1, landscape.candidates[least].loss)
+        let at = |what: &str, least: usize| {
+            let LandscapePoint { loss, kl, .. } = landscape.candidates[least];
+            let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
+            format!("{what} {} ({loss:.5}{kl})", least + 1)
         };
-        let of = |metric: Metric| {
-            let place = at(&|point| point.score(metric));
-            format!("{} {place}", metric.name())
-        };
+        let metrics = [
+            Metric::Hessian,
+            Metric::Mse,
+            Metric::Cosine,
+            Metric::Pearson,
+        ];
+        let scores = metrics.map(|metric| {
+            let least = landscape.least(|point| point.score(metric));
+            at(metric.name(), least)
+        });
+        let loss = at("loss", landscape.least(|point| point.loss));
+        let kl = landscape.least_kl().map(|least| at("KL", least));
+        let all: Vec<String> = [loss].into_iter().chain(kl).chain(scores).collect();
         print_line!(
-            "{} {}: of {} candidates and the loss there, {:.5} in floats, least are loss {}, {}, {}, {}, {}",
+            "{} {}: of {} candidates and the loss there, {:.5} in floats, least are {}",
             landscape.site,
             landscape.side.name(),
             landscape.candidates.len(),
             landscape.float_loss,
-            at(&|point| point.loss),
-            of(Metric::Hessian),
-            of(Metric::Mse),
-            of(Metric::Cosine),
-            of(Metric::Pearson),
+            all.join(", "),
         )?;
     }
     Ok(())

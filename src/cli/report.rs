@@ -8,7 +8,7 @@ use crate::evaluation::{LabelledImages, Models, Shard, summarize};
 use crate::file::output::Output;
 use crate::file::weights::Weights;
 use crate::model::recipe::Resolved;
-use crate::quant::{Landscape, QuantizedModel, SiteReport};
+use crate::quant::{AllotmentCurve, Landscape, QuantizedModel, SiteReport};
 use crate::report::{Accuracy, Page};
 use clap::Args;
 use std::io::Write;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct ReportOptions {
     /// Also write a page of HTML: each product's error, the scores of all candidates, the values after softmax and GELU
-    /// with the codes, the agreement with the FP model.
+    /// with the codes, what allotted bits are estimated to cost, the agreement with the FP model.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Folder of labelled images, as `eval` takes them; the page then tells the accuracy before and after.
@@ -49,6 +49,8 @@ pub struct Outcome<'a> {
     pub reports: &'a [SiteReport],
     /// The network's loss under the candidates of chosen products.
     pub landscapes: &'a [Landscape],
+    /// What bits are estimated to cost, where some were allotted; empty where an earlier run did that.
+    pub allotment: Option<&'a [AllotmentCurve]>,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// The calibration images, preprocessed.
@@ -115,6 +117,7 @@ impl PlannedPage {
             bytes: file.file_len() as u64,
             reports: outcome.reports,
             landscapes: outcome.landscapes,
+            allotment: outcome.allotment,
             device: device.name(),
             driver: device.driver(),
             seconds: outcome.seconds,

@@ -18,7 +18,9 @@ mod tables;
 mod transform;
 
 pub use crate::format::{Gelu, Lanes, MAX_SHIFT, Scale, Table};
-pub use allotment::{ALLOTTED_BITS, Allotment, AllotmentGoal, OperandKind};
+pub use allotment::{
+    ALLOTTED_BITS, Allotment, AllotmentCurve, AllotmentGoal, AllotmentPoint, OperandKind,
+};
 pub use artifact::{FORMAT_NAME, FORMAT_VERSION, Provenance, QuantizedModel, is_quantized};
 pub use calibrate::{
     Calibration, CalibrationBuilder, Event, Finding, Landscape, LandscapePoint, Phase, Progress,

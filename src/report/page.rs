@@ -3,13 +3,14 @@
 use super::accuracy::Accuracy;
 use super::agreement::Agreement;
 use super::charts::{
-    Ink, KINDS, METRICS, dark_style, error_shares, ink, landscape_curves, ratios, score_curves,
-    value_histograms, widths,
+    Ink, KINDS, METRICS, allotment_curve, dark_style, error_shares, ink, landscape_curves, ratios,
+    score_curves, value_histograms, widths,
 };
 use super::closeness::Closeness;
 use super::inspection::{SiteInspection, inspect_sites};
 use crate::families::sites;
-use crate::quant::{Landscape, QuantizedModel, Scale, Side, SiteReport};
+use crate::model::config::Answer;
+use crate::quant::{AllotmentCurve, Landscape, QuantizedModel, Scale, Side, SiteReport};
 use crate::text::printable;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -23,6 +24,9 @@ pub struct Page<'a> {
     pub reports: &'a [SiteReport],
     /// The network's loss under the candidates of chosen products, where it was computed.
     pub landscapes: &'a [Landscape],
+    /// What bits are estimated to cost, where some were allotted; empty where an earlier run did that, from whose journal this
+    /// one went on.
+    pub allotment: Option<&'a [AllotmentCurve]>,
     /// The device that the calibration ran on.
     pub device: &'a str,
     /// The device's driver.
@@ -60,7 +64,7 @@ impl Page<'_> {
                         (self.header())
                         (self.accuracy())
                         (errors(&sites))
-                        (bits(&sites))
+                        (self.bits(&sites))
                         (self.histograms())
                         (self.curves())
                         (self.landscapes())
@@ -154,6 +158,78 @@ impl Page<'_> {
         }
     }
 
+    /// Draws how wide codes are, where products of a kind have other widths in one block than in another, and what bits cost
+    /// where they were allotted.
+    fn bits(&self, sites: &[SiteInspection]) -> Markup {
+        let differ = |kind: &str| {
+            let of_kind = sites.iter().filter(|site| site.site.ends_with(kind));
+            let mut widths = of_kind.map(|site| [site.a.bits, site.b.bits]);
+            let first = widths.next();
+            widths.any(|widths| Some(widths) != first)
+        };
+        let has_bars = KINDS.iter().any(|(kind, _)| differ(kind));
+        if !has_bars && self.allotment.is_none() {
+            return Markup::default();
+        }
+        html! {
+            section {
+                h2 { "Bits" }
+                @if has_bars {
+                    (legend_of_kinds())
+                    figure.scrolls {
+                        figcaption { "Bits of the codes of A, the activations from the left." }
+                        (widths(sites, Side::A))
+                    }
+                    figure.scrolls {
+                        figcaption { "Bits of the codes of B: the weights, and the other activations of q·kᵀ and p·v." }
+                        (widths(sites, Side::B))
+                    }
+                }
+                @if let Some(curves) = self.allotment { (self.allotment(curves)) }
+            }
+        }
+    }
+
+    /// Draws what bits are estimated to cost.
+    fn allotment(&self, curves: &[AllotmentCurve]) -> Markup {
+        let unit = match self.model.architecture.answer() {
+            Answer::Logits(_) => "nats of KL divergence",
+            Answer::Features(_) => "units of half the features' squared error",
+        };
+        if curves.is_empty() {
+            return html! {
+                p {
+                    "An earlier run of the same command allotted the bits, and this one went on from its journal, which "
+                    "has the widths but not what they cost: there is no curve of that here."
+                }
+            };
+        }
+        html! {
+            p {
+                "What bits are estimated to cost over their mean, on a logarithmic axis; the dot is what was "
+                (key(ink::CHOSEN, "chosen")) ". This is an estimate, not measured accuracy: the sum of what each operand's "
+                "error costs by itself, with all else in floats, in " (unit) " on the calibration images, which the "
+                "allotment makes as small as it can. The four narrowest widths were measured; each further bit is taken to "
+                "divide the cost by four. An activation gets any width, a weight one of the two around the mean."
+            }
+            div.wide {
+                @for curve in curves {
+                    figure {
+                        figcaption {
+                            b { (curve.kind.name()) }
+                            (format!(
+                                ": {:.3} bits on average, estimated at {:.3e} {unit}",
+                                curve.chosen.mean_bits,
+                                curve.chosen.cost,
+                            ))
+                        }
+                        (allotment_curve(curve, unit))
+                    }
+                }
+            }
+        }
+    }
+
     fn histograms(&self) -> Markup {
         let model = self.model;
         let sites = sites(&model.architecture);
@@ -234,6 +310,7 @@ impl Page<'_> {
         if self.landscapes.is_empty() {
             return Markup::default();
         }
+        let has_kl = self.landscapes[0].kl().is_some();
         let least = |landscape: &Landscape, metric| {
             let least = landscape.least(|point| point.score(metric));
             (least + 1, landscape.candidates[least].loss)
@@ -248,8 +325,20 @@ impl Page<'_> {
                     "a dot marks, to its largest, over the numbers of the candidates. A metric chooses well where its dot "
                     "is below the loss's, or where the loss is about as low."
                 }
+                p {
+                    @if has_kl {
+                        "The loss is the cross-entropy against the FP network's own classes, and falls where the network "
+                        "gets surer of them, even below what it is in floats. KL is the divergence of the FP network's "
+                        "probabilities to the network's, a mean over the images in nats: 0 in floats, and more wherever "
+                        "answers differ."
+                    } @else {
+                        "The network answers with features, so there is no KL divergence: the loss is the squared distance "
+                        "from the FP network's features."
+                    }
+                }
                 p.legend {
                     (key(ink::LOSS, "loss")) " "
+                    @if has_kl { (key(ink::KL, "KL")) " " }
                     @for (metric, ink) in METRICS.iter().rev() { (key(*ink, metric.name())) " " }
                 }
                 div.wide {
@@ -264,6 +353,9 @@ impl Page<'_> {
                                     best + 1,
                                     landscape.candidates[best].loss,
                                 ))
+                                @if let Some(best) = landscape.least_kl() {
+                                    (format!("; at KL's {}, {:.5}", best + 1, landscape.candidates[best].loss))
+                                }
                                 @for (metric, _) in METRICS.iter().rev() {
                                     @let (number, loss) = least(landscape, *metric);
                                     (format!("; at {}'s {number}, {loss:.5}", metric.name()))
@@ -328,33 +420,6 @@ fn errors(sites: &[SiteInspection]) -> Markup {
                     }
                     (error_shares(sites))
                 }
-            }
-        }
-    }
-}
-
-/// Draws how wide codes are, where products of a kind have other widths in one block than in another.
-fn bits(sites: &[SiteInspection]) -> Markup {
-    let differ = |kind: &str| {
-        let of_kind = sites.iter().filter(|site| site.site.ends_with(kind));
-        let mut widths = of_kind.map(|site| [site.a.bits, site.b.bits]);
-        let first = widths.next();
-        widths.any(|widths| Some(widths) != first)
-    };
-    if !KINDS.iter().any(|(kind, _)| differ(kind)) {
-        return Markup::default();
-    }
-    html! {
-        section {
-            h2 { "Bits" }
-            (legend_of_kinds())
-            figure.scrolls {
-                figcaption { "Bits of the codes of A, the activations from the left." }
-                (widths(sites, Side::A))
-            }
-            figure.scrolls {
-                figcaption { "Bits of the codes of B: the weights, and the other activations of q·kᵀ and p·v." }
-                (widths(sites, Side::B))
             }
         }
     }

@@ -73,6 +73,24 @@ fn loss(answer: Answer, float: &[f32], found: &[f32]) -> f64 {
     images.map(of_image).sum::<f64>() / (float.len() / len) as f64
 }
 
+/// The KL divergence by its definition, a mean of Σ p log(p / q); `None` of features.
+fn kl(answer: Answer, float: &[f32], found: &[f32]) -> Option<f64> {
+    let Answer::Logits(classes) = answer else {
+        return None;
+    };
+    let probabilities = |logits: &[f32]| -> Vec<f64> {
+        let exponentials = logits.iter().map(|&x| f64::from(x).exp());
+        let sum: f64 = exponentials.clone().sum();
+        exponentials.map(|x| x / sum).collect()
+    };
+    let images = float.chunks_exact(classes).zip(found.chunks_exact(classes));
+    let of_images = images.map(|(float, found)| {
+        let pairs = probabilities(float).into_iter().zip(probabilities(found));
+        pairs.map(|(p, q)| p * (p / q).ln()).sum::<f64>()
+    });
+    Some(of_images.sum::<f64>() / (float.len() / classes) as f64)
+}
+
 pub fn losses_and_scores_are_those_of_the_definition(golden: &Golden) {
     for device in devices() {
         let network = golden.network(&device);
@@ -114,6 +132,15 @@ pub fn losses_and_scores_are_those_of_the_definition(golden: &Golden) {
                         "{place}: loss {}, expected {expected}",
                         point.loss
                     );
+                    let expected = kl(answer, &logits, &found);
+                    assert_eq!(point.kl.is_some(), expected.is_some(), "{place}");
+                    if let Some((found, expected)) = point.kl.zip(expected) {
+                        // As above, of logits whose errors' squares it adds up.
+                        assert!(
+                            (found - expected).abs() < 1e-3 * expected + 1e-9,
+                            "{place}: KL {found:e}, expected {expected:e}"
+                        );
+                    }
                     for metric in [
                         Metric::Hessian,
                         Metric::Mse,

@@ -24,13 +24,54 @@ use std::ops::{Range, RangeInclusive};
 /// Limits the bits that an operand is allotted.
 pub const ALLOTTED_BITS: RangeInclusive<u32> = 3..=8;
 
+/// Counts the means of bits that a curve has from one width to the next.
+const MEANS_PER_BIT: u32 = 4;
+
 /// Names the kinds of operands, each of which has bits of its own to give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OperandKind {
     /// The network's weights: bits are weighed by their number.
     Weight,
     /// What products read otherwise: bits are weighed by the number of values that one image has.
     Activation,
+}
+
+impl OperandKind {
+    /// Lists the kinds.
+    pub const ALL: [Self; 2] = [Self::Weight, Self::Activation];
+
+    /// Returns what operands of the kind are called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weight => "weights",
+            Self::Activation => "activations",
+        }
+    }
+}
+
+/// Shows what the operands of one kind are estimated to cost, over the bits that they have on average.
+///
+/// It is what an allotment makes least: the sum of what each operand costs by itself on the calibration images, in nats of KL
+/// divergence or in half the features' squared error.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AllotmentCurve {
+    /// Whose operands.
+    pub kind: OperandKind,
+    /// The plan that was made.
+    pub chosen: AllotmentPoint,
+    /// What would have been chosen for each of some means, which rise from the narrowest to the widest of the
+    /// [`ALLOTTED_BITS`].
+    pub points: Vec<AllotmentPoint>,
+}
+
+/// Holds what an allotment has and costs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AllotmentPoint {
+    /// The mean bits of a value.
+    pub mean_bits: f64,
+    /// The estimated cost.
+    pub cost: f64,
 }
 
 /// Holds the operands of a network that bits are allotted to, with what each costs in each width.
@@ -130,11 +171,9 @@ impl Allotment {
                 });
             }
         }
-        for (kind, name) in [
-            (OperandKind::Weight, "weights"),
-            (OperandKind::Activation, "activations"),
-        ] {
-            if kinds.contains(&kind) && !operands.iter().any(|operand| operand.kind == kind) {
+        for kind in kinds {
+            if !operands.iter().any(|operand| operand.kind == *kind) {
+                let name = kind.name();
                 return Err(format!("no {name} are left whose bits could be chosen"));
             }
         }
@@ -287,21 +326,80 @@ impl Allotment {
     fn plan(&self, totals: &[(OperandKind, u64)]) -> Option<Plan> {
         let mut chosen: Vec<Option<usize>> = vec![None; self.operands.len()];
         for &(kind, most) in totals {
-            let open = self.open_widths(kind, most)?;
-            let widths = |(_, operand): (usize, &Operand)| {
-                assert!(!operand.costs.is_empty(), "costs are measured");
-                let bits = ALLOTTED_BITS.skip(open.start).take(open.len());
-                Widths {
-                    sizes: bits.map(|bits| u64::from(bits) * operand.len).collect(),
-                    costs: operand.costs[open.clone()].to_vec(),
-                }
-            };
-            let widths: Vec<Widths> = self.of_kind(kind).map(widths).collect();
-            for ((place, _), width) in self.of_kind(kind).zip(choose(&widths, most)?) {
-                chosen[place] = Some(open.start + width);
+            for (place, width) in self.widths(kind, most)? {
+                chosen[place] = Some(width);
             }
         }
         Some(Plan::new(&self.sites, |site| self.scheme(site, &chosen)))
+    }
+
+    /// Chooses the widths with which the operands of one kind cost the least within `most` bits in total: the places of the
+    /// operands, and of their widths. `None` where 3 bits each are more.
+    ///
+    /// # Panics
+    /// If nothing was measured.
+    fn widths(&self, kind: OperandKind, most: u64) -> Option<Vec<(usize, usize)>> {
+        let open = self.open_widths(kind, most)?;
+        let widths = |(_, operand): (usize, &Operand)| {
+            assert!(!operand.costs.is_empty(), "costs are measured");
+            let bits = ALLOTTED_BITS.skip(open.start).take(open.len());
+            Widths {
+                sizes: bits.map(|bits| u64::from(bits) * operand.len).collect(),
+                costs: operand.costs[open.clone()].to_vec(),
+            }
+        };
+        let widths: Vec<Widths> = self.of_kind(kind).map(widths).collect();
+        let places = self.of_kind(kind).map(|(place, _)| place);
+        let chosen = choose(&widths, most)?.into_iter();
+        Some(places.zip(chosen.map(|width| open.start + width)).collect())
+    }
+
+    /// Estimates what the operands of each kind that is allotted cost in `plan`, which this made, and what they would cost with
+    /// other means of bits. Empty where nothing was measured.
+    pub fn curves(&self, plan: &Plan) -> Vec<AllotmentCurve> {
+        if self.operands.iter().any(|operand| operand.costs.is_empty()) {
+            return Vec::new();
+        }
+        let least = f64::from(*ALLOTTED_BITS.start());
+        let steps = MEANS_PER_BIT * (ALLOTTED_BITS.end() - ALLOTTED_BITS.start());
+        let is_allotted = |kind: &OperandKind| self.len(*kind) > 0;
+        let curve = |kind| {
+            let point = |step| {
+                let mean = least + f64::from(step) / f64::from(MEANS_PER_BIT);
+                let widths = self.widths(kind, self.total_bits(kind, mean));
+                let widths = widths.expect("a mean of 3 bits or more is enough for 3 bits each");
+                self.estimate(kind, widths)
+            };
+            let of_plan = self.of_kind(kind).map(|(place, operand)| {
+                let width = operand.bits(plan) - ALLOTTED_BITS.start();
+                (place, width as usize)
+            });
+            AllotmentCurve {
+                kind,
+                chosen: self.estimate(kind, of_plan),
+                points: (0..=steps).map(point).collect(),
+            }
+        };
+        let kinds = OperandKind::ALL.into_iter().filter(is_allotted);
+        kinds.map(curve).collect()
+    }
+
+    /// Adds up what the operands of one kind have and cost in these widths, which are as [`widths`](Self::widths) has them.
+    fn estimate(
+        &self,
+        kind: OperandKind,
+        widths: impl IntoIterator<Item = (usize, usize)>,
+    ) -> AllotmentPoint {
+        let (mut bits, mut cost) = (0, 0.0);
+        for (place, width) in widths {
+            let operand = &self.operands[place];
+            bits += (u64::from(*ALLOTTED_BITS.start()) + width as u64) * operand.len;
+            cost += operand.costs[width];
+        }
+        AllotmentPoint {
+            mean_bits: bits as f64 / self.len(kind) as f64,
+            cost,
+        }
     }
 
     /// Returns the places of the widths that operands of one kind may be given if `most` bits are there for all; `None` where
@@ -395,12 +493,115 @@ impl Allotment {
 
     /// Counts the bits of all operands of one kind in a plan that this made.
     fn bits(&self, plan: &Plan, kind: OperandKind) -> u64 {
-        let bits = |(_, operand): (usize, &Operand)| {
-            let plan = plan
-                .of(&operand.site)
-                .expect("an operand is one of integers");
-            u64::from(plan.operand(operand.side).bits) * operand.len
-        };
+        let bits = |(_, operand): (usize, &Operand)| u64::from(operand.bits(plan)) * operand.len;
         self.of_kind(kind).map(bits).sum()
+    }
+}
+
+impl Operand {
+    /// Returns its bits in a plan that was made for it.
+    fn bits(&self, plan: &Plan) -> u32 {
+        let plan = plan.of(&self.site).expect("an operand is one of integers");
+        plan.operand(self.side).bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::recipe::recipe_named;
+    use crate::quant::Rule;
+
+    /// Two products of DeiT-Ti, whose weights are of one size and whose activations are as 1 to 4, with costs that are made
+    /// up.
+    fn allotment() -> Allotment {
+        let architecture = &recipe_named("deit_tiny_patch16_224").unwrap().architecture;
+        let float = |pattern: &str| Rule::float(pattern).unwrap();
+        let policy = Policy {
+            rules: ["patch_embed.proj", "head", "*.attn.*", "blocks.[1-9]*"]
+                .map(float)
+                .to_vec(),
+            ..Policy::preset(Preset::Best, 8, 8)
+        };
+        let mut allotment = Allotment::new(&policy, &OperandKind::ALL, architecture).unwrap();
+        let costs = [
+            (
+                "blocks.0.mlp.fc1",
+                Side::A,
+                [10.0, 5.0, 3.0, 2.0, 1.5, 1.25],
+            ),
+            ("blocks.0.mlp.fc1", Side::B, [8.0, 4.0, 2.0, 1.0, 0.5, 0.25]),
+            (
+                "blocks.0.mlp.fc2",
+                Side::A,
+                [90.0, 30.0, 10.0, 5.0, 4.0, 3.0],
+            ),
+            ("blocks.0.mlp.fc2", Side::B, [7.0, 2.0, 1.5, 1.25, 1.0, 0.5]),
+        ];
+        assert_eq!(allotment.operands.len(), costs.len());
+        for (operand, (site, side, costs)) in allotment.operands.iter_mut().zip(costs) {
+            assert_eq!((&*operand.site.name, operand.side), (site, side));
+            operand.costs = costs.to_vec();
+        }
+        allotment
+    }
+
+    #[test]
+    fn curves_are_those_of_allotments_by_hand() {
+        let allotment = allotment();
+        let means = [(OperandKind::Weight, 4.5), (OperandKind::Activation, 4.5)];
+        let goal = allotment.goal(&means, None);
+        let plan = allotment.plan_for(&goal, |_| 0).unwrap();
+        let [weights, activations] = &allotment.curves(&plan)[..] else {
+            panic!("a curve of each kind");
+        };
+        let point = |mean_bits, cost| AllotmentPoint { mean_bits, cost };
+        assert_eq!(weights.kind, OperandKind::Weight);
+        assert_eq!(activations.kind, OperandKind::Activation);
+        // Half a bit a weight is one bit for one of the two: for fc2's at 3 and at 7 bits, where that saves more, else for
+        // fc1's.
+        let by_hand = [
+            [(3.0, 15.0), (3.0, 15.0), (3.5, 10.0), (3.5, 10.0)],
+            [(4.0, 6.0), (4.0, 6.0), (4.5, 4.0), (4.5, 4.0)],
+            [(5.0, 3.5), (5.0, 3.5), (5.5, 2.5), (5.5, 2.5)],
+            [(6.0, 2.25), (6.0, 2.25), (6.5, 1.75), (6.5, 1.75)],
+            [(7.0, 1.5), (7.0, 1.5), (7.5, 1.0), (7.5, 1.0)],
+        ];
+        let last = point(8.0, 0.75);
+        let by_hand = by_hand
+            .concat()
+            .into_iter()
+            .map(|(bits, cost)| point(bits, cost));
+        assert_eq!(weights.points, by_hand.chain([last]).collect::<Vec<_>>());
+        assert_eq!(weights.chosen, point(4.5, 4.0));
+        // A bit of fc1's activations takes a fifth of a bit on average, one of fc2's four fifths, and saves the more. So up to
+        // 3.75 all bits are fc1's; from 4 on fc2's have one, and fc1's what is left.
+        let found: Vec<AllotmentPoint> = activations.points[..7].to_vec();
+        let by_hand = [
+            (3.0, 100.0),
+            (3.2, 95.0),
+            (3.4, 93.0),
+            (3.6, 92.0),
+            (4.0, 35.0),
+            (4.2, 33.0),
+            (4.4, 32.0),
+        ];
+        assert_eq!(found, by_hand.map(|(bits, cost)| point(bits, cost)));
+        assert_eq!(activations.chosen, point(4.4, 32.0));
+        assert_eq!(activations.points[20], point(8.0, 4.25));
+        assert!(
+            activations
+                .points
+                .is_sorted_by(|left, right| left.cost >= right.cost)
+        );
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_curve() {
+        let mut allotment = allotment();
+        let plan = allotment.plans[0].clone();
+        assert_eq!(allotment.curves(&plan).len(), 2);
+        allotment.operands[0].costs.clear();
+        assert!(allotment.curves(&plan).is_empty());
     }
 }

@@ -4,6 +4,9 @@
 //! One operand of one product is rounded. The product's other operand and all other products stay in floats, so that a curve
 //! shows what that operand does and nothing else. Of operands with several scales (thirds, heads, channels), each takes its
 //! candidate of the same number.
+//!
+//! Beside the loss stands the KL divergence, which needs no label: what makes the network surer of the FP network's class
+//! lowers the cross-entropy below what it is in floats, but no KL.
 
 use super::memory::{Budget, Memory};
 use super::{Checkpoints, Event, Phase, Progress, append, forward, loss, run, take_batches};
@@ -43,6 +46,9 @@ pub struct LandscapePoint {
     /// The network's loss, a mean over the images: of logits the cross-entropy against the class that the FP network
     /// chooses, of features the squared distance from the FP network's.
     pub loss: f64,
+    /// The mean over the images of the KL divergence of the FP network's probabilities to the network's, in nats; `None` where
+    /// it answers with features.
+    pub kl: Option<f64>,
     /// Σ G² (Ô - O)², with G the gradient of the calibration's loss at O.
     pub hessian: f64,
     /// Σ (Ô - O)².
@@ -69,12 +75,27 @@ impl Landscape {
     /// Finds the index of the candidate whose `value` is least, the first of several.
     pub fn least(&self, value: impl Fn(&LandscapePoint) -> f64) -> usize {
         let values: Vec<f64> = self.candidates.iter().map(value).collect();
-        let least = |best, at: usize| match values[at] < values[best] {
-            true => at,
-            false => best,
-        };
-        (0..values.len()).fold(0, least)
+        least(&values)
     }
+
+    /// Finds the index of the candidate whose KL divergence is least, likewise; `None` where there is none.
+    pub fn least_kl(&self) -> Option<usize> {
+        self.kl().map(|kl| least(&kl))
+    }
+
+    /// Returns the KL divergences of all candidates; `None` where the network answers with features.
+    pub fn kl(&self) -> Option<Vec<f64>> {
+        self.candidates.iter().map(|point| point.kl).collect()
+    }
+}
+
+/// Finds the index of the least value, the first of several.
+fn least(values: &[f64]) -> usize {
+    let least = |best, at: usize| match values[at] < values[best] {
+        true => at,
+        false => best,
+    };
+    (0..values.len()).fold(0, least)
 }
 
 /// Describes which landscapes to compute.
@@ -254,7 +275,7 @@ impl Survey<'_> {
             .sum()
     }
 
-    /// Computes what the metrics say of all candidates for the scales of `side`; losses are yet to come.
+    /// Computes what the metrics say of all candidates for the scales of `side`; losses and KL are yet to come.
     async fn scores(
         &self,
         commands: &mut Commands,
@@ -309,6 +330,7 @@ impl Survey<'_> {
             points.push(LandscapePoint {
                 scales,
                 loss: self.float_loss,
+                kl: None,
                 hessian: hessian * self.score_unit,
                 mse,
                 cosine,
@@ -323,7 +345,7 @@ impl Survey<'_> {
         })
     }
 
-    /// Computes the network's loss under all candidates of `landscape`, from the segment at `index` on, whose inputs no
+    /// Computes the network's loss and KL under all candidates of `landscape`, from the segment at `index` on, whose inputs no
     /// candidate changes.
     async fn losses(
         &mut self,
@@ -382,7 +404,9 @@ impl Survey<'_> {
                 values = Some(outputs);
             }
             let answers = values.expect("there is a segment at least");
-            point.loss = loss::mean(self.answer, &self.checkpoints.outputs, &answers);
+            let float = &self.checkpoints.outputs;
+            point.loss = loss::mean(self.answer, float, &answers);
+            point.kl = loss::mean_kl(self.answer, float, &answers);
             if !point.loss.is_finite() {
                 let what = "the network's loss under a candidate for the scale";
                 return Err(not_finite(&device, plan, what, point.loss));

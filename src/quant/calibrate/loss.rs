@@ -62,10 +62,8 @@ pub(super) fn mean(answer: Answer, float: &[f32], answers: &[f32]) -> f64 {
                 true => class,
                 false => best,
             });
-            let largest = answers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let below = |x: f32| f64::from(x) - f64::from(largest);
-            let sum: f64 = answers.iter().map(|&x| libm::exp(below(x))).sum();
-            libm::log(sum) - below(answers[label])
+            let (below, log_sum) = below_largest(answers);
+            log_sum - below[label]
         }
         Answer::Features(_) => {
             let differences = float.iter().zip(answers);
@@ -75,6 +73,36 @@ pub(super) fn mean(answer: Answer, float: &[f32], answers: &[f32]) -> f64 {
     };
     let images = float.chunks_exact(len).zip(answers.chunks_exact(len));
     images.map(of_image).sum::<f64>() / (float.len() / len) as f64
+}
+
+/// Computes the mean over the images of KL(softmax(`float`) ‖ softmax(`answers`)), in nats. Both are as [`mean`] takes them;
+/// `None` where they are features.
+pub(super) fn mean_kl(answer: Answer, float: &[f32], answers: &[f32]) -> Option<f64> {
+    let Answer::Logits(classes) = answer else {
+        return None;
+    };
+    let of_image = |(float, answers): (&[f32], &[f32])| {
+        let [(float, float_sum), (answers, answers_sum)] = [float, answers].map(below_largest);
+        let pairs = float.into_iter().zip(answers);
+        let of_class = |(float, answer): (f64, f64)| {
+            let log_p = float - float_sum;
+            libm::exp(log_p) * (log_p - (answer - answers_sum))
+        };
+        pairs.map(of_class).sum::<f64>()
+    };
+    let images = float
+        .chunks_exact(classes)
+        .zip(answers.chunks_exact(classes));
+    Some(images.map(of_image).sum::<f64>() / (float.len() / classes) as f64)
+}
+
+/// Takes the largest of an image's logits off each, and returns them with the logarithm of the sum of their exponentials.
+fn below_largest(logits: &[f32]) -> (Vec<f64>, f64) {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let below = logits.iter().map(|&x| f64::from(x) - f64::from(largest));
+    let below: Vec<f64> = below.collect();
+    let sum: f64 = below.iter().map(|&x| libm::exp(x)).sum();
+    (below, libm::log(sum))
 }
 
 /// Computes ∂L/∂logits of Σ cross-entropy(logits, their argmax), `[images, classes]`, times 2^exponent, and returns it

@@ -1,4 +1,4 @@
-//! The network's loss beside the metrics, over the candidates for an operand's scales.
+//! The network's loss and KL divergence beside the metrics, over the candidates for an operand's scales.
 
 use super::{Hover, Ink, PIXEL, ink, letters, line, svg};
 use crate::quant::{Landscape, LandscapePoint, Metric};
@@ -17,8 +17,8 @@ pub(in crate::report) const METRICS: [(Metric, Ink); 4] = [
     (Metric::Hessian, ink::HESSIAN),
 ];
 
-/// Draws the loss and the scores over the numbers of the candidates, each from its least to its largest, with a dot where it
-/// is least.
+/// Draws the loss, the KL divergence where there is one, and the scores over the numbers of the candidates, each from its
+/// least to its largest, with a dot where it is least.
 pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
     let side = landscape.side.name();
     let label = format!(
@@ -26,6 +26,13 @@ pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
         landscape.site
     );
     let last = landscape.candidates.len().max(2) as f64;
+    let of_all = |value: &dyn Fn(&LandscapePoint) -> f64| {
+        let values: Vec<f64> = landscape.candidates.iter().map(value).collect();
+        points(&values)
+    };
+    let scores = |metric| of_all(&|point| point.score(metric));
+    let loss = of_all(&|point| point.loss);
+    let kl = landscape.kl().map(|kl| points(&kl));
     svg(SIZE, &label, |canvas, hovers| {
         let mut chart = ChartBuilder::on(canvas)
             .margin_top(6 * PIXEL)
@@ -48,15 +55,22 @@ pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
             canvas.draw_text(&number.to_string(), &letters, (x, y + 3 * PIXEL))?;
         }
         for (metric, ink) in METRICS {
-            let points = points(landscape, &|point| point.score(metric));
-            area.draw(&PathElement::new(points, line(ink, 6)))?;
+            area.draw(&PathElement::new(scores(metric), line(ink, 6)))?;
         }
-        let loss = points(landscape, &|point| point.loss);
+        if let Some(kl) = &kl {
+            area.draw(&PathElement::new(kl.clone(), line(ink::KL, 10)))?;
+        }
         area.draw(&PathElement::new(loss.clone(), line(ink::LOSS, 10)))?;
         for (metric, ink) in METRICS {
             let least = landscape.least(|point| point.score(metric));
-            let score = points(landscape, &|point| point.score(metric))[least];
-            area.draw(&Circle::new(score, 13, ink.color().filled()))?;
+            area.draw(&Circle::new(
+                scores(metric)[least],
+                13,
+                ink.color().filled(),
+            ))?;
+        }
+        if let Some((kl, least)) = kl.zip(landscape.least_kl()) {
+            area.draw(&Circle::new(kl[least], 17, ink::KL.color().filled()))?;
         }
         let least = landscape.least(|point| point.loss);
         area.draw(&Circle::new(loss[least], 17, ink::LOSS.color().filled()))?;
@@ -70,8 +84,7 @@ pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
 }
 
 /// Returns a curve as points: the numbers of the candidates, and the values from 0, the least, to 1, the largest.
-fn points(landscape: &Landscape, value: &dyn Fn(&LandscapePoint) -> f64) -> Vec<(f64, f64)> {
-    let values: Vec<f64> = landscape.candidates.iter().map(value).collect();
+fn points(values: &[f64]) -> Vec<(f64, f64)> {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let range = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
     // A curve that is flat is least everywhere.
@@ -85,11 +98,15 @@ fn points(landscape: &Landscape, value: &dyn Fn(&LandscapePoint) -> f64) -> Vec<
         .collect()
 }
 
-/// Words where the curves are least, and the network's loss there.
+/// Words where the curves are least, and the network's loss and KL there.
 fn minima(landscape: &Landscape) -> String {
     let at = |what: &str, index: usize| {
-        let loss = landscape.candidates[index].loss;
-        format!("{what} is least at candidate {}: loss {loss:.5}", index + 1)
+        let LandscapePoint { loss, kl, .. } = landscape.candidates[index];
+        let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
+        format!(
+            "{what} is least at candidate {}: loss {loss:.5}{kl}",
+            index + 1
+        )
     };
     let metrics = METRICS.iter().rev().map(|&(metric, _)| {
         let least = landscape.least(|point| point.score(metric));
@@ -97,6 +114,7 @@ fn minima(landscape: &Landscape) -> String {
     });
     let float = format!("loss in floats {:.5}", landscape.float_loss);
     let loss = at("the loss", landscape.least(|point| point.loss));
-    let lines: Vec<String> = [loss].into_iter().chain(metrics).chain([float]).collect();
-    lines.join("\n")
+    let kl = landscape.least_kl().map(|least| at("KL", least));
+    let lines = [loss].into_iter().chain(kl).chain(metrics).chain([float]);
+    lines.collect::<Vec<String>>().join("\n")
 }

@@ -1,11 +1,13 @@
 //! The charts of a calibration's page: SVG by `plotters`, to be put into HTML.
 
+mod allotments;
 mod bars;
 mod curves;
 mod histograms;
 mod landscapes;
 mod theme;
 
+pub(super) use allotments::allotment_curve;
 pub(super) use bars::{error_shares, ratios, widths};
 pub(super) use curves::score_curves;
 pub(super) use histograms::value_histograms;

@@ -37,15 +37,16 @@ pub(in crate::report) mod ink {
     pub const FC2: Ink = colors(0xB9413C, 0xE77B75);
     pub const OTHER: Ink = colors(0x7A828C, 0xA3ABB5);
     pub const LOSS: Ink = colors(0x1F2328, 0xE6EDF3);
+    pub const KL: Ink = colors(0x8250DF, 0xD2A8FF);
     pub const HESSIAN: Ink = colors(0xCF222E, 0xFF8078);
     pub const MSE: Ink = colors(0x1A7F37, 0x4AC26B);
     pub const COSINE: Ink = colors(0x0969DA, 0x6CB6FF);
     pub const PEARSON: Ink = colors(0x9A6700, 0xD4A72C);
 
     /// Lists all inks.
-    pub(super) const ALL: [Ink; 23] = [
+    pub(super) const ALL: [Ink; 24] = [
         TEXT, FAINT_TEXT, GRID, AXIS, VALUES, R1, R2, CODES, COMPLETE, ESTIMATE, CHOSEN, QKV, QK,
-        PV, PROJ, FC1, FC2, OTHER, LOSS, HESSIAN, MSE, COSINE, PEARSON,
+        PV, PROJ, FC1, FC2, OTHER, LOSS, KL, HESSIAN, MSE, COSINE, PEARSON,
     ];
 }
 
