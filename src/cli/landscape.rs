@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use crate::families::sites;
 use crate::model::config::Architecture;
 use crate::quant::{Landscape, LandscapePoint, Metric, Plan, SitePattern};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::collections::HashSet;
 
 /// Which products to look at more closely.
@@ -66,13 +66,7 @@ pub(super) fn print(landscapes: &[Landscape]) -> Result<()> {
             let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
             format!("{what} {} ({loss:.5}{kl})", least + 1)
         };
-        let metrics = [
-            Metric::Hessian,
-            Metric::Mse,
-            Metric::Cosine,
-            Metric::Pearson,
-        ];
-        let scores = metrics.map(|metric| {
+        let scores = Metric::value_variants().iter().map(|&metric| {
             let least = landscape.least(|point| point.score(metric));
             at(metric.name(), least)
         });
