@@ -350,6 +350,9 @@ impl Drop for JournalLock {
             // If that fails, an empty file stays, which belongs to no calibration.
             let _ = std::fs::remove_file(&self.path);
         }
+        // Closing the file alone wouldn't end the lock as long as a child that another thread starts has yet to close its
+        // copy. If that fails, closing is what is left.
+        let _ = self.file.unlock();
     }
 }
 
@@ -561,4 +564,22 @@ fn value_of(identity: &CalibrationIdentity) -> Value {
 
 fn json(entry: &impl Serialize) -> String {
     serde_json::to_string(entry).expect("plain data is always JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_the_value_whoever_has_a_copy_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out.safetensors");
+        let lock = JournalLock::take(&out).unwrap();
+        // As a child has one between its start and its program's.
+        let _copy = lock.file.try_clone().unwrap();
+        let problem = JournalLock::take(&out).err().unwrap().to_string();
+        assert!(problem.contains("another process"), "{problem}");
+        drop(lock);
+        JournalLock::take(&out).unwrap();
+    }
 }
