@@ -6,12 +6,32 @@
 //! to a word, the first lowest. Floats are there by their bits: a lane in a float's place could be a NaN, which devices
 //! needn't keep.
 
-use super::{Format, Lanes, ProductRule, Scale, Table, by_format};
+use super::table::TABLE_BYTES;
+use super::{Format, Lanes, ProductRule, ROUNDER, Scale, Table, by_format};
 
 /// Counts the words of a record without a table.
 pub(super) const INVERSES: usize = 2;
 /// Counts the words before the cells of a table.
 pub(super) const HEAD: usize = 4;
+
+/// Counts the values whose cells are found before what stands in them.
+const AT_ONCE: usize = 64;
+
+/// Returns the whole part of a float of 0 to 2^22. A conversion has to saturate, which keeps compilers from vectors.
+#[inline(always)]
+fn whole(x: f32) -> u32 {
+    let near = x + ROUNDER;
+    near.to_bits() - ROUNDER.to_bits() - u32::from(near - ROUNDER > x)
+}
+
+/// Reads what stands in some cells. Inlined it would be compiled to vectors, of which each element is taken out, and slower.
+#[inline(never)]
+fn read_cells(table: &[u8; TABLE_BYTES], cells: &[u16], found: &mut [u8]) {
+    for (found, &cell) in found.iter_mut().zip(cells) {
+        // No cell is beyond the table; so the compiler sees it.
+        *found = table[usize::from(cell) % TABLE_BYTES];
+    }
+}
 
 /// Holds the encoder of one group, as a quantizer reads it.
 #[derive(Clone, Copy)]
@@ -47,16 +67,59 @@ impl<'a> Encoder<'a> {
     /// Finds the lane of the nearest level to a value, in a table. What isn't a number has the first level's.
     #[inline(always)]
     pub(super) fn lane(self, x: f32, lanes: Lanes) -> u8 {
+        let cell = self.cell(x, lanes) as usize;
+        (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
+    }
+
+    /// Finds the lanes of the nearest levels to values, as [`lane`](Self::lane) does of one: first the cells of many, in
+    /// vectors, then what stands in these. Lanes beyond the values keep what they hold.
+    #[inline(always)]
+    pub fn look_up(self, x: &[f32], lanes: Lanes, found: &mut [u8]) {
+        let mut table = [0; TABLE_BYTES];
+        for (bytes, word) in table.chunks_exact_mut(4).zip(self.cells) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let is_whole = self.is_whole(&table, lanes);
+        let found = &mut found[..x.len()];
+        let mut cells = [0; AT_ONCE];
+        for (found, x) in found.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
+            for (cell, &x) in cells.iter_mut().zip(x) {
+                *cell = self.cell(x, lanes) as u16;
+            }
+            if is_whole {
+                let cells = found.iter_mut().zip(&cells);
+                cells.for_each(|(found, &cell)| *found = lanes.of_whole(cell));
+            } else {
+                read_cells(&table, &cells, found);
+            }
+        }
+    }
+
+    /// Says whether every lane is a level, as at 8 bits, so that a cell's lane follows from its number.
+    #[inline(always)]
+    fn is_whole(self, table: &[u8; TABLE_BYTES], lanes: Lanes) -> bool {
+        const WHOLE: [[u8; TABLE_BYTES]; 2] = [Lanes::Signed.whole(), Lanes::Ranges.whole()];
+        let [_, _, boundary, ratio] = self.head;
+        let (first, all) = (lanes.cells(), lanes.cells() * lanes.grids() as usize);
+        // No value is in a cell of the second grid before the boundary's.
+        let unused = (boundary * ratio).min(first as f32) as usize;
+        let second = (first + unused).min(all);
+        let whole = &WHOLE[lanes as usize];
+        table[..first] == whole[..first] && table[second..all] == whole[second..all]
+    }
+
+    /// Finds the cell of a value, by its place among those of both grids.
+    #[inline(always)]
+    fn cell(self, x: f32, lanes: Lanes) -> u32 {
         let [origin, inverse, boundary, ratio] = self.head;
         // A clamp would keep a NaN.
         let fine = ((x - origin) * inverse).max(0.0);
         let last = (lanes.cells() - 1) as f32;
-        let cell = if lanes.grids() == 1 || fine < boundary {
-            fine.min(last) as usize
+        if lanes.grids() == 1 || fine < boundary {
+            whole(fine.min(last))
         } else {
-            lanes.cells() + (fine * ratio).min(last) as usize
-        };
-        (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
+            lanes.cells() as u32 + whole((fine * ratio).min(last))
+        }
     }
 
     /// Returns what says whether a value lies beyond the outermost levels of a table by more than half a scale, that of
@@ -167,6 +230,9 @@ mod tests {
     fn values_have_the_nearest_levels() {
         // In binary fractions, so that nothing is rounded on the way.
         let (offset, scale) = (-0.5, 0.25);
+        // All lanes that can be levels, of two ranges those with a shift of 4.
+        let signed: Vec<u8> = (0x80..=0xff).chain(0..=0x7f).collect();
+        let ranges: Vec<u8> = (0..=0x7f).chain(0x88..=0xff).collect();
         for (format, lanes, shift, boundary) in [
             (Format::Table, vec![0x80, 0xf7, 0, 3, 0x7f], 0, f32::MAX),
             (Format::Table, vec![0xfe], 0, f32::MAX),
@@ -176,10 +242,20 @@ mod tests {
             (Format::TwinTable, vec![2, 0x83, 17, 0x85, 0xf0], 2, 468.0),
             (Format::TwinTable, vec![0x80, 0x81, 3], 1, f32::MAX),
             (Format::TwinTable, vec![0xff], 11, f32::MAX),
+            (Format::Table, signed.clone(), 0, f32::MAX),
+            (Format::Table, signed[1..].to_vec(), 0, f32::MAX),
+            (Format::TwinTable, ranges.clone(), 4, 255.0),
+            (
+                Format::TwinTable,
+                [&ranges[..200], &ranges[201..]].concat(),
+                4,
+                255.0,
+            ),
+            (Format::TwinTable, ranges[1..128].to_vec(), 4, f32::MAX),
         ] {
             let (table, scale) = (Table { offset, lanes }, Scale { scale, shift });
             let lanes = format.lanes().unwrap();
-            assert_eq!(table.check(lanes, shift, 3), Ok(()));
+            assert_eq!(table.check(lanes, shift, 8), Ok(()));
             let record = format.encoders(&[scale], std::slice::from_ref(&table));
             assert_eq!(record.len(), format.encoder_words());
             assert_eq!(f32::from_bits(record[2]), boundary, "{table:?}");
@@ -191,10 +267,18 @@ mod tests {
                 .map(|pair| (pair[0] + pair[1]) as f32 / 2.0);
             let around = middles.flat_map(|middle| [middle - 0.01, middle, middle + 0.01]);
             let spread = (-3000..3000).map(|step| step as f32 * 0.11);
-            for place in around.chain(spread).chain([-1e8, 1e8]) {
-                let x = place * scale.scale + offset;
+            let places: Vec<f32> = around.chain(spread).chain([-1e8, 1e8]).collect();
+            let values: Vec<f32> = places
+                .iter()
+                .map(|place| place * scale.scale + offset)
+                .collect();
+            let mut found = vec![0xa5; values.len() + 3];
+            encoder.look_up(&values, lanes, &mut found);
+            assert_eq!(found.split_off(values.len()), [0xa5; 3]);
+            for ((place, x), found) in places.into_iter().zip(values).zip(found) {
                 let lane = by_format!(format, F => F::encode(x, encoder, 4.0));
                 assert_eq!(lane, nearest(&table, lanes, scale, x), "{table:?} {place}");
+                assert_eq!(found, lane, "{table:?} {place}");
                 let level = lanes.integer(lane, shift) as f32 * scale.scale + offset;
                 assert_eq!(decoder.value(format.is_twin(), lane), level);
             }

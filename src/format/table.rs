@@ -8,6 +8,9 @@
 use super::Scale;
 use serde::{Deserialize, Serialize};
 
+/// Counts the bytes that the cells of any table fit into.
+pub(super) const TABLE_BYTES: usize = 512;
+
 /// Lists the levels that an operand's codes stand for, in one group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
@@ -59,6 +62,29 @@ impl Lanes {
             Self::Signed => 1,
             Self::Ranges => 2,
         }
+    }
+
+    /// Returns the lane of a cell, by its place among those of both grids, where every lane is a level: all but a range's
+    /// first have two cells.
+    #[inline(always)]
+    pub(super) const fn of_whole(self, cell: u16) -> u8 {
+        const SECOND: u16 = Lanes::Ranges.cells() as u16;
+        match self {
+            Self::Signed => (cell.div_ceil(2) as u8).wrapping_sub(0x80),
+            Self::Ranges if cell < SECOND => cell.div_ceil(2) as u8,
+            Self::Ranges => 0x80 | cell.wrapping_sub(SECOND).div_ceil(2) as u8,
+        }
+    }
+
+    /// Lists the lanes of all cells where every lane is a level.
+    pub(super) const fn whole(self) -> [u8; TABLE_BYTES] {
+        let mut lanes = [0; TABLE_BYTES];
+        let mut cell = 0;
+        while cell < self.cells() * self.grids() as usize {
+            lanes[cell] = self.of_whole(cell as u16);
+            cell += 1;
+        }
+        lanes
     }
 }
 

@@ -235,8 +235,13 @@ pub(super) fn fill(format: Format, q: f32, x: &[f32], record: &[u32], lanes: &mu
     // The format is a constant inside each loop.
     by_format!(format, F => {
         let encoder = Encoder::of(record);
-        for (lane, &x) in lanes.iter_mut().zip(x) {
-            *lane = F::encode(x, encoder, q);
+        match F::LANES {
+            Some(integers) => encoder.look_up(x, integers, lanes),
+            None => {
+                for (lane, &x) in lanes.iter_mut().zip(x) {
+                    *lane = F::encode(x, encoder, q);
+                }
+            }
         }
     })
 }
