@@ -4,7 +4,7 @@ use super::error::{Error, Result};
 use crate::families::sites;
 use crate::model::config::Architecture;
 use crate::quant::{Landscape, LandscapePoint, Metric, Plan, SitePattern};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::collections::HashSet;
 
 /// Which products to look at more closely.
@@ -66,8 +66,8 @@ pub(super) fn print(landscapes: &[Landscape]) -> Result<()> {
             let kl = kl.map_or(String::new(), |kl| format!(", KL {kl:.2e}"));
             format!("{what} {} ({loss:.5}{kl})", least + 1)
         };
-        let scores = Metric::value_variants().iter().map(|&metric| {
-            let least = landscape.least(|point| point.score(metric));
+        let scores = Metric::ALL.map(|metric| {
+            let least = landscape.least(|point| point.scores[&metric]);
             at(metric.name(), least)
         });
         let loss = at("loss", landscape.least(|point| point.loss));

@@ -16,7 +16,7 @@ const MIN_FRACTION: f64 = 1.0 / (1 << 24) as f64;
 const MAX_FRACTION: f64 = 256.0;
 
 /// Says how a candidate's output Ô is compared with the FP network's O (paper, equation 7 and Table 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -32,6 +32,9 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Lists all metrics.
+    pub const ALL: [Self; 4] = [Self::Hessian, Self::Mse, Self::Cosine, Self::Pearson];
+
     /// Says whether the metric weighs errors by the loss's gradient, so that a calibration has to go back through the
     /// network.
     pub fn needs_gradient(self) -> bool {
@@ -235,5 +238,19 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn no_metric_is_left_out() {
+        assert_eq!(Metric::ALL, Metric::value_variants());
+        for metric in Metric::ALL {
+            assert_eq!(serde_json::to_value(metric).unwrap(), metric.name());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::accuracy::Accuracy;
 use super::agreement::Agreement;
 use super::charts::{
-    Ink, KINDS, METRICS, allotment_curve, dark_style, error_shares, ink, landscape_curves, ratios,
+    Ink, KINDS, allotment_curve, dark_style, error_shares, ink, landscape_curves, metrics, ratios,
     score_curves, value_histograms, widths,
 };
 use super::closeness::Closeness;
@@ -312,7 +312,7 @@ impl Page<'_> {
         }
         let has_kl = self.landscapes[0].kl().is_some();
         let least = |landscape: &Landscape, metric| {
-            let least = landscape.least(|point| point.score(metric));
+            let least = landscape.least(|point| point.scores[&metric]);
             (least + 1, landscape.candidates[least].loss)
         };
         html! {
@@ -339,7 +339,7 @@ impl Page<'_> {
                 p.legend {
                     (key(ink::LOSS, "loss")) " "
                     @if has_kl { (key(ink::KL, "KL")) " " }
-                    @for (metric, ink) in METRICS.iter().rev() { (key(*ink, metric.name())) " " }
+                    @for (metric, ink) in metrics() { (key(ink, metric.name())) " " }
                 }
                 div.wide {
                     @for landscape in self.landscapes {
@@ -356,8 +356,8 @@ impl Page<'_> {
                                 @if let Some(best) = landscape.least_kl() {
                                     (format!("; at KL's {}, {:.5}", best + 1, landscape.candidates[best].loss))
                                 }
-                                @for (metric, _) in METRICS.iter().rev() {
-                                    @let (number, loss) = least(landscape, *metric);
+                                @for (metric, _) in metrics() {
+                                    @let (number, loss) = least(landscape, metric);
                                     (format!("; at {}'s {number}, {loss:.5}", metric.name()))
                                 }
                             }

@@ -10,19 +10,20 @@
 
 use super::memory::{Budget, Memory};
 use super::{Checkpoints, Event, Phase, Progress, append, forward, loss, run, take_batches};
-use crate::device::{Buffer, Commands, Device};
+use crate::device::{Commands, Device};
 use crate::error::{Error, Result, Setting};
 use crate::families::graphs;
 use crate::file::weights::Weights;
 use crate::format::Scale;
 use crate::graph::{FloatProducts, FloatingProducts, Network, Segment, Site};
-use crate::kernels::{Lines, row_error, weighted_error};
+use crate::kernels::Lines;
 use crate::model::config::{Answer, Architecture};
 use crate::quant::execution::OneRounded;
-use crate::quant::search::{Batch, candidates_of_groups, not_finite};
+use crate::quant::search::{Batch, candidates_of_groups, errors, not_finite};
 use crate::quant::transform::prepare;
 use crate::quant::{Method, Metric, Settings, Side, SitePlan};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Shows what the candidates for the scales of one operand do to the network's loss, and what each metric says of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,26 +50,9 @@ pub struct LandscapePoint {
     /// The mean over the images of the KL divergence of the FP network's probabilities to the network's, in nats; `None` where
     /// it answers with features.
     pub kl: Option<f64>,
-    /// Σ G² (Ô - O)², with G the gradient of the calibration's loss at O.
-    pub hessian: f64,
-    /// Σ (Ô - O)².
-    pub mse: f64,
-    /// Σ over rows of 1 - cos(Ô, O).
-    pub cosine: f64,
-    /// Σ over rows of 1 - Pearson's correlation of Ô and O.
-    pub pearson: f64,
-}
-
-impl LandscapePoint {
-    /// Returns the score under `metric`.
-    pub fn score(&self, metric: Metric) -> f64 {
-        match metric {
-            Metric::Hessian => self.hessian,
-            Metric::Mse => self.mse,
-            Metric::Cosine => self.cosine,
-            Metric::Pearson => self.pearson,
-        }
-    }
+    /// The score under each metric.
+    #[serde(flatten)]
+    pub scores: BTreeMap<Metric, f64>,
 }
 
 impl Landscape {
@@ -296,7 +280,7 @@ impl Survey<'_> {
                 side,
                 scales: &scales,
             };
-            let mut sums = [0.0; 4];
+            let mut sums = [0.0; Metric::ALL.len()];
             for Batch { images, record } in batches {
                 // Each image by itself, so that no sum depends on how the images are divided.
                 let parts = plan.part_lines(*images);
@@ -309,12 +293,8 @@ impl Survey<'_> {
                 let estimate =
                     rounded.multiply(commands, site, *images, &record.a, record.b.as_ref());
                 let grad = record.grad.as_ref();
-                let scores: [Buffer<f32>; 4] = [
-                    weighted_error(commands, &lines, 1, &estimate, out, grad),
-                    weighted_error(commands, &lines, 1, &estimate, out, None),
-                    row_error(commands, &lines, 1, false, &estimate, out),
-                    row_error(commands, &lines, 1, true, &estimate, out),
-                ];
+                let scores = Metric::ALL
+                    .map(|metric| errors(commands, metric, &lines, 1, &estimate, out, grad));
                 for (sum, scores) in sums.iter_mut().zip(commands.read_all_async(&scores).await?) {
                     for image in 0..*images {
                         let of_image = scores[image..].iter().step_by(*images);
@@ -326,15 +306,18 @@ impl Survey<'_> {
                 let what = "the score of a candidate";
                 return Err(not_finite(commands.device(), plan, what, score));
             }
-            let [hessian, mse, cosine, pearson] = sums;
+            let unit = |metric: Metric| match metric.needs_gradient() {
+                true => self.score_unit,
+                false => 1.0,
+            };
+            let scores = Metric::ALL.into_iter().zip(sums);
             points.push(LandscapePoint {
                 scales,
                 loss: self.float_loss,
                 kl: None,
-                hessian: hessian * self.score_unit,
-                mse,
-                cosine,
-                pearson,
+                scores: scores
+                    .map(|(metric, sum)| (metric, sum * unit(metric)))
+                    .collect(),
             });
         }
         Ok(Landscape {

@@ -17,7 +17,7 @@ mod scan;
 
 pub use curve::{CandidateScore, ScoreCurve};
 pub use pieces::Batch;
-pub use scan::Scan;
+pub use scan::{Scan, errors};
 
 use super::plan::{Codes, Side, SitePlan, SiteScales};
 use super::settings::Settings;

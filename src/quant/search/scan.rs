@@ -63,23 +63,37 @@ impl Scan<'_> {
         let product = self.product;
         let affine = self.linear.and_then(|linear| linear.affine.as_ref());
         let out = &self.record.out;
-        let weight = self.metric.needs_gradient().then(|| {
-            let grad = self.record.grad.as_ref();
-            grad.expect("the backward pass has been at this site")
-        });
+        let grad = self.record.grad.as_ref();
         if sums_errors(product, self.metric) && lines == product.lines() {
+            let weight = grad.filter(|_| self.metric.needs_gradient());
             return product.integer_product_error(commands, a, b, scales, affine, out, weight);
         }
         let outputs = product.integer_product(commands, a, b, scales, affine);
         let jobs = scales.len();
-        match self.metric {
-            Metric::Hessian | Metric::Mse => {
-                weighted_error(commands, lines, jobs, &outputs, out, weight)
-            }
-            Metric::Cosine | Metric::Pearson => {
-                let centered = self.metric == Metric::Pearson;
-                row_error(commands, lines, jobs, centered, &outputs, out)
-            }
+        errors(commands, self.metric, lines, jobs, &outputs, out, grad)
+    }
+}
+
+/// Computes `[job][group]`: the error of each job's Ô, `estimates`, in the groups that `lines` makes of the elements of O, `out`.
+/// A metric that needs the gradient at O is given it.
+pub fn errors(
+    commands: &mut Commands,
+    metric: Metric,
+    lines: &Lines,
+    jobs: usize,
+    estimates: &Buffer<f32>,
+    out: &Buffer<f32>,
+    grad: Option<&Buffer<f32>>,
+) -> Buffer<f32> {
+    match metric {
+        Metric::Hessian => {
+            let grad = grad.expect("the backward pass has been at this site");
+            weighted_error(commands, lines, jobs, estimates, out, Some(grad))
+        }
+        Metric::Mse => weighted_error(commands, lines, jobs, estimates, out, None),
+        Metric::Cosine | Metric::Pearson => {
+            let centered = metric == Metric::Pearson;
+            row_error(commands, lines, jobs, centered, estimates, out)
         }
     }
 }

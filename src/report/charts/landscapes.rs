@@ -9,13 +9,12 @@ use plotters::style::text_anchor::{HPos, VPos};
 /// Holds the chart's size, in pixels.
 const SIZE: [u32; 2] = [400, 190];
 
-/// Lists the metrics with their inks, in the order in which they are drawn.
-pub(in crate::report) const METRICS: [(Metric, Ink); 4] = [
-    (Metric::Pearson, ink::PEARSON),
-    (Metric::Cosine, ink::COSINE),
-    (Metric::Mse, ink::MSE),
-    (Metric::Hessian, ink::HESSIAN),
-];
+const _: () = assert!(Metric::ALL.len() <= ink::METRICS.len());
+
+/// Lists the metrics with their inks. The first is drawn last, over the others.
+pub(in crate::report) fn metrics() -> impl DoubleEndedIterator<Item = (Metric, Ink)> {
+    Metric::ALL.into_iter().zip(ink::METRICS)
+}
 
 /// Draws the loss, the KL divergence where there is one, and the scores over the numbers of the candidates, each from its
 /// least to its largest, with a dot where it is least.
@@ -30,7 +29,7 @@ pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
         let values: Vec<f64> = landscape.candidates.iter().map(value).collect();
         points(&values)
     };
-    let scores = |metric| of_all(&|point| point.score(metric));
+    let scores = |metric| of_all(&|point| point.scores[&metric]);
     let loss = of_all(&|point| point.loss);
     let kl = landscape.kl().map(|kl| points(&kl));
     svg(SIZE, &label, |canvas, hovers| {
@@ -54,15 +53,15 @@ pub(in crate::report) fn landscape_curves(landscape: &Landscape) -> Markup {
             let letters = letters(ink::FAINT_TEXT, (anchor, VPos::Top));
             canvas.draw_text(&number.to_string(), &letters, (x, y + 3 * PIXEL))?;
         }
-        for (metric, ink) in METRICS {
+        for (metric, ink) in metrics().rev() {
             area.draw(&PathElement::new(scores(metric), line(ink, 6)))?;
         }
         if let Some(kl) = &kl {
             area.draw(&PathElement::new(kl.clone(), line(ink::KL, 10)))?;
         }
         area.draw(&PathElement::new(loss.clone(), line(ink::LOSS, 10)))?;
-        for (metric, ink) in METRICS {
-            let least = landscape.least(|point| point.score(metric));
+        for (metric, ink) in metrics().rev() {
+            let least = landscape.least(|point| point.scores[&metric]);
             area.draw(&Circle::new(
                 scores(metric)[least],
                 13,
@@ -108,8 +107,8 @@ fn minima(landscape: &Landscape) -> String {
             index + 1
         )
     };
-    let metrics = METRICS.iter().rev().map(|&(metric, _)| {
-        let least = landscape.least(|point| point.score(metric));
+    let metrics = metrics().map(|(metric, _)| {
+        let least = landscape.least(|point| point.scores[&metric]);
         at(metric.name(), least)
     });
     let float = format!("loss in floats {:.5}", landscape.float_loss);

@@ -11,7 +11,7 @@ pub(super) use allotments::allotment_curve;
 pub(super) use bars::{error_shares, ratios, widths};
 pub(super) use curves::score_curves;
 pub(super) use histograms::value_histograms;
-pub(super) use landscapes::{METRICS, landscape_curves};
+pub(super) use landscapes::{landscape_curves, metrics};
 pub(super) use theme::{Ink, KINDS, dark_style, ink};
 
 use maud::{Markup, PreEscaped, html};

@@ -38,16 +38,26 @@ pub(in crate::report) mod ink {
     pub const OTHER: Ink = colors(0x7A828C, 0xA3ABB5);
     pub const LOSS: Ink = colors(0x1F2328, 0xE6EDF3);
     pub const KL: Ink = colors(0x8250DF, 0xD2A8FF);
-    pub const HESSIAN: Ink = colors(0xCF222E, 0xFF8078);
-    pub const MSE: Ink = colors(0x1A7F37, 0x4AC26B);
-    pub const COSINE: Ink = colors(0x0969DA, 0x6CB6FF);
-    pub const PEARSON: Ink = colors(0x9A6700, 0xD4A72C);
+    /// Those of the metrics, in their order, and some for metrics to come.
+    pub const METRICS: [Ink; 6] = [
+        colors(0xCF222E, 0xFF8078),
+        colors(0x1A7F37, 0x4AC26B),
+        colors(0x0969DA, 0x6CB6FF),
+        colors(0x9A6700, 0xD4A72C),
+        colors(0xBF3989, 0xF778BA),
+        colors(0x1B7C83, 0x56D4DD),
+    ];
+
+    /// Lists the inks that are no metric's.
+    const OTHERS: [Ink; 20] = [
+        TEXT, FAINT_TEXT, GRID, AXIS, VALUES, R1, R2, CODES, COMPLETE, ESTIMATE, CHOSEN, QKV, QK,
+        PV, PROJ, FC1, FC2, OTHER, LOSS, KL,
+    ];
 
     /// Lists all inks.
-    pub(super) const ALL: [Ink; 24] = [
-        TEXT, FAINT_TEXT, GRID, AXIS, VALUES, R1, R2, CODES, COMPLETE, ESTIMATE, CHOSEN, QKV, QK,
-        PV, PROJ, FC1, FC2, OTHER, LOSS, KL, HESSIAN, MSE, COSINE, PEARSON,
-    ];
+    pub(super) fn all() -> impl Iterator<Item = Ink> {
+        OTHERS.into_iter().chain(METRICS)
+    }
 }
 
 /// Lists the kinds of sites in a block, by the ends of their names.
@@ -76,7 +86,7 @@ impl Ink {
 /// Returns rules that exchange the light colours for the dark ones.
 pub(in crate::report) fn dark_style() -> String {
     let mut rules = String::new();
-    for Ink { light, dark } in ink::ALL {
+    for Ink { light, dark } in ink::all() {
         write!(
             rules,
             "[fill=\"#{light:06X}\"]{{fill:#{dark:06X}}}[stroke=\"#{light:06X}\"]{{stroke:#{dark:06X}}}\
@@ -94,7 +104,7 @@ mod tests {
 
     #[test]
     fn no_two_inks_have_a_light_colour() {
-        let light: HashSet<u32> = ink::ALL.iter().map(|ink| ink.light).collect();
-        assert_eq!(light.len(), ink::ALL.len());
+        let light: HashSet<u32> = ink::all().map(|ink| ink.light).collect();
+        assert_eq!(light.len(), ink::all().count());
     }
 }
