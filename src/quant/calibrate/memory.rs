@@ -162,7 +162,7 @@ impl<'a> Memory<'a> {
             let words = plan.quantizer(side, images, 1).len();
             (words * size_of::<u32>()) as u64
         };
-        let fixed = (pieces::copies_of_a(&plan) as u64 * codes(Side::A, images))
+        let fixed = (pieces::copies_of_codes(&plan) as u64 * codes(Side::A, images))
             .max(codes(Side::B, images));
         let step = pieces::candidate_bytes(&plan, images, metric).max(step as u64);
         let searching = pieces::bytes(&plan, images, metric) + fixed + step;

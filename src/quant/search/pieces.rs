@@ -3,7 +3,7 @@
 //! A score is a sum over parts and units (`problem.rs`). Each part gathers its units into chunks, in the order of what
 //! they contribute to the score of a typical candidate: the first chunks are small and hold much of the score. Units
 //! whose gradient is zero contribute nothing and are left out. In a ViT's last block those are all tokens but the
-//! first.
+//! first. Parts that multiply the same rows of A have them in the same order, so that they share one copy.
 
 use super::candidates::candidates;
 use super::problem::{Matrix, Problem};
@@ -67,6 +67,7 @@ pub(super) struct Cutter<'a> {
 }
 
 /// Describes a unit that is to be gathered.
+#[derive(Clone)]
 struct Unit {
     batch: usize,
     /// Its number in the batch.
@@ -89,7 +90,12 @@ impl Cutter<'_> {
         batches: &[Batch],
     ) -> Result<(Vec<Part>, u64)> {
         let problem = self.problem();
-        let mut parts: Vec<Vec<Unit>> = (0..problem.parts()).map(|_| Vec::new()).collect();
+        // The lists of units: one for all parts of a weight, whose A is the same.
+        let lists = match self.plan.site.has_weight() {
+            true => 1,
+            false => problem.parts(),
+        };
+        let mut parts: Vec<Vec<Unit>> = (0..lists).map(|_| Vec::new()).collect();
         let mut work = 0;
         for (number, batch) in batches.iter().enumerate() {
             let product = self.plan.site.product(batch.images);
@@ -97,8 +103,9 @@ impl Cutter<'_> {
             let rows = self.rows(commands, batch).await?;
             for (part, units) in parts.iter_mut().enumerate() {
                 for index in 0..batch.images * problem.units_of_an_image() {
-                    let rows_of_unit = problem.line_rows(part, index, batch.images);
-                    let unit = Unit::new(number, index, rows_of_unit, &rows);
+                    let places = (part..problem.parts()).step_by(lists);
+                    let places = places.map(|part| problem.line_rows(part, index, batch.images));
+                    let unit = Unit::new(number, index, places, &rows);
                     units.extend((!unit.live.is_empty()).then_some(unit));
                 }
             }
@@ -114,9 +121,14 @@ impl Cutter<'_> {
                 *share /= total;
             }
         }
-        let parts = parts.into_iter().enumerate();
-        let parts = parts.map(|(part, units)| self.gather(commands, part, units, batches));
-        Ok((parts.collect(), work))
+        let mut gathered: Vec<Part> = Vec::new();
+        for part in 0..problem.parts() {
+            let units = parts[part % lists].clone();
+            let shared = gathered.last().filter(|_| lists == 1);
+            let part = self.gather(commands, part, units, batches, shared);
+            gathered.push(part);
+        }
+        Ok((gathered, work))
     }
 
     /// Computes what each row contributes to the pilots' scores, and its largest gradient where the metric needs that.
@@ -169,13 +181,14 @@ impl Cutter<'_> {
         Ok(Rows { shares, gradients })
     }
 
-    /// Puts `units` in order and gathers them from the batches.
+    /// Puts `units` in order and gathers them from the batches; their A is the one that `shared` has, if there is such a part.
     fn gather(
         &self,
         commands: &mut Commands,
         part: usize,
         mut units: Vec<Unit>,
         batches: &[Batch],
+        shared: Option<&Part>,
     ) -> Part {
         let problem = self.problem();
         let weight = |unit: &Unit| unit.shares.iter().sum::<f64>();
@@ -201,7 +214,10 @@ impl Cutter<'_> {
             chunks.push(Chunk {
                 product: problem.product(rows, units.len()),
                 density,
-                record: self.chunk(commands, part, units, batches),
+                record: {
+                    let a = shared.map(|part| part.chunks[chunks.len()].record.a.clone());
+                    self.chunk(commands, part, units, batches, a)
+                },
             });
             start = end;
         }
@@ -213,13 +229,14 @@ impl Cutter<'_> {
         }
     }
 
-    /// Gathers the tensors of `units`, which are in the order of the batches.
+    /// Gathers the tensors of `units`, which are in the order of the batches; A, unless it is given.
     fn chunk(
         &self,
         commands: &mut Commands,
         part: usize,
         units: &[Unit],
         batches: &[Batch],
+        a: Option<Buffer<f32>>,
     ) -> Record {
         let problem = self.problem();
         let mut gather = |tensor: fn(&Record) -> Option<&Buffer<f32>>, matrix: Matrix| {
@@ -245,7 +262,9 @@ impl Cutter<'_> {
             Some(out)
         };
         Record {
-            a: gather(|record| Some(&record.a), Matrix::A).expect("every record has an A"),
+            a: a.unwrap_or_else(|| {
+                gather(|record| Some(&record.a), Matrix::A).expect("every record has an A")
+            }),
             b: gather(|record| record.b.as_ref(), Matrix::B),
             out: gather(|record| Some(&record.out), Matrix::Out).expect("every record has an O"),
             grad: match self.settings.metric.needs_gradient() {
@@ -289,23 +308,30 @@ struct Rows {
 }
 
 impl Unit {
-    /// Describes unit `index` of a batch, whose rows are these `places` among those of the batch.
-    fn new(batch: usize, index: usize, places: Range<usize>, rows: &Rows) -> Self {
+    /// Describes unit `index` of a batch, whose rows have these `places` among those of the batch, in each of some parts.
+    fn new(
+        batch: usize,
+        index: usize,
+        places: impl Iterator<Item = Range<usize>>,
+        rows: &Rows,
+    ) -> Self {
         let mut unit = Self {
             batch,
             index,
             shares: [0.0; PILOTS.len()],
             live: Vec::new(),
         };
-        for (row, at) in places.enumerate() {
-            let mut live = rows.gradients.as_ref().is_none_or(|max| max[at] != 0.0);
-            for (sum, shares) in unit.shares.iter_mut().zip(&rows.shares) {
-                *sum += f64::from(shares[at]);
-                // A gradient that holds a NaN may have a maximum of zero.
-                live |= shares[at] != 0.0;
-            }
-            if live {
-                unit.live.push(row);
+        for places in places {
+            for (row, at) in places.enumerate() {
+                let mut live = rows.gradients.as_ref().is_none_or(|max| max[at] != 0.0);
+                for (sum, shares) in unit.shares.iter_mut().zip(&rows.shares) {
+                    *sum += f64::from(shares[at]);
+                    // A gradient that holds a NaN may have a maximum of zero.
+                    live |= shares[at] != 0.0;
+                }
+                if live && !unit.live.contains(&row) {
+                    unit.live.push(row);
+                }
             }
         }
         unit
@@ -339,16 +365,14 @@ pub(in crate::quant) fn bytes(plan: &SitePlan, images: usize, metric: Metric) ->
     let outs = 1 + usize::from(metric.needs_gradient());
     let product = site.product(images);
     let matrix = |rows: usize, columns: usize| product.problems() * rows * columns;
-    let copies = copies_of_a(plan);
     // A weight is cut where there are several parts of it, else shared.
-    let has_b = !site.has_weight() || copies > 1;
-    let operands =
-        copies * matrix(product.m, product.k) + usize::from(has_b) * matrix(product.k, product.n);
+    let has_b = !site.has_weight() || Problem { plan }.parts() > 1;
+    let operands = matrix(product.m, product.k) + usize::from(has_b) * matrix(product.k, product.n);
     ((operands + outs * matrix(product.m, product.n)) * size_of::<f32>()) as u64
 }
 
-/// Counts how often the pieces of a site hold A: each part with a weight has a copy of its own.
-pub(in crate::quant) fn copies_of_a(plan: &SitePlan) -> usize {
+/// Counts how often the codes of all of A are held while B is searched: once for each part with a weight.
+pub(in crate::quant) fn copies_of_codes(plan: &SitePlan) -> usize {
     match plan.site.has_weight() {
         true => Problem { plan }.parts(),
         false => 1,
