@@ -334,12 +334,9 @@ fn rounded(x: f32) -> u8 {
 }
 
 /// Encodes a value as a lane of R2.
-#[expect(
-    clippy::manual_clamp,
-    reason = "a clamp checks its limits, which in a loop keeps compilers from vectors"
-)]
 #[inline(always)]
 fn in_r2(x: f32, inverse_2: f32, q: f32) -> u8 {
+    // A clamp checks its limits, which in a loop keeps compilers from vectors.
     0x80 | rounded((x * inverse_2).max(0.0).min(q - 1.0))
 }
 
