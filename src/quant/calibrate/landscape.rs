@@ -289,12 +289,10 @@ impl Survey<'_> {
                     row_groups: *images,
                     ..parts
                 };
-                let out = &record.out;
                 let estimate =
                     rounded.multiply(commands, site, *images, &record.a, record.b.as_ref());
-                let grad = record.grad.as_ref();
                 let scores = Metric::ALL
-                    .map(|metric| errors(commands, metric, &lines, 1, &estimate, out, grad));
+                    .map(|metric| errors(commands, metric, &lines, 1, &estimate, record));
                 for (sum, scores) in sums.iter_mut().zip(commands.read_all_async(&scores).await?) {
                     for image in 0..*images {
                         let of_image = scores[image..].iter().step_by(*images);

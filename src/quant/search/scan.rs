@@ -62,40 +62,46 @@ impl Scan<'_> {
     ) -> Buffer<f32> {
         let product = self.product;
         let affine = self.linear.and_then(|linear| linear.affine.as_ref());
-        let out = &self.record.out;
-        let grad = self.record.grad.as_ref();
         if sums_errors(product, self.metric) && lines == product.lines() {
-            let weight = grad.filter(|_| self.metric.needs_gradient());
+            let out = &self.record.out;
+            let weight = weight(self.metric, self.record);
             return product.integer_product_error(commands, a, b, scales, affine, out, weight);
         }
         let outputs = product.integer_product(commands, a, b, scales, affine);
         let jobs = scales.len();
-        errors(commands, self.metric, lines, jobs, &outputs, out, grad)
+        errors(commands, self.metric, lines, jobs, &outputs, self.record)
     }
 }
 
-/// Computes `[job][group]`: the error of each job's Ô, `estimates`, in the groups that `lines` makes of the elements of O, `out`.
-/// A metric that needs the gradient at O is given it.
+/// Computes `[job][group]`: the error of each job's Ô, `estimates`, in the groups that `lines` makes of the elements of O, which
+/// `record` has.
 pub fn errors(
     commands: &mut Commands,
     metric: Metric,
     lines: &Lines,
     jobs: usize,
     estimates: &Buffer<f32>,
-    out: &Buffer<f32>,
-    grad: Option<&Buffer<f32>>,
+    record: &Record,
 ) -> Buffer<f32> {
+    let out = &record.out;
     match metric {
-        Metric::Hessian => {
-            let grad = grad.expect("the backward pass has been at this site");
-            weighted_error(commands, lines, jobs, estimates, out, Some(grad))
+        Metric::Hessian | Metric::Mse => {
+            let weight = weight(metric, record);
+            weighted_error(commands, lines, jobs, estimates, out, weight)
         }
-        Metric::Mse => weighted_error(commands, lines, jobs, estimates, out, None),
         Metric::Cosine | Metric::Pearson => {
             let centered = metric == Metric::Pearson;
             row_error(commands, lines, jobs, centered, estimates, out)
         }
     }
+}
+
+/// Returns what `metric` weighs errors by: the gradient at O, or nothing.
+fn weight(metric: Metric, record: &Record) -> Option<&Buffer<f32>> {
+    let grad = || record.grad.as_ref();
+    metric
+        .needs_gradient()
+        .then(|| grad().expect("the backward pass has been at this site"))
 }
 
 /// Counts the bytes that [`Scan::job_bytes`] says, for this product.
