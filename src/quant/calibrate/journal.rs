@@ -574,6 +574,8 @@ mod tests {
     fn a_lock_ends_with_the_value_whoever_has_a_copy_of_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out.safetensors");
+        // An empty journal would be removed with the lock.
+        std::fs::write(journal_of(&out), "a line\n").unwrap();
         let lock = JournalLock::take(&out).unwrap();
         // As a child has one between its start and its program's.
         let _copy = lock.file.try_clone().unwrap();
