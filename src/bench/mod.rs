@@ -10,11 +10,13 @@ mod measurements;
 mod networks;
 mod random;
 mod roofline;
+mod scan;
 mod timing;
 mod tuning;
 
+pub use crate::kernels::catalogue::{Epilogue, Prepared};
 pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
-pub use kernels::{Case, Epilogue, Kernel, KernelFigure, Prepared, cases_of, cases_of_shape};
+pub use kernels::{Case, Kernel, KernelFigure, cases_of, cases_of_shape};
 pub use measurements::{DEFAULT_MODEL, KernelFigures, Measurements, NetworkFigures};
 pub use networks::{BATCHES, BenchNetwork, NetworkFigure, Precision, covering};
 pub use random::{random_checkpoint, random_images};

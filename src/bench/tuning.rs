@@ -1,10 +1,11 @@
 //! Which strategy is the fastest for each kind of product on a device.
 
-use super::kernels::{ATTENTION_STRATEGIES, Case, IMAGES, Kernel, Prepared, cases_of_shape};
-use super::timing::Timing;
+use super::kernels::{Case, IMAGES, Kernel};
+use super::timing::{Timing, time};
 use crate::device::{Device, Strategy, Tile};
 use crate::error::{Error, Result};
 use crate::families::sites;
+use crate::kernels::catalogue::Prepared;
 use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully, strategy_of};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
@@ -53,9 +54,6 @@ pub struct Trial {
 /// deeper one, one of 32 by 32 for devices with few multiprocessors to a workgroup, and larger ones, of which some have eight
 /// columns to an invocation.
 fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
-    if product == ATTENTION {
-        return ATTENTION_STRATEGIES.to_vec();
-    }
     let tile = |lanes, column_vectors, step| {
         Strategy::Tiled(Tile {
             lanes,
@@ -89,31 +87,33 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
     strategies
 }
 
-/// Lists where the products of this name are timed: at one shape, or where they occur in the network.
+/// Lists where the products of this name are timed, as a network in integers computes them: at one shape, or where they occur
+/// in the network.
 fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
     use Format::{GeluTwin, SoftmaxTwin, Uniform};
     let (kernel, places): (_, &[(&str, Option<Format>)]) = match product {
-        "float_product" => (
-            Kernel::FloatProduct,
+        FLOATS => (
+            FLOATS,
             &[("attn.qkv", None), ("attn.qk", None), ("mlp.fc2", None)],
         ),
         "integer_product" => (
-            Kernel::IntegerProduct,
+            product,
             &[
                 ("attn.qkv", Some(Uniform)),
                 ("attn.qk", Some(Uniform)),
                 ("mlp.fc1", Some(Uniform)),
             ],
         ),
-        ATTENTION => (Kernel::FusedAttention, &[("attn.pv", Some(SoftmaxTwin))]),
+        ATTENTION => (product, &[("attn.pv", Some(SoftmaxTwin))]),
         _ => (
-            Kernel::IntegerProduct,
+            "integer_product",
             &[("attn.pv", Some(SoftmaxTwin)), ("mlp.fc2", Some(GeluTwin))],
         ),
     };
+    let kernel = Kernel::named(kernel).expect("it is among the kernels");
     // Attention's shape isn't that of a product.
     if let (Some(shape), true) = (shape, product != ATTENTION) {
-        let mut cases = cases_of_shape(shape, &[kernel]);
+        let mut cases = kernel.at_shape(shape);
         cases.retain(|case| places.iter().any(|(_, format)| *format == case.format()));
         return cases;
     }
@@ -123,9 +123,11 @@ fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Case>
         .iter()
         .map(|&(place, format)| {
             let site = sites.iter().find(|site| site.name.ends_with(place));
-            let site = site.expect("every ViT has these products").clone();
+            let site = site.expect("every ViT has these products");
             let images = if device.is_software() { 1 } else { IMAGES };
-            Case::new(kernel, format, site).with_images(images)
+            let cases = kernel.at_site(site, images, false);
+            let case = cases.into_iter().find(|case| case.format() == format);
+            case.expect("the kernel is timed there in this format")
         })
         .collect()
 }
@@ -156,13 +158,19 @@ pub fn tune<E: From<Error>>(
             elsewhere,
             costs: Vec::new(),
         };
-        let strategies = strategies(device, product);
         for case in cases(device, product, shape) {
+            let strategies = match case.strategies() {
+                [] => strategies(device, product),
+                of_its_own => of_its_own.to_vec(),
+            };
             let prepared = case.prepare(device)?;
             let before = std::mem::take(&mut tuning.costs);
             let is_first = before.is_empty();
             let entrants = match is_first {
-                true => strategies.iter().map(|&strategy| (1.0, strategy)).collect(),
+                true => strategies
+                    .into_iter()
+                    .map(|strategy| (1.0, strategy))
+                    .collect(),
                 false => before.clone(),
             };
             let mut is_over = false;
@@ -177,8 +185,8 @@ pub fn tune<E: From<Error>>(
                 }
                 tried(&Trial {
                     product,
-                    site: case.site_name().to_owned(),
-                    shape: case.shape(),
+                    site: case.site().to_owned(),
+                    shape: case.shape().to_vec(),
                     strategy,
                     problem: timing.as_ref().err().cloned(),
                     timing: timing.ok(),
@@ -225,7 +233,8 @@ impl Tuning<'_> {
             }
         }
         self.device.set_strategy(self.product, strategy);
-        prepared.time(self.device).map(Ok)
+        let timing = self.device.wait(time(self.device, &prepared.run));
+        timing.map(Ok)
     }
 
     /// Returns the fastest strategy, or the `usual` one where that isn't clearly slower.

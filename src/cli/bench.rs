@@ -14,7 +14,8 @@ use crate::device::{Device, Strategy, Workload};
 use crate::file::weights::Weights;
 use crate::model::config::Architecture;
 use crate::model::recipe::{Recipe, Resolved, recipe_named, resolve};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,8 +47,8 @@ pub struct Bench {
     #[command(flatten)]
     device: DeviceOption,
     /// Only this kernel, and no whole network; may be repeated.
-    #[arg(long, value_name = "NAME", value_enum)]
-    kernel: Vec<Kernel>,
+    #[arg(long, value_name = "NAME", value_parser = names())]
+    kernel: Vec<String>,
     /// Kernels at the shapes of this model instead of DeiT-Tiny's, then the whole model in FP32, F16 (where the device has it),
     /// W8A8 and W6A6 with 1, 8 and 32 images at once; may be repeated. A recipe's name, for random weights in its shapes,
     /// or a safetensors file.
@@ -249,12 +250,12 @@ impl Bench {
 
     /// Returns what is measured at which shapes.
     fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
-        let mut kernels = self.kernel.clone();
-        if kernels.is_empty() {
-            kernels.extend(Kernel::value_variants());
+        let mut kernels = Kernel::all();
+        kernels.retain(|kernel| match &self.kernel[..] {
             // A product's shape is too large for heads, tokens and features.
-            kernels.retain(|kernel| self.shape.is_none() || *kernel != Kernel::FusedAttention);
-        }
+            [] => self.shape.is_none() || kernel.name != "fused_attention",
+            asked => asked.iter().any(|name| name == kernel.name),
+        });
         let kernels = &kernels[..];
         let at = |name: &str, architecture| (name.to_owned(), cases_of(architecture, kernels));
         let sets = match (self.shape, named) {
@@ -315,6 +316,13 @@ impl Bench {
     }
 }
 
+/// Takes the kernels' names.
+fn names() -> PossibleValuesParser {
+    let kernels = Kernel::all().into_iter();
+    let names = kernels.map(|kernel| PossibleValue::new(kernel.name).help(kernel.about));
+    names.collect::<Vec<_>>().into()
+}
+
 /// Says what isn't measured.
 fn without_f16(device: &Device, what: &str) {
     log::info!("{} has no f16, so not measured: {what}", device.name());
@@ -365,7 +373,7 @@ fn print_kernel(figure: &KernelFigure) -> Result<()> {
         .map_or_else(String::new, |rate| format!(", {rate:.1} candidates/s"));
     print_line!(
         "{:<16}{:<31}{:<18}{:<22}{}{:>9.1} {:<5}  {:.1}% of {}{candidates}",
-        figure.kernel.name(),
+        figure.kernel,
         figure.variant(),
         shape.join("x"),
         figure.site,

@@ -1,7 +1,9 @@
 //! Batched matrix products in f32: the FP network, forward and backward.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::WORKGROUP;
 use super::geometry::{Product, View};

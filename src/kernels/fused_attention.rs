@@ -2,7 +2,9 @@
 //! and keeps scores and p in workgroup memory; the kernels of each step, one after the other, give the same bits.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::geometry::View;
 use super::integer_product::{

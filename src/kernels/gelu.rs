@@ -1,10 +1,12 @@
 //! GELU, in each of its forms.
 
-use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
+use super::catalogue::{
+    Case, EPSILON, Mistake, Place, Random, Role, SMALLEST, Timed, TimedCase, case,
+};
 use super::exponential::exp;
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::Gelu;
+use crate::format::{Format, Gelu};
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -210,6 +212,21 @@ pub(super) fn exact(form: Gelu, x: f64) -> (f64, f64) {
         value,
         tail * tail_error(form, x) + of_value * EPSILON * value.abs() + flushed(x),
     )
+}
+
+/// Describes how the kernel is timed.
+pub(super) const TIMED: Timed = Timed {
+    about: "GELU",
+    cases: timed,
+};
+
+fn timed(&place: &Place) -> Vec<TimedCase> {
+    let is_here = place.role == Role::Alone || place.twin == Some(Format::GeluTwin);
+    let case = TimedCase::of_rows(&place, None, move |device| {
+        let a = place.operands(device, None).a;
+        Box::new(move |commands| drop(gelu(commands, Gelu::Exact, &a)))
+    });
+    is_here.then_some(case).into_iter().collect()
 }
 
 /// Describes a mistake in the shader that the cases find.

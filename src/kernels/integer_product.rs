@@ -6,7 +6,9 @@
 
 pub(super) mod cases;
 mod cpu;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::WORKGROUP;
 use super::gelu;
@@ -210,14 +212,21 @@ impl IntegerProduct {
     /// Finds where the words of [`integer_product_codes`] lie if each row of the output, all heads side by side, is to
     /// be a row of the next left operand, and how many there are. `None` where a word would hold codes of two heads.
     pub fn words_of_rows(&self) -> Option<(View, usize)> {
-        let [outer, inner] = self.batch;
-        let rows = padded(outer * self.m);
-        (inner == 1 || self.n.is_multiple_of(4)).then(|| {
-            let words = self.n.div_ceil(4);
-            let view = View::new(0, [self.m, words * rows], 1, rows);
-            (view, inner * words * rows)
-        })
+        words_of_rows(self.batch, [self.m, self.n])
     }
+}
+
+/// Finds the same of a batch of outputs `[m, n]`.
+pub(super) fn words_of_rows(
+    [outer, inner]: [usize; 2],
+    [m, n]: [usize; 2],
+) -> Option<(View, usize)> {
+    let rows = padded(outer * m);
+    (inner == 1 || n.is_multiple_of(4)).then(|| {
+        let words = n.div_ceil(4);
+        let view = View::new(0, [m, words * rows], 1, rows);
+        (view, inner * words * rows)
+    })
 }
 
 /// Returns the name that the strategy of products of twins, or of others, is set by.

@@ -1,7 +1,9 @@
 //! Layer normalisation, as torch's: over the last dimension, biased variance. Its result is floats, or their codes.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::permute_tokens::TokenOrder;
 use super::quantize::RowCodes;

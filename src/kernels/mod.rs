@@ -131,13 +131,16 @@ const VECTOR: usize = 4;
 const PER_TASK: usize = 4096;
 
 macro_rules! kernels {
-    ($($name:ident)*) => {
+    (@timed $name:ident timed) => { Some($name::TIMED) };
+    (@timed $name:ident) => { None };
+    ($($name:ident $(($timed:ident))?)*) => {
         /// Lists every kernel, in the order of their names.
         pub static KERNELS: &[Kernel] = &[$(Kernel {
             name: stringify!($name),
             text: include_str!(concat!("../../shaders/", stringify!($name), ".wgsl")),
             mistake: $name::MISTAKE,
             cases: $name::cases,
+            timed: kernels!(@timed $name $($timed)?),
         }),*];
 
         /// Lists the kernels' shaders with all their pieces, in the same order.
@@ -156,18 +159,18 @@ kernels! {
     embed
     embed_backward
     fake_quantize
-    float_product
-    fused_attention
+    float_product (timed)
+    fused_attention (timed)
     gate
     gate_backward
     gather_rows
-    gelu
+    gelu (timed)
     gelu_backward
-    half_product
-    integer_product
+    half_product (timed)
+    integer_product (timed)
     integer_product_cooperative
     integer_product_cooperative_int8
-    layer_norm
+    layer_norm (timed)
     layer_norm_backward
     mean_tokens
     mean_tokens_backward
@@ -179,16 +182,16 @@ kernels! {
     peak_f32
     peak_int8
     permute_tokens
-    quantize
+    quantize (timed)
     rotary
     row_error
     row_maximum
     scale_columns
     similarity
-    softmax
+    softmax (timed)
     softmax_backward
     sum_rows
-    to_half
+    to_half (timed)
     weighted_error
-    window_softmax
+    window_softmax (timed)
 }

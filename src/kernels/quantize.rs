@@ -1,7 +1,9 @@
 //! Floats to packed 8-bit codes, on the fly, in any format.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::geometry::View;
 use super::row_sums::SIDE_BY_SIDE;

@@ -1,7 +1,9 @@
 //! Softmax along rows. Its result is floats, or their codes.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::exponential::exp;
 use super::quantize::RowCodes;

@@ -1,7 +1,9 @@
 //! Floats to f16, on the fly: the operands of a `half_product`.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Mistake, Random, case, place};
+use super::catalogue::{
+    Case, Launch, Mistake, Place, Random, Timed, TimedCase, Variant, Work, case, place,
+};
 use super::geometry::{Product, View};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
@@ -153,6 +155,31 @@ const SPECIAL: [f32; 10] = [
     2049.0,
     -2051.0,
 ];
+
+/// Describes how the kernel is timed.
+pub(super) const TIMED: Timed = Timed {
+    about: "Floats to f16, on a device that has it",
+    cases: timed,
+};
+
+fn timed(&place: &Place) -> Vec<TimedCase> {
+    let [rows, columns] = place.rows();
+    let written = columns.next_multiple_of(BLOCK) * size_of::<f16>();
+    let bytes = rows * (columns * size_of::<f32>() + written);
+    let case = TimedCase::new(
+        Variant::default(),
+        vec![rows, columns],
+        Work::Bytes(bytes as u64),
+        place.largest(),
+        move |device, _| {
+            let what = ToHalf::left(&place.product);
+            let a = place.operands(device, None).a;
+            let run: Launch = Box::new(move |commands| drop(to_half(commands, &what, &a)));
+            run.into()
+        },
+    );
+    vec![case.in_f16()]
+}
 
 /// Describes a mistake in the shader that the cases find.
 pub(super) const MISTAKE: Option<Mistake> = Some(Mistake {

@@ -1,7 +1,9 @@
 //! Softmax of attention within windows, with Swin's biases and masks. Its result is floats, or their codes.
 
 pub(super) mod cases;
+mod timed;
 pub(super) use cases::{MISTAKE, cases};
+pub(super) use timed::TIMED;
 
 use super::quantize::RowCodes;
 use super::row_sums::SIDE_BY_SIDE;

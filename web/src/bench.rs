@@ -13,11 +13,7 @@ use ptq4vit_gpu::verify::demo::{self, MODELS};
 use serde::Serialize;
 
 /// Lists the kernels that are measured: those that most of the time goes into.
-const KERNELS: [Kernel; 3] = [
-    Kernel::FloatProduct,
-    Kernel::HalfProduct,
-    Kernel::IntegerProduct,
-];
+const KERNELS: [&str; 3] = ["float_product", "half_product", "integer_product"];
 
 /// Describes a row of the page's table.
 #[derive(Serialize)]
@@ -53,7 +49,8 @@ impl Teller<'_> {
 /// Those of the device, and what the listener throws.
 pub async fn run(device: &Device, listener: &Function) -> Result<String> {
     let recipe = recipe_named(DEFAULT_MODEL).expect("it is among the recipes");
-    let mut cases = cases_of(&recipe.architecture, &KERNELS);
+    let kernels: Vec<Kernel> = KERNELS.into_iter().filter_map(Kernel::named).collect();
+    let mut cases = cases_of(&recipe.architecture, &kernels);
     cases.retain(|case| case.runs_on(device));
     let precisions = Precision::ALL
         .into_iter()
@@ -79,7 +76,11 @@ pub async fn run(device: &Device, listener: &Function) -> Result<String> {
     let mut figures = Vec::new();
     for case in &cases {
         let figure = case.measure_async(device, &ceilings).await?;
-        let mut words = vec![figure.kernel.name(), figure.variant(), figure.site.clone()];
+        let mut words = vec![
+            figure.kernel.to_owned(),
+            figure.variant(),
+            figure.site.clone(),
+        ];
         words.retain(|word| !word.is_empty());
         teller.tell(&Row {
             section: "products",

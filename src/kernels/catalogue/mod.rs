@@ -4,15 +4,21 @@
 //! Inputs are made by exact operations only, so they are the same bits on every machine, and so is the hash of what is
 //! exact. A formula is written down plainly, in f64 or in integers, over indices, and calls nothing of the kernels. A
 //! float's bound follows from the formula's steps, each of which rounds; beside it stands from which.
+//!
+//! `bench` times what a kernel lists as [timed](Timed).
 
 pub(crate) mod codes;
 mod random;
 mod row_codes;
+mod timed;
 
 pub(crate) use codes::CodeRange;
 pub(super) use codes::{FORMATS, Group, TABLES, format_name, packed};
 pub(crate) use random::Random;
 pub(super) use row_codes::CodedRows;
+pub(super) use timed::{BITS, encoders, row_codes};
+pub use timed::{Epilogue, Launch, Place, Prepared, Role, Timed, TimedCase, Variant, Work};
+pub(crate) use timed::{Operands, scale_to};
 
 use super::View;
 use crate::device::{Buffer, Commands, Device, Strategy, Tile};
@@ -54,6 +60,8 @@ pub struct Kernel {
     /// A mistake that its cases must find.
     pub mistake: Option<Mistake>,
     pub(super) cases: fn() -> Vec<Case>,
+    /// How it is timed, if it is on its own.
+    pub timed: Option<Timed>,
 }
 
 /// Describes a mistake in a shader that the kernel's cases find.

@@ -28,6 +28,11 @@ impl Random {
             .collect()
     }
 
+    /// Draws `len` words.
+    pub(crate) fn words(&mut self, len: usize) -> Vec<u32> {
+        (0..len).map(|_| self.0.random()).collect()
+    }
+
     /// Draws `len` bytes.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.0.random()).collect()
