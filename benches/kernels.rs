@@ -7,7 +7,7 @@
 //! ```
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ptq4vit_gpu::bench::{Case, Kernel, cases_of_shape};
+use ptq4vit_gpu::bench::{TimedCase, TimedKernel, cases_of_shape};
 use ptq4vit_gpu::device::{Commands, Device, open};
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ fn time(device: &Device, runs: u64, run: &dyn Fn(&mut Commands)) -> Duration {
 }
 
 fn kernels(criterion: &mut Criterion, names: &[&str]) {
-    let named = |&name: &&str| Kernel::named(name).expect("a kernel that is timed");
-    let kernels: Vec<Kernel> = names.iter().map(named).collect();
+    let named = |&name: &&str| TimedKernel::named(name).expect("a kernel that is timed");
+    let kernels: Vec<TimedKernel> = names.iter().map(named).collect();
     for device in devices() {
         let cases = cases_of_shape(SHAPE, &kernels);
         for case in cases.iter().filter(|case| case.runs_on(&device)) {
@@ -51,7 +51,7 @@ fn kernels(criterion: &mut Criterion, names: &[&str]) {
     }
 }
 
-fn bench(criterion: &mut Criterion, device: &Device, case: &Case) {
+fn bench(criterion: &mut Criterion, device: &Device, case: &TimedCase) {
     let prepared = case.prepare(device).expect("small operands");
     let mut group = criterion.benchmark_group(device.name());
     group.throughput(Throughput::Elements(prepared.jobs as u64));

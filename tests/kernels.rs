@@ -14,12 +14,12 @@ use std::collections::BTreeSet;
 
 fn main() {
     let trial = |kernel: &'static Kernel| Trial::test(kernel.name, || check(kernel));
-    let timed = |kernel: bench::Kernel| {
+    let timed = |kernel: bench::TimedKernel| {
         let name = format!("{}, timed", kernel.name);
         Trial::test(name, move || check_timed(kernel))
     };
     let trials = KERNELS.iter().map(trial);
-    let trials = trials.chain(bench::Kernel::all().into_iter().map(timed));
+    let trials = trials.chain(bench::TimedKernel::all().into_iter().map(timed));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }
 
@@ -67,7 +67,7 @@ const TIMED: [&str; 39] = [
 ];
 
 /// Runs what is timed of a kernel at ragged sides, and at all products of a ViT and of a Swin.
-fn check_timed(kernel: bench::Kernel) -> std::result::Result<(), Failed> {
+fn check_timed(kernel: bench::TimedKernel) -> std::result::Result<(), Failed> {
     let mut cases = cases_of_shape([5, 7, 13], &[kernel]);
     for model in demo::MODELS {
         let (_, resolved) = demo::open(model)?;

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::families::sites;
 use crate::format::Values;
 use crate::graph::{Attention, Linear, Site, SiteKind};
-use crate::kernels::catalogue::{Epilogue, Place, Prepared, Role, TimedCase, Variant, Work};
+use crate::kernels::catalogue::{
+    Amount, Epilogue, Exercise, NetworkProduct, Prepared, Role, Variant,
+};
 use crate::kernels::{Format, KERNELS, integer_strategy};
 use crate::model::config::{Architecture, Family};
 use serde::Serialize;
@@ -18,27 +20,27 @@ pub(super) const IMAGES: usize = 8;
 
 /// Names what is timed: a kernel of the catalogue, or the search's `scan`.
 #[derive(Clone, Copy)]
-pub struct Kernel {
+pub struct TimedKernel {
     /// The name.
     pub name: &'static str,
     /// What it computes, in a few words.
     pub about: &'static str,
-    cases: Cases,
+    exercises: Exercises,
 }
 
 #[derive(Clone, Copy)]
-enum Cases {
-    OfKernel(fn(&Place) -> Vec<TimedCase>),
+enum Exercises {
+    OfKernel(fn(&NetworkProduct) -> Vec<Exercise>),
     OfScan,
 }
 
 /// Describes a kernel at a shape.
 #[derive(Clone)]
-pub struct Case {
+pub struct TimedCase {
     kernel: &'static str,
     /// The product whose shape it is.
     site: String,
-    timed: TimedCase,
+    exercise: Exercise,
     /// The way to compute it; `None` for the device's own.
     strategy: Option<Strategy>,
 }
@@ -76,7 +78,7 @@ pub struct KernelFigure {
     pub candidates_per_second: Option<f64>,
 }
 
-impl Kernel {
+impl TimedKernel {
     /// Lists what is timed, by the catalogue's order; the scan is the last.
     pub fn all() -> Vec<Self> {
         let kernels = KERNELS.iter().filter_map(|kernel| {
@@ -84,13 +86,13 @@ impl Kernel {
             Some(Self {
                 name: kernel.name,
                 about: timed.about,
-                cases: Cases::OfKernel(timed.cases),
+                exercises: Exercises::OfKernel(timed.exercises),
             })
         });
         let scan = Self {
             name: scan::NAME,
             about: scan::ABOUT,
-            cases: Cases::OfScan,
+            exercises: Exercises::OfScan,
         };
         kernels.chain([scan]).collect()
     }
@@ -101,49 +103,49 @@ impl Kernel {
     }
 
     /// Lists its cases at `site`, in the way that the device computes them.
-    fn at(self, site: &Site, images: usize, role: Role) -> Vec<Case> {
-        let place = place(site, images, role);
-        let timed = match self.cases {
-            Cases::OfKernel(cases) => cases(&place),
-            Cases::OfScan => scan::cases(site, images, &place),
+    fn at(self, site: &Site, images: usize, role: Role) -> Vec<TimedCase> {
+        let product = network_product(site, images, role);
+        let exercises = match self.exercises {
+            Exercises::OfKernel(exercises) => exercises(&product),
+            Exercises::OfScan => scan::exercises(site, images, &product),
         };
-        let case = |timed| Case {
+        let case = |exercise| TimedCase {
             kernel: self.name,
             site: site.name.clone(),
-            timed,
+            exercise,
             strategy: None,
         };
-        timed.into_iter().map(case).collect()
+        exercises.into_iter().map(case).collect()
     }
 
     /// Lists its cases at a product of a network, with a batch of `images` images.
-    pub(super) fn at_site(self, site: &Site, images: usize, is_windowed: bool) -> Vec<Case> {
+    pub(super) fn at_site(self, site: &Site, images: usize, is_windowed: bool) -> Vec<TimedCase> {
         self.at(site, images, role(site, is_windowed))
     }
 
     /// Lists its cases at one shape, M × N × K.
-    pub(super) fn at_shape(self, [m, n, k]: [usize; 3]) -> Vec<Case> {
+    pub(super) fn at_shape(self, [m, n, k]: [usize; 3]) -> Vec<TimedCase> {
         let site = Site::linear(format!("{m},{n},{k}"), Linear::new(m, k, n));
         self.at(&site, 1, Role::Alone)
     }
 
     /// Counts the images that it is timed with.
     fn images(self) -> usize {
-        match self.cases {
-            Cases::OfKernel(_) => IMAGES,
-            Cases::OfScan => scan::IMAGES,
+        match self.exercises {
+            Exercises::OfKernel(_) => IMAGES,
+            Exercises::OfScan => scan::IMAGES,
         }
     }
 }
 
 /// Lists the cases of a network: every kernel among `wanted` at every shape that it meets there, once.
-pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
+pub fn cases_of(architecture: &Architecture, wanted: &[TimedKernel]) -> Vec<TimedCase> {
     let is_windowed = architecture.family() == Family::Swin;
-    let mut cases: Vec<Case> = Vec::new();
+    let mut cases: Vec<TimedCase> = Vec::new();
     for kernel in wanted {
         for site in sites(architecture) {
             let found = kernel.at_site(&site, kernel.images(), is_windowed);
-            for case in found.into_iter().flat_map(Case::by_strategy) {
+            for case in found.into_iter().flat_map(TimedCase::by_strategy) {
                 if !cases.iter().any(|other| other.is_like(&case)) {
                     cases.push(case);
                 }
@@ -155,13 +157,13 @@ pub fn cases_of(architecture: &Architecture, wanted: &[Kernel]) -> Vec<Case> {
 
 /// Lists every kernel among `wanted` at one shape, M × N × K; those that are no products take M rows of K, attention M heads of
 /// N tokens with K features each. A window's softmax has none of it.
-pub fn cases_of_shape(shape: [usize; 3], wanted: &[Kernel]) -> Vec<Case> {
+pub fn cases_of_shape(shape: [usize; 3], wanted: &[TimedKernel]) -> Vec<TimedCase> {
     let cases = wanted.iter().flat_map(|kernel| kernel.at_shape(shape));
-    cases.flat_map(Case::by_strategy).collect()
+    cases.flat_map(TimedCase::by_strategy).collect()
 }
 
 /// Describes a site's product of `images` images to the kernels.
-fn place(site: &Site, images: usize, role: Role) -> Place {
+fn network_product(site: &Site, images: usize, role: Role) -> NetworkProduct {
     let twin = match site.kind {
         SiteKind::Context(_) => Some(Format::SoftmaxTwin),
         SiteKind::Linear(linear) => {
@@ -171,7 +173,7 @@ fn place(site: &Site, images: usize, role: Role) -> Place {
         }
         SiteKind::Scores(_) => None,
     };
-    Place {
+    NetworkProduct {
         product: site.product(images),
         lens: operand_lens(site, images),
         has_bias: site.weight().is_some_and(|linear| linear.has_bias),
@@ -222,28 +224,28 @@ fn operand_lens(site: &Site, images: usize) -> [usize; 2] {
     }
 }
 
-impl Case {
+impl TimedCase {
     /// Says whether `device` has what the kernel computes in.
     pub fn runs_on(&self, device: &Device) -> bool {
-        self.timed.runs_on(device)
+        self.exercise.runs_on(device)
     }
 
     /// Lists the case under each way to compute it that is timed.
     fn by_strategy(self) -> Vec<Self> {
-        if self.timed.strategies.is_empty() {
+        if self.exercise.strategies.is_empty() {
             return vec![self];
         }
         let with = |&strategy| Self {
             strategy: Some(strategy),
             ..self.clone()
         };
-        self.timed.strategies.iter().map(with).collect()
+        self.exercise.strategies.iter().map(with).collect()
     }
 
     /// Says whether both are one kernel at one shape.
     fn is_like(&self, other: &Self) -> bool {
-        let what = |case: &Self| (case.kernel, case.timed.variant, case.strategy);
-        what(self) == what(other) && self.timed.shape == other.timed.shape
+        let what = |case: &Self| (case.kernel, case.exercise.variant, case.strategy);
+        what(self) == what(other) && self.exercise.shape == other.exercise.shape
     }
 
     /// Names the kernel, and what tells it apart from its other cases at this shape.
@@ -257,13 +259,13 @@ impl Case {
             format,
             weight_bits,
             epilogue,
-        } = self.timed.variant;
+        } = self.exercise.variant;
         let format = format.map(Format::in_words);
         variant(format, weight_bits, epilogue, self.strategy)
     }
 
     pub(super) fn format(&self) -> Option<Format> {
-        self.timed.variant.format
+        self.exercise.variant.format
     }
 
     pub(super) fn site(&self) -> &str {
@@ -271,12 +273,12 @@ impl Case {
     }
 
     pub(super) fn shape(&self) -> &[usize] {
-        &self.timed.shape
+        &self.exercise.shape
     }
 
     /// Lists the ways to compute it that are timed, where there are several.
     pub(super) fn strategies(&self) -> &'static [Strategy] {
-        self.timed.strategies
+        self.exercise.strategies
     }
 
     /// Measures the case on `device`, whose `ceilings` are known.
@@ -299,16 +301,16 @@ impl Case {
     ) -> Result<KernelFigure> {
         let Prepared { run, jobs } = self.prepare(device)?;
         let timing = time(device, &run).await?;
-        let variant = self.timed.variant;
-        let (amount, unit, ceiling) = match self.timed.work {
-            Work::Floats(multiply_adds) => (2 * multiply_adds, Unit::Operations, &ceilings.f32),
-            Work::Codes(multiply_adds) => {
+        let variant = self.exercise.variant;
+        let (amount, unit, ceiling) = match self.exercise.amount {
+            Amount::Floats(multiply_adds) => (2 * multiply_adds, Unit::Operations, &ceilings.f32),
+            Amount::Codes(multiply_adds) => {
                 let is_twin = variant.format.is_some_and(Format::is_twin);
                 let ceiling = of_codes(device, is_twin, ceilings);
                 (2 * multiply_adds, Unit::Operations, ceiling)
             }
-            Work::Dots(multiply_adds) => (2 * multiply_adds, Unit::Operations, &ceilings.int8),
-            Work::Bytes(bytes) => (bytes, Unit::Bytes, &ceilings.copy),
+            Amount::Dots(multiply_adds) => (2 * multiply_adds, Unit::Operations, &ceilings.int8),
+            Amount::Bytes(bytes) => (bytes, Unit::Bytes, &ceilings.copy),
         };
         let rate = Rate::new((amount * jobs as u64) as f64, unit, &timing);
         Ok(KernelFigure {
@@ -318,7 +320,7 @@ impl Case {
             weight_bits: variant.weight_bits,
             strategy: self.strategy,
             site: self.site.clone(),
-            shape: self.timed.shape.clone(),
+            shape: self.exercise.shape.clone(),
             ceiling: ceiling.kernel,
             fraction: rate.rate / ceiling.rate.rate,
             rate,
@@ -333,7 +335,7 @@ impl Case {
     /// # Errors
     /// Operands that exceed the device's binding limit.
     pub fn prepare(&self, device: &Device) -> Result<Prepared> {
-        let bytes = self.timed.largest.saturating_mul(size_of::<f32>());
+        let bytes = self.exercise.largest.saturating_mul(size_of::<f32>());
         let most = device.max_buffer_bytes();
         if bytes > most {
             let problem = format!(
@@ -342,7 +344,7 @@ impl Case {
             );
             return Err(Error::device(device.name(), problem));
         }
-        Ok(self.timed.prepare(device, self.strategy))
+        Ok(self.exercise.prepare(device, self.strategy))
     }
 }
 

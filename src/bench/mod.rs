@@ -16,7 +16,7 @@ mod tuning;
 
 pub use crate::kernels::catalogue::{Epilogue, Prepared};
 pub use ceilings::{Ceiling, Ceilings, Rate, Unit};
-pub use kernels::{Case, Kernel, KernelFigure, cases_of, cases_of_shape};
+pub use kernels::{KernelFigure, TimedCase, TimedKernel, cases_of, cases_of_shape};
 pub use measurements::{DEFAULT_MODEL, KernelFigures, Measurements, NetworkFigures};
 pub use networks::{BATCHES, BenchNetwork, NetworkFigure, Precision, covering};
 pub use random::{random_checkpoint, random_images};

@@ -5,7 +5,7 @@ use crate::device::{Commands, Device};
 use crate::graph::{LinearWeights, Record, Site};
 use crate::kernels::Format;
 use crate::kernels::catalogue::{
-    Place, Prepared, Random, Role, TimedCase, Variant, Work, scale_to,
+    Amount, Exercise, NetworkProduct, Prepared, Random, Role, Variant, scale_to,
 };
 use crate::quant::{
     CodedProduct, MAX_SHIFT, Metric, OperandScheme, Policy, Preset, Scale, Scan, Side, SitePlan,
@@ -26,36 +26,42 @@ const BITS: u32 = 8;
 
 /// Lists the scans of A's scale at `site`: in the format that the paper's method searches there, or, at a product that
 /// stands in no network, in all that are searched.
-pub(super) fn cases(site: &Site, images: usize, place: &Place) -> Vec<TimedCase> {
-    let formats = match place.role {
+pub(super) fn exercises(site: &Site, images: usize, at: &NetworkProduct) -> Vec<Exercise> {
+    let formats = match at.role {
         // Tables are not searched.
         Role::Alone => Format::ALL
             .into_iter()
             .filter(|format| format.lanes().is_none())
             .collect(),
-        _ => vec![place.twin.unwrap_or(Format::Uniform)],
+        _ => vec![at.twin.unwrap_or(Format::Uniform)],
     };
-    let case = |format| {
+    let exercise = |format| {
         let variant = Variant {
             format: Some(format),
             ..Variant::default()
         };
-        let (site, place) = (site.clone(), *place);
-        TimedCase::new(
+        let (site, at) = (site.clone(), *at);
+        Exercise::new(
             variant,
-            place.sides(),
-            Work::Codes(place.product.multiply_adds()),
-            place.largest(),
-            move |device, _| prepare(device, &site, images, &place, format),
+            at.sides(),
+            Amount::Codes(at.product.multiply_adds()),
+            at.largest(),
+            move |device, _| prepare(device, &site, images, &at, format),
         )
     };
-    formats.into_iter().map(case).collect()
+    formats.into_iter().map(exercise).collect()
 }
 
 /// Makes one step of a search: as many candidates as it computes in one go.
-fn prepare(device: &Device, site: &Site, images: usize, place: &Place, format: Format) -> Prepared {
+fn prepare(
+    device: &Device,
+    site: &Site,
+    images: usize,
+    at: &NetworkProduct,
+    format: Format,
+) -> Prepared {
     let plan = plan(site, format);
-    let operands = place.operands(device, format);
+    let operands = at.operands(device, format);
     let fixed = scales(&plan, 1.0);
     let one = std::slice::from_ref(&fixed.b);
     let product = plan.product(images);

@@ -1,6 +1,6 @@
 //! Which strategy is the fastest for each kind of product on a device.
 
-use super::kernels::{Case, IMAGES, Kernel};
+use super::kernels::{IMAGES, TimedCase, TimedKernel};
 use super::timing::{Timing, time};
 use crate::device::{Device, Strategy, Tile};
 use crate::error::{Error, Result};
@@ -89,7 +89,7 @@ fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
 
 /// Lists where the products of this name are timed, as a network in integers computes them: at one shape, or where they occur
 /// in the network.
-fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Case> {
+fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<TimedCase> {
     use Format::{GeluTwin, SoftmaxTwin, Uniform};
     let (kernel, places): (_, &[(&str, Option<Format>)]) = match product {
         FLOATS => (
@@ -110,7 +110,7 @@ fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Case>
             &[("attn.pv", Some(SoftmaxTwin)), ("mlp.fc2", Some(GeluTwin))],
         ),
     };
-    let kernel = Kernel::named(kernel).expect("it is among the kernels");
+    let kernel = TimedKernel::named(kernel).expect("it is among the kernels");
     // Attention's shape isn't that of a product.
     if let (Some(shape), true) = (shape, product != ATTENTION) {
         let mut cases = kernel.at_shape(shape);

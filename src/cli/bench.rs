@@ -6,9 +6,9 @@ use super::source::ModelSource;
 use super::{open_checkpoint, print_json};
 use crate::bench::kept_strategies;
 use crate::bench::{
-    BATCHES, BenchNetwork, Case, Ceilings, Clock, DEFAULT_MODEL, Kernel, KernelFigure,
-    KernelFigures, Measurements, NetworkFigure, NetworkFigures, Precision, Timing, Trial, cases_of,
-    cases_of_shape, tune,
+    BATCHES, BenchNetwork, Ceilings, Clock, DEFAULT_MODEL, KernelFigure, KernelFigures,
+    Measurements, NetworkFigure, NetworkFigures, Precision, TimedCase, TimedKernel, Timing, Trial,
+    cases_of, cases_of_shape, tune,
 };
 use crate::device::{Device, Strategy, Workload};
 use crate::file::weights::Weights;
@@ -249,8 +249,8 @@ impl Bench {
     }
 
     /// Returns what is measured at which shapes.
-    fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<Case>)>> {
-        let mut kernels = Kernel::all();
+    fn cases(&self, named: &[Source]) -> Result<Vec<(String, Vec<TimedCase>)>> {
+        let mut kernels = TimedKernel::all();
         kernels.retain(|kernel| match &self.kernel[..] {
             // A product's shape is too large for heads, tokens and features.
             [] => self.shape.is_none() || kernel.name != "fused_attention",
@@ -318,7 +318,7 @@ impl Bench {
 
 /// Takes the kernels' names.
 fn names() -> PossibleValuesParser {
-    let kernels = Kernel::all().into_iter();
+    let kernels = TimedKernel::all().into_iter();
     let names = kernels.map(|kernel| PossibleValue::new(kernel.name).help(kernel.about));
     names.collect::<Vec<_>>().into()
 }

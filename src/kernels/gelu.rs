@@ -1,7 +1,7 @@
 //! GELU, in each of its forms.
 
 use super::catalogue::{
-    Case, EPSILON, Mistake, Place, Random, Role, SMALLEST, Timed, TimedCase, case,
+    Case, EPSILON, Exercise, Mistake, NetworkProduct, Random, Role, SMALLEST, Timed, case,
 };
 use super::exponential::exp;
 use super::{PER_TASK, VECTOR, WORKGROUP};
@@ -217,16 +217,16 @@ pub(super) fn exact(form: Gelu, x: f64) -> (f64, f64) {
 /// Describes how the kernel is timed.
 pub(super) const TIMED: Timed = Timed {
     about: "GELU",
-    cases: timed,
+    exercises,
 };
 
-fn timed(&place: &Place) -> Vec<TimedCase> {
-    let is_here = place.role == Role::Alone || place.twin == Some(Format::GeluTwin);
-    let case = TimedCase::of_rows(&place, None, move |device| {
-        let a = place.operands(device, None).a;
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
+    let is_here = at.role == Role::Alone || at.twin == Some(Format::GeluTwin);
+    let exercise = Exercise::of_rows(&at, None, move |device| {
+        let a = at.operands(device, None).a;
         Box::new(move |commands| drop(gelu(commands, Gelu::Exact, &a)))
     });
-    is_here.then_some(case).into_iter().collect()
+    is_here.then_some(exercise).into_iter().collect()
 }
 
 /// Describes a mistake in the shader that the cases find.

@@ -1,7 +1,7 @@
 //! Batched matrix products of operands in f16, summed in f32: a network to compare the quantized one with.
 
 use super::WORKGROUP;
-use super::catalogue::{Case, Mistake, Place, Timed, TimedCase, Variant, Work, case};
+use super::catalogue::{Amount, Case, Exercise, Mistake, NetworkProduct, Timed, Variant, case};
 use super::float_product::cases::{Operands, shapes};
 use super::float_product::dense;
 use super::geometry::{Product, View};
@@ -128,24 +128,24 @@ fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, 
 /// Describes how the kernel is timed.
 pub(super) const TIMED: Timed = Timed {
     about: "Matrix products of operands in f16, on a device that has it",
-    cases: timed,
+    exercises,
 };
 
-fn timed(&place: &Place) -> Vec<TimedCase> {
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
     let prepare = move |device: &Device| {
-        let operands = place.operands(device, None);
+        let operands = at.operands(device, None);
         let commands = &mut Commands::new(device);
-        let a = to_half(commands, &ToHalf::left(&place.product), &operands.a);
-        let b = to_half(commands, &ToHalf::right(&place.product), &operands.b);
+        let a = to_half(commands, &ToHalf::left(&at.product), &operands.a);
+        let b = to_half(commands, &ToHalf::right(&at.product), &operands.b);
         let bias = operands.bias.map(|bias| device.upload(&bias));
-        let out = device.zeros(place.out_len());
+        let out = device.zeros(at.out_len());
         Box::new(move |commands: &mut Commands| {
-            half_product(commands, &place.product, &a, &b, bias.as_ref(), &out);
+            half_product(commands, &at.product, &a, &b, bias.as_ref(), &out);
         }) as _
     };
     // Values in f16 are summed in f32.
-    let case = TimedCase::product(&place, Variant::default(), Work::Floats, prepare);
-    vec![case.in_f16()]
+    let exercise = Exercise::product(&at, Variant::default(), Amount::Floats, prepare);
+    vec![exercise.in_f16()]
 }
 
 /// Describes a mistake in the shader that the cases find.

@@ -2,7 +2,7 @@
 
 use super::WORKGROUP;
 use super::catalogue::{
-    Case, Launch, Mistake, Place, Random, Timed, TimedCase, Variant, Work, case, place,
+    Amount, Case, Exercise, Launch, Mistake, NetworkProduct, Random, Timed, Variant, case, place,
 };
 use super::geometry::{Product, View};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
@@ -159,26 +159,26 @@ const SPECIAL: [f32; 10] = [
 /// Describes how the kernel is timed.
 pub(super) const TIMED: Timed = Timed {
     about: "Floats to f16, on a device that has it",
-    cases: timed,
+    exercises,
 };
 
-fn timed(&place: &Place) -> Vec<TimedCase> {
-    let [rows, columns] = place.rows();
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
+    let [rows, columns] = at.rows();
     let written = columns.next_multiple_of(BLOCK) * size_of::<f16>();
     let bytes = rows * (columns * size_of::<f32>() + written);
-    let case = TimedCase::new(
+    let exercise = Exercise::new(
         Variant::default(),
         vec![rows, columns],
-        Work::Bytes(bytes as u64),
-        place.largest(),
+        Amount::Bytes(bytes as u64),
+        at.largest(),
         move |device, _| {
-            let what = ToHalf::left(&place.product);
-            let a = place.operands(device, None).a;
+            let what = ToHalf::left(&at.product);
+            let a = at.operands(device, None).a;
             let run: Launch = Box::new(move |commands| drop(to_half(commands, &what, &a)));
             run.into()
         },
     );
-    vec![case.in_f16()]
+    vec![exercise.in_f16()]
 }
 
 /// Describes a mistake in the shader that the cases find.

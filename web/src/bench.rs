@@ -3,8 +3,8 @@
 use crate::js::{json, tell};
 use js_sys::Function;
 use ptq4vit_gpu::bench::{
-    BATCHES, BenchNetwork, Ceilings, Clock, DEFAULT_MODEL, Kernel, KernelFigures, Measurements,
-    NetworkFigures, Precision, cases_of,
+    BATCHES, BenchNetwork, Ceilings, Clock, DEFAULT_MODEL, KernelFigures, Measurements,
+    NetworkFigures, Precision, TimedKernel, cases_of,
 };
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::error::Result;
@@ -49,7 +49,7 @@ impl Teller<'_> {
 /// Those of the device, and what the listener throws.
 pub async fn run(device: &Device, listener: &Function) -> Result<String> {
     let recipe = recipe_named(DEFAULT_MODEL).expect("it is among the recipes");
-    let kernels: Vec<Kernel> = KERNELS.into_iter().filter_map(Kernel::named).collect();
+    let kernels: Vec<TimedKernel> = KERNELS.into_iter().filter_map(TimedKernel::named).collect();
     let mut cases = cases_of(&recipe.architecture, &kernels);
     cases.retain(|case| case.runs_on(device));
     let precisions = Precision::ALL

@@ -16,8 +16,10 @@ pub(crate) use codes::CodeRange;
 pub(super) use codes::{FORMATS, Group, TABLES, format_name, packed};
 pub(crate) use random::Random;
 pub(super) use row_codes::CodedRows;
+pub use timed::{
+    Amount, Epilogue, Exercise, Launch, NetworkProduct, Prepared, Role, Timed, Variant,
+};
 pub(super) use timed::{BITS, encoders, row_codes};
-pub use timed::{Epilogue, Launch, Place, Prepared, Role, Timed, TimedCase, Variant, Work};
 pub(crate) use timed::{Operands, scale_to};
 
 use super::View;

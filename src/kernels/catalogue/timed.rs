@@ -14,13 +14,13 @@ pub(in crate::kernels) const BITS: u32 = 8;
 pub struct Timed {
     /// What it computes, in a few words.
     pub about: &'static str,
-    /// Lists what it does at a place; nothing where it has nothing to do.
-    pub cases: fn(&Place) -> Vec<TimedCase>,
+    /// Lists what it does at a product; nothing where it has nothing to do.
+    pub exercises: fn(&NetworkProduct) -> Vec<Exercise>,
 }
 
 /// Describes a product that kernels are timed at. Those that are no products take its left operand.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct NetworkProduct {
     /// The product, A · B, of a batch.
     pub product: Product,
     /// Counts the elements of the buffers that A and B lie in.
@@ -70,7 +70,7 @@ pub enum Epilogue {
     GeluCodes,
 }
 
-/// Tells apart what a kernel does at one place.
+/// Tells apart what a kernel does at one product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Variant {
     /// The format of the left operand's codes, where there are some; of the result's, where a kernel of rows writes
@@ -82,9 +82,9 @@ pub struct Variant {
     pub epilogue: Option<Epilogue>,
 }
 
-/// Says how much a case computes or moves, and so which of a device's ceilings there is for it.
+/// Says how much an exercise computes or moves, and so which of a device's ceilings there is for it.
 #[derive(Clone, Copy, Debug)]
-pub enum Work {
+pub enum Amount {
     /// Multiply-adds of floats.
     Floats(u64),
     /// Multiply-adds of codes, in the way that the device multiplies codes in.
@@ -108,16 +108,16 @@ pub struct Prepared {
 
 type Prepare = Arc<dyn Fn(&Device, Option<Strategy>) -> Prepared>;
 
-/// Describes what is timed of a kernel at a place.
+/// Describes something that a kernel is timed at.
 #[derive(Clone)]
-pub struct TimedCase {
+pub struct Exercise {
     /// What tells it apart from the kernel's others there.
     pub variant: Variant,
     /// `[matrices, M, N, K]` of a product, `[matrices, tokens, features]` of attention, else `[rows, columns]` of the
     /// left operand.
     pub shape: Vec<usize>,
     /// What it comes to, for each job.
-    pub work: Work,
+    pub amount: Amount,
     /// Counts the elements of the largest matrix.
     pub largest: usize,
     /// The ways to compute it that are timed; empty where there is one, or where the device's own is timed.
@@ -126,19 +126,19 @@ pub struct TimedCase {
     prepare: Prepare,
 }
 
-impl TimedCase {
+impl Exercise {
     /// Describes what `prepare` prepares on a device, by a strategy or in the device's own way.
     pub fn new(
         variant: Variant,
         shape: Vec<usize>,
-        work: Work,
+        amount: Amount,
         largest: usize,
         prepare: impl Fn(&Device, Option<Strategy>) -> Prepared + 'static,
     ) -> Self {
         Self {
             variant,
             shape,
-            work,
+            amount,
             largest,
             strategies: &[],
             needs_f16: false,
@@ -148,28 +148,28 @@ impl TimedCase {
 
     /// Describes a product, or what is as long as one.
     pub(in crate::kernels) fn product(
-        place: &Place,
+        at: &NetworkProduct,
         variant: Variant,
-        work: fn(u64) -> Work,
+        amount: fn(u64) -> Amount,
         prepare: impl Fn(&Device) -> Launch + 'static,
     ) -> Self {
-        let work = work(place.product.multiply_adds());
+        let amount = amount(at.product.multiply_adds());
         Self::new(
             variant,
-            place.sides(),
-            work,
-            place.largest(),
+            at.sides(),
+            amount,
+            at.largest(),
             move |device, _| prepare(device).into(),
         )
     }
 
     /// Describes a kernel that reads the rows of A, and writes as many floats, or codes in `format`.
     pub(in crate::kernels) fn of_rows(
-        place: &Place,
+        at: &NetworkProduct,
         format: Option<Format>,
         prepare: impl Fn(&Device) -> Launch + 'static,
     ) -> Self {
-        let [rows, columns] = place.rows();
+        let [rows, columns] = at.rows();
         let written = match format {
             None => columns * size_of::<f32>(),
             Some(_) => columns.next_multiple_of(4),
@@ -182,8 +182,8 @@ impl TimedCase {
         Self::new(
             variant,
             vec![rows, columns],
-            Work::Bytes(bytes as u64),
-            place.largest(),
+            Amount::Bytes(bytes as u64),
+            at.largest(),
             move |device, _| prepare(device).into(),
         )
     }
@@ -218,7 +218,7 @@ impl From<Launch> for Prepared {
     }
 }
 
-/// Holds random operands of a place.
+/// Holds random operands of a product.
 pub(crate) struct Operands {
     pub a: Buffer<f32>,
     /// The other activation, or a weight.
@@ -226,7 +226,7 @@ pub(crate) struct Operands {
     pub bias: Option<Vec<f32>>,
 }
 
-impl Place {
+impl NetworkProduct {
     /// Returns `[matrices, M, N, K]`.
     pub fn sides(&self) -> Vec<usize> {
         let Product { m, n, k, .. } = self.product;

@@ -4,7 +4,8 @@ use super::{CodedAttention, Destination, Encoding, WindowTerms, attention, atten
 use crate::device::{Buffer, Device, Strategy};
 use crate::format::{Format, Scale};
 use crate::kernels::catalogue::{
-    BITS, Launch, Place, Random, Role, Timed, TimedCase, Variant, Work, encoders, scale_to,
+    Amount, BITS, Exercise, Launch, NetworkProduct, Random, Role, Timed, Variant, encoders,
+    scale_to,
 };
 use crate::kernels::integer_product::words_of_rows;
 use crate::kernels::quantize::padded;
@@ -22,7 +23,7 @@ const STRATEGIES: [Strategy; 5] = [
 /// Describes how the kernel is timed.
 pub(in crate::kernels) const TIMED: Timed = Timed {
     about: "Attention from codes of q, k and v on, to codes: by separate kernels and by one",
-    cases,
+    exercises,
 };
 
 /// Holds the sizes of attention.
@@ -36,9 +37,9 @@ struct Sizes {
 
 impl Sizes {
     /// Takes M heads of N tokens with K features each from sides that were named.
-    fn at(place: &Place) -> Option<Self> {
-        let Product { batch, m, n, k, .. } = place.product;
-        match place.role {
+    fn of(at: &NetworkProduct) -> Option<Self> {
+        let Product { batch, m, n, k, .. } = at.product;
+        match at.role {
             Role::Alone => Some(Self {
                 batch: [1, m],
                 tokens: n,
@@ -59,8 +60,8 @@ impl Sizes {
     }
 }
 
-fn cases(place: &Place) -> Vec<TimedCase> {
-    let Some(sizes) = Sizes::at(place) else {
+fn exercises(at: &NetworkProduct) -> Vec<Exercise> {
+    let Some(sizes) = Sizes::of(at) else {
         return Vec::new();
     };
     let Sizes {
@@ -77,14 +78,14 @@ fn cases(place: &Place) -> Vec<TimedCase> {
         format: Some(Format::SoftmaxTwin),
         ..Variant::default()
     };
-    let case = TimedCase::new(
+    let exercise = Exercise::new(
         variant,
         vec![matrices, tokens, head_dim],
-        Work::Dots(multiply_adds as u64),
+        Amount::Dots(multiply_adds as u64),
         scores.max(3 * matrices * tokens * head_dim),
         move |device, strategy| prepare(device, sizes, strategy).into(),
     );
-    vec![case.by(&STRATEGIES)]
+    vec![exercise.by(&STRATEGIES)]
 }
 
 /// Makes attention of random codes whose scores have a deviation of 1.

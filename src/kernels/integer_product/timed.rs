@@ -6,8 +6,8 @@ use super::{
 use crate::device::{Commands, Device};
 use crate::format::{Format, Gelu};
 use crate::kernels::catalogue::{
-    BITS, Epilogue, Launch, Place, Random, Role, Timed, TimedCase, Variant, Work, encoders,
-    scale_to,
+    Amount, BITS, Epilogue, Exercise, Launch, NetworkProduct, Random, Role, Timed, Variant,
+    encoders, scale_to,
 };
 use crate::kernels::{Quantize, Width, quantize};
 
@@ -17,44 +17,44 @@ const PACKED_BITS: u32 = 6;
 /// Describes how the kernel is timed.
 pub(in crate::kernels) const TIMED: Timed = Timed {
     about: "Matrix products of codes, exact",
-    cases,
+    exercises,
 };
 
-fn cases(&place: &Place) -> Vec<TimedCase> {
-    let case = |format, weight_bits, epilogue| {
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
+    let exercise = |format, weight_bits, epilogue| {
         let variant = Variant {
             format: Some(format),
             weight_bits: Some(weight_bits),
             epilogue: Some(epilogue),
         };
-        TimedCase::product(&place, variant, Work::Codes, move |device| {
-            prepare(device, &place, format, weight_bits, epilogue)
+        Exercise::product(&at, variant, Amount::Codes, move |device| {
+            prepare(device, &at, format, weight_bits, epilogue)
         })
     };
-    let packs = place.has_weight() && place.role != Role::Alone;
-    let mut cases = Vec::new();
-    for format in place.formats() {
-        cases.push(case(format, BITS, place.epilogue));
-        cases.extend(packs.then(|| case(format, PACKED_BITS, place.epilogue)));
+    let packs = at.has_weight() && at.role != Role::Alone;
+    let mut exercises = Vec::new();
+    for format in at.formats() {
+        exercises.push(exercise(format, BITS, at.epilogue));
+        exercises.extend(packs.then(|| exercise(format, PACKED_BITS, at.epilogue)));
     }
-    if place.role == Role::Alone {
-        cases.push(case(Format::Uniform, PACKED_BITS, Epilogue::Values));
+    if at.role == Role::Alone {
+        exercises.push(exercise(Format::Uniform, PACKED_BITS, Epilogue::Values));
         let others = [Epilogue::Residual, Epilogue::Codes, Epilogue::GeluCodes];
-        cases.extend(others.map(|epilogue| case(Format::Uniform, BITS, epilogue)));
+        exercises.extend(others.map(|epilogue| exercise(Format::Uniform, BITS, epilogue)));
     }
-    cases
+    exercises
 }
 
 fn prepare(
     device: &Device,
-    place: &Place,
+    at: &NetworkProduct,
     format: Format,
     weight_bits: u32,
     epilogue: Epilogue,
 ) -> Launch {
-    let product = place.product;
-    let (groups, per_head) = (place.groups(), !place.has_weight());
-    let operands = place.operands(device, format);
+    let product = at.product;
+    let (groups, per_head) = (at.groups(), !at.has_weight());
+    let operands = at.operands(device, format);
     let commands = &mut Commands::new(device);
     let mut codes = |format: Format, source, rows, values| {
         let quantizer = Quantize {
@@ -101,12 +101,12 @@ fn prepare(
         jobs: 1,
         a_per_job: false,
         b_per_job: false,
-        job_stride: place.out_len(),
+        job_stride: at.out_len(),
         a_format: format,
         b_width,
     };
-    let values = device.zeros::<f32>(place.out_len());
-    let residual = device.zeros(place.out_len());
+    let values = device.zeros::<f32>(at.out_len());
+    let residual = device.zeros(at.out_len());
     // Where codes of two heads would share a word, the network keeps the values too.
     let words = shape
         .words_of_rows()

@@ -1,34 +1,34 @@
 //! The left operands of a network's products, as they become codes.
 
 use super::{Quantize, quantize};
-use crate::kernels::catalogue::{BITS, Place, Timed, TimedCase, encoders};
+use crate::kernels::catalogue::{BITS, Exercise, NetworkProduct, Timed, encoders};
 
 /// Describes how the kernel is timed.
 pub(in crate::kernels) const TIMED: Timed = Timed {
     about: "Floats to packed codes",
-    cases,
+    exercises,
 };
 
-fn cases(&place: &Place) -> Vec<TimedCase> {
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
     let in_format = |format| {
-        TimedCase::of_rows(&place, Some(format), move |device| {
-            let groups = place.groups();
+        Exercise::of_rows(&at, Some(format), move |device| {
+            let groups = at.groups();
             let quantizer = Quantize {
-                source: place.product.a,
-                batch: place.product.batch,
-                rows: place.product.m,
-                k: place.product.k,
+                source: at.product.a,
+                batch: at.product.batch,
+                rows: at.product.m,
+                k: at.product.k,
                 jobs: 1,
                 groups,
-                inner_groups: (!place.has_weight()).into(),
-                group_rows: place.product.m,
+                inner_groups: (!at.has_weight()).into(),
+                group_rows: at.product.m,
                 bits: BITS,
                 format,
             };
-            let a = place.operands(device, format).a;
+            let a = at.operands(device, format).a;
             let encoders = device.upload(&encoders(format, 2.0, groups));
             Box::new(move |commands| drop(quantize(commands, &quantizer, &a, &encoders)))
         })
     };
-    place.formats().into_iter().map(in_format).collect()
+    at.formats().into_iter().map(in_format).collect()
 }

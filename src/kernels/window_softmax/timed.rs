@@ -2,24 +2,24 @@
 
 use super::{WindowSoftmax, window_softmax, window_softmax_codes};
 use crate::kernels::Format;
-use crate::kernels::catalogue::{Place, Role, Timed, TimedCase, encoders, row_codes};
+use crate::kernels::catalogue::{Exercise, NetworkProduct, Role, Timed, encoders, row_codes};
 
 /// Describes how the kernel is timed.
 pub(in crate::kernels) const TIMED: Timed = Timed {
     about: "Softmax of attention within windows, to floats and to codes",
-    cases,
+    exercises,
 };
 
-fn cases(&place: &Place) -> Vec<TimedCase> {
+fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
     let Role::Context {
         windows: Some(windows),
         ..
-    } = place.role
+    } = at.role
     else {
         return Vec::new();
     };
-    let [batch, heads] = place.product.batch;
-    let tokens = place.product.m;
+    let [batch, heads] = at.product.batch;
+    let tokens = at.product.m;
     let shape = WindowSoftmax {
         images: batch / windows,
         windows,
@@ -29,8 +29,8 @@ fn cases(&place: &Place) -> Vec<TimedCase> {
     };
     // Biases and masks are read for every row, but there are few of them: they stay in a cache.
     let in_format = |format: Option<Format>| {
-        TimedCase::of_rows(&place, format, move |device| {
-            let a = place.operands(device, None).a;
+        Exercise::of_rows(&at, format, move |device| {
+            let a = at.operands(device, None).a;
             let [bias, mask] =
                 [heads, windows].map(|matrices| device.zeros(matrices * tokens * tokens));
             let encoders = device.upload(&encoders(format.unwrap_or(Format::Uniform), 1.0, 1));
