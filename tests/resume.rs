@@ -12,11 +12,13 @@ use ptq4vit_gpu::device::{Device, adapters, open};
 use ptq4vit_gpu::error::{Error, Result};
 use ptq4vit_gpu::families::sites;
 use ptq4vit_gpu::file::weights::Weights;
+use ptq4vit_gpu::graph::Site;
 use ptq4vit_gpu::inference::Model;
 use ptq4vit_gpu::model::recipe::{Resolved, resolve};
 use ptq4vit_gpu::quant::{
-    Calibration, CalibrationBuilder, CalibrationIdentity, Event, Finding, Journal, JournalLock,
-    Method, Preset, Provenance, QuantizedSite, SiteReport, Transform,
+    Allotment, Calibration, CalibrationBuilder, CalibrationIdentity, Event, Finding, Journal,
+    JournalLock, Landscape, Method, OperandKind, Phase, Policy, Preset, Provenance, QuantizedSite,
+    SiteReport, Transform,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -310,6 +312,33 @@ impl Inside {
             })
             .run();
         (outcome, recoveries)
+    }
+
+    /// Does `work` on `device`, which is lost as soon as it is in this `phase`, or which has no more than `limit` bytes of
+    /// memory, and returns what recoveries were told too.
+    fn disturbed<T>(
+        &self,
+        device: &mut Device,
+        phase: Option<Phase>,
+        limit: Option<u64>,
+        work: impl FnOnce(CalibrationBuilder) -> Result<T>,
+    ) -> (T, Vec<String>) {
+        let mut recoveries = Vec::new();
+        let opened = device.clone();
+        opened.memory().set_limit(limit.unwrap_or(u64::MAX));
+        let reopen = || open(Some("0")).map(|selection| selection.device);
+        let on_event = &mut |event: Event| {
+            match event {
+                Event::Progress(progress) if Some(progress.phase) == phase => opened.destroy(),
+                Event::Recovery(what) => recoveries.push(what.to_owned()),
+                _ => {}
+            }
+            Ok(())
+        };
+        let calibration = self.calibration(&opened);
+        let outcome = work(calibration.reopening(device, &reopen).on_event(on_event));
+        opened.memory().set_limit(u64::MAX);
+        (outcome.unwrap(), recoveries)
     }
 
     fn calibration(&self, device: &Device) -> CalibrationBuilder<'_> {
@@ -709,6 +738,56 @@ fn a_lost_device_is_opened_anew_once() {
         error.to_string().contains("only cpu in its place"),
         "{error}"
     );
+}
+
+/// What is measured beside a calibration goes on, too: landscapes, and what operands cost.
+#[test]
+fn measurements_go_on_after_a_fault() {
+    let scene = Scene::new();
+    let mut inside = Inside::new(&scene);
+    inside.method.settings.candidates = 8;
+    let mut device = open(Some("0")).unwrap().device;
+    fn landscapes(builder: CalibrationBuilder) -> Result<Vec<Landscape>> {
+        fn is_first_attention(site: &Site) -> bool {
+            site.name.starts_with("blocks.0.attn")
+        }
+        builder.only(&is_first_attention).landscapes()
+    }
+    let peak_of = |device: &Device, work: &dyn Fn()| {
+        device.memory().reset_peak();
+        work();
+        device.memory().peak()
+    };
+    let expected = landscapes(inside.calibration(&device)).unwrap();
+    assert_eq!(expected.len(), 8);
+    let peak = peak_of(&device, &|| {
+        landscapes(inside.calibration(&device)).unwrap();
+    });
+    for (phase, limit) in [(Some(Phase::Landscape), None), (None, Some(peak * 4 / 5))] {
+        let (found, recoveries) = inside.disturbed(&mut device, phase, limit, landscapes);
+        assert_eq!(found, expected, "{recoveries:?}");
+        assert_eq!(recoveries.len(), 1, "{recoveries:?}");
+    }
+
+    let architecture = &inside.resolved.architecture;
+    let policy = Policy::preset(Preset::Best, 4, 4);
+    inside.method = Method::preset(Preset::Best, 4, 4, &sites(architecture)).unwrap();
+    let costs = |builder: CalibrationBuilder| {
+        let architecture = &inside.resolved.architecture;
+        let mut allotment = Allotment::new(&policy, &OperandKind::ALL, architecture).unwrap();
+        builder.costs(&mut allotment)?;
+        Ok(allotment.curves(allotment.goal(&[], None).narrowest()))
+    };
+    let expected = costs(inside.calibration(&device)).unwrap();
+    assert!(expected[0].chosen.cost > 0.0);
+    let peak = peak_of(&device, &|| {
+        costs(inside.calibration(&device)).unwrap();
+    });
+    for (phase, limit) in [(Some(Phase::Allotment), None), (None, Some(peak * 4 / 5))] {
+        let (found, recoveries) = inside.disturbed(&mut device, phase, limit, costs);
+        assert_eq!(found, expected, "{recoveries:?}");
+        assert_eq!(recoveries.len(), 1, "{recoveries:?}");
+    }
 }
 
 #[test]

@@ -254,7 +254,7 @@ impl Calibrate {
                     None => {
                         let model = (&weights, &resolved);
                         let images = (&samples[..], &images[..]);
-                        self.measure(&mut allotment, model, &settings, images, &device)?;
+                        self.measure(&mut allotment, model, &narrowest, images, &mut device)?;
                         self.allot(&allotment, &goal, &resolved, &settings, &provenance)?
                     }
                 };
@@ -294,7 +294,7 @@ impl Calibrate {
         )?;
         model.save(&out)?;
         // Last, as it may take long: until it is done, the journal has all scales.
-        let landscapes = calibrating.survey(&selected, &device)?;
+        let landscapes = calibrating.survey(&selected, &self.device, &mut device)?;
         if self.landscape.is_given() {
             figures["landscapes"] = json!(landscapes);
         }
@@ -409,22 +409,22 @@ impl Calibrate {
         &self,
         allotment: &mut Allotment,
         (weights, resolved): (&Weights, &Resolved),
-        settings: &Settings,
+        method: &Method,
         (samples, images): (&[Sample], &[Vec<f32>]),
-        device: &Device,
+        device: &mut Device,
     ) -> Result<()> {
         let bar = progress::calibration();
-        let measured = allotment.measure(
-            device,
-            (weights, &resolved.architecture),
-            settings,
-            images,
-            self.memory_budget,
-            &mut |event| {
+        let opened = device.clone();
+        let measured = Calibration::builder(&opened, weights, &resolved.architecture)
+            .method(method)
+            .images(images)
+            .memory_budget(self.memory_budget)
+            .reopening(device, &|| self.device.open())
+            .on_event(&mut |event| {
                 progress::show(&bar, &event);
                 Ok(())
-            },
-        );
+            })
+            .costs(allotment);
         bar.finish_and_clear();
         measured.map_err(|error| of_sample(error, samples))
     }
@@ -615,16 +615,24 @@ impl Calibrating<'_> {
         }
     }
 
-    /// Computes the landscapes of the `selected` products, and shows how far it is.
-    fn survey(&self, selected: &HashSet<String>, device: &Device) -> Result<Vec<Landscape>> {
+    /// Computes the landscapes of the `selected` products, and shows how far it is. `device` is what `option` opened; if it is
+    /// lost, another takes its place.
+    fn survey(
+        &self,
+        selected: &HashSet<String>,
+        option: &DeviceOption,
+        device: &mut Device,
+    ) -> Result<Vec<Landscape>> {
         if selected.is_empty() {
             return Ok(Vec::new());
         }
         let bar = progress::calibration();
-        let landscapes = Calibration::builder(device, self.weights, &self.resolved.architecture)
+        let opened = device.clone();
+        let landscapes = Calibration::builder(&opened, self.weights, &self.resolved.architecture)
             .method(self.method)
             .images(self.images)
             .memory_budget(self.memory_budget)
+            .reopening(device, &|| option.open())
             .only(&|site| selected.contains(&site.name))
             .on_event(&mut |event| {
                 progress::show(&bar, &event);

@@ -6,15 +6,13 @@
 
 mod choice;
 
-use super::calibrate::{Budget, CostMeter, Event};
+use super::Preset;
+use super::calibrate::{Budget, Calibrator, CostMeter, Event};
 use super::plan::{Plan, Policy, Side, SiteScheme};
-use super::settings::Settings;
 use super::transform::prepare;
-use super::{Method, Preset};
 use crate::device::Device;
 use crate::error::{Error, Result, Setting};
 use crate::families::{graphs, sites};
-use crate::file::weights::Weights;
 use crate::graph::{Network, Site};
 use crate::model::config::Architecture;
 use choice::{Widths, choose};
@@ -184,83 +182,73 @@ impl Allotment {
         })
     }
 
-    /// Measures what each operand costs in each width, for the FP network in `weights`, on the preprocessed `images`,
-    /// `[3, S, S]` each, of which there must be two. `settings` are those of the calibration; `budget` bounds the bytes that
-    /// the device holds.
+    /// Returns the plan that has the most bits.
+    pub(super) fn widest(&self) -> &Plan {
+        &self.plans[self.plans.len() - 1]
+    }
+
+    /// Measures what each operand costs in each width, by `calibrator`, whose method has the widest plan. If `device` is lost,
+    /// there is another in its place afterwards.
     ///
     /// # Errors
     /// Settings that decide no sites in sequence, too few images, and those of a calibration.
-    pub fn measure(
+    pub(super) async fn measure(
         &mut self,
-        device: &Device,
-        (weights, architecture): (&Weights, &Architecture),
-        settings: &Settings,
-        images: &[Vec<f32>],
-        budget: impl Into<Option<u64>>,
+        calibrator: &Calibrator<'_>,
+        device: &mut Device,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<()> {
-        let model = (weights, architecture);
-        device.wait(self.measure_async(device, model, settings, images, budget.into(), on_event))
-    }
-
-    /// Does what [`measure`](Self::measure) does, without waiting, as a browser needs it.
-    ///
-    /// # Errors
-    /// Those of [`measure`](Self::measure).
-    pub async fn measure_async(
-        &mut self,
-        device: &Device,
-        (weights, architecture): (&Weights, &Architecture),
-        settings: &Settings,
-        images: &[Vec<f32>],
-        budget: Option<u64>,
-        on_event: &mut dyn FnMut(Event) -> Result<()>,
-    ) -> Result<()> {
-        if settings.sequence.is_none() {
+        if calibrator.method.settings.sequence.is_none() {
             let problem = format!("only {} allots bits", Preset::Best.name());
             return Err(Error::setting(Setting::MeanBits, problem));
         }
-        let method = Method {
-            plan: self.plans[self.plans.len() - 1].clone(),
-            settings: settings.clone(),
-        };
-        method.settings.validate()?;
-        let budget = Budget {
-            bytes: budget,
-            halvings: 0,
-        };
-        let prepared = prepare(
-            device,
-            architecture,
-            weights,
-            &method,
-            images,
-            budget,
-            on_event,
-        )
-        .await?;
-        let weights = prepared.as_ref().unwrap_or(weights);
-        let network = Network::load(device, &graphs(architecture), |name| weights.float(name))?;
-        let meter = CostMeter {
-            network: &network,
-            answer: architecture.answer(),
-            weights,
-            method: &method,
-            plans: &self.plans,
-            images,
-            budget,
-        };
-        let asked: Vec<(Site, Side)> = self
-            .operands
-            .iter()
-            .map(|operand| (operand.site.clone(), operand.side))
-            .collect();
-        let costs = meter.measure(&asked, on_event).await?;
+        calibrator.method.settings.validate()?;
+        let costs = calibrator
+            .overcome_faults(device, on_event, async |device, budget, on_event| {
+                self.costs(calibrator, device, budget, on_event).await
+            })
+            .await?;
         for (operand, costs) in self.operands.iter_mut().zip(costs) {
             log::debug!("{} {:?}: {costs:?}", operand.site.name, operand.side);
             operand.costs = costs;
         }
         Ok(())
+    }
+
+    async fn costs(
+        &self,
+        calibrator: &Calibrator<'_>,
+        device: &Device,
+        budget: Budget,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let (architecture, images) = (calibrator.architecture, calibrator.images);
+        let prepared = prepare(
+            device,
+            architecture,
+            calibrator.weights,
+            calibrator.method,
+            images,
+            budget,
+            on_event,
+        )
+        .await?;
+        let weights = prepared.as_ref().unwrap_or(calibrator.weights);
+        let network = Network::load(device, &graphs(architecture), |name| weights.float(name))?;
+        let meter = CostMeter {
+            network: &network,
+            answer: architecture.answer(),
+            weights,
+            method: calibrator.method,
+            plans: &self.plans,
+            images,
+            budget,
+        };
+        let asked = self.operands.iter();
+        let asked: Vec<(Site, Side)> = asked
+            .map(|operand| (operand.site.clone(), operand.side))
+            .collect();
+        meter.measure(&asked, on_event).await
     }
 
     /// Says what is wanted: so many `mean_bits` of the operands of some kinds, or a file of `max_bytes`.

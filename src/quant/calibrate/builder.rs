@@ -1,7 +1,7 @@
 //! Puts together a calibration from what it must be given and what it may be given.
 
-use super::landscape::{Landscape, Surveyor};
-use super::recovery::{Calibrator, Finding};
+use super::landscape::Landscape;
+use super::recovery::{Calibrator, Finding, OnEvent};
 use super::{Calibration, Event};
 use crate::device::Device;
 use crate::error::Result;
@@ -9,8 +9,7 @@ use crate::families::sites;
 use crate::file::weights::Weights;
 use crate::graph::Site;
 use crate::model::config::Architecture;
-use crate::quant::Method;
-use crate::quant::Preset;
+use crate::quant::{Allotment, Method, Preset};
 
 /// Describes a calibration that is about to [`run`](Self::run), made by [`Calibration::builder`].
 #[must_use = "nothing is calibrated before it runs"]
@@ -26,9 +25,6 @@ pub struct CalibrationBuilder<'a> {
     on_event: Option<&'a mut OnEvent<'a>>,
     reopen: Option<Reopen<'a>>,
 }
-
-/// Receives what happens during a calibration; its errors end it.
-type OnEvent<'a> = dyn FnMut(Event) -> Result<()> + 'a;
 
 /// Says how to open a device again that was lost.
 struct Reopen<'a> {
@@ -123,32 +119,18 @@ impl<'a> CalibrationBuilder<'a> {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub async fn run_async(self) -> Result<Calibration> {
-        let default = self.default_method()?;
-        let method = self.method.unwrap_or(&default);
-        let calibrator = Calibrator {
-            architecture: self.architecture,
-            weights: self.weights,
-            method,
-            images: self.images,
-            budget: self.memory_budget,
-            wanted: self.wanted,
-            reopen: self.reopen.as_ref().map(|reopen| reopen.open),
-        };
-        let mut ignored = |_: Event| Ok(());
-        let on_event = self.on_event.unwrap_or(&mut ignored);
-        let mut device = self.device;
-        let outcome = calibrator.run(&mut device, self.findings, on_event).await;
-        if let Some(reopen) = self.reopen {
-            *reopen.replaced = device;
-        }
-        outcome
+    pub async fn run_async(mut self) -> Result<Calibration> {
+        let method = self.method_or_default()?;
+        let findings = std::mem::take(&mut self.findings);
+        self.with_calibrator(&method, async |calibrator, device, on_event| {
+            calibrator.run(device, findings, on_event).await
+        })
+        .await
     }
 
     /// Computes, instead of a calibration, the loss of the whole network beside the metrics over all candidates for the
     /// scales of A and of B of every site that is wanted and doesn't stay in floats: the other operand and all other
-    /// products are in floats. It sends all images through the rest of the network once for each candidate. A device that
-    /// is lost isn't opened again.
+    /// products are in floats. It sends all images through the rest of the network once for each candidate.
     ///
     /// # Errors
     /// Those of [`run`](Self::run) with metric `hessian`, and a format of tables, for which there are no candidates.
@@ -162,22 +144,68 @@ impl<'a> CalibrationBuilder<'a> {
     /// # Errors
     /// Those of [`landscapes`](Self::landscapes).
     pub async fn landscapes_async(self) -> Result<Vec<Landscape>> {
-        let default = self.default_method()?;
-        let surveyor = Surveyor {
+        let method = self.method_or_default()?;
+        self.with_calibrator(&method, async |calibrator, device, on_event| {
+            calibrator.landscapes(device, on_event).await
+        })
+        .await
+    }
+
+    /// Measures, instead of a calibration, what each operand of `allotment` costs in each width. It takes at least two
+    /// images, and no heed of the method's plan.
+    ///
+    /// # Errors
+    /// Settings that decide no sites in sequence, too few images, and those of [`run`](Self::run).
+    pub fn costs(self, allotment: &mut Allotment) -> Result<()> {
+        self.device.clone().wait(self.costs_async(allotment))
+    }
+
+    /// Does what [`costs`](Self::costs) does, without waiting, as a browser needs it. On a native target it blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// Those of [`costs`](Self::costs).
+    pub async fn costs_async(self, allotment: &mut Allotment) -> Result<()> {
+        let method = Method {
+            plan: allotment.widest().clone(),
+            settings: self.method_or_default()?.settings,
+        };
+        self.with_calibrator(&method, async |calibrator, device, on_event| {
+            allotment.measure(calibrator, device, on_event).await
+        })
+        .await
+    }
+
+    /// Calls `work` with all that was given, and leaves the device that it ends with where that is wanted.
+    async fn with_calibrator<T>(
+        self,
+        method: &Method,
+        work: impl AsyncFnOnce(&Calibrator<'_>, &mut Device, &mut OnEvent<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let calibrator = Calibrator {
             architecture: self.architecture,
             weights: self.weights,
-            method: self.method.unwrap_or(&default),
+            method,
             images: self.images,
             budget: self.memory_budget,
             wanted: self.wanted,
+            reopen: self.reopen.as_ref().map(|reopen| reopen.open),
         };
         let mut ignored = |_: Event| Ok(());
         let on_event = self.on_event.unwrap_or(&mut ignored);
-        surveyor.run(&self.device, on_event).await
+        let mut device = self.device;
+        let outcome = work(&calibrator, &mut device, on_event).await;
+        if let Some(reopen) = self.reopen {
+            *reopen.replaced = device;
+        }
+        outcome
     }
 
-    /// Returns the method that holds unless another is given.
-    fn default_method(&self) -> Result<Method> {
-        Method::preset(Preset::Ptq4vit, 8, 8, &sites(self.architecture))
+    /// Returns the method that was given, or the one that holds without.
+    fn method_or_default(&self) -> Result<Method> {
+        match self.method {
+            Some(method) => Ok(method.clone()),
+            None => Method::preset(Preset::Ptq4vit, 8, 8, &sites(self.architecture)),
+        }
     }
 }

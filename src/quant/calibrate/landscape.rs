@@ -9,6 +9,7 @@
 //! lowers the cross-entropy below what it is in floats, but no KL.
 
 use super::memory::{Budget, Memory};
+use super::recovery::Calibrator;
 use super::{Checkpoints, Event, Phase, Progress, append, forward, loss, run, take_batches};
 use crate::device::{Commands, Device};
 use crate::error::{Error, Result, Setting};
@@ -17,7 +18,7 @@ use crate::file::weights::Weights;
 use crate::format::Scale;
 use crate::graph::{FloatProducts, FloatingProducts, Network, Segment, Site};
 use crate::kernels::Lines;
-use crate::model::config::{Answer, Architecture};
+use crate::model::config::Answer;
 use crate::quant::execution::OneRounded;
 use crate::quant::search::{Batch, candidates_of_groups, errors, not_finite};
 use crate::quant::transform::prepare;
@@ -82,16 +83,6 @@ fn least(values: &[f64]) -> usize {
     (0..values.len()).fold(0, least)
 }
 
-/// Describes which landscapes to compute.
-pub(super) struct Surveyor<'a> {
-    pub architecture: &'a Architecture,
-    pub weights: &'a Weights,
-    pub method: &'a Method,
-    pub images: &'a [Vec<f32>],
-    pub budget: Option<u64>,
-    pub wanted: &'a dyn Fn(&Site) -> bool,
-}
-
 /// Holds what candidates are evaluated with.
 struct Survey<'a> {
     network: &'a Network,
@@ -108,38 +99,17 @@ struct Survey<'a> {
     done: f64,
 }
 
-impl Surveyor<'_> {
-    /// Computes a landscape of A and one of B for each wanted site, in the network's order.
+impl Calibrator<'_> {
+    /// Computes a landscape of A and one of B for each wanted site, in the network's order. If `device` is lost, there is
+    /// another in its place afterwards.
     ///
     /// # Errors
     /// Those of a calibration with the Hessian metric.
-    pub async fn run(
+    pub async fn landscapes(
         &self,
-        device: &Device,
+        device: &mut Device,
         on_event: &mut dyn FnMut(Event) -> Result<()>,
     ) -> Result<Vec<Landscape>> {
-        if let Some(bytes) = self.budget {
-            device.memory().set_limit(bytes);
-        }
-        let outcome = self.survey(device, on_event).await;
-        if self.budget.is_some() {
-            device.memory().set_limit(u64::MAX);
-        }
-        outcome
-    }
-
-    async fn survey(
-        &self,
-        device: &Device,
-        on_event: &mut dyn FnMut(Event) -> Result<()>,
-    ) -> Result<Vec<Landscape>> {
-        let (architecture, images) = (self.architecture, self.images);
-        if images.is_empty() {
-            return Err(Error::setting(
-                Setting::Count,
-                "expected at least 1 image, found 0",
-            ));
-        }
         // All metrics are computed, of which this one needs the most memory.
         let method = &Method {
             plan: self.method.plan.clone(),
@@ -149,10 +119,27 @@ impl Surveyor<'_> {
             },
         };
         method.settings.validate()?;
-        let budget = Budget {
-            bytes: self.budget,
-            halvings: 0,
-        };
+        let surveyor = Calibrator { method, ..*self };
+        surveyor
+            .overcome_faults(device, on_event, async |device, budget, on_event| {
+                surveyor.survey(device, budget, on_event).await
+            })
+            .await
+    }
+
+    async fn survey(
+        &self,
+        device: &Device,
+        budget: Budget,
+        on_event: &mut dyn FnMut(Event) -> Result<()>,
+    ) -> Result<Vec<Landscape>> {
+        let (architecture, method, images) = (self.architecture, self.method, self.images);
+        if images.is_empty() {
+            return Err(Error::setting(
+                Setting::Count,
+                "expected at least 1 image, found 0",
+            ));
+        }
         let prepared = prepare(
             device,
             architecture,

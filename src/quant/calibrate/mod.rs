@@ -22,6 +22,7 @@ pub use builder::CalibrationBuilder;
 pub use journal::{CalibrationIdentity, Journal, JournalLock, journal_of};
 pub use landscape::{Landscape, LandscapePoint};
 pub use memory::parse_bytes;
+pub(super) use recovery::Calibrator;
 pub use recovery::Finding;
 
 use super::correction::correct_bias;

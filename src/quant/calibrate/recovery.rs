@@ -1,5 +1,5 @@
-//! A calibration that goes on after a fault: what is known isn't searched again, a device that was lost is opened anew,
-//! and where memory runs out, fewer images go through the network at once.
+//! A calibration that goes on after a fault, as do the measurements around it: what is known isn't searched again, a device
+//! that was lost is opened anew, and where memory runs out, fewer images go through the network at once.
 //!
 //! None of this changes the result, since a site's scales depend neither on the other sites nor on how the images are
 //! divided.
@@ -26,8 +26,11 @@ pub struct Finding {
     pub quantized: QuantizedSite,
 }
 
+/// Receives what happens; its errors end the work.
+pub(super) type OnEvent<'a> = dyn FnMut(Event) -> Result<()> + 'a;
+
 /// Describes what to calibrate, and with what.
-pub(super) struct Calibrator<'a> {
+pub(in crate::quant) struct Calibrator<'a> {
     /// The family and sizes of the network.
     pub architecture: &'a Architecture,
     /// The network's parameters.
@@ -55,26 +58,44 @@ impl Calibrator<'_> {
         &self,
         device: &mut Device,
         mut findings: Vec<Finding>,
-        on_event: &mut dyn FnMut(Event) -> Result<()>,
+        on_event: &mut OnEvent<'_>,
     ) -> Result<Calibration> {
+        let mut prepared = None;
+        let attempt = async |device: &Device, budget, on_event: &mut OnEvent<'_>| {
+            self.attempt(device, budget, &mut prepared, &mut findings, on_event)
+                .await
+        };
+        self.overcome_faults(device, on_event, attempt).await
+    }
+
+    /// Calls `attempt` until it succeeds or fails for good: again with another device in the place of one that was lost, and
+    /// with a smaller budget where memory didn't suffice.
+    ///
+    /// # Errors
+    /// Those of `attempt` but for these; a device that is lost twice or can't be opened again; memory that doesn't suffice
+    /// for one image at a time.
+    pub async fn overcome_faults<T>(
+        &self,
+        device: &mut Device,
+        on_event: &mut OnEvent<'_>,
+        mut attempt: impl AsyncFnMut(&Device, Budget, &mut OnEvent<'_>) -> Result<T>,
+    ) -> Result<T> {
         let mut budget = Budget {
             bytes: self.budget,
             halvings: 0,
         };
-        let (mut replaced, mut prepared) = (false, None);
+        let mut replaced = false;
         loop {
             // Buffers beyond the user's budget are treated as if the device had no more memory.
             if let Some(bytes) = self.budget {
                 device.memory().set_limit(bytes);
             }
-            let outcome = self
-                .attempt(device, budget, &mut prepared, &mut findings, on_event)
-                .await;
+            let outcome = attempt(device, budget, on_event).await;
             if self.budget.is_some() {
                 device.memory().set_limit(u64::MAX);
             }
             let error = match outcome {
-                Ok(calibration) => return Ok(calibration),
+                Ok(found) => return Ok(found),
                 Err(error) => error,
             };
             let measure = match (&error, self.reopen) {
@@ -108,7 +129,7 @@ impl Calibrator<'_> {
         budget: Budget,
         prepared: &mut Option<Arc<Weights>>,
         findings: &mut Vec<Finding>,
-        on_event: &mut dyn FnMut(Event) -> Result<()>,
+        on_event: &mut OnEvent<'_>,
     ) -> Result<Calibration> {
         if prepared.is_none() {
             let (architecture, method) = (self.architecture, self.method);
