@@ -333,6 +333,14 @@ SITES = {
 }
 
 
+# Probabilities: of which network and product those below which value, at which bits.
+UNCERTAIN = 0.4
+HEADS = {
+    "vit.pv": ("vit_micro", "blocks.1.attn.pv", (4, 6, 8)),
+    "swin.pv": ("swin_micro", "layers.0.blocks.0.attn.pv", (4, 6, 8)),
+}
+
+
 def levels(folder):
     """Histograms, the best levels of each, by their number, and their errors."""
     answers = {}
@@ -376,12 +384,34 @@ def sites(folder):
     return answers
 
 
+def heads(folder):
+    """Probabilities of one head of each network, and the tables that stand for them."""
+    answers = {}
+    for name, (network, site, widths) in HEADS.items():
+        _, golden = read(folder / f"{network}.golden.safetensors")
+        p, gradient, v = (golden[f"site/{site}/{part}"] for part in ("a", "grad", "b"))
+        fisher = (gradient.double() @ v.double().transpose(-1, -2)).square()
+        # A head that hasn't been certain of anything yet.
+        p, fisher = p[:4, 0], fisher[:4, 0]
+        p, fisher = (values[p < UNCERTAIN] for values in (p, fisher))
+        p, fisher = half(p), half(fisher / fisher.max())
+        answers |= {f"{name}/a": p, f"{name}/a_fisher": fisher}
+        for bits in widths:
+            found, margin = tables.probabilities(p.float().numpy(), fisher.double().numpy(), bits)
+            print(name, bits, "bits: margin", margin)
+            # f32 decides nothing.
+            assert margin > 1e-6
+            answers |= {f"{name}/{bits}.{key}": torch.from_numpy(value) for key, value in found.items()}
+    return {key: value.contiguous() for key, value in answers.items()}
+
+
 def steps(folder, to):
     for family, (config, labels, compared) in TINY.items():
         answers = fisher_weights(config, labels, compared)
         save_file(answers, to / f"{family}_tiny.safetensors", metadata={"config": json.dumps(config)})
     save_file(levels(folder), to / "levels.safetensors")
     save_file(sites(folder), to / "sites.safetensors")
+    save_file(heads(folder), to / "heads.safetensors")
 
 
 def networks(folder):

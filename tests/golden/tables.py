@@ -1,9 +1,11 @@
 """The steps of preset `best` for one product with a weight, in float64: levels and their grids, how the inputs vary, the
-weight's rounding, the bias. What a file holds as f32 is rounded to it here, and bins are counted in f32."""
+weight's rounding, the bias; and for the probabilities of attention. What a file holds as f32 is rounded to it here, and bins
+are counted in f32."""
 
 import numpy as np
 
 BINS, MOST_BINS, TOPS, SHIFTS = 4096, 512, range(60, 128), range(12)
+SHARES = [0.03 * part for part in range(10, 36)]
 SCALES, FRACTIONS, NEIGHBOURS, DAMPING = 29, (0.35, 1.05), 2, 0.01
 
 
@@ -23,12 +25,24 @@ def error(counted, levels):
     return float(share @ np.square(x[:, None] - levels).min(1))
 
 
+def merged(counted, most):
+    """Neighbouring bins put together, so that there are no more than so many."""
+    x, share = counted
+    starts = np.arange(0, len(x), -(-len(x) // most))
+    moments, share = (np.add.reduceat(each, starts) for each in (x * share, share))
+    return moments / share, share
+
+
+def with_certainty(counted, values):
+    """The distribution of one more probability than there are values: 1."""
+    x, share = counted
+    return np.append(x, 1.0), np.append(share * values, 1.0) / (values + 1)
+
+
 def optimal_levels(counted, count):
     """The levels with the least error, of all ways to cut the bins into stretches."""
-    x, share = counted
-    starts = np.arange(0, len(x), -(-len(x) // MOST_BINS))
-    moments, share = (np.add.reduceat(each, starts) for each in (x * share, share))
-    x, bins = moments / share, len(share)
+    x, share = merged(counted, MOST_BINS)
+    bins = len(share)
     if bins <= count:
         return x
     cost = np.full((bins + 1, bins + 1), np.inf)
@@ -89,6 +103,15 @@ def ranges(levels, has_offset):
     return grids
 
 
+def all_ranges(high):
+    """Grids of all integers of two ranges above zero, which reach shares of `high`."""
+    grids = []
+    for shift in SHIFTS:
+        lanes = np.unique(np.concatenate([np.arange(128), np.arange(128) << shift]))
+        grids += [Grid(lanes, share * high / (127 << shift), shift, 0) for share in SHARES]
+    return grids
+
+
 def nearest(levels, x):
     """The index of the nearest of rising levels, and how close x comes to a boundary, in units of the levels' reach."""
     boundaries = (levels[1:] + levels[:-1]) / 2
@@ -115,6 +138,21 @@ def successive(rows, scales, integers, hessian):
 def spread(errors, hessian):
     """The variances of the outputs whose weights are off by `errors`."""
     return np.einsum("ri,ij,rj->r", errors, hessian, errors)
+
+
+def probabilities(p, fisher, bits):
+    """What the probabilities of a head become codes by: certainty counts as one more value."""
+    importance = (0.9 * fisher / fisher.mean() + 0.1).ravel()
+    seen = histogram(p.ravel(), importance, 3)
+    counted = with_certainty(seen, p.size)
+    if bits == 8:
+        grids = all_ranges(1.0)
+    else:
+        grids = ranges(optimal_levels(with_certainty(merged(seen, MOST_BINS - 1), p.size), 2**bits), False)
+    best, margin = least([error(counted, grid.values()) for grid in grids])
+    grid = grids[best]
+    answers = {"levels": grid.lanes(True), "scale": np.array([grid.step]), "shift": np.array([grid.shift], np.int32)}
+    return answers, margin
 
 
 def site(a, a_fisher, out_fisher, weight, bias, bits, is_twin):

@@ -106,6 +106,17 @@ impl Histogram {
         Self { centres, weights }
     }
 
+    /// Adds one more value to `count` of them, no less than any, which counts as much as they do on average.
+    pub fn with_one_more(mut self, value: f64, count: usize) -> Self {
+        let share = 1.0 / (count + 1) as f64;
+        for weight in &mut self.weights {
+            *weight *= 1.0 - share;
+        }
+        self.centres.push(value);
+        self.weights.push(share);
+        self
+    }
+
     /// Returns the first and the last bin's value; zeros where there is none.
     pub fn ends(&self) -> [f64; 2] {
         let [first, last] = [self.centres.first(), self.centres.last()];
@@ -164,6 +175,16 @@ mod tests {
                 .len()
         };
         assert_eq!((bins(Power::One), bins(Power::Third)), (3, 4));
+    }
+
+    #[test]
+    fn one_more_value_counts_as_much_as_the_others() {
+        let histogram = Histogram::of(&[0.0, 0.25, 0.5], Power::Third, |_| 7.0);
+        let more = histogram.with_one_more(1.0, 3);
+        assert_eq!(more.ends(), [0.0, 1.0]);
+        for weight in more.weights {
+            assert!((weight - 0.25).abs() < 1e-12, "{weight}");
+        }
     }
 
     #[test]

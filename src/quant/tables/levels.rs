@@ -3,7 +3,7 @@
 use super::histogram::Histogram;
 
 /// Limits the bins that levels are found on.
-const MOST_BINS: usize = 512;
+pub(super) const MOST_BINS: usize = 512;
 
 /// Finds the `count` levels with the least weighted squared error, by rising values; fewer where there are fewer bins.
 ///

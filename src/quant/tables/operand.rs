@@ -2,7 +2,7 @@
 
 use super::fit::{Fitted, all_ranges, asymmetric, ranges, scaled, signed};
 use super::histogram::{Histogram, Power};
-use super::levels::optimal_levels;
+use super::levels::{MOST_BINS, optimal_levels};
 use crate::format::{Format, Scale, Table, Values};
 use crate::kernels::Quantize;
 use crate::quant::plan::{OperandScheme, Side, SitePlan};
@@ -98,6 +98,12 @@ impl<'a> Group<'a> {
             Power::Half
         };
         let histogram = || Histogram::of(values, power, &importance);
+        // Softmax can give 1 wherever it gave less. What was never seen is given the weight of one value, as by the rule of
+        // succession: without it all that is more than the largest probability seen would be cut off.
+        let with_certainty = |histogram: Histogram| match is_probability {
+            true => histogram.with_one_more(1.0, values.len()),
+            false => histogram,
+        };
         match format {
             Format::Table if bits == 8 && wanted.has_offset => {
                 asymmetric(&histogram(), wanted.rows)
@@ -122,11 +128,13 @@ impl<'a> Group<'a> {
                     false => Histogram::of(values, power, |at| importance(at).sqrt()),
                 };
                 if bits == 8 {
-                    return all_ranges(&weighted, wanted.has_offset);
+                    return all_ranges(&with_certainty(weighted), wanted.has_offset);
                 }
-                let levels = optimal_levels(&weighted, 1 << bits);
+                // Merged before the certainty is added, which would lie in one bin with much smaller values.
+                let few = with_certainty(weighted.merged(MOST_BINS - 1));
+                let levels = optimal_levels(&few, 1 << bits);
                 let histogram = match is_probability {
-                    true => weighted,
+                    true => with_certainty(weighted),
                     false => histogram(),
                 };
                 ranges(&histogram, &levels, wanted.has_offset)
@@ -162,4 +170,56 @@ pub(super) fn fit_operand(groups: &[Group], wanted: &Wanted) -> FittedOperand {
         operand.error += error;
     }
     operand
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::weights::Weights;
+    use crate::format::Lanes;
+    use crate::quant::plan::Granularity;
+
+    /// Tables of heads are what `tests/golden/best.py` finds, and reach certainty where 6 bits or more are there for it.
+    #[test]
+    fn tables_of_probabilities_are_the_oracles() {
+        let file = include_bytes!("../../../tests/data/best/heads.safetensors");
+        let file = Weights::from_bytes("heads.safetensors", file).unwrap();
+        for name in ["vit.pv", "swin.pv"] {
+            let [values, fisher] =
+                ["a", "a_fisher"].map(|part| file.float(&format!("{name}/{part}")).unwrap());
+            assert!(values.iter().all(|&p| p < 0.4));
+            for bits in [4, 6, 8] {
+                let wanted = Wanted {
+                    scheme: &OperandScheme {
+                        bits,
+                        format: Format::TwinTable,
+                        granularity: Granularity::Head,
+                    },
+                    has_offset: false,
+                    values: Values::Probabilities,
+                    rows: 1,
+                };
+                let group = Group {
+                    values: Cow::Borrowed(&values),
+                    fisher: Some(Cow::Borrowed(&fisher)),
+                };
+                let fitted = group.fit(&wanted);
+                let part = |part: &str| format!("{name}/{bits}.{part}");
+                let table = fitted.table.unwrap();
+                assert_eq!(table.lanes, file.bytes(&part("levels")).unwrap());
+                assert_eq!(
+                    [fitted.scale.scale],
+                    file.float(&part("scale")).unwrap()[..]
+                );
+                let shift = file.integers(&part("shift")).unwrap();
+                assert_eq!([fitted.scale.shift as i32], shift[..]);
+                let largest = table.lanes.iter().map(|&lane| {
+                    let integer = Lanes::Ranges.integer(lane, fitted.scale.shift);
+                    integer as f32 * fitted.scale.scale
+                });
+                let largest = largest.fold(0.0, f32::max);
+                assert!(bits < 6 || largest > 0.95, "{name}, {bits} bits: {largest}");
+            }
+        }
+    }
 }
