@@ -1,59 +1,40 @@
 //! Typed memory of a device.
 
-use super::memory::MemoryUse;
-use super::pool::Allocation;
+use super::host::HostMemory;
+use super::pool::{Allocation, Memory};
 use bytemuck::Pod;
-use std::any::Any;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-/// Holds values in host memory.
-struct HostAllocation<T> {
-    values: RwLock<Vec<T>>,
-    /// What a kernel made of the values, until they are written to.
-    derived: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
-    memory: Arc<MemoryUse>,
-    bytes: u64,
-}
-
-impl<T> Drop for HostAllocation<T> {
-    fn drop(&mut self) {
-        self.memory.release(self.bytes);
-    }
-}
+use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 
 #[derive(Clone)]
-enum Storage<T> {
-    Host(Arc<HostAllocation<T>>),
-    Gpu(Arc<Allocation>),
+enum Storage {
+    Host(Arc<Allocation<HostMemory>>),
+    Gpu(Arc<Allocation<wgpu::Buffer>>),
 }
 
 /// Holds `len` values of type `T` in a device's memory. A clone is another handle to the same memory.
 #[derive(Clone)]
 pub struct Buffer<T> {
     len: usize,
-    storage: Storage<T>,
+    storage: Storage,
+    of: PhantomData<T>,
 }
 
 impl<T: Pod> Buffer<T> {
-    pub(super) fn host(memory: Arc<MemoryUse>, data: Vec<T>) -> Self {
-        let bytes = size_of_val(&data[..]) as u64;
-        memory.take(bytes);
+    pub(super) fn host(len: usize, allocation: Allocation<HostMemory>) -> Self {
         Self {
-            len: data.len(),
-            storage: Storage::Host(Arc::new(HostAllocation {
-                values: RwLock::new(data),
-                derived: Mutex::new(None),
-                memory,
-                bytes,
-            })),
+            len,
+            storage: Storage::Host(Arc::new(allocation)),
+            of: PhantomData,
         }
     }
 
-    pub(super) fn gpu(len: usize, allocation: Allocation) -> Self {
+    pub(super) fn gpu(len: usize, allocation: Allocation<wgpu::Buffer>) -> Self {
         Self {
             len,
             storage: Storage::Gpu(Arc::new(allocation)),
+            of: PhantomData,
         }
     }
 
@@ -70,9 +51,11 @@ impl<T: Pod> Buffer<T> {
     /// Returns a number that tells this buffer's memory from that of others, and its bytes.
     pub fn allocation(&self) -> (usize, u64) {
         match &self.storage {
-            Storage::Host(values) => (Arc::as_ptr(values).addr(), values.bytes),
+            Storage::Host(allocation) => {
+                (Arc::as_ptr(allocation).addr(), allocation.buffer().bytes())
+            }
             Storage::Gpu(allocation) => {
-                (Arc::as_ptr(allocation).addr(), allocation.buffer().size())
+                (Arc::as_ptr(allocation).addr(), allocation.buffer().bytes())
             }
         }
     }
@@ -83,8 +66,13 @@ impl<T: Pod> Buffer<T> {
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
     pub(crate) fn host_slice(&self) -> HostSlice<'_, T> {
         match &self.storage {
-            Storage::Host(data) => {
-                HostSlice(data.values.read().expect("a kernel panicked while writing"))
+            Storage::Host(allocation) => {
+                let words = allocation.buffer().words.read();
+                HostSlice {
+                    words: words.expect("a kernel panicked while writing"),
+                    len: self.len,
+                    of: PhantomData,
+                }
             }
             Storage::Gpu(_) => panic!("a GPU's buffer was handed to a kernel on the CPU"),
         }
@@ -106,7 +94,8 @@ impl<T: Pod> Buffer<T> {
             unreachable!("its values are in host memory");
         };
         let kept = || {
-            host.derived
+            host.buffer()
+                .derived
                 .lock()
                 .expect("nothing panics with the lock held")
         };
@@ -126,12 +115,17 @@ impl<T: Pod> Buffer<T> {
     /// If the buffer belongs to a GPU: a kernel was given buffers of two devices.
     pub(crate) fn host_slice_mut(&self) -> HostSliceMut<'_, T> {
         match &self.storage {
-            Storage::Host(data) => {
-                let values = data.values.write();
-                let values = values.expect("a kernel panicked while writing");
-                let derived = data.derived.lock();
+            Storage::Host(allocation) => {
+                let memory = allocation.buffer();
+                let words = memory.words.write();
+                let words = words.expect("a kernel panicked while writing");
+                let derived = memory.derived.lock();
                 *derived.expect("nothing panics with the lock held") = None;
-                HostSliceMut(values)
+                HostSliceMut {
+                    words,
+                    len: self.len,
+                    of: PhantomData,
+                }
             }
             Storage::Gpu(_) => panic!("a GPU's buffer was handed to a kernel on the CPU"),
         }
@@ -150,28 +144,36 @@ impl<T: Pod> Buffer<T> {
 }
 
 /// Gives read access to a CPU buffer.
-pub(crate) struct HostSlice<'a, T>(RwLockReadGuard<'a, Vec<T>>);
+pub(crate) struct HostSlice<'a, T> {
+    words: RwLockReadGuard<'a, Vec<u64>>,
+    len: usize,
+    of: PhantomData<T>,
+}
 
-impl<T> Deref for HostSlice<'_, T> {
+impl<T: Pod> Deref for HostSlice<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.0
+        &bytemuck::cast_slice(&self.words)[..self.len]
     }
 }
 
 /// Gives write access to a CPU buffer.
-pub(crate) struct HostSliceMut<'a, T>(RwLockWriteGuard<'a, Vec<T>>);
+pub(crate) struct HostSliceMut<'a, T> {
+    words: RwLockWriteGuard<'a, Vec<u64>>,
+    len: usize,
+    of: PhantomData<T>,
+}
 
-impl<T> Deref for HostSliceMut<'_, T> {
+impl<T: Pod> Deref for HostSliceMut<'_, T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.0
+        &bytemuck::cast_slice(&self.words)[..self.len]
     }
 }
 
-impl<T> DerefMut for HostSliceMut<'_, T> {
+impl<T: Pod> DerefMut for HostSliceMut<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
     }
 }
 

@@ -3,6 +3,7 @@
 use super::buffer::Buffer;
 use super::dispatch::{DISPATCHES_AT_FIRST, DISPATCHES_PER_SUBMISSION, Dispatch};
 use super::gpu::{Binding, Clock, Gpu};
+use super::host::HostPool;
 use super::pool::{Allocation, Pool};
 use super::shader::EntryPoint;
 use super::uniforms::Uniforms;
@@ -25,8 +26,15 @@ const BYTES_PER_TASK: usize = 1 << 20;
 /// been submitted: by a read, by [`submit`](Self::submit), or by dropping them.
 pub struct Commands {
     device: Device,
-    /// On a GPU, the dispatches that wait, and the buffers that come free between them.
-    queued: Option<Queued>,
+    queue: Queue,
+}
+
+/// Says what becomes of commands, and holds the buffers that come free between them.
+enum Queue {
+    /// They are carried out at once.
+    Host(HostPool),
+    /// They wait.
+    Gpu(Queued),
 }
 
 struct Queued {
@@ -36,7 +44,7 @@ struct Queued {
     limit: usize,
     /// The parameters of these dispatches, if there are any.
     uniforms: Option<Uniforms>,
-    pool: Arc<Pool>,
+    pool: Arc<Pool<wgpu::Buffer>>,
     mode: Mode,
 }
 
@@ -54,7 +62,7 @@ enum Mode {
 pub struct Recording {
     dispatches: Box<[Dispatch]>,
     /// The pool of the buffers between the dispatches: nothing else may write them while the recording lives.
-    _pool: Arc<Pool>,
+    _pool: Arc<Pool<wgpu::Buffer>>,
 }
 
 /// Counts what is asked of a device.
@@ -97,9 +105,9 @@ impl Commands {
     }
 
     fn in_mode(device: &Device, mode: Mode) -> Self {
-        let queued = match device {
-            Device::Cpu(_) => None,
-            Device::Gpu(gpu) => Some(Queued {
+        let queue = match device {
+            Device::Cpu(host) => Queue::Host(host.pool()),
+            Device::Gpu(gpu) => Queue::Gpu(Queued {
                 pool: match mode {
                     Mode::Record => Pool::pinned(gpu.memory().clone()),
                     Mode::Submit | Mode::Time(_) => Pool::new(gpu.memory().clone()),
@@ -113,7 +121,15 @@ impl Commands {
         };
         Self {
             device: device.clone(),
-            queued,
+            queue,
+        }
+    }
+
+    /// Returns what waits; `None` on the CPU, where nothing does.
+    fn queued(&mut self) -> Option<&mut Queued> {
+        match &mut self.queue {
+            Queue::Host(_) => None,
+            Queue::Gpu(queued) => Some(queued),
         }
     }
 
@@ -125,10 +141,10 @@ impl Commands {
     /// Creates a buffer of `len` values for a kernel that writes them all. Until then its contents are arbitrary, for
     /// instance those of another buffer of these commands that is no longer in use.
     pub fn uninitialized<T: Pod>(&self, len: usize) -> Buffer<T> {
-        match &self.queued {
-            None => self.device.zeros(len),
-            Some(Queued { gpu, pool, .. }) => {
-                let bytes = byte_len::<T>(len);
+        let bytes = byte_len::<T>(len);
+        match &self.queue {
+            Queue::Host(pool) => Buffer::host(len, pool.take(bytes)),
+            Queue::Gpu(Queued { gpu, pool, .. }) => {
                 Buffer::gpu(len, pool.take(bytes, || gpu.create(bytes, false)))
             }
         }
@@ -151,7 +167,7 @@ impl Commands {
         bindings: &[Binding],
         workgroups: usize,
     ) {
-        let queued = self.queued.as_mut().expect("the CPU runs no shaders");
+        let queued = self.queued().expect("the CPU runs no shaders");
         let parameters = bytemuck::bytes_of(parameters);
         let gpu = queued.gpu.clone();
         let uniforms = queued.uniforms_for(parameters);
@@ -172,7 +188,7 @@ impl Commands {
     /// # Panics
     /// On the CPU, where nothing is recorded.
     pub fn replay(&mut self, recording: &Recording) {
-        let queued = self.queued.as_mut().expect("the CPU has no recordings");
+        let queued = self.queued().expect("the CPU has no recordings");
         for dispatch in &recording.dispatches {
             queued.dispatches.push(dispatch.clone());
             queued.submit_if_many();
@@ -181,7 +197,7 @@ impl Commands {
 
     /// Hands what was appended so far to the device, without waiting for it.
     pub fn submit(&mut self) {
-        if let Some(queued) = &mut self.queued
+        if let Queue::Gpu(queued) = &mut self.queue
             && !matches!(queued.mode, Mode::Record)
         {
             queued.submit(None);
@@ -221,9 +237,9 @@ impl Commands {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn read_all_async<T: Pod>(&mut self, buffers: &[Buffer<T>]) -> Result<Vec<Vec<T>>> {
-        match (&mut self.queued, &self.device) {
-            (Some(queued), _) => queued.read_all(buffers).await,
-            (None, device) => {
+        match (&mut self.queue, &self.device) {
+            (Queue::Gpu(queued), _) => queued.read_all(buffers).await,
+            (Queue::Host(_), device) => {
                 device.memory().check(device.name())?;
                 let contents = buffers.iter().map(|buffer| buffer.host_slice().to_vec());
                 Ok(contents.collect())
@@ -260,7 +276,7 @@ impl Commands {
         }
         let mut commands = Self::in_mode(device, Mode::Record);
         let result = append(&mut commands);
-        let queued = commands.queued.as_mut()?;
+        let queued = commands.queued()?;
         queued.write_uniforms();
         let recording = Recording {
             dispatches: std::mem::take(&mut queued.dispatches).into(),
@@ -293,17 +309,13 @@ impl Commands {
         append: impl AsyncFnOnce(&mut Self) -> Result<()>,
     ) -> Result<Vec<(&'static str, Duration)>> {
         let mut commands = Self::in_mode(device, Mode::Time(Vec::new()));
-        let Some(clock) = commands
-            .queued
-            .as_ref()
-            .and_then(|queued| queued.gpu.clock())
-        else {
+        let Some(clock) = commands.queued().and_then(|queued| queued.gpu.clock()) else {
             return Ok(Vec::new());
         };
         let nanoseconds_per_tick = clock.nanoseconds_per_tick;
         append(&mut commands).await?;
         commands.synchronize_async().await?;
-        let queued = commands.queued.as_mut();
+        let queued = commands.queued();
         let mode = queued.map(|queued| std::mem::replace(&mut queued.mode, Mode::Submit));
         let Some(Mode::Time(submissions)) = mode else {
             return Ok(Vec::new());

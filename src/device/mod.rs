@@ -11,6 +11,7 @@ mod buffer;
 mod commands;
 mod dispatch;
 mod gpu;
+mod host;
 mod int8_matrices;
 mod memory;
 mod pipeline;
@@ -29,6 +30,7 @@ pub use adapter::{adapters, open};
 pub use buffer::Buffer;
 pub use commands::{Commands, Recording, Workload};
 pub use gpu::{Binding, Gpu};
+pub use host::Host;
 pub use memory::MemoryUse;
 pub use shader::{EntryPoint, Shader};
 pub use strategy::{CooperativeUnits, Strategy, Tile};
@@ -37,6 +39,8 @@ pub use strategy::{CooperativeUnits, Strategy, Tile};
 use crate::error::Error;
 use crate::error::Result;
 use bytemuck::Pod;
+use host::HostMemory;
+use pool::Allocation;
 use std::sync::Arc;
 
 /// Counts the bytes of a buffer of `len` values: a binding can't be empty, copies go in words of four bytes, and some
@@ -49,7 +53,7 @@ fn byte_len<T>(len: usize) -> u64 {
 #[derive(Clone)]
 pub enum Device {
     /// The CPU, which runs the CPU version of each kernel.
-    Cpu(Arc<MemoryUse>),
+    Cpu(Arc<Host>),
     /// A GPU, or a software driver that acts as one.
     Gpu(Arc<Gpu>),
 }
@@ -57,7 +61,12 @@ pub enum Device {
 impl Device {
     /// Returns the device that needs no driver.
     pub fn cpu() -> Self {
-        Self::Cpu(Arc::default())
+        Self::Cpu(Arc::new(Host::new(false)))
+    }
+
+    /// Returns a CPU whose buffers hold no zeros before kernels write them, so that one that counts on those is found out.
+    pub(crate) fn spoiling_cpu() -> Self {
+        Self::Cpu(Arc::new(Host::new(true)))
     }
 
     /// Returns the name that reports print: `cpu`, or the adapter's own name.
@@ -87,7 +96,10 @@ impl Device {
     /// Creates a buffer of `len` zeros.
     pub fn zeros<T: Pod>(&self, len: usize) -> Buffer<T> {
         match self {
-            Self::Cpu(memory) => Buffer::host(memory.clone(), vec![T::zeroed(); len]),
+            Self::Cpu(host) => {
+                let zeros = HostMemory::zeros(byte_len::<T>(len));
+                Buffer::host(len, Allocation::single(host.memory.clone(), zeros))
+            }
             Self::Gpu(gpu) => gpu.zeros(len),
         }
     }
@@ -95,7 +107,10 @@ impl Device {
     /// Creates a buffer that holds a copy of `data`.
     pub fn upload<T: Pod>(&self, data: &[T]) -> Buffer<T> {
         match self {
-            Self::Cpu(memory) => Buffer::host(memory.clone(), data.to_vec()),
+            Self::Cpu(host) => {
+                let copy = HostMemory::of(data);
+                Buffer::host(data.len(), Allocation::single(host.memory.clone(), copy))
+            }
             Self::Gpu(gpu) => gpu.upload(data),
         }
     }
@@ -269,7 +284,7 @@ impl Device {
     /// Returns the counter of the bytes held in this device's buffers, now and at the highest point so far.
     pub fn memory(&self) -> &MemoryUse {
         match self {
-            Self::Cpu(memory) => memory,
+            Self::Cpu(host) => &host.memory,
             Self::Gpu(gpu) => gpu.memory(),
         }
     }

@@ -64,6 +64,7 @@ fn cpu(shape: &MeanTokens, tokens: &[f32], out: &mut [f32]) {
     out.par_chunks_mut(shape.dim)
         .zip(tokens.par_chunks(shape.tokens * shape.dim))
         .for_each(|(out, tokens)| {
+            out.fill(0.0);
             for token in tokens.chunks_exact(shape.dim) {
                 for (out, value) in out.iter_mut().zip(token) {
                     *out += value;

@@ -131,14 +131,16 @@ fn cpu(what: &ToHalf, source: &[f32], out: &mut [f16]) {
     let largest = f16::MAX.to_f32();
     out.par_chunks_mut(width)
         .enumerate()
-        .filter(|(line, _)| line % height < what.rows)
         .for_each(|(line, out)| {
             let (problem, row) = (line / height, line % height);
             let batch = [problem / what.batch[1], problem % what.batch[1]];
-            for (column, out) in out[..what.columns].iter_mut().enumerate() {
+            let columns = if row < what.rows { what.columns } else { 0 };
+            let (values, padding) = out.split_at_mut(columns);
+            for (column, out) in values.iter_mut().enumerate() {
                 let value = source[what.source.at(batch, row, column)];
                 *out = f16::from_f32(value.clamp(-largest, largest));
             }
+            padding.fill(f16::ZERO);
         });
 }
 

@@ -205,7 +205,7 @@ impl Case {
     /// # Errors
     /// None that a CPU has.
     pub fn cpu(&self) -> Result<Values> {
-        let cpu = Device::cpu();
+        let cpu = Device::spoiling_cpu();
         cpu.wait(values(&self.run, &cpu))
     }
 
