@@ -1,12 +1,13 @@
 //! GELU, in each of its forms.
 
-use super::catalogue::{
-    Case, EPSILON, Exercise, Mistake, NetworkProduct, Random, Role, SMALLEST, Timed, case,
-};
+mod timed;
+pub(super) use timed::TIMED;
+
+use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
 use super::exponential::exp;
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::{Format, Gelu};
+use crate::format::Gelu;
 use bytemuck::{Pod, Zeroable};
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -212,21 +213,6 @@ pub(super) fn exact(form: Gelu, x: f64) -> (f64, f64) {
         value,
         tail * tail_error(form, x) + of_value * EPSILON * value.abs() + flushed(x),
     )
-}
-
-/// Describes how the kernel is timed.
-pub(super) const TIMED: Timed = Timed {
-    about: "GELU",
-    exercises,
-};
-
-fn exercises(&at: &NetworkProduct) -> Vec<Exercise> {
-    let is_here = at.role == Role::Alone || at.twin == Some(Format::GeluTwin);
-    let exercise = Exercise::of_rows(&at, None, move |device| {
-        let a = at.operands(device, None).a;
-        Box::new(move |commands| drop(gelu(commands, Gelu::Exact, &a)))
-    });
-    is_here.then_some(exercise).into_iter().collect()
 }
 
 /// Describes a mistake in the shader that the cases find.
