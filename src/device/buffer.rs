@@ -1,7 +1,7 @@
 //! Typed memory of a device.
 
 use super::host::HostMemory;
-use super::pool::{Allocation, Memory};
+use super::pool::{Allocation, Pooled};
 use bytemuck::Pod;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};

@@ -1,7 +1,7 @@
 //! The CPU as a device: its memory.
 
 use super::memory::MemoryUse;
-use super::pool::{Allocation, Memory, Pool};
+use super::pool::{Allocation, Pool, Pooled};
 use bytemuck::Pod;
 use std::any::Any;
 use std::sync::{Arc, Mutex, RwLock};
@@ -86,7 +86,7 @@ impl HostMemory {
     }
 }
 
-impl Memory for HostMemory {
+impl Pooled for HostMemory {
     fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -8,18 +8,18 @@ use super::memory::MemoryUse;
 use std::sync::{Arc, Mutex};
 
 /// Says how many bytes some memory has, of a GPU or of the host.
-pub(super) trait Memory {
+pub(super) trait Pooled {
     fn bytes(&self) -> u64;
 }
 
-impl Memory for wgpu::Buffer {
+impl Pooled for wgpu::Buffer {
     fn bytes(&self) -> u64 {
         self.size()
     }
 }
 
 /// Holds the free buffers of one [`Commands`](super::Commands), or of a recording.
-pub(super) struct Pool<B: Memory> {
+pub(super) struct Pool<B: Pooled> {
     memory: Arc<MemoryUse>,
     /// The buffers, oldest first.
     free: Mutex<Vec<B>>,
@@ -27,7 +27,7 @@ pub(super) struct Pool<B: Memory> {
     pinned: bool,
 }
 
-impl<B: Memory> Pool<B> {
+impl<B: Pooled> Pool<B> {
     /// Creates a pool that keeps free buffers only as far as the device then holds no more than was in use at once
     /// before.
     pub(super) fn new(memory: Arc<MemoryUse>) -> Arc<Self> {
@@ -87,7 +87,7 @@ impl<B: Memory> Pool<B> {
     }
 }
 
-impl<B: Memory> Drop for Pool<B> {
+impl<B: Pooled> Drop for Pool<B> {
     fn drop(&mut self) {
         if self.pinned {
             let free = self.free.get_mut().expect("the pool's lock");
@@ -99,14 +99,14 @@ impl<B: Memory> Drop for Pool<B> {
 }
 
 /// Holds a buffer in use; when it is dropped, the buffer goes back to its pool.
-pub(super) struct Allocation<B: Memory> {
+pub(super) struct Allocation<B: Pooled> {
     /// There until it is dropped.
     buffer: Option<B>,
     memory: Arc<MemoryUse>,
     home: Option<Arc<Pool<B>>>,
 }
 
-impl<B: Memory> Allocation<B> {
+impl<B: Pooled> Allocation<B> {
     /// Holds a buffer that goes back to no pool.
     pub(super) fn single(memory: Arc<MemoryUse>, buffer: B) -> Self {
         memory.take(buffer.bytes());
@@ -122,7 +122,7 @@ impl<B: Memory> Allocation<B> {
     }
 }
 
-impl<B: Memory> Drop for Allocation<B> {
+impl<B: Pooled> Drop for Allocation<B> {
     fn drop(&mut self) {
         let buffer = self.buffer.take().expect("it is dropped once");
         match &self.home {

@@ -130,12 +130,13 @@ impl<'a> Group<'a> {
                 if bits == 8 {
                     return all_ranges(&with_certainty(weighted), wanted.has_offset);
                 }
-                // Merged before the certainty is added, which would lie in one bin with much smaller values.
-                let few = with_certainty(weighted.merged(MOST_BINS - 1));
-                let levels = optimal_levels(&few, 1 << bits);
-                let histogram = match is_probability {
-                    true => with_certainty(weighted),
-                    false => histogram(),
+                let (levels, histogram) = match is_probability {
+                    true => {
+                        // Merged before the certainty is added, which would lie in one bin with much smaller values.
+                        let few = with_certainty(weighted.merged(MOST_BINS - 1));
+                        (optimal_levels(&few, 1 << bits), with_certainty(weighted))
+                    }
+                    false => (optimal_levels(&weighted, 1 << bits), histogram()),
                 };
                 ranges(&histogram, &levels, wanted.has_offset)
             }
