@@ -8,6 +8,7 @@ use super::strategy::CooperativeUnits;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use web_time::Instant;
 
 /// Holds a kernel that is compiled, or will be.
 pub(super) struct Pipeline {
@@ -59,7 +60,13 @@ impl Compiler {
         let (begun, is_abandoned) = (pipeline.clone(), self.is_abandoned.clone());
         background::run(move || {
             if !is_abandoned.load(Ordering::Relaxed) {
+                let start = Instant::now();
                 begun.compiled.get_or_init(|| begun.compile(&recipe));
+                // A browser has only begun by now.
+                if cfg!(not(target_arch = "wasm32")) {
+                    let (constants, time) = (&recipe.constants, start.elapsed());
+                    log::trace!("compiled {} {constants:?} in {time:.1?}", begun.kernel());
+                }
             }
         });
         pipeline

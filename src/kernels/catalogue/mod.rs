@@ -180,6 +180,9 @@ const STRATEGIES: [Strategy; 5] = [
     }),
 ];
 
+/// Lists one of each kind among them, for what a tile's sides don't change.
+const KINDS: [Strategy; 2] = [Strategy::Registers, Strategy::Tiled(Tile::DEFAULT)];
+
 impl Case {
     /// Returns the name: sizes and formats.
     pub fn name(&self) -> &str {
@@ -251,7 +254,11 @@ impl Case {
         match (self.divided, device) {
             (None, _) => vec![None],
             // The CPU divides nothing, and has no units for matrices.
-            (Some(divided), Device::Cpu(_)) if divided.strategies == STRATEGIES => vec![None],
+            (Some(divided), Device::Cpu(_))
+                if divided.strategies.iter().all(|it| STRATEGIES.contains(it)) =>
+            {
+                vec![None]
+            }
             (Some(divided), _) => {
                 let offered = divided.strategies.iter().filter(|&&it| device.offers(it));
                 offered.copied().map(Some).collect()
@@ -304,6 +311,11 @@ impl Case {
             strategies: &STRATEGIES,
         });
         Self { divided, ..self }
+    }
+
+    /// Runs the case's product by one strategy of each kind alone.
+    pub(super) fn by_kind(self) -> Self {
+        self.by(&KINDS)
     }
 
     /// Runs the case's product by these strategies alone.

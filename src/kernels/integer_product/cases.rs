@@ -718,7 +718,13 @@ fn next_codes() -> Vec<Case> {
                     Some(Gelu::Silu) => "SiLU, ",
                     Some(Gelu::Relu) => "ReLU, ",
                 };
-                cases.push(data.codes(&format!("{of_gelu}{what}"), gelu, next.clone()));
+                let case = data.codes(&format!("{of_gelu}{what}"), gelu, next.clone());
+                // Every form and format is a kernel of its own to compile, which software drivers take seconds for.
+                let is_usual = matches!(
+                    (gelu, next_format),
+                    (None, Format::Uniform) | (Some(Gelu::Exact), Format::GeluTwin)
+                );
+                cases.push(if is_usual { case } else { case.by_kind() });
             }
         }
     }
