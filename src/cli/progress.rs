@@ -2,7 +2,7 @@
 
 use crate::evaluation;
 use crate::hub::Transfer;
-use crate::quant::{self, Phase};
+use crate::quant;
 use crate::verify::Step;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::sync::LazyLock;
@@ -29,14 +29,7 @@ pub(super) fn calibration() -> ProgressBar {
 pub(super) fn show(bar: &ProgressBar, event: &quant::Event) {
     match event {
         quant::Event::Progress(progress) => {
-            let doing = match progress.phase {
-                Phase::Forward => "forward",
-                Phase::Backward => "backward",
-                Phase::Search => "search",
-                Phase::Landscape => "loss",
-                Phase::Allotment => "allot",
-            };
-            bar.set_message(format!("{doing} {}", progress.site));
+            bar.set_message(format!("{} {}", progress.phase.name(), progress.site));
             bar.set_position((1000.0 * progress.done) as u64);
         }
         quant::Event::Found(..) => {}

@@ -7,7 +7,7 @@ use ptq4vit_gpu::data::image_file::decode;
 use ptq4vit_gpu::device::Device;
 use ptq4vit_gpu::error::Error;
 use ptq4vit_gpu::families::sites;
-use ptq4vit_gpu::quant::{Calibration, Event, Method, Phase, Preset, Provenance, QuantizedModel};
+use ptq4vit_gpu::quant::{Calibration, Event, Method, Preset, Provenance, QuantizedModel};
 use wasm_bindgen::prelude::*;
 
 /// Calibrates as `job` says, tells `listener` how far it is, and returns the quantized file.
@@ -47,12 +47,7 @@ pub async fn run(
             }
             _ => return Ok(()),
         };
-        let phase = match progress.phase {
-            Phase::Forward => "forward",
-            Phase::Backward => "backward",
-            _ => "search",
-        };
-        let stage = format!("{phase} {}", progress.site);
+        let stage = format!("{} {}", progress.phase.name(), progress.site);
         tell(listener, &stage.into(), progress.done)
     };
     let calibration = Calibration::builder(device, &weights, &resolved.architecture)

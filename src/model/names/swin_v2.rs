@@ -1,29 +1,11 @@
-//! transformers' `Swinv2Model`. A merging belongs to the stage before it, as in older timm.
+//! transformers' `Swinv2Model`: `SwinModel`'s names but for those of its attention.
 
-use super::table::{FIRST_LAYER, Names};
+use super::swin;
+use super::table::Names;
 
 pub const NAMES: Names = Names {
-    origin: "transformers",
     networks: &["swinv2"],
-    shares_words: false,
-    first_layer: FIRST_LAYER,
     telling: &["encoder.layers.0.blocks.0.attention.self.logit_scale"],
-    around: &[
-        ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
-        ("embeddings.norm", "patch_embed.norm"),
-        ("embeddings.mask_token", "mask_token"),
-        ("embeddings.position_embeddings", "absolute_pos_embed"),
-        (
-            "encoder.layers.*.downsample.norm",
-            "layers.*.downsample.norm",
-        ),
-        (
-            "encoder.layers.*.downsample.reduction",
-            "layers.*.downsample.reduction",
-        ),
-        ("layernorm", "norm"),
-    ],
-    blocks: &[("encoder.layers.*.blocks.*", "layers.*.blocks.*")],
     block: &[
         ("layernorm_before", "norm1"),
         ("attention.self.query", "attn.q"),
@@ -51,9 +33,5 @@ pub const NAMES: Names = Names {
         ("intermediate.dense", "mlp.fc1"),
         ("output.dense", "mlp.fc2"),
     ],
-    heads: &[("classifier", "head.fc")],
-    unread: &[],
-    unread_with_head: &[],
-    beside: &[],
-    transposed: &[],
+    ..swin::NAMES
 };

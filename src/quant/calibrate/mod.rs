@@ -62,6 +62,19 @@ pub enum Phase {
     Allotment,
 }
 
+impl Phase {
+    /// Names the phase in a word, for a progress bar.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Backward => "backward",
+            Self::Search => "search",
+            Self::Landscape => "loss",
+            Self::Allotment => "allot",
+        }
+    }
+}
+
 /// Says how far a calibration has come.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
