@@ -14,23 +14,28 @@ pub(super) const INVERSES: usize = 2;
 /// Counts the words before the cells of a table.
 pub(super) const HEAD: usize = 4;
 
-/// Counts the values whose cells are found before what stands in them.
-const AT_ONCE: usize = 64;
+/// Counts the values whose cells are found before what stands in them. Of few, a cell would be read while the vector that
+/// holds it is still on its way to memory.
+const AT_ONCE: usize = 256;
 
-/// Returns the whole part of a float of 0 to 2^22. A conversion has to saturate, which keeps compilers from vectors.
+/// Returns the whole part of a float of 0 to 2^16. A conversion has to saturate, which keeps compilers from vectors.
 #[inline(always)]
-fn whole(x: f32) -> u32 {
-    let near = x + ROUNDER;
-    near.to_bits() - ROUNDER.to_bits() - u32::from(near - ROUNDER > x)
+fn whole(x: f32) -> u16 {
+    // Of the sum's bits, ROUNDER has none among the lowest 16.
+    (x.floor() + ROUNDER).to_bits() as u16
 }
 
 /// Reads what stands in some cells. Inlined it would be compiled to vectors, of which each element is taken out, and slower.
 #[inline(never)]
 fn read_cells(table: &[u8; TABLE_BYTES], cells: &[u16], found: &mut [u8]) {
-    for (found, &cell) in found.iter_mut().zip(cells) {
-        // No cell is beyond the table; so the compiler sees it.
-        *found = table[usize::from(cell) % TABLE_BYTES];
-    }
+    // No cell is beyond the table; so the compiler sees it.
+    let lane = |cell: u16| table[usize::from(cell) % TABLE_BYTES];
+    let (words, rest) = found.as_chunks_mut();
+    let (cells_of_words, cells_of_rest) = cells.as_chunks::<4>();
+    let words = words.iter_mut().zip(cells_of_words);
+    words.for_each(|(word, &cells)| *word = cells.map(lane));
+    let rest = rest.iter_mut().zip(cells_of_rest);
+    rest.for_each(|(found, &cell)| *found = lane(cell));
 }
 
 /// Holds the encoder of one group, as a quantizer reads it.
@@ -67,30 +72,33 @@ impl<'a> Encoder<'a> {
     /// Finds the lane of the nearest level to a value, in a table. What isn't a number has the first level's.
     #[inline(always)]
     pub(super) fn lane(self, x: f32, lanes: Lanes) -> u8 {
-        let cell = self.cell(x, lanes) as usize;
+        let cell = usize::from(self.cell(x, lanes));
         (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
     }
 
     /// Finds the lanes of the nearest levels to values, as [`lane`](Self::lane) does of one: first the cells of many, in
-    /// vectors, then what stands in these. Lanes beyond the values keep what they hold.
+    /// vectors, then what stands in these. Each of `rows` is where lanes go and the values that they are of; lanes beyond
+    /// the values keep what they hold.
     #[inline(always)]
-    pub fn look_up(self, x: &[f32], lanes: Lanes, found: &mut [u8]) {
+    pub fn look_up<'b>(self, rows: impl Iterator<Item = (&'b mut [u8], &'b [f32])>, lanes: Lanes) {
         let mut table = [0; TABLE_BYTES];
         for (bytes, word) in table.chunks_exact_mut(4).zip(self.cells) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         let is_whole = self.is_whole(&table, lanes);
-        let found = &mut found[..x.len()];
         let mut cells = [0; AT_ONCE];
-        for (found, x) in found.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
-            for (cell, &x) in cells.iter_mut().zip(x) {
-                *cell = self.cell(x, lanes) as u16;
-            }
-            if is_whole {
-                let cells = found.iter_mut().zip(&cells);
-                cells.for_each(|(found, &cell)| *found = lanes.of_whole(cell));
-            } else {
-                read_cells(&table, &cells, found);
+        for (found, x) in rows {
+            for (found, x) in found.chunks_mut(AT_ONCE).zip(x.chunks(AT_ONCE)) {
+                let (found, cells) = (&mut found[..x.len()], &mut cells[..x.len()]);
+                for (cell, &x) in cells.iter_mut().zip(x) {
+                    *cell = self.cell(x, lanes);
+                }
+                if is_whole {
+                    let cells = found.iter_mut().zip(cells);
+                    cells.for_each(|(found, cell)| *found = lanes.of_whole(*cell));
+                } else {
+                    read_cells(&table, cells, found);
+                }
             }
         }
     }
@@ -110,7 +118,7 @@ impl<'a> Encoder<'a> {
 
     /// Finds the cell of a value, by its place among those of both grids.
     #[inline(always)]
-    fn cell(self, x: f32, lanes: Lanes) -> u32 {
+    fn cell(self, x: f32, lanes: Lanes) -> u16 {
         let [origin, inverse, boundary, ratio] = self.head;
         // A clamp would keep a NaN.
         let fine = ((x - origin) * inverse).max(0.0);
@@ -118,7 +126,7 @@ impl<'a> Encoder<'a> {
         if lanes.grids() == 1 || fine < boundary {
             whole(fine.min(last))
         } else {
-            lanes.cells() as u32 + whole((fine * ratio).min(last))
+            lanes.cells() as u16 + whole((fine * ratio).min(last))
         }
     }
 
@@ -273,7 +281,7 @@ mod tests {
                 .map(|place| place * scale.scale + offset)
                 .collect();
             let mut found = vec![0xa5; values.len() + 3];
-            encoder.look_up(&values, lanes, &mut found);
+            encoder.look_up([(&mut found[..], &values[..])].into_iter(), lanes);
             assert_eq!(found.split_off(values.len()), [0xa5; 3]);
             for ((place, x), found) in places.into_iter().zip(values).zip(found) {
                 let lane = by_format!(format, F => F::encode(x, encoder, 4.0));

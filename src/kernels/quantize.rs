@@ -231,24 +231,9 @@ pub fn quantize(
     codes
 }
 
-/// Encodes values that share an encoder, whose record is given; compiled for each instruction set.
+/// Encodes rows of `width` values that share an encoder, whose record is given, as `[row][word]`; compiled for each
+/// instruction set. Lanes that have no value keep what they hold.
 #[multiversion(targets = "simd")]
-pub(super) fn fill(format: Format, q: f32, x: &[f32], record: &[u32], lanes: &mut [u8]) {
-    // The format is a constant inside each loop.
-    by_format!(format, F => {
-        let encoder = Encoder::of(record);
-        match F::LANES {
-            Some(integers) => encoder.look_up(x, integers, lanes),
-            None => {
-                for (lane, &x) in lanes.iter_mut().zip(x) {
-                    *lane = F::encode(x, encoder, q);
-                }
-            }
-        }
-    })
-}
-
-/// Encodes rows of `width` values that share an encoder, as `[row][word]`. Lanes that have no value keep what they hold.
 pub(super) fn fill_rows(
     format: Format,
     q: f32,
@@ -257,10 +242,30 @@ pub(super) fn fill_rows(
     record: &[u32],
     words: &mut [u32],
 ) {
-    let words = words.chunks_exact_mut(width.div_ceil(4));
-    for (words, x) in words.zip(x.chunks_exact(width)) {
-        fill(format, q, x, record, bytemuck::cast_slice_mut(words));
-    }
+    // Rows that fill their words are side by side, as one.
+    let width = if width.is_multiple_of(4) {
+        x.len()
+    } else {
+        width
+    };
+    let lanes: &mut [u8] = bytemuck::cast_slice_mut(words);
+    let rows = lanes
+        .chunks_mut(width.next_multiple_of(4))
+        .zip(x.chunks_exact(width));
+    // The format is a constant inside each loop.
+    by_format!(format, F => {
+        let encoder = Encoder::of(record);
+        match F::LANES {
+            Some(integers) => encoder.look_up(rows, integers),
+            None => {
+                for (lanes, x) in rows {
+                    for (lane, &x) in lanes.iter_mut().zip(x) {
+                        *lane = F::encode(x, encoder, q);
+                    }
+                }
+            }
+        }
+    })
 }
 
 /// Encodes words whose values have an encoder each word; compiled for each instruction set.
@@ -275,10 +280,9 @@ fn fill_words(format: Format, q: f32, x: &[[f32; 4]], records: &[u32], lanes: &m
     })
 }
 
-/// Packs the codes of values that share an encoder, from the first word's first lane on. Lanes that have no value keep
-/// what they hold.
+/// Packs the codes of values that share an encoder, from the first word's first lane on.
 fn pack(format: Format, q: f32, x: &[f32], record: &[u32], words: &mut [u32]) {
-    fill(format, q, x, record, bytemuck::cast_slice_mut(words));
+    fill_rows(format, q, x.len(), x, record, words);
     for word in words {
         // The first lane is the lowest byte, which on most machines it is already.
         *word = u32::from_le(*word);
