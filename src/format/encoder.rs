@@ -20,7 +20,7 @@ const AT_ONCE: usize = 256;
 
 /// Returns the whole part of a float of 0 to 2^16. A conversion has to saturate, which keeps compilers from vectors.
 #[inline(always)]
-fn whole(x: f32) -> u16 {
+fn whole_part(x: f32) -> u16 {
     // Of the sum's bits, ROUNDER has none among the lowest 16.
     (x.floor() + ROUNDER).to_bits() as u16
 }
@@ -124,9 +124,9 @@ impl<'a> Encoder<'a> {
         let fine = ((x - origin) * inverse).max(0.0);
         let last = (lanes.cells() - 1) as f32;
         if lanes.grids() == 1 || fine < boundary {
-            whole(fine.min(last))
+            whole_part(fine.min(last))
         } else {
-            lanes.cells() as u16 + whole((fine * ratio).min(last))
+            lanes.cells() as u16 + whole_part((fine * ratio).min(last))
         }
     }
 

@@ -242,11 +242,10 @@ pub(super) fn fill_rows(
     record: &[u32],
     words: &mut [u32],
 ) {
-    // Rows that fill their words are side by side, as one.
-    let width = if width.is_multiple_of(4) {
-        x.len()
-    } else {
-        width
+    // Rows that fill their words are side by side, as one; there may be none.
+    let width = match width % 4 {
+        0 => x.len().max(width),
+        _ => width,
     };
     let lanes: &mut [u8] = bytemuck::cast_slice_mut(words);
     let rows = lanes

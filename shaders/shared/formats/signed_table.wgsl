@@ -7,11 +7,11 @@ const signed_table_words: u32 = 132u;
 
 fn signed_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
     let places = clamp((x - encoder.head.x) * encoder.head.y, vec4(0.0), vec4(510.0));
-    return lanes_of_cells(encoder, whole(places));
+    return lanes_of_cells(encoder, whole_part(places));
 }
 
 // The whole parts of places below 512. A conversion would have to saturate, which some software drivers take long for.
-fn whole(places: vec4<f32>) -> vec4<u32> {
+fn whole_part(places: vec4<f32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(floor(places) + ROUNDER) & vec4(511u);
 }
 
