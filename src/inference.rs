@@ -324,7 +324,8 @@ impl Model {
             *program = match Commands::record(device, &mut append) {
                 None => {
                     device.write(&recorded, pixels);
-                    let logits = append(commands);
+                    // All kernels by one of the pool's threads, which then needn't be woken up for each.
+                    let logits = rayon::scope(|_| append(commands));
                     return commands.read_async(&logits).await;
                 }
                 Some((logits, recording)) => {
