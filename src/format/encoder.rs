@@ -2,10 +2,11 @@
 //!
 //! Kernels read a record of u32 words for each group. Without a table it is the inverses of `scale_1` and `scale_2`, of
 //! which a format without ranges uses the first. Of a table it is where the cells begin, the cells in a unit, the cell
-//! from which on the second grid counts, and the cells of that grid in one of the first; then the lanes of all cells, four
-//! to a word, the first lowest. Floats are there by their bits: a lane in a float's place could be a NaN, which devices
-//! needn't keep.
+//! from which on the second grid counts, and the cells of that grid in one of the first; then the lanes of all cells, a word for
+//! each, so that no shader has to take one apart. Floats are there by their bits: a lane in a float's place could be a NaN,
+//! which devices needn't keep.
 
+use super::cells::read_cells;
 use super::table::TABLE_BYTES;
 use super::{Format, Lanes, ProductRule, ROUNDER, Scale, Table, by_format};
 
@@ -25,24 +26,11 @@ fn whole_part(x: f32) -> u16 {
     (x.floor() + ROUNDER).to_bits() as u16
 }
 
-/// Reads what stands in some cells. Inlined it would be compiled to vectors, of which each element is taken out, and slower.
-#[inline(never)]
-fn read_cells(table: &[u8; TABLE_BYTES], cells: &[u16], found: &mut [u8]) {
-    // No cell is beyond the table; so the compiler sees it.
-    let lane = |cell: u16| table[usize::from(cell) % TABLE_BYTES];
-    let (words, rest) = found.as_chunks_mut();
-    let (cells_of_words, cells_of_rest) = cells.as_chunks::<4>();
-    let words = words.iter_mut().zip(cells_of_words);
-    words.for_each(|(word, &cells)| *word = cells.map(lane));
-    let rest = rest.iter_mut().zip(cells_of_rest);
-    rest.for_each(|(found, &cell)| *found = lane(cell));
-}
-
 /// Holds the encoder of one group, as a quantizer reads it.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoder<'a> {
     head: [f32; HEAD],
-    /// The lanes of the cells, four to a word.
+    /// The lanes of the cells.
     cells: &'a [u32],
 }
 
@@ -72,8 +60,7 @@ impl<'a> Encoder<'a> {
     /// Finds the lane of the nearest level to a value, in a table. What isn't a number has the first level's.
     #[inline(always)]
     pub(super) fn lane(self, x: f32, lanes: Lanes) -> u8 {
-        let cell = usize::from(self.cell(x, lanes));
-        (self.cells[cell / 4] >> (8 * (cell % 4))) as u8
+        self.cells[usize::from(self.cell(x, lanes))] as u8
     }
 
     /// Finds the lanes of the nearest levels to values, as [`lane`](Self::lane) does of one: first the cells of many, in
@@ -82,8 +69,8 @@ impl<'a> Encoder<'a> {
     #[inline(always)]
     pub fn look_up<'b>(self, rows: impl Iterator<Item = (&'b mut [u8], &'b [f32])>, lanes: Lanes) {
         let mut table = [0; TABLE_BYTES];
-        for (bytes, word) in table.chunks_exact_mut(4).zip(self.cells) {
-            bytes.copy_from_slice(&word.to_le_bytes());
+        for (lane, &word) in table.iter_mut().zip(self.cells) {
+            *lane = word as u8;
         }
         let is_whole = self.is_whole(&table, lanes);
         let mut cells = [0; AT_ONCE];

@@ -5,6 +5,7 @@
 //! Whoever needs to know something of a format asks it: kernels encode with it, the search takes its candidates, the
 //! plan knows by it which operands it is for. What is left to do for a new one is to list it in this file.
 
+mod cells;
 mod encoder;
 mod gelu;
 mod gelu_twin;
@@ -221,7 +222,7 @@ pub(crate) trait CodeFormat {
     /// The words of an encoder's record.
     const ENCODER_WORDS: usize = match Self::LANES {
         None => encoder::INVERSES,
-        Some(lanes) => encoder::HEAD + (lanes.grids() as usize * lanes.cells()).div_ceil(4),
+        Some(lanes) => encoder::HEAD + lanes.grids() as usize * lanes.cells(),
     };
 
     /// Says whether the format is for these values.

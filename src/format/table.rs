@@ -144,14 +144,9 @@ impl Table {
             let shift = grid * scale.shift;
             (0..cells).map(move |cell| ((cell + 1) << shift) - 1)
         });
-        let cells: Vec<u8> = places
-            .map(|place| self.lanes[ends.partition_point(|&end| end <= place)])
-            .collect();
-        let words = cells.chunks(4).map(|lanes| {
-            let lanes = lanes.iter().enumerate();
-            lanes.fold(0, |word, (at, &lane)| word | u32::from(lane) << (8 * at))
-        });
-        head.map(f32::to_bits).into_iter().chain(words).collect()
+        let cells =
+            places.map(|place| u32::from(self.lanes[ends.partition_point(|&end| end <= place)]));
+        head.map(f32::to_bits).into_iter().chain(cells).collect()
     }
 }
 

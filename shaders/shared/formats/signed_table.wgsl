@@ -3,7 +3,7 @@
 // of which there are 511.
 
 // The head, and 511 cells.
-const signed_table_words: u32 = 132u;
+const signed_table_words: u32 = 515u;
 
 fn signed_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
     let places = clamp((x - encoder.head.x) * encoder.head.y, vec4(0.0), vec4(510.0));
@@ -16,11 +16,6 @@ fn whole_part(places: vec4<f32>) -> vec4<u32> {
 }
 
 fn lanes_of_cells(encoder: Encoder, cells: vec4<u32>) -> vec4<u32> {
-    let words = vec4(
-        encoder_word(encoder.cells + cells.x / 4u),
-        encoder_word(encoder.cells + cells.y / 4u),
-        encoder_word(encoder.cells + cells.z / 4u),
-        encoder_word(encoder.cells + cells.w / 4u),
-    );
-    return words >> (8u * (cells % vec4(4u)));
+    let at = encoder.cells + cells;
+    return vec4(encoder_word(at.x), encoder_word(at.y), encoder_word(at.z), encoder_word(at.w));
 }

@@ -3,7 +3,7 @@
 // grids of 255 cells, the second of which counts from the boundary on.
 
 // The head, and 510 cells.
-const twin_table_words: u32 = 132u;
+const twin_table_words: u32 = 514u;
 
 fn twin_table_lanes(x: vec4<f32>, encoder: Encoder, q: f32) -> vec4<u32> {
     let fine = max((x - encoder.head.x) * encoder.head.y, vec4(0.0));
