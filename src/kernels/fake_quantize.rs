@@ -5,10 +5,10 @@ use super::catalogue::{
     Case, FORMATS, Group, Mistake, Random, TABLES, case, format_name, place, third,
 };
 use super::geometry::View;
-use super::quantize::Quantize;
 use super::quantize::cases::{groups, records, values};
+use super::quantize::{Quantize, fill_rows};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
-use crate::format::{Decoder, Encoder, Format, by_format, formats_wgsl, half_range};
+use crate::format::{Decoder, Format, formats_wgsl, half_range};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
@@ -104,21 +104,43 @@ pub fn fake_quantize(
 }
 
 fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], decoders: &[Decoder], out: &mut [f32]) {
-    let q = half_range(what.bits);
-    let (words, is_twin) = (what.format.encoder_words(), what.format.is_twin());
+    let words = what.format.encoder_words();
     out.par_chunks_mut(what.k)
         .enumerate()
         .for_each(|(index, out)| {
             let (problem, row) = (index / what.rows, index % what.rows);
             let batch = [problem / what.batch[1], problem % what.batch[1]];
             let group = batch[1] * what.inner_groups + row / what.group_rows;
-            let encoder = Encoder::of(&encoders[group * words..][..words]);
-            for (k, out) in out.iter_mut().enumerate() {
-                let x = source[what.source.at(batch, row, k)];
-                let lane = by_format!(what.format, F => F::encode(x, encoder, q));
-                *out = decoders[group].value(is_twin, lane);
-            }
+            let record = &encoders[group * words..][..words];
+            let line = &source[what.source.at(batch, row, 0)..];
+            let line = line.iter().step_by(what.source.column as usize);
+            out.iter_mut().zip(line).for_each(|(out, &x)| *out = x);
+            fake_quantize_values(what.format, what.bits, record, decoders[group], out);
         });
+}
+
+/// Rounds values that share an encoder, whose record is given, to what their codes stand for.
+pub(crate) fn fake_quantize_values(
+    format: Format,
+    bits: u32,
+    record: &[u32],
+    decoder: Decoder,
+    values: &mut [f32],
+) {
+    let mut words = vec![0; values.len().div_ceil(4)];
+    fill_rows(
+        format,
+        half_range(bits),
+        values.len(),
+        values,
+        record,
+        &mut words,
+    );
+    let lanes: &[u8] = bytemuck::cast_slice(&words);
+    let is_twin = format.is_twin();
+    for (value, &lane) in values.iter_mut().zip(lanes) {
+        *value = decoder.value(is_twin, lane);
+    }
 }
 
 /// Describes a mistake in the shader that the cases find.

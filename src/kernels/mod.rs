@@ -75,6 +75,7 @@ pub use cross_entropy_backward::cross_entropy_backward;
 pub use embed::{Embed, embed};
 pub use embed_backward::embed_backward;
 pub use fake_quantize::fake_quantize;
+pub(crate) use fake_quantize::fake_quantize_values;
 pub use float_product::float_product;
 pub use fused_attention::{
     CodedAttention, Destination, Encoding, WindowTerms, attention, attention_by,

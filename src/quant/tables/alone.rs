@@ -54,11 +54,10 @@ impl RoundedActivation {
         let means = match linear {
             Some(sizes) if has_bias && corrects_bias && sizes.rows > 1 => {
                 let rows = row_weights(values.out_fisher, sizes.outputs, false);
-                let errors = values
-                    .a
-                    .par_iter()
-                    .map(|&x| fake_quantizers[0].value(x) - x);
-                means(&errors.collect::<Vec<f32>>(), sizes.inputs, &rows)
+                let mut errors = fake_quantizers[0].round(values.a);
+                let pairs = errors.iter_mut().zip(values.a);
+                pairs.for_each(|(error, x)| *error -= x);
+                means(&errors, sizes.inputs, &rows)
             }
             _ => Vec::new(),
         };
@@ -76,12 +75,13 @@ impl RoundedActivation {
         let quantizer = self.plan.quantizer(self.side, 1, 1);
         let mut effects = vec![0.0; gradients.len()];
         for (group, start) in rows(&quantizer) {
-            let fake_quantizer = &self.fake_quantizers[group];
-            for input in 0..quantizer.k {
-                let at = start + input * quantizer.source.column as usize;
-                let x = values[at];
+            let at = |input: usize| start + input * quantizer.source.column as usize;
+            let row: Vec<f32> = (0..quantizer.k).map(|input| values[at(input)]).collect();
+            let rounded = self.fake_quantizers[group].round(&row);
+            for (input, (x, rounded)) in row.into_iter().zip(rounded).enumerate() {
+                let at = at(input);
                 let mean = self.means.get(input).copied().unwrap_or(0.0);
-                let error = f64::from(fake_quantizer.value(x) - x) - mean;
+                let error = f64::from(rounded - x) - mean;
                 for (effect, gradients) in effects.iter_mut().zip(gradients) {
                     *effect += error * f64::from(gradients[at]);
                 }
@@ -105,7 +105,7 @@ impl RoundedWeights {
         };
         let is_single = sizes.rows == 1;
         let rows = row_weights(values.out_fisher, sizes.outputs, is_single);
-        let inputs = Inputs::of(values.a, sizes.inputs, &rows, |x| x);
+        let inputs = Inputs::of(values.a, values.a.to_vec(), sizes.inputs, &rows);
         let errors = plans.par_iter().map(|plan| {
             let rounded = round_weight(linear.weight, &sizes, &plan.b, &inputs);
             let group_len = linear.weight.len() / rounded.scales.len();
@@ -237,7 +237,10 @@ mod tests {
             }
             for plan in &plans {
                 let rounded = RoundedActivation::fit(plan, Side::A, &site_values, true, corrects);
-                let value = |x: f64| f64::from(rounded.fake_quantizers[0].value(x as f32));
+                let value = |x: f64| {
+                    let rounded = rounded.fake_quantizers[0].round(&[x as f32]);
+                    f64::from(rounded[0])
+                };
                 let (out, at_a) = product(&|row, input| value(x(row, input)) - x(row, input), &w);
                 let expected = effect(&|row, output| out[row * OUTPUTS + output], corrects);
                 let found = rounded.effects(&a, &[&at_a])[0];

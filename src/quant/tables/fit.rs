@@ -277,9 +277,8 @@ mod tests {
             granularity: Granularity::Tensor,
         };
         let fake_quantizer = FakeQuantizer::new(&scheme, fitted.scale, fitted.table.as_ref());
-        let errors = values
-            .iter()
-            .map(|&x| f64::from(fake_quantizer.value(x) - x).powi(2));
+        let pairs = values.iter().zip(fake_quantizer.round(values));
+        let errors = pairs.map(|(x, rounded)| f64::from(rounded - x).powi(2));
         errors.sum::<f64>() / values.len() as f64
     }
 

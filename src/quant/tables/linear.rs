@@ -21,14 +21,8 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Takes `values` `[rows, inputs]` and what `round` makes of them, with the weights of the rows, which add up to 1.
-    pub fn of(
-        values: &[f32],
-        inputs: usize,
-        rows: &[f64],
-        round: impl Fn(f32) -> f32 + Sync,
-    ) -> Self {
-        let rounded: Vec<f32> = values.par_iter().map(|&x| round(x)).collect();
+    /// Takes `values` `[rows, inputs]` and what they are `rounded` to, with the weights of the rows, which add up to 1.
+    pub fn of(values: &[f32], rounded: Vec<f32>, inputs: usize, rows: &[f64]) -> Self {
         let (means, rounded_means) = (means(values, inputs, rows), means(&rounded, inputs, rows));
         let mut centred = rounded;
         centred
@@ -121,8 +115,8 @@ mod tests {
         let weights: Vec<f64> = (0..rows).map(|row| 1.0 + (row % 3) as f64).collect();
         let total: f64 = weights.iter().sum();
         let weights: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
-        let quarters = |x: f32| (x * 4.0).round_ties_even() / 4.0;
-        let found = Inputs::of(&values, inputs, &weights, quarters);
+        let quarters = values.iter().map(|x| (x * 4.0).round_ties_even() / 4.0);
+        let found = Inputs::of(&values, quarters.collect(), inputs, &weights);
         let value = |row: usize, input: usize| f64::from(values[row * inputs + input]);
         let rounded = |row, input| (value(row, input) * 4.0).round_ties_even() / 4.0;
         let mean = |of: &dyn Fn(usize) -> f64| -> f64 {

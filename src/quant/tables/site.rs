@@ -107,7 +107,12 @@ fn quantize_linear(
     let rows = row_weights(values.out_fisher, sizes.outputs, is_single);
     let a = fit_activation(plan, Side::A, values, linear.bias.is_some(), rows.len());
     let fake_quantizer = FakeQuantizer::new(&plan.a, a.scales[0], a.tables.first());
-    let inputs = Inputs::of(values.a, sizes.inputs, &rows, |x| fake_quantizer.value(x));
+    let inputs = Inputs::of(
+        values.a,
+        fake_quantizer.round(values.a),
+        sizes.inputs,
+        &rows,
+    );
     let rounded = round_weight(linear.weight, sizes, &plan.b, &inputs);
     let offset = a
         .tables
