@@ -4,9 +4,9 @@ use super::WORKGROUP;
 use super::catalogue::{Case, Mistake, case};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
-use multiversion::multiversion;
-use multiversion::target::target_cfg_f;
 use rayon::prelude::*;
+use rten_simd::ops::NumOps;
+use rten_simd::{Isa, SimdOp};
 
 pub(crate) static SHADER: Shader = Shader {
     name: "peak_f32",
@@ -58,10 +58,11 @@ pub fn peak_f32(commands: &mut Commands, what: &PeakF32, out: &Buffer<f32>) {
     match commands.device() {
         Device::Cpu(_) => out
             .host_slice_mut()
-            .par_chunks_mut(LANES)
+            .par_chunks_mut(PER_TASK)
             .enumerate()
-            .for_each(|(index, out)| {
-                out.copy_from_slice(&chains(index * LANES, what)[..out.len()])
+            .for_each(|(task, sums)| {
+                let first = task * PER_TASK;
+                Chains { first, what, sums }.dispatch();
             }),
         Device::Gpu(_) => {
             let parameters = Parameters {
@@ -81,37 +82,48 @@ pub fn peak_f32(commands: &mut Commands, what: &PeakF32, out: &Buffer<f32>) {
     }
 }
 
-/// Counts the invocations that the CPU version computes side by side, one in each lane of a vector register.
-const LANES: usize = 8;
+/// Counts the invocations that one task of the CPU version computes.
+const PER_TASK: usize = 128;
+/// Limits the lanes of a vector.
+const LANES: usize = 16;
 
-/// Computes the sums of the invocations from `first` on. Compiled for each instruction set, because a ceiling is no
-/// ceiling without the machine's widest.
-#[multiversion(targets = "simd")]
-fn chains(first: usize, what: &PeakF32) -> [f32; LANES] {
-    let PeakF32 {
-        rounds,
-        factor,
-        term,
-    } = *what;
-    let mut x = [[0.0f32; LANES]; CHAINS];
-    for (chain, x) in x.iter_mut().enumerate() {
-        for (lane, x) in x.iter_mut().enumerate() {
-            *x = ((first + lane) % 16 + chain) as f32;
-        }
-    }
-    for _ in 0..rounds * STEPS {
-        for x in &mut x {
-            for x in x {
-                // Without the instruction, a fused multiply-add is a slow call.
-                *x = if target_cfg_f!(any(target_feature = "fma", target_arch = "aarch64")) {
-                    x.mul_add(factor, term)
-                } else {
-                    *x * factor + term
-                };
+/// Computes the sums of the invocations from `first` on, one in each lane of a vector. A library knows the machine's widest
+/// vectors; a ceiling is no ceiling without them.
+struct Chains<'a> {
+    first: usize,
+    what: &'a PeakF32,
+    sums: &'a mut [f32],
+}
+
+impl SimdOp for Chains<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let (factor, term) = (ops.splat(self.what.factor), ops.splat(self.what.term));
+        for (part, sums) in self.sums.chunks_mut(ops.len()).enumerate() {
+            let first = self.first + part * ops.len();
+            let start: [f32; LANES] = std::array::from_fn(|lane| ((first + lane) % 16) as f32);
+            let start = ops.load(&start);
+            let mut x = [start; CHAINS];
+            for (chain, x) in x.iter_mut().enumerate() {
+                *x = ops.add(*x, ops.splat(chain as f32));
             }
+            for _ in 0..self.what.rounds * STEPS {
+                for x in &mut x {
+                    *x = ops.mul_add(*x, factor, term);
+                }
+            }
+            let [mut sum, rest @ ..] = x;
+            for x in rest {
+                sum = ops.add(sum, x);
+            }
+            let mut lanes = [0.0; LANES];
+            ops.store(sum, &mut lanes);
+            sums.copy_from_slice(&lanes[..sums.len()]);
         }
     }
-    std::array::from_fn(|lane| x.iter().map(|x| x[lane]).sum())
 }
 
 /// Describes a mistake in the shader that the cases find.
