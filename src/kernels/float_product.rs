@@ -6,13 +6,17 @@ pub(super) use cases::{MISTAKE, cases};
 pub(super) use timed::TIMED;
 
 use super::WORKGROUP;
+use super::apart::{write_apart, write_each};
 use super::geometry::{Product, View};
 use super::pack_quads::{PackQuads, pack_quads};
 use super::strategy;
 use crate::device::{Binding, Buffer, Commands, Device, Shader, Strategy};
 use bytemuck::{Pod, Zeroable};
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
+use rayon::prelude::*;
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
+use rten_tensor::NdTensorView;
+use std::cell::Cell;
+use std::ops::Range;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "float_product",
@@ -182,52 +186,78 @@ fn halves(product: Product) -> Option<[Product; 2]> {
     (half < product.m).then(|| [first([1, 1], half), rest([0, 0], half)])
 }
 
-/// Computes the product by a library, matrix by matrix: this is the oracle.
-fn cpu(product: &Product, a: &[f32], b: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-    let mut result = vec![0.0; product.m * product.n];
-    for outer in 0..product.batch[0] {
-        for inner in 0..product.batch[1] {
-            dense(
-                matrix(&product.a, [outer, inner], [product.m, product.k], a),
-                matrix(&product.b, [outer, inner], [product.k, product.n], b),
-                &mut result,
-            );
-            for (row, values) in result.chunks_exact(product.n).enumerate() {
-                for (column, value) in values.iter().enumerate() {
-                    out[product.out.at([outer, inner], row, column)] =
-                        value + bias.map_or(0.0, |bias| bias[column]);
-                }
-            }
-        }
-    }
+/// Limits the rows that one task of the CPU version multiplies.
+const BLOCK_ROWS: usize = 128;
+
+thread_local! {
+    /// Memory that one block after the other uses.
+    static VALUES: Cell<Vec<f32>> = Cell::default();
 }
 
-/// Shows one matrix of a batch to the library.
+/// Computes the product by a library, block by block of rows: this is the oracle.
+pub(super) fn cpu(product: &Product, a: &[f32], b: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    let library = GemmExecutor::<f32, f32, f32>::default();
+    let &Product { batch, m, n, k, .. } = product;
+    let problems = (0..product.problems()).map(|problem| [problem / batch[1], problem % batch[1]]);
+    let problems: Vec<[usize; 2]> = problems.collect();
+    let right: Vec<PackedBMatrix<f32>> = problems
+        .par_iter()
+        .map(|&problem| library.prepack_b(matrix(&product.b, problem, 0, [k, n], b)))
+        .collect();
+    let share = (problems.len() * m).div_ceil(2 * rayon::current_num_threads());
+    let rows = m.div_ceil(m.div_ceil(share.clamp(1, BLOCK_ROWS)));
+    let blocks = problems.iter().zip(&right).flat_map(|(&problem, right)| {
+        let firsts = (0..m).step_by(rows);
+        firsts.map(move |first| (problem, right, first..(first + rows).min(m)))
+    });
+    let step = product.out.column as usize;
+    type Block<'a> = ([usize; 2], &'a PackedBMatrix<f32>, Range<usize>);
+    write_apart(
+        blocks.collect(),
+        &[
+            // Each block on its own, or those of all heads, which may lie side by side in a row.
+            &|(problem, _, rows): &Block| [problem[0], problem[1], rows.start],
+            &|(problem, _, rows): &Block| [problem[0], 0, rows.start],
+            &|_| [0; 3],
+        ],
+        |(problem, _, rows)| {
+            let last = product.out.at(*problem, rows.end - 1, n - 1);
+            product.out.at(*problem, rows.start, 0)..last + 1
+        },
+        |(problem, right, rows), start, out| {
+            let mut values = VALUES.take();
+            values.resize(rows.len() * n, 0.0);
+            let left = matrix(&product.a, *problem, rows.start, [rows.len(), k], a);
+            let (left, right) = (GemmInputA::Unpacked(left), GemmInputB::Packed(right));
+            library
+                .gemm(&mut values, left, right, GemmOptions::default())
+                .expect("the operands' shapes are those of the product");
+            for (values, row) in values.chunks_exact_mut(n).zip(rows.clone()) {
+                if let Some(bias) = bias {
+                    let pairs = values.iter_mut().zip(bias);
+                    pairs.for_each(|(value, bias)| *value += bias);
+                }
+                write_each(
+                    values,
+                    &mut out[product.out.at(*problem, row, 0) - start..],
+                    step,
+                );
+            }
+            VALUES.set(values);
+        },
+        out,
+    );
+}
+
+/// Shows rows of one matrix of a batch, from `first` on, to the library.
 fn matrix<'a>(
     view: &View,
     batch: [usize; 2],
+    first: usize,
     shape: [usize; 2],
     data: &'a [f32],
-) -> ArrayView2<'a, f32> {
-    let shape = (shape[0], shape[1]).strides((view.row as usize, view.column as usize));
-    ArrayView2::from_shape(shape, &data[view.matrix(batch[0], batch[1])..])
+) -> NdTensorView<'a, f32, 2> {
+    let strides = [view.row as usize, view.column as usize];
+    NdTensorView::from_data_with_strides(shape, &data[view.at(batch, first, 0)..], strides)
         .expect("a product's views lie within its buffers")
-}
-
-/// Computes `out[m, n] = a[m, k] · b[k, n]` by the library, rows shared out over the cores.
-pub(super) fn dense(a: ArrayView2<f32>, b: ArrayView2<f32>, out: &mut [f32]) {
-    use rayon::prelude::*;
-    let (rows, columns) = (a.nrows(), b.ncols());
-    // One share per core; a share too small to keep a core busy costs more to hand out than it saves.
-    let share = rows.div_ceil(rayon::current_num_threads()).max(64);
-    out[..rows * columns]
-        .par_chunks_mut(share * columns)
-        .enumerate()
-        .for_each(|(index, out)| {
-            let first = index * share;
-            let a = a.slice(ndarray::s![first..(first + share).min(rows), ..]);
-            let mut out = ArrayViewMut2::from_shape((a.nrows(), columns), out)
-                .expect("a share holds whole rows");
-            general_mat_mul(1.0, &a, &b, 0.0, &mut out);
-        });
 }

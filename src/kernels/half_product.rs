@@ -2,15 +2,14 @@
 
 use super::WORKGROUP;
 use super::catalogue::{Amount, Case, Exercise, Mistake, NetworkProduct, Timed, Variant, case};
+use super::float_product;
 use super::float_product::cases::{Operands, shapes};
-use super::float_product::dense;
 use super::geometry::{Product, View};
 use super::to_half::{ToHalf, to_half};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ndarray::ArrayView2;
 
 pub(crate) static SHADER: Shader = Shader {
     name: "half_product",
@@ -96,33 +95,15 @@ pub fn half_product(
     }
 }
 
-/// Computes a library's f32 product of the same values, which f32 holds exactly: this is the oracle.
+/// Computes the f32 product of the same values, which f32 holds exactly: this is the oracle.
 fn cpu(product: &Product, a: &[f16], b: &[f16], bias: Option<&[f32]>, out: &mut [f32]) {
-    let (left, right) = (ToHalf::left(product), ToHalf::right(product));
-    let (a, b) = (a.to_f32_vec(), b.to_f32_vec());
-    let mut result = vec![0.0; product.m * product.n];
-    for problem in 0..product.problems() {
-        dense(
-            matrix(&left, problem, &a),
-            matrix(&right, problem, &b),
-            &mut result,
-        );
-        let batch = [problem / product.batch[1], problem % product.batch[1]];
-        for (row, values) in result.chunks_exact(product.n).enumerate() {
-            for (column, value) in values.iter().enumerate() {
-                out[product.out.at(batch, row, column)] =
-                    value + bias.map_or(0.0, |bias| bias[column]);
-            }
-        }
-    }
-}
-
-/// Shows one matrix of a batch to the library.
-fn matrix<'a>(what: &ToHalf, problem: usize, data: &'a [f32]) -> ArrayView2<'a, f32> {
-    let [rows, columns] = what.padded();
-    ArrayView2::from_shape((rows, columns), &data[problem * rows * columns..])
-        .expect("an operand holds all matrices")
-        .slice_move(ndarray::s![..what.rows, ..what.columns])
+    let [left, right] = [ToHalf::left(product), ToHalf::right(product)].map(|it| it.rounded());
+    let product = Product {
+        a: left,
+        b: right,
+        ..*product
+    };
+    float_product::cpu(&product, &a.to_f32_vec(), &b.to_f32_vec(), bias, out);
 }
 
 /// Describes how the kernel is timed.

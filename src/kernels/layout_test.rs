@@ -25,7 +25,8 @@ macro_rules! uniform {
 pub(super) use uniform;
 
 /// Lists the files of this folder that are no kernels.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 13] = [
+    "apart",
     "exponential",
     "geometry",
     "layout_test",

@@ -6,6 +6,7 @@
 
 mod add;
 mod add_squares;
+mod apart;
 mod average;
 pub mod catalogue;
 mod cosine;

@@ -61,6 +61,13 @@ impl ToHalf {
         [self.rows, self.columns].map(|side| side.next_multiple_of(BLOCK))
     }
 
+    /// Says where the result lies.
+    pub(super) fn rounded(&self) -> View {
+        let [rows, columns] = self.padded();
+        let matrix = rows * columns;
+        View::new(0, [self.batch[1] * matrix, matrix], columns, 1)
+    }
+
     fn values(&self) -> usize {
         self.batch[0] * self.batch[1] * self.rows * self.columns
     }

@@ -2,6 +2,7 @@
 
 use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine};
 use crate::format::{ProductRule, half_range};
+use crate::kernels::apart::{write_apart, write_each};
 use crate::kernels::gelu;
 use crate::kernels::quantize::{fill_rows, padded};
 use crate::kernels::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
@@ -582,58 +583,6 @@ fn change_each(values: &mut [f32], others: &[f32], step: usize, change: impl Fn(
         let pairs = values.iter_mut().zip(others.iter().step_by(step));
         pairs.for_each(|(value, &other)| change(value, other));
     }
-}
-
-/// Writes a row's values `step` apart.
-fn write_each(values: &[f32], out: &mut [f32], step: usize) {
-    if step == 1 {
-        out[..values.len()].copy_from_slice(values);
-    } else {
-        let places = out.iter_mut().step_by(step);
-        places
-            .zip(values)
-            .for_each(|(place, value)| *place = *value);
-    }
-}
-
-/// Runs `write` on every item with the slice of `out` that it may write to and the slice's place: side by side for those
-/// whose spans lie apart, one after another for those that have the same key. The keys are tried in turn.
-fn write_apart<I: Sync + Send, K: Ord, T: Send>(
-    mut items: Vec<I>,
-    keys: &[&dyn Fn(&I) -> K],
-    span: impl Fn(&I) -> Range<usize>,
-    write: impl Fn(&I, usize, &mut [T]) + Sync,
-    out: &mut [T],
-) {
-    for key in keys {
-        items.sort_by_key(key);
-        let mut groups: Vec<(Range<usize>, &[I])> = items
-            .chunk_by(|a, b| key(a) == key(b))
-            .map(|group| {
-                let spans = group.iter().map(&span);
-                let span = spans.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
-                (span.expect("no group is empty"), group)
-            })
-            .collect();
-        groups.sort_by_key(|(span, _)| span.start);
-        if groups.is_sorted_by(|(a, _), (b, _)| a.end <= b.start) {
-            let mut rest = (0, out);
-            let tasks: Vec<_> = groups
-                .into_iter()
-                .map(|(span, group)| {
-                    let (at, slice) = std::mem::take(&mut rest);
-                    let (slice, after) = slice[span.start - at..].split_at_mut(span.len());
-                    rest = (span.end, after);
-                    (span.start, slice, group)
-                })
-                .collect();
-            tasks.into_par_iter().for_each(|(start, slice, group)| {
-                group.iter().for_each(|item| write(item, start, slice));
-            });
-            return;
-        }
-    }
-    unreachable!("the last key puts together whatever lies between other items' places");
 }
 
 #[cfg(test)]
