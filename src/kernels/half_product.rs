@@ -97,7 +97,7 @@ pub fn half_product(
 
 /// Computes the f32 product of the same values, which f32 holds exactly: this is the oracle.
 fn cpu(product: &Product, a: &[f16], b: &[f16], bias: Option<&[f32]>, out: &mut [f32]) {
-    let [left, right] = [ToHalf::left(product), ToHalf::right(product)].map(|it| it.rounded());
+    let [left, right] = [ToHalf::left(product), ToHalf::right(product)].map(|it| it.result());
     let product = Product {
         a: left,
         b: right,

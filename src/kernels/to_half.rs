@@ -62,7 +62,7 @@ impl ToHalf {
     }
 
     /// Says where the result lies.
-    pub(super) fn rounded(&self) -> View {
+    pub(super) fn result(&self) -> View {
         let [rows, columns] = self.padded();
         let matrix = rows * columns;
         View::new(0, [self.batch[1] * matrix, matrix], columns, 1)
