@@ -1,5 +1,7 @@
 //! Weights of few bits, stored in little more than that and unpacked as an integer product reads them.
 
+use std::borrow::Cow;
+
 /// Says in how many bits a code of the right operand is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
@@ -78,7 +80,10 @@ impl Width {
     }
 
     /// Unpacks the stored words to words of 8-bit lanes, `[word][columns]`.
-    pub(super) fn unpack(self, stored: &[u32], words: usize, columns: usize) -> Vec<u32> {
+    pub(super) fn unpack(self, stored: &[u32], words: usize, columns: usize) -> Cow<'_, [u32]> {
+        if self.spare() == 0 {
+            return Cow::Borrowed(&stored[..words * columns]);
+        }
         let [lanes, per_group] = self.group();
         let upper = EVERY_LANE * ((0xff << self.bits()) & 0xff);
         let row = |at: usize| &stored[at * columns..][..columns];
@@ -99,7 +104,7 @@ impl Width {
                 u32::from_le_bytes(lanes.map(|lane| (lane as i8 >> self.spare()) as u8))
             }));
         }
-        unpacked
+        Cow::Owned(unpacked)
     }
 }
 
