@@ -200,6 +200,7 @@ pub(super) fn cpu(product: &Product, a: &[f32], b: &[f32], bias: Option<&[f32]>,
     let &Product { batch, m, n, k, .. } = product;
     let problems = (0..product.problems()).map(|problem| [problem / batch[1], problem % batch[1]]);
     let problems: Vec<[usize; 2]> = problems.collect();
+    // Without packing, the library would sum a single row in another order than that row among others.
     let right: Vec<PackedBMatrix<f32>> = problems
         .par_iter()
         .map(|&problem| library.prepack_b(matrix(&product.b, problem, 0, [k, n], b)))
@@ -260,4 +261,33 @@ fn matrix<'a>(
     let strides = [view.row as usize, view.column as usize];
     NdTensorView::from_data_with_strides(shape, &data[view.at(batch, first, 0)..], strides)
         .expect("a product's views lie within its buffers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_alone_has_the_same_bits_as_among_others() {
+        let (rows, inputs, outputs) = (131, 1100, 37);
+        let values = |seed: usize, count: usize| -> Vec<f32> {
+            let value = |at: usize| ((at + seed) * 7919 % 1009) as f32 / 500.0 - 1.0;
+            (0..count).map(value).collect()
+        };
+        let (a, weight) = (values(1, rows * inputs), values(2, outputs * inputs));
+        let product = |rows, a: &[f32]| {
+            let mut out = vec![0.0; rows * outputs];
+            cpu(
+                &Product::linear(rows, inputs, outputs),
+                a,
+                &weight,
+                None,
+                &mut out,
+            );
+            out
+        };
+        let together = product(rows, &a);
+        let alone = a.chunks_exact(inputs).flat_map(|row| product(1, row));
+        assert!(alone.eq(together));
+    }
 }
