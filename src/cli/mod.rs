@@ -49,6 +49,7 @@ use clap_verbosity_flag::Verbosity;
 use error::{Error, INTERRUPTED, Result};
 use logging::Notices;
 use options::{ImageSizeOptions, PreprocessingOptions};
+use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 use source::ModelSource;
 use std::io::{ErrorKind, Write};
@@ -95,7 +96,11 @@ pub fn run() -> ExitCode {
         logging::tell_interrupted(notice);
         INTERRUPTED
     });
-    match parse().and_then(Command::run) {
+    let carried_out = parse().and_then(|command| {
+        start_threads()?;
+        command.run()
+    });
+    match carried_out {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !matches!(error, Error::Library(crate::error::Error::BrokenPipe)) {
@@ -124,6 +129,17 @@ fn parse() -> Result<Command> {
     });
     logging::set_up(&cli.verbosity);
     Ok(cli.command)
+}
+
+/// Starts the threads that the CPU's kernels divide their work among. This one is one of them: else it would have to be
+/// woken up after each kernel.
+fn start_threads() -> Result<()> {
+    let threads = ThreadPoolBuilder::new().use_current_thread();
+    let started = threads.build_global();
+    started.map_err(|error| {
+        let problem = format!("its threads can't be started: {error}");
+        crate::error::Error::device("cpu", problem).into()
+    })
 }
 
 impl Command {
