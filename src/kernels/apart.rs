@@ -54,3 +54,26 @@ pub(super) fn write_apart<I: Sync + Send, K: Ord, T: Send>(
     }
     unreachable!("the last key puts together whatever lies between other items' places");
 }
+
+/// Takes slices of `out` at the places of each item, in their order; all of them lie apart.
+pub(super) fn take_apart<T>(
+    items: impl Iterator<Item: Iterator<Item = Range<usize>>>,
+    out: &mut [T],
+) -> Vec<Vec<&mut [T]>> {
+    let mut taken = Vec::new();
+    let mut places = Vec::new();
+    for (item, ranges) in items.enumerate() {
+        let before = places.len();
+        places.extend(ranges.map(|range| (range.start, range.len(), item)));
+        taken.push(Vec::with_capacity(places.len() - before));
+    }
+    places.sort_unstable();
+    let mut rest = (0, out);
+    for (start, len, item) in places {
+        let (at, slice) = std::mem::take(&mut rest);
+        let (slice, after) = slice[start - at..].split_at_mut(len);
+        rest = (start + len, after);
+        taken[item].push(slice);
+    }
+    taken
+}

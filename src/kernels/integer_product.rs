@@ -6,6 +6,8 @@
 
 pub(super) mod cases;
 mod cpu;
+mod dots;
+mod library;
 mod timed;
 pub(super) use cases::{MISTAKE, cases};
 pub(super) use timed::TIMED;

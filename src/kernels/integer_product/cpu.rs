@@ -1,142 +1,144 @@
-//! The CPU version: a library multiplies the codes as 8-bit integers, and rows of its sums become what is asked for.
+//! The CPU version: blocks of rows are multiplied side by side, and the values of each become what is asked for.
 
+use super::dots;
+use super::library;
 use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine};
 use crate::format::{ProductRule, half_range};
-use crate::kernels::apart::{write_apart, write_each};
+use crate::kernels::apart::{take_apart, write_apart, write_each};
 use crate::kernels::gelu;
 use crate::kernels::quantize::{fill_rows, padded};
 use crate::kernels::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
-use crate::kernels::width::{EVERY_LANE, Width};
-use crate::kernels::word_order::{WORDS_AT_ONCE, read_rows};
+use crate::kernels::width::Width;
+use crate::kernels::word_order::write_rows;
 use multiversion::multiversion;
 use rayon::prelude::*;
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
-use rten_tensor::NdTensorView;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Limits the rows of one block: enough for the library's product, few enough that the cores share the work and what is
-/// made of them stays near.
+/// Limits the rows of one block: enough for each word of the right operand, few enough that the cores share the work and what
+/// is made of them stays near.
 const BLOCK_ROWS: usize = 128;
 /// Limits the rows of one block from below, where there are few for each core.
 const FEWEST_BLOCK_ROWS: usize = 32;
-/// Divides the rows of one block: what the library multiplies at once has so many rows, or fewer.
+/// Divides the rows of one block: so many are multiplied at once, or fewer.
 const TILE_ROWS: usize = 8;
-/// Multiplies unsigned bytes by signed ones, exactly.
-type Library = GemmExecutor<u8, i8, i32>;
 
-/// Says how codes of a left operand become the library's unsigned bytes.
-#[derive(Clone, Copy)]
-enum Parts {
-    /// Signed codes, 128 added.
-    Whole,
-    /// The two halves of those, 128 at most. Some instruction sets add pairs of products in 16 bits, for which whole
-    /// codes are too large.
-    Halves,
-    /// A twin's R1 codes, zero where a code is in R2, and its R2 codes.
-    Ranges,
+/// Multiplies by one matrix of a right operand, `[4 · words, n]`, whose codes it holds in an order of its own.
+pub(super) trait RightMatrix: Send + Sync {
+    /// Returns the rows and columns.
+    fn shape(&self) -> [usize; 2];
+
+    /// Computes the values of some rows, `[row][n]`, rows `stride` apart.
+    fn multiply(&self, left: &LeftRows, finish: &Finish, values: &mut [f32], stride: usize);
 }
 
-impl Parts {
-    fn of(product: &IntegerProduct, library: &Library) -> Self {
-        match product.a_format.rule() {
-            ProductRule::Ranges { .. } => Self::Ranges,
-            ProductRule::Signed if library.may_saturate() => Self::Halves,
-            ProductRule::Signed => Self::Whole,
+/// Holds rows of a left operand.
+pub(super) struct LeftRows<'a> {
+    /// One matrix of codes, `[word][padded_rows]`.
+    pub codes: &'a [u32],
+    pub padded_rows: usize,
+    /// Which rows are asked for.
+    pub rows: Range<usize>,
+    /// How a lane is read.
+    pub rule: ProductRule,
+}
+
+/// Says what becomes of sums, besides how a twin's two are combined.
+pub(super) struct Finish<'a> {
+    /// By how much a twin's sum of R2 is shifted left.
+    pub shift: u32,
+    /// `[n]`
+    pub scales: &'a [f32],
+    /// `[n]`
+    pub biases: Option<&'a [f32]>,
+}
+
+/// Holds the sums of a row, of some columns.
+pub(super) enum RowSums<'a> {
+    /// Of codes that had 128 added.
+    Signed {
+        sums: &'a [i32],
+        /// Of the right operand's codes.
+        column_sums: &'a [i32],
+    },
+    /// Of a twin's ranges.
+    Ranges {
+        r1_sign: i32,
+        r1: &'a [i32],
+        r2: &'a [i32],
+    },
+}
+
+impl Finish<'_> {
+    /// Computes the values of a row from `first_column` on; inlined where it is compiled for the instruction set.
+    #[inline(always)]
+    pub(super) fn row(&self, first_column: usize, sums: RowSums, values: &mut [f32]) {
+        match sums {
+            RowSums::Signed { sums, column_sums } => {
+                // With `MAX_K` of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
+                let exact = sums.iter().zip(column_sums);
+                let exact = exact.map(|(sum, column_sum)| (sum - 128 * column_sum) as f32);
+                self.scale(first_column, exact, values);
+            }
+            RowSums::Ranges { r1_sign, r1, r2 } => {
+                let exact = r1.iter().zip(r2);
+                let exact = exact.map(|(r1, r2)| combine(r1_sign * r1, *r2, self.shift));
+                self.scale(first_column, exact, values);
+            }
         }
     }
 
-    /// Takes the codes of some rows apart, `[row][word]` for each part.
-    fn split(
-        self,
-        codes: &[u32],
-        padded_rows: usize,
-        rows: &Range<usize>,
-        parts: &mut [Vec<u32>; 2],
-    ) {
-        let [first, second] = parts;
-        match self {
-            Self::Whole => read_rows(codes, padded_rows, rows, shifted, first),
-            Self::Halves => {
-                read_rows(codes, padded_rows, rows, lower_half, first);
-                read_rows(codes, padded_rows, rows, upper_half, second);
-            }
-            Self::Ranges => {
-                read_rows(codes, padded_rows, rows, r1, first);
-                read_rows(codes, padded_rows, rows, r2, second);
+    #[inline(always)]
+    fn scale(&self, first_column: usize, exact: impl Iterator<Item = f32>, values: &mut [f32]) {
+        let scaled = exact.zip(&self.scales[first_column..]);
+        let scaled = scaled.map(|(exact, scale)| exact * scale);
+        let values = values.iter_mut();
+        match self.biases {
+            None => values
+                .zip(scaled)
+                .for_each(|(value, scaled)| *value = scaled),
+            Some(biases) => {
+                let biased = scaled.zip(&biases[first_column..]);
+                let biased = biased.map(|(scaled, bias)| scaled + bias);
+                values
+                    .zip(biased)
+                    .for_each(|(value, biased)| *value = biased);
             }
         }
     }
 }
 
-fn shifted(lanes: u32) -> u32 {
-    lanes ^ (0x80 * EVERY_LANE)
-}
-
-fn lower_half(lanes: u32) -> u32 {
-    shifted(lanes) >> 1 & (0x7f * EVERY_LANE)
-}
-
-fn upper_half(lanes: u32) -> u32 {
-    lower_half(lanes) + (lanes & EVERY_LANE)
-}
-
-fn r1(lanes: u32) -> u32 {
-    lanes & !in_r2(lanes) & (0x7f * EVERY_LANE)
-}
-
-fn r2(lanes: u32) -> u32 {
-    lanes & in_r2(lanes)
-}
-
-/// Masks the magnitudes of a twin's codes that are in R2.
-fn in_r2(lanes: u32) -> u32 {
-    (lanes >> 7 & EVERY_LANE) * 0x7f
-}
-
-/// Holds a product's operands as the library takes them.
+/// Holds a product and its operands.
 struct Problem<'a> {
     product: &'a IntegerProduct,
     operands: &'a Operands<'a>,
-    library: Library,
-    parts: Parts,
     scales: &'a [f32],
     /// Factors and biases of the columns.
     affine: Option<(Vec<f32>, Vec<f32>)>,
     a: &'a [u32],
-    b: &'a [RightMatrix],
+    b: &'a [Box<dyn RightMatrix>],
 }
 
-/// Holds a right operand's codes as the library wants them.
+/// Holds a right operand in the order that it is multiplied in.
 struct RightOperand {
     width: Width,
     /// `[job or 1][problem]`
-    matrices: Vec<RightMatrix>,
-}
-
-/// Holds one matrix of a right operand, `[4 · words, n]`.
-struct RightMatrix {
-    packed: PackedBMatrix<i8>,
-    /// The sum of each column's codes.
-    sums: Vec<i32>,
+    matrices: Vec<Box<dyn RightMatrix>>,
 }
 
 impl RightOperand {
-    /// Brings the codes of `product`'s right operand into the library's order.
-    fn new(product: &IntegerProduct, library: &Library, stored: &[u32]) -> Self {
+    /// Brings the codes of `product`'s right operand into that order: of the processor's instruction where it has one.
+    fn new(product: &IntegerProduct, stored: &[u32]) -> Self {
         let (width, words, columns) = (product.b_width, product.words(), padded(product.n));
         let stored_words = width.stored(words) * columns;
         let matrices = stored[..right_matrices(product) * stored_words]
             .par_chunks_exact(stored_words)
-            .map(|stored| {
-                let lanes = width.unpack(stored, words, columns);
-                let mut codes = Vec::new();
-                read_rows(&lanes, columns, &(0..product.n), |lanes| lanes, &mut codes);
-                let codes: &[i8] = bytemuck::cast_slice(&codes);
-                let shape = [product.n, 4 * words];
-                RightMatrix {
-                    packed: library.prepack_b(NdTensorView::from_data(shape, codes).transposed()),
-                    sums: codes.chunks_exact(4 * words).map(sum).collect(),
+            .map(|stored| -> Box<dyn RightMatrix> {
+                let codes = width.unpack(stored, words, columns);
+                if dots::are_quick() {
+                    Box::new(dots::Tiles::new(&codes, columns, product.n))
+                } else {
+                    Box::new(library::Packed::new(&codes, columns, product.n))
                 }
             })
             .collect();
@@ -145,13 +147,10 @@ impl RightOperand {
 
     /// Says whether this is the right operand of such a product.
     fn fits(&self, product: &IntegerProduct) -> bool {
-        let shape = (4 * product.words(), product.n);
+        let shape = [4 * product.words(), product.n];
         self.width == product.b_width
             && self.matrices.len() == right_matrices(product)
-            && self
-                .matrices
-                .iter()
-                .all(|it| (it.packed.rows(), it.packed.cols()) == shape)
+            && self.matrices.iter().all(|it| it.shape() == shape)
     }
 }
 
@@ -163,11 +162,11 @@ fn right_matrices(product: &IntegerProduct) -> usize {
 /// Holds memory that one block after the other uses.
 #[derive(Default)]
 struct Scratch {
-    /// `[row][word]`
-    parts: [Vec<u32>; 2],
-    /// `[row][n]`; that of the first becomes the values.
-    sums: [Vec<i32>; 2],
     column_scales: Vec<f32>,
+    /// `[row][n]`
+    values: Vec<f32>,
+    /// `[row][word]`
+    codes: Vec<u32>,
 }
 
 thread_local! {
@@ -183,10 +182,9 @@ impl<'a> Problem<'a> {
         task: impl FnOnce(&Problem) -> T,
     ) -> T {
         check_length(product);
-        let library = Library::default();
         let b = operands.b.derived(
             |b: &RightOperand| b.fits(product),
-            |stored| RightOperand::new(product, &library, stored),
+            |stored| RightOperand::new(product, stored),
         );
         let affine = operands.affine.map(|affine| {
             let affine = affine.host_slice();
@@ -196,8 +194,6 @@ impl<'a> Problem<'a> {
         task(&Problem {
             product,
             operands,
-            parts: Parts::of(product, &library),
-            library,
             scales: &operands.scales.host_slice(),
             affine,
             a: &operands.a.host_slice(),
@@ -231,40 +227,22 @@ impl<'a> Problem<'a> {
         self.product.m.div_ceil(blocks).next_multiple_of(TILE_ROWS)
     }
 
-    /// Multiplies the rows of one block and hands the values, `[row][n]`, to `visit`.
-    fn block<T>(&self, block: &Block, visit: impl FnOnce(&mut [f32]) -> T) -> T {
-        // The library may put this thread to another block while others finish its own, which then finds new memory.
-        let mut scratch = SCRATCH.take();
-        let result = visit(self.values(block, &mut scratch));
-        SCRATCH.set(scratch);
-        result
-    }
-
-    /// Multiplies the rows of one block and returns the values, `[row][n]`.
-    fn values<'s>(&self, block: &Block, scratch: &'s mut Scratch) -> &'s mut [f32] {
+    /// Multiplies the rows of one block and writes the values, `[row][n]`, rows `stride` apart; `column_scales` is memory.
+    fn multiply(
+        &self,
+        block: &Block,
+        column_scales: &mut Vec<f32>,
+        values: &mut [f32],
+        stride: usize,
+    ) {
         let product = self.product;
         let of =
             |per_job: bool| usize::from(per_job) * block.job * product.problems() + block.problem;
         let padded_rows = padded(product.m);
-        let a_words = product.words() * padded_rows;
-        let a = &self.a[of(product.a_per_job) * a_words..][..a_words];
-        let b = &self.b[of(product.b_per_job)];
-        let Scratch {
-            parts,
-            sums: [sums, other_sums],
-            column_scales,
-        } = scratch;
-        self.parts.split(a, padded_rows, &block.rows, parts);
-        let shape = [block.rows.len(), 4 * product.words()];
-        let multiply = |part: &[u32], beta, sums: &mut Vec<i32>| {
-            sums.resize(block.rows.len() * product.n, 0);
-            multiply(&self.library, part, shape, &b.packed, beta, sums);
-        };
-
+        let words = product.words() * padded_rows;
         let first_group = block.job * self.operands.groups
             + block.matrix(product)[1] * self.operands.inner_groups;
         let scales = self.scales[2 * first_group..].as_chunks::<2>().0;
-        let shift = scales[0][1] as u32;
         column_scales.resize(product.n, 0.0);
         let groups = column_scales.chunks_mut(self.operands.group_columns);
         groups
@@ -275,58 +253,45 @@ impl<'a> Problem<'a> {
             let scales = column_scales.iter_mut().zip(factors);
             scales.for_each(|(scale, factor)| *scale *= factor);
         }
+        self.b[of(product.b_per_job)].multiply(
+            &LeftRows {
+                codes: &self.a[of(product.a_per_job) * words..][..words],
+                padded_rows,
+                rows: block.rows.clone(),
+                rule: product.a_format.rule(),
+            },
+            &Finish {
+                shift: scales[0][1] as u32,
+                scales: column_scales,
+                biases: self.affine.as_ref().map(|(_, biases)| &biases[..]),
+            },
+            values,
+            stride,
+        );
+    }
 
-        let finish = |row: &mut [i32]| {
-            let values = bytemuck::cast_slice_mut(row);
-            scale(values, column_scales);
-            if let Some((_, biases)) = &self.affine {
-                add(values, biases);
-            }
-        };
-
-        multiply(&parts[0], 0, sums);
-        match product.a_format.rule() {
-            ProductRule::Signed => {
-                if let Parts::Halves = self.parts {
-                    multiply(&parts[1], 1, sums);
-                }
-                for row in sums.chunks_exact_mut(product.n) {
-                    to_floats(row, &b.sums);
-                    finish(row);
-                }
-            }
-            ProductRule::Ranges { r1_sign } => {
-                multiply(&parts[1], 0, other_sums);
-                let rows = sums.chunks_exact_mut(product.n);
-                for (row, r2) in rows.zip(other_sums.chunks_exact(product.n)) {
-                    combine_all(r1_sign, row, r2, shift);
-                    finish(row);
-                }
-            }
-        }
-        bytemuck::cast_slice_mut(sums)
+    /// Multiplies the rows of one block and hands the values, `[row][n]`, to `visit`, and memory for their codes.
+    fn block<T>(&self, block: &Block, visit: impl FnOnce(&mut [f32], &mut Vec<u32>) -> T) -> T {
+        with_scratch(|scratch| {
+            let Scratch {
+                column_scales,
+                values,
+                codes,
+            } = scratch;
+            values.resize(block.rows.len() * self.product.n, 0.0);
+            self.multiply(block, column_scales, values, self.product.n);
+            visit(values, codes)
+        })
     }
 }
 
-/// Computes `[rows][n]`: the product of a part of the codes, `[rows, k]`, with `b`, and `beta` times what `sums` held.
-fn multiply(
-    library: &Library,
-    part: &[u32],
-    shape: [usize; 2],
-    b: &PackedBMatrix<i8>,
-    beta: i32,
-    sums: &mut [i32],
-) {
-    let a = NdTensorView::from_data(shape, bytemuck::cast_slice(part));
-    // The library itself would pack the rows anew for each of its stretches of columns.
-    let a = library.prepack_a(a);
-    let options = GemmOptions {
-        beta,
-        ..GemmOptions::default()
-    };
-    library
-        .gemm(sums, GemmInputA::Packed(&a), GemmInputB::Packed(b), options)
-        .expect("the operands' shapes are those of the product");
+/// Runs `task` with what the thread's last block has left.
+fn with_scratch<T>(task: impl FnOnce(&mut Scratch) -> T) -> T {
+    // This thread may be put to another block while others finish its own, which then finds new memory.
+    let mut scratch = SCRATCH.take();
+    let result = task(&mut scratch);
+    SCRATCH.set(scratch);
+    result
 }
 
 /// Names some rows of one matrix under one job.
@@ -356,7 +321,7 @@ pub(super) fn values(
     let order = residual.and_then(|residual| residual.order);
     let order = order.map(|order| (order, order.from.host_slice()));
     let residual = residual.map(|residual| residual.values.host_slice());
-    let step = product.out.column as usize;
+    let [stride, step] = [product.out.row, product.out.column].map(|step| step as usize);
     let at = |block: &Block, row| product.out.at(block.matrix(product), row, 0);
     Problem::with(product, operands, |problem| {
         let rows = problem.block_rows();
@@ -374,8 +339,22 @@ pub(super) fn values(
             let last = first + at(block, image(block.rows.end) - 1);
             start..last + (product.n - 1) * step + 1
         };
-        let write = |block: &Block, start: usize, out: &mut [f32]| {
-            problem.block(block, |values| {
+        // Rows that stay where they are, as they nearly always do, become values in their place.
+        let in_place = |block: &Block, start: usize, out: &mut [f32]| {
+            let at = at(block, block.rows.start);
+            let out = &mut out[block.job * product.job_stride + at - start..];
+            with_scratch(|scratch| {
+                problem.multiply(block, &mut scratch.column_scales, out, stride);
+            });
+            if let Some(residual) = &residual {
+                let rows = out.chunks_mut(stride).zip(residual[at..].chunks(stride));
+                for (out, added) in rows.take(block.rows.len()) {
+                    add(&mut out[..product.n], added);
+                }
+            }
+        };
+        let elsewhere = |block: &Block, start: usize, out: &mut [f32]| {
+            problem.block(block, |values, _| {
                 let rows = values.chunks_exact_mut(product.n).zip(block.rows.clone());
                 for (values, row) in rows {
                     let row = match &order {
@@ -397,6 +376,7 @@ pub(super) fn values(
             });
         };
         let outer = |block: &Block| block.matrix(product)[0];
+        let is_in_place = order.is_none() && step == 1;
         write_apart(
             problem.blocks(rows),
             &[
@@ -406,7 +386,10 @@ pub(super) fn values(
                 &|block: &Block| [block.job, 0, 0],
             ],
             span,
-            write,
+            |block, start, out| match is_in_place {
+                true => in_place(block, start, out),
+                false => elsewhere(block, start, out),
+            },
             out,
         );
     });
@@ -422,58 +405,28 @@ pub(super) fn codes(
     let (q, encoder) = (half_range(next.bits), next.encoder.host_slice());
     let words = product.n.div_ceil(4);
     Problem::with(product, operands, |problem| {
-        let rows = problem.block_rows();
-        let blocks = problem.blocks(rows);
-        // `[block][row][word]`
-        let codes: Vec<Vec<u32>> = blocks
-            .par_iter()
-            .map(|block| {
-                let mut codes = vec![0; block.rows.len() * words];
-                problem.block(block, |values| {
-                    if let Some(form) = next.gelu {
-                        gelu::apply(form, values);
-                    }
-                    fill_rows(next.format, q, product.n, values, &encoder, &mut codes);
-                });
-                codes
-            })
-            .collect();
-        let blocks_down = product.m.div_ceil(rows);
-        let matrix = |problem| [problem / product.batch[1], problem % product.batch[1]];
-        let step = product.out.row as usize;
-        let last = |first: usize| (first + WORDS_AT_ONCE).min(words) - 1;
-        let span = |&[problem, first]: &[usize; 2]| {
-            let start = product.out.at(matrix(problem), 0, first);
-            start..product.out.at(matrix(problem), product.m - 1, last(first)) + 1
+        let blocks = problem.blocks(problem.block_rows());
+        let line = |block: &Block, word| {
+            let start = product
+                .out
+                .at(block.matrix(product), block.rows.start, word);
+            start..start + block.rows.len()
         };
-        let write = |&[problem, first]: &[usize; 2], start: usize, out: &mut [u32]| {
-            let of_problem = problem * blocks_down..(problem + 1) * blocks_down;
-            for (block, codes) in blocks[of_problem.clone()].iter().zip(&codes[of_problem]) {
-                for word in first..=last(first) {
-                    let at = product.out.at(matrix(problem), block.rows.start, word) - start;
-                    for (row, codes) in codes.chunks_exact(words).enumerate() {
-                        // The first lane is the lowest byte, which on most machines it is already.
-                        out[at + row * step] = u32::from_le(codes[word]);
-                    }
+        let lines = |block| (0..words).map(move |word| line(block, word));
+        let stretches = take_apart(blocks.iter().map(lines), out);
+        let tasks = blocks.par_iter().zip(stretches);
+        tasks.for_each(|(block, mut stretch)| {
+            problem.block(block, |values, codes| {
+                if let Some(form) = next.gelu {
+                    gelu::apply(form, values);
                 }
-            }
-        };
-        let parts = (0..product.problems()).flat_map(|problem| {
-            let firsts = (0..words).step_by(WORDS_AT_ONCE);
-            firsts.map(move |first| [problem, first])
+                // Lanes that have no value are zero.
+                codes.clear();
+                codes.resize(block.rows.len() * words, 0);
+                fill_rows(next.format, q, product.n, values, &encoder, codes);
+                write_rows(codes, &mut stretch);
+            });
         });
-        write_apart(
-            parts.collect(),
-            &[
-                // Each on its own, or those of all images, which may lie side by side in a line of words.
-                &|&[problem, first]| [problem, first],
-                &|&[problem, first]| [problem % product.batch[1], first],
-                &|_| [0, 0],
-            ],
-            span,
-            write,
-            out,
-        );
     });
 }
 
@@ -487,7 +440,7 @@ pub(super) fn error(
     let step = product.out.column as usize;
     let errors_of = |problem: &Problem, block: &Block| {
         let mut errors = vec![0.0; product.n.div_ceil(operands.group_columns)];
-        problem.block(block, |values| {
+        problem.block(block, |values, _| {
             let rows = values.chunks_exact_mut(product.n).zip(block.rows.clone());
             for (values, row) in rows {
                 let at = product.out.at(block.matrix(product), row, 0);
@@ -535,37 +488,6 @@ fn add_squares(rows: &[f32], n: usize, group_columns: usize, errors: &mut [f64])
     }
 }
 
-/// Adds up the codes of a column.
-#[multiversion(targets = "simd")]
-fn sum(codes: &[i8]) -> i32 {
-    codes.iter().map(|&code| i32::from(code)).sum()
-}
-
-/// Replaces the sums of a row by floats. Each code had 128 added, for which its column's codes are subtracted as often; with
-/// [`MAX_K`](super::MAX_K) of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
-#[multiversion(targets = "simd")]
-fn to_floats(sums: &mut [i32], column_sums: &[i32]) {
-    for (sum, column_sum) in sums.iter_mut().zip(column_sums) {
-        let exact = *sum - 128 * column_sum;
-        *sum = (exact as f32).to_bits() as i32;
-    }
-}
-
-/// Replaces the sums of R1 by floats: those of both ranges.
-#[multiversion(targets = "simd")]
-fn combine_all(r1_sign: i32, r1: &mut [i32], r2: &[i32], shift: u32) {
-    for (r1, r2) in r1.iter_mut().zip(r2) {
-        *r1 = combine(r1_sign * *r1, *r2, shift).to_bits() as i32;
-    }
-}
-
-#[multiversion(targets = "simd")]
-fn scale(values: &mut [f32], by: &[f32]) {
-    for (value, scale) in values.iter_mut().zip(by) {
-        *value *= scale;
-    }
-}
-
 #[multiversion(targets = "simd")]
 fn add(values: &mut [f32], others: &[f32]) {
     for (value, other) in values.iter_mut().zip(others) {
@@ -582,57 +504,5 @@ fn change_each(values: &mut [f32], others: &[f32], step: usize, change: impl Fn(
     } else {
         let pairs = values.iter_mut().zip(others.iter().step_by(step));
         pairs.for_each(|(value, &other)| change(value, other));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_code_is_the_sum_of_its_parts() {
-        for code in 0..=u8::MAX {
-            let lanes = u32::from_le_bytes([code, !code, 0, code]);
-            for (lane, code) in lanes.to_le_bytes().into_iter().enumerate() {
-                let [whole, lower, upper, r1, r2] = [shifted, lower_half, upper_half, r1, r2]
-                    .map(|part| part(lanes).to_le_bytes()[lane]);
-                assert_eq!(i32::from(whole) - 128, i32::from(code as i8));
-                assert_eq!(
-                    i32::from(lower) + i32::from(upper) - 2 * 64,
-                    i32::from(code as i8)
-                );
-                // Two products by -128 are the largest sum that 16 bits must hold.
-                assert!(lower.max(upper) <= 128);
-                let expected = if code < 128 {
-                    [code, 0]
-                } else {
-                    [0, code - 128]
-                };
-                assert_eq!([r1, r2], expected);
-            }
-        }
-    }
-
-    #[test]
-    fn halves_give_the_same_sums() {
-        let [rows, columns, words] = [5, 3, 9];
-        let codes: Vec<u32> = (0..padded(rows) * words)
-            .map(|word| (word as u32).wrapping_mul(0x9e37_79b9))
-            .collect();
-        let right: Vec<i8> = (0..columns * 4 * words).map(|at| (at * 37) as i8).collect();
-        let library = Library::default();
-        let right = NdTensorView::from_data([columns, 4 * words], &right[..]);
-        let right = library.prepack_b(right.transposed());
-        let [whole, halves] = [Parts::Whole, Parts::Halves].map(|kind| {
-            let mut parts = [Vec::new(), Vec::new()];
-            kind.split(&codes, padded(rows), &(0..rows), &mut parts);
-            let mut sums = vec![0; rows * columns];
-            for (part, beta) in parts.iter().filter(|part| !part.is_empty()).zip([0, 1]) {
-                let shape = [rows, 4 * words];
-                multiply(&library, part, shape, &right, beta, &mut sums);
-            }
-            sums
-        });
-        assert_eq!(whole, halves);
     }
 }

@@ -1,0 +1,359 @@
+//! Products of bytes by the processor's instruction for sums of four of them (VNNI), where it has one: a tile of rows and
+//! columns at a time, in registers, from codes in the order of words, as operands have them.
+
+use super::cpu::{self, Finish, LeftRows, RowSums};
+use crate::format::ProductRule;
+use crate::kernels::width::EVERY_LANE;
+use multiversion::multiversion;
+use multiversion::target::match_target;
+use std::cell::Cell;
+
+/// Counts the rows of a tile.
+const ROWS: usize = 8;
+/// Counts the columns of a tile.
+const COLUMNS: usize = 32;
+
+/// Holds a word of each row of a tile, its codes unsigned.
+type Left = [u32; ROWS];
+/// Holds a word of each column of a tile, its codes signed.
+type Right = [u32; COLUMNS];
+type Sums = [[i32; COLUMNS]; ROWS];
+
+/// Says whether this processor has such an instruction.
+#[multiversion(targets("x86_64+avx512f+avx512vnni", "x86_64+avx2+avxvnni"))]
+pub(super) fn are_quick() -> bool {
+    match_target! {
+        "x86_64+avx512f+avx512vnni" => true,
+        "x86_64+avx2+avxvnni" => true,
+        _ => false,
+    }
+}
+
+/// Holds one matrix of a right operand in tiles.
+pub(super) struct Tiles {
+    words: usize,
+    n: usize,
+    /// `[tile][word]`, zero beyond the last column.
+    tiles: Vec<Right>,
+    /// The sum of each column's codes, `[tile]`.
+    sums: Vec<[i32; COLUMNS]>,
+}
+
+impl Tiles {
+    /// Takes codes, `[word][padded_columns]`, of `n` columns.
+    pub(super) fn new(codes: &[u32], padded_columns: usize, n: usize) -> Self {
+        let words = codes.len() / padded_columns;
+        let tiles = n.div_ceil(COLUMNS);
+        let mut matrix = Self {
+            words,
+            n,
+            tiles: vec![[0; COLUMNS]; tiles * words],
+            sums: vec![[0; COLUMNS]; tiles],
+        };
+        for (word, line) in codes.chunks_exact(padded_columns).enumerate() {
+            for (tile, columns) in line[..n].chunks(COLUMNS).enumerate() {
+                matrix.tiles[tile * words + word][..columns.len()].copy_from_slice(columns);
+            }
+        }
+        let tiles = matrix.tiles.chunks_exact(words).zip(&mut matrix.sums);
+        tiles.for_each(|(tile, sums)| add_up(tile, sums));
+        matrix
+    }
+}
+
+/// Adds up the codes of each column of a tile.
+#[multiversion(targets = "simd")]
+fn add_up(tile: &[Right], sums: &mut [i32; COLUMNS]) {
+    for words in tile {
+        for (sum, word) in sums.iter_mut().zip(words) {
+            let codes = word.to_le_bytes().map(|code| i32::from(code as i8));
+            *sum += codes.iter().sum::<i32>();
+        }
+    }
+}
+
+/// Takes rows of codes, a `change` made to each word, as `[panel of rows][word]`.
+fn fill(left: &LeftRows, change: impl Fn(u32) -> u32, panels: &mut Vec<Left>) {
+    let words = left.codes.len() / left.padded_rows;
+    panels.resize(left.rows.len().div_ceil(ROWS) * words, [0; ROWS]);
+    for (word, line) in left.codes.chunks_exact(left.padded_rows).enumerate() {
+        let (whole, rest) = line[left.rows.clone()].as_chunks::<ROWS>();
+        for (panel, lanes) in whole.iter().enumerate() {
+            panels[panel * words + word] = lanes.map(&change);
+        }
+        if !rest.is_empty() {
+            let last = &mut panels[whole.len() * words + word];
+            last[..rest.len()].copy_from_slice(rest);
+            *last = last.map(&change);
+        }
+    }
+}
+
+/// Adds 128 to signed codes.
+pub(super) fn shifted(lanes: u32) -> u32 {
+    lanes ^ (0x80 * EVERY_LANE)
+}
+
+/// Picks a twin's codes in R1, zero where a code is in R2.
+pub(super) fn r1(lanes: u32) -> u32 {
+    lanes & !in_r2(lanes) & (0x7f * EVERY_LANE)
+}
+
+/// Picks a twin's codes in R2.
+pub(super) fn r2(lanes: u32) -> u32 {
+    lanes & in_r2(lanes)
+}
+
+/// Masks the magnitudes of a twin's codes that are in R2.
+fn in_r2(lanes: u32) -> u32 {
+    (lanes >> 7 & EVERY_LANE) * 0x7f
+}
+
+thread_local! {
+    /// What the thread's last rows have left: of their codes, or of those of each range, `[panel of rows][word]`.
+    static PARTS: Cell<[Vec<Left>; 2]> = Cell::default();
+}
+
+impl cpu::RightMatrix for Tiles {
+    fn shape(&self) -> [usize; 2] {
+        [4 * self.words, self.n]
+    }
+
+    fn multiply(&self, left: &LeftRows, finish: &Finish, values: &mut [f32], stride: usize) {
+        let mut parts = PARTS.take();
+        let [first, second] = &mut parts;
+        match left.rule {
+            ProductRule::Signed => fill(left, shifted, first),
+            ProductRule::Ranges { .. } => {
+                fill(left, r1, first);
+                fill(left, r2, second);
+            }
+        }
+        multiply(self, left, &parts, finish, values, stride);
+        PARTS.set(parts);
+    }
+}
+
+/// Multiplies the panels of some rows with each tile, and finishes the sums.
+#[multiversion(targets("x86_64+avx512f+avx512vnni", "x86_64+avx2+avxvnni"))]
+fn multiply(
+    right: &Tiles,
+    left: &LeftRows,
+    parts: &[Vec<Left>; 2],
+    finish: &Finish,
+    values: &mut [f32],
+    stride: usize,
+) {
+    let dots = |left: &[Left], right: &[Right]| -> Sums {
+        match_target! {
+            "x86_64+avx512f+avx512vnni" => avx512::dots(left, right),
+            "x86_64+avx2+avxvnni" => avx::dots(left, right),
+            _ => plain_dots(left, right),
+        }
+    };
+    let words = right.words;
+    let tiles = right.tiles.chunks_exact(words).zip(&right.sums);
+    for (tile, (right_words, column_sums)) in tiles.enumerate() {
+        let first = tile * COLUMNS;
+        let columns = first..(first + COLUMNS).min(right.n);
+        // While a tile is in the core's first cache, all rows are multiplied with it.
+        for (panel, values) in values.chunks_mut(ROWS * stride).enumerate() {
+            let of_part = |part: &[Left]| dots(&part[panel * words..][..words], right_words);
+            let [first_part, second_part] = parts;
+            let sums = of_part(first_part);
+            let ranges = match left.rule {
+                ProductRule::Signed => None,
+                ProductRule::Ranges { r1_sign } => Some((r1_sign, of_part(second_part))),
+            };
+            let rows = (left.rows.len() - panel * ROWS).min(ROWS);
+            for (row, values) in values.chunks_mut(stride).take(rows).enumerate() {
+                let sums = match &ranges {
+                    None => RowSums::Signed {
+                        sums: &sums[row],
+                        column_sums,
+                    },
+                    Some((r1_sign, r2)) => RowSums::Ranges {
+                        r1_sign: *r1_sign,
+                        r1: &sums[row],
+                        r2: &r2[row],
+                    },
+                };
+                finish.row(first, sums, &mut values[columns.clone()]);
+            }
+        }
+    }
+}
+
+/// Multiplies a panel with a tile, code by code.
+fn plain_dots(left: &[Left], right: &[Right]) -> Sums {
+    let mut sums = [[0; COLUMNS]; ROWS];
+    for (left, right) in left.iter().zip(right) {
+        for (sums, left) in sums.iter_mut().zip(left) {
+            for (sum, right) in sums.iter_mut().zip(right) {
+                let codes = left.to_le_bytes().into_iter().zip(right.to_le_bytes());
+                let products = codes.map(|(left, right)| i32::from(left) * i32::from(right as i8));
+                *sum += products.sum::<i32>();
+            }
+        }
+    }
+    sums
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{COLUMNS, Left, ROWS, Right, Sums};
+    use std::arch::x86_64::*;
+
+    const LANES: usize = size_of::<__m512i>() / size_of::<i32>();
+
+    /// Multiplies a panel with a tile, all of it at once.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn dots(left: &[Left], right: &[Right]) -> Sums {
+        let mut sums = [[_mm512_setzero_si512(); COLUMNS / LANES]; ROWS];
+        for (left, right) in left.iter().zip(right) {
+            let right: [__m512i; COLUMNS / LANES] = bytemuck::cast(*right);
+            for (sums, left) in sums.iter_mut().zip(left) {
+                let left = _mm512_set1_epi32(*left as i32);
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = _mm512_dpbusd_epi32(*sum, left, right);
+                }
+            }
+        }
+        bytemuck::cast(sums)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx {
+    use super::{COLUMNS, Left, ROWS, Right, Sums};
+    use std::arch::x86_64::*;
+
+    const LANES: usize = size_of::<__m256i>() / size_of::<i32>();
+    /// Counts the vectors of columns, and the rows, whose sums the 16 registers hold beside the operands.
+    const VECTORS: usize = 2;
+    const ROWS_AT_ONCE: usize = 4;
+    const PAIRS: usize = COLUMNS / LANES / VECTORS;
+
+    /// Multiplies a panel with a tile, a part of it after the other.
+    #[inline]
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn dots(left: &[Left], right: &[Right]) -> Sums {
+        let mut all = [[[0; VECTORS * LANES]; PAIRS]; ROWS];
+        for first in (0..ROWS).step_by(ROWS_AT_ONCE) {
+            for pair in 0..PAIRS {
+                let mut sums = [[_mm256_setzero_si256(); VECTORS]; ROWS_AT_ONCE];
+                for (left, right) in left.iter().zip(right) {
+                    let right: [[__m256i; VECTORS]; PAIRS] = bytemuck::cast(*right);
+                    for (sums, left) in sums.iter_mut().zip(&left[first..]) {
+                        let left = _mm256_set1_epi32(*left as i32);
+                        for (sum, right) in sums.iter_mut().zip(right[pair]) {
+                            *sum = _mm256_dpbusd_avx_epi32(*sum, left, right);
+                        }
+                    }
+                }
+                for (all, sums) in all[first..].iter_mut().zip(sums) {
+                    all[pair] = bytemuck::cast(sums);
+                }
+            }
+        }
+        bytemuck::cast(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::library;
+    use super::*;
+    use crate::kernels::quantize::padded;
+    use cpu::RightMatrix as _;
+
+    #[test]
+    fn a_code_is_the_sum_of_its_parts() {
+        for code in 0..=u8::MAX {
+            let lanes = u32::from_le_bytes([code, !code, 0, code]);
+            for (lane, code) in lanes.to_le_bytes().into_iter().enumerate() {
+                let [whole, r1, r2] = [shifted, r1, r2].map(|part| part(lanes).to_le_bytes()[lane]);
+                assert_eq!(i32::from(whole) - 128, i32::from(code as i8));
+                let expected = if code < 128 {
+                    [code, 0]
+                } else {
+                    [0, code - 128]
+                };
+                assert_eq!([r1, r2], expected);
+            }
+        }
+    }
+
+    /// Returns words of which every byte differs from its neighbours.
+    fn words(count: usize, factor: u32) -> Vec<u32> {
+        let at = 1..=count as u32;
+        at.map(|at| at.wrapping_mul(factor)).collect()
+    }
+
+    #[multiversion(targets("x86_64+avx512f+avx512vnni"))]
+    fn by_avx512(left: &[Left], right: &[Right]) -> Sums {
+        match_target! {
+            "x86_64+avx512f+avx512vnni" => avx512::dots(left, right),
+            _ => not_here("AVX-512", left, right),
+        }
+    }
+
+    #[multiversion(targets("x86_64+avx2+avxvnni"))]
+    fn by_avx(left: &[Left], right: &[Right]) -> Sums {
+        match_target! {
+            "x86_64+avx2+avxvnni" => avx::dots(left, right),
+            _ => not_here("AVX", left, right),
+        }
+    }
+
+    fn not_here(name: &str, left: &[Left], right: &[Right]) -> Sums {
+        println!("skipped: this processor has no VNNI of {name}");
+        plain_dots(left, right)
+    }
+
+    #[test]
+    fn every_instruction_gives_the_same_sums() {
+        for count in [1, 3, 48] {
+            let left = words(count * ROWS, 0x9e37_79b9);
+            let right = words(count * COLUMNS, 0x85eb_ca6b);
+            let (left, right) = (left.as_chunks().0, right.as_chunks().0);
+            let expected = plain_dots(left, right);
+            assert_eq!(by_avx512(left, right), expected, "{count} words");
+            assert_eq!(by_avx(left, right), expected, "{count} words");
+        }
+    }
+
+    #[test]
+    fn the_library_gives_the_same_values() {
+        for [m, n, k_words] in [[1, 1, 1], [9, 33, 5], [37, 70, 12]] {
+            let left = words(padded(m) * k_words, 0x9e37_79b9);
+            let right = words(padded(n) * k_words, 0x85eb_ca6b);
+            let scales: Vec<f32> = (0..n).map(|column| 0.1 + column as f32).collect();
+            let dots = Tiles::new(&right, padded(n), n);
+            let library = library::Packed::new(&right, padded(n), n);
+            assert_eq!(dots.shape(), [4 * k_words, n]);
+            assert_eq!(library.shape(), [4 * k_words, n]);
+            for rule in [ProductRule::Signed, ProductRule::Ranges { r1_sign: -1 }] {
+                let left = LeftRows {
+                    codes: &left,
+                    padded_rows: padded(m),
+                    rows: m / 3..m,
+                    rule,
+                };
+                let finish = Finish {
+                    shift: 5,
+                    scales: &scales,
+                    biases: (n > 1).then_some(&scales[..]),
+                };
+                let stride = n + 3;
+                let values = |right: &dyn cpu::RightMatrix| {
+                    let mut values = vec![0.25; (left.rows.len() - 1) * stride + n];
+                    right.multiply(&left, &finish, &mut values, stride);
+                    values
+                };
+                assert_eq!(values(&dots), values(&library), "{m} by {n}, {rule:?}");
+            }
+        }
+    }
+}
