@@ -4,7 +4,7 @@ mod timed;
 pub(super) use timed::TIMED;
 
 use super::catalogue::{Case, EPSILON, Mistake, Random, SMALLEST, case};
-use super::exponential::exp;
+use super::exponential::{Exponentials, STRETCH, exp};
 use super::{PER_TASK, VECTOR, WORKGROUP};
 use crate::device::{Binding, Buffer, Commands, Device, Shader};
 use crate::format::Gelu;
@@ -77,13 +77,36 @@ const FIT: [f32; 10] = [
 /// Computes Φ(x) and exp(-x² / 2), by the shader's formula.
 #[inline(always)]
 pub(super) fn normal(x: f32) -> (f32, f32) {
-    // From 16 on, the tail is zero in f32.
-    let y = x.abs().min(16.0);
-    let t = 1.0 / (1.0 + 0.3 * y);
+    let exponential = exp(exponent(x));
+    let cumulative = cumulative(x, exponential, fit_variable(x));
+    (cumulative, exponential)
+}
+
+/// Returns |x| up to 16, from where on the tail is zero in f32.
+#[inline(always)]
+fn magnitude(x: f32) -> f32 {
+    x.abs().min(16.0)
+}
+
+/// Computes -x² / 2.
+#[inline(always)]
+fn exponent(x: f32) -> f32 {
+    let y = magnitude(x);
+    -0.5 * y * y
+}
+
+/// Computes the variable of the shader's fit.
+#[inline(always)]
+fn fit_variable(x: f32) -> f32 {
+    1.0 / (1.0 + 0.3 * magnitude(x))
+}
+
+/// Computes Φ(x) from exp(-x² / 2) and the fit's variable.
+#[inline(always)]
+fn cumulative(x: f32, exponential: f32, t: f32) -> f32 {
     let fit = FIT[1..].iter().fold(FIT[0], |p, c| p * t + c);
-    let exponential = exp(-0.5 * y * y);
     let tail = exponential * (fit * t);
-    (if x < 0.0 { tail } else { 1.0 - tail }, exponential)
+    if x < 0.0 { tail } else { 1.0 - tail }
 }
 
 /// Holds the share of x that the forms of the logistic function take.
@@ -141,11 +164,28 @@ pub(super) fn silu_share(x: f32) -> Share {
 #[multiversion(targets = "simd")]
 pub(super) fn apply(form: Gelu, values: &mut [f32]) {
     match form {
-        Gelu::Exact => values.iter_mut().for_each(|x| *x *= normal(*x).0),
+        Gelu::Exact => exact_of_all(values),
         Gelu::Tanh => values.iter_mut().for_each(|x| *x *= tanh_share(*x).whole),
         Gelu::Quick => values.iter_mut().for_each(|x| *x *= quick_share(*x).whole),
         Gelu::Silu => values.iter_mut().for_each(|x| *x *= silu_share(*x).whole),
         Gelu::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+    }
+}
+
+/// Replaces each value x by x Φ(x), a stretch in several passes.
+#[inline(always)]
+fn exact_of_all(values: &mut [f32]) {
+    let mut exponentials = Exponentials::new();
+    let [mut powers, mut variables] = [[0.0; STRETCH]; 2];
+    for values in values.chunks_mut(STRETCH) {
+        let [powers, variables] = [&mut powers, &mut variables].map(|it| &mut it[..values.len()]);
+        for ((power, t), x) in powers.iter_mut().zip(&mut *variables).zip(&*values) {
+            (*power, *t) = (exponent(*x), fit_variable(*x));
+        }
+        exponentials.replace(powers);
+        for (x, (power, t)) in values.iter_mut().zip(powers.iter().zip(&*variables)) {
+            *x *= cumulative(*x, *power, *t);
+        }
     }
 }
 

@@ -64,6 +64,17 @@ impl Quantize {
         self.words() * padded(self.rows)
     }
 
+    /// Returns the records of a matrix's groups under one job, and those behind them.
+    fn records<'a>(&self, encoders: &'a [u32], job: usize, [_, inner]: [usize; 2]) -> &'a [u32] {
+        let first_group = job * self.groups + inner * self.inner_groups;
+        &encoders[first_group * self.format.encoder_words()..]
+    }
+
+    /// Returns a matrix's outer and inner index.
+    fn matrix(&self, problem: usize) -> [usize; 2] {
+        [problem / self.batch[1], problem % self.batch[1]]
+    }
+
     /// Counts the values that become codes.
     fn values(&self) -> usize {
         self.batch[0] * self.batch[1] * self.rows * self.k
@@ -134,16 +145,20 @@ impl RowCodes<'_> {
                 tasks.map(move |(first_row, stretch)| (matrix, first_row, stretch))
             })
             .collect();
-        tasks
-            .into_par_iter()
-            .for_each(|(matrix, first_row, mut stretch)| {
+        tasks.into_par_iter().for_each_init(
+            || (Vec::new(), Vec::new()),
+            |(values, codes), (matrix, first_row, mut stretch)| {
                 let record = &encoders[matrix % self.groups * record_words..][..record_words];
                 let rows = stretch.first().map_or(0, |line| line.len());
-                let (mut values, mut codes) = (vec![0.0; rows * width], vec![0; rows * words]);
-                compute(first_row, &mut values);
-                fill_rows(self.format, q, width, &values, record, &mut codes);
-                write_rows(&codes, &mut stretch);
-            });
+                values.resize(rows * width, 0.0);
+                compute(first_row, values);
+                // Lanes that have no value are zero.
+                codes.clear();
+                codes.resize(rows * words, 0);
+                fill_rows(self.format, q, width, values, record, codes);
+                write_rows(codes, &mut stretch);
+            },
+        );
     }
 }
 
@@ -300,6 +315,91 @@ struct Part<'a> {
 }
 
 fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
+    let have_one_encoder = what.jobs == 1 && what.group_rows >= what.rows;
+    match what.source {
+        View { column: 1, .. } if have_one_encoder => by_rows(what, source, encoders, codes),
+        View { row: 1, .. } if have_one_encoder => by_lines(what, source, encoders, codes),
+        _ => by_words(what, source, encoders, codes),
+    }
+}
+
+/// Encodes matrices that have an encoder each, whose rows' values lie side by side.
+fn by_rows(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
+    let (words, padded_rows) = (what.words(), padded(what.rows));
+    let at_once = PER_TASK.div_ceil(what.k);
+    let tasks: Vec<(usize, usize, Vec<&mut [u32]>)> = codes
+        .chunks_mut(what.matrix_words())
+        .enumerate()
+        .flat_map(|(problem, codes)| {
+            let lines = codes.chunks_exact_mut(padded_rows);
+            lines.for_each(|line| line[what.rows..].fill(0));
+            let stretches = stretches(codes, padded_rows, what.rows, at_once);
+            let tasks = (0..).step_by(at_once).zip(stretches);
+            tasks.map(move |(first_row, stretch)| (problem, first_row, stretch))
+        })
+        .collect();
+    tasks
+        .into_par_iter()
+        .for_each_init(Vec::new, |codes, (problem, first_row, mut stretch)| {
+            let batch = what.matrix(problem);
+            let record = what.records(encoders, 0, batch);
+            let rows = stretch.first().map_or(0, |line| line.len());
+            // Lanes that have no value are zero.
+            codes.clear();
+            codes.resize(rows * words, 0);
+            for (row, codes) in codes.chunks_exact_mut(words).enumerate() {
+                let start = what.source.at(batch, first_row + row, 0);
+                fill_rows(
+                    what.format,
+                    half_range(what.bits),
+                    what.k,
+                    &source[start..start + what.k],
+                    record,
+                    codes,
+                );
+            }
+            write_rows(codes, &mut stretch);
+        });
+}
+
+/// Encodes matrices that have an encoder each, of which a column's values lie side by side.
+fn by_lines(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
+    let (words, line_words) = (what.words(), what.rows.div_ceil(4));
+    codes
+        .par_chunks_exact_mut(padded(what.rows))
+        .enumerate()
+        .with_min_len(TASK_WORDS)
+        .for_each_init(Vec::new, |lines, (at, codes)| {
+            let (batch, first) = (what.matrix(at / words), at % words * 4);
+            let record = what.records(encoders, 0, batch);
+            // Lanes that have no value are zero.
+            lines.clear();
+            lines.resize(4 * line_words, 0);
+            let columns = first..what.k.min(first + 4);
+            for (column, line) in columns.zip(lines.chunks_exact_mut(line_words)) {
+                let start = what.source.at(batch, 0, column);
+                fill_rows(
+                    what.format,
+                    half_range(what.bits),
+                    what.rows,
+                    &source[start..start + what.rows],
+                    record,
+                    line,
+                );
+            }
+            let lines: &[u8] = bytemuck::cast_slice(lines);
+            let line = |lane: usize| lines[4 * lane * line_words..][..what.rows].iter();
+            let lanes = line(0).zip(line(1)).zip(line(2).zip(line(3)));
+            let (codes, padding) = codes.split_at_mut(what.rows);
+            for (code, ((first, second), (third, fourth))) in codes.iter_mut().zip(lanes) {
+                *code = u32::from_le_bytes([*first, *second, *third, *fourth]);
+            }
+            padding.fill(0);
+        });
+}
+
+/// Encodes one word of every row after the other, for all jobs from values that are gathered once.
+fn by_words(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
     let problems = what.batch[0] * what.batch[1];
     let (words, padded_rows) = (what.words(), padded(what.rows));
     let mut parts: Vec<Part> = (0..problems)
@@ -320,14 +420,13 @@ fn cpu(what: &Quantize, source: &[f32], encoders: &[u32], codes: &mut [u32]) {
         }
     }
     parts.into_par_iter().for_each(|mut part| {
-        let batch = [part.problem / what.batch[1], part.problem % what.batch[1]];
+        let batch = what.matrix(part.problem);
         let mut values = vec![0.0; 4 * what.rows];
         for at in 0..TASK_WORDS.min(words - part.first_word) {
             let word = part.first_word + at;
             gather(what, source, batch, word, &mut values);
             for (job, codes) in part.codes.iter_mut().enumerate() {
-                let first_group = job * what.groups + batch[1] * what.inner_groups;
-                let records = &encoders[first_group * what.format.encoder_words()..];
+                let records = what.records(encoders, job, batch);
                 let (codes, padding) =
                     codes[at * padded_rows..][..padded_rows].split_at_mut(what.rows);
                 pack_word(what, word, &values, records, codes);

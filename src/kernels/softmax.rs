@@ -5,7 +5,7 @@ mod timed;
 pub(super) use cases::{MISTAKE, cases};
 pub(super) use timed::TIMED;
 
-use super::exponential::exp;
+use super::exponential::{Exponentials, STRETCH};
 use super::quantize::RowCodes;
 use super::row_sums::{SIDE_BY_SIDE, row_sums, side_by_side};
 use super::rows;
@@ -145,7 +145,8 @@ pub(super) fn largest(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     for vector in vectors {
         for (lane, &x) in lanes.iter_mut().zip(vector) {
-            *lane = lane.max(x);
+            // One instruction, which `max` isn't.
+            *lane = if x > *lane { x } else { *lane };
         }
     }
     lanes
@@ -171,7 +172,8 @@ pub(super) fn normalise(width: usize, rows: &mut [f32]) {
 /// Replaces exponents by their exponentials; compiled for each instruction set.
 #[multiversion(targets = "simd")]
 fn exponentials(exponents: &mut [f32]) {
-    for x in exponents {
-        *x = exp(*x);
+    let mut exponentials = Exponentials::new();
+    for exponents in exponents.chunks_mut(STRETCH) {
+        exponentials.replace(exponents);
     }
 }
