@@ -8,8 +8,9 @@
 //        the tile and its form. There a load takes longer than the multiply-adds it feeds, but one of four elements hardly
 //        longer than one of a single element, hence the packing and the large tile. And the loop's body is written out:
 //        every loop around it, however short, would mask each sum once more.
-// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, stages STEP steps of
-//        k of its rows and columns in workgroup memory, from where each is read many times. This is for GPUs.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with four rows, or eight (DOWN 2), by four columns, or
+//        eight (ACROSS 2), stages STEP steps of k of its rows and columns in workgroup memory, from where each is read many
+//        times. With two STAGES they are written while others still multiply those before. This is for GPUs.
 
 struct Parameters {
     out: View,
@@ -134,17 +135,23 @@ fn main(
 
 override LANES_DOWN: u32 = 8u;
 override LANES_ACROSS: u32 = 16u;
-// Quads of columns of an invocation, one or two, LANES_ACROSS apart.
+// Quads of rows, and of columns, of an invocation, one or two. Its rows are neighbours, its second columns LANES_ACROSS
+// quads from its first.
+override DOWN: u32 = 2u;
 override ACROSS: u32 = 1u;
 // Steps of k that are staged at once.
 override STEP: u32 = 16u;
+// How many times as many are in workgroup memory.
+override STAGES: u32 = 1u;
 override LANES: u32 = LANES_DOWN * LANES_ACROSS;
-override QUADS_DOWN: u32 = 2u * LANES_DOWN;
-override A_LEN: u32 = QUADS_DOWN * STEP;
+override QUADS_DOWN: u32 = DOWN * LANES_DOWN;
+override A_STEP: u32 = QUADS_DOWN * STEP;
+override A_LEN: u32 = STAGES * A_STEP;
 override QUADS_ACROSS: u32 = ACROSS * LANES_ACROSS;
-override B_LEN: u32 = QUADS_ACROSS * STEP;
+override B_STEP: u32 = QUADS_ACROSS * STEP;
+override B_LEN: u32 = STAGES * B_STEP;
 
-// Adds one step of k of eight rows, in two quads, by four columns: the first sums of an invocation, or the second eight.
+// Adds one step of k of an invocation's rows, in two quads, by four columns: its first sums, or the second eight.
 fn accumulate(
     sum: ptr<function, array<vec4<f32>, 16>>,
     first: u32,
@@ -156,15 +163,17 @@ fn accumulate(
     (*sum)[first + 1u] += above.y * columns;
     (*sum)[first + 2u] += above.z * columns;
     (*sum)[first + 3u] += above.w * columns;
-    (*sum)[first + 4u] += below.x * columns;
-    (*sum)[first + 5u] += below.y * columns;
-    (*sum)[first + 6u] += below.z * columns;
-    (*sum)[first + 7u] += below.w * columns;
+    if DOWN == 2u {
+        (*sum)[first + 4u] += below.x * columns;
+        (*sum)[first + 5u] += below.y * columns;
+        (*sum)[first + 6u] += below.z * columns;
+        (*sum)[first + 7u] += below.w * columns;
+    }
 }
 
-// [step][four rows]
+// [stage][step][four rows]
 var<workgroup> a_tile: array<vec4<f32>, A_LEN>;
-// [step][four columns]
+// [stage][step][four columns]
 var<workgroup> b_tile: array<vec4<f32>, B_LEN>;
 
 @compute @workgroup_size(LANES)
@@ -190,45 +199,50 @@ fn tiled(
 
     var sum: array<vec4<f32>, 16>;
     for (var first = 0u; first < p.k; first += STEP) {
+        let stage = first / STEP % STAGES;
         // Rows, columns and steps past the end count as zeros.
-        for (var at = lane; at < A_LEN; at += LANES) {
+        for (var at = lane; at < A_STEP; at += LANES) {
             let k = first + at / QUADS_DOWN;
             let quad = first_down + at % QUADS_DOWN;
             var rows = vec4(0.0);
             if k < p.k && quad < a_step {
                 rows = a[(problem * p.k + k) * a_step + quad];
             }
-            a_tile[at] = rows;
+            a_tile[stage * A_STEP + at] = rows;
         }
-        for (var at = lane; at < B_LEN; at += LANES) {
+        for (var at = lane; at < B_STEP; at += LANES) {
             let k = first + at / QUADS_ACROSS;
             let quad = first_across + at % QUADS_ACROSS;
             var columns = vec4(0.0);
             if k < p.k && quad < b_step {
                 columns = b[(problem * p.k + k) * b_step + quad];
             }
-            b_tile[at] = columns;
+            b_tile[stage * B_STEP + at] = columns;
         }
         workgroupBarrier();
         for (var step = 0u; step < STEP; step++) {
-            let above = a_tile[step * QUADS_DOWN + 2u * lane_down];
-            let below = a_tile[step * QUADS_DOWN + 2u * lane_down + 1u];
-            let columns_at = step * QUADS_ACROSS + lane_across;
+            let rows_at = stage * A_STEP + step * QUADS_DOWN + DOWN * lane_down;
+            let above = a_tile[rows_at];
+            let below = a_tile[rows_at + DOWN - 1u];
+            let columns_at = stage * B_STEP + step * QUADS_ACROSS + lane_across;
             accumulate(&sum, 0u, above, below, b_tile[columns_at]);
             if ACROSS == 2u {
                 accumulate(&sum, 8u, above, below, b_tile[columns_at + LANES_ACROSS]);
             }
         }
-        // Nobody may overwrite the tiles before all have read them.
-        workgroupBarrier();
+        if STAGES == 1u {
+            // Nobody may overwrite the tiles before all have read them. Of two stages the other one is written next, which
+            // all have read who came past the barrier.
+            workgroupBarrier();
+        }
     }
 
     // A copy may lie in memory, where a loop can index it.
     var sums = sum;
     let matrix = out_of(problem);
-    let row = 4u * (first_down + 2u * lane_down);
+    let row = 4u * (first_down + DOWN * lane_down);
     for (var q = 0u; q < ACROSS; q++) {
-        for (var r = 0u; r < 8u; r++) {
+        for (var r = 0u; r < 4u * DOWN; r++) {
             store(matrix, row + r, 4u * (first_across + q * LANES_ACROSS + lane_across), sums[8u * q + r]);
         }
     }

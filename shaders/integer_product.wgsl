@@ -4,9 +4,10 @@
 // main   One invocation computes twelve rows by twelve columns from global memory; neighbours take neighbouring columns.
 //        Codes are unpacked to 32 bits, where a twin's can be shifted to one scale and be summed in one accumulator. This
 //        is for software drivers, which have no dot product of packed codes, and for few rows.
-// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with eight rows by four columns, or eight (ACROSS 2),
-//        stages STEP words of its rows and columns in workgroup memory, from where each is read many times. This is for
-//        GPUs.
+// tiled  A workgroup of LANES_DOWN by LANES_ACROSS invocations, each with four rows, or eight (DOWN 2), by four columns, or
+//        eight (ACROSS 2), stages STEP words of its rows and columns in workgroup memory, from where each is read many
+//        times. With two STAGES a step is written while others still multiply the one before; with SLICES, so many times
+//        as many invocations share the sums, a part of each step's words to each. This is for GPUs.
 
 const ROW_VECTORS: u32 = 3u;
 const COLUMN_VECTORS: u32 = 3u;
@@ -169,10 +170,14 @@ fn dot_columns(codes: u32, columns: vec4<u32>) -> vec4<i32> {
     );
 }
 
-// Sums of an invocation of `tiled`: eight of its first four columns, then eight of its second.
+// Vectors of four rows, and of four columns, of an invocation of `tiled`, one or two. Its rows are neighbours, its second
+// columns LANES_ACROSS vectors from its first.
+override DOWN: u32 = 2u;
+override ACROSS: u32 = 1u;
+// Sums of such an invocation: eight of its first four columns, then eight of its second.
 const TILED_SUMS: u32 = 16u;
 
-// Adds one word of k of eight rows, in two vectors, by four columns.
+// Adds one word of k of its rows, in two vectors, by four columns.
 fn accumulate(
     sum: ptr<function, array<vec4<i32>, TILED_SUMS>>,
     first: u32,
@@ -184,10 +189,12 @@ fn accumulate(
     (*sum)[first + 1u] += dot_columns(above.y, columns);
     (*sum)[first + 2u] += dot_columns(above.z, columns);
     (*sum)[first + 3u] += dot_columns(above.w, columns);
-    (*sum)[first + 4u] += dot_columns(below.x, columns);
-    (*sum)[first + 5u] += dot_columns(below.y, columns);
-    (*sum)[first + 6u] += dot_columns(below.z, columns);
-    (*sum)[first + 7u] += dot_columns(below.w, columns);
+    if DOWN == 2u {
+        (*sum)[first + 4u] += dot_columns(below.x, columns);
+        (*sum)[first + 5u] += dot_columns(below.y, columns);
+        (*sum)[first + 6u] += dot_columns(below.z, columns);
+        (*sum)[first + 7u] += dot_columns(below.w, columns);
+    }
 }
 
 // The lanes of each word that hold R2 codes.
@@ -218,20 +225,51 @@ fn accumulate_ranges(
 
 override LANES_DOWN: u32 = 8u;
 override LANES_ACROSS: u32 = 16u;
-// Vectors of four columns of an invocation, one or two, LANES_ACROSS apart.
-override ACROSS: u32 = 1u;
+// Invocations that share each sum.
+override SLICES: u32 = 1u;
 // Words of k that are staged at once.
 override STEP: u32 = 8u;
-override LANES: u32 = LANES_DOWN * LANES_ACROSS;
-override VECTORS_DOWN: u32 = 2u * LANES_DOWN;
-override A_LEN: u32 = VECTORS_DOWN * STEP;
+// Steps that are in workgroup memory.
+override STAGES: u32 = 1u;
+override LANES_OF_SLICE: u32 = LANES_DOWN * LANES_ACROSS;
+override LANES: u32 = SLICES * LANES_OF_SLICE;
+override VECTORS_DOWN: u32 = DOWN * LANES_DOWN;
+override A_STEP: u32 = VECTORS_DOWN * STEP;
+override A_LEN: u32 = STAGES * A_STEP;
 override VECTORS_ACROSS: u32 = ACROSS * LANES_ACROSS;
-override B_LEN: u32 = VECTORS_ACROSS * STEP;
+override B_STEP: u32 = VECTORS_ACROSS * STEP;
+override B_LEN: u32 = STAGES * B_STEP;
+override EXCHANGED: u32 = select(1u, 4u * DOWN * ACROSS * LANES_OF_SLICE, SLICES > 1u);
 
-// [word][four rows]
+// [stage][word][four rows]
 var<workgroup> a_tile: array<vec4<u32>, A_LEN>;
-// [word][four columns]
+// [stage][word][four columns]
 var<workgroup> b_tile: array<vec4<u32>, B_LEN>;
+// [sum of a row by four columns][invocation of a slice]
+var<workgroup> exchange: array<vec4<i32>, EXCHANGED>;
+
+// Adds the sums of all slices to those of the first.
+fn gather_slices(sums: ptr<function, array<vec4<i32>, TILED_SUMS>>, slice: u32, lane: u32) {
+    for (var other = 1u; other < SLICES; other++) {
+        if slice == other {
+            for (var at = 0u; at < 4u * DOWN * ACROSS; at++) {
+                exchange[at * LANES_OF_SLICE + lane] = (*sums)[sum_at(at)];
+            }
+        }
+        workgroupBarrier();
+        if slice == 0u {
+            for (var at = 0u; at < 4u * DOWN * ACROSS; at++) {
+                (*sums)[sum_at(at)] += exchange[at * LANES_OF_SLICE + lane];
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
+// Where the `at`th sum that an invocation has is among those that it may have.
+fn sum_at(at: u32) -> u32 {
+    return at / (4u * DOWN) * 8u + at % (4u * DOWN);
+}
 
 @compute @workgroup_size(LANES)
 fn tiled(
@@ -252,53 +290,69 @@ fn tiled(
     let matrix = matrix_of(index);
     let first_across = tile % tiles_across * VECTORS_ACROSS;
     let first_down = tile / tiles_across % tiles_down * VECTORS_DOWN;
-    let lane_down = lane / LANES_ACROSS;
-    let lane_across = lane % LANES_ACROSS;
+    let slice = lane / LANES_OF_SLICE;
+    let lane_of_slice = lane % LANES_OF_SLICE;
+    let lane_down = lane_of_slice / LANES_ACROSS;
+    let lane_across = lane_of_slice % LANES_ACROSS;
 
     var r1: array<vec4<i32>, TILED_SUMS>;
     var r2: array<vec4<i32>, TILED_SUMS>;
     for (var first = 0u; first < p.words; first += STEP) {
+        let stage = first / STEP % STAGES;
         // Rows, columns and words past the end count as zeros.
-        for (var at = lane; at < A_LEN; at += LANES) {
+        for (var at = lane; at < A_STEP; at += LANES) {
             let word = first + at / VECTORS_DOWN;
             let vector = first_down + at % VECTORS_DOWN;
             var rows = vec4(0u);
             if word < p.words && vector < row_vectors {
                 rows = a[matrix.a + word * row_vectors + vector];
             }
-            a_tile[at] = rows;
+            a_tile[stage * A_STEP + at] = rows;
         }
-        for (var at = lane; at < B_LEN; at += LANES) {
+        for (var at = lane; at < B_STEP; at += LANES) {
             let word = first + at / VECTORS_ACROSS;
             let vector = first_across + at % VECTORS_ACROSS;
             var columns = vec4(0u);
             if word < p.words && vector < column_vectors {
                 columns = columns_at(matrix.b, word, vector);
             }
-            b_tile[at] = columns;
+            b_tile[stage * B_STEP + at] = columns;
         }
         workgroupBarrier();
-        for (var word = 0u; word < STEP; word++) {
-            let above = a_tile[word * VECTORS_DOWN + 2u * lane_down];
-            let below = a_tile[word * VECTORS_DOWN + 2u * lane_down + 1u];
-            let columns_at = word * VECTORS_ACROSS + lane_across;
+        for (var word = slice; word < STEP; word += SLICES) {
+            let rows_at = stage * A_STEP + word * VECTORS_DOWN + DOWN * lane_down;
+            let above = a_tile[rows_at];
+            let below = a_tile[rows_at + DOWN - 1u];
+            let columns_at = stage * B_STEP + word * VECTORS_ACROSS + lane_across;
             accumulate_ranges(&r1, &r2, 0u, above, below, b_tile[columns_at]);
             if ACROSS == 2u {
                 accumulate_ranges(&r1, &r2, 8u, above, below, b_tile[columns_at + LANES_ACROSS]);
             }
         }
-        // Nobody may overwrite the tiles before all have read them.
-        workgroupBarrier();
+        if STAGES == 1u {
+            // Nobody may overwrite the tiles before all have read them. Of two stages the other one is written next, which
+            // all have read who came past the barrier.
+            workgroupBarrier();
+        }
     }
 
     // Copies may lie in memory, where a loop can index them.
     var r1_sums = r1;
     var r2_sums = r2;
+    if SLICES > 1u {
+        gather_slices(&r1_sums, slice, lane_of_slice);
+        if TWIN {
+            gather_slices(&r2_sums, slice, lane_of_slice);
+        }
+        if slice != 0u {
+            return;
+        }
+    }
     for (var v = 0u; v < ACROSS; v++) {
         let vector = first_across + v * LANES_ACROSS + lane_across;
         let columns = columns_of(matrix, 4u * vector);
-        for (var r = 0u; r < 2u; r++) {
-            let row_vector = first_down + 2u * lane_down + r;
+        for (var r = 0u; r < DOWN; r++) {
+            let row_vector = first_down + DOWN * lane_down + r;
             var errors = vec4(0.0);
             for (var row = 0u; row < 4u; row++) {
                 let at = 8u * v + 4u * r + row;

@@ -214,8 +214,8 @@ mod tests {
     fn strategies_are_read() {
         let tile = Tile {
             lanes: [4, 8],
-            column_vectors: 1,
             step: 16,
+            ..Tile::DEFAULT
         };
         let found = parse(
             &text(
@@ -252,6 +252,7 @@ mod tests {
         let tile = |tile: &str| text(&format!(r#"{{"integer_product":{{"tiled":{{{tile}}}}}}}"#));
         fails(&tile(r#""lanes":[64,64],"step":8"#), "64x64");
         fails(&tile(r#""lanes":[8,16],"step":8,"depth":1"#), "depth");
+        fails(&tile(r#""lanes":[8,16],"step":8,"stages":9"#), "offer");
         fails(&tile(r#""lanes":[8],"step":8"#), "array of length 2");
         let fused = r#"{"fused":{"queries":16}}"#;
         fails(

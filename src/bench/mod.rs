@@ -11,6 +11,7 @@ mod networks;
 mod random;
 mod roofline;
 mod scan;
+mod tiles;
 mod timing;
 mod tuning;
 

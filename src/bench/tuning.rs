@@ -1,6 +1,7 @@
 //! Which strategy is the fastest for each kind of product on a device.
 
 use super::kernels::{IMAGES, TimedCase, TimedKernel};
+use super::tiles::best_tiles;
 use super::timing::{Timing, time};
 use crate::device::{Device, Strategy, Tile};
 use crate::error::{Error, Result};
@@ -25,8 +26,17 @@ const CLEARLY_FASTER: f64 = 0.95;
 /// Says what became of a strategy that the time didn't reach to.
 const NO_TIME: &str = "not timed: the time is up";
 
+/// Counts the tiles that are tried: the time is up after as many of them where a kernel takes half a second to compile.
+const TILES: usize = 20;
+
+/// Counts the tiles that are tried on a software driver.
+const TILES_OF_SOFTWARE: usize = 3;
+
 /// Names the products of floats.
 const FLOATS: &str = "float_product";
+
+/// Names the products of twins.
+const TWINS: &str = "integer_product_twin";
 
 /// Names attention among the products.
 const ATTENTION: &str = "fused_attention";
@@ -50,41 +60,39 @@ pub struct Trial {
     pub problem: Option<String>,
 }
 
-/// Lists the strategies to try, those first that are likely to be fast on a device of this kind: besides the usual tile a
-/// deeper one, one of 32 by 32 for devices with few multiprocessors to a workgroup, and larger ones, of which some have eight
-/// columns to an invocation.
-fn strategies(device: &Device, product: &str) -> Vec<Strategy> {
-    let tile = |lanes, column_vectors, step| {
-        Strategy::Tiled(Tile {
-            lanes,
-            column_vectors,
-            step,
+/// Lists the strategies to try for products of this name, those first that are likely to be fast on a software driver or on a
+/// GPU: the usual tile is followed by those that a model finds best for these shapes, `[matrices, M, N, K]`.
+fn strategies(is_software: bool, product: &str, shapes: &[&[usize]]) -> Vec<Strategy> {
+    let codes_of_word = if product == FLOATS { 1 } else { 4 };
+    let shapes: Vec<[usize; 4]> = shapes
+        .iter()
+        .map(|&shape| {
+            let [matrices, m, n, k] = *shape else {
+                unreachable!("the shape of a product has four sizes");
+            };
+            [matrices, m, n, k.div_ceil(codes_of_word)]
         })
+        .collect();
+    let accumulators = if product == TWINS { 2 } else { 1 };
+    let modelled = best_tiles(product, &shapes, accumulators).into_iter();
+    let tiles = [Tile::DEFAULT]
+        .into_iter()
+        .chain(modelled.filter(|&tile| tile != Tile::DEFAULT))
+        .map(Strategy::Tiled);
+    let matrices = match product {
+        FLOATS => &[][..],
+        _ => &[Strategy::CooperativeInt8, Strategy::Cooperative],
     };
-    let mut strategies = vec![
-        Strategy::CooperativeInt8,
-        Strategy::Cooperative,
-        Strategy::Tiled(Tile::DEFAULT),
-        tile([8, 16], 1, 16),
-        tile([4, 8], 1, 16),
-        tile([16, 16], 1, 8),
-        tile([8, 8], 2, 8),
-        tile([8, 16], 2, 8),
-        tile([16, 8], 2, 8),
-        tile([16, 16], 2, 8),
-        Strategy::Registers,
-    ];
-    if device.is_software() {
-        // Neither workgroup memory nor matrices are faster there than the rest.
-        strategies.rotate_right(1);
-        strategies[1..].rotate_left(2);
+    let matrices = matrices.iter().copied();
+    let registers = [Strategy::Registers].into_iter();
+    // Neither workgroup memory nor matrices are faster on a software driver than the rest.
+    match is_software {
+        true => registers
+            .chain(tiles.take(TILES_OF_SOFTWARE))
+            .chain(matrices)
+            .collect(),
+        false => matrices.chain(tiles.take(TILES)).chain(registers).collect(),
     }
-    strategies.retain(|&strategy| {
-        let multiplies_codes =
-            matches!(strategy, Strategy::Cooperative | Strategy::CooperativeInt8);
-        device.offers(strategy) && !(multiplies_codes && product == FLOATS)
-    });
-    strategies
 }
 
 /// Lists where the products of this name are timed, as a network in integers computes them: at one shape, or where they occur
@@ -133,7 +141,8 @@ fn cases(device: &Device, product: &str, shape: Option<[usize; 3]>) -> Vec<Timed
 }
 
 /// Times the strategies that work for every kind of product, and makes `device` use the fastest ones. `shape` is M, N, K; by
-/// default it is several shapes of a network, of which the later ones are for the strategies that aren't far behind. After
+/// default it is several shapes of a network, of which each halves the strategies that are timed at the next one, or leaves even
+/// fewer if the others are far behind. After
 /// `limit` nothing more is timed; each kind of product has its share of it, and one strategy is timed in any case. What might
 /// crash is tried `elsewhere` before. Calls `tried` after each trial, and returns what was chosen.
 ///
@@ -158,19 +167,24 @@ pub fn tune<E: From<Error>>(
             elsewhere,
             costs: Vec::new(),
         };
-        for case in cases(device, product, shape) {
-            let strategies = match case.strategies() {
-                [] => strategies(device, product),
-                of_its_own => of_its_own.to_vec(),
-            };
+        let cases = cases(device, product, shape);
+        let shapes: Vec<&[usize]> = cases.iter().map(TimedCase::shape).collect();
+        for case in &cases {
             let prepared = case.prepare(device)?;
             let before = std::mem::take(&mut tuning.costs);
             let is_first = before.is_empty();
             let entrants = match is_first {
-                true => strategies
-                    .into_iter()
-                    .map(|strategy| (1.0, strategy))
-                    .collect(),
+                true => {
+                    let mut strategies = match case.strategies() {
+                        [] => strategies(device.is_software(), product, &shapes),
+                        of_its_own => of_its_own.to_vec(),
+                    };
+                    strategies.retain(|&strategy| device.offers(strategy));
+                    strategies
+                        .into_iter()
+                        .map(|strategy| (1.0, strategy))
+                        .collect()
+                }
                 false => before.clone(),
             };
             let mut is_over = false;
@@ -196,7 +210,7 @@ pub fn tune<E: From<Error>>(
                 // Some were not timed here: what was known before decides.
                 tuning.costs = before;
             }
-            tuning.drop_those_far_behind();
+            tuning.drop_those_behind();
             if is_over {
                 break;
             }
@@ -247,10 +261,40 @@ impl Tuning<'_> {
         usual.filter(|_| is_usual).or(Some(fastest))
     }
 
-    fn drop_those_far_behind(&mut self) {
+    /// Keeps the faster half, and of these who isn't far behind.
+    fn drop_those_behind(&mut self) {
         self.costs
             .sort_by(|(left, _), (right, _)| left.total_cmp(right));
+        self.costs.truncate(self.costs.len().div_ceil(2));
         let least = self.costs.first().map_or(0.0, |(cost, _)| *cost);
         self.costs.retain(|(cost, _)| *cost <= FAR_BEHIND * least);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::suits;
+
+    #[test]
+    fn what_is_likely_fast_comes_first_and_nothing_twice() {
+        let shapes: [&[usize]; 2] = [&[1, 1576, 1152, 384], &[48, 197, 197, 64]];
+        for product in [FLOATS, "integer_product", TWINS] {
+            let of_gpu = strategies(false, product, &shapes);
+            let of_software = strategies(true, product, &shapes);
+            let matrices = if product == FLOATS { 0 } else { 2 };
+            assert_eq!(of_gpu.len(), matrices + TILES + 1);
+            assert_eq!(of_gpu[matrices], Strategy::Tiled(Tile::DEFAULT));
+            assert_eq!(of_gpu.last(), Some(&Strategy::Registers));
+            assert_eq!(of_software[0], Strategy::Registers);
+            assert_eq!(of_software.len(), 1 + TILES_OF_SOFTWARE + matrices);
+            for (at, strategy) in of_gpu.iter().enumerate() {
+                assert!(
+                    !of_gpu[..at].contains(strategy),
+                    "{strategy} is there twice"
+                );
+                assert!(suits(product, *strategy), "{strategy}");
+            }
+        }
     }
 }

@@ -207,7 +207,7 @@ impl Bench {
             print_line!("device  {}, {}", device.name(), device.driver())?;
             print_line!("")?;
             print_line!(
-                "{:<22}{:<20}{:<18}{:<30}time",
+                "{:<22}{:<20}{:<18}{:<46}time",
                 "product",
                 "shape",
                 "at",
@@ -392,7 +392,7 @@ fn print_trial(trial: &Trial) -> Result<()> {
         None => trial.problem.clone().unwrap_or_default(),
     };
     print_line!(
-        "{:<22}{:<20}{:<18}{:<30}{outcome}",
+        "{:<22}{:<20}{:<18}{:<46}{outcome}",
         trial.product,
         shape.join("x"),
         trial.site,

@@ -52,34 +52,57 @@ impl fmt::Display for Strategy {
             Self::CooperativeInt8 => write!(f, "cooperative matrices of int8"),
             Self::Separate => write!(f, "separate kernels"),
             Self::Fused { queries } => write!(f, "fused by {queries}"),
-            Self::Tiled(Tile {
-                lanes: [down, across],
-                column_vectors,
-                step,
-            }) => {
-                let columns = 4 * column_vectors;
-                write!(f, "tiled {down}x{across} of 8x{columns}, step {step}")
-            }
+            Self::Tiled(tile) => write!(f, "tiled {tile}"),
         }
     }
 }
 
-/// Sets the invocations of a workgroup, and how much of a sum it stages at once.
+/// Sets the invocations of a workgroup, what each of them computes, and how operands pass through workgroup memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tile {
-    /// Invocations down the rows, eight rows each, and across the columns.
+    /// Invocations down the rows and across the columns.
     pub lanes: [u32; 2],
+    /// Vectors of four rows of each invocation, one or two.
+    #[serde(default = "two")]
+    pub row_vectors: u32,
     /// Vectors of four columns of each invocation, one or two.
     #[serde(default = "one")]
     pub column_vectors: u32,
-    /// Words of codes, or floats, of each row and column.
+    /// Words of codes, or floats, of each row and column that are staged at once.
     pub step: u32,
+    /// Stages in workgroup memory, one or two: with two, a step is written while others still multiply the one before.
+    #[serde(default = "one")]
+    pub stages: u32,
+    /// Invocations that share each sum, a slice of every step's words to each: 1, 2, 4 or 8. Sums of floats have one, which
+    /// adds them up in order.
+    #[serde(default = "one")]
+    pub slices: u32,
 }
 
-/// Returns the column vectors of tiles that were kept before there was a choice.
+/// Returns the column vectors, stages and slices of tiles that were kept before there was a choice.
 fn one() -> u32 {
     1
+}
+
+/// Returns the row vectors of these.
+fn two() -> u32 {
+    2
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let [down, across] = self.lanes;
+        let [rows, columns] = [self.row_vectors, self.column_vectors].map(|vectors| 4 * vectors);
+        write!(f, "{down}x{across} of {rows}x{columns}, step {}", self.step)?;
+        if self.stages > 1 {
+            write!(f, ", {} stages", self.stages)?;
+        }
+        if self.slices > 1 {
+            write!(f, ", {} slices", self.slices)?;
+        }
+        Ok(())
+    }
 }
 
 /// Describes an adapter's cooperative matrices.
@@ -104,19 +127,50 @@ impl Tile {
     /// (WebGPU) settled on.
     pub const DEFAULT: Self = Self {
         lanes: [8, 16],
+        row_vectors: 2,
         column_vectors: 1,
         step: 8,
+        stages: 1,
+        slices: 1,
     };
 
-    pub(super) fn is_valid(&self) -> bool {
-        let [down, across] = self.lanes.map(u64::from);
-        let invocations = down.saturating_mul(across);
-        // Vectors of 16 bytes.
-        let vectors = 2 * down + u64::from(self.column_vectors) * across;
-        (1..=MOST_INVOCATIONS).contains(&invocations)
+    /// Says whether every device can have it.
+    pub fn is_valid(&self) -> bool {
+        [1, 2].contains(&self.row_vectors)
             && [1, 2].contains(&self.column_vectors)
+            && [1, 2].contains(&self.stages)
+            && [1, 2, 4, 8].contains(&self.slices)
             && self.step > 0
-            && vectors.saturating_mul(16 * u64::from(self.step)) <= MOST_BYTES
+            && (1..=MOST_INVOCATIONS).contains(&self.invocations())
+            && self.bytes() <= MOST_BYTES
+    }
+
+    /// Counts the invocations of a workgroup.
+    pub fn invocations(&self) -> u64 {
+        let [down, across] = self.lanes.map(u64::from);
+        down.saturating_mul(across)
+            .saturating_mul(u64::from(self.slices))
+    }
+
+    /// Returns the rows and columns of a workgroup.
+    pub fn sides(&self) -> [u64; 2] {
+        let [down, across] = self.lanes.map(u64::from);
+        [
+            4 * down * u64::from(self.row_vectors),
+            4 * across * u64::from(self.column_vectors),
+        ]
+    }
+
+    /// Counts the bytes of workgroup memory: the steps in it, and a place for each sum where invocations share them.
+    pub fn bytes(&self) -> u64 {
+        let [rows, columns] = self.sides();
+        let steps = u64::from(self.step) * u64::from(self.stages);
+        let staged = (4 * (rows + columns)).saturating_mul(steps);
+        let exchanged = match self.slices {
+            1 => 0,
+            _ => rows.saturating_mul(4 * columns),
+        };
+        staged.saturating_add(exchanged)
     }
 }
 
@@ -129,8 +183,8 @@ mod tests {
         let valid = |lanes, step| {
             let tile = Tile {
                 lanes,
-                column_vectors: 1,
                 step,
+                ..Tile::DEFAULT
             };
             tile.is_valid()
         };
@@ -145,6 +199,23 @@ mod tests {
         assert!(!wider(0).is_valid());
         assert!(!wider(3).is_valid());
         assert!(!valid([16, 16], 32));
+        let [staged, sliced] = [(2, 1), (1, 2)].map(|(stages, slices)| Tile {
+            stages,
+            slices,
+            ..Tile::DEFAULT
+        });
+        assert_eq!(Tile::DEFAULT.bytes(), 4096);
+        assert_eq!([staged.bytes(), sliced.bytes()], [8192, 4096 + 16_384]);
+        assert!(staged.is_valid());
+        assert!(!sliced.is_valid());
+        let small = Tile {
+            lanes: [4, 8],
+            ..sliced
+        };
+        assert_eq!(small.invocations(), 64);
+        assert!(small.is_valid());
+        assert!(!Tile { slices: 3, ..small }.is_valid());
+        assert!(!Tile { stages: 3, ..small }.is_valid());
         for none in [[0, 16], [8, 0]] {
             assert!(!valid(none, 8));
         }

@@ -407,6 +407,7 @@ fn dispatch(
         }
         Strategy::Tiled(tile) => {
             constants.extend(strategy::constants(tile));
+            constants.push(("SLICES", tile.slices.into()));
             let workgroups = strategy::workgroups(tile, product.m, product.n) * matrices;
             let tiled = SHADER.entry_point("tiled");
             commands.dispatch(tiled, &constants, &parameters, &bindings, workgroups);

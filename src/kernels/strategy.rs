@@ -2,9 +2,6 @@
 
 use crate::device::{Gpu, Strategy, Tile};
 
-/// Sets the rows, and the columns of one vector, of an invocation of an entry point `tiled`, as in the shaders.
-pub(super) const TILE: [usize; 2] = [8, 4];
-
 /// Sets the number of rows below which most of a workgroup's tile would be empty.
 const FEW_ROWS: usize = 16;
 
@@ -12,8 +9,8 @@ const FEW_ROWS: usize = 16;
 /// would have something to do.
 const TILE_OF_FEW_ROWS: Tile = Tile {
     lanes: [1, 8],
-    column_vectors: 1,
     step: 16,
+    ..Tile::DEFAULT
 };
 
 /// Chooses the strategy of a product with `rows` rows.
@@ -24,19 +21,20 @@ pub(super) fn strategy(gpu: &Gpu, name: &'static str, rows: usize) -> Strategy {
     }
 }
 
-/// Passes the tile as the override constants of an entry point `tiled`.
-pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 4] {
+/// Passes the tile as the override constants that entry points `tiled` have in common.
+pub(super) fn constants(tile: Tile) -> [(&'static str, f64); 6] {
     [
         ("LANES_DOWN", tile.lanes[0].into()),
         ("LANES_ACROSS", tile.lanes[1].into()),
+        ("DOWN", tile.row_vectors.into()),
         ("ACROSS", tile.column_vectors.into()),
         ("STEP", tile.step.into()),
+        ("STAGES", tile.stages.into()),
     ]
 }
 
 /// Counts the workgroups that cover a matrix of these sides.
 pub(super) fn workgroups(tile: Tile, rows: usize, columns: usize) -> usize {
-    let [down, across] = tile.lanes.map(|lanes| lanes as usize);
-    let across = across * tile.column_vectors as usize;
-    rows.div_ceil(TILE[0] * down) * columns.div_ceil(TILE[1] * across)
+    let [tile_rows, tile_columns] = tile.sides().map(|side| side as usize);
+    rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns)
 }

@@ -6,7 +6,7 @@ use super::geometry::{Product, View};
 use super::integer_product::{IntegerProduct, Operands, integer_product};
 use super::quantize::padded;
 use super::width::Width;
-use crate::device::{Commands, Device, Strategy};
+use crate::device::{Commands, Device, Strategy, Tile};
 use crate::error::{Error, Result};
 use crate::format::Format;
 
@@ -43,9 +43,12 @@ pub fn adopt_carefully(
     adopt(device, name, strategy)
 }
 
-/// Says whether what this name stands for can be computed by `strategy`, on a device that offers it.
+/// Says whether what this name stands for can be computed by `strategy`, on a device that offers it: sums of floats are added up
+/// in one order.
 pub fn suits(name: &str, strategy: Strategy) -> bool {
+    let is_shared = matches!(strategy, Strategy::Tiled(Tile { slices: 2.., .. }));
     (name == super::fused_attention::SHADER.name) == strategy.is_of_attention()
+        && !(is_shared && name == super::float_product::SHADER.name)
 }
 
 /// Returns how `device` computes what this name stands for; `None` on the CPU.

@@ -23,6 +23,7 @@ pub(super) use timed::{BITS, encoders, row_codes};
 pub(crate) use timed::{Operands, scale_to};
 
 use super::View;
+use super::trial::suits;
 use crate::device::{Buffer, Commands, Device, Strategy, Tile};
 use crate::error::Result;
 use half::f16;
@@ -159,26 +160,42 @@ struct Divided {
     strategies: &'static [Strategy],
 }
 
-/// Lists strategies of every device: besides the usual tile some that are small and uneven and one that is wide.
-const STRATEGIES: [Strategy; 5] = [
-    Strategy::Registers,
-    Strategy::Tiled(Tile::DEFAULT),
-    Strategy::Tiled(Tile {
+/// Lists strategies of every device: besides the usual tile some that are small and uneven and one that is wide. The uneven ones
+/// have one vector or two to each side of an invocation, one stage or two, and as many slices as given.
+const fn strategies([of_staged, of_flat]: [u32; 2]) -> [Strategy; 5] {
+    let staged = Tile {
         lanes: [2, 5],
-        column_vectors: 1,
         step: 3,
-    }),
-    Strategy::Tiled(Tile {
+        stages: 2,
+        slices: of_staged,
+        ..Tile::DEFAULT
+    };
+    let flat = Tile {
         lanes: [3, 4],
+        row_vectors: 1,
         column_vectors: 2,
         step: 5,
-    }),
-    Strategy::Tiled(Tile {
+        slices: of_flat,
+        ..Tile::DEFAULT
+    };
+    let wide = Tile {
         lanes: [16, 16],
-        column_vectors: 1,
         step: 16,
-    }),
-];
+        ..Tile::DEFAULT
+    };
+    [
+        Strategy::Registers,
+        Strategy::Tiled(Tile::DEFAULT),
+        Strategy::Tiled(staged),
+        Strategy::Tiled(flat),
+        Strategy::Tiled(wide),
+    ]
+}
+
+/// Lists those of sums of floats, which no invocations share.
+const OF_FLOATS: [Strategy; 5] = strategies([1, 1]);
+/// Lists those of sums of integers.
+const OF_INTEGERS: [Strategy; 5] = strategies([4, 2]);
 
 /// Lists one of each kind among them, for what a tile's sides don't change.
 const KINDS: [Strategy; 2] = [Strategy::Registers, Strategy::Tiled(Tile::DEFAULT)];
@@ -255,7 +272,7 @@ impl Case {
             (None, _) => vec![None],
             // The CPU divides nothing, and has no units for matrices.
             (Some(divided), Device::Cpu(_))
-                if divided.strategies.iter().all(|it| STRATEGIES.contains(it)) =>
+                if divided.strategies.iter().all(|it| !it.is_experimental()) =>
             {
                 vec![None]
             }
@@ -306,9 +323,10 @@ impl Case {
 
     /// Runs the case under the strategies of products of this name.
     pub(super) fn by_strategy(self, name: &'static str) -> Self {
+        let are_shared = OF_INTEGERS.iter().all(|&strategy| suits(name, strategy));
         let divided = Some(Divided {
             name,
-            strategies: &STRATEGIES,
+            strategies: if are_shared { &OF_INTEGERS } else { &OF_FLOATS },
         });
         Self { divided, ..self }
     }
