@@ -27,6 +27,9 @@ pub struct Model {
     at_once: usize,
 }
 
+/// Limits the images that the CPU runs at once: of 16 or 32, what one kernel leaves is out of its caches when the next one comes.
+const MOST_ON_CPU: usize = 8;
+
 // Devices and networks are shared between threads, and models move from one to another.
 const _: () = {
     const fn is_shared<T: Send + Sync>() {}
@@ -132,6 +135,15 @@ impl Model {
         }
     }
 
+    /// Counts the most images that are run at once.
+    fn most_at_once(&self) -> usize {
+        let most = self.network.max_images();
+        match self.device() {
+            Device::Cpu(_) => most.min(MOST_ON_CPU),
+            Device::Gpu(_) => most,
+        }
+    }
+
     /// Returns the logits of each of `images`, or its features where the model [answers](Self::answer) with these; they are
     /// preprocessed, `[3, S, S]` each. If the device runs out of memory, fewer
     /// images are run at once from then on: an image's logits don't depend on the others.
@@ -152,7 +164,7 @@ impl Model {
         while let rest = &images[logits.len()..]
             && !rest.is_empty()
         {
-            let at_once = self.at_once.min(self.network.max_images());
+            let at_once = self.at_once.min(self.most_at_once());
             let batch = &rest[..at_once.min(rest.len())];
             match self.logits_by_async(batch.len(), batch).await {
                 Ok(values) => logits.extend(values),
@@ -167,7 +179,7 @@ impl Model {
     }
 
     /// Returns the logits of `images`, with `batch` images at once and no fewer, unless the device's binding limit
-    /// allows only fewer.
+    /// allows only fewer; on the CPU, whose caches hold no more, at most eight.
     ///
     /// # Errors
     /// Those of [`logits`](Self::logits).
@@ -188,7 +200,7 @@ impl Model {
         images: &[Vec<f32>],
     ) -> Result<Vec<Vec<f32>>> {
         let mut logits = Vec::with_capacity(images.len());
-        for batch in images.chunks(self.network.max_images().min(batch)) {
+        for batch in images.chunks(self.most_at_once().min(batch)) {
             let mut commands = Commands::new(self.device());
             let values = self.run(&mut commands, batch).await?;
             logits.extend(
@@ -227,7 +239,7 @@ impl Model {
         images: &[Vec<f32>],
     ) -> Result<Vec<(Vec<f32>, Duration)>> {
         let mut timed = Vec::with_capacity(images.len());
-        for images in images.chunks(self.network.max_images().min(batch)) {
+        for images in images.chunks(self.most_at_once().min(batch)) {
             let count = images.len();
             if self.timed != Some(count) {
                 self.logits_by_async(count, images).await?;
