@@ -2,7 +2,7 @@
 
 use super::dots;
 use super::library;
-use super::{IntegerProduct, NextCodes, Operands, Residual, check_length, combine};
+use super::{IntegerProduct, NextCodes, Operands, Residual, check_length};
 use crate::format::{ProductRule, half_range};
 use crate::kernels::apart::{take_apart, write_apart, write_each};
 use crate::kernels::gelu;
@@ -53,59 +53,11 @@ pub(super) struct Finish<'a> {
     pub biases: Option<&'a [f32]>,
 }
 
-/// Holds the sums of a row, of some columns.
-pub(super) enum RowSums<'a> {
-    /// Of codes that had 128 added.
-    Signed {
-        sums: &'a [i32],
-        /// Of the right operand's codes.
-        column_sums: &'a [i32],
-    },
-    /// Of a twin's ranges.
-    Ranges {
-        r1_sign: i32,
-        r1: &'a [i32],
-        r2: &'a [i32],
-    },
-}
-
-impl Finish<'_> {
-    /// Computes the values of a row from `first_column` on; inlined where it is compiled for the instruction set.
-    #[inline(always)]
-    pub(super) fn row(&self, first_column: usize, sums: RowSums, values: &mut [f32]) {
-        match sums {
-            RowSums::Signed { sums, column_sums } => {
-                // With `MAX_K` of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
-                let exact = sums.iter().zip(column_sums);
-                let exact = exact.map(|(sum, column_sum)| (sum - 128 * column_sum) as f32);
-                self.scale(first_column, exact, values);
-            }
-            RowSums::Ranges { r1_sign, r1, r2 } => {
-                let exact = r1.iter().zip(r2);
-                let exact = exact.map(|(r1, r2)| combine(r1_sign * r1, *r2, self.shift));
-                self.scale(first_column, exact, values);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn scale(&self, first_column: usize, exact: impl Iterator<Item = f32>, values: &mut [f32]) {
-        let scaled = exact.zip(&self.scales[first_column..]);
-        let scaled = scaled.map(|(exact, scale)| exact * scale);
-        let values = values.iter_mut();
-        match self.biases {
-            None => values
-                .zip(scaled)
-                .for_each(|(value, scaled)| *value = scaled),
-            Some(biases) => {
-                let biased = scaled.zip(&biases[first_column..]);
-                let biased = biased.map(|(scaled, bias)| scaled + bias);
-                values
-                    .zip(biased)
-                    .for_each(|(value, biased)| *value = biased);
-            }
-        }
-    }
+/// Returns the exact sum, as a float, of codes that had 128 added, in a column whose codes of the right operand add up to
+/// `column_sum`. With [`MAX_K`](super::MAX_K) of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
+#[inline(always)]
+pub(super) fn without_shift(sum: i32, column_sum: i32) -> f32 {
+    (sum - 128 * column_sum) as f32
 }
 
 /// Holds a product and its operands.

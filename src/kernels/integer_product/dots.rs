@@ -1,7 +1,8 @@
 //! Products of bytes by the processor's instruction for sums of four of them (VNNI), where it has one: a tile of rows and
 //! columns at a time, in registers, from codes in the order of words, as operands have them.
 
-use super::cpu::{self, Finish, LeftRows, RowSums};
+use super::combine;
+use super::cpu::{self, Finish, LeftRows, without_shift};
 use crate::format::ProductRule;
 use crate::kernels::width::EVERY_LANE;
 use multiversion::multiversion;
@@ -17,7 +18,11 @@ const COLUMNS: usize = 32;
 type Left = [u32; ROWS];
 /// Holds a word of each column of a tile, its codes signed.
 type Right = [u32; COLUMNS];
-type Sums = [[i32; COLUMNS]; ROWS];
+/// Counts the lanes of the widest vectors.
+const LANES: usize = 16;
+/// Holds something of each column of a tile, in vectors.
+type Columns<T> = [[T; LANES]; COLUMNS / LANES];
+type Sums = [Columns<i32>; ROWS];
 
 /// Says whether this processor has such an instruction.
 #[multiversion(targets("x86_64+avx512f+avx512vnni", "x86_64+avx2+avxvnni"))]
@@ -36,7 +41,7 @@ pub(super) struct Tiles {
     /// `[tile][word]`, zero beyond the last column.
     tiles: Vec<Right>,
     /// The sum of each column's codes, `[tile]`.
-    sums: Vec<[i32; COLUMNS]>,
+    sums: Vec<Columns<i32>>,
 }
 
 impl Tiles {
@@ -48,7 +53,7 @@ impl Tiles {
             words,
             n,
             tiles: vec![[0; COLUMNS]; tiles * words],
-            sums: vec![[0; COLUMNS]; tiles],
+            sums: vec![Columns::default(); tiles],
         };
         for (word, line) in codes.chunks_exact(padded_columns).enumerate() {
             for (tile, columns) in line[..n].chunks(COLUMNS).enumerate() {
@@ -63,9 +68,9 @@ impl Tiles {
 
 /// Adds up the codes of each column of a tile.
 #[multiversion(targets = "simd")]
-fn add_up(tile: &[Right], sums: &mut [i32; COLUMNS]) {
+fn add_up(tile: &[Right], sums: &mut Columns<i32>) {
     for words in tile {
-        for (sum, word) in sums.iter_mut().zip(words) {
+        for (sum, word) in sums.as_flattened_mut().iter_mut().zip(words) {
             let codes = word.to_le_bytes().map(|code| i32::from(code as i8));
             *sum += codes.iter().sum::<i32>();
         }
@@ -156,6 +161,10 @@ fn multiply(
     for (tile, (right_words, column_sums)) in tiles.enumerate() {
         let first = tile * COLUMNS;
         let columns = first..(first + COLUMNS).min(right.n);
+        let scales = of_columns(&finish.scales[columns.clone()]);
+        let biases = finish
+            .biases
+            .map(|biases| of_columns(&biases[columns.clone()]));
         // While a tile is in the core's first cache, all rows are multiplied with it.
         for (panel, values) in values.chunks_mut(ROWS * stride).enumerate() {
             let of_part = |part: &[Left]| dots(&part[panel * words..][..words], right_words);
@@ -167,29 +176,55 @@ fn multiply(
             };
             let rows = (left.rows.len() - panel * ROWS).min(ROWS);
             for (row, values) in values.chunks_mut(stride).take(rows).enumerate() {
-                let sums = match &ranges {
-                    None => RowSums::Signed {
-                        sums: &sums[row],
-                        column_sums,
-                    },
-                    Some((r1_sign, r2)) => RowSums::Ranges {
-                        r1_sign: *r1_sign,
-                        r1: &sums[row],
-                        r2: &r2[row],
-                    },
+                let scaled = match &ranges {
+                    None => each(|v, lane| {
+                        without_shift(sums[row][v][lane], column_sums[v][lane]) * scales[v][lane]
+                    }),
+                    Some((r1_sign, r2)) => each(|v, lane| {
+                        let r1 = r1_sign * sums[row][v][lane];
+                        combine(r1, r2[row][v][lane], finish.shift) * scales[v][lane]
+                    }),
                 };
-                finish.row(first, sums, &mut values[columns.clone()]);
+                let finished = match &biases {
+                    None => scaled,
+                    Some(biases) => each(|v, lane| scaled[v][lane] + biases[v][lane]),
+                };
+                let finished: [f32; COLUMNS] = bytemuck::cast(finished);
+                let values = &mut values[columns.clone()];
+                match values.first_chunk_mut() {
+                    Some(values) => *values = finished,
+                    None => values.copy_from_slice(&finished[..values.len()]),
+                }
             }
         }
     }
 }
 
+/// Copies what a tile's columns have, zero for those beyond the last.
+fn of_columns(of_some: &[f32]) -> Columns<f32> {
+    let mut of_all = [[0.0; LANES]; COLUMNS / LANES];
+    of_all.as_flattened_mut()[..of_some.len()].copy_from_slice(of_some);
+    of_all
+}
+
+/// Computes something of each column, a vector's lanes at a time, as the compiler then does it too.
+#[inline(always)]
+fn each(compute: impl Fn(usize, usize) -> f32) -> Columns<f32> {
+    let mut all = [[0.0; LANES]; COLUMNS / LANES];
+    for (v, all) in all.iter_mut().enumerate() {
+        for (lane, value) in all.iter_mut().enumerate() {
+            *value = compute(v, lane);
+        }
+    }
+    all
+}
+
 /// Multiplies a panel with a tile, code by code.
 fn plain_dots(left: &[Left], right: &[Right]) -> Sums {
-    let mut sums = [[0; COLUMNS]; ROWS];
+    let mut sums = [Columns::default(); ROWS];
     for (left, right) in left.iter().zip(right) {
         for (sums, left) in sums.iter_mut().zip(left) {
-            for (sum, right) in sums.iter_mut().zip(right) {
+            for (sum, right) in sums.as_flattened_mut().iter_mut().zip(right) {
                 let codes = left.to_le_bytes().into_iter().zip(right.to_le_bytes());
                 let products = codes.map(|(left, right)| i32::from(left) * i32::from(right as i8));
                 *sum += products.sum::<i32>();

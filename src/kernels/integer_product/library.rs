@@ -1,6 +1,7 @@
 //! Products of bytes by a library, for processors without the instruction that [`dots`](super::dots) are computed by.
 
-use super::cpu::{self, Finish, LeftRows, RowSums};
+use super::combine;
+use super::cpu::{self, Finish, LeftRows, without_shift};
 use super::dots::{r1, r2, shifted};
 use crate::format::ProductRule;
 use crate::kernels::width::EVERY_LANE;
@@ -124,19 +125,15 @@ impl Packed {
         }
         let n = self.packed.cols();
         for (row, values) in values.chunks_mut(stride).take(left.rows.len()).enumerate() {
-            let columns = row * n..(row + 1) * n;
-            let sums = match left.rule {
-                ProductRule::Signed => RowSums::Signed {
-                    sums: &sums[columns],
-                    column_sums: &self.sums,
-                },
-                ProductRule::Ranges { r1_sign } => RowSums::Ranges {
-                    r1_sign,
-                    r1: &sums[columns.clone()],
-                    r2: &other_sums[columns],
-                },
-            };
-            finish_row(finish, sums, &mut values[..n]);
+            let (values, columns) = (&mut values[..n], row * n..(row + 1) * n);
+            match left.rule {
+                ProductRule::Signed => to_floats(&sums[columns], &self.sums, values),
+                ProductRule::Ranges { r1_sign } => {
+                    let r2 = &other_sums[columns.clone()];
+                    combine_all(r1_sign, &sums[columns], r2, finish.shift, values);
+                }
+            }
+            finish_row(finish, values);
         }
         SCRATCH.set(Scratch {
             parts,
@@ -184,10 +181,31 @@ fn sum(codes: &[i8]) -> i32 {
     codes.iter().map(|&code| i32::from(code)).sum()
 }
 
-/// Finishes a row; compiled for each instruction set.
+/// Makes floats of the sums of a row.
 #[multiversion(targets = "simd")]
-fn finish_row(finish: &Finish, sums: RowSums, values: &mut [f32]) {
-    finish.row(0, sums, values);
+fn to_floats(sums: &[i32], column_sums: &[i32], values: &mut [f32]) {
+    for (value, (sum, column_sum)) in values.iter_mut().zip(sums.iter().zip(column_sums)) {
+        *value = without_shift(*sum, *column_sum);
+    }
+}
+
+/// Makes floats of the sums of a twin's ranges.
+#[multiversion(targets = "simd")]
+fn combine_all(r1_sign: i32, r1: &[i32], r2: &[i32], shift: u32, values: &mut [f32]) {
+    for (value, (r1, r2)) in values.iter_mut().zip(r1.iter().zip(r2)) {
+        *value = combine(r1_sign * r1, *r2, shift);
+    }
+}
+
+/// Scales a row, and adds its biases.
+#[multiversion(targets = "simd")]
+fn finish_row(finish: &Finish, values: &mut [f32]) {
+    let scaled = values.iter_mut().zip(finish.scales);
+    scaled.for_each(|(value, scale)| *value *= scale);
+    if let Some(biases) = finish.biases {
+        let biased = values.iter_mut().zip(biases);
+        biased.for_each(|(value, bias)| *value += bias);
+    }
 }
 
 #[cfg(test)]
