@@ -193,8 +193,8 @@ async fn int8(device: &Device) -> Result<Ceiling> {
     .await
 }
 
-/// Measures the CPU's multiply-adds of bytes by a product so large that bringing its operands in order is a small part of
-/// it: the instructions are a library's, out of reach of a kernel that does nothing else.
+/// Measures the CPU's multiply-adds of bytes by a product so large that what comes before and after them is a small part of it:
+/// which instructions they are depends on the processor, so no kernel does nothing else.
 async fn large_product(device: &Device) -> Result<Ceiling> {
     let product = IntegerProduct {
         batch: [1, 1],

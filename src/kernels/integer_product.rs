@@ -8,6 +8,7 @@ pub(super) mod cases;
 mod cpu;
 mod dots;
 mod library;
+mod right_matrix;
 mod timed;
 pub(super) use cases::{MISTAKE, cases};
 pub(super) use timed::TIMED;

@@ -23,7 +23,6 @@ pub(super) use timed::{BITS, encoders, row_codes};
 pub(crate) use timed::{Operands, scale_to};
 
 use super::View;
-use super::trial::suits;
 use crate::device::{Buffer, Commands, Device, Strategy, Tile};
 use crate::error::Result;
 use half::f16;
@@ -193,9 +192,9 @@ const fn strategies([of_staged, of_flat]: [u32; 2]) -> [Strategy; 5] {
 }
 
 /// Lists those of sums of floats, which no invocations share.
-const OF_FLOATS: [Strategy; 5] = strategies([1, 1]);
+pub(super) const OF_FLOATS: [Strategy; 5] = strategies([1, 1]);
 /// Lists those of sums of integers.
-const OF_INTEGERS: [Strategy; 5] = strategies([4, 2]);
+pub(super) const OF_INTEGERS: [Strategy; 5] = strategies([4, 2]);
 
 /// Lists one of each kind among them, for what a tile's sides don't change.
 const KINDS: [Strategy; 2] = [Strategy::Registers, Strategy::Tiled(Tile::DEFAULT)];
@@ -321,13 +320,9 @@ impl Case {
         }
     }
 
-    /// Runs the case under the strategies of products of this name.
-    pub(super) fn by_strategy(self, name: &'static str) -> Self {
-        let are_shared = OF_INTEGERS.iter().all(|&strategy| suits(name, strategy));
-        let divided = Some(Divided {
-            name,
-            strategies: if are_shared { &OF_INTEGERS } else { &OF_FLOATS },
-        });
+    /// Runs the case under these strategies of products of this name.
+    pub(super) fn by_strategy(self, name: &'static str, strategies: &'static [Strategy]) -> Self {
+        let divided = Some(Divided { name, strategies });
         Self { divided, ..self }
     }
 

@@ -3,7 +3,7 @@
 
 use super::float_product;
 use crate::kernels::catalogue::{
-    Case, EPSILON, Mistake, RAGGED, Random, UNTOUCHED, case, place, third,
+    Case, EPSILON, Mistake, OF_FLOATS, RAGGED, Random, UNTOUCHED, case, place, third,
 };
 use crate::kernels::{Product, View};
 
@@ -191,7 +191,7 @@ pub(in crate::kernels) fn cases() -> Vec<Case> {
             },
         );
         let case = case.close(move |operands| shape.exact(operands));
-        case.by_strategy(super::SHADER.name)
+        case.by_strategy(super::SHADER.name, &OF_FLOATS)
     });
     cases.collect()
 }

@@ -8,8 +8,8 @@ use super::{
 use crate::device::{Buffer, Commands, Device};
 use crate::format::{Gelu, Scale};
 use crate::kernels::catalogue::{
-    Case, CodeRange, EPSILON, FORMATS, Group, Mistake, Random, TABLES, UNTOUCHED, Unpadded, case,
-    format_name, packed, place,
+    Case, CodeRange, EPSILON, FORMATS, Group, Mistake, OF_INTEGERS, Random, TABLES, UNTOUCHED,
+    Unpadded, case, format_name, packed, place,
 };
 use crate::kernels::{Format, TokenOrder, View, Width, gelu};
 
@@ -297,7 +297,7 @@ impl Data {
                 expected
             }),
         };
-        case.by_strategy(strategies)
+        case.by_strategy(strategies, &OF_INTEGERS)
     }
 
     fn close(self, what: &str) -> Case {
@@ -308,7 +308,7 @@ impl Data {
             |commands, device, data| data.run(commands, device),
         )
         .close(Self::close_to)
-        .by_strategy(strategies)
+        .by_strategy(strategies, &OF_INTEGERS)
     }
 
     /// Makes a case of the codes of the next product, all heads side by side.
@@ -367,7 +367,7 @@ impl Data {
                 }
             }),
         };
-        case.by_strategy(strategies)
+        case.by_strategy(strategies, &OF_INTEGERS)
     }
 
     /// Packs the codes that `code` makes of the values, or of their GELU, and their bounds.
@@ -443,7 +443,7 @@ impl Data {
             }
             expected
         });
-        case.by_strategy(strategies)
+        case.by_strategy(strategies, &OF_INTEGERS)
     }
 
     /// Makes a case of rows in another order than the residual stream that they are added to, unless `from` is empty.
@@ -486,7 +486,7 @@ impl Data {
             }
             expected
         });
-        case.by_strategy(strategies)
+        case.by_strategy(strategies, &OF_INTEGERS)
     }
 }
 

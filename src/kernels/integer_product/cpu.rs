@@ -2,8 +2,9 @@
 
 use super::dots;
 use super::library;
+use super::right_matrix::{Finish, LeftRows, RightMatrix};
 use super::{IntegerProduct, NextCodes, Operands, Residual, check_length};
-use crate::format::{ProductRule, half_range};
+use crate::format::half_range;
 use crate::kernels::apart::{take_apart, write_apart, write_each};
 use crate::kernels::gelu;
 use crate::kernels::quantize::{fill_rows, padded};
@@ -22,43 +23,6 @@ const BLOCK_ROWS: usize = 128;
 const FEWEST_BLOCK_ROWS: usize = 32;
 /// Divides the rows of one block: so many are multiplied at once, or fewer.
 const TILE_ROWS: usize = 8;
-
-/// Multiplies by one matrix of a right operand, `[4 · words, n]`, whose codes it holds in an order of its own.
-pub(super) trait RightMatrix: Send + Sync {
-    /// Returns the rows and columns.
-    fn shape(&self) -> [usize; 2];
-
-    /// Computes the values of some rows, `[row][n]`, rows `stride` apart.
-    fn multiply(&self, left: &LeftRows, finish: &Finish, values: &mut [f32], stride: usize);
-}
-
-/// Holds rows of a left operand.
-pub(super) struct LeftRows<'a> {
-    /// One matrix of codes, `[word][padded_rows]`.
-    pub codes: &'a [u32],
-    pub padded_rows: usize,
-    /// Which rows are asked for.
-    pub rows: Range<usize>,
-    /// How a lane is read.
-    pub rule: ProductRule,
-}
-
-/// Says what becomes of sums, besides how a twin's two are combined.
-pub(super) struct Finish<'a> {
-    /// By how much a twin's sum of R2 is shifted left.
-    pub shift: u32,
-    /// `[n]`
-    pub scales: &'a [f32],
-    /// `[n]`
-    pub biases: Option<&'a [f32]>,
-}
-
-/// Returns the exact sum, as a float, of codes that had 128 added, in a column whose codes of the right operand add up to
-/// `column_sum`. With [`MAX_K`](super::MAX_K) of the largest codes, 65,535 · 255 · 128 still fits an `i32`.
-#[inline(always)]
-pub(super) fn without_shift(sum: i32, column_sum: i32) -> f32 {
-    (sum - 128 * column_sum) as f32
-}
 
 /// Holds a product and its operands.
 struct Problem<'a> {

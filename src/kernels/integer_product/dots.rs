@@ -2,9 +2,8 @@
 //! columns at a time, in registers, from codes in the order of words, as operands have them.
 
 use super::combine;
-use super::cpu::{self, Finish, LeftRows, without_shift};
+use super::right_matrix::{Finish, LeftRows, RightMatrix, r1, r2, shifted, without_shift};
 use crate::format::ProductRule;
-use crate::kernels::width::EVERY_LANE;
 use multiversion::multiversion;
 use multiversion::target::match_target;
 use std::cell::Cell;
@@ -94,32 +93,12 @@ fn fill(left: &LeftRows, change: impl Fn(u32) -> u32, panels: &mut Vec<Left>) {
     }
 }
 
-/// Adds 128 to signed codes.
-pub(super) fn shifted(lanes: u32) -> u32 {
-    lanes ^ (0x80 * EVERY_LANE)
-}
-
-/// Picks a twin's codes in R1, zero where a code is in R2.
-pub(super) fn r1(lanes: u32) -> u32 {
-    lanes & !in_r2(lanes) & (0x7f * EVERY_LANE)
-}
-
-/// Picks a twin's codes in R2.
-pub(super) fn r2(lanes: u32) -> u32 {
-    lanes & in_r2(lanes)
-}
-
-/// Masks the magnitudes of a twin's codes that are in R2.
-fn in_r2(lanes: u32) -> u32 {
-    (lanes >> 7 & EVERY_LANE) * 0x7f
-}
-
 thread_local! {
     /// What the thread's last rows have left: of their codes, or of those of each range, `[panel of rows][word]`.
     static PARTS: Cell<[Vec<Left>; 2]> = Cell::default();
 }
 
-impl cpu::RightMatrix for Tiles {
+impl RightMatrix for Tiles {
     fn shape(&self) -> [usize; 2] {
         [4 * self.words, self.n]
     }
@@ -301,24 +280,6 @@ mod tests {
     use super::super::library;
     use super::*;
     use crate::kernels::quantize::padded;
-    use cpu::RightMatrix as _;
-
-    #[test]
-    fn a_code_is_the_sum_of_its_parts() {
-        for code in 0..=u8::MAX {
-            let lanes = u32::from_le_bytes([code, !code, 0, code]);
-            for (lane, code) in lanes.to_le_bytes().into_iter().enumerate() {
-                let [whole, r1, r2] = [shifted, r1, r2].map(|part| part(lanes).to_le_bytes()[lane]);
-                assert_eq!(i32::from(whole) - 128, i32::from(code as i8));
-                let expected = if code < 128 {
-                    [code, 0]
-                } else {
-                    [0, code - 128]
-                };
-                assert_eq!([r1, r2], expected);
-            }
-        }
-    }
 
     /// Returns words of which every byte differs from its neighbours.
     fn words(count: usize, factor: u32) -> Vec<u32> {
@@ -382,7 +343,7 @@ mod tests {
                     biases: (n > 1).then_some(&scales[..]),
                 };
                 let stride = n + 3;
-                let values = |right: &dyn cpu::RightMatrix| {
+                let values = |right: &dyn RightMatrix| {
                     let mut values = vec![0.25; (left.rows.len() - 1) * stride + n];
                     right.multiply(&left, &finish, &mut values, stride);
                     values

@@ -1,8 +1,7 @@
 //! Products of bytes by a library, for processors without the instruction that [`dots`](super::dots) are computed by.
 
 use super::combine;
-use super::cpu::{self, Finish, LeftRows, without_shift};
-use super::dots::{r1, r2, shifted};
+use super::right_matrix::{Finish, LeftRows, RightMatrix, r1, r2, shifted, without_shift};
 use crate::format::ProductRule;
 use crate::kernels::width::EVERY_LANE;
 use crate::kernels::word_order::read_rows;
@@ -142,7 +141,7 @@ impl Packed {
     }
 }
 
-impl cpu::RightMatrix for Packed {
+impl RightMatrix for Packed {
     fn shape(&self) -> [usize; 2] {
         [self.packed.rows(), self.packed.cols()]
     }
