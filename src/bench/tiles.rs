@@ -78,7 +78,7 @@ fn all() -> impl Iterator<Item = Tile> {
         .filter(|tile| tile.is_valid() && tile.invocations() >= FEWEST_INVOCATIONS)
 }
 
-/// What things cost an invocation, in units of what four dot products of a word or multiply-adds cost it. These, and the sizes
+/// Says what things cost an invocation, in units of what four dot products of a word or multiply-adds cost it. These, and the sizes
 /// below, are of no device: they need only bring the likely tiles before the others, whose times then decide.
 mod unit {
     /// A vector read from workgroup memory.

@@ -7,7 +7,9 @@ use crate::device::{Device, Strategy, Tile};
 use crate::error::{Error, Result};
 use crate::families::sites;
 use crate::kernels::catalogue::Prepared;
-use crate::kernels::{Elsewhere, Format, STRATEGY_NAMES, adopt_carefully, strategy_of};
+use crate::kernels::{
+    Elsewhere, Format, INTEGER_STRATEGY_NAMES, STRATEGY_NAMES, adopt_carefully, strategy_of,
+};
 use crate::model::recipe::recipe_named;
 use serde::Serialize;
 use web_time::{Duration, Instant};
@@ -36,7 +38,7 @@ const TILES_OF_SOFTWARE: usize = 3;
 const FLOATS: &str = "float_product";
 
 /// Names the products of twins.
-const TWINS: &str = "integer_product_twin";
+const TWINS: &str = INTEGER_STRATEGY_NAMES[1];
 
 /// Names attention among the products.
 const ATTENTION: &str = "fused_attention";

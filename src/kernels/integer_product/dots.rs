@@ -145,7 +145,8 @@ fn multiply(
             .biases
             .map(|biases| of_columns(&biases[columns.clone()]));
         // While a tile is in the core's first cache, all rows are multiplied with it.
-        for (panel, values) in values.chunks_mut(ROWS * stride).enumerate() {
+        let panels = values.chunks_mut(ROWS * stride).enumerate();
+        for (panel, values) in panels.take(left.rows.len().div_ceil(ROWS)) {
             let of_part = |part: &[Left]| dots(&part[panel * words..][..words], right_words);
             let [first_part, second_part] = parts;
             let sums = of_part(first_part);
@@ -344,7 +345,8 @@ mod tests {
                 };
                 let stride = n + 3;
                 let values = |right: &dyn RightMatrix| {
-                    let mut values = vec![0.25; (left.rows.len() - 1) * stride + n];
+                    // Behind these rows may be others.
+                    let mut values = vec![0.25; (left.rows.len() + 2 * ROWS) * stride];
                     right.multiply(&left, &finish, &mut values, stride);
                     values
                 };

@@ -10,7 +10,7 @@ pub(super) trait RightMatrix: Send + Sync {
     /// Returns the rows and columns.
     fn shape(&self) -> [usize; 2];
 
-    /// Computes the values of some rows, `[row][n]`, rows `stride` apart.
+    /// Computes the values of some rows, `[row][n]`, rows `stride` apart. What lies between and behind them stays.
     fn multiply(&self, left: &LeftRows, finish: &Finish, values: &mut [f32], stride: usize);
 }
 
@@ -18,6 +18,7 @@ pub(super) trait RightMatrix: Send + Sync {
 pub(super) struct LeftRows<'a> {
     /// One matrix of codes, `[word][padded_rows]`.
     pub codes: &'a [u32],
+    /// The rows of that matrix, and those that pad it.
     pub padded_rows: usize,
     /// Which rows are asked for.
     pub rows: Range<usize>,
