@@ -21,8 +21,6 @@ use std::ops::Range;
 const BLOCK_ROWS: usize = 128;
 /// Limits the rows of one block from below, where there are few for each core.
 const FEWEST_BLOCK_ROWS: usize = 32;
-/// Divides the rows of one block: so many are multiplied at once, or fewer.
-const TILE_ROWS: usize = 8;
 
 /// Holds a product and its operands.
 struct Problem<'a> {
@@ -140,7 +138,7 @@ impl<'a> Problem<'a> {
         let share = rows.div_ceil(2 * rayon::current_num_threads());
         let most = share.clamp(FEWEST_BLOCK_ROWS, BLOCK_ROWS);
         let blocks = self.product.m.div_ceil(most);
-        self.product.m.div_ceil(blocks).next_multiple_of(TILE_ROWS)
+        self.product.m.div_ceil(blocks).next_multiple_of(dots::ROWS)
     }
 
     /// Multiplies the rows of one block and writes the values, `[row][n]`, rows `stride` apart; `column_scales` is memory.

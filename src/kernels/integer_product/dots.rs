@@ -9,7 +9,7 @@ use multiversion::target::match_target;
 use std::cell::Cell;
 
 /// Counts the rows of a tile.
-const ROWS: usize = 8;
+pub(super) const ROWS: usize = 8;
 /// Counts the columns of a tile.
 const COLUMNS: usize = 32;
 

@@ -37,21 +37,23 @@ impl Parts {
     /// Takes the codes of some rows apart, `[row][word]` for each part.
     fn split(self, left: &LeftRows, parts: &mut [Vec<u32>; 2]) {
         let [first, second] = parts;
-        let read = |change: fn(u32) -> u32, part: &mut Vec<u32>| {
-            read_rows(left.codes, left.padded_rows, &left.rows, change, part);
-        };
         match self {
-            Self::Whole => read(shifted, first),
+            Self::Whole => read(left, shifted, first),
             Self::Halves => {
-                read(lower_half, first);
-                read(upper_half, second);
+                read(left, lower_half, first);
+                read(left, upper_half, second);
             }
             Self::Ranges => {
-                read(r1, first);
-                read(r2, second);
+                read(left, r1, first);
+                read(left, r2, second);
             }
         }
     }
+}
+
+/// Reads the rows, `change` made to each word; compiled for each such function, since a call for each word would be slow.
+fn read(left: &LeftRows, change: impl Fn(u32) -> u32, part: &mut Vec<u32>) {
+    read_rows(left.codes, left.padded_rows, &left.rows, change, part);
 }
 
 fn lower_half(lanes: u32) -> u32 {
